@@ -1,0 +1,96 @@
+"""circuitfind: exact, fast circuit discovery for transformer language models.
+
+    import circuitfind as cf
+
+    model = cf.load_model("ioi-small")
+    problem = cf.make_problem(model, task="ioi", n_prompts=64)
+    found = cf.discover(problem, "acdc", threshold=0.02)
+    found.circuit                       # draws itself in a notebook
+    cf.scorecard(found.engine, found.circuit)
+
+Names are imported when they are first used, so that `circuitfind --help` need not load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "AcdcOptions": "circuitfind.methods.acdc",
+    "Circuit": "circuitfind.circuit",
+    "CircuitfindError": "circuitfind.errors",
+    "EdgeScores": "circuitfind.circuit",
+    "ExactOptions": "circuitfind.methods.exact",
+    "Found": "circuitfind.methods.search",
+    "Graph": "circuitfind.graph",
+    "IncrementalEngine": "circuitfind.engine.incremental",
+    "METHODS": "circuitfind.methods",
+    "METRICS": "circuitfind.metrics",
+    "Metric": "circuitfind.metrics",
+    "ModelShape": "circuitfind.graph",
+    "Pair": "circuitfind.prompts",
+    "Problem": "circuitfind.problem",
+    "PromptPairs": "circuitfind.prompts",
+    "RunConfig": "circuitfind.runs.config",
+    "TASKS": "circuitfind.tasks",
+    "Task": "circuitfind.tasks.base",
+    "Vocabulary": "circuitfind.models.vocabulary",
+    "collate": "circuitfind.prompts",
+    "custom_metric": "circuitfind.metrics",
+    "discover": "circuitfind.runs.api",
+    "draw_circuit": "circuitfind.reports.diagram",
+    "draw_difference": "circuitfind.reports.diagram",
+    "find_metric": "circuitfind.metrics",
+    "find_task": "circuitfind.tasks",
+    "load_circuit": "circuitfind.circuit",
+    "load_model": "circuitfind.models.loading",
+    "make_problem": "circuitfind.runs.api",
+    "run_discovery": "circuitfind.runs.discover",
+    "scorecard": "circuitfind.evaluation.scorecard",
+    "suggest_threshold": "circuitfind.methods.threshold",
+}
+
+if TYPE_CHECKING:
+    from circuitfind.circuit import Circuit as Circuit
+    from circuitfind.circuit import EdgeScores as EdgeScores
+    from circuitfind.circuit import load_circuit as load_circuit
+    from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
+    from circuitfind.errors import CircuitfindError as CircuitfindError
+    from circuitfind.evaluation.scorecard import scorecard as scorecard
+    from circuitfind.graph import Graph as Graph
+    from circuitfind.graph import ModelShape as ModelShape
+    from circuitfind.methods import METHODS as METHODS
+    from circuitfind.methods.acdc import AcdcOptions as AcdcOptions
+    from circuitfind.methods.exact import ExactOptions as ExactOptions
+    from circuitfind.methods.search import Found as Found
+    from circuitfind.methods.threshold import suggest_threshold as suggest_threshold
+    from circuitfind.metrics import METRICS as METRICS
+    from circuitfind.metrics import Metric as Metric
+    from circuitfind.metrics import custom_metric as custom_metric
+    from circuitfind.metrics import find_metric as find_metric
+    from circuitfind.models.loading import load_model as load_model
+    from circuitfind.models.vocabulary import Vocabulary as Vocabulary
+    from circuitfind.problem import Problem as Problem
+    from circuitfind.prompts import Pair as Pair
+    from circuitfind.prompts import PromptPairs as PromptPairs
+    from circuitfind.prompts import collate as collate
+    from circuitfind.reports.diagram import draw_circuit as draw_circuit
+    from circuitfind.reports.diagram import draw_difference as draw_difference
+    from circuitfind.runs.api import discover as discover
+    from circuitfind.runs.api import make_problem as make_problem
+    from circuitfind.runs.config import RunConfig as RunConfig
+    from circuitfind.runs.discover import run_discovery as run_discovery
+    from circuitfind.tasks import TASKS as TASKS
+    from circuitfind.tasks import find_task as find_task
+    from circuitfind.tasks.base import Task as Task
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'circuitfind' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,268 @@
+"""Circuits (edges kept) and edge scores (edges ranked), as values that carry their graph.
+
+Both refuse to be combined with anything of another graph. Files name edges instead of numbering
+them, so that they outlive any change of layout, and reading one checks everything it says.
+"""
+
+import heapq
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitfind.errors import CircuitFileError, GraphError
+from circuitfind.graph import Edge, Graph, ModelShape, Reader, Writer
+
+FORMAT = "circuitfind circuit 1"
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The edges of a graph that are kept.
+
+    Attributes:
+        graph: What the circuit is part of.
+        kept: True where an edge is in the circuit.
+        effects: The effect that cutting each edge had when it was tested, in the unit of the loss;
+            NaN where it was not tested. Positive: cutting the edge made the model worse.
+        origin: Where the circuit comes from: model, task, prompts, metric, ablation, method and
+            its options, versions. Plain JSON values.
+    """
+
+    graph: Graph
+    kept: Bool[Tensor, "writer reader"]
+    effects: Float[Tensor, "writer reader"] | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kept.shape != self.graph.edge_mask.shape:
+            raise GraphError(
+                f"a mask of shape {tuple(self.kept.shape)} does not fit a graph of "
+                f"{len(self.graph.writers)} writers and {len(self.graph.readers)} readers"
+            )
+        if bool((self.kept & ~self.graph.edge_mask).any()):
+            raise GraphError("the mask keeps a pair whose writer does not run before its reader")
+
+    @property
+    def n_edges(self) -> int:
+        return int(self.kept.sum())
+
+    @cached_property
+    def edges(self) -> list[Edge]:
+        """The kept edges, ordered by reader and then by writer."""
+        return self.graph.edges(self.kept)
+
+    @cached_property
+    def components(self) -> list[str]:
+        """The components that write or read along a kept edge, in the order in which they run."""
+        touched = {edge.writer.component for edge in self.edges}
+        touched |= {edge.reader.component for edge in self.edges}
+        ends: list[Writer | Reader] = [*self.graph.writers, *self.graph.readers]
+        names = dict.fromkeys(end.component for end in sorted(ends, key=lambda end: end.stage))
+        return [name for name in names if name in touched]
+
+    def effect(self, edge: Edge) -> float | None:
+        """Return the measured effect of an edge, or None if it was never tested."""
+        if self.effects is None:
+            return None
+        writer = self.graph.writer_index[edge.writer.name]
+        value = float(self.effects[writer, self.graph.reader_index[edge.reader.name]])
+        return None if math.isnan(value) else value
+
+    def network(self) -> nx.MultiDiGraph:
+        """Return the circuit as a networkx graph (see `Graph.network`), with effects."""
+        network = self.graph.network(self.kept)
+        for *_, data in network.edges(data=True):
+            if data["kind"] == "edge":
+                effect = self.effect(self.graph.edge(data["name"]))
+                if effect is not None:
+                    data["effect"] = effect
+        return network
+
+    @cached_property
+    def working_components(self) -> frozenset[str]:
+        """The components on a path of kept edges from the embedding to the logits."""
+        network = self.graph.network(self.kept)
+        embeddings = [writer.name for writer in self.graph.writers if writer.stage == 0]
+        reached = set(embeddings).union(*(nx.descendants(network, name) for name in embeddings))
+        used = nx.ancestors(network, "logits") | {"logits"}
+        return frozenset(reached & used)
+
+    def connected(self) -> "Circuit":
+        """Return the circuit without dead ends: edges that no path from embedding to logits uses.
+
+        Components that nothing reads and components that read nothing go, until none is left.
+        Under resample ablation this changes no output: a component that reads nothing of the
+        clean run writes what it writes on the corrupted one. Under zero or mean ablation it can.
+        """
+        alive = self.working_components
+        kept = self.graph.mask_of(
+            edge.name
+            for edge in self.edges
+            if edge.writer.component in alive and edge.reader.component in alive
+        )
+        return replace(self, kept=kept)
+
+    def without(self, other: "Circuit") -> list[Edge]:
+        """Return the edges of this circuit that the other one lacks.
+
+        Raises:
+            GraphError: The circuits belong to different graphs.
+        """
+        require_same_graph(self.graph, other.graph)
+        return self.graph.edges(self.kept & ~other.kept)
+
+    def save(self, path: Path | str) -> None:
+        """Write the circuit as JSON (`docs/files.md` describes the format)."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Return the circuit as JSON text, byte for byte the same for equal circuits."""
+        shape = {name: getattr(self.graph.shape, name) for name in ModelShape.__annotations__}
+        graph = {"split_qkv": self.graph.split_qkv, "split_embedding": self.graph.split_embedding}
+        edges = [{"edge": edge.name, "effect": self.effect(edge)} for edge in self.edges]
+        content = {
+            "format": FORMAT,
+            "shape": shape,
+            "graph": graph,
+            "origin": dict(self.origin),
+            "edges": edges,
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _repr_svg_(self) -> str:
+        """Draw the circuit; notebooks call this."""
+        from circuitfind.reports.diagram import draw_circuit
+
+        return draw_circuit(self).svg()
+
+
+def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
+    """Read a circuit file.
+
+    Args:
+        path: A file written by `Circuit.save`.
+        graph: The graph that the circuit must belong to; by default the one in the file.
+
+    Raises:
+        CircuitFileError: The file is missing, no JSON, cut short, of another format or another
+            model's graph, or names an edge that does not exist.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CircuitFileError(f"{path} is not valid JSON, or was cut short: {error}") from None
+    try:
+        return _circuit_from(content, graph)
+    except (GraphError, CircuitFileError) as error:
+        raise CircuitFileError(f"{path} is not a circuit of this kind: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CircuitFileError(
+            f"{path} is not a circuit file: {type(error).__name__} at {error}; "
+            "circuit files are written by `circuitfind discover`"
+        ) from None
+
+
+def _circuit_from(content: Mapping[str, Any], graph: Graph | None) -> Circuit:
+    if content["format"] != FORMAT:
+        raise CircuitFileError(f"its format is {content['format']!r}, not {FORMAT!r}")
+    found = Graph(ModelShape(**content["shape"]), **content["graph"])
+    if graph is not None:
+        require_same_graph(found, graph)
+    kept = found.mask_of(row["edge"] for row in content["edges"])
+    effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
+    for row in content["edges"]:
+        if row["effect"] is not None:
+            edge = found.edge(row["edge"])
+            index = found.writer_index[edge.writer.name], found.reader_index[edge.reader.name]
+            effects[index] = float(row["effect"])
+    return Circuit(found, kept, effects, dict(content["origin"]))
+
+
+def require_same_graph(found: Graph, expected: Graph) -> None:
+    """Refuse to mix two graphs.
+
+    Raises:
+        GraphError: They differ; the message names the first difference.
+    """
+    for name in ModelShape.__annotations__:
+        ours, theirs = getattr(found.shape, name), getattr(expected.shape, name)
+        if ours != theirs:
+            raise GraphError(f"it belongs to another model: {name} is {ours} and {theirs} here")
+    if found != expected:
+        raise GraphError("it belongs to a graph with other options (split q/k/v or embedding)")
+
+
+@dataclass(frozen=True)
+class EdgeScores:
+    """A number per edge by which edges are ranked.
+
+    Attributes:
+        graph: What is scored.
+        values: Positive: the edge helps (cutting it raises the loss). NaN: no score.
+        unit: Unit of the values.
+        method: What produced them.
+    """
+
+    graph: Graph
+    values: Float[Tensor, "writer reader"]
+    unit: str
+    method: str
+
+    def ranked(self, *, signed: bool = False) -> list[tuple[Edge, float]]:
+        """Return all scored edges, highest first: by size, or by value if `signed`.
+
+        Ties stand in the order of `Graph.edges`, so the ranking is always the same.
+        """
+        scored = self.graph.edge_mask & ~self.values.isnan()
+        rows = [(edge, self._value(edge)) for edge in self.graph.edges(scored)]
+        return sorted(rows, key=lambda row: -(row[1] if signed else abs(row[1])))
+
+    def _value(self, edge: Edge) -> float:
+        writer = self.graph.writer_index[edge.writer.name]
+        return float(self.values[writer, self.graph.reader_index[edge.reader.name]])
+
+    def top(self, n: int, *, signed: bool = False) -> Circuit:
+        """Keep the n highest scores."""
+        return self._circuit(edge for edge, _ in self.ranked(signed=signed)[:n])
+
+    def above(self, threshold: float, *, signed: bool = True) -> Circuit:
+        """Keep every score of at least the threshold."""
+        values = self.values if signed else self.values.abs()
+        return Circuit(self.graph, self.graph.edge_mask & (values >= threshold), self.values)
+
+    def greedy(self, n: int, *, signed: bool = False) -> Circuit:
+        """Keep n edges by a best-first walk from the logits.
+
+        Only edges into components that the walk has reached are candidates, so no kept edge
+        leads nowhere (Hanna et al. 2024, arXiv 2403.17806).
+        """
+        by_component: dict[str, list[tuple[float, int, Edge]]] = {}
+        for rank, (edge, value) in enumerate(self.ranked(signed=signed)):
+            size = value if signed else abs(value)
+            for component in self.graph.components_fed_by(edge.reader):
+                by_component.setdefault(component, []).append((-size, rank, edge))
+        frontier, reached, chosen = list(by_component.get("logits", [])), {"logits"}, set[Edge]()
+        heapq.heapify(frontier)
+        while frontier and len(chosen) < n:
+            *_, edge = heapq.heappop(frontier)
+            chosen.add(edge)
+            if edge.writer.component not in reached:
+                reached.add(edge.writer.component)
+                for candidate in by_component.get(edge.writer.component, []):
+                    heapq.heappush(frontier, candidate)
+        return self._circuit(chosen)
+
+    def _circuit(self, edges: Any) -> Circuit:
+        kept = self.graph.mask_of(edge.name for edge in edges)
+        return Circuit(self.graph, kept, self.values)

@@ -1,0 +1,61 @@
+"""Is the engine right on this very model and these very prompts? Asked before every search.
+
+The full graph must give the model's own logits on the clean prompts, and under resample ablation
+the empty graph those on the corrupted prompts.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import SelfCheckError
+from circuitfind.models.self_check import TOLERANCE
+
+
+@dataclass(frozen=True)
+class LimitCheck:
+    """How far the two limits are from the model, relative to its largest logit.
+
+    Attributes:
+        full: Difference of the full graph from the model on the clean prompts.
+        empty: Difference of the empty graph from the model on the corrupted prompts; None under
+            ablations that no run of the model can show.
+    """
+
+    full: float
+    empty: float | None
+
+
+def check_limits(engine: IncrementalEngine) -> LimitCheck:
+    """Hold the engine to the model.
+
+    Raises:
+        SelfCheckError: A limit is off by more than the tolerance of the model's type.
+    """
+    prompts = engine.problem.prompts
+    full = _difference(engine, engine.graph.edge_mask, prompts.clean)
+    empty = None
+    if engine.problem.ablation == "resample":
+        nothing = torch.zeros_like(engine.graph.edge_mask)
+        empty = _difference(engine, nothing, prompts.corrupted)
+    model = engine.problem.model
+    tolerance = TOLERANCE[model.weights_dtype]
+    for name, difference in (("full graph", full), ("empty graph", empty)):
+        if difference is not None and not difference <= tolerance:
+            raise SelfCheckError(
+                f"the {name} does not reproduce {model.name!r}: its logits differ by "
+                f"{difference:.2g} of the largest one (allowed: {tolerance:.0e}); "
+                "no circuit of this model can be trusted"
+            )
+    return LimitCheck(full, empty)
+
+
+def _difference(engine: IncrementalEngine, kept: Tensor, tokens: Tensor) -> float:
+    model, prompts = engine.problem.model, engine.problem.prompts
+    with torch.no_grad():
+        expected = prompts.at_steps(model.own_logits(tokens, prompts.real))
+        found = model.logits(prompts.at_steps(engine.recomputed(kept)))
+        real = prompts.step_is_real
+        return float((found - expected)[real].abs().max() / expected[real].abs().max())

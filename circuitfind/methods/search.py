@@ -1,0 +1,100 @@
+"""Run a method to its end, check what came out, and return it as one value."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from circuitfind.circuit import Circuit
+from circuitfind.engine.checks import LimitCheck, check_limits
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.methods.base import Decision, Method, Progress, Selection
+
+_SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Largest change of the loss, relative to its size, that counts as rounding."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        engine: The engine that searched, ready to measure the circuit.
+        circuit: The circuit.
+        decisions: Every decision, in order.
+        dead_ends: Kept edges that no path from the embedding to the logits uses.
+        pruned: Whether those were removed from the circuit.
+        limits: How exactly the engine reproduced the model, before the search.
+        drift: How far the search's last state was from one computed from scratch, relative to
+            the norm of the final stream.
+    """
+
+    engine: IncrementalEngine
+    circuit: Circuit
+    decisions: tuple[Decision, ...]
+    dead_ends: tuple[str, ...]
+    pruned: bool
+    limits: LimitCheck
+    drift: float
+
+    @property
+    def n_tested(self) -> int:
+        """How many edges were cut and measured."""
+        return sum(decision.effect is not None for decision in self.decisions)
+
+
+def search(
+    engine: IncrementalEngine,
+    method: Method,
+    options: Any,
+    *,
+    resume: Sequence[Decision] = (),
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Found:
+    """Run a method.
+
+    Args:
+        engine: The problem, made ready to cut edges.
+        method: The method.
+        options: Its options.
+        resume: Decisions of an earlier, interrupted run of the same search.
+        on_progress: Called after each step; the only way out for progress.
+
+    Raises:
+        SelfCheckError: The engine does not reproduce the model.
+        MethodError: The search failed, or its result does not hold when computed from scratch.
+    """
+    limits = check_limits(engine)
+    decisions, drift = list(resume), 0.0
+    for progress in method.run(engine, options, resume):
+        # A resumed search takes over whole steps only, and repeats one that was cut short.
+        decisions[progress.done - len(progress.decisions) :] = progress.decisions
+        drift = progress.drift or drift
+        on_progress(progress)
+    selection = method.select(engine, options, decisions)
+    if selection.pruned:
+        _require_free_pruning(engine, selection)
+    return Found(
+        engine,
+        selection.circuit,
+        tuple(decisions),
+        selection.dead_ends,
+        selection.pruned,
+        limits,
+        drift,
+    )
+
+
+def _require_free_pruning(engine: IncrementalEngine, selection: Selection) -> None:
+    """Check that removing the dead ends changed nothing, on the user's own model."""
+    unpruned = selection.circuit.kept | engine.graph.mask_of(selection.dead_ends)
+    before = engine.readout.loss(engine.recomputed(unpruned))
+    after = engine.readout.loss(engine.recomputed(selection.circuit.kept))
+    allowed = _SAME_LOSS[engine.problem.model.dtype] * max(1.0, abs(before))
+    if not abs(after - before) <= allowed:
+        raise MethodError(
+            f"removing dead ends changed the loss from {before:.6g} to {after:.6g}, which it must "
+            "not; keep them (--keep-dead-ends), and please report this"
+        )

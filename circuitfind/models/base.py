@@ -1,0 +1,132 @@
+"""What circuitfind asks of a model: six small functions over one residual stream.
+
+Everything that differs between families (norms, rotary positions, grouped heads, soft caps, gated
+MLPs) stays behind these functions; everything that a circuit needs to know (who writes what, who
+reads what) stays in the engine. A head is asked for in three steps, so that a search which changes
+only a head's query input need not project its keys and values again:
+
+    q, k, v = project(each port's stream)  ->  z = attend(q, k, v)  ->  output(z)
+
+All functions take any number of prompts, so candidates can be stacked along the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuitfind.graph import ModelShape
+from circuitfind.models.vocabulary import Vocabulary
+
+
+class Embedding(NamedTuple):
+    """What enters the stream before the first block.
+
+    Attributes:
+        token: The token embedding, scaled and normed as the model does it.
+        position: The learned position embedding, or None where the model has none.
+    """
+
+    token: Float[Tensor, "batch pos d_model"]
+    position: Float[Tensor, "batch pos d_model"] | None
+
+    @property
+    def joint(self) -> Float[Tensor, "batch pos d_model"]:
+        """Both together."""
+        return self.token if self.position is None else self.token + self.position
+
+
+@runtime_checkable
+class ResidualModel(Protocol):
+    """A transformer whose components all add to one residual stream.
+
+    Attributes:
+        name: What the user called the model.
+        fingerprint: A hash of the weights.
+        shape: The sizes that fix the graph.
+        vocabulary: The tokenizer, or None for models that read no text.
+        causal: Whether a position sees only earlier ones.
+        n_tokens: How many tokens the model reads.
+        n_positions: How long a prompt can be.
+        dtype: Type of the streams: float32, or float64 for models with float64 weights.
+        weights_dtype: Type of the weights.
+        device: Where the weights are.
+    """
+
+    name: str
+    fingerprint: str
+    shape: ModelShape
+    vocabulary: Vocabulary | None
+    causal: bool
+    n_tokens: int
+    n_positions: int
+    dtype: torch.dtype
+    weights_dtype: torch.dtype
+    device: torch.device
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
+        """Return what the embedding adds to the stream."""
+        ...
+
+    def project(
+        self,
+        layer: int,
+        port: Literal["q", "k", "v"],
+        heads: Sequence[int],
+        stream: Float[Tensor, "head batch pos d_model"],
+    ) -> Float[Tensor, "head batch pos d_head"]:
+        """Return the query, key or value of each head from the stream that its port reads.
+
+        The block's norm is applied to each stream. `heads` are key/value heads for ports k and v.
+        """
+        ...
+
+    def attend(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head batch pos d_head"],
+        key: Float[Tensor, "head batch pos d_head"],
+        value: Float[Tensor, "head batch pos d_head"],
+        real: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "head batch pos d_head"]:
+        """Return each query head's mixed values, given its own query and its group's key and value.
+
+        `real` marks the positions that are no padding; models with causal attention ignore it.
+        """
+        ...
+
+    def output(
+        self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "head batch pos d_model"]:
+        """Return what each head adds to the stream.
+
+        Where heads share a norm (`ModelShape.heads_share_norm`), `heads` must be all of the block.
+        """
+        ...
+
+    def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
+        """Return what the attention of a block adds that belongs to no head, or None."""
+        ...
+
+    def mlp(
+        self, layer: int, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return what the MLP of a block adds to the stream, its norms included."""
+        ...
+
+    def logits(
+        self,
+        stream: Float[Tensor, "batch pos d_model"],
+        columns: Int[Tensor, " column"] | None = None,
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Return the logits, or only those of some tokens, from the final stream."""
+        ...
+
+    def own_logits(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Return what the model itself computes, untouched: the truth that all else is held to."""
+        ...

@@ -1,0 +1,113 @@
+"""Does the decomposition reproduce the model? Asked of every model before anything else.
+
+The parts are run one after the other with nothing patched and compared with the model's own
+forward pass, taken before any library wrapped it. This is the check that catches errors: with
+every edge cut, a wrong attention goes unnoticed, because nothing that it writes is used.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuitfind.errors import SelfCheckError
+from circuitfind.models.base import ResidualModel
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Largest difference allowed, relative to the largest logit, by type of the weights.
+
+Half-precision models round every block's stream, which circuitfind does not, and Hugging Face
+takes norms and softmaxes in float32 even in float64 models; hence the generous figures there.
+"""
+
+
+_CHECKED_POSITIONS = 12
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """How far the decomposition is from the model.
+
+    Attributes:
+        difference: Largest absolute difference of a logit.
+        scale: Largest absolute logit.
+        tolerance: Largest difference allowed, relative to the scale.
+    """
+
+    difference: float
+    scale: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance * max(self.scale, 1e-12)
+
+
+def component_logits(
+    model: ResidualModel,
+    tokens: Int[Tensor, "batch pos"],
+    real: Bool[Tensor, "batch pos"] | None = None,
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Run a model part by part, nothing patched."""
+    stream = model.embed(tokens).joint
+    for layer in range(model.shape.n_layers):
+        attention = _attention(model, layer, stream, real)
+        middle = stream if model.shape.parallel_mlp else stream + attention
+        mlp = model.mlp(layer, middle) if model.shape.has_mlp else 0
+        stream = stream + attention + mlp
+    return model.logits(stream)
+
+
+def _attention(
+    model: ResidualModel, layer: int, stream: Tensor, real: Tensor | None
+) -> Float[Tensor, "batch pos d_model"]:
+    shape = model.shape
+    queries, groups = range(shape.n_heads), range(shape.n_kv_heads)
+    query = model.project(layer, "q", queries, stream.expand(shape.n_heads, *stream.shape))
+    shared = stream.expand(shape.n_kv_heads, *stream.shape)
+    key, value = (
+        model.project(layer, port, groups, shared).repeat_interleave(shape.heads_per_kv_head, dim=0)
+        for port in ("k", "v")
+    )
+    z = model.attend(layer, queries, query, key, value, real)
+    bias = model.attention_bias(layer)
+    return model.output(layer, queries, z).sum(0) + (0 if bias is None else bias)
+
+
+def random_tokens(n_tokens: int, n_positions: int) -> Int[Tensor, "batch pos"]:
+    """Return the tokens on which models are checked when they are loaded."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(n_tokens, (2, min(_CHECKED_POSITIONS, n_positions)), generator=generator)
+
+
+def self_check(
+    model: ResidualModel,
+    tokens: Int[Tensor, "batch pos"],
+    expected: Float[Tensor, "batch pos d_vocab"],
+) -> SelfCheck:
+    """Compare what the parts make of some tokens with what the whole should."""
+    with torch.no_grad():
+        difference = (component_logits(model, tokens) - expected).abs().max()
+    scale = float(expected.abs().max())
+    return SelfCheck(float(difference), scale, TOLERANCE[model.weights_dtype])
+
+
+def require_faithful(
+    model: ResidualModel,
+    tokens: Int[Tensor, "batch pos"],
+    expected: Float[Tensor, "batch pos d_vocab"],
+) -> SelfCheck:
+    """Refuse a model that its parts do not reproduce.
+
+    Raises:
+        SelfCheckError: The difference exceeds the tolerance; the message states both.
+    """
+    check = self_check(model, tokens, expected)
+    if not check.passed:
+        raise SelfCheckError(
+            f"{model.name!r} cannot be decomposed exactly: the logits of its parts differ from "
+            f"its own by up to {check.difference:.3g} (allowed: {check.tolerance:.0e} of the "
+            f"largest logit, {check.scale:.3g}); its architecture is not supported"
+        )
+    return check

@@ -1,0 +1,245 @@
+"""TransformerLens models: a `TransformerBridge` with raw weights as a `ResidualModel`.
+
+circuitfind keeps the bookkeeping of the residual stream; the model's own modules do the
+arithmetic: norms, attention, MLPs, final norm and unembedding. Nothing is read off the bridge's
+configuration that its weights or modules can tell, because several of those fields are wrong for
+some families. Whether the parts add up to the model is not assumed either: see `self_check.py`.
+
+In models that norm the sum of a block's heads before adding it (Gemma 2), each head writes its
+share of the normed sum: its raw output times the scale that the norm applied to the whole sum.
+The shares add up to what the model adds, and the scale is recomputed whenever any head changes.
+
+Models in bfloat16 or float16 keep their weights; streams are float32, so that sums over hundreds
+of writers lose nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuitfind.errors import ModelError
+from circuitfind.graph import ModelShape
+from circuitfind.models.attention import (
+    AttentionCall,
+    AttentionCore,
+    ReplayedAttention,
+    capture_calls,
+    direct_or_replayed,
+)
+from circuitfind.models.base import Embedding
+from circuitfind.models.fingerprint import weights_fingerprint
+from circuitfind.models.vocabulary import Vocabulary
+
+_EMBEDDING_HOOKS = ("hook_embed", "hook_pos_embed")
+
+_REMEMBERED_CALLS = 8
+"""How many prompt lengths (and, in a replay, batch sizes) have their attention calls remembered."""
+
+
+class TransformerLensModel:
+    """A `TransformerBridge`, seen as components that read from and write to one stream."""
+
+    def __init__(self, bridge: Any, name: str, vocabulary: Vocabulary | None = None) -> None:
+        self.name = name
+        self.vocabulary = vocabulary
+        self._bridge = bridge
+        weights = bridge.blocks[0].attn.W_Q
+        self.device: torch.device = weights.device
+        self.weights_dtype: torch.dtype = weights.dtype
+        self.dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        self.n_positions = int(bridge.cfg.n_ctx)
+        self.n_tokens = int(bridge.cfg.d_vocab)
+        self.causal = getattr(bridge.cfg, "attention_dir", "causal") == "causal"
+        self.shape = _shape(bridge, learned_positions=self._learns_positions())
+        self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
+        self._projections = [_projections(block.attn) for block in bridge.blocks]
+        self._calls = lru_cache(_REMEMBERED_CALLS)(self._captured_calls)
+        self._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(self._chosen_core)
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
+        parts = self._embedding_parts(tokens)
+        position = parts.get("hook_pos_embed")
+        if position is not None:
+            position = position.expand_as(parts["hook_embed"])
+        return Embedding(parts["hook_embed"], position)
+
+    def _embedding_parts(self, tokens: Int[Tensor, "batch pos"]) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = {}
+
+        def keep(part: str) -> Callable[..., Tensor]:
+            # Closed over, because a hook point's own name differs between modes of the bridge.
+            def hook(tensor: Tensor, hook: Any) -> Tensor:
+                parts[part] = tensor.detach().to(self.dtype)
+                return tensor
+
+            return hook
+
+        names = [name for name in _EMBEDDING_HOOKS if name in self._bridge.hook_dict]
+        hooks = [(name, keep(name)) for name in names]
+        self._bridge.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=1)
+        return parts
+
+    def _learns_positions(self) -> bool:
+        """Rotary models have the hook of a position embedding too, but it never fires."""
+        tokens = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            return "hook_pos_embed" in self._embedding_parts(tokens)
+
+    def project(
+        self,
+        layer: int,
+        port: Literal["q", "k", "v"],
+        heads: Sequence[int],
+        stream: Float[Tensor, "head batch pos d_model"],
+    ) -> Float[Tensor, "head batch pos d_head"]:
+        weight, bias = self._projections[layer][port]
+        normed = self._norm(layer, "ln1", stream).flatten(1, 2)
+        projected = torch.bmm(normed, _rows(weight, heads)).view(*stream.shape[:3], -1)
+        if bias is not None:
+            projected = projected + _rows(bias, heads)[:, None, None, :]
+        return projected.to(self.dtype)
+
+    def attend(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head batch pos d_head"],
+        key: Float[Tensor, "head batch pos d_head"],
+        value: Float[Tensor, "head batch pos d_head"],
+        real: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "head batch pos d_head"]:
+        core = self._cores(layer, query.shape[2])
+        return core(heads, query, key, value, None if self.causal else real)
+
+    def output(
+        self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "head batch pos d_model"]:
+        weight = self._bridge.blocks[layer].attn.W_O
+        flat = z.to(self.weights_dtype).flatten(1, 2)
+        raw = torch.bmm(flat, _rows(weight, heads)).view(*z.shape[:3], -1).to(self.dtype)
+        if not self.shape.heads_share_norm:
+            return raw
+        return raw * _applied_scale(self._bridge.blocks[layer].ln1_post, raw.sum(0))
+
+    def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
+        bias: Tensor | None = self._bridge.blocks[layer].attn.b_O
+        return None if bias is None else bias.to(self.dtype)
+
+    def mlp(
+        self, layer: int, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        block = self._bridge.blocks[layer]
+        name = "ln2" if "ln2" in block._modules or "ln2_post" in block._modules else "ln1"
+        written = _run_mlp(block, self._norm(layer, name, stream)).reshape(stream.shape)
+        if "ln2_post" in block._modules:
+            written = block.ln2_post(written)
+        return written.to(self.dtype)
+
+    def logits(
+        self,
+        stream: Float[Tensor, "batch pos d_model"],
+        columns: Int[Tensor, " column"] | None = None,
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        normed = self._bridge.ln_final.original_component(stream.to(self.weights_dtype))
+        unembed = self._bridge.unembed.original_component
+        weight, bias = unembed.weight, unembed.bias
+        if columns is not None:
+            weight, bias = weight[columns], None if bias is None else bias[columns]
+        logits = torch.nn.functional.linear(normed, weight, bias).to(self.dtype)
+        return self._bridge.adapter.apply_output_logits_transform(logits)  # type: ignore[no-any-return]
+
+    def own_logits(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        padding = {} if self.causal or real is None else {"attention_mask": real.long()}
+        with torch.no_grad():
+            logits: Tensor = self._bridge(tokens, **padding)
+        return logits.to(self.dtype)
+
+    def _norm(self, layer: int, name: str, stream: Tensor) -> Tensor:
+        stream = stream.to(self.weights_dtype)
+        norm = self._bridge.blocks[layer]._modules.get(name)
+        # The module below the bridge's wrapper: the same numbers without the cost of hooks.
+        return stream if norm is None else norm.original_component(stream)
+
+    def _captured_calls(self, batch: int, pos: int) -> tuple[AttentionCall, ...]:
+        tokens = torch.zeros(batch, pos, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            return capture_calls(self._bridge, tokens, self._bridge)
+
+    def _chosen_core(self, layer: int, pos: int) -> AttentionCore:
+        replayed = ReplayedAttention(
+            call_for=lambda batch, pos: self._calls(batch, pos)[layer],
+            n_heads=self.shape.n_heads,
+            n_kv_heads=self.shape.n_kv_heads,
+            d_model=self.shape.d_model,
+            dtype=self.weights_dtype,
+        )
+        with torch.no_grad():
+            call = self._calls(1, pos)[layer]
+            return direct_or_replayed(call, replayed, self.shape.d_head, self.dtype)
+
+
+def _shape(bridge: Any, *, learned_positions: bool) -> ModelShape:
+    block = bridge.blocks[0]
+    n_heads, d_model, d_head = block.attn.W_Q.shape
+    post_norm = "ln1_post" in block._modules
+    if post_norm and block.attn.b_O is not None:
+        raise ModelError(
+            "this model adds an attention bias before a norm of the heads' sum, which no head "
+            "can be given a share of; it cannot be decomposed into heads"
+        )
+    return ModelShape(
+        n_layers=len(bridge.blocks),
+        n_heads=n_heads,
+        n_kv_heads=block.attn.W_K.shape[0],
+        d_model=d_model,
+        d_head=d_head,
+        d_vocab=bridge.unembed.original_component.weight.shape[0],
+        has_mlp="mlp" in block._modules,
+        parallel_mlp=bool(getattr(bridge.cfg, "parallel_attn_mlp", False)),
+        heads_share_norm=post_norm,
+        learned_positions=learned_positions,
+    )
+
+
+def _projections(attention: Any) -> dict[str, tuple[Tensor, Tensor | None]]:
+    return {
+        port: (getattr(attention, f"W_{port.upper()}"), getattr(attention, f"b_{port.upper()}"))
+        for port in "qkv"
+    }
+
+
+def _rows(weight: Tensor, heads: Sequence[int]) -> Tensor:
+    """Select heads without copying where all or one are asked for."""
+    if len(heads) == weight.shape[0]:
+        return weight
+    if len(heads) == 1:
+        return weight[heads[0] : heads[0] + 1]
+    return weight[list(heads)]
+
+
+def _run_mlp(block: Any, stream: Tensor) -> Tensor:
+    mlp = block.mlp
+    if getattr(mlp, "name", "") is None:
+        # OPT: the two linear maps sit on the layer itself, so there is no module to call.
+        inner = block.original_component.activation_fn(getattr(mlp, "in")(stream))
+        return mlp.out(inner)  # type: ignore[no-any-return]
+    if type(mlp).__name__ == "BloomMLPBridge":
+        # Bloom's MLP adds the residual stream itself.
+        return mlp(stream, torch.zeros_like(stream))  # type: ignore[no-any-return]
+    written = mlp(stream)
+    return written[0] if isinstance(written, tuple) else written  # type: ignore[no-any-return]
+
+
+def _applied_scale(norm: Any, total: Float[Tensor, "batch pos d_model"]) -> Tensor:
+    """Return the factor by which an RMS norm multiplies each entry of its input."""
+    module = norm.original_component
+    eps = float(getattr(module, "eps", getattr(module, "variance_epsilon", 0.0)))
+    ones = torch.ones_like(total[:1, :1]).to(module.weight.dtype)
+    gain: Tensor = module(ones).to(total.dtype) * (1 + eps) ** 0.5
+    return gain * torch.rsqrt(total.square().mean(-1, keepdim=True) + eps)

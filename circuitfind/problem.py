@@ -1,0 +1,72 @@
+"""A problem: all that a method sees of the world."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from circuitfind.errors import MethodError, PromptError
+from circuitfind.graph import Graph
+from circuitfind.metrics import Metric, check_metric
+from circuitfind.models.base import ResidualModel
+from circuitfind.prompts import PromptPairs
+
+Ablation = Literal["resample", "zero", "mean", "mean-over-positions"]
+"""What a cut edge carries: what the writer writes on the paired corrupted prompt; nothing; the
+mean of what it writes on all corrupted prompts, position by position; the mean over positions
+too."""
+
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Which edges of a model matter for some prompts, by which metric, against which ablation?
+
+    Attributes:
+        model: The model.
+        graph: The edges among which to search.
+        prompts: Clean and corrupted prompts, on the model's device.
+        metric: How well the model does.
+        ablation: What a cut edge carries.
+    """
+
+    model: ResidualModel
+    graph: Graph
+    prompts: PromptPairs
+    metric: Metric
+    ablation: Ablation = "resample"
+
+    def __post_init__(self) -> None:
+        if self.ablation not in ABLATIONS:
+            raise MethodError(
+                f"no ablation named {self.ablation!r}; choose one of {', '.join(ABLATIONS)}"
+            )
+        if self.graph.shape != self.model.shape:
+            raise MethodError(
+                f"the graph belongs to a model of another shape than {self.model.name!r}; "
+                "build it with Graph(model.shape)"
+            )
+        if self.ablation == "mean" and self.prompts.padded:
+            raise PromptError(
+                "the ablation 'mean' averages position by position and these prompts have "
+                "unequal lengths; choose 'mean-over-positions', or prompts of one length"
+            )
+        length = self.prompts.clean.shape[1]
+        if length > self.model.n_positions:
+            raise PromptError(
+                f"the longest prompt has {length} tokens and {self.model.name!r} reads at most "
+                f"{self.model.n_positions}; shorten it"
+            )
+        check_metric(self.metric, self.prompts)
+
+
+def assemble(
+    model: ResidualModel,
+    prompts: PromptPairs,
+    metric: Metric,
+    ablation: Ablation = "resample",
+    *,
+    graph: Graph | None = None,
+) -> Problem:
+    """Put a problem together, with the prompts moved to the model's device."""
+    graph = Graph(model.shape) if graph is None else graph
+    return Problem(model, graph, prompts.to(model.device), metric, ablation)

@@ -1,0 +1,254 @@
+"""Pairs of prompts: clean and corrupted tokens, the right answers, and where to look for them.
+
+The two prompts of a pair have the same length and differ in what the behaviour depends on, so a
+component's output on the corrupted prompt says what it would write if it knew nothing of it. Pairs
+of different lengths are padded on the right; with causal attention no real position ever sees the
+padding, and models with bidirectional attention are given `real`.
+
+A metric looks at logits only at the `steps` of a prompt, usually its last position. Positions have
+names (`IO`, `S1`, `end`), which tables, heatmaps and comparisons across models use.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from circuitfind.errors import PromptError
+
+NO_TOKEN = -1
+"""Fills up rows of steps and answers that are shorter than the longest."""
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """What the model reads, and what it should say.
+
+    Attributes:
+        clean: Tokens of the clean prompts, padded on the right.
+        corrupted: Tokens of the corrupted prompts, of the same lengths.
+        lengths: How many tokens of each row are real.
+        steps: Positions at which metrics read the logits; `NO_TOKEN` where a prompt has fewer.
+        answers: Tokens that are right at each step; `NO_TOKEN` fills up.
+        wrong_answers: Tokens that the corrupted prompt would make right; may be empty.
+        positions: Named positions, one index per prompt.
+        template: Which template each prompt was written from.
+    """
+
+    clean: Int[Tensor, "batch pos"]
+    corrupted: Int[Tensor, "batch pos"]
+    lengths: Int[Tensor, " batch"]
+    steps: Int[Tensor, "batch step"]
+    answers: Int[Tensor, "batch step right"]
+    wrong_answers: Int[Tensor, "batch step wrong"]
+    positions: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
+    template: Int[Tensor, " batch"] | None = None
+
+    def __len__(self) -> int:
+        return self.clean.shape[0]
+
+    @cached_property
+    def real(self) -> Bool[Tensor, "batch pos"]:
+        """True at real positions, False at padding."""
+        columns = torch.arange(self.clean.shape[1], device=self.clean.device)
+        return columns[None, :] < self.lengths[:, None]
+
+    @property
+    def padded(self) -> bool:
+        return not bool(self.real.all())
+
+    @cached_property
+    def step_is_real(self) -> Bool[Tensor, "batch step"]:
+        return self.steps != NO_TOKEN
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every token, step and answer; equal prompts have equal fingerprints."""
+        digest = hashlib.sha256()
+        for tensor in (self.clean, self.corrupted, self.lengths, self.steps, self.answers):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().numpy().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    def at_steps(self, values: Tensor) -> Tensor:
+        """Select the metric's steps from a tensor with axes batch, pos and any others.
+
+        Steps that a prompt does not have select its first position; metrics leave them out.
+        """
+        index = self.steps.clamp(min=0)
+        rows = torch.arange(len(self), device=values.device)[:, None]
+        return values[rows, index]
+
+    def select(self, rows: Sequence[int] | slice) -> "PromptPairs":
+        """Return some of the pairs, with the padding they no longer need cut off."""
+        width = int(self.lengths[rows].max())
+        return replace(
+            self,
+            clean=self.clean[rows, :width],
+            corrupted=self.corrupted[rows, :width],
+            lengths=self.lengths[rows],
+            steps=self.steps[rows],
+            answers=self.answers[rows],
+            wrong_answers=self.wrong_answers[rows],
+            positions={name: index[rows] for name, index in self.positions.items()},
+            template=None if self.template is None else self.template[rows],
+        )
+
+    def to(self, device: torch.device | str) -> "PromptPairs":
+        """Return the same pairs on another device."""
+        return replace(
+            self,
+            **{name: getattr(self, name).to(device) for name in _TENSORS},
+            positions={name: index.to(device) for name, index in self.positions.items()},
+            template=None if self.template is None else self.template.to(device),
+        )
+
+
+_TENSORS = ("clean", "corrupted", "lengths", "steps", "answers", "wrong_answers")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One clean and one corrupted prompt before they become rows of `PromptPairs`.
+
+    Attributes:
+        clean: Tokens of the clean prompt.
+        corrupted: Tokens of the corrupted prompt, as many.
+        answers: The right tokens at each step.
+        wrong_answers: The wrong tokens at each step; may be empty.
+        steps: Where the metric reads; the last position unless given.
+        positions: Named positions.
+        template: Which template it was written from.
+    """
+
+    clean: Sequence[int]
+    corrupted: Sequence[int]
+    answers: Sequence[Sequence[int]]
+    wrong_answers: Sequence[Sequence[int]] = ()
+    steps: Sequence[int] | None = None
+    positions: Mapping[str, int] = field(default_factory=dict)
+    template: int = 0
+
+
+def collate(pairs: Sequence[Pair]) -> PromptPairs:
+    """Turn single pairs into tensors.
+
+    Raises:
+        PromptError: There are no pairs, the prompts of a pair differ in length, a corrupted prompt
+            equals its clean one, a position lies outside its prompt, or only some of the pairs
+            name a position.
+    """
+    if not pairs:
+        raise PromptError("there are no prompts; give at least one pair")
+    for row, pair in enumerate(pairs):
+        _check_pair(row, pair)
+    names = _shared_names(pairs)
+    lengths = torch.tensor([len(pair.clean) for pair in pairs])
+    # Padding repeats token 0: any token will do, since no real position reads it.
+    return PromptPairs(
+        clean=_padded([pair.clean for pair in pairs], fill=0),
+        corrupted=_padded([pair.corrupted for pair in pairs], fill=0),
+        lengths=lengths,
+        steps=_padded([_steps(pair) for pair in pairs], fill=NO_TOKEN),
+        answers=_padded_choices([pair.answers for pair in pairs], pairs),
+        wrong_answers=_padded_choices([pair.wrong_answers for pair in pairs], pairs),
+        positions={
+            name: torch.tensor([pair.positions[name] for pair in pairs]) for name in sorted(names)
+        },
+        template=torch.tensor([pair.template for pair in pairs]),
+    )
+
+
+def _check_pair(row: int, pair: Pair) -> None:
+    if len(pair.clean) != len(pair.corrupted):
+        raise PromptError(
+            f"pair {row} is misaligned: its clean prompt has {len(pair.clean)} tokens and its "
+            f"corrupted one {len(pair.corrupted)}; make both prompts equally long"
+        )
+    if list(pair.clean) == list(pair.corrupted):
+        raise PromptError(
+            f"pair {row}: the corruption changes nothing; "
+            "give a corrupted prompt that differs from the clean one"
+        )
+    outside = [p for p in (*_steps(pair), *pair.positions.values()) if not 0 <= p < len(pair.clean)]
+    if outside:
+        raise PromptError(
+            f"pair {row}: position {outside[0]} lies outside its prompt of {len(pair.clean)} "
+            "tokens; positions count from 0"
+        )
+
+
+def _shared_names(pairs: Sequence[Pair]) -> set[str]:
+    every = set().union(*(pair.positions for pair in pairs))
+    for row, pair in enumerate(pairs):
+        missing = every - set(pair.positions)
+        if missing:
+            raise PromptError(
+                f"pair {row} does not name the position {sorted(missing)[0]!r} that others do; "
+                "name the same positions in every pair"
+            )
+    return every
+
+
+def _steps(pair: Pair) -> Sequence[int]:
+    return (len(pair.clean) - 1,) if pair.steps is None else pair.steps
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch width"]:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
+
+
+def _padded_choices(
+    choices: Sequence[Sequence[Sequence[int]]], pairs: Sequence[Pair]
+) -> Int[Tensor, "batch step choice"]:
+    n_steps = max(len(_steps(pair)) for pair in pairs)
+    width = max((len(tokens) for row in choices for tokens in row), default=0)
+    filled = torch.full((len(choices), n_steps, width), NO_TOKEN, dtype=torch.long)
+    for row, by_step in enumerate(choices):
+        for step, tokens in enumerate(by_step):
+            filled[row, step, : len(tokens)] = torch.tensor(list(tokens), dtype=torch.long)
+    return filled
+
+
+def difference_start(prompts: PromptPairs) -> Int[Tensor, " batch"]:
+    """Return the first position at which each pair differs; everything before it never changes."""
+    differs = prompts.clean != prompts.corrupted
+    return differs.int().argmax(dim=1)
+
+
+def distinct_answers(prompts: PromptPairs) -> Int[Tensor, " column"]:
+    """Return every token that is an answer, right or wrong, sorted and once each."""
+    tokens = torch.cat([prompts.answers.flatten(), prompts.wrong_answers.flatten()])
+    distinct: Tensor = tokens[tokens != NO_TOKEN].unique()
+    return distinct
+
+
+def on_columns(prompts: PromptPairs, columns: Int[Tensor, " column"]) -> PromptPairs:
+    """Return the pairs with answers renumbered to the columns of restricted logits."""
+
+    def renumbered(tokens: Int[Tensor, "batch step choice"]) -> Int[Tensor, "batch step choice"]:
+        return torch.where(tokens == NO_TOKEN, tokens, torch.searchsorted(columns, tokens))
+
+    return replace(
+        prompts,
+        answers=renumbered(prompts.answers),
+        wrong_answers=renumbered(prompts.wrong_answers),
+    )
+
+
+def named_positions(prompts: PromptPairs, names: Iterable[str]) -> Int[Tensor, "name batch"]:
+    """Return the positions with these names.
+
+    Raises:
+        PromptError: A name is unknown; the message lists the known ones.
+    """
+    for name in (names := list(names)):
+        if name not in prompts.positions:
+            known = ", ".join(prompts.positions) or "none"
+            raise PromptError(f"no position is named {name!r}; these prompts name {known}")
+    return torch.stack([prompts.positions[name] for name in names])

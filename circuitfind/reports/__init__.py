@@ -1,0 +1,1 @@
+"""Show circuits to people: diagrams."""

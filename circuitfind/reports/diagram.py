@@ -1,0 +1,235 @@
+"""Draw circuits, and the difference of two circuits, as Graphviz diagrams.
+
+Components stand in rows, bottom to top in the order in which they run. The colour of a line is the
+input that it enters (q, k, v), its style the sign of the effect, its width the effect's size. In
+the drawing of a difference the colour says which circuit keeps the edge.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit, require_same_graph
+from circuitfind.errors import ReportError
+from circuitfind.graph import Edge, Graph
+from circuitfind.reports.dot import write_dot
+from circuitfind.reports.picture import MAX_ROUTED, Box, BoxKind, Entry, Line, Picture, Stroke
+from circuitfind.reports.rendering import ImageFormat, render
+from circuitfind.reports.strokes import (
+    LEFT_COLOUR,
+    PORT_COLOURS,
+    RIGHT_COLOUR,
+    SHARED_COLOUR,
+    STRUCTURE,
+    EffectScale,
+    arrow_legend,
+    effect_text,
+    port_arrow,
+    port_legend,
+    size,
+)
+
+MAX_EDGES = 1500
+_IMAGE_FORMATS: dict[str, ImageFormat] = {".svg": "svg", ".png": "png", ".pdf": "pdf"}
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A drawing as Graphviz DOT text.
+
+    Attributes:
+        dot: The same bytes for the same circuit, caption and roles, on every machine.
+    """
+
+    dot: str
+
+    def svg(self) -> str:
+        """Draw as SVG."""
+        return render(self.dot, "svg").decode()
+
+    def save(self, path: Path | str) -> Path:
+        """Write a file of the kind that its suffix names: .dot, .gv, .svg, .png or .pdf.
+
+        Raises:
+            ReportError: The suffix is none of these, PDF is asked for without Graphviz's `dot`, or
+                the file cannot be written.
+        """
+        path = Path(path)
+        content = self._encoded(path)
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise ReportError(f"cannot write the diagram {path}: {error.strerror}") from None
+        return path
+
+    def _encoded(self, path: Path) -> bytes:
+        suffix = path.suffix.lower()
+        if suffix in (".dot", ".gv"):
+            return self.dot.encode()
+        if suffix in _IMAGE_FORMATS:
+            return render(self.dot, _IMAGE_FORMATS[suffix])
+        raise ReportError(
+            f"cannot tell from {path.name!r} what to draw; "
+            "name a file that ends in .dot, .gv, .svg, .png or .pdf"
+        )
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+
+def draw_circuit(
+    circuit: Circuit,
+    *,
+    caption: Sequence[str] = (),
+    roles: Mapping[str, str] | None = None,
+    unit: str = "",
+    max_edges: int = MAX_EDGES,
+) -> Diagram:
+    """Draw a circuit.
+
+    Args:
+        circuit: What to draw.
+        caption: Lines to write under the drawing.
+        roles: What components do, by component name; written under their names.
+        unit: Unit of the effects, for the legend.
+        max_edges: Of a larger circuit only the edges with the largest effects are drawn, or the
+            first to run if no effect was measured, and the legend says so.
+
+    Raises:
+        ReportError: A role is given for a component that the model does not have.
+    """
+    effects = {edge: circuit.effect(edge) for edge in circuit.edges}
+    drawn = sorted(effects, key=lambda edge: size(effects[edge]), reverse=True)[:max_edges]
+    scale = EffectScale(tuple(effects[edge] for edge in drawn), unit, len(drawn) > MAX_ROUTED)
+    lines = [
+        _line(
+            edge,
+            scale.stroke(effects[edge], PORT_COLOURS[edge.reader.port]),
+            f"{edge.name}: {effect_text(effects[edge], unit)}",
+        )
+        for edge in reversed(drawn)
+    ]
+    measured = any(effect is not None for effect in scale.effects)
+    which = "those with the largest effects" if measured else "the first to run"
+    remarks = _omission(len(drawn), len(effects), which)
+    legend = (port_legend(drawn), [*scale.legend(), *remarks])
+    return _diagram(circuit.graph, lines, legend, caption, roles or {})
+
+
+def draw_difference(
+    left: Circuit,
+    right: Circuit,
+    *,
+    names: tuple[str, str] = ("left", "right"),
+    caption: Sequence[str] = (),
+    roles: Mapping[str, str] | None = None,
+    max_edges: int = MAX_EDGES,
+) -> Diagram:
+    """Draw which edges two circuits share and which only one of them keeps.
+
+    Effects are not shown: those of two circuits need not have the same unit.
+
+    Args:
+        left: A circuit.
+        right: Another one of the same graph.
+        names: What the legend calls them.
+        caption: Lines to write under the drawing.
+        roles: What components do, by component name; written under their names.
+        max_edges: Of a larger union, edges that are not shared are drawn first.
+
+    Raises:
+        GraphError: The circuits belong to different graphs.
+        ReportError: A role is given for a component that the model does not have.
+    """
+    require_same_graph(left.graph, right.graph)
+    graph = left.graph
+    classes = (
+        (f"only in {names[0]}", LEFT_COLOUR, left.without(right)),
+        (f"only in {names[1]}", RIGHT_COLOUR, right.without(left)),
+        ("in both", SHARED_COLOUR, graph.edges(left.kept & right.kept)),
+    )
+    union = [(edge, text, colour) for text, colour, edges in classes for edge in edges]
+    drawn = union[:max_edges]
+    width, opacity = (0.7, 0.5) if len(drawn) > MAX_ROUTED else (1.2, 1.0)
+    lines = [
+        _line(edge, Stroke(colour, width, opacity, arrow=port_arrow(edge)), f"{edge.name}: {text}")
+        for edge, text, colour in reversed(drawn)
+    ]
+    counts = [
+        Entry(f"{text}: {len(edges)}", Stroke(colour, width=2.0)) for text, colour, edges in classes
+    ]
+    remarks = _omission(len(drawn), len(union), "shared ones last")
+    legend = ([*counts, *remarks], arrow_legend(edge for edge, *_ in drawn))
+    return _diagram(graph, lines, legend if union else (), caption, roles or {})
+
+
+def _line(edge: Edge, stroke: Stroke, tooltip: str) -> Line:
+    return Line(
+        edge.writer.component, edge.reader.component, stroke, edge.name, edge.reader.port, tooltip
+    )
+
+
+def _omission(n_drawn: int, n_edges: int, which: str) -> list[Entry]:
+    if n_drawn == n_edges:
+        return []
+    return [Entry(f"{n_drawn:,} of {n_edges:,} edges are drawn: {which}")]
+
+
+def _diagram(
+    graph: Graph,
+    lines: Sequence[Line],
+    legend: Sequence[Sequence[Entry]],
+    caption: Sequence[str],
+    roles: Mapping[str, str],
+) -> Diagram:
+    _refuse_unknown(roles, graph)
+    boxes, arcs = _boxes_and_arcs(graph, lines)
+    if arcs:
+        legend = (*legend, [Entry("part of the model, never cut", STRUCTURE)])
+    boxes = [replace(box, role=roles.get(box.name, "")) for box in boxes]
+    return Diagram(write_dot(Picture(boxes, [*arcs, *lines], legend, caption)))
+
+
+def _refuse_unknown(roles: Mapping[str, str], graph: Graph) -> None:
+    known = {*graph.writer_index, *(reader.component for reader in graph.readers)}
+    unknown = [name for name in roles if name not in known]
+    if unknown:
+        raise ReportError(
+            f"no component {', '.join(map(repr, unknown))} to give a role to in this model; "
+            "components are named like 'embed', 'a0.h1', 'm2', 'logits'"
+        )
+
+
+def _boxes_and_arcs(graph: Graph, lines: Iterable[Line]) -> tuple[list[Box], list[Line]]:
+    """Return the components that lines touch, and the arcs of the model between them.
+
+    Arcs lead from key/value heads to the heads that share them, and through shared norms.
+    """
+    edges = [graph.edge(line.name) for line in lines]
+    network = graph.network(graph.mask_of(edge.name for edge in edges))
+    touched = {edge.writer.component for edge in edges} | {edge.reader.component for edge in edges}
+    norms = {tail for tail, _, kind in network.edges(data="kind") if kind == "norm"} - touched
+    shown = touched | {norm for norm in norms if norm.endswith(".norm")}
+    arcs = dict.fromkeys(
+        (tail, head)
+        for tail, head, kind in network.edges(data="kind")
+        if kind != "edge" and tail in shown and head in shown
+    )
+    boxes = [_box(name, network.nodes[name]) for name in network if name in shown]
+    return boxes, [Line(tail, head, STRUCTURE) for tail, head in arcs]
+
+
+def _box(name: str, attributes: Mapping[str, Any]) -> Box:
+    kind = _kind(name)
+    place = {"kv": 0, "norm": 2}.get(kind, 1)
+    return Box(name, kind, (attributes["stage"], place), attributes["layer"])
+
+
+def _kind(name: str) -> BoxKind:
+    if name.startswith("m"):
+        return "mlp"
+    _, dot, part = name.partition(".")
+    if not dot:
+        return "end"
+    return "norm" if part == "norm" else "kv" if part.startswith("kv") else "head"

@@ -1,0 +1,188 @@
+"""Write a picture as Graphviz DOT text, byte for byte the same for the same picture.
+
+Small pictures leave the layout to Graphviz's `dot`, which leads every line around the boxes. Large
+ones carry their own (`layout.py`) and tell Graphviz, by `layout=nop2`, to keep every position.
+"""
+
+import re
+from html import escape
+from itertools import zip_longest
+from textwrap import wrap
+
+import graphviz
+
+from circuitfind.reports.layout import Layout, box_height, box_width, place
+from circuitfind.reports.picture import Box, BoxKind, Entry, Line, Picture, Stroke
+
+FONT = "Arial"
+CAPTION_COLUMNS = 66  # about as wide as the legend, which stretches under a wider caption
+_QUIET = "#777777"
+
+_BOX_STYLES: dict[BoxKind, dict[str, str]] = {
+    "end": {
+        "shape": "box",
+        "style": "rounded,filled",
+        "fillcolor": "#333333",
+        "fontcolor": "white",
+    },
+    "head": {"shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff"},
+    "kv": {"shape": "box", "style": "rounded,filled", "fillcolor": "#eef3f7"},
+    "mlp": {"shape": "box", "style": "filled", "fillcolor": "#f3e9c6"},
+    "norm": {"shape": "box", "style": "filled", "fillcolor": "#eeeeee", "color": "#aaaaaa"},
+}
+
+
+def write_dot(picture: Picture) -> str:
+    """Return the DOT text of a picture."""
+    if not picture.boxes:
+        return str(_empty(picture).source)
+    return str((_placed if picture.is_large else _routed)(picture).source)
+
+
+def _canvas(picture: Picture, **attributes: str) -> graphviz.Digraph:
+    label = _html(_title_block(picture))
+    graph = {"bgcolor": "white", "pad": "0.1", "fontname": FONT, "label": label, "labelloc": "b"}
+    return graphviz.Digraph(
+        "circuit",
+        graph_attr={**graph, "labeljust": "l", "outputorder": "edgesfirst", **attributes},
+        node_attr={"fontname": FONT, "fontsize": "10", "margin": "0.05,0.02"},
+        edge_attr={"arrowsize": "0.5"},
+    )
+
+
+def _empty(picture: Picture) -> graphviz.Digraph:
+    canvas = _canvas(picture)
+    canvas.node("no edges kept", shape="plaintext", fontsize="14")
+    return canvas
+
+
+def _routed(picture: Picture) -> graphviz.Digraph:
+    canvas = _canvas(picture, rankdir="BT", nodesep="0.2", ranksep="0.35")
+    axis = [_axis_name(index) for index in range(len(picture.rows))]
+    for name, label, row in zip(axis, _axis_labels(picture), picture.rows, strict=True):
+        with canvas.subgraph(graph_attr={"rank": "same"}) as rank:
+            rank.node(name, label=label, **_AXIS_STYLE, group="axis")
+            for box in row:
+                rank.node(box.name, **_box_attributes(box))
+    for below, above in zip(axis, axis[1:], strict=False):
+        canvas.edge(below, above, style="invis", weight="100")
+    for line in picture.lines:
+        canvas.edge(line.tail, line.head, **_line_attributes(line))
+    return canvas
+
+
+def _placed(picture: Picture) -> graphviz.Digraph:
+    canvas, layout = _canvas(picture, layout="nop2"), place(picture)
+    for index, (label, row) in enumerate(zip(_axis_labels(picture), picture.rows, strict=True)):
+        position = f"-45,{layout.centres[row[0].name][1]:.1f}"
+        canvas.node(_axis_name(index), label=label, pos=position, **_AXIS_STYLE)
+        for box in row:
+            canvas.node(box.name, pos=_position(layout, box), **_box_attributes(box))
+    for line in picture.lines:
+        canvas.edge(line.tail, line.head, pos=layout.curve(line), **_line_attributes(line))
+    return canvas
+
+
+def _position(layout: Layout, box: Box) -> str:
+    x, y = layout.centres[box.name]
+    return f"{x:.1f},{y:.1f}"
+
+
+_AXIS_STYLE = {"shape": "plaintext", "fontcolor": _QUIET, "fontsize": "9"}
+
+
+def _axis_name(index: int) -> str:
+    return f"row {index}"
+
+
+def _axis_labels(picture: Picture) -> list[str]:
+    """Return a label for each row: `layer 5` at the first row of a layer, otherwise nothing."""
+    layers = [row[0].layer for row in picture.rows]
+    return [
+        "" if layer is None or layer == before else f"layer {layer}"
+        for before, layer in zip([None, *layers], layers, strict=False)
+    ]
+
+
+def _box_attributes(box: Box) -> dict[str, str]:
+    role = "\\n" + _plain(box.role) if box.role else ""
+    return {
+        "label": box.name + role,
+        "height": f"{box_height(box) / 72:.3f}",
+        "width": f"{box_width(box) / 72:.3f}",
+        "tooltip": _plain(f"{box.name} {box.role}".strip()),
+        **_BOX_STYLES[box.kind],
+    }
+
+
+def _line_attributes(line: Line) -> dict[str, str]:
+    stroke = line.stroke
+    attributes = {
+        "color": _shade(stroke),
+        "penwidth": f"{stroke.width:.2f}",
+        "arrowhead": stroke.arrow,
+        "tooltip": _plain(line.tooltip),
+    }
+    return attributes | ({"style": "dashed"} if stroke.dashed else {})
+
+
+def _shade(stroke: Stroke) -> str:
+    if stroke.opacity >= 1:
+        return stroke.colour
+    return f"{stroke.colour}{round(255 * stroke.opacity):02x}"
+
+
+def _title_block(picture: Picture) -> str:
+    """Return caption and legend as one HTML-like table, which is the label of the graph."""
+    lines = [line for text in picture.caption for line in wrap(_clean(text), CAPTION_COLUMNS)]
+    # A viewer without Arial may use a wider font: columns of 5.6 points leave room for it.
+    caption = [
+        f'<TR><TD ALIGN="LEFT" WIDTH="{round(5.6 * len(x))}">{_text(x)}</TD></TR>' for x in lines
+    ]
+    entries = zip_longest(*picture.legend, fillvalue=Entry(""))
+    rows = "".join(f"<TR>{''.join(map(_entry, row))}</TR>" for row in entries)
+    legend = [f'<TR><TD ALIGN="LEFT">{_table(rows, spacing=3)}</TD></TR>'] if rows else []
+    content = "".join([*caption, *legend])
+    return f'<FONT POINT-SIZE="10">{_table(content, spacing=2)}</FONT>' if content else ""
+
+
+def _entry(entry: Entry) -> str:
+    text = f'<FONT POINT-SIZE="9">{_text(entry.text)}  </FONT>' if entry.text else ""
+    return f'<TD>{_sample(entry.stroke)}</TD><TD ALIGN="LEFT">{text}</TD>'
+
+
+def _sample(stroke: Stroke | None) -> str:
+    """Draw a short piece of a stroke as table cells; Graphviz has no lines in labels."""
+    if stroke is None:
+        return ""
+    pieces, gap = ((5, 5, 5, 5), 3) if stroke.dashed else ((29,), 0)
+    look = f'HEIGHT="{max(1, round(stroke.width))}" BGCOLOR="{_shade(stroke)}"'
+    cells = "".join(f'<TD FIXEDSIZE="TRUE" WIDTH="{width}" {look}></TD>' for width in pieces)
+    return _table(f"<TR>{cells}</TR>", spacing=gap)
+
+
+def _table(rows: str, spacing: int = 0) -> str:
+    look = f'BORDER="0" CELLBORDER="0" CELLPADDING="0" CELLSPACING="{spacing}"'
+    return f"<TABLE {look}>{rows}</TABLE>"
+
+
+def _html(content: str) -> str:
+    return f"<{content}>"
+
+
+def _text(text: str) -> str:
+    """Escape text for an HTML-like label."""
+    return escape(_clean(text), quote=True)
+
+
+def _plain(text: str) -> str:
+    """Escape text for a plain label, in which Graphviz reads backslashes and entities."""
+    return str(graphviz.escape(_clean(text))).replace("&", "&amp;")
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def _clean(text: str) -> str:
+    """Replace what XML cannot carry; Graphviz refuses whole labels for one such character."""
+    return _UNPRINTABLE.sub("\ufffd", text)

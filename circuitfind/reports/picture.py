@@ -1,0 +1,99 @@
+"""What a diagram shows, before anything is placed: boxes, lines between them, and a legend.
+
+`diagram.py` turns circuits into pictures, `layout.py` places large ones, `dot.py` writes them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+BoxKind = Literal["end", "head", "kv", "mlp", "norm"]
+Row = tuple[int, int]
+
+# With more lines than this, a layered layout becomes a strip too wide to read.
+MAX_ROUTED = 80
+
+
+@dataclass(frozen=True)
+class Box:
+    """A component.
+
+    Attributes:
+        row: Where it runs: its stage, and its place within the stage (key/value heads before the
+            heads that share them, norms after). Rows are drawn bottom to top.
+        layer: None for embeddings and logits.
+        role: What it does, written under its name.
+    """
+
+    name: str
+    kind: BoxKind
+    row: Row
+    layer: int | None = None
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """How a line looks: colour as `#rrggbb`, width in points, opacity from 0 to 1."""
+
+    colour: str
+    width: float = 1.2
+    opacity: float = 1.0
+    dashed: bool = False
+    arrow: str = "normal"
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arrow between two boxes.
+
+    Attributes:
+        name: The edge it stands for; empty if it is part of the model and cannot be cut.
+        port: Which input of the head it enters, if it enters one.
+        tooltip: What an SVG shows when the pointer rests on it.
+    """
+
+    tail: str
+    head: str
+    stroke: Stroke
+    name: str = ""
+    port: str | None = None
+    tooltip: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the legend: what a stroke means, or a remark where there is no stroke."""
+
+    text: str
+    stroke: Stroke | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything a diagram shows.
+
+    Attributes:
+        lines: Later lines of a box are drawn over earlier ones.
+        legend: One column of entries each.
+    """
+
+    boxes: Sequence[Box]
+    lines: Sequence[Line]
+    legend: Sequence[Sequence[Entry]] = ()
+    caption: Sequence[str] = ()
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has too many lines to lead each one around the boxes."""
+        return sum(bool(line.name) for line in self.lines) > MAX_ROUTED
+
+    @property
+    def rows(self) -> list[list[Box]]:
+        """The boxes row by row, from the bottom."""
+        return [list(boxes) for _, boxes in groupby(sorted(self.boxes, key=_row_of), key=_row_of)]
+
+
+def _row_of(box: Box) -> Row:
+    return box.row

@@ -1,0 +1,56 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from circuitfind.evaluation.scorecard import Measurement, Scorecard
+
+
+def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
+    """Return a circuit's figures as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("edges kept", _of(card.n_edges, card.n_edges_full))
+    table.add_row("components kept", _of(card.n_components, card.n_components_full))
+    for row in card.measurements:
+        table.add_row(*_measured(row.metric, row))
+    if card.held_out is not None:
+        table.add_row(*_measured(f"{card.held_out.metric}, held-out prompts", card.held_out))
+    table.add_row("prompts", str(card.n_prompts))
+    if search["dead_ends"]:
+        done = "removed" if search["dead_ends_removed"] else "kept: removing them is not free here"
+        table.add_row("dead ends", f"{len(search['dead_ends'])} edges, {done}")
+    table.add_row("edges tested", str(search["edges_tested"]))
+    table.add_row("seconds", f"{search['seconds']:.1f}")
+    table.add_row("self-check", _checks(search))
+    return table
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / whole:.1%})"
+
+
+def _measured(name: str, row: Measurement) -> tuple[str, str]:
+    share = "undefined" if row.faithfulness is None else f"{row.faithfulness:.3f}"
+    values = f"full {row.full:.4g}, circuit {row.circuit:.4g}, empty {row.empty:.4g} {row.unit}"
+    return name, f"{values}; faithfulness {share}"
+
+
+def _checks(search: Mapping[str, Any]) -> str:
+    parts = [f"full graph {search['full_graph_error']:.1e}"]
+    if search["empty_graph_error"] is not None:
+        parts.append(f"empty graph {search['empty_graph_error']:.1e}")
+    return f"{', '.join(parts)} off the model; drift {search['drift']:.1e}"
+
+
+def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return rows of text as a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(header, no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,71 @@
+"""The short way from Python: a problem from names, and a search on it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.graph import Graph
+from circuitfind.methods import find_method
+from circuitfind.methods.base import Progress
+from circuitfind.methods.search import Found, search
+from circuitfind.metrics import Metric, find_metric
+from circuitfind.models.base import ResidualModel
+from circuitfind.problem import Ablation, Problem, assemble
+from circuitfind.prompts import PromptPairs
+from circuitfind.tasks import find_task
+
+
+def make_problem(
+    model: ResidualModel,
+    task: str | PromptPairs,
+    *,
+    n_prompts: int = 64,
+    seed: int = 0,
+    metric: str | Metric | None = None,
+    ablation: Ablation = "resample",
+    graph: Graph | None = None,
+) -> Problem:
+    """Put a problem together from a task's name, or from prompts of your own.
+
+    Args:
+        model: What `load_model` returned.
+        task: A task's name, the path of a .jsonl or .csv file, or prompts.
+        n_prompts: How many pairs to write.
+        seed: Fixes the pairs.
+        metric: A metric or its name; by default the task's own, or `kl` for prompts.
+        ablation: What a cut edge carries.
+        graph: Which edges to search; by default all, with q, k and v apart.
+
+    Raises:
+        CircuitfindError: A name is unknown, or the parts do not fit together.
+    """
+    default = "kl"
+    if isinstance(task, str):
+        found = find_task(task)
+        default = found.metric
+        task = found.write_prompts(model.vocabulary, n_prompts, seed)
+    chosen = metric if isinstance(metric, Metric) else find_metric(metric or default)
+    return assemble(model, task, chosen, ablation, graph=graph)
+
+
+def discover(
+    problem: Problem,
+    method: str = "acdc",
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Found:
+    """Search for a problem's circuit.
+
+    Args:
+        problem: The question.
+        method: Name of the method.
+        on_progress: Called as the search proceeds.
+        options: The method's options, such as `threshold`.
+
+    Raises:
+        CircuitfindError: An option is impossible, or the search failed.
+    """
+    entry = find_method(method)
+    engine = IncrementalEngine(problem)
+    return search(engine, entry, entry.options(**options), on_progress=on_progress)

@@ -1,0 +1,36 @@
+"""What there is to know of a model before a search: sizes, graph, and how exactly it decomposes."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from circuitfind.graph import Graph
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.self_check import random_tokens, self_check
+
+
+def inspected(model: ResidualModel) -> dict[str, Any]:
+    """Return a model's sizes, the counts of its graph, and its self-check figures."""
+    graph = Graph(model.shape)
+    tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
+    with torch.no_grad():
+        check = self_check(model, tokens, model.own_logits(tokens))
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        **asdict(model.shape),
+        "n_positions": model.n_positions,
+        "causal": model.causal,
+        "weights": str(model.weights_dtype).removeprefix("torch."),
+        "tokenizer": model.vocabulary is not None,
+        "components": graph.n_components,
+        "readers": len(graph.readers),
+        "edges": graph.n_edges,
+        "edges, q/k/v merged": None
+        if model.shape.grouped
+        else Graph(model.shape, split_qkv=False).n_edges,
+        "self-check: largest logit difference": check.difference,
+        "self-check: largest logit": check.scale,
+        "self-check: allowed difference": check.tolerance * check.scale,
+    }

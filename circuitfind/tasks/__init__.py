@@ -1,0 +1,30 @@
+"""The behaviours that circuitfind knows, and those that a file describes."""
+
+from pathlib import Path
+
+from circuitfind.errors import TaskError
+from circuitfind.tasks.base import Task
+from circuitfind.tasks.custom import SUFFIXES, custom_task
+from circuitfind.tasks.induction import INDUCTION
+from circuitfind.tasks.ioi import IOI
+from circuitfind.tasks.pronoun import PRONOUN
+
+TASKS: tuple[Task, ...] = (IOI, PRONOUN, INDUCTION)
+"""Every named task. A new one is a file and a line here."""
+
+
+def find_task(name: str) -> Task:
+    """Return a task by name, or the one that a .jsonl or .csv file describes.
+
+    Raises:
+        TaskError: There is no such task, or the file is not a task.
+    """
+    for task in TASKS:
+        if task.name == name:
+            return task
+    if (path := Path(name)).suffix in SUFFIXES:
+        return custom_task(path)
+    raise TaskError(
+        f"no task named {name!r}; the tasks are {', '.join(task.name for task in TASKS)}, "
+        "or give the path of a .jsonl or .csv file"
+    )

@@ -1,0 +1,46 @@
+"""What a task is: a behaviour, its prompts, and how it is measured."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from circuitfind.errors import TaskError
+from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.prompts import Pair, PromptPairs, collate
+
+
+@dataclass(frozen=True)
+class Task:
+    """A behaviour to explain.
+
+    Attributes:
+        name: What the command line calls it.
+        summary: What the model does, in a sentence.
+        source: The paper that studies it.
+        metric: Name of the metric that is used unless another is asked for.
+        write: Writes any number of pairs for a tokenizer from a seed. The same arguments always
+            give the same pairs.
+        known_circuit: The published circuit, as data, where there is one.
+    """
+
+    name: str
+    summary: str
+    source: str
+    metric: str
+    write: Callable[[Vocabulary, int, int], Sequence[Pair]]
+    known_circuit: Mapping[str, Any] = field(default_factory=dict)
+
+    def write_prompts(self, vocabulary: Vocabulary | None, n: int, seed: int) -> PromptPairs:
+        """Write n pairs of prompts.
+
+        Raises:
+            TaskError: The model reads no text, or its tokenizer cannot express the task.
+        """
+        if vocabulary is None:
+            raise TaskError(
+                f"the task {self.name!r} is written in words and this model has no tokenizer; "
+                "give a model directory with tokenizer files"
+            )
+        if n < 1:
+            raise TaskError(f"{n} prompts were asked for; give at least 1")
+        return collate(self.write(vocabulary, n, seed))

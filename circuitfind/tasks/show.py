@@ -1,0 +1,43 @@
+"""Show what a task's prompts look like to a model."""
+
+from collections.abc import Sequence
+
+from circuitfind.errors import TaskError
+from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.prompts import NO_TOKEN
+from circuitfind.tasks.base import Task
+
+
+def shown_pairs(
+    task: Task, vocabulary: Vocabulary | None, *, n: int = 3, seed: int = 0
+) -> list[dict[str, str]]:
+    """Return some pairs as text: both prompts, the answers, and the named positions.
+
+    Raises:
+        TaskError: The model reads no text, or its tokenizer cannot express the task.
+    """
+    if vocabulary is None:
+        raise TaskError("this model has no tokenizer, so it has no words to show")
+    prompts = task.write_prompts(vocabulary, n, seed)
+    rows = []
+    for row in range(len(prompts)):
+        length = int(prompts.lengths[row])
+        clean, corrupted = (
+            vocabulary.decode(tokens[row, :length].tolist())
+            for tokens in (prompts.clean, prompts.corrupted)
+        )
+        names = [f"{name}={int(index[row])}" for name, index in prompts.positions.items()]
+        rows.append(
+            {
+                "clean": clean,
+                "corrupted": corrupted,
+                "answer": _words(vocabulary, prompts.answers[row].flatten().tolist()),
+                "wrong answer": _words(vocabulary, prompts.wrong_answers[row].flatten().tolist()),
+                "positions": " ".join(names),
+            }
+        )
+    return rows
+
+
+def _words(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
+    return ", ".join(vocabulary.decode([token]).strip() for token in tokens if token != NO_TOKEN)

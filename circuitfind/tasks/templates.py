@@ -1,0 +1,43 @@
+"""Filling a template with words, and finding the words again among the tokens.
+
+Where a word's token sits depends on the tokenizer, and some tokenizers merge a word with what
+follows. So the text up to the end of each word is encoded by itself: if the whole prompt starts
+with the same tokens, the last of them is the word's last token; if not, the prompt is refused.
+"""
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import NamedTuple
+
+from circuitfind.models.vocabulary import Vocabulary
+
+
+class Filled(NamedTuple):
+    """The tokens of a filled template.
+
+    Attributes:
+        tokens: The whole prompt.
+        positions: Where the last token of each word is, by the name of its slot.
+    """
+
+    tokens: list[int]
+    positions: dict[str, int]
+
+
+def fill(vocabulary: Vocabulary, template: str, words: Mapping[str, str]) -> Filled | None:
+    """Fill a template such as `"{S2} gave a {object} to"` and encode it.
+
+    Returns:
+        The tokens, or None if the tokenizer merges the end of a word with what follows it.
+    """
+    tokens = vocabulary.encode(template.format(**words))
+    text, positions = "", {}
+    for literal, slot, _, _ in Formatter().parse(template):
+        text += literal
+        if slot is not None:
+            text += words[slot]
+            start = vocabulary.encode(text)
+            if tokens[: len(start)] != start:
+                return None
+            positions[slot] = len(start) - 1
+    return Filled(tokens, positions)

@@ -1,0 +1,22 @@
+"""Fixtures that cost something, and what every test needs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Threads that wait for one another make tiny models many times slower."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of models and tokenizers beside the repository, where there is one."""
+    if not SHARED.is_dir():
+        pytest.skip("the models and tokenizers beside the repository (../shared) are not here")
+    return SHARED

@@ -1,0 +1,303 @@
+"""What a model's logits are if only some edges carry the clean signal, computed from scratch.
+
+The oracle that the engine is held to. It shares nothing with `circuitfind.models` or
+`circuitfind.engine` except the names of writers and readers, and prefers the obvious to the fast:
+
+1. Run the model once, ordinarily, and note what enters its first block and how each attention
+   module is called (masks, rotary angles).
+2. Layer by layer, add up each reader's stream from its definition: the constant attention biases
+   of earlier layers, what every kept writer wrote in this run, and every cut one's replacement.
+3. For each q, k and v reader apply the model's norm and projection to its own stream, and keep that
+   head's columns alone. Call the model's attention module with these as its projections' outputs,
+   read what reaches its output projection, and send each head through that projection by itself.
+4. Apply the model's norm and MLP to the MLP's stream; after the last layer its norm and unembedding
+   to the logits' stream.
+
+What the families call their modules, and how they lay out fused projections, is in `layouts.py`.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from circuitfind.graph import Graph
+from tests.oracles.layouts import LAYOUTS, blocks_of, submodule
+
+Ablation = Literal["resample", "zero", "mean", "mean-over-positions"]
+Written = dict[str, Tensor]
+"""What each writer, by name, adds to the stream: [batch pos d_model]."""
+
+
+def logits_of(
+    model: Any,
+    family: str,
+    clean: Tensor,
+    corrupted: Tensor,
+    graph: Graph,
+    kept: Tensor,
+    ablation: Ablation = "resample",
+) -> Tensor:
+    """Return the logits [batch pos vocab] on the clean prompts if only `kept` edges are intact."""
+    return BruteForce(model, family, clean, corrupted, graph, ablation).logits(kept)
+
+
+def writer_outputs(
+    model: Any, family: str, tokens: Tensor, graph: Graph, real: Tensor | None = None
+) -> Written:
+    """Return what every writer adds to the stream, [batch pos d_model], in an ordinary run."""
+    with torch.no_grad():
+        ordinary = OrdinaryRun.of(model, family, tokens, real)
+        run = _Run(model, family, ordinary, graph, graph.edge_mask, replacement=None)
+        run.logits()
+    return run.written
+
+
+class BruteForce:
+    """The model on fixed prompts, ready to be run for one mask after another, always in full.
+
+    Args:
+        model: A Hugging Face model, or a bridge around one of TransformerLens' native models.
+        family: A name of `checkpoints.FAMILIES`.
+        clean: Tokens of the clean prompts [batch pos].
+        corrupted: Tokens of the corrupted prompts [batch pos].
+        graph: Names the rows (writers) and columns (readers) of the masks.
+        ablation: What a cut edge carries.
+        real: True at tokens and False at padding [batch pos]; all are real if not given.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        family: str,
+        clean: Tensor,
+        corrupted: Tensor,
+        graph: Graph,
+        ablation: Ablation = "resample",
+        real: Tensor | None = None,
+    ) -> None:
+        self.model, self.family, self.graph = model, family, graph
+        self.ordinary = OrdinaryRun.of(model, family, clean, real)
+        weight = torch.ones_like(clean) if real is None else real
+        self.replacement = {
+            name: _replacement(output, ablation, weight.to(output.dtype)[..., None])
+            for name, output in writer_outputs(model, family, corrupted, graph, real).items()
+        }
+        self.runs = 0
+
+    def logits(self, kept: Tensor) -> Tensor:
+        """Return the logits [batch pos vocab] if only the edges of `kept` are intact."""
+        self.runs += 1
+        with torch.no_grad():
+            return self._run(kept).logits()
+
+    def outputs(self, kept: Tensor) -> Written:
+        """Return what every writer adds to the stream, [batch pos d_model], in that run."""
+        with torch.no_grad():
+            run = self._run(kept)
+            run.logits()
+        return run.written
+
+    def _run(self, kept: Tensor) -> "_Run":
+        return _Run(self.model, self.family, self.ordinary, self.graph, kept, self.replacement)
+
+
+def _replacement(corrupted: Tensor, ablation: Ablation, weight: Tensor) -> Tensor:
+    """Return what a cut edge carries, given its writer's output on the corrupted prompts."""
+    if ablation == "resample":
+        return corrupted
+    if ablation == "zero":
+        return torch.zeros_like(corrupted)
+    axes = {"mean": (0,), "mean-over-positions": (0, 1)}[ablation]
+    mean = (corrupted * weight).sum(axes, keepdim=True) / weight.sum(axes, keepdim=True)
+    return mean.expand_as(corrupted)
+
+
+@dataclass
+class OrdinaryRun:
+    """What one plain forward pass of the model shows from outside.
+
+    Attributes:
+        stream: What enters the first block: token and position embedding, scaled or normed.
+        positions: The part of it that is a learned position embedding, if there is one.
+        attention_calls: The positional and keyword arguments of each layer's attention module.
+        logits: The model's own logits.
+    """
+
+    stream: Tensor
+    positions: Tensor | None
+    attention_calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    logits: Tensor
+
+    @classmethod
+    def of(cls, model: Any, family: str, tokens: Tensor, real: Tensor | None) -> "OrdinaryRun":
+        """Run the model and note what passes by."""
+        layout, blocks = LAYOUTS[family], blocks_of(model, family)
+        streams: list[Tensor] = []
+        positions: list[Tensor] = []
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def note_stream(module: nn.Module, args: Any, kwargs: Any) -> None:
+            streams.append(args[0] if args else kwargs["hidden_states"])
+
+        def note_call(module: nn.Module, args: Any, kwargs: Any) -> None:
+            calls.append((args, kwargs))
+
+        def note_positions(module: nn.Module, args: Any, output: Tensor) -> None:
+            positions.append(output)
+
+        with ExitStack() as hooks, torch.no_grad():
+            hooks.enter_context(blocks[0].register_forward_pre_hook(note_stream, with_kwargs=True))
+            for block in blocks:
+                module = getattr(block, layout.attention)
+                hooks.enter_context(module.register_forward_pre_hook(note_call, with_kwargs=True))
+            if layout.positions is not None:
+                module = submodule(model, family, layout.positions)
+                hooks.enter_context(module.register_forward_hook(note_positions))
+            mask = {} if real is None else {"attention_mask": real.long()}
+            output = model(tokens, **mask)
+        stream = streams[0].clone()
+        position = positions[0].expand_as(stream).clone() if positions else None
+        return cls(stream, position, calls, getattr(output, "logits", output))
+
+
+class _Run:
+    """One run of the whole model for one mask."""
+
+    def __init__(
+        self,
+        model: Any,
+        family: str,
+        ordinary: OrdinaryRun,
+        graph: Graph,
+        kept: Tensor,
+        replacement: Written | None,
+    ) -> None:
+        self.model, self.family, self.layout = model, family, LAYOUTS[family]
+        self.ordinary, self.graph, self.shape = ordinary, graph, graph.shape
+        self.written: Written = {}
+        self.kept = kept
+        # Without replacements nothing may be cut: 0 times anything is then 0.
+        self.replacement = self.written if replacement is None else replacement
+        self.constants: list[tuple[int, Tensor]] = []  # (stage, attention output bias)
+
+    def logits(self) -> Tensor:
+        """Run every component in turn and return the logits."""
+        self._write_embedding()
+        for layer, block in enumerate(blocks_of(self.model, self.family)):
+            self._run_attention(layer, block)
+            if self.shape.has_mlp:
+                self._run_mlp(layer, block)
+        norm = submodule(self.model, self.family, self.layout.final_norm)
+        unembed = submodule(self.model, self.family, self.layout.unembed)
+        return _soft_capped(self.model, unembed(norm(self._streams(["logits"]))))
+
+    def _streams(self, reader_names: list[str]) -> Tensor:
+        """Return what readers of one stage receive, [reader * batch, pos, d_model].
+
+        That is: constants, what every earlier writer wrote where its edge is kept, and the
+        replacement of every earlier writer whose edge is cut.
+        """
+        columns = [self.graph.reader_index[name] for name in reader_names]
+        stage = self.graph.readers[columns[0]].stage
+        earlier = [row for row, writer in enumerate(self.graph.writers) if writer.stage < stage]
+        names = [self.graph.writers[row].name for row in earlier]
+        written = torch.stack([self.written[name] for name in names])
+        replacement = torch.stack([self.replacement[name] for name in names])
+        kept = self.kept[earlier][:, columns].to(written.dtype)
+        total = torch.einsum("wr,wbpd->rbpd", kept, written)
+        total = total + torch.einsum("wr,wbpd->rbpd", 1 - kept, replacement)
+        for constant_stage, constant in self.constants:
+            if constant_stage < stage:
+                total = total + constant
+        return total.flatten(0, 1)
+
+    def _write_embedding(self) -> None:
+        ordinary = self.ordinary
+        if self.graph.split_embedding:
+            assert ordinary.positions is not None
+            self.written["embed"] = ordinary.stream - ordinary.positions
+            self.written["pos_embed"] = ordinary.positions
+        else:
+            self.written["embed"] = ordinary.stream
+
+    def _run_mlp(self, layer: int, block: Any) -> None:
+        norm = getattr(block, self.layout.mlp_norm)
+        output = self.layout.run_mlp(block, norm(self._streams([f"m{layer}"])))
+        if self.layout.post_mlp_norm is not None:
+            output = getattr(block, self.layout.post_mlp_norm)(output)
+        self.written[f"m{layer}"] = output
+
+    def _run_attention(self, layer: int, block: Any) -> None:
+        heads, bias = self._raw_heads(layer, block)
+        if self.layout.post_attention_norm is not None:
+            assert not bias.any(), "a bias inside a post-norm would belong to no head"
+            heads = _shares_of_norm(getattr(block, self.layout.post_attention_norm), heads)
+        self.constants.append((2 * layer + 1, bias))
+        for head, output in enumerate(heads):
+            self.written[f"a{layer}.h{head}"] = output
+
+    def _raw_heads(self, layer: int, block: Any) -> tuple[list[Tensor], Tensor]:
+        """Return each head's output before any post-norm, and the output projection's bias."""
+        attention = getattr(block, self.layout.attention)
+        project_out = getattr(attention, self.layout.output)
+        seen: list[Tensor] = []
+        with ExitStack() as hooks:
+            for module, output in self._projections(layer, block).items():
+                # What the module itself is given no longer matters: all its output is overwritten.
+                hooks.enter_context(
+                    module.register_forward_hook(lambda m, args, out, output=output: output)
+                )
+            hooks.enter_context(
+                project_out.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+            )
+            args, kwargs = self.ordinary.attention_calls[layer]
+            attention(*args, **kwargs)
+        (mixed,) = seen
+        bias = project_out(torch.zeros_like(mixed))
+        alone = mixed.new_zeros(self.shape.n_heads, *mixed.shape)
+        for head in range(self.shape.n_heads):
+            columns = slice(head * self.shape.d_head, (head + 1) * self.shape.d_head)
+            alone[head, ..., columns] = mixed[..., columns]
+        outputs = project_out(alone.flatten(0, 1)).unflatten(0, (self.shape.n_heads, -1))
+        return list(outputs - bias), bias
+
+    def _projections(self, layer: int, block: Any) -> dict[nn.Module, Tensor]:
+        """Return each projection's output, every head's columns made from that head's stream."""
+        norm = getattr(block, self.layout.attention_norm)
+        attention = getattr(block, self.layout.attention)
+        readers = [
+            (port, head)
+            for port in ("q", "k", "v")
+            for head in range(self.shape.n_heads if port == "q" else self.shape.n_kv_heads)
+        ]
+        streams = self._streams([self._reader_name(layer, *reader) for reader in readers])
+        normed = norm(streams).unflatten(0, (len(readers), -1))
+        outputs: dict[nn.Module, Tensor] = {}
+        for (port, head), stream in zip(readers, normed, strict=True):
+            module = getattr(attention, self.layout.projection(port))
+            whole = module(stream)
+            output = outputs.setdefault(module, torch.full_like(whole, torch.nan))
+            columns = self.layout.columns(port, head, self.shape)
+            output[..., columns] = whole[..., columns]
+        return outputs
+
+    def _reader_name(self, layer: int, port: str, head: int) -> str:
+        if not self.graph.split_qkv:
+            return f"a{layer}.h{head}.qkv"
+        grouped = self.shape.n_kv_heads < self.shape.n_heads and port != "q"
+        return f"a{layer}.{'kv' if grouped else 'h'}{head}.{port}"
+
+
+def _shares_of_norm(norm: Any, heads: list[Tensor]) -> list[Tensor]:
+    """Return each head's share of Gemma's RMS norm of their sum, all scaled alike."""
+    total = torch.stack(heads).sum(dim=0)
+    scale = (total.square().mean(dim=-1, keepdim=True) + norm.eps).rsqrt()
+    return [head * scale * (1 + norm.weight) for head in heads]
+
+
+def _soft_capped(model: Any, logits: Tensor) -> Tensor:
+    cap = getattr(getattr(model, "config", None), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -1,0 +1,180 @@
+"""The naive searches: every candidate edge runs the whole model.
+
+Written from the specification alone (Conmy et al. 2023, algorithm 1, with the order and options
+that circuitfind documents), without a thought for speed, to hold the real ones to: the same edges
+in the same order with the same effects.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from circuitfind.graph import Graph, Reader
+
+Order = Literal["default", "forward-index"]
+LogitsOf = Callable[[Tensor], Tensor]
+"""From a mask [writer reader] to logits [batch pos vocab], such as `BruteForce(...).logits`."""
+Loss = Callable[[Tensor], float]
+"""From logits [batch pos vocab] to one number, lower is better."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one edge, or, under the name `*->reader`, of all edges into one reader.
+
+    Attributes:
+        before: The loss before the cut was tried.
+        after: The loss with the edge cut; None if it was not tested.
+        effect: `after - before`; None if it was not tested.
+        kept: Whether the edge stays (for a group: whether its edges go on to be tested singly).
+        tested: False if the edge went because its component was dead, or with its group.
+    """
+
+    edge: str
+    before: float
+    after: float | None
+    effect: float | None
+    kept: bool
+    tested: bool
+
+
+@dataclass
+class Found:
+    """The outcome of a search: the mask [writer reader], and every decision in order."""
+
+    kept: Tensor
+    decisions: list[Decision] = field(default_factory=list)
+    loss: float = math.nan
+
+
+def leave_one_out(
+    logits_of: LogitsOf, graph: Graph, loss: Loss, kept: Tensor | None = None
+) -> Tensor:
+    """Return loss(kept without the edge) - loss(kept) [writer reader]; NaN where none is kept."""
+    start = graph.edge_mask if kept is None else kept
+    whole = loss(logits_of(start))
+    effects = torch.full(start.shape, torch.nan, dtype=torch.float64)
+    for writer, reader in start.nonzero().tolist():
+        without = start.clone()
+        without[writer, reader] = False
+        effects[writer, reader] = loss(logits_of(without)) - whole
+    return effects
+
+
+def acdc(
+    logits_of: LogitsOf,
+    graph: Graph,
+    loss: Loss,
+    threshold: float,
+    *,
+    order: Order = "default",
+    absolute: bool = False,
+    group_qkv: bool = False,
+) -> Found:
+    """Search as ACDC does, starting from the full graph.
+
+    Args:
+        logits_of: Runs the whole model for a mask.
+        graph: The edges to search.
+        loss: What must not rise.
+        threshold: An edge goes for good if its effect is less than this, strictly and signed.
+        order: `default` visits heads from the last to the first, `forward-index` from the first.
+        absolute: Compare the effect's absolute value.
+        group_qkv: First try to cut all edges into a head's port at once.
+    """
+    search = _Search(logits_of, loss, threshold, absolute, Found(graph.edge_mask.clone()))
+    search.found.loss = loss(logits_of(search.found.kept))
+    for reader_name in readers_in_order(graph, order):
+        column = graph.reader_index[reader_name]
+        reader = graph.readers[column]
+        writers = list(writers_in_order(graph, reader, order))
+        nothing_left = search.found.kept.clone()
+        nothing_left[:, column] = False
+        if is_dead(graph, reader, search.found.kept):
+            gone = True
+            search.found.kept = nothing_left
+        else:
+            as_group = group_qkv and reader.port is not None
+            gone = as_group and search.try_cut(f"*->{reader_name}", nothing_left)
+        for writer_name in writers:
+            name = f"{writer_name}->{reader_name}"
+            if gone:
+                search.drop_untested(name)
+            else:
+                trial = search.found.kept.clone()
+                trial[graph.writer_index[writer_name], column] = False
+                search.try_cut(name, trial)
+    return search.found
+
+
+@dataclass
+class _Search:
+    logits_of: LogitsOf
+    loss: Loss
+    threshold: float
+    absolute: bool
+    found: Found
+
+    def try_cut(self, name: str, trial: Tensor) -> bool:
+        """Run the model for a trial mask, stay there if the loss rises little, and log it."""
+        before, after = self.found.loss, self.loss(self.logits_of(trial))
+        effect = after - before
+        assert math.isfinite(effect), name
+        cut = (abs(effect) if self.absolute else effect) < self.threshold
+        self._log(Decision(name, before, after, effect, kept=not cut, tested=True))
+        if cut:
+            self.found.kept, self.found.loss = trial, after
+        return cut
+
+    def drop_untested(self, name: str) -> None:
+        self._log(Decision(name, self.found.loss, None, None, kept=False, tested=False))
+
+    def _log(self, decision: Decision) -> None:
+        self.found.decisions.append(decision)
+
+
+def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
+    """Yield readers from the logits back: in a layer the MLP, then all v, all k, all q."""
+    yield "logits"
+    for layer in reversed(range(graph.shape.n_layers)):
+        in_layer = [reader for reader in graph.readers if reader.layer == layer]
+        yield from (reader.name for reader in in_layer if reader.port is None)
+        for port in ("v", "k", "q", "qkv"):
+            of_port = {int(r.head or 0): r.name for r in in_layer if r.port == port}
+            for head in sorted(of_port, reverse=order == "default"):
+                yield of_port[head]
+
+
+def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str]:
+    """Yield the writers into a reader from the latest back: MLP, then heads, layer by layer."""
+    earlier = [writer for writer in graph.writers if writer.stage < reader.stage]
+    for layer in reversed(range(graph.shape.n_layers)):
+        in_layer = [writer for writer in earlier if writer.layer == layer]
+        yield from (writer.name for writer in in_layer if writer.head is None)
+        heads = {int(w.head): w.name for w in in_layer if w.head is not None}
+        for head in sorted(heads, reverse=order == "default"):
+            yield heads[head]
+    embeddings = [writer.name for writer in earlier if writer.layer is None]
+    yield from reversed(embeddings)
+
+
+def is_dead(graph: Graph, reader: Reader, kept: Tensor) -> bool:
+    """Say whether nothing that computes with this reader's input has a kept outgoing edge."""
+    if reader.name == "logits":
+        return False
+    if reader.port is None:
+        return not _acts(graph, reader.name, kept)
+    heads = list(range(graph.shape.n_heads))
+    if not graph.shape.heads_share_norm:
+        per_group = graph.shape.n_heads // graph.shape.n_kv_heads
+        sharing = per_group if reader.port in ("k", "v") else 1
+        heads = [head for head in heads if head // sharing == reader.head]
+    return not any(_acts(graph, f"a{reader.layer}.h{head}", kept) for head in heads)
+
+
+def _acts(graph: Graph, writer_name: str, kept: Tensor) -> bool:
+    return bool(kept[graph.writer_index[writer_name]].any())

@@ -1,0 +1,288 @@
+"""Diagrams show every edge as what it is, always in the same bytes, with or without `dot`."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import GraphError, ReportError
+from circuitfind.graph import Graph, ModelShape
+from circuitfind.reports import rendering
+from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
+from circuitfind.reports.layout import box_width, place
+from circuitfind.reports.picture import MAX_ROUTED, Box, Line, Picture, Stroke
+from circuitfind.reports.strokes import LEFT_COLOUR, PORT_COLOURS, RIGHT_COLOUR, SHARED_COLOUR
+
+PLAIN = Graph(ModelShape(3, 2, 2, 8, 4, 11))
+GROUPED = Graph(ModelShape(2, 4, 2, 8, 4, 11))
+SHARED_NORM = Graph(ModelShape(2, 2, 2, 8, 4, 11, heads_share_norm=True))
+LARGE = Graph(ModelShape(4, 4, 4, 8, 4, 11))
+NASTY = """<b>&"quoted" \\N \\ 'é' ]]> \x00\x1b \ud800 名 {a|b}"""
+
+SCRIPT = """
+import torch
+from circuitfind.circuit import Circuit
+from circuitfind.graph import Graph, ModelShape
+from circuitfind.reports.diagram import draw_circuit, draw_difference
+for n_layers in (2, 4):
+    graph = Graph(ModelShape(n_layers, 4, 2, 8, 4, 11, heads_share_norm=True))
+    effects = torch.arange(graph.edge_mask.numel(), dtype=torch.float64).sin()
+    effects = effects.reshape(graph.edge_mask.shape)
+    circuit = Circuit(graph, graph.edge_mask & (effects > 0.1), effects)
+    other = Circuit(graph, graph.edge_mask & (effects < 0.7), effects)
+    print(draw_circuit(circuit, roles={"m0": "x", "a1.h1": "y"}).dot)
+    print(draw_difference(circuit, other).dot)
+"""
+
+
+@pytest.fixture
+def no_dot(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_the_dot_text_does_not_depend_on_the_hash_seed():
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+        )
+        for seed in ("1", "2")
+    ]
+    first, second = (process.communicate()[0] for process in running)
+    assert len(first) > 10_000
+    assert first == second
+
+
+@pytest.mark.parametrize("graph", [PLAIN, GROUPED, SHARED_NORM, LARGE])
+def test_every_kept_edge_is_drawn_once_in_the_colour_of_its_port(graph):
+    circuit = random_circuit(graph, seed=0)
+    lines = drawn(draw_circuit(circuit))
+    assert sorted(lines) == sorted(edge.name for edge in circuit.edges)
+    for edge in circuit.edges:
+        line = lines[edge.name]
+        assert PORT_COLOURS[edge.reader.port] in line
+        assert f"{ends(edge.writer.component)} -> {ends(edge.reader.component)} [" in line
+
+
+def test_edges_that_harm_are_dashed_and_larger_effects_are_wider():
+    circuit = circuit_of({"embed->m0": 0.5, "embed->logits": -0.25, "m0->logits": 0.125})
+    lines = drawn(draw_circuit(circuit))
+    assert [name for name, line in lines.items() if "dashed" in line] == ["embed->logits"]
+    widths = {name: float(re.search(r"penwidth=([\d.]+)", lines[name])[1]) for name in lines}
+    assert widths["embed->m0"] > widths["embed->logits"] > widths["m0->logits"]
+
+
+def test_the_legend_explains_what_is_drawn_and_nothing_else():
+    dot = draw_circuit(circuit_of({"embed->m0": 0.5, "m0->logits": 0.125}), unit="nats").dot
+    assert "size of effect 0.5 nats" in dot
+    assert "size of effect 0.125 nats" in dot
+    assert "into an MLP or the logits" in dot
+    for absent in ("into a query", "effect &lt; 0", "not measured", "part of the model"):
+        assert absent not in dot
+
+
+def test_edges_without_a_measured_effect_have_a_neutral_width_and_a_legend():
+    dot = draw_circuit(circuit_of({"embed->m0": math.nan, "m0->logits": 3.0})).dot
+    assert "effect not measured" in dot
+    assert "embed->m0: not measured" in dot
+
+
+@pytest.mark.parametrize("effect", [0.0, math.inf, -math.inf, 1e-300, -1e300])
+def test_extreme_effects_are_drawn(effect):
+    diagram = draw_circuit(circuit_of({"embed->m0": effect, "m0->logits": 1.0}))
+    ElementTree.fromstring(diagram.svg())
+
+
+def test_a_difference_gives_each_edge_the_colour_of_its_class():
+    left, right = random_circuit(PLAIN, seed=1), random_circuit(PLAIN, seed=2)
+    lines = drawn(draw_difference(left, right, names=("ours", "theirs")))
+    classes = {(True, False): LEFT_COLOUR, (False, True): RIGHT_COLOUR, (True, True): SHARED_COLOUR}
+    ours, theirs = ({edge.name for edge in circuit.edges} for circuit in (left, right))
+    assert set(lines) == ours | theirs
+    for name, line in lines.items():
+        assert classes[name in ours, name in theirs] in line
+
+
+def test_circuits_of_different_graphs_have_no_difference():
+    with pytest.raises(GraphError, match="another model: n_layers"):
+        draw_difference(random_circuit(PLAIN, seed=0), random_circuit(LARGE, seed=0))
+
+
+def test_structural_arcs_join_only_components_that_the_circuit_keeps():
+    kept = circuit_of({"embed->a0.kv1.k": 1.0, "a0.h2->logits": 1.0, "a0.h0->logits": 1.0}, GROUPED)
+    dot = draw_circuit(kept).dot
+    assert '"a0.kv1" -> "a0.h2"' in dot
+    assert "a0.h3" not in dot
+    assert '-> "a0.h0"' not in dot
+    assert "part of the model" in dot
+
+
+def test_heads_that_share_a_norm_are_drawn_into_it():
+    dot = draw_circuit(circuit_of({"embed->a0.h0.q": 1.0, "a0.h1->m0": 1.0}, SHARED_NORM)).dot
+    assert {'"a0.h0" -> "a0.norm"', '"a0.h1" -> "a0.norm"', '"a0.norm" -> m0'} <= arrows(dot)
+    assert "a1.norm" not in dot
+
+
+@pytest.mark.parametrize("graph", [PLAIN, GROUPED, LARGE])
+def test_without_dot_the_svg_is_valid_and_names_every_component(graph, no_dot):
+    circuit = random_circuit(graph, seed=3)
+    roles = {"m0": "a role", "a1.h0": "another"}
+    svg = draw_circuit(circuit, caption=["a caption"], roles=roles).svg()
+    shown = texts(svg)
+    assert set(circuit.components) <= shown
+    assert {"a role", "another", "a caption"} <= shown
+
+
+@pytest.mark.parametrize("graph", [PLAIN, LARGE])
+def test_whatever_draws_the_svg_names_every_component(graph):
+    circuit = random_circuit(graph, seed=3)
+    assert set(circuit.components) <= texts(draw_circuit(circuit)._repr_svg_())
+
+
+def test_names_roles_and_captions_may_hold_any_character(no_dot):
+    circuit = circuit_of({"embed->m0": 1.0, "m0->logits": 1.0})
+    harmless = """<b>&"quoted" \\N \\ 'é' ]]> \ufffd\ufffd \ufffd 名 {a|b}"""
+    assert harmless in texts(draw_circuit(circuit, caption=[NASTY, "", "a\nb"]).svg())
+    assert harmless in texts(draw_circuit(circuit, roles={"m0": NASTY}).svg())
+    assert f"only in {harmless}: 0" in texts(
+        draw_difference(circuit, circuit, names=(NASTY, "")).svg()
+    )
+
+
+def test_an_empty_circuit_says_so(no_dot):
+    empty = Circuit(PLAIN, torch.zeros_like(PLAIN.edge_mask))
+    for diagram in (draw_circuit(empty, caption=["why"]), draw_difference(empty, empty)):
+        assert "no edges kept" in texts(diagram.svg())
+
+
+def test_a_role_for_an_unknown_component_is_refused():
+    with pytest.raises(ReportError, match=r"'a9.h6'.*named like"):
+        draw_circuit(random_circuit(PLAIN, seed=0), roles={"a9.h6": "name mover"})
+
+
+def test_of_too_many_edges_the_strongest_are_drawn_and_the_legend_says_so():
+    circuit = circuit_of({"embed->m0": 0.1, "embed->m1": -9.0, "m0->logits": 0.3, "m1->m2": 2.0})
+    diagram = draw_circuit(circuit, max_edges=2)
+    assert set(drawn(diagram)) == {"embed->m1", "m1->m2"}
+    assert "2 of 4 edges are drawn" in diagram.dot
+
+
+def test_each_suffix_writes_its_kind_of_file(tmp_path, no_dot):
+    diagram = draw_circuit(random_circuit(PLAIN, seed=0))
+    assert diagram.save(tmp_path / "a.dot").read_text(encoding="utf-8") == diagram.dot
+    assert diagram.save(tmp_path / "a.gv").read_text(encoding="utf-8") == diagram.dot
+    assert "<svg" in diagram.save(tmp_path / "a.SVG").read_text(encoding="utf-8")
+    assert diagram.save(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pdf_without_dot_says_what_to_install(tmp_path, no_dot):
+    with pytest.raises(ReportError, match=r"cannot draw PDF.*save as \.svg.*install Graphviz"):
+        draw_circuit(random_circuit(PLAIN, seed=0)).save(tmp_path / "a.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_png_without_any_graphviz_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(rendering, "_programs", list)
+    with pytest.raises(ReportError, match=r"cannot draw PNG.*\(none\).*install Graphviz"):
+        draw_circuit(random_circuit(PLAIN, seed=0)).save(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("body", ["#!/bin/sh\nexit 1\n", "#!/no/such/interpreter\n"])
+def test_a_broken_dot_is_passed_over(body, tmp_path, no_dot):
+    broken = tmp_path / "dot"
+    broken.write_text(body, encoding="utf-8")
+    broken.chmod(0o755)
+    assert "<svg" in draw_circuit(random_circuit(PLAIN, seed=0)).svg()
+
+
+def test_files_that_cannot_be_written_are_reported(tmp_path):
+    diagram = draw_circuit(random_circuit(PLAIN, seed=0))
+    with pytest.raises(ReportError, match=r"'a\.jpeg'.*ends in \.dot"):
+        diagram.save(tmp_path / "a.jpeg")
+    with pytest.raises(ReportError, match="cannot write the diagram"):
+        diagram.save(tmp_path / "missing" / "a.dot")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_boxes_of_a_large_picture_do_not_overlap_and_rows_rise_with_the_stage(seed):
+    picture = random_picture(seed)
+    layout = place(picture)
+    heights = [{layout.centres[box.name][1] for box in row} for row in picture.rows]
+    assert all(len(height) == 1 for height in heights)
+    assert heights == sorted(heights, key=min)
+    for row in picture.rows:
+        spans = sorted(span(layout.centres[box.name][0], box) for box in row)
+        assert all(left[1] < right[0] for left, right in zip(spans, spans[1:], strict=False))
+
+
+def test_large_circuits_carry_their_own_positions_and_fade_weak_edges():
+    circuit = random_circuit(LARGE, seed=0)
+    assert circuit.n_edges > MAX_ROUTED
+    dot = draw_circuit(circuit).dot
+    assert "layout=nop2" in dot
+    assert "the weaker, the fainter" in dot
+
+
+def random_circuit(graph: Graph, seed: int) -> Circuit:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(graph.edge_mask.shape, generator=generator)
+    effects = torch.randn(graph.edge_mask.shape, generator=generator, dtype=torch.float64)
+    return Circuit(graph, graph.edge_mask & (noise < 0.5), effects)
+
+
+def circuit_of(effects: dict[str, float], graph: Graph = PLAIN) -> Circuit:
+    values = torch.full(graph.edge_mask.shape, math.nan, dtype=torch.float64)
+    for name, effect in effects.items():
+        values[graph.mask_of([name])] = effect
+    return Circuit(graph, graph.mask_of(effects), values)
+
+
+def random_picture(seed: int) -> Picture:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(0, 6, (40,), generator=generator).tolist()
+    wide = torch.randint(0, 30, (40,), generator=generator).tolist()
+    boxes = [
+        Box(f"a{row}.h{index}", "head", (row, 1), row, "r" * width)
+        for index, (row, width) in enumerate(zip(rows, wide, strict=True))
+    ]
+    ends_ = torch.randint(0, 40, (100, 2), generator=generator).tolist()
+    lines = [
+        Line(boxes[a].name, boxes[b].name, Stroke("#000000"), name="x")
+        for a, b in ends_
+        if rows[a] < rows[b]
+    ]
+    return Picture(boxes, lines)
+
+
+def span(centre: float, box: Box) -> tuple[float, float]:
+    return centre - box_width(box) / 2, centre + box_width(box) / 2
+
+
+def drawn(diagram: Diagram) -> dict[str, str]:
+    """Return the DOT line of each drawn edge, by the edge's name."""
+    named = re.compile(r'tooltip="(\S+->\S+): ')
+    found = [(named.search(line), line) for line in diagram.dot.splitlines()]
+    rows = [(match[1], line) for match, line in found if match]
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
+
+
+def ends(component: str) -> str:
+    return f'"{component}"' if "." in component else component
+
+
+def arrows(dot: str) -> set[str]:
+    return set(re.findall(r"^\t(\S+ -> \S+)", dot, re.MULTILINE))
+
+
+def texts(svg: str) -> set[str]:
+    """Return the texts that an SVG shows."""
+    found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return {"".join(element.itertext()).strip() for element in found}

@@ -1,0 +1,45 @@
+"""Tokenizers that every task must get along with."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.models.zoo import zoo_path
+
+SHARED = Path(__file__).parents[3] / "shared"
+SHARED_TOKENIZERS = {
+    "gpt2": (SHARED / "tokenizers" / "gpt2", None),
+    "pythia": (SHARED / "tokenizers" / "pythia", None),
+    "stories260k": (SHARED / "models" / "stories260k", 1),
+}
+
+
+def load_vocabulary(name: str) -> Vocabulary:
+    path, bos = SHARED_TOKENIZERS.get(name) or (zoo_path(name), None)
+    if not path.exists():
+        pytest.skip(f"{path} is absent: the shared tokenizers are not part of the repository")
+    return Vocabulary(AutoTokenizer.from_pretrained(path), bos)
+
+
+@pytest.fixture(scope="session", params=["ioi-small", *SHARED_TOKENIZERS])
+def vocabulary(request) -> Vocabulary:
+    """Every tokenizer in turn."""
+    return load_vocabulary(request.param)
+
+
+@pytest.fixture(scope="session", params=["ioi-small", "gpt2", "pythia"])
+def word_vocabulary(request) -> Vocabulary:
+    """The tokenizers that keep names whole."""
+    return load_vocabulary(request.param)
+
+
+@pytest.fixture(scope="session")
+def zoo_vocabulary() -> Vocabulary:
+    return load_vocabulary("ioi-small")
+
+
+@pytest.fixture(scope="session")
+def stories_vocabulary() -> Vocabulary:
+    return load_vocabulary("stories260k")
