@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test test-all lint types layers tests format clean
 
 demo: $(READY)
-	$(BIN)/circuitfind discover ioi --model ioi-small --threshold 0.01 --out runs/demo
+	$(BIN)/circuitfind discover ioi --model ioi-small --threshold 0.02 --out runs/demo
 	@echo "The diagram is runs/demo/diagram.svg"
 
 test: lint types layers tests

@@ -53,7 +53,8 @@ class Scorecard:
         n_components: Components that read or write along a kept edge, the logits not counted.
         n_components_full: Components of the graph.
         n_prompts: Prompts measured on.
-        measurements: The problem's metric first, then KL divergence and logit difference.
+        measurements: The problem's metric first, then KL divergence, logit difference and
+            accuracy where the prompts have answers.
         held_out: The problem's metric on other prompts of the task; None where there are none.
     """
 
@@ -86,7 +87,7 @@ def scorecard(
 
 def _others(engine: IncrementalEngine) -> Iterator[Metric]:
     """Yield the metrics that are always worth knowing and that the prompts can answer."""
-    for name in ("kl", "logit-difference"):
+    for name in ("kl", "logit-difference", "accuracy"):
         metric = find_metric(name)
         with suppress(MetricError):
             check_metric(metric, engine.problem.prompts)

@@ -6,7 +6,7 @@ built from them, a run directory is a file of them, and a search resumes by repl
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -74,6 +74,7 @@ class Selection:
     pruned: bool
 
 
+@runtime_checkable
 class Method(Protocol):
     """An entry of the table of methods.
 

@@ -10,7 +10,7 @@ with the replay, on the user's own model and at the prompt length in use (`direc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,6 +44,7 @@ class AttentionCall:
     shape: tuple[int, int]
 
 
+@runtime_checkable
 class AttentionCore(Protocol):
     """Computes the mixed values of some heads; query, key and value have one row per head."""
 

@@ -1,0 +1,140 @@
+"""Problems about the tiny models of `tests.oracles`, each with the oracle that knows its answer.
+
+The package and the oracle are given models of their own, built twice from one seed, so that nothing
+either does to its model can reach the other.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.graph import Graph
+from circuitfind.metrics import Metric, find_metric
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.loading import load_model
+from circuitfind.problem import Problem, assemble
+from circuitfind.prompts import Pair, PromptPairs, collate
+from tests.oracles.brute_force import BruteForce
+from tests.oracles.checkpoints import D_VOCAB, FAMILIES, build, float64_throughout, random_pairs
+from tests.oracles.search import Loss
+
+EXACT = {"rtol": 0, "atol": 1e-9}
+"""Sums in float64 taken in another order."""
+
+BRIDGED = [name for name, family in FAMILIES.items() if family.bridge_is_right]
+"""The families that TransformerLens gets right, so that the package accepts them."""
+
+N_LAYERS = 2
+N_TOKENS = 6
+
+
+@cache
+def model_of(family: str, seed: int = 0, n_layers: int = N_LAYERS) -> ResidualModel:
+    """Return the package's view of a tiny float64 model."""
+    with float64_throughout():
+        return load_model(build(family, seed, n_layers=n_layers))
+
+
+@cache
+def prompts_of(seed: int = 0, lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS)) -> PromptPairs:
+    """Return random pairs of these lengths, with two right answers and a wrong one at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    clean, corrupted = random_pairs(seed, len(lengths), max(lengths))
+    rows = zip(clean.tolist(), corrupted.tolist(), lengths, strict=True)
+    return collate([_pair(*row, generator) for row in rows])
+
+
+def _pair(
+    clean: list[int], corrupted: list[int], length: int, generator: torch.Generator
+) -> Pair:
+    right, also_right, wrong = torch.randperm(D_VOCAB, generator=generator)[:3].tolist()
+    return Pair(
+        clean[:length], corrupted[:length], answers=[[right, also_right]], wrong_answers=[[wrong]]
+    )
+
+
+def problem_of(
+    family: str,
+    ablation: str = "resample",
+    metric: str | Metric = "kl",
+    *,
+    seed: int = 0,
+    n_layers: int = N_LAYERS,
+    lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
+    **graph: bool,
+) -> Problem:
+    """Return a problem about a tiny model; `graph` are the graph's options."""
+    model = model_of(family, seed, n_layers)
+    return assemble(
+        model,
+        prompts_of(seed, lengths),
+        find_metric(metric) if isinstance(metric, str) else metric,
+        ablation,  # type: ignore[arg-type]
+        graph=Graph(model.shape, **graph),
+    )
+
+
+@cache
+def engine_of(family: str, ablation: str = "resample", **options: Any) -> IncrementalEngine:
+    """Return the engine for a problem (see `problem_of`)."""
+    return IncrementalEngine(problem_of(family, ablation, **options))
+
+
+@cache
+def oracle_of(
+    family: str,
+    ablation: str = "resample",
+    *,
+    seed: int = 0,
+    n_layers: int = N_LAYERS,
+    lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
+    **graph: bool,
+) -> BruteForce:
+    """Return the brute-force oracle for the problem of the same arguments."""
+    prompts = prompts_of(seed, lengths)
+    return BruteForce(
+        build(family, seed, n_layers=n_layers),
+        family,
+        prompts.clean,
+        prompts.corrupted,
+        Graph(FAMILIES[family].shape(n_layers), **graph),
+        ablation,  # type: ignore[arg-type]
+        prompts.real if prompts.padded else None,
+    )
+
+
+def loss_of(metric: str, oracle: BruteForce, prompts: PromptPairs) -> Loss:
+    """Return a loss at the last position from logits, written apart from `circuitfind.metrics`."""
+    full = oracle.logits(oracle.graph.edge_mask)[:, -1]
+
+    def kl(logits: Tensor) -> float:
+        return float(
+            torch.nn.functional.kl_div(
+                logits[:, -1].log_softmax(-1),
+                full.log_softmax(-1),
+                log_target=True,
+                reduction="batchmean",
+            )
+        )
+
+    def negative_logit_difference(logits: Tensor) -> float:
+        rows = zip(logits[:, -1], prompts.answers[:, 0], prompts.wrong_answers[:, 0], strict=True)
+        differences = [row[right].mean() - row[wrong].mean() for row, right, wrong in rows]
+        return -float(sum(differences) / len(differences))
+
+    return {"kl": kl, "logit-difference": negative_logit_difference}[metric]
+
+
+def random_mask(graph: Graph, seed: int, share: float = 0.5) -> Tensor:
+    """Return a mask that keeps about this share of the edges."""
+    drawn = torch.rand(graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed))
+    return graph.edge_mask & (drawn < share)
+
+
+def logits_at_steps(engine: IncrementalEngine, final: Tensor) -> Tensor:
+    """Return all logits at the metric's steps, from a final stream."""
+    with torch.no_grad():
+        return engine.problem.model.logits(engine.problem.prompts.at_steps(final))

@@ -1,0 +1,311 @@
+"""ACDC held to a naive search that runs the whole model for every edge."""
+
+import math
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+
+from circuitfind.errors import MethodError
+from circuitfind.graph import Graph
+from circuitfind.methods.acdc import Acdc, AcdcOptions
+from circuitfind.methods.base import Decision, Progress, circuit_of
+from circuitfind.methods.search import search
+from circuitfind.metrics import custom_metric
+from tests.engine.problems import (
+    BRIDGED,
+    engine_of,
+    loss_of,
+    model_of,
+    oracle_of,
+    prompts_of,
+)
+from tests.oracles import search as oracle_search
+from tests.oracles.checkpoints import FAMILIES
+
+SEEDS = (0, 1, 2)
+THRESHOLDS = (0.003, 0.01, 0.05)
+ABLATIONS = ("resample", "zero", "mean")
+MERGEABLE = [name for name in BRIDGED if FAMILIES[name].n_kv_heads == 4]
+POSITIONED = [name for name in BRIDGED if FAMILIES[name].learned_positions]
+"""Families with one key/value head per query head, and with learned positions."""
+
+
+def rotated() -> list[Any]:
+    """Every family under every ablation; seeds and thresholds take turns in all combinations."""
+    cases = [(i, family, j) for i, family in enumerate(BRIDGED) for j in range(3)]
+    return [
+        pytest.param(family, ABLATIONS[j], SEEDS[(i + j) % 3], THRESHOLDS[(i // 3 + 2 * j) % 3])
+        for i, family, j in cases
+    ]
+
+
+@pytest.mark.parametrize(("family", "ablation", "seed", "threshold"), rotated())
+def test_every_decision_is_that_of_a_search_that_runs_the_whole_model_for_every_edge(
+    family, ablation, seed, threshold
+):
+    assert_same_search(family, ablation, threshold, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("ablation", [*ABLATIONS, "mean-over-positions"])
+@pytest.mark.parametrize("family", BRIDGED)
+def test_the_same_with_three_layers_for_every_seed_and_threshold(family, ablation, seed, threshold):
+    assert_same_search(family, ablation, threshold, seed=seed, n_layers=3)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "bidirectional"])
+def test_the_same_with_means_over_positions(family):
+    assert_same_search(family, "mean-over-positions", 0.01)
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("family", ["gpt2", "gpt-neox-parallel", "qwen3", "attention-only"])
+def test_the_same_for_a_metric_of_which_higher_is_better(family, ablation):
+    assert_same_search(family, ablation, 0.02, metric="logit-difference", lengths=(6, 6, 6))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "phi"])
+def test_the_same_comparing_absolute_effects(family):
+    found = assert_same_search(family, "zero", 0.02, metric="logit-difference", absolute=True)
+    assert any(d.kept and d.effect < 0 for d in found if d.effect is not None)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "falcon", "gemma2", "attention-only"])
+def test_the_same_with_heads_visited_from_the_first(family):
+    assert_same_search(family, "resample", 0.01, order="forward-index")
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-neox-parallel"])
+def test_the_same_with_a_group_test_of_each_port_first(family, absolute):
+    found = assert_same_search(family, "resample", 0.02, group_qkv=True, absolute=absolute)
+    assert {decision.reason for decision in found} >= {"group", "tested"}
+
+
+@pytest.mark.parametrize("family", MERGEABLE)
+def test_the_same_with_a_heads_ports_merged(family):
+    assert_same_search(family, "resample", 0.02, split_qkv=False)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean-over-positions"])
+@pytest.mark.parametrize("family", POSITIONED)
+def test_the_same_with_the_position_embedding_split_off(family, ablation):
+    assert_same_search(family, ablation, 0.01, split_embedding=True)
+
+
+def test_a_merged_group_test_and_a_split_embedding_go_together():
+    options = {"split_qkv": False, "split_embedding": True}
+    assert_same_search("gpt2", "zero", 0.02, group_qkv=True, order="forward-index", **options)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_every_decision_of_a_random_order_is_right_where_it_was_made(family, seed):
+    engine, oracle = engine_of(family), oracle_of(family)
+    loss = loss_of("kl", oracle, prompts_of())
+    options = AcdcOptions(threshold=0.02, order="random", seed=seed)
+    kept, current = oracle.graph.edge_mask.clone(), loss(oracle.logits(oracle.graph.edge_mask))
+    for decision in decided(engine, options):
+        edge = oracle.graph.edge(decision.edge)
+        dead = oracle_search.is_dead(oracle.graph, edge.reader, kept)
+        assert (decision.reason == "dead") == dead
+        trial = kept & ~oracle.graph.mask_of([decision.edge])
+        if not dead:
+            after = loss(oracle.logits(trial))
+            assert decision.effect == pytest.approx(after - current, abs=1e-9)
+            assert decision.kept == (after - current >= 0.02)
+        if not decision.kept:
+            kept, current = trial, current if dead else after
+
+
+def test_a_random_order_is_fixed_by_its_seed():
+    first, again, other = (edge_order("gpt2", seed) for seed in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("order", ["backward-index", "forward-index", "random"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt-neox-parallel", "attention-only"])
+def test_every_order_visits_each_edge_once_and_each_reader_after_all_that_it_leads_to(
+    family, order
+):
+    graph = Graph(FAMILIES[family].shape(3))
+    names = edge_order(family, seed=3, order=order, n_layers=3)
+    assert sorted(names) == sorted(edge.name for edge in graph.edges())
+    place = {name: number for number, name in enumerate(names)}
+    for edge in graph.edges():
+        into_writer = [
+            first.name
+            for first in graph.edges()
+            if edge.writer.name in graph.components_fed_by(first.reader)
+        ]
+        assert all(place[edge.name] < place[name] for name in into_writer)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 9, 16, 1000])
+@pytest.mark.parametrize(
+    ("family", "ablation", "options"),
+    [
+        ("gpt2", "resample", {}),
+        ("gpt2", "mean", {"order": "random", "seed": 2}),
+        ("llama", "zero", {"absolute": True}),
+        ("gemma2", "resample", {"group_qkv": True}),
+    ],
+)
+def test_a_resumed_search_decides_bit_for_bit_as_an_uninterrupted_one(
+    family, ablation, options, stop
+):
+    engine, options = engine_of(family, ablation), AcdcOptions(threshold=0.02, **options)
+    whole = decided(engine, options)
+    first = [d for p in islice(Acdc().run(engine, options), stop) for d in p.decisions]
+    assert first == whole[: len(first)]
+    rest = decided(engine, options, resume=first)
+    assert first + rest == whole
+
+
+@pytest.mark.parametrize("cut_short_by", [1, 2, 3])
+def test_a_reader_whose_decisions_are_incomplete_is_decided_again(cut_short_by):
+    engine, options = engine_of("gpt2"), AcdcOptions(threshold=0.02)
+    whole = decided(engine, options)
+    first = [d for p in islice(Acdc().run(engine, options), 3) for d in p.decisions]
+    found = search(engine, Acdc(), options, resume=first[:-cut_short_by])
+    assert list(found.decisions) == whole
+
+
+def test_a_search_resumed_from_its_own_end_decides_nothing_and_still_checks_its_drift():
+    engine, options = engine_of("llama"), AcdcOptions(threshold=0.02)
+    whole = decided(engine, options)
+    (last,) = Acdc().run(engine, options, resume=whole)
+    assert last.decisions == () and last.done == last.total == len(whole)
+    assert last.drift is not None and last.drift < 1e-12
+
+
+def test_decisions_of_another_search_are_refused():
+    engine = engine_of("gpt2")
+    decisions = decided(engine, AcdcOptions(threshold=0.02))
+    forward = AcdcOptions(threshold=0.02, order="forward-index")
+    with pytest.raises(MethodError, match="do not fit this search: 'm1->logits' stands where"):
+        decided(engine, forward, resume=decisions)
+
+
+def test_progress_counts_every_edge_and_ends_with_the_drift():
+    engine = engine_of("gpt2")
+    *steps, last = Acdc().run(engine, AcdcOptions(threshold=0.02))
+    counts = [len(step.decisions) for step in steps]
+    assert [step.done for step in steps] == torch.tensor(counts).cumsum(0).tolist()
+    assert {step.total for step in steps} == {engine.graph.n_edges}
+    assert [step.drift for step in steps] == [None] * len(steps)
+    assert last == Progress(engine.graph.n_edges, engine.graph.n_edges, (), last.drift)
+    assert last.drift is not None and last.drift < 1e-12
+
+
+def test_an_effect_of_exactly_the_threshold_keeps_the_edge():
+    engine = engine_of("gpt2")
+    first = decided(engine, AcdcOptions(threshold=0.0))[0]
+    assert first.effect is not None and first.effect > 0
+    at, above = first.effect, math.nextafter(first.effect, math.inf)
+    assert decided(engine, AcdcOptions(threshold=at))[0].kept
+    assert not decided(engine, AcdcOptions(threshold=above))[0].kept
+
+
+def test_edges_without_any_effect_stay_at_a_threshold_of_zero_and_go_at_the_least_above():
+    constant = custom_metric(lambda logits, prompts: logits.new_full((len(prompts),), 2.5))
+    engine = engine_of("gpt2", metric=constant)
+    assert all(d.kept and d.effect == 0 for d in decided(engine, AcdcOptions(threshold=0.0)))
+    assert not any(d.kept for d in decided(engine, AcdcOptions(threshold=5e-324)))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_no_number_names_the_edge(value):
+    def spoilt(logits, prompts):
+        changed = (logits - full).abs().amax((1, 2)) > 1e-12
+        return torch.where(changed, float(value), 0.0).double()
+
+    prompts = prompts_of()
+    full = prompts.at_steps(model_of("gpt2").own_logits(prompts.clean))
+    engine = engine_of("gpt2", metric=custom_metric(spoilt, better="lower"))
+    with pytest.raises(MethodError, match=f"became {value} when m1->logits was cut"):
+        decided(engine, AcdcOptions(threshold=0.1))
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
+def test_a_threshold_that_is_no_number_is_refused(threshold):
+    with pytest.raises(MethodError, match=f"the threshold is {threshold}; give a finite number"):
+        AcdcOptions(threshold=threshold)
+
+
+def test_an_unknown_order_lists_the_known_ones():
+    with pytest.raises(MethodError, match="no order named 'up'; choose one of backward-index"):
+        AcdcOptions(threshold=0.1, order="up")  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------- helpers
+
+GRAPH_OPTIONS = ("split_qkv", "split_embedding")
+
+
+def assert_same_search(
+    family: str,
+    ablation: str,
+    threshold: float,
+    *,
+    seed: int = 0,
+    n_layers: int = 2,
+    metric: str = "kl",
+    lengths: tuple[int, ...] = (6, 6),
+    **options: Any,
+) -> list[Decision]:
+    """Search with the package and with the oracle and compare everything either says."""
+    graph = {name: options.pop(name) for name in GRAPH_OPTIONS if name in options}
+    setting = {"seed": seed, "n_layers": n_layers, "lengths": lengths, **graph}
+    oracle = oracle_of(family, ablation, **setting)
+    loss = loss_of(metric, oracle, prompts_of(seed, lengths))
+    naive = {**options, "order": options.get("order", "default")}
+    expected = oracle_search.acdc(oracle.logits, oracle.graph, loss, threshold, **naive)
+
+    engine = engine_of(family, ablation, metric=metric, **setting)
+    found = decided(engine, AcdcOptions(threshold=threshold, **options))
+    assert_same_decisions(found, expected.decisions)
+    assert torch.equal(circuit_of(engine.graph, found).kept, expected.kept)
+    return found
+
+
+def assert_same_decisions(found: list[Decision], expected: list[oracle_search.Decision]) -> None:
+    groups = {d.edge.removeprefix("*->"): d for d in expected if d.edge.startswith("*->")}
+    singly = [decision for decision in expected if not decision.edge.startswith("*->")]
+    assert [decision.edge for decision in found] == [decision.edge for decision in singly]
+    for ours, theirs in zip(found, singly, strict=True):
+        group = groups.get(ours.edge.partition("->")[2])
+        went_with_group = group is not None and not group.kept
+        reason = "tested" if theirs.tested else "group" if went_with_group else "dead"
+        assert (ours.edge, ours.kept, ours.reason) == (theirs.edge, theirs.kept, reason)
+        if reason == "dead":
+            assert ours.before is ours.after is ours.effect is None
+            continue
+        measured = theirs if reason == "tested" else group
+        assert ours.before == pytest.approx(measured.before, abs=1e-9)
+        assert ours.after == pytest.approx(measured.after, abs=1e-9)
+        if reason == "tested":
+            assert ours.effect == pytest.approx(measured.effect, abs=1e-9)
+        else:
+            assert ours.effect is None
+
+
+def decided(
+    engine: Any, options: AcdcOptions, resume: list[Decision] | None = None
+) -> list[Decision]:
+    progress = Acdc().run(engine, options, resume or [])
+    return [decision for step in progress for decision in step.decisions]
+
+
+def edge_order(family: str, seed: int, order: str = "random", n_layers: int = 2) -> list[str]:
+    """The order in which a search with an impossible threshold tests every edge."""
+    constant = custom_metric(lambda logits, prompts: logits.new_zeros(len(prompts)))
+    engine = engine_of(family, metric=constant, n_layers=n_layers)
+    options = AcdcOptions(threshold=-1.0, seed=seed)
+    return [d.edge for d in decided(engine, replace(options, order=order))]  # type: ignore[arg-type]
