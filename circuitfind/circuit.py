@@ -94,7 +94,17 @@ class Circuit:
         embeddings = [writer.name for writer in self.graph.writers if writer.stage == 0]
         reached = set(embeddings).union(*(nx.descendants(network, name) for name in embeddings))
         used = nx.ancestors(network, "logits") | {"logits"}
-        return frozenset(reached & used)
+        working = reached & used
+        # Where heads share a norm, one that reads nothing of the clean run still writes something
+        # new: another head's change reaches it through the scale of the norm.
+        scaled = {
+            writer.component
+            for writer, reader in self.edges
+            if writer.head is not None
+            and f"a{writer.layer}.norm" in working
+            and reader.component in working
+        }
+        return frozenset(working | scaled)
 
     def connected(self) -> "Circuit":
         """Return the circuit without dead ends: edges that no path from embedding to logits uses.

@@ -5,19 +5,26 @@ exit code 2. Heavy imports sit inside the commands, so that `--help` answers at 
 """
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuitfind.errors import CircuitfindError
+from circuitfind.console import (
+    emit,
+    interruptible,
+    print_facts,
+    print_json,
+    print_rows,
+    print_table,
+    progress_bar,
+    quieten_libraries,
+    run_app,
+    tell,
+)
 
 if TYPE_CHECKING:
-    from circuitfind.methods.base import Progress
-    from circuitfind.runs.discover import RunResult
+    from circuitfind.runs.results import RunResult
 
 app = typer.Typer(
     name="circuitfind",
@@ -63,7 +70,11 @@ def discover(
         typer.Option(help="Search for the threshold whose small circuit is this faithful."),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What to measure; by default the task's own metric.")
+        str | None,
+        typer.Option(
+            help="What to measure: kl, logit-difference, probability-difference, loss, accuracy or "
+            "l2. [default: the task's own]"
+        ),
     ] = None,
     ablation: Annotated[
         str,
@@ -72,8 +83,12 @@ def discover(
     prompts: Annotated[int, typer.Option(help="How many pairs of prompts.")] = 64,
     seed: Seed = 0,
     order: Annotated[
-        str, typer.Option(help="Order of a layer's heads: backward-index, forward-index, random.")
-    ] = "backward-index",
+        str | None,
+        typer.Option(
+            help="Order in which acdc visits a layer's heads: backward-index, forward-index or "
+            "random. [default: backward-index]"
+        ),
+    ] = None,
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare the size of the effect, not its value.")
     ] = False,
@@ -99,13 +114,14 @@ def discover(
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
     from circuitfind.runs.config import RunConfig
-    from circuitfind.runs.series import Wanted, run_wanted
+    from circuitfind.runs.series import Observer, run_wanted
+    from circuitfind.runs.wanted import Wanted
     from circuitfind.tasks import find_task
 
-    options: dict[str, Any] = {}
-    if method == "acdc":
-        options = {"order": order, "absolute": absolute, "group_qkv": group_qkv, "seed": seed}
-        options["prune"] = not keep_dead_ends
+    given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if keep_dead_ends:
+        options["prune"] = False
     config = RunConfig(
         task=task,
         model=model,
@@ -120,10 +136,10 @@ def discover(
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )
-    path = out or Path("runs") / "-".join((Path(task).stem, Path(model).name, method))
+    path = out or config.default_path
     wanted = Wanted(threshold, edges, target_edges, target_faithfulness)
-    with _progress_bar() as on_progress, _interruptible(path):
-        results = run_wanted(path, config, wanted, on_progress=on_progress, tell=_tell)
+    with interruptible(path), progress_bar() as on_progress:
+        results = run_wanted(path, config, wanted, Observer(on_progress, tell))
     _print_results(results, as_json=as_json)
 
 
@@ -139,17 +155,10 @@ def draw(
     ] = None,
 ) -> None:
     """Draw a circuit, or the difference of two."""
-    from circuitfind.reports.diagram import draw_circuit, draw_difference
-    from circuitfind.runs.directory import circuit_file, load_circuit_of
+    from circuitfind.runs.drawing import draw_run, draw_runs
 
-    found = load_circuit_of(circuit)
-    if against is None:
-        diagram = draw_circuit(found, caption=[f"{found.n_edges} edges"])
-    else:
-        names = (circuit.stem, against.stem)
-        diagram = draw_difference(found, load_circuit_of(against, found.graph), names=names)
-    name = "diagram.svg" if against is None else f"difference-{against.stem}.svg"
-    typer.echo(diagram.save(out or circuit_file(circuit).with_name(name)))
+    diagram, beside = draw_run(circuit) if against is None else draw_runs(circuit, against)
+    emit(f"{diagram.save(out or beside)}\n")
 
 
 @app.command()
@@ -165,16 +174,14 @@ def tasks(
     from circuitfind.tasks import TASKS, find_task
 
     if task is None:
-        rows = [
-            {"task": t.name, "summary": t.summary, "metric": t.metric, "source": t.source}
-            for t in TASKS
-        ]
+        shown = ("name", "summary", "metric", "source")
+        rows = [{name: getattr(known, name) for name in shown} for known in TASKS]
     else:
         from circuitfind.models.loading import load_model
         from circuitfind.tasks.show import shown_pairs
 
         rows = shown_pairs(find_task(task), load_model(model).vocabulary, seed=seed)
-    _print_rows(rows, as_json=as_json)
+    print_rows(rows, as_json=as_json)
 
 
 @app.command()
@@ -186,13 +193,10 @@ def models(
     from circuitfind.models.zoo import ZOO, model_card
 
     if model is None:
-        rows = [{"model": name, "summary": summary} for name, summary in ZOO.items()]
+        rows = [{"name": name, "summary": summary} for name, summary in ZOO.items()]
+        print_rows(rows, as_json=as_json)
     else:
-        card = model_card(model)
-        rows = [{"": name, "value": _plain(value)} for name, value in card.items()]
-        if as_json:
-            rows = [card]
-    _print_rows(rows, as_json=as_json)
+        print_facts(model_card(model), as_json=as_json)
 
 
 @app.command()
@@ -204,14 +208,14 @@ def methods(as_json: Json = False) -> None:
 
     rows = [
         {
-            "method": method.name,
+            "name": method.name,
             "summary": method.summary,
             "options": ", ".join(option.name for option in fields(method.options)),
             "source": method.paper,
         }
         for method in METHODS
     ]
-    _print_rows(rows, as_json=as_json)
+    print_rows(rows, as_json=as_json)
 
 
 @app.command()
@@ -225,106 +229,27 @@ def inspect(
     from circuitfind.models.loading import load_model
     from circuitfind.runs.inspection import inspected
 
-    facts = inspected(load_model(model, dtype=dtype, device=device))
-    if as_json:
-        _print_rows([facts], as_json=True)
-    else:
-        _print_rows([{"": name, "value": _plain(value)} for name, value in facts.items()])
-
-
-def _plain(value: object) -> str:
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _tell(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
-    import json
-
-    if as_json:
-        typer.echo(json.dumps(rows[0] if len(rows) == 1 else rows, indent=1, ensure_ascii=False))
-        return
-    from circuitfind.reports.terminal import listing
-
-    headers = list(rows[0])
-    _print_table(listing(headers, [[str(row[name]) for name in headers] for row in rows]))
+    print_facts(inspected(load_model(model, dtype=dtype, device=device)), as_json=as_json)
 
 
 def _print_results(results: "list[RunResult]", *, as_json: bool) -> None:
+    if as_json:
+        values = [result.as_json() for result in results]
+        print_json(values[0] if len(values) == 1 else values)
+        return
     from circuitfind.reports.terminal import scorecard_table
 
-    if as_json:
-        _print_rows([result.as_json() for result in results], as_json=True)
-        return
-    for result in results:
-        _print_table(scorecard_table(result.card, result.search))
-        typer.echo(f"{result.path / 'diagram.svg'}\n")
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    # Without a terminal, rich would cut lines at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
-
-
-@contextmanager
-def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
-    """Show how far a search is, with the time that is left, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("edges"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[kept]} kept"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("edges", total=None, kept=0)
-        kept = 0
-
-        def on_progress(progress: "Progress") -> None:
-            nonlocal kept
-            kept += sum(decision.kept for decision in progress.decisions)
-            bar.update(shown, total=progress.total, completed=progress.done, kept=kept)
-
-        yield on_progress
-
-
-@contextmanager
-def _interruptible(path: Path) -> Iterator[None]:
-    """Leave on Ctrl-C with one line instead of a traceback; the directory can be resumed."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _tell(f"\ncircuitfind: interrupted; repeat the command to resume from {path}")
-        raise typer.Exit(130) from None
+    for number, result in enumerate(results):
+        if number:
+            emit("\n")
+        print_table(scorecard_table(result.card, result.search))
+        emit(f"{result.path / 'diagram.svg'}\n")
 
 
 def main() -> None:
-    """Run the command; an error the user can act on becomes one line and exit code 2."""
+    """Run the command; see `circuitfind.console.run_app` for how it ends."""
     # Small models gain nothing from threads that spin while they wait, and lose much where the
     # cores are shared; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _quieten_libraries()
-    try:
-        app()
-    except CircuitfindError as error:
-        typer.echo(f"circuitfind: {error}", err=True)
-        raise SystemExit(2) from None
-
-
-def _quieten_libraries() -> None:
-    """Keep what the libraries below log and warn of off the user's terminal."""
-    import logging
-    import warnings
-
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    warnings.simplefilter("ignore")
+    quieten_libraries()
+    raise SystemExit(run_app(app))

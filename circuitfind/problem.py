@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from jaxtyping import Int
+from torch import Tensor
+
 from circuitfind.errors import MethodError, PromptError
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.base import ResidualModel
-from circuitfind.prompts import PromptPairs
+from circuitfind.prompts import NO_TOKEN, PromptPairs
 
 Ablation = Literal["resample", "zero", "mean", "mean-over-positions"]
 """What a cut edge carries: what the writer writes on the paired corrupted prompt; nothing; the
@@ -56,7 +59,32 @@ class Problem:
                 f"the longest prompt has {length} tokens and {self.model.name!r} reads at most "
                 f"{self.model.n_positions}; shorten it"
             )
+        self._require_known_tokens()
         check_metric(self.metric, self.prompts)
+
+    def _require_known_tokens(self) -> None:
+        """Refuse numbers that would end in an error deep inside the model."""
+        prompts, name = self.prompts, self.model.name
+        for tokens in (prompts.clean, prompts.corrupted):
+            if (found := _outside(tokens, 0, self.model.n_tokens)) is not None:
+                raise PromptError(
+                    f"prompt {found[0]} holds the token {found[1]} and {name!r} knows "
+                    f"{self.model.n_tokens} tokens, counted from 0; use its own tokenizer"
+                )
+        for tokens in (prompts.answers, prompts.wrong_answers):
+            if (found := _outside(tokens, NO_TOKEN, self.model.shape.d_vocab)) is not None:
+                raise PromptError(
+                    f"prompt {found[0]} has the answer {found[1]} and {name!r} gives logits for "
+                    f"{self.model.shape.d_vocab} tokens, counted from 0; use its own tokenizer"
+                )
+
+
+def _outside(tokens: Int[Tensor, "batch ..."], low: int, high: int) -> tuple[int, int] | None:
+    """Return the first row that holds a number below `low` or from `high` on, and the number."""
+    places = ((tokens < low) | (tokens >= high)).nonzero()
+    if not len(places):
+        return None
+    return int(places[0, 0]), int(tokens[tuple(places[0])])
 
 
 def assemble(

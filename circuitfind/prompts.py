@@ -69,7 +69,7 @@ class PromptPairs:
     def fingerprint(self) -> str:
         """A hash of every token, step and answer; equal prompts have equal fingerprints."""
         digest = hashlib.sha256()
-        for tensor in (self.clean, self.corrupted, self.lengths, self.steps, self.answers):
+        for tensor in (getattr(self, name) for name in _TENSORS):
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
@@ -139,8 +139,8 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
 
     Raises:
         PromptError: There are no pairs, the prompts of a pair differ in length, a corrupted prompt
-            equals its clean one, a position lies outside its prompt, or only some of the pairs
-            name a position.
+            equals its clean one, a pair reads at no position or has answers for more steps than it
+            reads, a position lies outside its prompt, or only some of the pairs name a position.
     """
     if not pairs:
         raise PromptError("there are no prompts; give at least one pair")
@@ -179,6 +179,14 @@ def _check_pair(row: int, pair: Pair) -> None:
         raise PromptError(
             f"pair {row}: position {outside[0]} lies outside its prompt of {len(pair.clean)} "
             "tokens; positions count from 0"
+        )
+    n_steps, n_answered = len(_steps(pair)), max(len(pair.answers), len(pair.wrong_answers))
+    if not n_steps:
+        raise PromptError(f"pair {row} reads at no position; give at least one step")
+    if n_answered > n_steps:
+        raise PromptError(
+            f"pair {row} has answers for {n_answered} steps and reads {n_steps}; "
+            "give one list of answers per step"
         )
 
 

@@ -101,7 +101,9 @@ def replace_between(path: str, name: str, text: str) -> None:
     file = ROOT / path
     pattern = rf"(<!-- {name} -->\n).*?(\n?<!-- /{name} -->)"
     content = file.read_text(encoding="utf-8")
-    changed = re.sub(pattern, lambda match: f"{match[1]}{text}\n<!-- /{name} -->", content, flags=re.S)
+    changed = re.sub(
+        pattern, lambda match: f"{match[1]}{text}\n<!-- /{name} -->", content, flags=re.S
+    )
     file.write_text(changed, encoding="utf-8")
 
 

@@ -122,7 +122,7 @@ class ReplayedAttention:
 
     def _all_heads(
         self, n: int, heads: Sequence[int], values: Heads
-    ) -> Float[Tensor, "batch pos head d_head"]:
+    ) -> Float[Tensor, "batch pos all_heads d_head"]:
         """Fill in zeros for the heads that were not asked for; their results are not used."""
         _, batch, pos, d_head = values.shape
         filled = values.new_zeros(batch, pos, n, d_head, dtype=self.dtype)

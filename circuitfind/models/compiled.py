@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,6 +31,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "gelu": torch.nn.functional.gelu,
 }
+
+ATTENTIONS = ("bidirectional", "causal")
+
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, GraphError, SafetensorError
+)  # fmt: skip
+"""What wrong files raise while they are read."""
 
 _NOT_INPUTS = ("BOS", "compiler_pad")
 
@@ -184,14 +192,51 @@ def load_compiled(path: Path, device: str, dtype: torch.dtype | None) -> Compile
         weights = load_file(weights_path)
         if dtype is not None:
             weights = {name: weight.to(dtype) for name, weight in weights.items()}
-        if sizes.get("normalization") is not None:
-            raise ModelError(f"{path}: compiled models have no norms; this one says it has")
+        _require_sizes(sizes, weights)
         return CompiledModel(path.stem, sizes, weights, device)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, GraphError) as error:
+    except _UNREADABLE as error:
         raise ModelError(
             f"{path} is not a compiled model: {type(error).__name__}: {error}; "
             "docs/files.md describes the format"
         ) from None
+
+
+def _require_sizes(sizes: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a description that its weights do not fit, with the first thing that is wrong."""
+    if sizes.get("normalization") is not None:
+        raise ValueError("compiled models have no norms and this one says it has")
+    if sizes["attention"] not in ATTENTIONS:
+        raise ValueError(f"attention is {sizes['attention']!r}, not one of {', '.join(ATTENTIONS)}")
+    if not sizes["attention_scale"] > 0:
+        raise ValueError(f"scores cannot be divided by {sizes['attention_scale']}")
+    outside = [name for name, n in sizes["tokens"].items() if not 0 <= n < sizes["d_vocab"]]
+    if outside:
+        raise ValueError(f"the token {outside[0]!r} lies outside a vocabulary of d_vocab")
+    for name, expected in _expected_shapes(sizes).items():
+        if tuple(weights[name].shape) != expected:
+            found = tuple(weights[name].shape)
+            raise ValueError(f"{name} has shape {found} where the sizes ask for {expected}")
+
+
+def _expected_shapes(sizes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    n_heads, d_model, d_head = sizes["n_heads"], sizes["d_model"], sizes["d_head"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed.W_E": (sizes["d_vocab"], d_model),
+        "pos_embed.W_pos": (sizes["n_ctx"], d_model),
+        "unembed.W_U": (d_model, sizes["d_vocab_out"]),
+    }
+    block: dict[str, tuple[int, ...]] = {
+        **{f"attn.W_{port}": (n_heads, d_model, d_head) for port in "QKV"},
+        **{f"attn.b_{port}": (n_heads, d_head) for port in "QKV"},
+        "attn.W_O": (n_heads, d_head, d_model),
+        "attn.b_O": (d_model,),
+    }
+    if d_mlp := sizes["d_mlp"]:
+        block |= {"mlp.W_in": (d_model, d_mlp), "mlp.b_in": (d_mlp,)}
+        block |= {"mlp.W_out": (d_mlp, d_model), "mlp.b_out": (d_model,)}
+    for layer in range(sizes["n_layers"]):
+        shapes |= {f"blocks.{layer}.{name}": shape for name, shape in block.items()}
+    return shapes
 
 
 def _shape(sizes: Mapping[str, Any]) -> ModelShape:

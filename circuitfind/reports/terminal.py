@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -22,7 +22,8 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     table.add_row("prompts", str(card.n_prompts))
     if search["dead_ends"]:
         done = "removed" if search["dead_ends_removed"] else "kept: removing them is not free here"
-        table.add_row("dead ends", f"{len(search['dead_ends'])} edges, {done}")
+        n_edges = len(search["dead_ends"])
+        table.add_row("dead ends", f"{n_edges} edge{'s' * (n_edges > 1)}, {done}")
     table.add_row("edges tested", str(search["edges_tested"]))
     table.add_row("seconds", f"{search['seconds']:.1f}")
     table.add_row("self-check", _checks(search))
@@ -54,3 +55,27 @@ def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def fact_table(facts: Mapping[str, Any]) -> Table:
+    """Return names and values as a table; what lies inside a value is named `outer.inner`."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in _flat(facts):
+        table.add_row(name, value)
+    return table
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _text(value)
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

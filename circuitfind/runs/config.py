@@ -1,18 +1,22 @@
 """What identifies a run: two runs with equal configurations give the same circuit."""
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import RunDirectoryError
+from circuitfind.errors import MethodError, ModelError, RunDirectoryError, TaskError
 from circuitfind.methods import find_method
 from circuitfind.metrics import find_metric
+from circuitfind.models.loading import DTYPES
+from circuitfind.models.zoo import ZOO
 from circuitfind.problem import ABLATIONS
-from circuitfind.tasks import find_task
+from circuitfind.tasks import find_task, task_file
 
+DEVICES = ("cpu", "cuda")
 _PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networkx", "numpy")
 
 
@@ -33,6 +37,10 @@ class RunConfig:
         device: Where to compute.
         split_qkv: Whether a head's query, key and value are separate readers.
         split_embedding: Whether token and position embedding are separate writers.
+        task_digest: A hash of the task's file, where it has one, so that an edited file is
+            another run; filled in by `pinned`.
+        automatic: Whether the threshold comes from the metric's noise. Two runs that differ in
+            nothing else are the same.
     """
 
     task: str
@@ -47,6 +55,8 @@ class RunConfig:
     device: str = "cpu"
     split_qkv: bool = True
     split_embedding: bool = False
+    task_digest: str | None = None
+    automatic: bool = False
 
     def validate(self) -> None:
         """Check every name and option before anything is loaded.
@@ -56,42 +66,103 @@ class RunConfig:
         """
         find_task(self.task)
         find_metric(self.metric)
-        find_method(self.method).options(**self.options)
+        check_options(self.method, self.options)
         if self.ablation not in ABLATIONS:
-            raise RunDirectoryError(
+            raise MethodError(
                 f"no ablation named {self.ablation!r}; choose one of {', '.join(ABLATIONS)}"
             )
+        if self.n_prompts < 1:
+            raise TaskError(f"{self.n_prompts} prompts were asked for; give at least 1")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ModelError(
+                f"no number type named {self.dtype!r}; choose one of {', '.join(DTYPES)}"
+            )
+
+        if self.device.partition(":")[0] not in DEVICES:
+            raise ModelError(f"no device named {self.device!r}; choose {' or '.join(DEVICES)}")
+
+    def pinned(self) -> "RunConfig":
+        """Return the same settings in a form that means the same everywhere and later on.
+
+        Files are named by their absolute path, the task's file also by its content, and options
+        that were not given have their defaults.
+        """
+        file, model = task_file(self.task), Path(self.model)
+        return replace(
+            self,
+            task=self.task if file is None else str(file.resolve()),
+            task_digest=None if file is None else _digest(file),
+            model=str(model.resolve()) if self.model not in ZOO and model.exists() else self.model,
+            options=_complete(self.method, self.options, self.seed),
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for two runs to be the same.
-
-        Paths count by where they lead, the device not at all.
-        """
+        """What must agree for two runs to be the same: everything but where it was computed."""
         values = asdict(self)
-        for name in ("task", "model"):
-            path = Path(values[name])
-            if path.exists():
-                values[name] = str(path.resolve())
-        del values["device"]
+        del values["device"], values["automatic"]
         return values
+
+    @property
+    def default_path(self) -> Path:
+        """Where the run goes unless a directory is named."""
+        task, model = (Path(name).resolve() for name in (self.task, self.model))
+        short = model.stem if model.suffix == ".json" else model.name
+        return Path("runs") / "-".join((task.stem, short, self.method))
 
     def to_json(self) -> str:
         """Return the configuration as JSON text."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
-def config_from(text: str) -> RunConfig:
-    """Read a configuration back.
+def _complete(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    known = fields(find_method(method).options)
+    defaults = {option.name: option.default for option in known if option.default is not MISSING}
+    if "seed" in defaults:
+        defaults["seed"] = seed
+    return {**defaults, **options}
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a method does not have, or whose values are impossible.
 
     Raises:
-        RunDirectoryError: The text is no configuration.
+        MethodError: The method or an option is unknown, or a value is impossible.
+    """
+    found = find_method(method)
+    known = {option.name: option.default is MISSING for option in fields(found.options)}
+    for name in options:
+        if name not in known:
+            raise MethodError(
+                f"the method {method!r} has no option {name!r}; its options are {', '.join(known)}"
+            )
+    for name, required in known.items():
+        if required and name not in options:
+            raise MethodError(f"the method {method!r} needs the option {name!r}; give it")
+    found.options(**options)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def config_from(path: Path) -> RunConfig:
+    """Read a configuration back from a file.
+
+    Raises:
+        RunDirectoryError: The file holds no configuration.
+        OSError: The file cannot be read.
     """
     try:
-        values = json.loads(text)
-        return RunConfig(**{item.name: values[item.name] for item in fields(RunConfig)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"the run's config.json cannot be read: {error}") from None
+        values = json.loads(path.read_bytes())
+        if missing := sorted({item.name for item in fields(RunConfig)} - set(values)):
+            raise ValueError(f"it has no {missing[0]!r}")
+        return RunConfig(**{**values, "options": dict(values["options"])})
+    except (ValueError, TypeError) as error:
+        raise RunDirectoryError(
+            f"{path} is damaged ({error}); choose another --out, or delete the directory to begin "
+            "again"
+        ) from None
 
 
 def differences(found: RunConfig, wanted: RunConfig) -> list[str]:
@@ -106,7 +177,12 @@ def differences(found: RunConfig, wanted: RunConfig) -> list[str]:
 
 
 def _difference(name: str, there: Any, here: Any) -> str:
-    return "" if there == here else f"{name} is {there} there and {here} here"
+    if there == here:
+        return ""
+    if name == "task_digest":
+        return "the task's file has changed since"
+    there, here = ("not given" if value is None else value for value in (there, here))
+    return f"{name} is {there} there and {here} here"
 
 
 def environment() -> dict[str, str]:

@@ -1,26 +1,31 @@
 """A run directory: one run's settings, decisions and results, safe against interruption.
 
-`config.json` comes first and `decisions.jsonl` grows by a line per decision; these two are enough
-to resume. Everything else is written when the search is done, each file in one step (to a
-temporary name, then renamed), so a reader never sees half of one. `circuit.json` is written last:
-where it exists, the run is complete.
+`config.json` and `decisions.jsonl`, which grows by a line per decision, are enough to resume.
+Everything else is written when the search is done, each file in one step (to a temporary name,
+then renamed), so a reader never sees half of one. `circuit.json` is written last: where it exists,
+the run is complete. While a process works in a directory, others are refused.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from circuitfind.circuit import Circuit, load_circuit
-from circuitfind.errors import RunDirectoryError
+from circuitfind.errors import CircuitfindError, RunDirectoryError
 from circuitfind.graph import Graph
-from circuitfind.methods.base import Decision, Progress
 from circuitfind.runs.config import RunConfig, config_from, differences, environment
+from circuitfind.runs.decisions import DecisionLog
 
-CONFIG, DECISIONS, CIRCUIT = "config.json", "decisions.jsonl", "circuit.json"
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing keeps two processes apart
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG, ENVIRONMENT, DECISIONS = "config.json", "environment.json", "decisions.jsonl"
+SCORECARD, CIRCUIT = "scorecard.json", "circuit.json"
 
 
 class RunDirectory:
@@ -28,7 +33,7 @@ class RunDirectory:
 
     Attributes:
         path: Where it is.
-        config: The run's settings.
+        config: The run's settings, pinned.
     """
 
     def __init__(self, path: Path, config: RunConfig) -> None:
@@ -39,56 +44,19 @@ class RunDirectory:
         """Return the directory of a new run, or of the same run begun earlier; writes nothing.
 
         Raises:
-            RunDirectoryError: The directory holds another run or something else.
+            RunDirectoryError: The directory holds another run or something else, or another
+                process is at work in it.
         """
-        with _reported(path):
-            if (path / CONFIG).is_file():
-                found = config_from((path / CONFIG).read_text(encoding="utf-8"))
-                different = "; ".join(differences(found, config))
-                if different:
-                    raise RunDirectoryError(
-                        f"{path} holds another run ({different}); choose another --out, or repeat "
-                        "the original settings to resume it"
-                    )
-            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise RunDirectoryError(
-                    f"{path} exists and is no run directory; choose another --out"
-                )
-        return cls(path, config)
-
-    def begin(self) -> None:
-        """Make the directory and write down the run's settings, unless that was done earlier.
-
-        Raises:
-            RunDirectoryError: The directory cannot be written.
-        """
-        with _reported(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / CONFIG).is_file():
-            self.write("environment.json", json.dumps(environment(), indent=1) + "\n")
-            self.write(CONFIG, self.config.to_json())
+        opened = cls(path, config)
+        opened._require_same()
+        if (path / DECISIONS).is_file() and not opened.is_complete:
+            with opened._locked():
+                pass
+        return opened
 
     @property
     def is_complete(self) -> bool:
-        return (self.path / CIRCUIT).is_file()
-
-    def circuit(self, graph: Graph | None = None) -> Circuit:
-        """Return the finished circuit."""
-        return load_circuit_of(self.path, graph)
-
-    def read_json(self, name: str) -> Any:
-        """Return the content of one of the JSON files.
-
-        Raises:
-            RunDirectoryError: The file is missing or damaged.
-        """
-        with _reported(self.path):
-            try:
-                return json.loads((self.path / name).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise RunDirectoryError(
-                    f"{self.path / name} is damaged ({error}); delete it to compute it again"
-                ) from None
+        return (self.path / CIRCUIT).is_file() and (self.path / SCORECARD).is_file()
 
     def write(self, name: str, text: str) -> None:
         """Write a file in one step.
@@ -96,72 +64,154 @@ class RunDirectory:
         Raises:
             RunDirectoryError: It cannot be written; what was there before is still there.
         """
-        temporary = self.path / f".{name}.tmp"
-        with _reported(self.path):
-            try:
-                with temporary.open("w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(self.path / name)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-
-    def decisions(self) -> list[Decision]:
-        """Return the decisions made so far; an incomplete last line does not count.
-
-        Raises:
-            RunDirectoryError: A line other than the last is damaged.
-        """
-        path = self.path / DECISIONS
-        if not path.exists():
-            return []
-        with _reported(self.path):
-            lines = path.read_text(encoding="utf-8").split("\n")
-        # A complete line ends in a newline, so what follows the last one was cut short.
-        found = []
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                found.append(Decision(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise RunDirectoryError(
-                    f"{path}, line {number}, is damaged ({error}); delete the lines from there on "
-                    "to resume before them"
-                ) from None
-        return found
+        with reported(self.path):
+            write_whole(self.path / name, text)
 
     @contextmanager
-    def recording(self, done: Sequence[Decision]) -> Iterator["DecisionLog"]:
-        """Open the decisions for appending, after those that a resumed run takes over."""
-        path = self.path / DECISIONS
-        with _reported(self.path), path.open("r+b" if path.exists() else "w+b") as file:
-            yield DecisionLog(file, self.path, [_line(decision) for decision in done])
+    def recording(self, facts: Mapping[str, str]) -> Iterator[DecisionLog]:
+        """Make the directory, keep others out of it, and open the log of decisions.
 
+        If an error ends a new run before its first decision, nothing is left behind.
 
-class DecisionLog:
-    """Appends decisions to a run's file."""
+        Args:
+            facts: What must be the same when the run is resumed: the fingerprints of the model's
+                weights and of the prompts.
 
-    def __init__(self, file: BinaryIO, path: Path, lines: list[str]) -> None:
-        self._file, self._path, self._lines = file, path, lines
-
-    def record(self, progress: Progress) -> None:
-        """Write decisions at their place in the search, and hand them to the operating system.
-
-        What an interrupted write left there, part of a line or of a reader's decisions, goes.
+        Raises:
+            RunDirectoryError: The directory cannot be written, another process is at work in it,
+                or the run began with other weights or prompts.
         """
-        lines = [_line(decision) for decision in progress.decisions]
-        kept = self._lines[: progress.done - len(lines)]
-        with _reported(self._path):
-            self._file.seek(len("".join(kept).encode()))
-            self._file.truncate()
-            self._file.write("".join(lines).encode())
-            self._file.flush()
-        self._lines = [*kept, *lines]
+        is_new = not (self.path / CONFIG).is_file()
+        with reported(self.path):
+            made = _make(self.path)
+        try:
+            with self._locked() as file:
+                self._begin(facts)
+                log = DecisionLog(file, self.path / DECISIONS)
+                yield log
+        except CircuitfindError:
+            if is_new and not _has_decisions(self.path):
+                _discard(self.path, made)
+            raise
+
+    def _require_same(self) -> None:
+        with reported(self.path):
+            if (self.path / CONFIG).is_file():
+                found = config_from(self.path / CONFIG)
+                different = "; ".join(differences(found, self.config))
+                if different:
+                    raise RunDirectoryError(
+                        f"{self.path} holds another run ({different}); choose another --out, or "
+                        "repeat the original settings to resume it"
+                    )
+            elif self.path.exists() and not _is_fresh(self.path):
+                raise RunDirectoryError(
+                    f"{self.path} exists and is no run directory; choose another --out"
+                )
+
+    def _begin(self, facts: Mapping[str, str]) -> None:
+        """Write down what the run is, or check it if that was done earlier."""
+        # Again, now that nobody else writes here: another process may have begun another run.
+        self._require_same()
+        if not (self.path / CONFIG).is_file():
+            self.write(CONFIG, self.config.to_json())
+        if not (self.path / ENVIRONMENT).is_file():
+            self.write(ENVIRONMENT, json.dumps({**environment(), **facts}, indent=1) + "\n")
+        earlier = read_json(self.path / ENVIRONMENT)
+        changed = [name for name, value in facts.items() if earlier.get(name) != value]
+        if changed:
+            parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
+            raise RunDirectoryError(
+                f"the {parts} of the run in {self.path} changed since it began; choose another "
+                "--out, or restore what it began with"
+            )
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """Open the decisions and hold them against other processes; a dead process holds nothing.
+
+        Unbuffered, so that a write that fails is not tried again when the file is closed.
+        """
+        with reported(self.path):
+            descriptor = os.open(self.path / DECISIONS, os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            _lock(file, self.path)
+            yield file
 
 
-def _line(decision: Decision) -> str:
-    return json.dumps(asdict(decision)) + "\n"
+def _lock(file: BinaryIO, path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunDirectoryError(
+            f"another process is at work in {path}; wait until it is done, or choose another --out"
+        ) from None
+    except OSError:
+        # Some network file systems have no locks.
+        return
+
+
+def _make(path: Path) -> list[Path]:
+    """Make a directory with its parents, and return those that were not there, innermost first."""
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _is_fresh(path: Path) -> bool:
+    """Tell whether a directory holds nothing, or only what a run killed at its start left."""
+    return path.is_dir() and all(
+        (item.name.startswith(".") and item.suffix == ".tmp")
+        or (item.name == DECISIONS and item.stat().st_size == 0)
+        for item in path.iterdir()
+    )
+
+
+def _has_decisions(path: Path) -> bool:
+    file = path / DECISIONS
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _discard(path: Path, made: list[Path]) -> None:
+    """Take back what the start of a run wrote, and the directories made for it."""
+    for name in (CONFIG, ENVIRONMENT, DECISIONS):
+        with suppress(OSError):
+            (path / name).unlink()
+    for place in made:
+        with suppress(OSError):
+            place.rmdir()
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of one of a run's JSON files.
+
+    Raises:
+        RunDirectoryError: The file is missing or damaged.
+    """
+    with reported(path.parent):
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"{path} is damaged ({error}); delete it to compute it again"
+            ) from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: whoever reads it finds the old content or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def circuit_file(path: Path) -> Path:
@@ -173,13 +223,19 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
     """Read the circuit of a run directory or file.
 
     Raises:
+        RunDirectoryError: The run has no circuit yet.
         CircuitFileError: There is none, or it cannot be trusted.
     """
+    if (path / CONFIG).is_file() and not (path / CIRCUIT).is_file():
+        raise RunDirectoryError(
+            f"the run in {path} is not finished, so it has no circuit yet; repeat its "
+            "`circuitfind discover` command to resume it"
+        )
     return load_circuit(circuit_file(path), graph)
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def reported(path: Path) -> Iterator[None]:
     """Turn what the file system says into one line that names the directory."""
     try:
         yield
@@ -189,8 +245,3 @@ def _reported(path: Path) -> Iterator[None]:
             f"cannot use the run directory {path}: {reason}; "
             "free some space, change its permissions, or choose another --out"
         ) from error
-
-
-def provenance(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a circuit file says of where it comes from."""
-    return {**config.identity, **facts, "versions": environment()}

@@ -4,17 +4,15 @@ A run that was interrupted takes up its decisions where they end. A run that is 
 computed again: its results are read.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import TaskError
-from circuitfind.evaluation.scorecard import Measurement, Scorecard, scorecard
+from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.graph import Graph
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
@@ -23,76 +21,63 @@ from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem, assemble
-from circuitfind.reports.diagram import draw_circuit
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.directory import CIRCUIT, RunDirectory, provenance
+from circuitfind.runs.config import RunConfig, environment
+from circuitfind.runs.decisions import DecisionLog
+from circuitfind.runs.directory import CIRCUIT, SCORECARD, RunDirectory
+from circuitfind.runs.drawing import draw_result
+from circuitfind.runs.results import RunResult, read_result
 from circuitfind.tasks import find_task
 
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed for held-out prompts, so that no seed a user tries meets them."""
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run produced.
-
-    Attributes:
-        path: The run directory.
-        circuit: The circuit.
-        card: Its scorecard.
-        search: Figures of the search: seconds, edges tested, dead ends, self-check figures.
-    """
-
-    path: Path
-    circuit: Circuit
-    card: Scorecard
-    search: Mapping[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the result as plain JSON values."""
-        return {
-            "run": str(self.path),
-            "edges": [edge.name for edge in self.circuit.edges],
-            "scorecard": asdict(self.card),
-            "search": dict(self.search),
-        }
-
-
 def run_discovery(
     path: Path,
     config: RunConfig,
     *,
-    model: ResidualModel | None = None,
+    load: Callable[[], ResidualModel] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda message: None,
 ) -> RunResult:
     """Run, resume, or read a run.
 
     Args:
         path: The run directory; made if it does not exist.
         config: The run's settings, validated before anything is loaded.
-        model: The model, where it is loaded already.
-        on_progress: Called as the search proceeds.
+        load: Returns the model, where it need not be loaded from what `config` names; called only
+            if there is something to compute.
+        on_progress: Called as the search proceeds; first with what an earlier run decided.
+        tell: Called with what a user should know.
 
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
     config.validate()
-    opened = RunDirectory.open(path, config)
-    if opened.is_complete:
-        return read_result(opened)
-    if model is None:
-        model = load_model(config.model, dtype=config.dtype, device=config.device)
-    return _run(opened, model, on_progress)
+    config = config.pinned()
+    run = RunDirectory.open(path, config)
+    if run.is_complete:
+        tell(f"{path} is finished: its results are read, not computed again")
+        return read_result(path)
+    model = load() if load else model_of(config)
+    engine = IncrementalEngine(problem_of(config, model, seed=config.seed))
+    facts = {
+        "model_fingerprint": model.fingerprint,
+        "prompts_fingerprint": engine.problem.prompts.fingerprint,
+    }
+    started = time.monotonic()
+    with run.recording(facts) as log:
+        if log.earlier:
+            tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
+        found = _searched(config, engine, log, on_progress)
+        result = _result(run, found, _held_out(config, model), started)
+        _write_results(run, result)
+    return result
 
 
-def read_result(run: RunDirectory) -> RunResult:
-    """Return what a complete run produced."""
-    stored = run.read_json("scorecard.json")
-    card = dict(stored["scorecard"])
-    card["measurements"] = tuple(Measurement(**row) for row in card["measurements"])
-    if card["held_out"] is not None:
-        card["held_out"] = Measurement(**card["held_out"])
-    return RunResult(run.path, run.circuit(), Scorecard(**card), stored["search"])
+def model_of(config: RunConfig) -> ResidualModel:
+    """Load the model of a run."""
+    return load_model(config.model, dtype=config.dtype, device=config.device)
 
 
 def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem:
@@ -103,34 +88,37 @@ def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem
     return assemble(model, prompts, metric, config.ablation, graph=graph)  # type: ignore[arg-type]
 
 
-def _run(
-    run: RunDirectory, model: ResidualModel, on_progress: Callable[[Progress], None]
-) -> RunResult:
-    config, started = run.config, time.monotonic()
+def _searched(
+    config: RunConfig,
+    engine: IncrementalEngine,
+    log: DecisionLog,
+    on_progress: Callable[[Progress], None],
+) -> Found:
+    def record(progress: Progress) -> None:
+        log.record(progress)
+        on_progress(progress)
+
+    if log.earlier:
+        on_progress(Progress(len(log.earlier), engine.graph.n_edges, tuple(log.earlier)))
     method = find_method(config.method)
-    engine = IncrementalEngine(problem_of(config, model, seed=config.seed))
-    done = run.decisions()
-    run.begin()
-    with run.recording(done) as log:
+    options = method.options(**config.options)
+    return search(engine, method, options, resume=log.earlier, on_progress=record)
 
-        def record(progress: Progress) -> None:
-            log.record(progress)
-            on_progress(progress)
 
-        options = method.options(**config.options)
-        found = search(engine, method, options, resume=done, on_progress=record)
-    card = scorecard(engine, found.circuit, _held_out(config, model))
-    facts = _facts(engine, found)
-    circuit = replace(found.circuit, origin=provenance(config, facts["origin"]))
+def _result(
+    run: RunDirectory, found: Found, held_out: IncrementalEngine | None, started: float
+) -> RunResult:
+    card = scorecard(found.engine, found.circuit, held_out)
+    facts = _facts(found)
+    circuit = replace(found.circuit, origin=_provenance(run.config, facts["origin"]))
+    # Of this process alone, where an earlier one was interrupted.
     facts["search"]["seconds"] = time.monotonic() - started
-    result = RunResult(run.path, circuit, card, facts["search"])
-    _write_results(run, result)
-    return result
+    return RunResult(run.path, circuit, card, facts["search"])
 
 
 def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
     """Make the same problem with prompts that the search has not seen, where a task can."""
-    if Path(config.task).exists():
+    if config.task_digest is not None:
         return None
     seed = config.seed + _HELD_OUT_SEED
     try:
@@ -139,14 +127,15 @@ def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | No
         return None
 
 
-def _facts(engine: IncrementalEngine, found: Found) -> dict[str, dict[str, Any]]:
-    model, prompts = engine.problem.model, engine.problem.prompts
+def _facts(found: Found) -> dict[str, dict[str, Any]]:
+    problem = found.engine.problem
+    model, prompts = problem.model, problem.prompts
     return {
         "origin": {
             "model_name": model.name,
             "model_fingerprint": model.fingerprint,
             "prompts_fingerprint": prompts.fingerprint,
-            "unit": engine.problem.metric.unit,
+            "unit": problem.metric.unit,
         },
         "search": {
             "edges_tested": found.n_tested,
@@ -159,32 +148,15 @@ def _facts(engine: IncrementalEngine, found: Found) -> dict[str, dict[str, Any]]
     }
 
 
+def _provenance(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a circuit file says of where it comes from."""
+    return {**config.identity, **facts, "versions": environment()}
+
+
 def _write_results(run: RunDirectory, result: RunResult) -> None:
-    card = {"scorecard": asdict(result.card), "search": dict(result.search)}
-    run.write("scorecard.json", json.dumps(card, indent=1) + "\n")
-    diagram = draw_circuit(
-        result.circuit, caption=caption(run.config, result), unit=result.card.measurements[0].unit
-    )
+    run.write(SCORECARD, result.scorecard_json())
+    diagram = draw_result(result.circuit, result.card)
     run.write("diagram.dot", diagram.dot)
     run.write("diagram.svg", diagram.svg())
     # Written last: where it exists, everything else does.
     run.write(CIRCUIT, result.circuit.to_json())
-
-
-def caption(config: RunConfig, result: RunResult) -> list[str]:
-    """Return the lines under a run's diagram: what it is of, and how good it is."""
-    card, own = result.card, result.card.measurements[0]
-    threshold = config.options.get("threshold")
-    settings = config.method if threshold is None else f"{config.method}, threshold {threshold:g}"
-    shares = [
-        f"{row.faithfulness:.2f} ({row.metric})"
-        for row in card.measurements
-        if row.faithfulness is not None
-    ]
-    return [
-        f"{Path(config.task).stem} in {result.circuit.origin['model_name']}: {settings}, "
-        f"{config.ablation} ablation, {card.n_prompts} prompts",
-        f"{card.n_edges} of {card.n_edges_full} edges, "
-        f"{own.metric} {own.circuit:.3g} {own.unit} (full {own.full:.3g}, empty {own.empty:.3g}), "
-        f"faithfulness {', '.join(shares) or 'undefined'}",
-    ]

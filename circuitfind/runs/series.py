@@ -1,80 +1,45 @@
 """From what a user asks for to one run or several: a threshold, a list of them, or a target.
 
 In a series, each threshold is an ordinary run in a directory of its own, so an interrupted series
-resumes where it was, and `thresholds.json` says which run came out best.
+resumes where it was. Where a target was searched for, `thresholds.json` says which run came out
+best.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import RunDirectoryError
 from circuitfind.methods.base import Progress
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.loading import load_model
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import RunResult, problem_of, run_discovery
+from circuitfind.runs.config import RunConfig, config_from, differences
+from circuitfind.runs.directory import CONFIG, read_json, reported, write_whole
+from circuitfind.runs.discover import model_of, problem_of, run_discovery
+from circuitfind.runs.results import RunResult
+from circuitfind.runs.wanted import Wanted
 
-OnProgress = Callable[[Progress], None]
+TRIALS = "thresholds.json"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which circuit is asked for; at most one of the four.
+class Observer:
+    """Whom to tell how things go.
 
     Attributes:
-        threshold: A number, several separated by commas, or `auto`.
-        n_edges: How many edges the method `exact` keeps.
-        target_edges: How many edges ACDC should keep at most.
-        target_faithfulness: How faithful ACDC's circuit should be at least.
+        progress: Called as each search proceeds.
+        tell: Called with what a user should know.
     """
 
-    threshold: str | None = None
-    n_edges: int | None = None
-    target_edges: int | None = None
-    target_faithfulness: float | None = None
-
-    def __post_init__(self) -> None:
-        given = (self.threshold, self.n_edges, self.target_edges, self.target_faithfulness)
-        if sum(value is not None for value in given) > 1:
-            raise MethodError(
-                "--threshold, --edges, --target-edges and --target-faithfulness exclude one "
-                "another; give one of them"
-            )
-
-    @property
-    def target(self) -> Target | None:
-        if self.target_edges is None and self.target_faithfulness is None:
-            return None
-        return Target(self.target_edges, self.target_faithfulness)
-
-    @property
-    def thresholds(self) -> list[float]:
-        """The thresholds in numbers.
-
-        Raises:
-            MethodError: One is no number.
-        """
-        try:
-            return [float(text) for text in (self.threshold or "").split(",")]
-        except ValueError:
-            raise MethodError(
-                f"the threshold {self.threshold!r} is no number; give one in the metric's unit, "
-                "several separated by commas, or auto"
-            ) from None
+    progress: Callable[[Progress], None] = lambda progress: None
+    tell: Callable[[str], None] = lambda message: None
 
 
 def run_wanted(
-    path: Path,
-    config: RunConfig,
-    wanted: Wanted,
-    *,
-    on_progress: OnProgress = lambda progress: None,
-    tell: Callable[[str], None] = lambda message: None,
+    path: Path, config: RunConfig, wanted: Wanted, observer: Observer | None = None
 ) -> list[RunResult]:
     """Run what is asked for.
 
@@ -82,92 +47,145 @@ def run_wanted(
         path: The run directory; of a series, the directory of its run directories.
         config: The settings; thresholds and numbers of edges come from `wanted`.
         wanted: Which circuit.
-        on_progress: Called as each search proceeds.
-        tell: Called with what a user should know.
+        observer: Whom to tell how things go.
 
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
-    if config.method == "exact" and wanted.threshold is None and wanted.target is None:
-        return [_single(path, config, {"n_edges": wanted.n_edges}, on_progress)]
+    wanted.require_fit(config.method)
+    runs = _Runs(path, config, observer or Observer())
     if wanted.n_edges is not None:
-        raise MethodError("--edges goes with --method exact; with acdc give --target-edges")
-    series = Series(path, config, on_progress)
+        return [runs.single(n_edges=wanted.n_edges)]
     if wanted.target is not None:
-        return [series.run_to(wanted.target)]
+        return [runs.towards(wanted.target)]
     if wanted.threshold in (None, "auto"):
-        threshold = series.suggested()
-        tell(f"threshold from the metric's noise: {threshold:g} (see --threshold)")
-        return [_single(path, config, {"threshold": threshold}, on_progress)]
+        return [runs.automatic()]
     if len(wanted.thresholds) == 1:
-        return [_single(path, config, {"threshold": wanted.thresholds[0]}, on_progress)]
-    return [series.run(threshold) for threshold in wanted.thresholds]
+        return [runs.single(threshold=wanted.thresholds[0])]
+    return runs.each(wanted.thresholds)
 
 
-def _single(
-    path: Path, config: RunConfig, options: Mapping[str, Any], on_progress: OnProgress
-) -> RunResult:
-    found = replace(config, options={**config.options, **options})
-    return run_discovery(path, found, on_progress=on_progress)
-
-
-class Series:
-    """Runs that differ in their threshold alone.
+class _Runs:
+    """Runs that differ in their threshold alone, with one model for all of them.
 
     Args:
-        path: The directory that holds the runs.
-        config: Their settings; the threshold in it is not used.
-        on_progress: Called as each search proceeds.
+        path: The run directory, or the one that holds the runs of a series.
+        config: Their settings, without threshold and number of edges.
+        observer: Whom to tell how things go.
     """
 
-    def __init__(self, path: Path, config: RunConfig, on_progress: OnProgress) -> None:
+    def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
         replace(config, options={**config.options, "threshold": 0.0}).validate()
-        self._path, self._config, self._on_progress = path, config, on_progress
+        self._path, self._config, self._observer = path, config, observer
         self._model: ResidualModel | None = None
-        self.results: list[RunResult] = []
+        self._results: list[RunResult] = []
 
-    def run(self, threshold: float) -> RunResult:
-        """Run, resume or read the search with one threshold."""
-        options = {**self._config.options, "threshold": threshold}
-        result = run_discovery(
-            self._path / f"threshold-{threshold:.6g}",
-            replace(self._config, options=options),
-            model=self._loaded(),
-            on_progress=self._on_progress,
-        )
-        self.results.append(result)
-        return result
+    def single(self, **options: Any) -> RunResult:
+        """Run with some more options, in the directory itself."""
+        return self._run(self._path, self._with(**options))
 
-    def run_to(self, target: Target) -> RunResult:
+    def automatic(self) -> RunResult:
+        """Run with the threshold that the metric's noise suggests."""
+        earlier = self._suggested_earlier()
+        threshold = float(f"{self._suggestion():.2g}") if earlier is None else earlier
+        self._observer.tell(f"threshold from the metric's noise: {threshold} (see --threshold)")
+        return self._run(self._path, replace(self._with(threshold=threshold), automatic=True))
+
+    def each(self, thresholds: Sequence[float]) -> list[RunResult]:
+        """Run every threshold."""
+        self._require_series()
+        for threshold in thresholds:
+            self._member(threshold)
+        return self._results
+
+    def towards(self, target: Target) -> RunResult:
         """Search for the threshold that meets a target best.
 
         Raises:
             MethodError: No threshold that was tried meets it.
         """
-        problem = problem_of(self._config, self._loaded(), seed=self._config.seed)
-        start = suggest_threshold(IncrementalEngine(problem), seed=self._config.seed)
-        best, trials = search_threshold(self._attempt, target, start)
-        self._write(best, trials)
-        return self.results[trials.index(best)]
+        self._require_series()
+        start = self._earlier_start() or self._suggestion()
+        trials: list[Trial] = []
 
-    def suggested(self) -> float:
-        """Return the threshold that the metric's noise suggests, to two digits."""
-        problem = problem_of(self._config, self._loaded(), seed=self._config.seed)
-        threshold = suggest_threshold(IncrementalEngine(problem), seed=self._config.seed)
-        return float(f"{threshold:.2g}")
+        def attempt(threshold: float) -> Trial:
+            result = self._member(float(f"{threshold:.4g}"))
+            own = result.card.measurements[0]
+            trials.append(Trial(threshold, result.card.n_edges, own.faithfulness))
+            self._write(start, trials)
+            return trials[-1]
 
-    def _attempt(self, threshold: float) -> Trial:
-        result = self.run(float(f"{threshold:.4g}"))
-        own = result.card.measurements[0]
-        return Trial(threshold, result.card.n_edges, own.faithfulness)
+        best, _ = search_threshold(attempt, target, start)
+        self._write(start, trials, best)
+        chosen = self._results[trials.index(best)]
+        self._observer.tell(f"the best of {len(trials)} thresholds is that of {chosen.path}")
+        return chosen
+
+    def _member(self, threshold: float) -> RunResult:
+        result = self._run(self._path / f"threshold-{threshold}", self._with(threshold=threshold))
+        self._results.append(result)
+        return result
+
+    def _run(self, path: Path, config: RunConfig) -> RunResult:
+        observer = self._observer
+        return run_discovery(
+            path, config, load=self._loaded, on_progress=observer.progress, tell=observer.tell
+        )
+
+    def _with(self, **options: Any) -> RunConfig:
+        return replace(self._config, options={**self._config.options, **options})
 
     def _loaded(self) -> ResidualModel:
         if self._model is None:
-            config = self._config
-            self._model = load_model(config.model, dtype=config.dtype, device=config.device)
+            self._model = model_of(self._config)
         return self._model
 
-    def _write(self, best: Trial, trials: Sequence[Trial]) -> None:
+    def _suggestion(self) -> float:
+        problem = problem_of(self._config, self._loaded(), seed=self._config.seed)
+        return suggest_threshold(IncrementalEngine(problem), seed=self._config.seed)
+
+    def _suggested_earlier(self) -> float | None:
+        """Return the threshold of an automatic run that was begun here, if there is one."""
+        with reported(self._path):
+            if not (self._path / CONFIG).is_file():
+                return None
+            config = config_from(self._path / CONFIG)
+        return config.options.get("threshold") if config.automatic else None
+
+    def _require_series(self) -> None:
+        """Refuse a directory that holds anything but runs that differ in their threshold alone.
+
+        Raises:
+            RunDirectoryError: The message says what it holds.
+        """
+        with reported(self._path):
+            items = list(self._path.iterdir()) if self._path.exists() else []
+            members = [item for item in items if item.name.startswith("threshold-")]
+            if {item.name for item in items} - {item.name for item in members} - {TRIALS}:
+                raise RunDirectoryError(
+                    f"{self._path} holds something else than runs with several thresholds; choose "
+                    "another --out"
+                )
+            for member in members:
+                if (member / CONFIG).is_file():
+                    self._require_alike(member)
+
+    def _require_alike(self, member: Path) -> None:
+        found = config_from(member / CONFIG)
+        wanted = self._with(threshold=found.options.get("threshold")).pinned()
+        different = "; ".join(differences(found, wanted))
+        if different:
+            raise RunDirectoryError(
+                f"{self._path} holds other runs ({different}); choose another --out"
+            )
+
+    def _earlier_start(self) -> float | None:
+        """Return the threshold at which an earlier search for a target in this directory began."""
+        file = self._path / TRIALS
+        stored = read_json(file) if file.is_file() else None
+        return stored.get("start") if isinstance(stored, dict) else None
+
+    def _write(self, start: float, trials: Sequence[Trial], best: Trial | None = None) -> None:
         rows = [
             {
                 "run": result.path.name,
@@ -175,7 +193,8 @@ class Series:
                 "faithfulness": trial.faithfulness,
                 "best": trial is best,
             }
-            for trial, result in zip(trials, self.results, strict=True)
+            for trial, result in zip(trials, self._results, strict=True)
         ]
-        text = json.dumps(rows, indent=1) + "\n"
-        (self._path / "thresholds.json").write_text(text, encoding="utf-8")
+        with reported(self._path):
+            content = {"start": start, "trials": rows}
+            write_whole(self._path / TRIALS, json.dumps(content, indent=1) + "\n")

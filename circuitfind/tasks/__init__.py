@@ -7,9 +7,10 @@ from circuitfind.tasks.base import Task
 from circuitfind.tasks.custom import SUFFIXES, custom_task
 from circuitfind.tasks.induction import INDUCTION
 from circuitfind.tasks.ioi import IOI
+from circuitfind.tasks.program import PROGRAM
 from circuitfind.tasks.pronoun import PRONOUN
 
-TASKS: tuple[Task, ...] = (IOI, PRONOUN, INDUCTION)
+TASKS: tuple[Task, ...] = (IOI, PRONOUN, INDUCTION, PROGRAM)
 """Every named task. A new one is a file and a line here."""
 
 
@@ -22,9 +23,15 @@ def find_task(name: str) -> Task:
     for task in TASKS:
         if task.name == name:
             return task
-    if (path := Path(name)).suffix in SUFFIXES:
+    if path := task_file(name):
         return custom_task(path)
     raise TaskError(
         f"no task named {name!r}; the tasks are {', '.join(task.name for task in TASKS)}, "
         "or give the path of a .jsonl or .csv file"
     )
+
+
+def task_file(name: str) -> Path | None:
+    """Return the file that describes a task, or None if the task is a named one."""
+    named = any(task.name == name for task in TASKS)
+    return None if named or Path(name).suffix not in SUFFIXES else Path(name)

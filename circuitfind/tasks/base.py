@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from circuitfind.errors import TaskError
+from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, PromptPairs, collate
 
@@ -21,6 +22,7 @@ class Task:
         write: Writes any number of pairs for a tokenizer from a seed. The same arguments always
             give the same pairs.
         known_circuit: The published circuit, as data, where there is one.
+        written_in: The words of a language, the symbols of a compiled program, or either.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Task:
     metric: str
     write: Callable[[Vocabulary, int, int], Sequence[Pair]]
     known_circuit: Mapping[str, Any] = field(default_factory=dict)
+    written_in: Literal["words", "symbols", "either"] = "words"
 
     def write_prompts(self, vocabulary: Vocabulary | None, n: int, seed: int) -> PromptPairs:
         """Write n pairs of prompts.
@@ -41,6 +44,20 @@ class Task:
                 f"the task {self.name!r} is written in words and this model has no tokenizer; "
                 "give a model directory with tokenizer files"
             )
+        self._require_readable_by(vocabulary)
         if n < 1:
             raise TaskError(f"{n} prompts were asked for; give at least 1")
         return collate(self.write(vocabulary, n, seed))
+
+    def _require_readable_by(self, vocabulary: Vocabulary) -> None:
+        compiled = isinstance(vocabulary, SymbolVocabulary)
+        if compiled and self.written_in == "words":
+            raise TaskError(
+                f"the task {self.name!r} is written in words and this model is a compiled program; "
+                "choose the task 'program', or write its inputs into a .jsonl or .csv file"
+            )
+        if not compiled and self.written_in == "symbols":
+            raise TaskError(
+                f"the task {self.name!r} runs a compiled program and this model reads words; "
+                "choose another task (`circuitfind tasks`), or a compiled model's .json file"
+            )

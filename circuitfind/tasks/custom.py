@@ -66,6 +66,7 @@ def custom_task(path: Path) -> Task:
         source=str(path),
         metric="kl",
         write=write,
+        written_in="either",
     )
 
 

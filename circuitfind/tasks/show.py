@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import NO_TOKEN
 from circuitfind.tasks.base import Task
@@ -16,9 +15,8 @@ def shown_pairs(
     Raises:
         TaskError: The model reads no text, or its tokenizer cannot express the task.
     """
-    if vocabulary is None:
-        raise TaskError("this model has no tokenizer, so it has no words to show")
     prompts = task.write_prompts(vocabulary, n, seed)
+    assert vocabulary is not None  # or the task would have refused
     rows = []
     for row in range(len(prompts)):
         length = int(prompts.lengths[row])

@@ -47,9 +47,7 @@ def prompts_of(seed: int = 0, lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS)) -
     return collate([_pair(*row, generator) for row in rows])
 
 
-def _pair(
-    clean: list[int], corrupted: list[int], length: int, generator: torch.Generator
-) -> Pair:
+def _pair(clean: list[int], corrupted: list[int], length: int, generator: torch.Generator) -> Pair:
     right, also_right, wrong = torch.randperm(D_VOCAB, generator=generator)[:3].tolist()
     return Pair(
         clean[:length], corrupted[:length], answers=[[right, also_right]], wrong_answers=[[wrong]]

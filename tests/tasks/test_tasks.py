@@ -9,6 +9,8 @@ from circuitfind.metrics import METRICS, check_metric, find_metric
 from circuitfind.models.zoo import zoo_path
 from circuitfind.tasks import TASKS, find_task
 
+WORD_TASKS = [task for task in TASKS if task.written_in == "words"]
+
 
 def test_the_same_arguments_give_the_same_prompts_in_every_process(zoo_vocabulary):
     script = (
@@ -17,13 +19,14 @@ def test_the_same_arguments_give_the_same_prompts_in_every_process(zoo_vocabular
         "from circuitfind.tasks import TASKS\n"
         f"vocabulary = Vocabulary(AutoTokenizer.from_pretrained({str(zoo_path('ioi-small'))!r}))\n"
         "for task in TASKS:\n"
-        "    print(task.write_prompts(vocabulary, 32, 7).fingerprint)\n"
+        "    if task.written_in == 'words':\n"
+        "        print(task.write_prompts(vocabulary, 32, 7).fingerprint)\n"
     )
-    here = [task.write_prompts(zoo_vocabulary, 32, 7).fingerprint for task in TASKS]
+    here = [task.write_prompts(zoo_vocabulary, 32, 7).fingerprint for task in WORD_TASKS]
     assert printed_by(script, hash_seed="1").split() == here
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", WORD_TASKS, ids=lambda task: task.name)
 def test_another_seed_gives_other_prompts(task, zoo_vocabulary):
     seen, held_out = (
         {tuple(pair.clean) for pair in task.write(zoo_vocabulary, 50, seed)} for seed in (0, 1)
@@ -31,12 +34,12 @@ def test_another_seed_gives_other_prompts(task, zoo_vocabulary):
     assert len(seen & held_out) <= 5
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", WORD_TASKS, ids=lambda task: task.name)
 def test_fewer_prompts_are_the_first_of_more(task, zoo_vocabulary):
     assert list(task.write(zoo_vocabulary, 5, 3)) == list(task.write(zoo_vocabulary, 9, 3))[:5]
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", WORD_TASKS, ids=lambda task: task.name)
 def test_every_metric_can_be_asked_of_the_prompts(task, zoo_vocabulary):
     prompts = task.write_prompts(zoo_vocabulary, 8, 0)
     assert find_metric(task.metric)

@@ -1,0 +1,82 @@
+"""The file of a run's decisions: a JSON line each, appended as the search decides.
+
+A line counts when it ends. What an interrupted write left, part of a line or of a reader's
+decisions, is overwritten when the search gets there again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from circuitfind.errors import RunDirectoryError
+from circuitfind.methods.base import Decision, Progress
+
+_NAMES = {item.name for item in fields(Decision)}
+
+
+class DecisionLog:
+    """Reads and appends the decisions of one run.
+
+    Attributes:
+        earlier: The decisions that the file held when it was opened.
+
+    Args:
+        file: The file, open for reading and writing, unbuffered.
+        path: Its path, for messages.
+
+    Raises:
+        RunDirectoryError: A line other than an incomplete last one is damaged.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path = file, path
+        # What follows the last line break was cut short.
+        self._lines = [line + b"\n" for line in file.read().split(b"\n")[:-1]]
+        self.earlier: Sequence[Decision] = [
+            _decision(f"{path}, line {number}", line) for number, line in enumerate(self._lines, 1)
+        ]
+
+    def record(self, progress: Progress) -> None:
+        """Write decisions at their place in the search, and hand them to the operating system.
+
+        Raises:
+            RunDirectoryError: They cannot be written.
+        """
+        lines = [_line(decision) for decision in progress.decisions]
+        kept = self._lines[: progress.done - len(lines)]
+        try:
+            self._file.seek(sum(map(len, kept)))
+            self._file.truncate()
+            _write_all(self._file, b"".join(lines))
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write {self._path}: {error.strerror}; make that possible and repeat the "
+                "command to resume"
+            ) from error
+        self._lines = [*kept, *lines]
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    # An unbuffered write may take only a part, for instance the last that fits on the disk.
+    while content:
+        content = content[file.write(content) :]
+
+
+def _line(decision: Decision) -> bytes:
+    return json.dumps(asdict(decision)).encode() + b"\n"
+
+
+def _decision(place: str, line: bytes) -> Decision:
+    try:
+        values: Any = json.loads(line)
+        if not isinstance(values, dict) or set(values) != _NAMES:
+            raise ValueError(f"it does not hold {', '.join(sorted(_NAMES))}")
+        if not (isinstance(values["edge"], str) and isinstance(values["kept"], bool)):
+            raise ValueError("its edge is no text, or its kept neither true nor false")
+        return Decision(**values)
+    except ValueError as error:
+        raise RunDirectoryError(
+            f"{place}, is damaged ({error}); delete the lines from there on to resume before them"
+        ) from None

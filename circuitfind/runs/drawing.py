@@ -1,0 +1,89 @@
+"""Draw circuits with what their files say of them: where they come from, and how good they are."""
+
+from pathlib import Path
+
+from circuitfind.circuit import Circuit
+from circuitfind.evaluation.scorecard import Measurement, Scorecard
+from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
+from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
+from circuitfind.runs.results import read_scorecard
+
+
+def draw_run(path: Path) -> tuple[Diagram, Path]:
+    """Draw the circuit of a run directory or file, and say where the drawing belongs.
+
+    Raises:
+        CircuitfindError: There is no circuit, or a file cannot be trusted.
+    """
+    circuit, file = load_circuit_of(path), circuit_file(path)
+    card_file = file.with_name(SCORECARD)
+    belongs = file.name == CIRCUIT and card_file.is_file()
+    card = read_scorecard(card_file)[0] if belongs else None
+    name = "diagram.svg" if file.name == CIRCUIT else f"{file.stem}.svg"
+    return draw_result(circuit, card), file.with_name(name)
+
+
+def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
+    """Draw what two circuits share and what they do not, and say where the drawing belongs.
+
+    Raises:
+        CircuitfindError: There is no circuit, a file cannot be trusted, or the circuits belong to
+            different models.
+    """
+    circuit = load_circuit_of(left)
+    other = load_circuit_of(right, circuit.graph)
+    ours, theirs = _names(left, right)
+    caption = [
+        f"{name}: {_origin(found) or f'{found.n_edges} edges'}"
+        for name, found in ((ours, circuit), (theirs, other))
+    ]
+    diagram = draw_difference(circuit, other, names=(ours, theirs), caption=caption)
+    file_name = f"difference-{theirs.replace('/', '-').strip('-.')}.svg"
+    return diagram, circuit_file(left).with_name(file_name)
+
+
+def _names(left: Path, right: Path) -> tuple[str, str]:
+    """Return what two circuits are called: as short as tells them apart."""
+    ours, theirs = _name(left), _name(right)
+    return (ours, theirs) if ours != theirs else (str(left), str(right))
+
+
+def _name(path: Path) -> str:
+    file = circuit_file(path).resolve()
+    return file.parent.name if file.name == CIRCUIT else file.stem
+
+
+def draw_result(circuit: Circuit, card: Scorecard | None) -> Diagram:
+    """Draw a circuit with its provenance and, where they are known, its figures."""
+    size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
+    figures = size if card is None else f"{size}, {_figures(card)}"
+    caption = [line for line in (_origin(circuit), figures) if line]
+    return draw_circuit(circuit, caption=caption, unit=circuit.origin.get("unit", ""))
+
+
+def _origin(circuit: Circuit) -> str:
+    """Say what a circuit is of; nothing of one without provenance, as Python can make."""
+    origin = circuit.origin
+    if not {"task", "model_name", "method", "ablation"} <= set(origin):
+        return ""
+    options = origin.get("options") or {}
+    chosen = [name for name in ("threshold", "n_edges") if options.get(name) is not None]
+    settings = [f"{name.replace('_', ' ')} {options[name]}" for name in chosen]
+    return (
+        f"{Path(origin['task']).stem} in {origin['model_name']}: "
+        f"{', '.join([origin['method'], *settings])}, {origin['ablation']} ablation"
+    )
+
+
+def _figures(card: Scorecard) -> str:
+    own = card.measurements[0]
+    return (
+        f"{card.n_prompts} prompts, {own.metric} {own.circuit:.3g} {own.unit} "
+        f"(full {own.full:.3g}, empty {own.empty:.3g}), "
+        f"faithfulness {', '.join(map(_share, card.measurements))}"
+    )
+
+
+def _share(row: Measurement) -> str:
+    value = "undefined" if row.faithfulness is None else f"{row.faithfulness:.2f}"
+    return f"{value} ({row.metric})"

@@ -1,0 +1,167 @@
+"""What the commands print: the result on stdout and nothing else there."""
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+import circuitfind
+
+
+def test_help_loads_neither_torch_nor_its_friends():
+    script = (
+        "import sys\n"
+        "from circuitfind.cli import app\n"
+        "code = app(args=[*sys.argv[1:], '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'transformer_lens', 'networkx', 'numpy'}\n"
+        "print(code, heavy & set(sys.modules))\n"
+    )
+    for words in ([], ["discover"], ["draw"], ["tasks"]):
+        command = [sys.executable, "-c", script, *words]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert out.startswith("Usage: ")
+        assert out.endswith("0 set()\n")
+
+
+def test_no_command_at_all_shows_the_help(cli):
+    answer = cli()
+    assert (answer.code, answer.err) == (0, "")
+    assert "discover" in answer.out
+
+
+def test_discover_prints_figures_and_where_the_picture_is(cli, run, tmp_path):
+    answer = cli(*run[:-2], "--threshold", 0.02, "--out", "other")
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    names = ["edges kept", "components kept", "l2 ", "kl ", "l2, held-out prompts", "prompts"]
+    for line, name in zip(lines, names, strict=False):
+        assert line.startswith(name)
+    assert lines[-1] == "other/diagram.svg"
+    assert all(line == line.rstrip() for line in lines)
+    assert {file.name for file in (tmp_path / "other").iterdir()} == {
+        "config.json",
+        "environment.json",
+        "decisions.jsonl",
+        "scorecard.json",
+        "circuit.json",
+        "diagram.dot",
+        "diagram.svg",
+    }
+
+
+def test_a_finished_run_is_read_and_not_computed_again(cli, run, monkeypatch, tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").iterdir()}
+    figures = cli(*run).out
+
+    def load(*arguments, **options):
+        raise AssertionError("the model of a finished run was loaded")
+
+    monkeypatch.setattr("circuitfind.runs.discover.load_model", load)
+    answer = cli(*run)
+    assert (answer.code, answer.out) == (0, figures)
+    assert answer.err == "run is finished: its results are read, not computed again\n"
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_json_is_the_only_thing_on_stdout(cli, run, program, tmp_path):
+    found = cli(*run, "--json").json
+    circuit = circuitfind.load_circuit(tmp_path / "run" / "circuit.json")
+    assert found["edges"] == [edge.name for edge in circuit.edges]
+    assert found["scorecard"]["n_edges"] == circuit.n_edges
+    assert found["search"]["edges_tested"] > 0
+    assert [row["name"] for row in cli("tasks", "--json").json][:2] == ["ioi", "pronoun"]
+    assert [row["name"] for row in cli("methods", "--json").json] == ["acdc", "exact"]
+    assert cli("models", "--json").json[0]["name"] == "ioi-small"
+    assert cli("models", "ioi-small", "--json").json["recipe"]["n_layers"] == 4
+    assert cli("inspect", program, "--json").json["edges"] == 46
+    assert len(cli("tasks", "program", "--model", program, "--json").json) == 3
+
+
+def test_several_thresholds_are_several_runs_and_a_list(cli, program, tmp_path):
+    words = ["discover", "program", "--model", program, "--prompts", 8, "--out", "series"]
+    both = cli(*words, "--threshold", "0.01,0.1", "--json").json
+    assert [found["run"] for found in both] == ["series/threshold-0.01", "series/threshold-0.1"]
+    single = cli(*words[:-1], "single", "--threshold", 0.1, "--json").json
+    assert both[1]["edges"] == single["edges"]
+    assert (tmp_path / "series" / "threshold-0.1" / "diagram.svg").is_file()
+
+
+def test_a_target_gives_the_best_run_and_says_where_it_is(cli, program):
+    words = ["discover", "program", "--model", program, "--prompts", 8, "--target-edges", 9]
+    answer = cli(*words, "--json")
+    assert 1 <= answer.json["scorecard"]["n_edges"] <= 9
+    assert answer.err.endswith(f"thresholds is that of {answer.json['run']}\n")
+    assert answer.json["run"].startswith("runs/program-scramble-acdc/threshold-")
+
+
+def test_without_a_threshold_the_noise_gives_one_that_a_repetition_finds_again(cli, program):
+    words = ["discover", "program", "--model", program, "--prompts", 8, "--out", "run"]
+    first, second = cli(*words), cli(*words)
+    said = first.err
+    assert said.startswith("threshold from the metric's noise: 0.")
+    assert second.out == first.out
+    assert second.err == f"{said}run is finished: its results are read, not computed again\n"
+    assert cli(*words, "--threshold", said.split()[5]).out == first.out
+
+
+def test_draw_draws_what_the_run_drew(cli, run, tmp_path):
+    own = (tmp_path / "run" / "diagram.dot").read_text()
+    assert "program in scramble: acdc, threshold 0.01, resample ablation" in own
+    for source in ("run", "run/circuit.json"):
+        assert cli("draw", source, "--out", "again.dot").out == "again.dot\n"
+        assert (tmp_path / "again.dot").read_text() == own
+    (tmp_path / "run" / "diagram.svg").unlink()
+    assert cli("draw", "run").out == "run/diagram.svg\n"
+    assert ElementTree.parse(tmp_path / "run" / "diagram.svg").getroot().tag.endswith("svg")
+    assert cli("draw", "run", "--out", "again.png").code == 0
+    assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_drawn_file_does_not_overwrite_the_drawing_of_another(cli, run, tmp_path):
+    text = (tmp_path / "run" / "circuit.json").read_text()
+    for name in ("left.json", "right.json"):
+        (tmp_path / name).write_text(text)
+        assert cli("draw", name).out == f"{name.removesuffix('.json')}.svg\n"
+
+
+def test_two_runs_are_told_apart_by_their_own_names(cli, run, tmp_path):
+    cli(*run[:-2], "--threshold", 0.1, "--out", "threshold-0.1")
+    answer = cli("draw", "run", "--against", "threshold-0.1/circuit.json")
+    assert answer.out == "run/difference-threshold-0.1.svg\n"
+    cli("draw", "run", "--against", "threshold-0.1", "--out", "both.dot")
+    drawn = (tmp_path / "both.dot").read_text()
+    assert "only in run: " in drawn
+    assert "only in threshold-0.1: " in drawn
+    assert drawn.count("program in scramble: ") == 2
+
+
+def test_a_folder_of_a_tasks_name_does_not_change_the_run(cli, program, tmp_path):
+    (tmp_path / "program").mkdir()
+    words = ["discover", "program", "--model", program, "--prompts", 4, "--threshold", 0.1]
+    assert "held-out" in cli(*words).out
+    config = json.loads((tmp_path / "runs" / "program-scramble-acdc" / "config.json").read_text())
+    assert config["task"] == "program"
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero", "mean", "mean-over-positions"])
+def test_every_ablation_and_graph_option_runs(ablation, cli, program):
+    words = ["discover", "program", "--model", program, "--prompts", 4, "--ablation", ablation]
+    options = ["--split-embedding", "--merge-qkv", "--absolute", "--order", "random", "--seed", 3]
+    assert cli(*words, *options, "--threshold", 0.01).code == 0
+    exact = ["--method", "exact", "--edges", 5, "--out", "exact", "--json"]
+    assert cli(*words, *exact).json["scorecard"]["n_edges"] <= 5
+
+
+def test_the_tour_of_a_new_user_works_on_the_embedded_model(cli):
+    answer = cli("discover", "ioi", "--threshold", 0.1, "--prompts", 8, "--out", "run")
+    assert (answer.code, answer.err) == (0, "")
+    assert "kl, held-out prompts" in answer.out
+    shown = cli("tasks", "ioi")
+    assert shown.err == ""
+    assert [line.split()[0] for line in shown.out.splitlines()][0] == "clean"
+    assert "IO=3 S1=5" in shown.out
+    facts = cli("inspect", "ioi-small").out
+    assert "edges                                 479\n" in facts
+    assert "recipe.n_layers" in cli("models", "ioi-small").out

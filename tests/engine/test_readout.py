@@ -1,0 +1,63 @@
+"""The readout: the metric's numbers, and no logit that the metric does not read."""
+
+import pytest
+import torch
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.metrics import METRICS
+from tests.engine.problems import EXACT, engine_of, problem_of, random_mask
+
+
+def test_a_metric_that_reads_answers_unembeds_their_columns_at_the_steps_alone(unembedded):
+    engine = IncrementalEngine(problem_of("gpt2", metric="logit-difference"))
+    prompts = engine.problem.prompts
+    calls = unembedded(engine)
+    engine.loss(engine.start())
+    answers = {*prompts.answers.flatten().tolist(), *prompts.wrong_answers.flatten().tolist()}
+    # Nothing else is read, not even the full model's logits: this metric does not look at them.
+    assert calls and all(shape == (2, 1, 32) for shape, _ in calls)
+    assert all(columns == sorted(answers) for _, columns in calls)
+
+
+def test_a_metric_that_reads_the_vocabulary_unembeds_all_of_it_at_the_steps_alone(unembedded):
+    engine = IncrementalEngine(problem_of("gpt2", metric="kl"))
+    calls = unembedded(engine)
+    engine.loss(engine.start())
+    engine.loss(engine.start())
+    # The full model's logits are computed once and remembered.
+    assert calls == [((2, 1, 32), None)] * 3
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_values_are_the_metric_of_the_whole_logits(family, metric):
+    engine = engine_of(family, "resample", metric=metric.name)
+    model, prompts = engine.problem.model, engine.problem.prompts
+    final = engine.recomputed(random_mask(engine.graph, seed=0))
+    with torch.no_grad():
+        logits, full = (prompts.at_steps(model.logits(x)) for x in (final, engine.clean.final))
+        found = engine.readout.values(final)
+    torch.testing.assert_close(found, metric(logits, prompts, full), **EXACT)
+    torch.testing.assert_close(engine.readout.measure(metric, final), found, **EXACT)
+    assert engine.readout.loss(final) == pytest.approx(metric.sign * float(found.mean()), abs=1e-12)
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+@pytest.fixture
+def unembedded(monkeypatch):
+    """Writes down the shape of every stream that is unembedded from now on, and the columns."""
+
+    def recording(engine):
+        calls, model = [], engine.problem.model
+        original = model.logits
+
+        def record(stream, columns=None):
+            calls.append((tuple(stream.shape), None if columns is None else columns.tolist()))
+            return original(stream, columns)
+
+        monkeypatch.setattr(model, "logits", record)
+        return calls
+
+    return recording

@@ -1,0 +1,105 @@
+"""Thresholds that are suggested, and those that are searched for."""
+
+import math
+
+import pytest
+
+from circuitfind.errors import MethodError
+from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
+from circuitfind.metrics import custom_metric
+from tests.engine.problems import engine_of, loss_of, oracle_of, prompts_of
+
+SIX = (6, 6, 6, 6, 6, 6)
+
+
+def test_the_suggestion_is_the_noise_of_the_effects_over_prompts():
+    """With as many sampled edges as there are: 1.96 times the root mean square error."""
+    engine = engine_of("falcon", lengths=SIX, n_layers=1)
+    graph, oracle = engine.graph, oracle_of("falcon", lengths=SIX, n_layers=1)
+    full = oracle.logits(graph.edge_mask)[:, -1].log_softmax(-1)
+    squares = []
+    for edge in graph.edges():
+        cut = oracle.logits(graph.edge_mask & ~graph.mask_of([edge.name]))[:, -1].log_softmax(-1)
+        effects = (full.exp() * (full - cut)).sum(-1)
+        squares.append(float(effects.var()) / len(effects))
+    expected = 1.96 * math.sqrt(sum(squares) / len(squares))
+    assert suggest_threshold(engine, n_edges=1000) == pytest.approx(expected, rel=1e-9)
+    assert loss_of("kl", oracle, prompts_of(0, SIX))(oracle.logits(graph.edge_mask)) == 0
+
+
+def test_the_suggestion_is_fixed_by_its_seed():
+    engine = engine_of("gpt2", lengths=SIX)
+    first, again, other = (suggest_threshold(engine, n_edges=9, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert first > 0
+
+
+def test_one_prompt_shows_no_noise():
+    with pytest.raises(MethodError, match="the noise of a metric shows over several prompts"):
+        suggest_threshold(engine_of("gpt2", lengths=(6,)))
+
+
+def test_a_metric_that_nothing_changes_has_no_threshold():
+    constant = custom_metric(lambda logits, prompts: logits.new_ones(len(prompts)))
+    with pytest.raises(MethodError, match="no sampled edge has an effect"):
+        suggest_threshold(engine_of("gpt2", metric=constant), n_edges=3)
+
+
+@pytest.mark.parametrize("n_edges", [1, 7, 50, 300])
+@pytest.mark.parametrize("start", [1e-6, 0.01, 10.0])
+def test_a_number_of_edges_is_approached_from_below(n_edges, start):
+    """Circuits shrink with the threshold: 1000 edges at 1e-4, a tenth of them at 1e-3, ..."""
+    best, trials = search_threshold(shrinking, Target(n_edges=n_edges), start, n_trials=40)
+    assert best.n_edges == max(t.n_edges for t in trials if t.n_edges <= n_edges)
+    assert 0.9 * n_edges - 1 <= best.n_edges <= n_edges
+
+
+@pytest.mark.parametrize("faithfulness", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("start", [1e-6, 0.01, 10.0])
+def test_a_faithfulness_is_approached_from_above(faithfulness, start):
+    target = Target(faithfulness=faithfulness)
+    best, trials = search_threshold(shrinking, target, start, n_trials=40)
+    assert best.faithfulness is not None and best.faithfulness >= faithfulness
+    fitting = [t for t in trials if (t.faithfulness or 0) >= faithfulness]
+    assert best.n_edges == min(t.n_edges for t in fitting)
+    assert best.n_edges <= 1.05 * edges_for(faithfulness) + 1
+
+
+def test_no_more_searches_are_made_than_allowed():
+    for n_trials in (1, 3):
+        _, trials = search_threshold(shrinking, Target(n_edges=999), 1.0, n_trials=n_trials)
+        assert len(trials) <= n_trials
+
+
+def test_a_target_that_no_threshold_meets_lists_what_was_tried():
+    with pytest.raises(
+        MethodError, match=r"no threshold gave a faithfulness of 2\.0; tried 1, 0\.2"
+    ):
+        search_threshold(shrinking, Target(faithfulness=2.0), 1.0, n_trials=3)
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ({}, "either a number of edges or a faithfulness"),
+        ({"n_edges": 3, "faithfulness": 0.5}, "either a number of edges or a faithfulness"),
+        ({"n_edges": 0}, "0 edges are no target"),
+        ({"faithfulness": math.nan}, "nan is no faithfulness to aim at"),
+        ({"faithfulness": math.inf}, "inf is no faithfulness to aim at"),
+    ],
+)
+def test_impossible_targets_are_refused(target, line):
+    with pytest.raises(MethodError, match=line):
+        Target(**target)
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def shrinking(threshold: float) -> Trial:
+    n_edges = min(1000, int(0.1 / threshold)) if threshold else 1000
+    return Trial(threshold, n_edges, n_edges / (n_edges + 5))
+
+
+def edges_for(faithfulness: float) -> float:
+    return 5 * faithfulness / (1 - faithfulness)

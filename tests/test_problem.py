@@ -1,0 +1,70 @@
+"""A problem whose parts do not fit together is refused when it is put together."""
+
+import jaxtyping
+import pytest
+
+from circuitfind.errors import MethodError, MetricError, PromptError
+from circuitfind.graph import Graph
+from circuitfind.metrics import find_metric
+from circuitfind.models.loading import load_model
+from circuitfind.problem import ABLATIONS, assemble
+from circuitfind.prompts import Pair, collate
+from tests.programs import write_program
+
+PAIRS = collate([Pair([0, 1, 2], [0, 2, 1], answers=[[1]])])
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_parts_that_fit_make_a_problem(model, ablation):
+    problem = assemble(model, PAIRS, find_metric("kl"), ablation)
+    assert problem.graph == Graph(model.shape)
+    assert problem.ablation == ablation
+
+
+def test_an_unknown_ablation_lists_the_known_ones(model):
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(MethodError, match="no ablation named 'noise'; choose one of resample"):
+            assemble(model, PAIRS, find_metric("kl"), "noise")  # type: ignore[arg-type]
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_a_graph_of_another_shape_is_refused(model, tmp_path):
+    other = load_model(write_program(tmp_path, "other", n_layers=1))
+    with pytest.raises(MethodError, match="belongs to a model of another shape than 'scramble'"):
+        assemble(model, PAIRS, find_metric("kl"), graph=Graph(other.shape))
+
+
+def test_a_prompt_that_the_model_cannot_hold_is_refused(model):
+    long = collate([Pair([0] * 6, [1] * 6, answers=[[1]])])
+    with pytest.raises(
+        PromptError, match="longest prompt has 6 tokens and 'scramble' reads at most"
+    ):
+        assemble(model, long, find_metric("kl"))
+
+
+def test_a_metric_that_the_prompts_cannot_answer_is_refused(model):
+    with pytest.raises(MetricError, match="'logit-difference' needs a wrong answer"):
+        assemble(model, PAIRS, find_metric("logit-difference"))
+
+
+@pytest.mark.parametrize("token", [-1, 5, 1000])
+def test_a_token_that_the_model_does_not_know_is_refused(model, token):
+    pairs = collate([Pair([0, 1], [0, 2], answers=[[1]]), Pair([0, token], [0, 1], answers=[[1]])])
+    with pytest.raises(PromptError, match=f"prompt 1 holds the token {token} and 'scramble' knows"):
+        assemble(model, pairs, find_metric("kl"))
+
+
+def test_an_answer_that_the_model_cannot_give_is_refused(model):
+    pairs = collate([Pair([0, 1], [0, 2], answers=[[3]])])
+    with pytest.raises(
+        PromptError, match="prompt 0 has the answer 3 and 'scramble' gives logits for"
+    ):
+        assemble(model, pairs, find_metric("loss"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A program of random weights: five tokens, three logits, five positions."""
+    return load_model(write_program(tmp_path_factory.mktemp("program")))
