@@ -46,7 +46,7 @@ class AttentionCall:
 
 @runtime_checkable
 class AttentionCore(Protocol):
-    """Computes the mixed values of some heads; query, key and value have one row per head."""
+    """Computes the mixed values of some heads; queries may be those of the last positions only."""
 
     def __call__(
         self,
@@ -113,12 +113,14 @@ class ReplayedAttention:
             )
         group = self.n_heads // self.n_kv_heads
         kv_heads = [head // group for head in heads]
+        missing = key.shape[2] - query.shape[2]
+        query = torch.nn.functional.pad(query, (0, 0, missing, 0))
         z = self._run(
             self._all_heads(self.n_heads, heads, query),
             self._all_heads(self.n_kv_heads, kv_heads, key),
             self._all_heads(self.n_kv_heads, kv_heads, value),
         )
-        return z.permute(2, 0, 1, 3)[list(heads)].to(query.dtype)
+        return z.permute(2, 0, 1, 3)[list(heads), :, missing:].to(query.dtype)
 
     def _all_heads(
         self, n: int, heads: Sequence[int], values: Heads
@@ -213,7 +215,7 @@ class DirectAttention:
         scores = query @ key.transpose(-1, -2) * self.scale
         if self.soft_cap is not None:
             scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
-        scores = scores + self.mask
+        scores = scores + self.mask[-scores.shape[-2] :]
         if real is not None:
             scores = scores.masked_fill(~real[None, :, None, :], -torch.inf)
         return scores.softmax(-1) @ value
@@ -221,7 +223,11 @@ class DirectAttention:
     def _placed(self, values: Heads, norm: Callable[[Tensor], Tensor] | None) -> Heads:
         if norm is not None:
             values = norm(values).to(values.dtype)
-        return values if self.rotary is None else _rotated(values, *self.rotary)
+        if self.rotary is None:
+            return values
+        # Queries may be those of the last positions only.
+        cos, sin = (table[-values.shape[2] :] for table in self.rotary)
+        return _rotated(values, cos, sin)
 
 
 def _rotated(values: Heads, cos: Tensor, sin: Tensor) -> Heads:

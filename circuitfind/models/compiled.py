@@ -106,11 +106,11 @@ class CompiledModel:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head batch last d_head"],
         key: Float[Tensor, "head batch pos d_head"],
         value: Float[Tensor, "head batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch pos d_head"]:
+    ) -> Float[Tensor, "head batch last d_head"]:
         scores = query @ key.transpose(-1, -2) / self.sizes["attention_scale"]
         return self._hidden_masked(scores, real).softmax(-1) @ value
 
