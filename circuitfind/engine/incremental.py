@@ -210,10 +210,10 @@ class IncrementalEngine:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head candidate batch pos d_head"],
+        query: Float[Tensor, "head candidate batch last d_head"],
         key: Float[Tensor, "head candidate batch pos d_head"],
         value: Float[Tensor, "head candidate batch pos d_head"],
-    ) -> Float[Tensor, "head candidate batch pos d_head"]:
+    ) -> Float[Tensor, "head candidate batch last d_head"]:
         """Return the mixed values of some heads, for all candidates."""
         n, real = query.shape[1], self.problem.prompts.real
         query, key, value = (values.flatten(1, 2) for values in (query, key, value))

@@ -43,7 +43,7 @@ class Readout:
 
     def logits(self, final: Final) -> Float[Tensor, "batch step d_vocab"]:
         """Return the logits at each prompt's steps, of the tokens that the metric reads."""
-        return self._model.logits(self._at_steps(final), self._columns)
+        return self._model.logits(self.at_steps(final), self._columns)
 
     def values(self, final: Final) -> Float[Tensor, " batch"]:
         """Return the metric of each prompt."""
@@ -56,7 +56,7 @@ class Readout:
     def losses(self, finals: Float[Tensor, "candidate batch pos d_model"]) -> list[float]:
         """Return the loss of each candidate; their logits are computed in one product."""
         with torch.no_grad():
-            stepped = torch.stack([self._at_steps(final) for final in finals])
+            stepped = torch.stack([self.at_steps(final) for final in finals])
             logits = self._model.logits(stepped.flatten(0, 1), self._columns)
             by_candidate = logits.view(*stepped.shape[:-1], -1)
             measure, prompts = self.metric.measure, self._renumbered
@@ -66,12 +66,13 @@ class Readout:
             ]
             return torch.stack(losses).tolist()  # type: ignore[no-any-return]
 
-    def _at_steps(self, final: Final) -> Float[Tensor, "batch step d_model"]:
+    def at_steps(self, final: Final) -> Float[Tensor, "batch step d_model"]:
+        """Select the metric's steps from a final stream of all or of the last positions."""
         missing = self._prompts.clean.shape[1] - final.shape[1]
         index = (self._prompts.steps - missing).clamp(min=0)
         return final[self._rows, index]
 
     def measure(self, metric: Metric, final: Final) -> Float[Tensor, " batch"]:
         """Return another metric of each prompt, from all logits."""
-        logits = self._model.logits(self._at_steps(final))
-        return metric(logits, self._prompts, self._model.logits(self._at_steps(self._clean)))
+        logits = self._model.logits(self.at_steps(final))
+        return metric(logits, self._prompts, self._model.logits(self.at_steps(self._clean)))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from circuitfind.graph import Graph
 
-Stream = Float[Tensor, "batch pos d_model"]
-Projected = Float[Tensor, "batch pos d_head"]
+Stream = Float[Tensor, "batch _ d_model"]
+Projected = Float[Tensor, "batch _ d_head"]
 
 
 @dataclass(frozen=True)

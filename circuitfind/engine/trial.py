@@ -20,8 +20,8 @@ from circuitfind.engine.state import EngineState, Stage
 if TYPE_CHECKING:
     from circuitfind.engine.incremental import IncrementalEngine
 
-Candidates = Float[Tensor, "candidate batch pos d_model"]
-CandidateHeads = Float[Tensor, "candidate batch pos d_head"]
+Candidates = Float[Tensor, "candidate batch _ d_model"]
+CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
 Key = TypeVar("Key")
 
 

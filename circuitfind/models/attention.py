@@ -19,6 +19,8 @@ from torch import Tensor
 from circuitfind.errors import ModelError
 
 Heads = Float[Tensor, "head batch pos d_head"]
+Queries = Float[Tensor, "head batch last d_head"]
+"""Queries of the last positions, or of all."""
 
 _CACHE_ARGUMENTS = frozenset(
     {"past_key_values", "layer_past", "use_cache", "cache_position", "past_kv_cache_entry"}
@@ -51,11 +53,11 @@ class AttentionCore(Protocol):
     def __call__(
         self,
         heads: Sequence[int],
-        query: Heads,
+        query: Queries,
         key: Heads,
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
-    ) -> Heads: ...
+    ) -> Queries: ...
 
 
 def capture_calls(
@@ -101,11 +103,11 @@ class ReplayedAttention:
     def __call__(
         self,
         heads: Sequence[int],
-        query: Heads,
+        query: Queries,
         key: Heads,
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
-    ) -> Heads:
+    ) -> Queries:
         if real is not None:
             raise ModelError(
                 "this model's attention is bidirectional and computed by its own module, which "
@@ -124,7 +126,7 @@ class ReplayedAttention:
 
     def _all_heads(
         self, n: int, heads: Sequence[int], values: Heads
-    ) -> Float[Tensor, "batch pos head d_head"]:
+    ) -> Float[Tensor, "batch pos all_heads d_head"]:
         """Fill in zeros for the heads that were not asked for; their results are not used."""
         _, batch, pos, d_head = values.shape
         filled = values.new_zeros(batch, pos, n, d_head, dtype=self.dtype)
@@ -206,11 +208,11 @@ class DirectAttention:
     def __call__(
         self,
         heads: Sequence[int],
-        query: Heads,
+        query: Queries,
         key: Heads,
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
-    ) -> Heads:
+    ) -> Queries:
         query, key = self._placed(query, self.query_norm), self._placed(key, self.key_norm)
         scores = query @ key.transpose(-1, -2) * self.scale
         if self.soft_cap is not None:

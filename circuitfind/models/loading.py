@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from circuitfind.errors import ModelError
+from circuitfind.errors import CircuitfindError, ModelError
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import CompiledModel, load_compiled
 from circuitfind.models.self_check import random_tokens, require_faithful
@@ -76,7 +76,9 @@ def _require_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"the device {device!r} cannot be used here: {reason}") from None
+        raise ModelError(
+            f"the device {device!r} cannot be used here ({reason}); choose another, such as cpu"
+        ) from None
 
 
 def _require_hub_name(name: str) -> None:
@@ -134,20 +136,24 @@ def _load_pretrained(
     import transformers
 
     with _quiet_loading():
-        try:
+        with _refusing(f"{name!r} cannot be loaded"):
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 location, local_files_only=local_files_only
             )
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 location,
                 attn_implementation="eager",
                 dtype=dtype or "auto",
                 use_safetensors=True,
                 local_files_only=local_files_only,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(f"{name!r} cannot be loaded: {reason}") from None
+        # Where a weight is missing, transformers draws a random one.
+        if missing := sorted(report["missing_keys"]):
+            raise ModelError(
+                f"{name!r} lacks {len(missing)} of its weights, among them {missing[0]!r}; give a "
+                "complete checkpoint of a model with a language-model head"
+            )
         # Where the files are missing, transformers invents an empty tokenizer.
         if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
             raise ModelError(
@@ -187,20 +193,22 @@ def _from_module(model: Any, tokenizer: Any, name: str) -> TransformerLensModel:
         model.set_experts_implementation("eager")
     parameter = next(model.parameters())
     n_positions = getattr(model.config, "max_position_embeddings", None) or _ANY_LENGTH
-    tokens = random_tokens(model.get_input_embeddings().weight.shape[0], n_positions)
-    tokens = tokens.to(parameter.device)
     # Before the wrapping: a bridge that splits the weights wrongly agrees with itself.
-    with torch.no_grad():
-        expected = model(tokens).logits
+    with _refusing(f"{name!r} cannot be run on tokens alone, as a language model can"):
+        tokens = random_tokens(model.get_input_embeddings().weight.shape[0], n_positions)
+        tokens = tokens.to(parameter.device)
+        with torch.no_grad():
+            expected = model(tokens).logits
     wrapped = _from_bridge(_bridge(model, name, parameter), tokenizer, name)
-    require_faithful(wrapped, tokens, expected.to(wrapped.dtype))
+    with _refusing(f"{name!r} cannot be run part by part"):
+        require_faithful(wrapped, tokens, expected.to(wrapped.dtype))
     return wrapped
 
 
 def _bridge(model: Any, name: str, parameter: torch.Tensor) -> Any:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    try:
+    with _refusing(f"TransformerLens cannot wrap {name!r}, a {type(model).__name__}"):
         return build_bridge_from_module(
             model,
             architecture=type(model).__name__,
@@ -209,11 +217,6 @@ def _bridge(model: Any, name: str, parameter: torch.Tensor) -> Any:
             dtype=parameter.dtype,
             device=str(parameter.device),
         )
-    except (ValueError, RuntimeError, AttributeError) as error:
-        raise ModelError(
-            f"TransformerLens cannot wrap {name!r}, a {type(model).__name__}: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from None
 
 
 def _from_bridge(bridge: Any, tokenizer: Any, name: str) -> TransformerLensModel:
@@ -224,13 +227,8 @@ def _from_bridge(bridge: Any, tokenizer: Any, name: str) -> TransformerLensModel
         )
     bridge.requires_grad_(requires_grad=False)
     vocabulary = None if tokenizer is None else Vocabulary(tokenizer, _bos(tokenizer))
-    try:
+    with _refusing(f"{name!r} has no blocks of attention heads that can be told apart"):
         return TransformerLensModel(bridge.eval(), name, vocabulary)
-    except (RuntimeError, AttributeError, NotImplementedError, KeyError) as error:
-        raise ModelError(
-            f"{name!r} has no blocks of attention heads that can be told apart: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from None
 
 
 def _bos(tokenizer: Any) -> int | None:
@@ -256,6 +254,19 @@ def _quiet_loading() -> Iterator[None]:
 
 def _checked_by_itself(model: AnyModel) -> AnyModel:
     """Check a model that no other implementation of it is at hand for."""
-    tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
-    require_faithful(model, tokens, model.own_logits(tokens))
+    with _refusing(f"{model.name!r} cannot be run part by part"):
+        tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
+        require_faithful(model, tokens, model.own_logits(tokens))
     return model
+
+
+@contextmanager
+def _refusing(complaint: str) -> Iterator[None]:
+    """Turn whatever the code of a model raises, which may be anything, into one line."""
+    try:
+        yield
+    except CircuitfindError:
+        raise
+    except Exception as error:  # noqa: BLE001  (models of others raise errors of any kind)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{complaint}: {reason}") from None
