@@ -6,6 +6,7 @@ negates by hand. It never averages over prompts; `loss` is the one place where t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -17,7 +18,32 @@ from circuitfind.prompts import NO_TOKEN, PromptPairs
 
 Logits = Float[Tensor, "batch step d_vocab"]
 PerPrompt = Float[Tensor, " batch"]
-Measure = Callable[[Logits, PromptPairs, Logits], PerPrompt]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The full model's logits at the same steps, and what metrics need of them again and again."""
+
+    logits: Logits
+
+    @cached_property
+    def log_normaliser(self) -> Float[Tensor, "batch step"]:
+        return self.logits.logsumexp(-1)
+
+    @cached_property
+    def log_probability(self) -> Logits:
+        return self.logits - self.log_normaliser[..., None]
+
+    @cached_property
+    def probability(self) -> Logits:
+        return self.log_probability.exp()
+
+    @cached_property
+    def negative_entropy(self) -> Float[Tensor, "batch step"]:
+        return (self.probability * self.log_probability).sum(-1)
+
+
+Measure = Callable[[Logits, PromptPairs, Reference], PerPrompt]
 
 
 @dataclass(frozen=True)
@@ -28,7 +54,7 @@ class Metric:
         name: What tables and files call it.
         unit: The unit of its values: nats, logits, probability.
         better: Whether higher or lower values mean that the model does the task.
-        measure: Takes the logits at the prompts' steps, the prompts, and the full model's logits
+        measure: Takes the logits at the prompts' steps, the prompts, and what the full model says
             at the same steps, and returns a value per prompt.
         reads: `answers` if it depends on the logits of the answers alone, so that nothing else
             need be computed; otherwise `vocabulary`.
@@ -45,7 +71,7 @@ class Metric:
     summary: str = ""
 
     def __call__(self, logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
-        return self.measure(logits, prompts, full)
+        return self.measure(logits, prompts, Reference(full))
 
     @property
     def sign(self) -> int:
@@ -66,7 +92,7 @@ def custom_metric(
 ) -> Metric:
     """Make a metric of any function from logits and prompts to one number per prompt."""
 
-    def measure(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+    def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
         values = function(logits, prompts)
         if values.shape != (len(prompts),):
             raise MetricError(
@@ -127,19 +153,21 @@ def _mean_chosen(
     return chosen.sum(-1) / given.sum(-1).clamp(min=1)
 
 
-def kl(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """KL(full || circuit), summed over the vocabulary and averaged over the prompt's steps."""
-    target, found = full.log_softmax(-1), logits.log_softmax(-1)
-    return _mean_over_steps((target.exp() * (target - found)).sum(-1), prompts)
+    # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
+    shifted = logits - full.log_normaliser[..., None]
+    cross = torch.einsum("bsv,bsv->bs", full.probability, shifted)
+    return _mean_over_steps(full.negative_entropy - cross + shifted.logsumexp(-1), prompts)
 
 
-def logit_difference(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Mean logit of the right answers less that of the wrong ones."""
     right = _mean_chosen(logits, prompts.answers)
     return _mean_over_steps(right - _mean_chosen(logits, prompts.wrong_answers), prompts)
 
 
-def probability_difference(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+def probability_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Total probability of the right answers less that of the wrong ones."""
     probability = logits.softmax(-1)
     right, wrong = (
@@ -149,23 +177,23 @@ def probability_difference(logits: Logits, prompts: PromptPairs, full: Logits) -
     return _mean_over_steps(right - wrong, prompts)
 
 
-def loss(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+def loss(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Negative log-likelihood of the right answers, all of them together."""
     log_probability = logits.log_softmax(-1)
     chosen, given = _chosen(log_probability, prompts.answers)
     return _mean_over_steps(-chosen.masked_fill(~given, -torch.inf).logsumexp(-1), prompts)
 
 
-def accuracy(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+def accuracy(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Share of steps at which a right answer has the largest logit of all tokens."""
     best = logits.argmax(-1, keepdim=True)
     hit = ((best == prompts.answers) & (prompts.answers != NO_TOKEN)).any(-1)
     return _mean_over_steps(hit.to(logits.dtype), prompts)
 
 
-def l2(logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
+def l2(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Squared distance to the full model's outputs, summed over them and averaged over steps."""
-    return _mean_over_steps((logits - full).square().sum(-1), prompts)
+    return _mean_over_steps((logits - full.logits).square().sum(-1), prompts)
 
 
 METRICS = (

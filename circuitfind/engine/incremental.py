@@ -3,22 +3,17 @@
 A full pass per candidate makes a search slow: GPT-2 small has 32,491 edges, and cutting one
 changes nothing before its reader. The engine keeps what every writer wrote, what every reader
 received, and every head's query, key and value. A cut changes what one reader receives; from there
-the engine walks the stages in order, re-runs only components that receive something new and still
-lead to the logits along kept edges (single heads, and of a head only the port that changed), and
-follows only edges that are kept. The sparser the circuit gets, the less each cut costs.
+only components are run again that receive something new and still lead to the logits along kept
+edges: single heads, and of a head only the port that changed, at the positions that matter
+(`state.py`). Many candidates are evaluated together (`trial.py`). The sparser the circuit gets,
+the less each cut costs.
 
-States are values: `cut` returns a new one and leaves the old one usable, so a search tries a cut
+States are values: cutting returns a new one and leaves the old one usable, so a search tries a cut
 and keeps whichever state it prefers. There is nothing to undo. States share the tensors that did
 not change.
-
-Components that no longer lead to the logits are not kept up to date: edges are only ever cut, so
-nothing will read them again.
 """
 
-from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,109 +24,23 @@ from torch import Tensor
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import replacements
+from circuitfind.engine.state import EngineState, Horizon, Projected, Stage, Stream, stages
+from circuitfind.engine.trial import Trial
 from circuitfind.errors import MethodError
-from circuitfind.graph import Graph
 from circuitfind.problem import Problem
+from circuitfind.prompts import difference_start
 
 _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Largest drift allowed, relative to the final stream. Norms of Hugging Face models round to
 float32 even where everything else is float64."""
 
+_CANDIDATE_FLOATS = 1 << 24
+"""How many numbers a stream of all candidates together may have; 64 MiB in float32."""
+
+_MOST_CANDIDATES = 64
+
 Pair = tuple[int, int]
 """Indices of a writer and a reader."""
-
-Stream = Float[Tensor, "batch pos d_model"]
-Projected = Float[Tensor, "batch pos d_head"]
-
-
-@dataclass(frozen=True)
-class EngineState:
-    """A forward pass that can be continued with more edges cut.
-
-    Attributes:
-        graph: What the indices refer to.
-        kept: True where an edge is kept.
-        written: What each writer writes, by writer index.
-        read: What each reader receives, by reader index.
-        projected: Each head's query, key and value, by reader index and port.
-        z: Each head's mixed values, by writer index; only where heads share a norm.
-    """
-
-    graph: Graph
-    kept: NDArray[np.bool_]
-    written: Mapping[int, Stream]
-    read: Mapping[int, Stream]
-    projected: dict[tuple[int, str], Projected]
-    z: Mapping[int, Projected]
-
-    @property
-    def final(self) -> Stream:
-        """What the logits read."""
-        return self.read[len(self.graph.readers) - 1]
-
-    @property
-    def mask(self) -> Tensor:
-        """The kept edges as a tensor."""
-        return torch.from_numpy(self.kept.copy())
-
-    @cached_property
-    def alive(self) -> NDArray[np.bool_]:
-        """For each writer, whether a path of kept edges leads from it to the logits."""
-        return live_writers(self.graph, self.kept)
-
-    @cached_property
-    def live_readers(self) -> NDArray[np.bool_]:
-        """For each reader, whether a component that it feeds is alive."""
-        return _fed_alive(self.graph, self.alive)
-
-
-def live_writers(graph: Graph, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which writers a path of kept edges leads from to the logits.
-
-    Where heads share a norm, a head leads wherever any head of its block does.
-    """
-    alive = np.zeros(len(graph.writers), dtype=bool)
-    reader_alive = np.zeros(len(graph.readers), dtype=bool)
-    reader_alive[graph.reader_index["logits"]] = True
-    for step in reversed(list(_steps(graph))):
-        for writer in step.writers:
-            alive[writer] = (kept[writer] & reader_alive).any()
-        if graph.shape.heads_share_norm and step.is_attention:
-            alive[step.writers] = alive[step.writers].any()
-        for writer in step.writers:
-            if alive[writer]:
-                reader_alive[list(graph.readers_of[graph.writers[writer].name])] = True
-    return alive
-
-
-def _fed_alive(graph: Graph, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    readers = np.zeros(len(graph.readers), dtype=bool)
-    readers[graph.reader_index["logits"]] = True
-    for writer in np.flatnonzero(alive):
-        readers[list(graph.readers_of[graph.writers[writer].name])] = True
-    return readers
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The attention or the MLP of a block, or the embedding."""
-
-    layer: int
-    writers: list[int]
-    readers: list[int]
-    is_attention: bool
-
-
-def _steps(graph: Graph) -> Iterator[_Step]:
-    embedding = [i for i, writer in enumerate(graph.writers) if writer.stage == 0]
-    yield _Step(-1, embedding, [], is_attention=False)
-    for layer in range(graph.shape.n_layers):
-        readers = [i for port in graph.ports for i in graph.head_readers(layer, port)]
-        yield _Step(layer, list(graph.head_writers(layer)), readers, is_attention=True)
-        if graph.shape.has_mlp:
-            name = f"m{layer}"
-            writer, reader = graph.writer_index[name], graph.reader_index[name]
-            yield _Step(layer, [writer], [reader], is_attention=False)
 
 
 class IncrementalEngine:
@@ -139,9 +48,12 @@ class IncrementalEngine:
 
     Attributes:
         problem: The problem.
+        graph: Its graph.
         clean: The full graph's pass on the clean prompts.
         replacement: What each writer sends along a cut edge.
-        readout: Turns a state's final stream into metric values.
+        readout: Turns final streams into metric values.
+        horizon: How many positions can matter at all.
+        stages: The attention and the MLP of every block, in order.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -154,7 +66,14 @@ class IncrementalEngine:
             )
             self.replacement = replacements(problem)
         self.readout = Readout(problem, self.clean.final)
-        self._steps = list(_steps(self.graph))[1:]
+        self.horizon = horizon(problem)
+        self.stages: list[Stage] = list(stages(self.graph))
+
+    @property
+    def most_candidates(self) -> int:
+        """How many candidates are evaluated at once at most."""
+        per_candidate = self.clean.final.shape[0] * self.horizon.changes * self.graph.shape.d_model
+        return max(1, min(_MOST_CANDIDATES, _CANDIDATE_FLOATS // per_candidate))
 
     def start(self) -> EngineState:
         """Return the full graph: every edge kept."""
@@ -175,8 +94,36 @@ class IncrementalEngine:
 
     def cut(self, state: EngineState, edges: Iterable[Pair]) -> EngineState:
         """Return the state with these edges cut as well; edges already cut stay so."""
+        kept = state.kept.copy()
+        trial = Trial(self, state, kept, n=1)
         with torch.no_grad():
-            return _Cut(self, state).apply(edges)
+            for writer, reader in edges:
+                if kept[writer, reader] and state.spans.readers[reader]:
+                    change = trial.replacing(writer, reader)
+                    earlier = trial.pending.get(reader)
+                    trial.pending[reader] = change if earlier is None else earlier + change
+                kept[writer, reader] = False
+            trial.propagate()
+            return trial.pick(0, kept)
+
+    def cut_nested(self, state: EngineState, reader: int, writers: Sequence[int]) -> Trial:
+        """Evaluate cutting a reader's first edge, its first two, and so on."""
+        return self._try(state, reader, writers, nested=True)
+
+    def cut_each(self, state: EngineState, reader: int, writers: Sequence[int]) -> Trial:
+        """Evaluate cutting each of a reader's edges alone."""
+        return self._try(state, reader, writers, nested=False)
+
+    def _try(
+        self, state: EngineState, reader: int, writers: Sequence[int], *, nested: bool
+    ) -> Trial:
+        trial = Trial(self, state, state.kept, n=len(writers))
+        if state.spans.readers[reader]:
+            with torch.no_grad():
+                changes = torch.cat([trial.replacing(writer, reader) for writer in writers])
+                trial.pending[reader] = changes.cumsum(0) if nested else changes
+                trial.propagate()
+        return trial
 
     def require_no_drift(self, state: EngineState) -> float:
         """Compare a state with a pass from scratch.
@@ -187,7 +134,7 @@ class IncrementalEngine:
         Raises:
             MethodError: It is larger than the rounding of thousands of updates explains.
         """
-        scratch = self.recomputed(state.mask)
+        scratch = self.recomputed(state.mask)[:, -state.final.shape[1] :]
         drift = float((state.final - scratch).norm() / scratch.norm())
         allowed = _DRIFT[self.problem.model.dtype]
         if not drift <= allowed:
@@ -215,13 +162,13 @@ class IncrementalEngine:
         projected: dict[tuple[int, str], Projected] = {}
         z: dict[int, Projected] = {}
         with torch.no_grad():
-            for step in self._steps:
-                if step.is_attention:
-                    projected |= self._project_all(step.layer, run.read)
+            for stage in self.stages:
+                if stage.is_attention:
+                    projected |= self._project_all(stage.layer, run.read)
                     if self.graph.shape.heads_share_norm:
-                        z |= self.attend(step.layer, step.writers, projected)
+                        z |= self._mix_all(stage, projected)
         written, read = dict(enumerate(run.written)), dict(enumerate(run.read))
-        return EngineState(self.graph, kept.copy(), written, read, projected, z)
+        return EngineState(self.graph, self.horizon, kept.copy(), written, read, projected, z)
 
     def _project_all(self, layer: int, read: Sequence[Stream]) -> dict[tuple[int, str], Projected]:
         projected: dict[tuple[int, str], Projected] = {}
@@ -231,6 +178,17 @@ class IncrementalEngine:
             projected |= self.project(layer, readers, streams)
         return projected
 
+    def _mix_all(
+        self, stage: Stage, projected: Mapping[tuple[int, str], Projected]
+    ) -> dict[int, Projected]:
+        heads = range(self.graph.shape.n_heads)
+        query, key, value = (
+            torch.stack([projected[self.source(stage.layer, head, port)] for head in heads])[:, None]
+            for port in ("q", "k", "v")
+        )
+        z = self.attend(stage.layer, heads, query, key, value)
+        return dict(zip(stage.writers, z[:, 0], strict=True))
+
     def project(
         self, layer: int, readers: Sequence[int], streams: Mapping[int, Stream]
     ) -> dict[tuple[int, str], Projected]:
@@ -238,7 +196,7 @@ class IncrementalEngine:
         port = self.graph.readers[readers[0]].port
         assert port is not None
         heads = [self.graph.readers[reader].head or 0 for reader in readers]
-        stream = torch.stack([streams[reader] for reader in readers])
+        stream = _stacked([streams[reader] for reader in readers])
         model = self.problem.model
         return {
             (reader, single): values
@@ -251,22 +209,18 @@ class IncrementalEngine:
     def attend(
         self,
         layer: int,
-        writers: Sequence[int],
-        projected: Mapping[tuple[int, str], Projected],
-    ) -> dict[int, Projected]:
-        """Return the mixed values of some heads of a block."""
-        shape = self.graph.shape
-        heads = [self.graph.writers[writer].head or 0 for writer in writers]
-        query, key, value = (
-            torch.stack([projected[self._source(layer, head, port)] for head in heads])
-            for port in ("q", "k", "v")
-        )
-        real = self.problem.prompts.real
-        z = self.problem.model.attend(layer, heads, query, key, value, real)
-        assert z.shape[-1] == shape.d_head
-        return dict(zip(writers, z, strict=True))
+        heads: Sequence[int],
+        query: Float[Tensor, "head candidate batch last d_head"],
+        key: Float[Tensor, "head candidate batch pos d_head"],
+        value: Float[Tensor, "head candidate batch pos d_head"],
+    ) -> Float[Tensor, "head candidate batch last d_head"]:
+        """Return the mixed values of some heads, for all candidates."""
+        n, real = query.shape[1], self.problem.prompts.real
+        query, key, value = (values.flatten(1, 2) for values in (query, key, value))
+        z = self.problem.model.attend(layer, heads, query, key, value, real.repeat(n, 1))
+        return z.view(len(heads), n, -1, *z.shape[2:])
 
-    def _source(self, layer: int, head: int, port: str) -> tuple[int, str]:
+    def source(self, layer: int, head: int, port: str) -> tuple[int, str]:
         """Return which reader a head's query, key or value is projected from."""
         if not self.graph.split_qkv:
             return self.graph.head_readers(layer, "qkv")[head], port
@@ -274,95 +228,19 @@ class IncrementalEngine:
         return self.graph.head_readers(layer, port)[row], port  # type: ignore[arg-type]
 
 
-@dataclass
-class _Cut:
-    """One cut in progress: what has changed so far, to be propagated in order of execution."""
+def horizon(problem: Problem) -> Horizon:
+    """Return how many positions, counted from the end, can matter for a problem."""
+    prompts, length = problem.prompts, problem.prompts.clean.shape[1]
+    steps = length - int(prompts.steps[prompts.step_is_real].min())
+    if not problem.model.causal:
+        return Horizon(length, length)
+    # Zero and mean ablation change every position.
+    first = int(difference_start(prompts).min()) if problem.ablation == "resample" else 0
+    return Horizon(steps, max(length - first, steps))
 
-    engine: IncrementalEngine
-    state: EngineState
-    read: dict[int, Stream] = field(default_factory=dict)
-    written: dict[int, Stream] = field(default_factory=dict)
-    projected: dict[tuple[int, str], Projected] = field(default_factory=dict)
-    z: dict[int, Projected] = field(default_factory=dict)
-    pending: dict[int, Stream] = field(default_factory=dict)
 
-    def apply(self, edges: Iterable[Pair]) -> EngineState:
-        kept = self.state.kept.copy()
-        for writer, reader in edges:
-            if kept[writer, reader]:
-                kept[writer, reader] = False
-                self._replace(writer, reader)
-        self._kept = kept
-        first = min((self.engine.graph.readers[r].stage for r in self.pending), default=None)
-        if first is not None:
-            self._propagate(first)
-        return replace(
-            self.state,
-            kept=kept,
-            written={**self.state.written, **self.written},
-            read={**self.state.read, **self.read},
-            projected={**self.state.projected, **self.projected},
-            z={**self.state.z, **self.z},
-        )
-
-    def _replace(self, writer: int, reader: int) -> None:
-        if not self.state.live_readers[reader]:
-            return
-        change = self.engine.replacement[writer] - self.state.written[writer]
-        earlier = self.pending.get(reader)
-        self.pending[reader] = change if earlier is None else earlier + change
-
-    def _propagate(self, first_stage: int) -> None:
-        graph = self.engine.graph
-        for step in self.engine._steps:
-            if graph.readers[step.readers[0]].stage < first_stage:
-                continue
-            changed = self._receive(step.readers)
-            if changed and step.is_attention:
-                self._run_heads(step, changed)
-            elif changed:
-                new = self.engine.problem.model.mlp(step.layer, self.read[changed[0]])
-                self.written[step.writers[0]] = new
-        self._receive([len(graph.readers) - 1])
-
-    def _receive(self, readers: Sequence[int]) -> list[int]:
-        """Bring what these readers receive up to date; return those that received a change."""
-        live = [reader for reader in readers if self.state.live_readers[reader]]
-        writers = list(self.written)
-        arriving = self._kept[np.ix_(writers, live)]
-        columns = np.flatnonzero(arriving.any(axis=0))
-        if len(columns):
-            changes = self._arriving(writers, arriving[:, columns])
-            for column, change in zip(columns, changes, strict=True):
-                reader = live[column]
-                earlier = self.pending.get(reader)
-                self.pending[reader] = change if earlier is None else earlier + change
-        changed = [reader for reader in live if reader in self.pending]
-        for reader in changed:
-            self.read[reader] = self.state.read[reader] + self.pending.pop(reader)
-        return changed
-
-    def _arriving(self, writers: Sequence[int], kept: NDArray[np.bool_]) -> Tensor:
-        """Sum the changes of writers over the kept edges into each reader, in one product."""
-        changes = torch.stack([self.written[w] - self.state.written[w] for w in writers])
-        weights = torch.from_numpy(kept.T.copy()).to(changes.device, changes.dtype)
-        return (weights @ changes.flatten(1)).view(len(weights), *changes.shape[1:])
-
-    def _run_heads(self, step: _Step, changed: Sequence[int]) -> None:
-        engine, graph = self.engine, self.engine.graph
-        for port in graph.ports:
-            readers = [reader for reader in changed if graph.readers[reader].port == port]
-            if readers:
-                self.projected |= engine.project(step.layer, readers, self.read)
-        fed = {name for r in changed for name in graph.components_fed_by(graph.readers[r])}
-        writers = [w for w in step.writers if graph.writers[w].name in fed and self.state.alive[w]]
-        projected = ChainMap(self.projected, self.state.projected)
-        z = engine.attend(step.layer, writers, projected)
-        if graph.shape.heads_share_norm:
-            self.z |= z
-            writers = step.writers
-            z = {writer: self.z.get(writer, self.state.z[writer]) for writer in writers}
-        heads = [graph.writers[writer].head or 0 for writer in writers]
-        stacked = torch.stack([z[writer] for writer in writers])
-        output = engine.problem.model.output(step.layer, heads, stacked)
-        self.written |= dict(zip(writers, output, strict=True))
+def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:
+    """Stack streams without copying where they are one and the same."""
+    if all(stream is streams[0] for stream in streams):
+        return streams[0].expand(len(streams), *streams[0].shape)
+    return torch.stack(list(streams))

@@ -28,6 +28,8 @@ from circuitfind.methods.base import (
 )
 from circuitfind.methods.order import Order, visits
 
+_FIRST_WIDTH, _LEAST_WIDTH = 8, 2
+
 
 @dataclass(frozen=True)
 class AcdcOptions:
@@ -106,21 +108,17 @@ class _Search:
         self._state = engine.start()
         self._current = engine.loss(self._state)
 
-    def visit(self, reader: int, writers: Sequence[int]) -> Iterator[Decision]:
+    def visit(self, reader: int, writers: Sequence[int]) -> list[Decision]:
         """Decide about all edges into one reader."""
-        if not self._state.live_readers[reader]:
-            self._state = self._cut(reader, writers)
-            yield from self._all_cut(reader, writers, "dead")
-            return
-        group = self._test_group(reader, writers)
-        if group is not None:
-            yield from self._all_cut(reader, writers, "group", *group)
-        else:
-            for writer in writers:
-                yield self._test(reader, writer)
+        decisions = self._decide(reader, writers)
+        self.replay(reader, writers, decisions)
+        return decisions
 
     def replay(self, reader: int, writers: Sequence[int], decisions: Sequence[Decision]) -> None:
-        """Repeat the cuts of an earlier run, call by call, so that rounding repeats too.
+        """Cut what was decided to be cut into a reader, all at once.
+
+        Searches continue from this state, so that rounding depends on nothing but the decisions:
+        a resumed search repeats it to the last bit.
 
         Raises:
             MethodError: The decisions are not those of this search.
@@ -131,13 +129,10 @@ class _Search:
                 f"the earlier decisions do not fit this search: {decisions[0].edge!r} stands where "
                 f"{names[0]!r} should; start in an empty directory"
             )
-        if decisions and decisions[0].reason != "tested":
-            self._state = self._cut(reader, writers)
-        else:
-            for writer, decision in zip(writers, decisions, strict=True):
-                if not decision.kept:
-                    self._state = self._cut(reader, [writer])
-        self._current = self._engine.loss(self._state)
+        gone = [w for w, decision in zip(writers, decisions, strict=True) if not decision.kept]
+        if gone:
+            self._state = self._cut(reader, gone)
+            self._current = self._engine.loss(self._state)
 
     def drift(self) -> float:
         """Hold the state to a pass from scratch.
@@ -147,35 +142,62 @@ class _Search:
         """
         return self._engine.require_no_drift(self._state)
 
-    def _test(self, reader: int, writer: int) -> Decision:
-        trial = self._cut(reader, [writer])
-        before, after, effect = self._measure(trial, self._edge(reader, writer).name)
-        kept = not self._goes(effect)
-        if not kept:
-            self._state, self._current = trial, after
-        return Decision(self._edge(reader, writer).name, kept, "tested", before, after, effect)
+    def _decide(self, reader: int, writers: Sequence[int]) -> list[Decision]:
+        if not self._state.live_readers[reader]:
+            return self._all_cut(reader, writers, "dead", self._current)
+        group = self._test_group(reader, writers)
+        if group is not None:
+            return self._all_cut(reader, writers, "group", self._current, group)
+        return list(self._test_all(reader, writers))
 
-    def _test_group(self, reader: int, writers: Sequence[int]) -> tuple[float, float] | None:
-        """Try to cut all edges into a port at once; return the loss before and after if they go."""
+    def _test_all(self, reader: int, writers: Sequence[int]) -> Iterator[Decision]:
+        """Test edges one after the other, many at a time.
+
+        Candidates are nested: the first edge cut, the first two, and so on. Up to the first edge
+        that must stay these are the very states that testing one by one would meet; what comes
+        after it is evaluated again. The number of candidates doubles while edges go and shrinks
+        when one stays.
+        """
+        state, before = self._state, self._current
+        done, width = 0, _FIRST_WIDTH
+        while done < len(writers):
+            width = min(width, self._engine.most_candidates)
+            batch = writers[done : done + width]
+            trial = self._engine.cut_nested(state, reader, batch)
+            gone, stays = 0, False
+            for writer, after in zip(batch, trial.losses(), strict=True):
+                decision = self._decision(self._edge(reader, writer).name, before, after)
+                yield decision
+                if stays := decision.kept:
+                    break
+                gone, before = gone + 1, after
+            if gone:
+                kept = state.kept.copy()
+                kept[batch[:gone], reader] = False
+                state = trial.pick(gone - 1, kept)
+            done += gone + stays
+            width = max(_LEAST_WIDTH, width // 4) if stays else 2 * width
+
+    def _decision(self, name: str, before: float, after: float) -> Decision:
+        effect = self._effect(name, before, after)
+        return Decision(name, not self._goes(effect), "tested", before, after, effect)
+
+    def _test_group(self, reader: int, writers: Sequence[int]) -> float | None:
+        """Try to cut all edges into a port at once; return the loss after it if they go."""
         port = self._engine.graph.readers[reader].port
         if not (self._options.group_qkv and port):
             return None
-        trial = self._cut(reader, writers)
-        name = self._engine.graph.readers[reader].name
-        before, after, effect = self._measure(trial, f"every edge into {name}")
-        if not self._goes(effect):
-            return None
-        self._state, self._current = trial, after
-        return before, after
+        after = self._engine.loss(self._cut(reader, writers))
+        name = f"every edge into {self._engine.graph.readers[reader].name}"
+        return after if self._goes(self._effect(name, self._current, after)) else None
 
-    def _measure(self, trial: EngineState, name: str) -> tuple[float, float, float]:
-        before, after = self._current, self._engine.loss(trial)
+    def _effect(self, name: str, before: float, after: float) -> float:
         if not math.isfinite(after):
             raise MethodError(
                 f"the loss became {after} when {name} was cut; choose a metric that stays finite "
                 "on these prompts, or a wider number type"
             )
-        return before, after, after - before
+        return after - before
 
     def _goes(self, effect: float) -> bool:
         size = abs(effect) if self._options.absolute else effect
@@ -189,17 +211,11 @@ class _Search:
         reader: int,
         writers: Sequence[int],
         reason: Reason,
-        before: float | None = None,
+        before: float,
         after: float | None = None,
-    ) -> Iterator[Decision]:
-        for writer in writers:
-            yield Decision(
-                self._edge(reader, writer).name,
-                kept=False,
-                reason=reason,
-                before=before,
-                after=after,
-            )
+    ) -> list[Decision]:
+        names = [self._edge(reader, writer).name for writer in writers]
+        return [Decision(name, False, reason, before, after) for name in names]  # noqa: FBT003
 
     def _edge(self, reader: int, writer: int) -> Edge:
         graph = self._engine.graph

@@ -59,15 +59,12 @@ class Exact:
     ) -> Iterator[Progress]:
         """Measure every edge, yielding after each reader."""
         state = engine.start()
-        before = engine.loss(state)
         done, total = 0, engine.graph.n_edges
         for reader, writers in visits(engine.graph, "backward-index", seed=0):
             done += len(writers)
             if done <= len(resume):
                 continue
-            decisions = [
-                _measure(engine, state, options, before, (writer, reader)) for writer in writers
-            ]
+            decisions = list(_measure_all(engine, state, options, (reader, writers)))
             yield Progress(done, total, tuple(decisions))
 
     def select(
@@ -89,17 +86,23 @@ def effects(circuit: Circuit, unit: str) -> EdgeScores:
     return EdgeScores(circuit.graph, values, unit, "exact")
 
 
-def _measure(
+def _measure_all(
     engine: IncrementalEngine,
     state: EngineState,
     options: ExactOptions,
-    before: float,
-    pair: tuple[int, int],
-) -> Decision:
-    after = engine.loss(engine.cut(state, [pair]))
-    writer, reader = engine.graph.writers[pair[0]], engine.graph.readers[pair[1]]
-    name, effect = f"{writer.name}->{reader.name}", after - before
-    if not math.isfinite(after):
-        raise MethodError(f"the loss became {after} when {name} was cut; choose another metric")
-    kept = options.threshold is None or effect >= options.threshold
-    return Decision(name, kept, "tested", before, after, effect)
+    edges: tuple[int, Sequence[int]],
+) -> Iterator[Decision]:
+    reader, writers = edges
+    before = engine.loss(state)
+    for first in range(0, len(writers), engine.most_candidates):
+        batch = writers[first : first + engine.most_candidates]
+        losses = engine.cut_each(state, reader, batch).losses()
+        for writer, after in zip(batch, losses, strict=True):
+            name = f"{engine.graph.writers[writer].name}->{engine.graph.readers[reader].name}"
+            if not math.isfinite(after):
+                raise MethodError(
+                    f"the loss became {after} when {name} was cut; choose another metric"
+                )
+            effect = after - before
+            kept = options.threshold is None or effect >= options.threshold
+            yield Decision(name, kept, "tested", before, after, effect)

@@ -19,6 +19,8 @@ from torch import Tensor
 from circuitfind.errors import ModelError
 
 Heads = Float[Tensor, "head batch pos d_head"]
+Queries = Float[Tensor, "head batch last d_head"]
+"""Queries of the last positions, or of all."""
 
 _CACHE_ARGUMENTS = frozenset(
     {"past_key_values", "layer_past", "use_cache", "cache_position", "past_kv_cache_entry"}
@@ -46,16 +48,16 @@ class AttentionCall:
 
 @runtime_checkable
 class AttentionCore(Protocol):
-    """Computes the mixed values of some heads; query, key and value have one row per head."""
+    """Computes the mixed values of some heads; queries may be those of the last positions only."""
 
     def __call__(
         self,
         heads: Sequence[int],
-        query: Heads,
+        query: Queries,
         key: Heads,
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
-    ) -> Heads: ...
+    ) -> Queries: ...
 
 
 def capture_calls(
@@ -101,11 +103,11 @@ class ReplayedAttention:
     def __call__(
         self,
         heads: Sequence[int],
-        query: Heads,
+        query: Queries,
         key: Heads,
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
-    ) -> Heads:
+    ) -> Queries:
         if real is not None:
             raise ModelError(
                 "this model's attention is bidirectional and computed by its own module, which "
@@ -113,12 +115,14 @@ class ReplayedAttention:
             )
         group = self.n_heads // self.n_kv_heads
         kv_heads = [head // group for head in heads]
+        missing = key.shape[2] - query.shape[2]
+        query = torch.nn.functional.pad(query, (0, 0, missing, 0))
         z = self._run(
             self._all_heads(self.n_heads, heads, query),
             self._all_heads(self.n_kv_heads, kv_heads, key),
             self._all_heads(self.n_kv_heads, kv_heads, value),
         )
-        return z.permute(2, 0, 1, 3)[list(heads)].to(query.dtype)
+        return z.permute(2, 0, 1, 3)[list(heads), :, missing:].to(query.dtype)
 
     def _all_heads(
         self, n: int, heads: Sequence[int], values: Heads
@@ -204,16 +208,16 @@ class DirectAttention:
     def __call__(
         self,
         heads: Sequence[int],
-        query: Heads,
+        query: Queries,
         key: Heads,
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
-    ) -> Heads:
+    ) -> Queries:
         query, key = self._placed(query, self.query_norm), self._placed(key, self.key_norm)
         scores = query @ key.transpose(-1, -2) * self.scale
         if self.soft_cap is not None:
             scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
-        scores = scores + self.mask
+        scores = scores + self.mask[-scores.shape[-2] :]
         if real is not None:
             scores = scores.masked_fill(~real[None, :, None, :], -torch.inf)
         return scores.softmax(-1) @ value
@@ -221,7 +225,11 @@ class DirectAttention:
     def _placed(self, values: Heads, norm: Callable[[Tensor], Tensor] | None) -> Heads:
         if norm is not None:
             values = norm(values).to(values.dtype)
-        return values if self.rotary is None else _rotated(values, *self.rotary)
+        if self.rotary is None:
+            return values
+        # Queries may be those of the last positions only.
+        cos, sin = (table[-values.shape[2] :] for table in self.rotary)
+        return _rotated(values, cos, sin)
 
 
 def _rotated(values: Heads, cos: Tensor, sin: Tensor) -> Heads:

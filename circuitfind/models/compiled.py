@@ -114,11 +114,11 @@ class CompiledModel:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head batch last d_head"],
         key: Float[Tensor, "head batch pos d_head"],
         value: Float[Tensor, "head batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch pos d_head"]:
+    ) -> Float[Tensor, "head batch last d_head"]:
         scores = query @ key.transpose(-1, -2) / self.sizes["attention_scale"]
         return self._hidden_masked(scores, real).softmax(-1) @ value
 
@@ -167,11 +167,11 @@ class CompiledModel:
         return self.logits(stream)
 
     def _hidden_masked(
-        self, scores: Float[Tensor, "head batch pos pos"], real: Tensor | None
+        self, scores: Float[Tensor, "head batch last pos"], real: Tensor | None
     ) -> Tensor:
         if self.causal:
-            later = torch.ones(scores.shape[-2:], device=self.device).triu(1).bool()
-            return scores.masked_fill(later, -torch.inf)
+            later = torch.ones(scores.shape[-1], scores.shape[-1], device=self.device).triu(1)
+            return scores.masked_fill(later[-scores.shape[-2] :].bool(), -torch.inf)
         return scores if real is None else scores.masked_fill(~real[None, :, None, :], -torch.inf)
 
     def _block(self, layer: int, name: str) -> Tensor:

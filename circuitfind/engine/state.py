@@ -1,0 +1,150 @@
+"""The state of an incremental search: a forward pass that can be continued with more edges cut.
+
+At which positions a component matters is known from the edges that are kept. The metric reads the
+logits at its steps only. Through a query, an MLP or the logits a position depends on itself alone;
+through a key or a value later positions depend on all earlier ones. And with causal attention no
+position before the first difference of clean and corrupted prompts ever changes. So a component
+matters either at the positions from the first step on, or at those from the first difference on,
+or nowhere: its span, a number of positions counted from the end of the prompts.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuitfind.graph import Graph
+
+Stream = Float[Tensor, "batch _ d_model"]
+Projected = Float[Tensor, "batch _ d_head"]
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How many positions, counted from the end, can matter at all.
+
+    Attributes:
+        steps: From the first position whose logits the metric reads.
+        changes: From the first position that can change, steps included.
+    """
+
+    steps: int
+    changes: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The attention or the MLP of a block.
+
+    Attributes:
+        layer: The block.
+        writers: Indices of its writers.
+        readers: Indices of its readers.
+        is_attention: Which of the two it is.
+    """
+
+    layer: int
+    writers: list[int]
+    readers: list[int]
+    is_attention: bool
+
+
+def stages(graph: Graph) -> Iterator[Stage]:
+    """Return the attention and the MLP of every block, in the order in which they run."""
+    for layer in range(graph.shape.n_layers):
+        readers = [i for port in graph.ports for i in graph.head_readers(layer, port)]
+        yield Stage(layer, list(graph.head_writers(layer)), readers, is_attention=True)
+        if graph.shape.has_mlp:
+            name = f"m{layer}"
+            writer, reader = graph.writer_index[name], graph.reader_index[name]
+            yield Stage(layer, [writer], [reader], is_attention=False)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """At how many positions, counted from the end, each writer and reader matters; 0 is nowhere."""
+
+    writers: NDArray[np.int64]
+    readers: NDArray[np.int64]
+
+
+def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
+    """Follow the kept edges back from the logits.
+
+    Where heads share a norm, each head of a block matters wherever any of them does.
+    """
+    writers = np.zeros(len(graph.writers), dtype=np.int64)
+    readers = np.zeros(len(graph.readers), dtype=np.int64)
+    readers[graph.reader_index["logits"]] = horizon.steps
+    for stage in reversed(list(stages(graph))):
+        # In parallel blocks no edge leads from a block's heads to its MLP, so one stage at a time
+        # is right there too.
+        own = (kept[stage.writers] * readers).max(axis=1)
+        if graph.shape.heads_share_norm and stage.is_attention:
+            own[:] = own.max()
+        writers[stage.writers] = own
+        for writer, span in zip(stage.writers, own, strict=True):
+            if span:
+                _require(graph, graph.writers[writer].name, int(span), readers, horizon)
+    embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
+    writers[embeddings] = (kept[embeddings] * readers).max(axis=1)
+    return Spans(writers, readers)
+
+
+def _require(
+    graph: Graph, component: str, span: int, readers: NDArray[np.int64], horizon: Horizon
+) -> None:
+    for reader in graph.readers_of[component]:
+        earlier_too = graph.readers[reader].port in ("k", "v", "qkv")
+        readers[reader] = max(readers[reader], horizon.changes if earlier_too else span)
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """A forward pass with some edges cut.
+
+    Tensors of a component hold at least the positions of its span, and always the last ones; keys
+    and values hold all positions. What matters nowhere is not kept up to date: edges are only
+    ever cut, so nothing will read it again.
+
+    Attributes:
+        graph: What the indices refer to.
+        horizon: How many positions can matter at all.
+        kept: True where an edge is kept.
+        written: What each writer writes, by writer index.
+        read: What each reader receives, by reader index.
+        projected: Each head's query, key and value, by reader index and port.
+        z: Each head's mixed values, by writer index; only where heads share a norm.
+    """
+
+    graph: Graph
+    horizon: Horizon
+    kept: NDArray[np.bool_]
+    written: Mapping[int, Stream]
+    read: Mapping[int, Stream]
+    projected: Mapping[tuple[int, str], Projected]
+    z: Mapping[int, Projected]
+
+    @property
+    def final(self) -> Stream:
+        """What the logits read."""
+        return self.read[len(self.graph.readers) - 1]
+
+    @property
+    def mask(self) -> Tensor:
+        """The kept edges as a tensor."""
+        return torch.from_numpy(self.kept.copy())
+
+    @cached_property
+    def spans(self) -> Spans:
+        return spans(self.graph, self.kept, self.horizon)
+
+    @property
+    def live_readers(self) -> NDArray[np.bool_]:
+        """For each reader, whether a path of kept edges leads from it to the logits."""
+        return self.spans.readers > 0

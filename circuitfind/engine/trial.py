@@ -1,0 +1,201 @@
+"""Several candidates at once: what changes when each of some sets of edges is cut.
+
+A candidate's cut changes what one reader receives. From there the stages are walked in order: a
+component is run again only if it receives a change and matters, at the positions where it
+matters, for all candidates together, stacked along the batch. A change travels along kept edges only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuitfind.engine.state import EngineState, Stage
+
+if TYPE_CHECKING:
+    from circuitfind.engine.incremental import IncrementalEngine
+
+Candidates = Float[Tensor, "candidate batch _ d_model"]
+CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
+Key = TypeVar("Key")
+
+
+@dataclass
+class Trial:
+    """Candidates in evaluation: first filled with what is cut, then propagated.
+
+    Attributes:
+        engine: Gives the model and the replacements.
+        state: What the candidates start from; never changed.
+        kept: The edges that are kept downstream, the same for all candidates.
+        n: How many candidates there are.
+        pending: Changes that readers have yet to receive.
+    """
+
+    engine: "IncrementalEngine"
+    state: EngineState
+    kept: NDArray[np.bool_]
+    n: int
+    pending: dict[int, Candidates] = field(default_factory=dict)
+    read: dict[int, Candidates] = field(default_factory=dict)
+    changes: dict[int, Candidates] = field(default_factory=dict)
+    written: dict[int, Candidates] = field(default_factory=dict)
+    projected: dict[tuple[int, str], CandidateHeads] = field(default_factory=dict)
+    z: dict[int, CandidateHeads] = field(default_factory=dict)
+
+    def losses(self) -> list[float]:
+        """Return each candidate's loss."""
+        return self.engine.readout.losses(self.final)
+
+    @property
+    def final(self) -> Candidates:
+        """What the logits read, of each candidate."""
+        last = len(self.state.graph.readers) - 1
+        return self.read.get(last, self.state.read[last].expand(self.n, -1, -1, -1))
+
+    def pick(self, candidate: int, kept: NDArray[np.bool_]) -> EngineState:
+        """Return one candidate as a state; `kept` says which edges it keeps."""
+        state = self.state
+        return replace(
+            state,
+            kept=kept,
+            written=_picked(state.written, self.written, candidate),
+            read=_picked(state.read, self.read, candidate),
+            projected=_picked(state.projected, self.projected, candidate),
+            z=_picked(state.z, self.z, candidate),
+        )
+
+    def replacing(self, writer: int, reader: int) -> Candidates:
+        """Return the change that a reader receives when one of its edges is cut."""
+        span = int(self.state.spans.readers[reader])
+        written = self.state.written[writer][:, -span:]
+        return (self.engine.replacement[writer][:, -span:] - written)[None]
+
+    def propagate(self) -> None:
+        """Run everything again that a pending change reaches."""
+        graph = self.state.graph
+        first = min((graph.readers[reader].stage for reader in self.pending), default=None)
+        if first is None:
+            return
+        for stage in self.engine.stages:
+            if graph.readers[stage.readers[0]].stage < first:
+                continue
+            reached = self._receive(stage.readers)
+            if reached and stage.is_attention:
+                self._run_heads(stage, reached)
+            elif reached:
+                self._run_mlp(stage)
+        self._receive([len(graph.readers) - 1])
+
+    def _receive(self, readers: Sequence[int]) -> list[int]:
+        """Bring what these readers receive up to date; return those that received a change."""
+        live = [reader for reader in readers if self.state.spans.readers[reader]]
+        self._collect(live)
+        reached = [reader for reader in live if reader in self.pending]
+        # Readers that received the same before and the same change now share one tensor.
+        shared: dict[tuple[int, int], Candidates] = {}
+        for reader in reached:
+            change, before = self.pending[reader], self.state.read[reader]
+            key = (id(before), id(change))
+            if key not in shared:
+                shared[key] = before[:, -change.shape[2] :] + change
+            self.read[reader] = shared[key]
+        for reader in reached:
+            del self.pending[reader]
+        return reached
+
+    def _collect(self, readers: Sequence[int]) -> None:
+        """Add up, for each reader, the changes that reach it along kept edges."""
+        writers = list(self.changes)
+        arriving = self.kept[np.ix_(writers, readers)]
+        sums: dict[tuple[bytes, int], Candidates] = {}
+        for column in np.flatnonzero(arriving.any(axis=0)):
+            reader, pattern = readers[column], arriving[:, column]
+            span = int(self.state.spans.readers[reader])
+            key = (pattern.tobytes(), span)
+            if key not in sums:
+                sums[key] = self._sum([writers[row] for row in np.flatnonzero(pattern)], span)
+            earlier = self.pending.get(reader)
+            self.pending[reader] = sums[key] if earlier is None else earlier + sums[key]
+
+    def _sum(self, writers: Sequence[int], span: int) -> Candidates:
+        total = self.changes[writers[0]][:, :, -span:]
+        for writer in writers[1:]:
+            total = total + self.changes[writer][:, :, -span:]
+        return total
+
+    def _run_mlp(self, stage: Stage) -> None:
+        received = self.read[stage.readers[0]]
+        new = self.engine.problem.model.mlp(stage.layer, received.flatten(0, 1))
+        self._write(stage.writers[0], new.reshape(received.shape))
+
+    def _run_heads(self, stage: Stage, reached: Sequence[int]) -> None:
+        graph = self.state.graph
+        for port in graph.ports:
+            readers = [reader for reader in reached if graph.readers[reader].port == port]
+            if readers:
+                self._project(stage.layer, readers)
+        fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
+        spans = self.state.spans.writers
+        writers = [w for w in stage.writers if graph.writers[w].name in fed and spans[w]]
+        for span in sorted({int(spans[writer]) for writer in writers}):
+            self._attend(stage, [writer for writer in writers if spans[writer] == span], span)
+
+    def _project(self, layer: int, readers: Sequence[int]) -> None:
+        streams = {reader: self.read[reader].flatten(0, 1) for reader in readers}
+        for key, values in self.engine.project(layer, readers, streams).items():
+            new = values.view(self.n, -1, *values.shape[1:])
+            old = self.state.projected[key]
+            if key[1] != "q" and new.shape[2] < old.shape[1]:
+                # Later positions attend to all earlier ones, changed or not.
+                unchanged = old[:, : -new.shape[2]].expand(self.n, -1, -1, -1)
+                new = torch.cat((unchanged, new), dim=2)
+            self.projected[key] = new
+
+    def _attend(self, stage: Stage, writers: Sequence[int], span: int) -> None:
+        engine, graph = self.engine, self.state.graph
+        heads = [graph.writers[writer].head or 0 for writer in writers]
+        query, key, value = (
+            torch.stack(
+                [self._values(engine.source(stage.layer, h, port))[:, :, -n:] for h in heads]
+            )
+            for port, n in (("q", span), ("k", 0), ("v", 0))
+        )
+        z = engine.attend(stage.layer, heads, query, key, value)
+        if graph.shape.heads_share_norm:
+            self.z |= dict(zip(writers, z, strict=True))
+            writers = stage.writers
+            z = torch.stack([self._mixed(writer, span) for writer in writers])
+            heads = list(range(graph.shape.n_heads))
+        output = engine.problem.model.output(stage.layer, heads, z.flatten(1, 2))
+        for writer, written in zip(writers, output, strict=True):
+            self._write(writer, written.view(self.n, -1, *written.shape[1:]))
+
+    def _values(self, source: tuple[int, str]) -> CandidateHeads:
+        if source in self.projected:
+            return self.projected[source]
+        return self.state.projected[source].expand(self.n, -1, -1, -1)
+
+    def _mixed(self, writer: int, span: int) -> CandidateHeads:
+        if writer in self.z:
+            return self.z[writer][:, :, -span:]
+        return self.state.z[writer][:, -span:].expand(self.n, -1, -1, -1)
+
+    def _write(self, writer: int, new: Candidates) -> None:
+        self.written[writer] = new
+        self.changes[writer] = new - self.state.written[writer][:, -new.shape[2] :]
+
+
+def _picked(
+    old: Mapping[Key, Tensor], new: Mapping[Key, Tensor], candidate: int
+) -> dict[Key, Tensor]:
+    # Copied where there are others, so that their share of the memory is freed.
+    return {
+        **old,
+        **{k: v[0] if len(v) == 1 else v[candidate].clone() for k, v in new.items()},
+    }
