@@ -2,8 +2,8 @@
 
     python docs/figures.py [--stories DIRECTORY]
 
-Text between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by what the run printed. Seconds are left
-out, because they depend on the machine. The table for stories260k needs that model's directory.
+Text between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by what the run printed. Seconds
+are left out: they depend on the machine. The table for stories260k needs that model's directory.
 """
 
 import argparse

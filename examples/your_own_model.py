@@ -1,4 +1,4 @@
-"""Use a Hugging Face model that is already loaded, prompts of your own, and a metric of your own."""
+"""Use a Hugging Face model that is already loaded, with prompts and a metric of your own."""
 
 import torch
 import transformers
@@ -13,6 +13,7 @@ model = cf.load_model(network, tokenizer=tokenizer)
 
 
 def pair(clean: str, corrupted: str, answer: str, wrong: str) -> cf.Pair:
+    """Return a pair of prompts with one right and one wrong answer."""
     words = model.vocabulary
     return cf.Pair(
         clean=words.encode(clean),

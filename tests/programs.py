@@ -10,7 +10,13 @@ SYMBOLS = ("a", "b", "c")
 
 
 def write_program(
-    folder: Path, name: str = "scramble", *, n_layers: int = 2, n_heads: int = 2, n_ctx: int = 5
+    folder: Path,
+    name: str = "scramble",
+    *,
+    n_layers: int = 2,
+    n_heads: int = 2,
+    n_ctx: int = 5,
+    n_outputs: int = 3,
 ) -> Path:
     """Write a program of random weights in float64 and return its .json file."""
     sizes = {
@@ -21,7 +27,7 @@ def write_program(
         "d_mlp": 8,
         "n_ctx": n_ctx,
         "d_vocab": len(SYMBOLS) + 2,
-        "d_vocab_out": 3,
+        "d_vocab_out": n_outputs,
         "activation": "gelu",
         "normalization": None,
         "attention": "bidirectional",

@@ -13,7 +13,6 @@ PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
     "graph.py": "one type and its views; splitting it would part edges from their names",
-    "engine/incremental.py": "states and the cut that makes them are one algorithm",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",
 }
 """Files of more than 300 lines, and why."""

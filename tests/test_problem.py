@@ -1,6 +1,5 @@
 """A problem whose parts do not fit together is refused when it is put together."""
 
-import jaxtyping
 import pytest
 
 from circuitfind.errors import MethodError, MetricError, PromptError
@@ -9,6 +8,7 @@ from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import ABLATIONS, assemble
 from circuitfind.prompts import Pair, collate
+from tests.engine.problems import without_type_checks
 from tests.programs import write_program
 
 PAIRS = collate([Pair([0, 1, 2], [0, 2, 1], answers=[[1]])])
@@ -22,12 +22,11 @@ def test_parts_that_fit_make_a_problem(model, ablation):
 
 
 def test_an_unknown_ablation_lists_the_known_ones(model):
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(MethodError, match="no ablation named 'noise'; choose one of resample"):
-            assemble(model, PAIRS, find_metric("kl"), "noise")  # type: ignore[arg-type]
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with (
+        without_type_checks(),
+        pytest.raises(MethodError, match="no ablation named 'noise'; choose one of resample"),
+    ):
+        assemble(model, PAIRS, find_metric("kl"), "noise")  # type: ignore[arg-type]
 
 
 def test_a_graph_of_another_shape_is_refused(model, tmp_path):

@@ -181,12 +181,12 @@ class IncrementalEngine:
     def _mix_all(
         self, stage: Stage, projected: Mapping[tuple[int, str], Projected]
     ) -> dict[int, Projected]:
-        heads = range(self.graph.shape.n_heads)
+        layer, heads = stage.layer, range(self.graph.shape.n_heads)
         query, key, value = (
-            torch.stack([projected[self.source(stage.layer, head, port)] for head in heads])[:, None]
+            torch.stack([projected[self.source(layer, head, port)] for head in heads])[:, None]
             for port in ("q", "k", "v")
         )
-        z = self.attend(stage.layer, heads, query, key, value)
+        z = self.attend(layer, heads, query, key, value)
         return dict(zip(stage.writers, z[:, 0], strict=True))
 
     def project(

@@ -64,7 +64,7 @@ class Readout:
                 self.metric.loss(measure(candidate, prompts, self._full))
                 for candidate in by_candidate
             ]
-            return torch.stack(losses).tolist()  # type: ignore[no-any-return]
+            return torch.stack(losses).tolist()
 
     def at_steps(self, final: Final) -> Float[Tensor, "batch step d_model"]:
         """Select the metric's steps from a final stream of all or of the last positions."""

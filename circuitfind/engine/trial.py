@@ -2,7 +2,8 @@
 
 A candidate's cut changes what one reader receives. From there the stages are walked in order: a
 component is run again only if it receives a change and matters, at the positions where it
-matters, for all candidates together, stacked along the batch. A change travels along kept edges only.
+matters, for all candidates together, stacked along the batch. A change travels along kept edges
+only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ class Trial:
         writers = list(self.changes)
         arriving = self.kept[np.ix_(writers, readers)]
         sums: dict[tuple[bytes, int], Candidates] = {}
-        for column in np.flatnonzero(arriving.any(axis=0)):
+        for column in np.flatnonzero(arriving.any(axis=0)).tolist():
             reader, pattern = readers[column], arriving[:, column]
             span = int(self.state.spans.readers[reader])
             key = (pattern.tobytes(), span)
@@ -136,10 +137,13 @@ class Trial:
 
     def _run_heads(self, stage: Stage, reached: Sequence[int]) -> None:
         graph = self.state.graph
-        for port in graph.ports:
-            readers = [reader for reader in reached if graph.readers[reader].port == port]
-            if readers:
-                self._project(stage.layer, readers)
+        # Queries of one layer can matter at different positions; keys and values never do.
+        together: dict[tuple[str | None, int], list[int]] = {}
+        for reader in reached:
+            key = graph.readers[reader].port, self.read[reader].shape[2]
+            together.setdefault(key, []).append(reader)
+        for readers in together.values():
+            self._project(stage.layer, readers)
         fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
         spans = self.state.spans.writers
         writers = [w for w in stage.writers if graph.writers[w].name in fed and spans[w]]

@@ -17,6 +17,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
 from circuitfind.metrics import Metric, check_metric, find_metric
 
+_ROUNDING = 1e-6
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
 
@@ -65,6 +66,11 @@ class Scorecard:
     n_prompts: int
     measurements: tuple[Measurement, ...]
     held_out: Measurement | None = None
+
+
+def shown(value: float) -> str:
+    """Return a measured value for people, in whose eyes less than 1e-6 is rounding and so 0."""
+    return f"{0 if abs(value) < _ROUNDING else value:.4g}"
 
 
 def scorecard(

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from circuitfind.engine.incremental import EngineState, IncrementalEngine
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.state import EngineState
 from circuitfind.errors import MethodError
 from circuitfind.graph import Edge
 from circuitfind.methods.base import (
@@ -144,7 +145,7 @@ class _Search:
 
     def _decide(self, reader: int, writers: Sequence[int]) -> list[Decision]:
         if not self._state.live_readers[reader]:
-            return self._all_cut(reader, writers, "dead", self._current)
+            return self._all_cut(reader, writers, "dead")
         group = self._test_group(reader, writers)
         if group is not None:
             return self._all_cut(reader, writers, "group", self._current, group)
@@ -211,7 +212,7 @@ class _Search:
         reader: int,
         writers: Sequence[int],
         reason: Reason,
-        before: float,
+        before: float | None = None,
         after: float | None = None,
     ) -> list[Decision]:
         names = [self._edge(reader, writer).name for writer in writers]

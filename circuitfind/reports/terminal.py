@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from circuitfind.evaluation.scorecard import Measurement, Scorecard
+from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 
 
 def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
@@ -36,7 +36,9 @@ def _of(part: int, whole: int) -> str:
 
 def _measured(name: str, row: Measurement) -> tuple[str, str]:
     share = "undefined" if row.faithfulness is None else f"{row.faithfulness:.3f}"
-    values = f"full {row.full:.4g}, circuit {row.circuit:.4g}, empty {row.empty:.4g} {row.unit}"
+    values = (
+        f"full {shown(row.full)}, circuit {shown(row.circuit)}, empty {shown(row.empty)} {row.unit}"
+    )
     return name, f"{values}; faithfulness {share}"
 
 

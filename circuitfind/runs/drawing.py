@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.scorecard import Measurement, Scorecard
+from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
 from circuitfind.runs.results import read_scorecard
@@ -78,8 +78,8 @@ def _origin(circuit: Circuit) -> str:
 def _figures(card: Scorecard) -> str:
     own = card.measurements[0]
     return (
-        f"{card.n_prompts} prompts, {own.metric} {own.circuit:.3g} {own.unit} "
-        f"(full {own.full:.3g}, empty {own.empty:.3g}), "
+        f"{card.n_prompts} prompts, {own.metric} {shown(own.circuit)} {own.unit} "
+        f"(full {shown(own.full)}, empty {shown(own.empty)}), "
         f"faithfulness {', '.join(map(_share, card.measurements))}"
     )
 

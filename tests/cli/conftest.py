@@ -88,7 +88,7 @@ def run(cli, program) -> list[object]:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory) -> Path:
     """A compiled model of 46 edges that is searched in a second."""
-    return write_program(tmp_path_factory.mktemp("program"))
+    return write_program(tmp_path_factory.mktemp("program"), n_outputs=5)
 
 
 @pytest.fixture(scope="session")

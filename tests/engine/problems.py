@@ -4,9 +4,12 @@ The package and the oracle are given models of their own, built twice from one s
 either does to its model can reach the other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor
 
@@ -39,19 +42,39 @@ def model_of(family: str, seed: int = 0, n_layers: int = N_LAYERS) -> ResidualMo
 
 
 @cache
-def prompts_of(seed: int = 0, lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS)) -> PromptPairs:
-    """Return random pairs of these lengths, with two right answers and a wrong one at the end."""
+def prompts_of(
+    seed: int = 0,
+    lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
+    *,
+    n_shared: int = 0,
+    steps: tuple[int, ...] | None = None,
+) -> PromptPairs:
+    """Return random pairs with two right answers and a wrong one at every step.
+
+    Args:
+        seed: Fixes the tokens.
+        lengths: Tokens of each pair.
+        n_shared: How many tokens of a pair are the same at its beginning; the next differs.
+        steps: Where the metric reads; at the end unless given.
+    """
     generator = torch.Generator().manual_seed(seed)
     clean, corrupted = random_pairs(seed, len(lengths), max(lengths))
-    rows = zip(clean.tolist(), corrupted.tolist(), lengths, strict=True)
-    return collate([_pair(*row, generator) for row in rows])
-
-
-def _pair(clean: list[int], corrupted: list[int], length: int, generator: torch.Generator) -> Pair:
-    right, also_right, wrong = torch.randperm(D_VOCAB, generator=generator)[:3].tolist()
-    return Pair(
-        clean[:length], corrupted[:length], answers=[[right, also_right]], wrong_answers=[[wrong]]
-    )
+    if n_shared:
+        corrupted[:, :n_shared] = clean[:, :n_shared]
+        corrupted[:, n_shared] = (clean[:, n_shared] + 1) % D_VOCAB
+    pairs = []
+    for row, length in enumerate(lengths):
+        answers = [torch.randperm(D_VOCAB, generator=generator)[:3].tolist() for _ in steps or [0]]
+        pairs.append(
+            Pair(
+                clean[row, :length].tolist(),
+                corrupted[row, :length].tolist(),
+                answers=[tokens[:2] for tokens in answers],
+                wrong_answers=[tokens[2:] for tokens in answers],
+                steps=steps,
+            )
+        )
+    return collate(pairs)
 
 
 def problem_of(
@@ -62,13 +85,15 @@ def problem_of(
     seed: int = 0,
     n_layers: int = N_LAYERS,
     lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
+    n_shared: int = 0,
+    steps: tuple[int, ...] | None = None,
     **graph: bool,
 ) -> Problem:
-    """Return a problem about a tiny model; `graph` are the graph's options."""
+    """Return a problem about a tiny model and `prompts_of`; `graph` are the graph's options."""
     model = model_of(family, seed, n_layers)
     return assemble(
         model,
-        prompts_of(seed, lengths),
+        prompts_of(seed, lengths, n_shared=n_shared, steps=steps),
         find_metric(metric) if isinstance(metric, str) else metric,
         ablation,  # type: ignore[arg-type]
         graph=Graph(model.shape, **graph),
@@ -89,10 +114,12 @@ def oracle_of(
     seed: int = 0,
     n_layers: int = N_LAYERS,
     lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
+    n_shared: int = 0,
+    steps: tuple[int, ...] | None = None,
     **graph: bool,
 ) -> BruteForce:
     """Return the brute-force oracle for the problem of the same arguments."""
-    prompts = prompts_of(seed, lengths)
+    prompts = prompts_of(seed, lengths, n_shared=n_shared, steps=steps)
     return BruteForce(
         build(family, seed, n_layers=n_layers),
         family,
@@ -135,4 +162,14 @@ def random_mask(graph: Graph, seed: int, share: float = 0.5) -> Tensor:
 def logits_at_steps(engine: IncrementalEngine, final: Tensor) -> Tensor:
     """Return all logits at the metric's steps, from a final stream."""
     with torch.no_grad():
-        return engine.problem.model.logits(engine.problem.prompts.at_steps(final))
+        return engine.problem.model.logits(engine.readout.at_steps(final))
+
+
+@contextmanager
+def without_type_checks() -> Iterator[None]:
+    """Let a wrong value of a `Literal` reach the package's own check, as it does for users."""
+    jaxtyping.config.update("jaxtyping_disable", value=True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", value=False)

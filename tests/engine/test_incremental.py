@@ -8,10 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitfind.engine.incremental import IncrementalEngine, live_writers
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.state import Horizon, spans
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
-from tests.engine.problems import BRIDGED, EXACT, engine_of, oracle_of, problem_of, random_mask
+from tests.engine.problems import (
+    BRIDGED,
+    EXACT,
+    engine_of,
+    logits_at_steps,
+    oracle_of,
+    problem_of,
+    random_mask,
+)
 from tests.oracles.checkpoints import FAMILIES
 
 every_family = pytest.mark.parametrize("family", BRIDGED)
@@ -196,7 +205,7 @@ def test_where_heads_share_a_norm_only_the_changed_head_attends_and_all_are_scal
 def test_a_writer_is_alive_iff_networkx_finds_a_path_to_the_logits(family, mask):
     graph = Graph(FAMILIES[family].shape(2))
     kept = random_mask(graph, *mask)
-    alive = live_writers(graph, kept.numpy())
+    alive = spans(graph, kept.numpy(), Horizon(steps=1, changes=3)).writers > 0
     leading = nx.ancestors(graph.network(kept), "logits")
     assert [writer.name for writer, lives in zip(graph.writers, alive, strict=True) if lives] == [
         writer.name for writer in graph.writers if writer.name in leading
@@ -216,10 +225,11 @@ def test_drift_is_measured_and_refused():
 
 
 def assert_state(engine: IncrementalEngine, oracle: Any, state: Any) -> None:
-    torch.testing.assert_close(state.final, engine.recomputed(state.mask), **EXACT)
-    with torch.no_grad():
-        logits = engine.problem.model.logits(state.final)
-    torch.testing.assert_close(logits, oracle.logits(state.mask), **EXACT)
+    found = logits_at_steps(engine, state.final)
+    scratch = logits_at_steps(engine, engine.recomputed(state.mask))
+    torch.testing.assert_close(found, scratch, **EXACT)
+    expected = engine.problem.prompts.at_steps(oracle.logits(state.mask))
+    torch.testing.assert_close(found, expected, **EXACT)
 
 
 def cuts(graph: Graph) -> st.SearchStrategy[list[list[tuple[int, int]]]]:
@@ -238,7 +248,7 @@ def pair_of(engine: IncrementalEngine, name: str) -> tuple[int, int]:
 
 
 def vars_of(state: Any) -> dict[str, Any]:
-    names = ("graph", "kept", "written", "read", "projected", "z")
+    names = ("graph", "horizon", "kept", "written", "read", "projected", "z")
     return {name: getattr(state, name) for name in names}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 
 from tests.oracles.checkpoints import float64_throughout
@@ -12,11 +11,3 @@ from tests.oracles.checkpoints import float64_throughout
 def exact_arithmetic() -> Iterator[None]:
     with float64_throughout():
         yield
-
-
-@pytest.fixture
-def without_type_checks() -> Iterator[None]:
-    """Let a wrong value of a `Literal` reach the package's own check, as it does for users."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

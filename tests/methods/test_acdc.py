@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.base import Decision, Progress, circuit_of
 from circuitfind.methods.order import Order, visits
 from circuitfind.methods.search import search
-from circuitfind.metrics import custom_metric
+from circuitfind.metrics import custom_metric, find_metric
+from circuitfind.models.loading import load_model
+from circuitfind.problem import assemble
 from tests.engine.problems import (
     BRIDGED,
     engine_of,
@@ -22,9 +25,10 @@ from tests.engine.problems import (
     model_of,
     oracle_of,
     prompts_of,
+    without_type_checks,
 )
 from tests.oracles import search as oracle_search
-from tests.oracles.checkpoints import FAMILIES
+from tests.oracles.checkpoints import FAMILIES, build
 
 SEEDS = (0, 1, 2)
 THRESHOLDS = (0.003, 0.01, 0.05)
@@ -56,7 +60,7 @@ def test_the_same_with_three_layers_for_every_seed_and_threshold(family, ablatio
     assert_same_search(family, ablation, threshold, seed=seed, n_layers=3)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "bidirectional"])
+@pytest.mark.parametrize("family", ["llama", "bidirectional"])
 def test_the_same_with_means_over_positions(family):
     assert_same_search(family, "mean-over-positions", 0.01)
 
@@ -117,6 +121,18 @@ def test_every_decision_of_a_random_order_is_right_where_it_was_made(family, see
             kept, current = trial, current if dead else after
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-j", "bidirectional"])
+def test_a_gpu_finds_the_same_circuit(family):
+    on_cpu = decided(engine_of(family), AcdcOptions(threshold=0.02))
+    model = load_model(build(family, n_layers=2), device="cuda")
+    problem = assemble(model, prompts_of(), find_metric("kl"))
+    on_gpu = decided(IncrementalEngine(problem), AcdcOptions(threshold=0.02))
+    assert [(d.edge, d.kept) for d in on_gpu] == [(d.edge, d.kept) for d in on_cpu]
+    for found, expected in zip(on_gpu, on_cpu, strict=True):
+        assert found.effect == pytest.approx(expected.effect, abs=1e-9)
+
+
 def test_a_random_order_is_fixed_by_its_seed():
     graph = Graph(FAMILIES["gpt2"].shape())
     first, again, other = (edge_order(graph, "random", seed) for seed in (5, 5, 6))
@@ -133,16 +149,16 @@ def test_every_order_visits_each_edge_once_and_each_reader_after_all_that_it_lea
     names = edge_order(graph, order, seed=3)
     assert sorted(names) == sorted(edge.name for edge in graph.edges())
     place = {name: number for number, name in enumerate(names)}
+    into: dict[str, list[str]] = {}
     for edge in graph.edges():
-        into_writer = [
-            first.name
-            for first in graph.edges()
-            if edge.writer.name in graph.components_fed_by(first.reader)
-        ]
-        assert all(place[edge.name] < place[name] for name in into_writer)
+        for component in graph.components_fed_by(edge.reader):
+            into.setdefault(component, []).append(edge.name)
+    for edge in graph.edges():
+        earlier = [place[name] for name in into.get(edge.writer.name, [])]
+        assert place[edge.name] < min(earlier, default=len(names))
 
 
-@pytest.mark.parametrize("stop", [0, 1, 4, 9, 16, 1000])
+@pytest.mark.parametrize("stop", [0, 1, 9, 1000])
 @pytest.mark.parametrize(
     ("family", "ablation", "options"),
     [
@@ -234,8 +250,9 @@ def test_a_threshold_that_is_no_number_is_refused(threshold):
         AcdcOptions(threshold=threshold)
 
 
-def test_an_unknown_order_lists_the_known_ones(without_type_checks):
-    with pytest.raises(MethodError, match="no order named 'up'; choose one of backward-index"):
+def test_an_unknown_order_lists_the_known_ones():
+    line = "no order named 'up'; choose one of backward-index"
+    with without_type_checks(), pytest.raises(MethodError, match=line):
         AcdcOptions(threshold=0.1, order="up")  # type: ignore[arg-type]
 
 

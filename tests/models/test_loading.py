@@ -193,10 +193,10 @@ def test_an_unknown_number_type_lists_the_known_ones():
         load_model("ioi-small", dtype="int8")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ModelError, match="the device 'cuda' cannot be used here"):
-        load_model("ioi-small", device="cuda")
+@pytest.mark.parametrize("device", ["cuda:99", "banana"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ModelError, match=f"the device '{device}' cannot be used here"):
+        load_model("ioi-small", device=device)
 
 
 def test_a_bridge_in_compatibility_mode_is_refused():

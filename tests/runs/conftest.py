@@ -18,7 +18,7 @@ Discover = Callable[..., RunResult]
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory) -> Path:
-    return write_program(tmp_path_factory.mktemp("program"))
+    return write_program(tmp_path_factory.mktemp("program"), n_outputs=5)
 
 
 @pytest.fixture(scope="session")
