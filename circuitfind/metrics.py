@@ -158,7 +158,16 @@ def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
     shifted = logits - full.log_normaliser[..., None]
     cross = torch.einsum("bsv,bsv->bs", full.probability, shifted)
-    return _mean_over_steps(full.negative_entropy - cross + shifted.logsumexp(-1), prompts)
+    return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
+
+
+def _log_sum_exp_(values: Logits) -> Float[Tensor, "batch step"]:
+    """Return the log of the sum of exponentials, using up its argument.
+
+    Vocabulary-sized temporaries cost more than the arithmetic on them.
+    """
+    largest = values.detach().amax(-1, keepdim=True)
+    return values.sub_(largest).exp_().sum(-1).log() + largest[..., 0]
 
 
 def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
