@@ -8,14 +8,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from circuitfind.errors import ModelError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo import ZOO, zoo_path
-from circuitfind.models.zoo.training import Example, Recipe, new_gpt2, train, word_tokenizer
+from circuitfind.models.zoo.training import Example, Recipe, new_model, train, word_tokenizer
 from circuitfind.tasks import induction, pronoun
-from circuitfind.tasks.train_zoo import (
-    held_out_ioi,
-    is_held_out,
-    training_examples,
-    vocabulary_words,
-)
+from circuitfind.tasks.corpus import never_meet
+from circuitfind.tasks.corpus_ioi_small import held_out_ioi, training_examples, vocabulary_words
 from circuitfind.tasks.words import NAMES
 
 MAX_BYTES = 3_000_000
@@ -78,7 +74,7 @@ def test_held_out_names_never_met_in_training(vocabulary, held_out):
 
 def test_one_couple_of_names_in_eight_is_held_out():
     couples = list(combinations(NAMES, 2))
-    share = sum(is_held_out(*couple) for couple in couples) / len(couples)
+    share = sum(never_meet(*couple) for couple in couples) / len(couples)
     assert share == pytest.approx(1 / 8, abs=0.01)
 
 
@@ -123,6 +119,6 @@ def judged(model, prompts, tokens):
 
 
 def trained(recipe, examples):
-    model = new_gpt2(8, recipe)
+    model = new_model(8, recipe)
     losses = list(train(model, examples, recipe))
     return losses, model.transformer.wte.weight.detach()

@@ -1,7 +1,7 @@
 """The models that ship with the package: small transformers, trained, with tokenizer and card.
 
 Each is a Hugging Face directory beside this file. `card.json` in it says how it was trained and
-what was measured; `python -m circuitfind.tasks.train_zoo OUT` trains it again.
+what was measured; `python -m circuitfind.tasks.train_zoo OUT NAME` trains it again.
 """
 
 import json
