@@ -37,7 +37,11 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelOption = Annotated[
-    str, typer.Option(help="Embedded model, model directory, compiled model's .json, or hub name.")
+    str | None,
+    typer.Option(
+        help="Embedded model (`circuitfind models`), model directory, compiled model's .json, or "
+        "hub name. [default: ioi-small, or the model that the task is about]"
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Fixes the prompts and every random choice.")]
 Dtype = Annotated[
@@ -51,7 +55,7 @@ DEFAULT_MODEL = "ioi-small"
 @app.command()
 def discover(
     task: Annotated[str, typer.Argument(help="A task (`circuitfind tasks`), or a .jsonl or .csv.")],
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     method: Annotated[str, typer.Option(help="How to search (`circuitfind methods`).")] = "acdc",
     threshold: Annotated[
         str | None,
@@ -124,7 +128,7 @@ def discover(
         options["prune"] = False
     config = RunConfig(
         task=task,
-        model=model,
+        model=model or find_task(task).model or DEFAULT_MODEL,
         method=method,
         options=options,
         metric=metric or find_task(task).metric,
@@ -166,7 +170,7 @@ def tasks(
     task: Annotated[
         str | None, typer.Argument(help="Show three pairs of this task's prompts.")
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -180,7 +184,9 @@ def tasks(
         from circuitfind.models.loading import load_model
         from circuitfind.tasks.show import shown_pairs
 
-        rows = shown_pairs(find_task(task), load_model(model).vocabulary, seed=seed)
+        found = find_task(task)
+        loaded = load_model(model or found.model or DEFAULT_MODEL)
+        rows = shown_pairs(found, loaded.vocabulary, seed=seed)
     print_rows(rows, as_json=as_json)
 
 

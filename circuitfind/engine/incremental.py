@@ -135,7 +135,8 @@ class IncrementalEngine:
             MethodError: It is larger than the rounding of thousands of updates explains.
         """
         scratch = self.recomputed(state.mask)[:, -state.final.shape[1] :]
-        drift = float((state.final - scratch).norm() / scratch.norm())
+        distance = (state.final - scratch).norm()
+        drift = float(distance / scratch.norm()) if distance else 0.0
         allowed = _DRIFT[self.problem.model.dtype]
         if not drift <= allowed:
             raise MethodError(

@@ -12,7 +12,7 @@ from circuitfind.tasks.docstring import DOCSTRING
 from circuitfind.tasks.greater_than import GREATER_THAN
 from circuitfind.tasks.induction import INDUCTION
 from circuitfind.tasks.ioi import IOI
-from circuitfind.tasks.program import PROGRAM
+from circuitfind.tasks.program import PROGRAM, WIRED
 from circuitfind.tasks.pronoun import PRONOUN
 from circuitfind.tasks.refusal import REFUSAL
 from circuitfind.tasks.successor import SUCCESSOR
@@ -29,6 +29,7 @@ TASKS: tuple[Task, ...] = (
     ARITHMETIC,
     REFUSAL,
     PROGRAM,
+    *WIRED,
 )
 """Every named task. A new one is a file and a line here."""
 

@@ -27,6 +27,7 @@ class Task:
         corruptions: Other ways to corrupt the same clean prompts, by name; `write` has the usual
             one.
         known_circuit: The published circuit, as data, where there is one.
+        model: The embedded model to study unless another is named; None means the usual one.
         written_in: The words of a language, the symbols of a compiled program, or either.
     """
 
@@ -37,6 +38,7 @@ class Task:
     write: Writer
     corruptions: Mapping[str, Writer] = field(default_factory=dict)
     known_circuit: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
     written_in: Literal["words", "symbols", "either"] = "words"
 
     def corrupted_by(self, corruption: str) -> "Task":
@@ -80,5 +82,6 @@ class Task:
         if not compiled and self.written_in == "symbols":
             raise TaskError(
                 f"the task {self.name!r} runs a compiled program and this model reads words; "
-                "choose another task (`circuitfind tasks`), or a compiled model's .json file"
+                "choose another task (`circuitfind tasks`), or a model wired by hand "
+                "(`circuitfind models`)"
             )

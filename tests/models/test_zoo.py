@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from circuitfind.errors import ModelError
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.models.zoo import ZOO, zoo_path
+from circuitfind.models.zoo import TRAINED, zoo_path
 from circuitfind.models.zoo.training import Example, Recipe, new_model, train, word_tokenizer
 from circuitfind.tasks import induction, pronoun
 from circuitfind.tasks.corpus import never_meet
@@ -84,14 +84,14 @@ def test_the_shipped_tokenizer_is_the_one_that_the_script_makes(vocabulary):
     assert made.convert_ids_to_tokens(0) == "<unk>"
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_shipped_model_is_small_and_holds_no_pickle(name):
     files = list(zoo_path(name).iterdir())
     assert {file.suffix for file in files} == {".json", ".safetensors"}
     assert sum(file.stat().st_size for file in files) < MAX_BYTES
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_card_says_how_the_model_was_trained_and_does(name):
     card = json.loads((zoo_path(name) / "card.json").read_text())
     assert card["recipe"]["seed"] == 0
