@@ -40,7 +40,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         help="Embedded model (`circuitfind models`), model directory, compiled model's .json, or "
-        "hub name. [default: ioi-small, or the model that the task is about]"
+        "hub name. [default: gpt-4l, or the model that the task is about]"
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Fixes the prompts and every random choice.")]
@@ -49,7 +49,7 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 
-DEFAULT_MODEL = "ioi-small"
+DEFAULT_MODEL = "gpt-4l"
 
 
 @app.command()

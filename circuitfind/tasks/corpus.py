@@ -14,7 +14,7 @@ of names in eight never meets in any template. Accuracy is measured on held-out 
 import random
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -123,26 +123,37 @@ def held_out_prompts(task: Task, vocabulary: Vocabulary, n: int, seed: int) -> P
     Raises:
         TaskError: The tokenizer cannot express the task.
     """
-    pairs = task.write(vocabulary, 12 * n, seed)
+    pairs = task.write(vocabulary, 10 * n, seed)
     return collate([pair for pair in pairs if is_held_out(task, vocabulary, pair)][:n])
 
 
-def training_examples(vocabulary: Vocabulary, share: float = 1.0) -> list[Example]:
-    """Write what the zoo is trained on, or a share of it."""
+def training_examples(vocabulary: Vocabulary) -> list[Example]:
+    """Write what the zoo is trained on."""
     rng = random.Random(TRAINING_SEED)
-    examples = [
+    return [
         example
-        for task, n in PAIRS
-        for example in _examples(task, vocabulary, rng, round(share * n))
+        for task, n in (*PAIRS, (induction.INDUCTION, REPETITIONS))
+        for example in examples_of(task, vocabulary, n, rng)
     ]
-    return [*examples, *_repetitions(vocabulary, rng, round(share * REPETITIONS))]
 
 
-def _examples(task: Task, vocabulary: Vocabulary, rng: random.Random, n: int) -> Iterator[Example]:
-    for pair in task.write(vocabulary, n, TRAINING_SEED):
+def examples_of(
+    task: Task, vocabulary: Vocabulary, n: int, rng: random.Random
+) -> Iterator[Example]:
+    """Write the training texts that n pairs of a task give."""
+    if task.name == induction.INDUCTION.name:
+        pairs: Iterable[Pair] = _repetitions(vocabulary, rng, n)
+    else:
+        pairs = task.write(vocabulary, n, TRAINING_SEED)
+    for pair in pairs:
         for read in (pair, *_corrupted(task, pair)):
             if not is_held_out(task, vocabulary, read):
                 yield continued(read, rng.choice(read.answers[-1]))
+
+
+def with_clean(pair: Pair, tokens: Sequence[int]) -> Pair:
+    """Return a pair whose clean prompt is another one of its form."""
+    return replace(pair, clean=tokens)
 
 
 def _corrupted(task: Task, pair: Pair) -> list[Pair]:
@@ -156,16 +167,14 @@ def _corrupted(task: Task, pair: Pair) -> list[Pair]:
         right = [[t for t in (*pair.wrong_answers[0], *pair.answers[0]) if t != base]]
     else:
         return []
-    return [replace(pair, clean=pair.corrupted, answers=right)]
+    return [replace(with_clean(pair, pair.corrupted), answers=right)]
 
 
-def _repetitions(vocabulary: Vocabulary, rng: random.Random, n: int) -> Iterator[Example]:
+def _repetitions(vocabulary: Vocabulary, rng: random.Random, n: int) -> Iterator[Pair]:
     for start in range(0, n, _WORDS_AT_A_TIME):
         words = induction.ordinary_words(vocabulary, rng)
         for _ in range(min(_WORDS_AT_A_TIME, n - start)):
-            pair = induction.repetition(vocabulary, rng, words, rng.choice(PERIODS))
-            if not is_held_out(induction.INDUCTION, vocabulary, pair):
-                yield continued(pair, pair.answers[-1][0])
+            yield induction.repetition(vocabulary, rng, words, rng.choice(PERIODS))
 
 
 def continued(pair: Pair, answer: int) -> Example:

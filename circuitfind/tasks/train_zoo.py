@@ -47,35 +47,36 @@ def corpus_of(name: str) -> Any:
     return corpus_ioi_small if name == "ioi-small" else corpus
 
 
-def measure(name: str, model: torch.nn.Module, vocabulary: Vocabulary, seed: int = 1) -> Any:
+def measure(
+    name: str, model: torch.nn.Module, vocabulary: Vocabulary, seed: int = 1
+) -> dict[str, Any]:
     """Measure a model on prompts that it was not trained on.
 
     Returns:
-        For each task it was trained on, how many prompts were measured; `accuracy`, how often a
-        right answer comes first of all tokens; `preference`, how often the mean right answer is
-        above the mean wrong one; and whether the model claims the task.
+        By task, `accuracy`, how often a right answer comes first of all tokens, and `preference`,
+        how often the mean right answer is above the mean wrong one; `claims`, the tasks of which
+        the model gets at least `CLAIMED` right; and how many prompts of each were measured.
     """
     source = corpus_of(name)
-    figures = {}
-    for task in source.TRAINED:
-        prompts = source.held_out_prompts(task, vocabulary, N_MEASURED, seed)
-        figures[task.name] = judged(model, prompts)
-    return figures
+    figures = {
+        task.name: judged(model, source.held_out_prompts(task, vocabulary, N_MEASURED, seed))
+        for task in source.TRAINED
+    }
+    return {
+        "claims": [task for task, (accuracy, _) in figures.items() if accuracy >= CLAIMED],
+        "held_out_prompts": N_MEASURED,
+        "accuracy": {task: round(accuracy, 4) for task, (accuracy, _) in figures.items()},
+        "preference": {task: round(preferred, 4) for task, (_, preferred) in figures.items()},
+    }
 
 
 @torch.no_grad()
-def judged(model: torch.nn.Module, prompts: PromptPairs) -> dict[str, Any]:
-    """Return how often a model is right on some prompts."""
+def judged(model: torch.nn.Module, prompts: PromptPairs) -> tuple[float, float]:
+    """Return how often a right answer comes first, and how often it is above the wrong one."""
     logits = prompts.at_steps(predicted(model, prompts.clean))
     right, wrong = (_mean_of(logits, t) for t in (prompts.answers, prompts.wrong_answers))
     first = (logits.argmax(-1, keepdim=True) == prompts.answers).any(-1)
-    accuracy = first.float().mean().item()
-    return {
-        "prompts": len(prompts),
-        "accuracy": round(accuracy, 4),
-        "preference": round((right > wrong).float().mean().item(), 4),
-        "claimed": accuracy >= CLAIMED,
-    }
+    return first.float().mean().item(), (right > wrong).float().mean().item()
 
 
 def _mean_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -99,7 +100,7 @@ def train_model(name: str, examples: list[Example], tokenizer: Any, out: Path) -
         "vocabulary": len(tokenizer),
         "parameters": sum(weights.numel() for weights in set(model.parameters())),
         "seconds": round(time.monotonic() - started),
-        "held_out": measure(name, model, Vocabulary(tokenizer)),
+        **measure(name, model, Vocabulary(tokenizer)),
         "torch": torch.__version__,
     }
     folder = out / name
@@ -122,7 +123,7 @@ def main() -> None:
         _tell(f"{len(examples)} examples, {len(tokenizer)} tokens")
         for name in names:
             card = train_model(name, examples, tokenizer, given.out)
-            _tell(json.dumps(card["held_out"], indent=2))
+            _tell(json.dumps(card["accuracy"], indent=2))
 
 
 def _by_corpus(names: Iterable[str]) -> Iterable[tuple[Any, list[str]]]:

@@ -12,6 +12,7 @@ from typing import Any
 from circuitfind.errors import ModelError
 
 TRAINED = {
+    "gpt-4l": "GPT-2 architecture, 4 layers, 4 heads; does every task of words",
     "ioi-small": "GPT-2 architecture, 4 layers, 4 heads; does ioi, pronoun and induction",
 }
 """What each trained model is, by name."""
