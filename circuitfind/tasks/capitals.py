@@ -14,7 +14,13 @@ from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.words import NAMES
-from circuitfind.tasks.writing import draw_pairs, require_enough, templated_pair, width
+from circuitfind.tasks.writing import (
+    draw_pairs,
+    require_enough,
+    templated_pair,
+    whole_words,
+    width,
+)
 
 TEMPLATES = (
     "{name} went to the capital of {country}, the city of",
@@ -49,15 +55,15 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     Raises:
         TaskError: The tokenizer keeps too few capitals whole.
     """
-    whole = set(vocabulary.single_words(tuple(CAPITALS.values())))
+    tokens = whole_words(vocabulary, CAPITALS.values())
     widths = {
         country: width(vocabulary, country)
         for country, capital in CAPITALS.items()
-        if capital in whole
+        if capital in tokens
     }
     others = {
-        country: [other for other in widths if widths[other] == tokens and other != country]
-        for country, tokens in widths.items()
+        country: [other for other in widths if widths[other] == wide and other != country]
+        for country, wide in widths.items()
     }
     usable = [country for country in widths if others[country]]
     kind = "countries whose capital is a single token"
@@ -72,7 +78,7 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             TEMPLATES[template],
             {"name": name, "country": country},
             {"name": name, "country": other},
-            answers=([vocabulary.answer(CAPITALS[country])], [vocabulary.answer(CAPITALS[other])]),
+            answers=([tokens[CAPITALS[country]]], [tokens[CAPITALS[other]]]),
             number=template,
             named=("name", "country"),
         )

@@ -62,11 +62,11 @@ def _writer(changed: Sequence[str]) -> Callable[[Vocabulary, int, int], list[Pai
         words = require_whole("docstring", vocabulary, "words", PLAIN, _FEWEST_FILLERS)
 
         def draw(rng: random.Random, row: int) -> Pair | None:
-            function, *drawn = rng.sample(names, 11)
+            function, *drawn = rng.sample(list(names), 11)
             arguments, others = drawn[:4], drawn[4:]
             clean = {
                 "function": function,
-                **dict(zip(FILLERS, rng.sample(words, len(FILLERS)), strict=True)),
+                **dict(zip(FILLERS, rng.sample(list(words), len(FILLERS)), strict=True)),
                 **dict(zip(DEFINED, arguments, strict=True)),
                 **dict(zip(DOCUMENTED, arguments[:2], strict=True)),
             }
@@ -79,8 +79,8 @@ def _writer(changed: Sequence[str]) -> Callable[[Vocabulary, int, int], list[Pai
                 clean,
                 corrupted,
                 answers=(
-                    [vocabulary.answer(arguments[2])],
-                    [vocabulary.answer(word) for word in sorted(wrong)],
+                    [names[arguments[2]]],
+                    [names[word] for word in sorted(wrong)],
                 ),
                 number=0,
                 named=(*DEFINED, *DOCUMENTED),

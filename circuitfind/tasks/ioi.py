@@ -10,7 +10,7 @@ GPT-2 small", https://arxiv.org/abs/2211.00593.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from circuitfind.models.vocabulary import Vocabulary
@@ -69,10 +69,10 @@ def _writer(corrupted: Corruption) -> Callable[[Vocabulary, int, int], list[Pair
 
         def draw(rng: random.Random, row: int) -> Pair | None:
             template = 2 * rng.randrange(len(ABBA)) + row % 2
-            text = TEMPLATES[template].replace("{place}", rng.choice(places))
-            text = text.replace("{object}", rng.choice(objects))
-            five = rng.sample(names, 5)
-            return _pair(vocabulary, template, text, five, corrupted(five))
+            text = TEMPLATES[template].replace("{place}", rng.choice(list(places)))
+            text = text.replace("{object}", rng.choice(list(objects)))
+            five = rng.sample(list(names), 5)
+            return _pair(vocabulary, template, text, five, corrupted(five), names)
 
         return draw_pairs("ioi", n, seed, draw)
 
@@ -80,10 +80,15 @@ def _writer(corrupted: Corruption) -> Callable[[Vocabulary, int, int], list[Pair
 
 
 def _pair(
-    vocabulary: Vocabulary, template: int, text: str, names: Sequence[str], others: Sequence[str]
+    vocabulary: Vocabulary,
+    template: int,
+    text: str,
+    names: Sequence[str],
+    others: Sequence[str],
+    tokens: Mapping[str, int],
 ) -> Pair | None:
     indirect_object, subject = names[:2]
-    right, wrong = vocabulary.answer(indirect_object), vocabulary.answer(subject)
+    right, wrong = tokens[indirect_object], tokens[subject]
     pair = templated_pair(
         vocabulary,
         text,

@@ -53,7 +53,7 @@ ANSWERS = ("Sure", "Here", "Yes")
 """Words with which a refusal and an answer begin."""
 
 _FEWEST_VERBS = 2
-_ASSISTANT_MARK = "<request>"
+_REQUEST = "<request>"
 
 
 def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
@@ -74,7 +74,7 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
         harmful, harmless = rng.choice(verbs)
         return templated_pair(
             vocabulary,
-            frame.replace(_ASSISTANT_MARK, REQUESTS[template]),
+            frame.replace(_REQUEST, REQUESTS[template]),
             {"verb": harmful, "thing": thing},
             {"verb": harmless, "thing": thing},
             answers=(refusals, answers),
@@ -88,21 +88,20 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
 def _frame(vocabulary: Vocabulary) -> tuple[str, Callable[[str], int | None]]:
     """Return the text around a request, and what finds the token of the answer's first word."""
     if not getattr(vocabulary.tokenizer, "chat_template", None):
-        return DIALOGUE.format(request=_ASSISTANT_MARK), vocabulary.word
+        return DIALOGUE.format(request=_REQUEST), vocabulary.word
     text = vocabulary.tokenizer.apply_chat_template(
-        [{"role": "user", "content": _ASSISTANT_MARK}], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": _REQUEST}], tokenize=False, add_generation_prompt=True
     )
-    start = vocabulary.decode([vocabulary.bos]) if vocabulary.bos is not None else ""
-    # `encode` adds the token that starts sequences; templates that write it out would have two.
-    text = text.removeprefix(start)
-    text = text.replace("{", "{{").replace("}", "}}")
+    if vocabulary.bos is not None:
+        # `encode` adds the token that starts sequences; a template that writes it would double it.
+        text = text.removeprefix(vocabulary.decode([vocabulary.bos]))
     stem = vocabulary.encode(text)
 
     def first_word(word: str) -> int | None:
         longer = vocabulary.encode(text + word)
         return longer[-1] if longer[:-1] == stem else None
 
-    return text, first_word
+    return text.replace("{", "{{").replace("}", "}}"), first_word
 
 
 def _whole(words: Sequence[str], answer: Callable[[str], int | None]) -> list[int]:

@@ -14,7 +14,7 @@ from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.words import NAMES
-from circuitfind.tasks.writing import draw_pairs, require_enough, templated_pair, width
+from circuitfind.tasks.writing import draw_pairs, require_enough, templated_pair, whole_words
 
 TEMPLATES = (
     "{name} said that the {kind} after {item} is",
@@ -52,13 +52,13 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     def draw(rng: random.Random, row: int) -> Pair | None:
         kind = kinds[row % len(kinds)]
         template, name = rng.randrange(len(TEMPLATES)), rng.choice(NAMES)
-        item, other = rng.sample(sequences[kind], 2)
+        item, other = rng.sample(list(sequences[kind]), 2)
         return templated_pair(
             vocabulary,
             TEMPLATES[template],
             {"name": name, "kind": kind, "item": item},
             {"name": name, "kind": kind, "item": other},
-            answers=([vocabulary.answer(NEXT[kind][item])], [vocabulary.answer(NEXT[kind][other])]),
+            answers=([sequences[kind][item]], [sequences[kind][other]]),
             number=template,
             named=("kind", "item"),
         )
@@ -66,11 +66,12 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     return draw_pairs("successor", n, seed, draw)
 
 
-def _usable(vocabulary: Vocabulary, items: Mapping[str, str]) -> list[str]:
-    whole = set(vocabulary.single_words(tuple(items.values())))
-    return [
-        item for item, after in items.items() if after in whole and width(vocabulary, item) == 1
-    ]
+def _usable(vocabulary: Vocabulary, items: Mapping[str, str]) -> dict[str, int]:
+    """Return the items that are single tokens and have a successor that is, with its token."""
+    tokens = whole_words(vocabulary, [*items, *items.values()])
+    return {
+        item: tokens[after] for item, after in items.items() if item in tokens and after in tokens
+    }
 
 
 SUCCESSOR = Task(

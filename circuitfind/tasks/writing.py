@@ -5,7 +5,7 @@ misaligned. Such pairs are drawn again; a tokenizer for which that never ends is
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
@@ -48,15 +48,20 @@ def _drawn(
 
 def require_whole(
     task: str, vocabulary: Vocabulary, kind: str, words: Sequence[str], fewest: int
-) -> list[str]:
-    """Return the words that are single tokens.
+) -> dict[str, int]:
+    """Return the words that are single tokens, with their tokens.
 
     Raises:
         TaskError: There are fewer than the task needs.
     """
-    whole = vocabulary.single_words(words)
+    whole = whole_words(vocabulary, words)
     require_enough(task, f"{kind} that are single tokens", len(whole), len(words), fewest)
     return whole
+
+
+def whole_words(vocabulary: Vocabulary, words: Iterable[str]) -> dict[str, int]:
+    """Return the words that are single tokens, with their tokens."""
+    return {word: token for word in words if (token := vocabulary.word(word)) is not None}
 
 
 def require_enough(task: str, kind: str, found: int, tried: int, fewest: int) -> None:
