@@ -54,7 +54,10 @@ DEFAULT_MODEL = "gpt-4l"
 
 @app.command()
 def discover(
-    task: Annotated[str, typer.Argument(help="A task (`circuitfind tasks`), or a .jsonl or .csv.")],
+    task: Annotated[
+        str,
+        typer.Argument(help="TASK or TASK:CORRUPTION (`circuitfind tasks`), or a .jsonl or .csv."),
+    ],
     model: ModelOption = None,
     method: Annotated[str, typer.Option(help="How to search (`circuitfind methods`).")] = "acdc",
     threshold: Annotated[
@@ -178,8 +181,16 @@ def tasks(
     from circuitfind.tasks import TASKS, find_task
 
     if task is None:
-        shown = ("name", "summary", "metric", "source")
-        rows = [{name: getattr(known, name) for name in shown} for known in TASKS]
+        rows = [
+            {
+                "name": known.name,
+                "summary": known.summary,
+                "metric": known.metric,
+                "other corruptions": ", ".join(known.corruptions),
+                "source": known.source,
+            }
+            for known in TASKS
+        ]
     else:
         from circuitfind.models.loading import load_model
         from circuitfind.tasks.show import shown_pairs

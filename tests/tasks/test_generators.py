@@ -3,12 +3,14 @@
 import re
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import NO_TOKEN
+from circuitfind.runs.config import RunConfig
 from circuitfind.tasks import TASKS, find_task
 
 from .conftest import load_vocabulary
@@ -107,6 +109,11 @@ def test_a_corruption_is_named_after_a_colon():
         find_task("ioi:x")
     with pytest.raises(TaskError, match="'capitals' knows no corruption 'x'; choose 'capitals'"):
         find_task("capitals:x")
+
+
+def test_the_run_directory_of_a_corruption_has_a_name_that_every_system_takes():
+    config = RunConfig("or-gate:both", "or-gate", "acdc")
+    assert config.default_path == Path("runs/or-gate-both-or-gate-acdc")
 
 
 def test_flipping_the_subject_makes_the_other_name_right():
