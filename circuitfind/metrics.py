@@ -136,7 +136,8 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
             row = int((~answered).any(dim=1).nonzero()[0])
             raise MetricError(
                 f"the metric {metric.name!r} needs a {kind} answer at every step and prompt {row} "
-                "has none; give one, or choose the metric 'kl'"
+                "has none; give one, or choose a metric that needs none: 'kl' for language models, "
+                "'l2' for compiled programs"
             )
 
 

@@ -81,4 +81,6 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
