@@ -29,6 +29,7 @@ _HOMES = {
     "ModelShape": "circuitfind.graph",
     "Pair": "circuitfind.prompts",
     "Problem": "circuitfind.problem",
+    "PatchResult": "circuitfind.patching.result",
     "PromptPairs": "circuitfind.prompts",
     "RunConfig": "circuitfind.runs.config",
     "TASKS": "circuitfind.tasks",
@@ -44,6 +45,7 @@ _HOMES = {
     "load_circuit": "circuitfind.circuit",
     "load_model": "circuitfind.models.loading",
     "make_problem": "circuitfind.runs.api",
+    "patch": "circuitfind.patching.sweep",
     "run_discovery": "circuitfind.runs.discover",
     "scorecard": "circuitfind.evaluation.scorecard",
     "suggest_threshold": "circuitfind.methods.threshold",
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
     from circuitfind.metrics import find_metric as find_metric
     from circuitfind.models.loading import load_model as load_model
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
+    from circuitfind.patching.result import PatchResult as PatchResult
+    from circuitfind.patching.sweep import patch as patch
     from circuitfind.problem import Problem as Problem
     from circuitfind.prompts import Pair as Pair
     from circuitfind.prompts import PromptPairs as PromptPairs
