@@ -42,10 +42,12 @@ _HOMES = {
     "draw_difference": "circuitfind.reports.diagram",
     "find_metric": "circuitfind.metrics",
     "find_task": "circuitfind.tasks",
+    "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
     "load_model": "circuitfind.models.loading",
     "make_problem": "circuitfind.runs.api",
     "patch": "circuitfind.patching.sweep",
+    "path_patch": "circuitfind.patching.path",
     "run_discovery": "circuitfind.runs.discover",
     "scorecard": "circuitfind.evaluation.scorecard",
     "suggest_threshold": "circuitfind.methods.threshold",
@@ -71,6 +73,8 @@ if TYPE_CHECKING:
     from circuitfind.metrics import find_metric as find_metric
     from circuitfind.models.loading import load_model as load_model
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
+    from circuitfind.patching.path import linearised_edges as linearised_edges
+    from circuitfind.patching.path import path_patch as path_patch
     from circuitfind.patching.result import PatchResult as PatchResult
     from circuitfind.patching.sweep import patch as patch
     from circuitfind.problem import Problem as Problem
