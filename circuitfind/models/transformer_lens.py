@@ -97,7 +97,9 @@ class TransformerLensModel:
         stream: Float[Tensor, "head batch pos d_model"],
     ) -> Float[Tensor, "head batch pos d_head"]:
         weight, bias = self._projections[layer][port]
-        normed = self._norm(layer, "ln1", stream).flatten(1, 2)
+        # One stream for all heads, expanded without copying, is normed once.
+        distinct = stream[:1] if stream.stride(0) == 0 else stream
+        normed = self._norm(layer, "ln1", distinct).expand_as(stream).flatten(1, 2)
         projected = torch.bmm(normed, _rows(weight, heads)).view(*stream.shape[:3], -1)
         if bias is not None:
             projected = projected + _rows(bias, heads)[:, None, None, :]
