@@ -22,6 +22,7 @@ from circuitfind.console import (
     run_app,
     tell,
 )
+from circuitfind.patch_commands import patch, path_patch
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -258,6 +259,10 @@ def inspect(
     from circuitfind.runs.inspection import inspected
 
     print_facts(inspected(load_model(model, dtype=dtype, device=device)), as_json=as_json)
+
+
+app.command()(patch)
+app.command()(path_patch)
 
 
 def _print_results(results: "list[RunResult]", *, as_json: bool) -> None:
