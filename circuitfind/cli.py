@@ -5,6 +5,7 @@ exit code 2. Heavy imports sit inside the commands, so that `--help` answers at 
 """
 
 import os
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,9 +128,16 @@ def discover(
         Path | None,
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop after this time (90s, 10m, 1.5h), ready to resume, with exit code 124."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
+    from circuitfind.runs.budget import seconds_of, within
     from circuitfind.runs.config import RunConfig
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
@@ -157,8 +165,9 @@ def discover(
     )
     path = out or config.default_path
     wanted = Wanted(threshold, edges, target_edges, target_faithfulness)
+    seconds = inf if budget is None else seconds_of(budget)
     with interruptible(path), progress_bar() as on_progress:
-        results = run_wanted(path, config, wanted, Observer(on_progress, tell))
+        results = run_wanted(path, config, wanted, Observer(within(seconds, on_progress), tell))
     _print_results(results, as_json=as_json)
 
 
