@@ -154,9 +154,9 @@ def table_of_sizes(curves: Mapping[str, Sequence[Point]]) -> str:
 # --------------------------------------------------------------- known circuits
 
 ROC_TEXT = """**Known circuits.** Area under the ROC curve over edges on compiled programs (metric
-`l2`, 32 prompts), with the pessimistic steps of Conmy et al. 2023: from a point the curve stays level
-until the next. An edge is in the true circuit if its weights compose and the program's output changes
-when it is cut in the circuit of all edges that compose; which these are depends on the ablation.
+`l2`, 32 prompts), with the pessimistic steps of Conmy et al. 2023: from a point the curve stays
+level until the next. An edge is in the true circuit if its weights compose and the program's output
+changes when it is cut in the circuit of all edges that compose, which depends on the ablation.
 `acdc` and `hybrid` give a point per threshold, all others a point per score; learned masks are
 trained for the size of the true circuit, and `hybrid` hands half of all edges on. `eap` and `hisp`
 refuse squared distance, whose gradient at the clean run is zero."""
