@@ -28,9 +28,8 @@ from circuitfind.methods.selection import share_of
 
 ROOT = Path(__file__).parents[1]
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-LEARNED_SHARES = (0.02, 0.05, 0.1, 0.2)
-LEARNED_SHARES_OF_LARGE = (0.05, 0.2)
-"""For graphs of more than a thousand edges, where each takes minutes."""
+LEARNED_SHARES = (0.05, 0.2)
+"""Of which sizes masks are trained: each is a training of its own."""
 
 THRESHOLDS = (3.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.005, 0.001)
 ROC_THRESHOLDS = tuple(10.0**power for power in range(1, -10, -1))
@@ -104,9 +103,7 @@ class Comparison:
                 runs = [self._of(name, share, seed=seed) for seed in range(N_SEEDS)]
                 yield tuple(sum(values) / N_SEEDS for values in zip(*runs, strict=True))
         elif isinstance(method, Learned):
-            large = self.kl.graph.n_edges > 1000
-            shares = LEARNED_SHARES_OF_LARGE if large else LEARNED_SHARES
-            yield from (self._of(name, share) for share in shares)
+            yield from (self._of(name, share) for share in LEARNED_SHARES)
         else:
             yield from self._ranked(name)
 
