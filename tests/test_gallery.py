@@ -45,7 +45,7 @@ def test_the_page_shows_small_faithful_circuits(name):
 
 @pytest.mark.parametrize("name", WORD_TASKS)
 def test_a_search_on_fewer_prompts_gives_such_a_circuit_too(name, model):
-    problem = make_problem(model, name, n_prompts=24, seed=5)
+    problem = make_problem(model, name, n_prompts=16, seed=5)
     found = discover(problem, threshold=float(ENTRIES[name][3]))
     card = scorecard(found.engine, found.circuit)
     assert card.n_edges < SHARE * card.n_edges_full
