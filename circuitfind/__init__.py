@@ -29,22 +29,30 @@ _HOMES = {
     "ModelShape": "circuitfind.graph",
     "Pair": "circuitfind.prompts",
     "Problem": "circuitfind.problem",
+    "PatchResult": "circuitfind.patching.result",
     "PromptPairs": "circuitfind.prompts",
     "RunConfig": "circuitfind.runs.config",
     "TASKS": "circuitfind.tasks",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
+    "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
     "custom_metric": "circuitfind.metrics",
     "discover": "circuitfind.runs.api",
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
+    "draw_heatmap": "circuitfind.reports.heatmap",
     "find_metric": "circuitfind.metrics",
     "find_task": "circuitfind.tasks",
+    "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
+    "load_patching": "circuitfind.patching.files",
     "load_model": "circuitfind.models.loading",
     "make_problem": "circuitfind.runs.api",
+    "patch": "circuitfind.patching.sweep",
+    "path_patch": "circuitfind.patching.path",
     "run_discovery": "circuitfind.runs.discover",
+    "save_patching": "circuitfind.patching.files",
     "scorecard": "circuitfind.evaluation.scorecard",
     "suggest_threshold": "circuitfind.methods.threshold",
 }
@@ -69,12 +77,20 @@ if TYPE_CHECKING:
     from circuitfind.metrics import find_metric as find_metric
     from circuitfind.models.loading import load_model as load_model
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
+    from circuitfind.patching.circuits import circuit_of as circuit_of
+    from circuitfind.patching.files import load_patching as load_patching
+    from circuitfind.patching.files import save_patching as save_patching
+    from circuitfind.patching.path import linearised_edges as linearised_edges
+    from circuitfind.patching.path import path_patch as path_patch
+    from circuitfind.patching.result import PatchResult as PatchResult
+    from circuitfind.patching.sweep import patch as patch
     from circuitfind.problem import Problem as Problem
     from circuitfind.prompts import Pair as Pair
     from circuitfind.prompts import PromptPairs as PromptPairs
     from circuitfind.prompts import collate as collate
     from circuitfind.reports.diagram import draw_circuit as draw_circuit
     from circuitfind.reports.diagram import draw_difference as draw_difference
+    from circuitfind.reports.heatmap import draw_heatmap as draw_heatmap
     from circuitfind.runs.api import discover as discover
     from circuitfind.runs.api import make_problem as make_problem
     from circuitfind.runs.config import RunConfig as RunConfig

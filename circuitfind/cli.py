@@ -22,6 +22,7 @@ from circuitfind.console import (
     run_app,
     tell,
 )
+from circuitfind.patch_commands import patch, path_patch
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -68,13 +69,22 @@ def discover(
             "noise. [default: auto for acdc]"
         ),
     ] = None,
-    edges: Annotated[int | None, typer.Option(help="Keep this many edges (method exact).")] = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(help="Keep this many edges (methods that rank them: all but acdc)."),
+    ] = None,
     target_edges: Annotated[
-        int | None, typer.Option(help="Search for the threshold that keeps up to this many edges.")
+        int | None,
+        typer.Option(help="Search for the threshold of acdc that keeps up to this many edges."),
     ] = None,
     target_faithfulness: Annotated[
-        float | None,
-        typer.Option(help="Search for the threshold whose small circuit is this faithful."),
+        float | None, typer.Option(help="Search for a small circuit that is this faithful.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another option of the method (`circuitfind methods`), NAME=VALUE; repeatable."
+        ),
     ] = None,
     metric: Annotated[
         str | None,
@@ -121,12 +131,14 @@ def discover(
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
     from circuitfind.runs.config import RunConfig
+    from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
     from circuitfind.runs.wanted import Wanted
     from circuitfind.tasks import find_task
 
     given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    options |= parsed_options(method, option or [])
     if keep_dead_ends:
         options["prune"] = False
     config = RunConfig(
@@ -247,6 +259,10 @@ def inspect(
     from circuitfind.runs.inspection import inspected
 
     print_facts(inspected(load_model(model, dtype=dtype, device=device)), as_json=as_json)
+
+
+app.command()(patch)
+app.command()(path_patch)
 
 
 def _print_results(results: "list[RunResult]", *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
     CircuitfindError
     |- GraphError           an edge, component or shape that does not exist
     |- CircuitFileError     a circuit file that cannot be trusted
+    |- ResultFileError      a file of results that cannot be trusted
     |- PromptError          prompts that are misaligned, too long, or say nothing
     |- TaskError            an unknown task, or one that the tokenizer cannot express
     |- MetricError          an unknown metric, or one that the prompts cannot answer
@@ -27,6 +28,10 @@ class GraphError(CircuitfindError):
 
 class CircuitFileError(CircuitfindError):
     """A circuit file that cannot be trusted."""
+
+
+class ResultFileError(CircuitfindError):
+    """A file of results that cannot be trusted."""
 
 
 class PromptError(CircuitfindError):

@@ -264,14 +264,29 @@ class Graph:
         writer_name, arrow, reader_name = name.partition("->")
         if not arrow:
             raise GraphError(f"{name!r} is not an edge; edges look like 'a0.h1->a1.h0.q'")
-        writer = self.writers[self._index(writer_name, "writer", self.writer_index)]
-        reader = self.readers[self._index(reader_name, "reader", self.reader_index)]
+        writer, reader = self.writer(writer_name), self.reader(reader_name)
         if writer.stage >= reader.stage:
             raise GraphError(
                 f"no edge {name!r}: {writer.name} writes at stage {writer.stage}, "
                 f"not before {reader.name} has read the stream (stage {reader.stage})"
             )
         return Edge(writer, reader)
+
+    def writer(self, name: str) -> Writer:
+        """Return the writer with this name.
+
+        Raises:
+            GraphError: There is none; the message shows what names look like.
+        """
+        return self.writers[self._index(name, "writer", self.writer_index)]
+
+    def reader(self, name: str) -> Reader:
+        """Return the reader with this name.
+
+        Raises:
+            GraphError: There is none; the message shows what names look like.
+        """
+        return self.readers[self._index(name, "reader", self.reader_index)]
 
     @staticmethod
     def _index(name: str, role: str, known: dict[str, int]) -> int:

@@ -1,0 +1,123 @@
+"""Time activation-patching sweeps against TransformerLens' own, patch by patch.
+
+    python benchmarks/patching.py [--layers 12] [--heads 12] [--width 768] [--prompts 16] ...
+
+The model has GPT-2's architecture and random weights, so nothing is downloaded. TransformerLens
+runs the whole model once per patch, so its time per patch is taken from some of the patches, spread
+over the layers; ours from the whole sweep. Prints milliseconds per patch and their ratio.
+"""
+
+import argparse
+import copy
+import time
+
+import pandas
+import torch
+import transformers
+from transformer_lens import patching as lens
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+import circuitfind as cf
+
+VOCABULARY = 50257
+SWEEPS = (
+    ("resid_pre", "each", "resid_pre", lens.layer_pos_patch_setter, ("layer", "pos")),
+    ("mlp_out", "each", "mlp_out", lens.layer_pos_patch_setter, ("layer", "pos")),
+    ("head", "all", "z", lens.layer_head_vector_patch_setter, ("layer", "head")),
+    ("v", "all", "v", lens.layer_head_vector_patch_setter, ("layer", "head")),
+    ("pattern", "all", "pattern", lens.layer_head_pattern_patch_setter, ("layer", "head")),
+    ("head", "each", "z", lens.layer_pos_head_vector_patch_setter, ("layer", "pos", "head")),
+)
+
+
+def main() -> None:
+    """Run every sweep and print a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    for name, default in (
+        ("layers", 12),
+        ("heads", 12),
+        ("width", 768),
+        ("prompts", 16),
+        ("tokens", 16),
+        ("sample", 24),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    model, pairs = random_gpt2(options), random_pairs(options)
+    bridge = bridge_of(copy.deepcopy(model))
+    problem = cf.make_problem(cf.load_model(model), pairs, metric="logit-difference")
+    _, cache = bridge.run_with_cache(pairs.clean)
+    print(
+        f"{'site':>10} {'positions':>10} {'patches':>8} {'lens ms':>9} {'ours ms':>9} {'ratio':>6}"
+    )
+    for site, positions, name, setter, axes in SWEEPS:
+        started = time.perf_counter()
+        found = cf.patch(problem, site, positions=positions).values[site][..., 0]
+        ours = (time.perf_counter() - started) / found.numel()
+        theirs = lens_seconds(bridge, pairs, cache, name, setter, axes, options)
+        ratio = f"{theirs / ours:6.1f}"
+        row = f"{site:>10} {positions:>10} {found.numel():8} {1e3 * theirs:9.1f} {1e3 * ours:9.1f}"
+        print(f"{row} {ratio}", flush=True)
+
+
+def random_gpt2(options: argparse.Namespace) -> transformers.GPT2LMHeadModel:
+    """Return a model of GPT-2's architecture with random weights."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=options.layers,
+        n_head=options.heads,
+        n_embd=options.width,
+        vocab_size=VOCABULARY,
+        attn_implementation="eager",
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def random_pairs(options: argparse.Namespace) -> cf.PromptPairs:
+    """Return random pairs that differ in their second token."""
+    clean = torch.randint(VOCABULARY, (options.prompts, options.tokens)).tolist()
+    return cf.collate(
+        [
+            cf.Pair(row, [row[0], (row[1] + 1) % VOCABULARY, *row[2:]], [[row[2]]], [[row[3]]])
+            for row in clean
+        ]
+    )
+
+
+def bridge_of(model: transformers.GPT2LMHeadModel) -> TransformerBridge:
+    """Wrap the same weights for TransformerLens' functions."""
+    return build_bridge_from_module(
+        model,
+        architecture="GPT2LMHeadModel",
+        hf_config=model.config,
+        tokenizer=None,
+        dtype=torch.float32,
+        device="cpu",
+    )
+
+
+def lens_seconds(bridge, pairs, cache, name, setter, axes, options) -> float:
+    """Return the seconds that TransformerLens takes for a patch, the mean of some patches."""
+    sizes = {"layer": options.layers, "pos": options.tokens, "head": options.heads}
+    every = lens.make_df_from_ranges([sizes[axis] for axis in axes], axes)
+    step = max(1, len(every) // options.sample)
+    chosen: pandas.DataFrame = every.iloc[::step].reset_index(drop=True)
+
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        last = logits[:, -1]
+        rows = range(len(last))
+        return (
+            last[rows, pairs.answers[:, 0, 0]] - last[rows, pairs.wrong_answers[:, 0, 0]]
+        ).mean()
+
+    started = time.perf_counter()
+    with torch.no_grad():
+        lens.generic_activation_patch(
+            bridge, pairs.corrupted, cache, metric, setter, name, index_df=chosen
+        )
+    return (time.perf_counter() - started) / len(chosen)
+
+
+if __name__ == "__main__":
+    main()

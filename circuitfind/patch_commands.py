@@ -1,0 +1,192 @@
+"""The commands `patch` and `path-patch`: they parse and print, and leave the work below."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuitfind.console import emit, interruptible, print_json, print_table, tell
+
+if TYPE_CHECKING:
+    from circuitfind.patching.sweep import Swept
+    from circuitfind.runs.patch_config import PatchConfig
+    from circuitfind.runs.patching import PatchRun
+
+Task = Annotated[str, typer.Argument(help="A task (`circuitfind tasks`), or a .jsonl or .csv.")]
+Model = Annotated[
+    str, typer.Option(help="Embedded model, model directory, compiled model's .json, or hub name.")
+]
+ModeOption = Annotated[
+    str,
+    typer.Option(
+        help="denoising (clean activations into the corrupted run), noising (corrupted into clean) "
+        "or interchange (those of another clean prompt into the clean run)."
+    ),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What to measure. [default: logit-difference, or the task's own without answers]"
+    ),
+]
+Prompts = Annotated[int, typer.Option(help="How many pairs of prompts.")]
+Seed = Annotated[int, typer.Option(help="Fixes the prompts.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")
+]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
+Threshold = Annotated[
+    float,
+    typer.Option(
+        help="Smallest significant effect, as a share of the difference between the two runs."
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Directory for the files. [default: runs/NAME]")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def patch(
+    task: Task,
+    model: Model = "ioi-small",
+    sites: Annotated[
+        str,
+        typer.Option(
+            help="What to patch: resid, attn, mlp, head, q, k, v, pattern, resid_mid, resid_post, "
+            "pattern_cell, or the groups block and heads; several separated by commas."
+        ),
+    ] = "block,head",
+    mode: ModeOption = "denoising",
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="Where: each, all (at once), last, named, or names and indices separated by "
+            "commas. [default: named, or each where the prompts name none]"
+        ),
+    ] = None,
+    metric: MetricOption = None,
+    prompts: Prompts = 32,
+    seed: Seed = 0,
+    threshold: Threshold = 0.05,
+    discover: Annotated[
+        bool,
+        typer.Option("--discover", help="Find and draw the circuit of what is significant."),
+    ] = False,
+    edge_threshold: Annotated[
+        float | None,
+        typer.Option(help="Smallest effect of an edge of it. [default: a fifth of --threshold]"),
+    ] = None,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Patch activations of one run into another and show where that matters."""
+    from circuitfind.runs.patch_config import PatchConfig
+
+    config = PatchConfig(
+        task=task,
+        model=model,
+        sites=sites,
+        positions=positions,
+        mode=mode,
+        metric=metric,
+        n_prompts=prompts,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        threshold=threshold,
+        discover=discover,
+        edge_threshold=edge_threshold,
+    )
+    _run(config, out, as_json=as_json)
+
+
+def path_patch(
+    task: Task,
+    model: Model = "ioi-small",
+    senders: Annotated[
+        str | None,
+        typer.Option("--from", help="Writers, such as a0.h1,m0, separated by commas; all if none."),
+    ] = None,
+    receivers: Annotated[
+        str | None,
+        typer.Option("--to", help="Readers, such as a2.h2.v,logits; all if none."),
+    ] = None,
+    via: Annotated[
+        str | None,
+        typer.Option(help="Readers that the path leads through, in order, such as m0,a1.h1.k."),
+    ] = None,
+    mode: ModeOption = "noising",
+    metric: MetricOption = None,
+    prompts: Prompts = 32,
+    seed: Seed = 0,
+    threshold: Threshold = 0.05,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Send a component's output of one run into another run along chosen edges alone."""
+    from circuitfind.runs.patch_config import PatchConfig
+
+    config = PatchConfig(
+        task=task,
+        model=model,
+        senders=_names(senders),
+        receivers=_names(receivers),
+        via=_names(via) or (),
+        mode=mode,
+        metric=metric,
+        n_prompts=prompts,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        threshold=threshold,
+    )
+    _run(config, out, as_json=as_json)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(word.strip() for word in text.split(","))
+
+
+def _run(config: "PatchConfig", out: Path | None, *, as_json: bool) -> None:
+    from circuitfind.runs.patching import run_patching
+
+    path = out or config.default_path
+    with interruptible(path), _patch_bar() as on_progress:
+        run = run_patching(path, config, on_progress=on_progress, tell=tell)
+    if as_json:
+        print_json(run.as_json())
+    else:
+        _print(run)
+
+
+def _print(run: "PatchRun") -> None:
+    for number, table in enumerate(run.report.tables()):
+        if number:
+            emit("\n")
+        print_table(table)
+    emit("\n")
+    if run.circuit is not None:
+        emit(f"{run.circuit_line()}\n")
+    for drawing in run.drawings:
+        emit(f"{drawing}\n")
+
+
+@contextmanager
+def _patch_bar() -> "Iterator[Callable[[Swept], None]]":
+    """Show on stderr, if that is a terminal, how many patches are measured."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("patches", total=None)
+
+        def on_progress(swept: "Swept") -> None:
+            bar.update(shown, total=swept.total, completed=swept.done)
+
+        yield on_progress

@@ -1,0 +1,105 @@
+"""Results of patching as two files: tensors with named axes, and what the axes mean.
+
+`NAME.safetensors` holds `base`, `source` and `values.SITE`; `NAME.json` beside it holds everything
+else, as text. Reading checks that the two belong together.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from circuitfind.errors import ResultFileError
+from circuitfind.patching.result import MODES, PatchResult
+
+FORMAT = "circuitfind patching 1"
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+
+
+def to_json(result: PatchResult) -> str:
+    """Return everything but the tensors as JSON text."""
+    content = {
+        "format": FORMAT,
+        "mode": result.mode,
+        "metric": result.metric,
+        "unit": result.unit,
+        "axes": {site: [*axes, "prompt"] for site, axes in result.axes.items()},
+        "labels": {axis: list(labels) for axis, labels in result.labels.items()},
+        "origin": dict(result.origin),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_bytes(result: PatchResult) -> bytes:
+    """Return the tensors in the safetensors format."""
+    values = {f"values.{site}": values for site, values in result.values.items()}
+    tensors = {"base": result.base, "source": result.source, **values}
+    content: bytes = tensor_bytes(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    )
+    return content
+
+
+def save_patching(result: PatchResult, path: Path | str) -> None:
+    """Write a result to `path`, which ends in `.json`, and the .safetensors file beside it."""
+    path = Path(path)
+    path.with_suffix(".safetensors").write_bytes(to_bytes(result))
+    path.write_text(to_json(result), encoding="utf-8")
+
+
+def load_patching(path: Path | str) -> PatchResult:
+    """Read a result.
+
+    Args:
+        path: The `.json` file; the .safetensors file lies beside it.
+
+    Raises:
+        ResultFileError: A file is missing, damaged, of another format, or does not fit the other.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _result_from(content, load_file(path.with_suffix(".safetensors")))
+    except OSError as error:
+        raise ResultFileError(f"cannot read the result {path}: {error.strerror or error}") from None
+    except _UNREADABLE as error:
+        raise ResultFileError(
+            f"{path} is not a result of patching, or was damaged: {type(error).__name__}: {error}; "
+            "such files are written by `circuitfind patch` and `circuitfind path-patch`"
+        ) from None
+
+
+def _result_from(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchResult:
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+    if content["mode"] not in MODES:
+        raise ValueError(f"its mode is {content['mode']!r}")
+    axes = {site: tuple(names[:-1]) for site, names in content["axes"].items()}
+    labels = {axis: tuple(map(str, names)) for axis, names in content["labels"].items()}
+    base, source = tensors["base"], tensors["source"]
+    values = {site: tensors[f"values.{site}"] for site in axes}
+    for site, found in values.items():
+        _require_shape(site, found, (*(len(labels[axis]) for axis in axes[site]), len(base)))
+    _require_shape("source", source, (len(base),))
+    return PatchResult(
+        values,
+        axes,
+        labels,
+        base,
+        source,
+        content["mode"],
+        str(content["metric"]),
+        str(content["unit"]),
+        dict(content["origin"]),
+    )
+
+
+def _require_shape(name: str, found: Float[Tensor, "..."], expected: tuple[int, ...]) -> None:
+    if tuple(found.shape) != expected:
+        raise ValueError(f"{name} has shape {tuple(found.shape)} where its axes ask for {expected}")

@@ -1,0 +1,149 @@
+"""Two recorded runs of one problem, and the metric of the base with patches put into it."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.incremental import horizon
+from circuitfind.engine.readout import Readout
+from circuitfind.errors import SelfCheckError
+from circuitfind.models.self_check import TOLERANCE
+from circuitfind.patching.continuation import Continuation, Point
+from circuitfind.patching.exchange import Exchange, Patched
+from circuitfind.patching.recording import Recording, record
+from circuitfind.patching.result import Mode
+from circuitfind.problem import Problem
+
+_ROW_FLOATS = 1 << 22
+"""How many numbers a stream of all rows together may have by default; 16 MiB in float32."""
+
+_FEWEST_ROWS = 8
+
+
+Key = tuple[str, tuple[int, ...]]
+"""What is patched, and the indices of one of its patches."""
+
+
+class Patch(NamedTuple):
+    """A patch, and what to call its candidates.
+
+    Attributes:
+        keys: One per candidate.
+        patched: Their streams.
+    """
+
+    keys: tuple[Key, ...]
+    patched: Patched
+
+
+def default_rows(problem: Problem) -> int:
+    """Return how many prompts, all candidates' together, run through the model at once."""
+    per_row = problem.prompts.clean.shape[1] * problem.model.shape.d_model
+    return max(_FEWEST_ROWS, _ROW_FLOATS // per_row)
+
+
+class PatchedRuns:
+    """A base run that can be patched from a source run.
+
+    Attributes:
+        problem: The problem.
+        base: The run that is patched.
+        source: The run that patches come from.
+        exchange: Makes patched streams of the two.
+        base_values: The metric of each prompt in the base run.
+        source_values: The metric of each prompt in the source run.
+
+    Args:
+        problem: The problem, with the prompts to exchange as its pairs.
+        mode: Whether the corrupted prompts are the base (denoising) or the source.
+        rows: How many prompts, all candidates' together, run through the model at once.
+
+    Raises:
+        SelfCheckError: One of the recorded runs is not what the model computes.
+    """
+
+    def __init__(self, problem: Problem, mode: Mode, rows: int) -> None:
+        prompts, model = problem.prompts, problem.model
+        clean, corrupted = (
+            record(model, tokens, prompts.real) for tokens in (prompts.clean, prompts.corrupted)
+        )
+        _require_same(problem, clean, corrupted)
+        self.problem = problem
+        self.base, self.source = (corrupted, clean) if mode == "denoising" else (clean, corrupted)
+        self.exchange = Exchange(model, self.base, self.source, prompts.real)
+        self._readout = Readout(problem, clean.final)
+        steps = horizon(problem).steps
+        self._continuation = Continuation(model, self.base, prompts.real, steps)
+        self._most = max(1, rows // len(prompts))
+        self.base_values, self.source_values = (
+            self._measured(run.final) for run in (self.base, self.source)
+        )
+
+    def measured(self, patches: Iterable[Patch]) -> Iterator[tuple[Key, Tensor]]:
+        """Yield each candidate's key and metric per prompt; candidates at a point go together."""
+        for point, group in groupby(patches, key=lambda patch: patch.patched.point):
+            yield from self._at_point(point, group)
+
+    def _at_point(self, point: Point, patches: Iterable[Patch]) -> Iterator[tuple[Key, Tensor]]:
+        waiting: list[tuple[Key, Tensor]] = []
+        n_changed = 0
+        for keys, patched in patches:
+            changed = self._continuation.n_changed(point, patched.streams)
+            if not changed:
+                yield from ((key, self.base_values) for key in keys)
+                continue
+            for entry in zip(keys, patched.streams, strict=True):
+                n_changed = max(n_changed, changed)
+                waiting.append(entry)
+                if len(waiting) == self._most:
+                    yield from self._finished(point, waiting, n_changed)
+                    waiting, n_changed = [], 0
+        if waiting:
+            yield from self._finished(point, waiting, n_changed)
+
+    def _finished(
+        self, point: Point, waiting: list[tuple[Key, Tensor]], n_changed: int
+    ) -> Iterator[tuple[Key, Tensor]]:
+        streams = torch.stack([stream[:, -n_changed:] for _, stream in waiting])
+        # A patch behind the last position that the metric reads still leaves those before as is.
+        finals = self._with_base(self._continuation.finish(point, streams))
+        for (key, _), final in zip(waiting, finals, strict=True):
+            yield key, self._measured(final)
+
+    def _with_base(
+        self, finals: Float[Tensor, "candidate batch final d_model"]
+    ) -> Float[Tensor, "candidate batch steps d_model"]:
+        missing = self._continuation.steps - finals.shape[2]
+        if missing <= 0:
+            return finals
+        n = finals.shape[2]
+        before = self.base.final[:, -self._continuation.steps : -n].expand(len(finals), -1, -1, -1)
+        return torch.cat([before, finals], dim=2)
+
+    def _measured(self, final: Float[Tensor, "batch final d_model"]) -> Float[Tensor, " batch"]:
+        with torch.no_grad():
+            return self._readout.values(final).double()
+
+
+def _require_same(problem: Problem, clean: Recording, corrupted: Recording) -> None:
+    """Hold both recorded runs to the model's own, where the metric reads them."""
+    model, prompts = problem.model, problem.prompts
+    real = prompts.step_is_real
+    for name, tokens, run in (
+        ("clean", prompts.clean, clean),
+        ("corrupted", prompts.corrupted, corrupted),
+    ):
+        with torch.no_grad():
+            expected = prompts.at_steps(model.own_logits(tokens, prompts.real))[real]
+            found = model.logits(prompts.at_steps(run.final))[real]
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        if not difference <= TOLERANCE[model.weights_dtype]:
+            raise SelfCheckError(
+                f"the recorded {name} run is not what {model.name!r} computes: its logits differ "
+                f"by {difference:.2g} of the largest one (allowed: "
+                f"{TOLERANCE[model.weights_dtype]:.0e}); no patch of this model can be trusted"
+            )

@@ -1,0 +1,235 @@
+"""Path patching: send a component's foreign output along chosen edges, all else as it was.
+
+A run is taken in which one writer is heard differently by one reader alone (Wang et al. 2022,
+arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969): the reader receives what the writer
+writes in the source run in place of what it writes in the base run, its norm is taken of that sum,
+and what follows from what its component then writes reaches all later components. A path of
+several edges is a chain of such changes: each component on the way is run with only the path's
+change in its input, and what it then writes otherwise is passed on along the path's next edge
+alone. Only direct edges count: a path through an MLP names that MLP.
+
+The linearised effect of an edge is the metric's derivative along the change that it carries, one
+backward pass for all edges (attribution patching on the base run, Syed et al. 2023,
+arXiv 2310.10348).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
+from circuitfind.engine.readout import Readout
+from circuitfind.errors import GraphError, MethodError
+from circuitfind.graph import Graph, Reader, Writer
+from circuitfind.patching.components import Components
+from circuitfind.patching.pairs import posed
+from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
+from circuitfind.patching.result import Mode, PatchResult, require_gap
+from circuitfind.patching.sweep import Swept
+from circuitfind.problem import Problem
+
+PATH = "path"
+"""Name of the only site of a result of path patching; its axes are sender and receiver."""
+
+
+def path_patch(
+    problem: Problem,
+    senders: Sequence[str] | None = None,
+    receivers: Sequence[str] | None = None,
+    *,
+    via: Sequence[str] = (),
+    mode: Mode = "noising",
+    rows: int | None = None,
+    on_progress: Callable[[Swept], None] = lambda swept: None,
+) -> PatchResult:
+    """Measure what each path from a sender to a receiver carries.
+
+    Args:
+        problem: Gives the model, its graph, the pairs of prompts and the metric.
+        senders: Writers, such as `a5.h1`; all unless given.
+        receivers: Readers, such as `a9.h6.q`; all unless given.
+        via: Readers that every path leads through, in order: with `a7.h3.v` the path enters head
+            a7.h3 by its value and goes on from what that head writes.
+        mode: Which run's writes are sent into which run (see `patch`).
+        rows: As for `patch`.
+        on_progress: Called as the measurement proceeds.
+
+    Returns:
+        A result with the site `path` and the axes `sender` and `receiver`; NaN where there is no
+        such path.
+
+    Raises:
+        GraphError: There is no such writer or reader, or no path at all.
+        MetricError: The two runs have the same metric, so there is no effect to measure.
+    """
+    problem = posed(problem, mode)
+    rows = default_rows(problem) if rows is None else rows
+    if rows < 1:
+        raise MethodError(f"{rows} rows cannot be run at once; give at least 1")
+    return _Paths(problem, senders, receivers, via, mode, rows).run(on_progress)
+
+
+class _Paths:
+    """The paths of one measurement."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        senders: Sequence[str] | None,
+        receivers: Sequence[str] | None,
+        via: Sequence[str],
+        mode: Mode,
+        rows: int,
+    ) -> None:
+        self._problem, self._mode, self._rows = problem, mode, rows
+        graph = problem.graph
+        self._senders = _writers(graph, senders)
+        self._receivers = _readers(graph, receivers)
+        self._via = _readers(graph, via)
+        for reader in self._via:
+            if reader.name == "logits":
+                raise GraphError("no path leads through the logits; give them as the receiver")
+        self._exists = torch.tensor(
+            [[self._is_path(w, r) for r in self._receivers] for w in self._senders]
+        )
+        if not bool(self._exists.any()):
+            stops = [self._senders[0].name, *via, self._receivers[0].name]
+            raise GraphError(
+                f"there is no path {' -> '.join(stops)}: each component must run before the next "
+                "one reads"
+            )
+
+    def _is_path(self, sender: Writer, receiver: Reader) -> bool:
+        writes_at = sender.stage
+        for reader in (*self._via, receiver):
+            if writes_at >= reader.stage:
+                return False
+            writes_at = reader.stage
+        return True
+
+    def run(self, on_progress: Callable[[Swept], None]) -> PatchResult:
+        n = len(self._problem.prompts)
+        parts = [slice(first, first + self._rows) for first in range(0, n, self._rows)]
+        done, total = 0, len(parts) * int(self._exists.sum())
+        values, ends = [], []
+        for part in parts:
+            problem = replace(self._problem, prompts=self._problem.prompts.select(part))
+            runs = PatchedRuns(problem, self._mode, self._rows)
+            shape = (*self._exists.shape, len(problem.prompts))
+            found = torch.full(shape, torch.nan, dtype=torch.float64, device=problem.model.device)
+            for (_, index), value in runs.measured(self._patches(runs)):
+                found[index] = value
+                done += 1
+                on_progress(Swept(done, total))
+            values.append(found)
+            ends.append(torch.stack([runs.base_values, runs.source_values]))
+        return self._result(torch.cat(values, dim=-1), torch.cat(ends, dim=-1))
+
+    def _result(
+        self, values: Float[Tensor, "sender receiver batch"], ends: Float[Tensor, "2 batch"]
+    ) -> PatchResult:
+        base, source = ends
+        require_gap(base, source)
+        return PatchResult(
+            values={PATH: values},
+            axes={PATH: ("sender", "receiver")},
+            labels={
+                "sender": tuple(writer.name for writer in self._senders),
+                "receiver": tuple(reader.name for reader in self._receivers),
+            },
+            base=base,
+            source=source,
+            mode=self._mode,
+            metric=self._problem.metric.name,
+            unit=self._problem.metric.unit,
+        )
+
+    def _patches(self, runs: PatchedRuns) -> Iterator[Patch]:
+        """Make all patches, reader by reader, so that those that enter at one point go together."""
+        problem = self._problem
+        components = Components(
+            problem.model, problem.graph, runs.base, runs.source, runs.problem.prompts.real
+        )
+        most = max(1, self._rows // len(runs.problem.prompts))
+        order = sorted(range(len(self._receivers)), key=lambda i: self._receivers[i].stage)
+        for senders in _chunks(range(len(self._senders)), most):
+            changes = self._changes(components, senders)
+            for receiver in order:
+                exists = [row for row, i in enumerate(senders) if self._exists[i, receiver]]
+                if exists:
+                    patched = components.arriving(self._receivers[receiver], changes[exists])
+                    keys = tuple((PATH, (senders[row], receiver)) for row in exists)
+                    yield Patch(keys, patched)
+
+    def _changes(
+        self, components: Components, senders: Sequence[int]
+    ) -> Float[Tensor, "candidate batch pos d_model"]:
+        """Return what arrives otherwise at the end of each sender's path."""
+        with torch.no_grad():
+            changes = torch.stack([components.sent(self._senders[i]) for i in senders])
+            for reader in self._via:
+                changes = components.passed_on(reader, changes)
+        return changes
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def _writers(graph: Graph, names: Sequence[str] | None) -> tuple[Writer, ...]:
+    if names is None:
+        return graph.writers
+    return tuple(graph.writer(name) for name in _once(names))
+
+
+def _readers(graph: Graph, names: Sequence[str] | None) -> tuple[Reader, ...]:
+    if names is None:
+        return graph.readers
+    return tuple(graph.reader(name) for name in _once(names))
+
+
+def _once(names: Sequence[str]) -> Sequence[str]:
+    if repeated := [name for name in names if list(names).count(name) > 1]:
+        raise GraphError(f"{repeated[0]!r} is given twice; give it once")
+    return names
+
+
+def linearised_edges(
+    problem: Problem,
+    *,
+    mode: Mode = "noising",
+) -> Float[Tensor, "writer reader"]:
+    """Estimate every edge's effect on the mean metric from one gradient, in the metric's unit.
+
+    The derivative of the mean metric, taken on the base run, along what each edge would carry
+    otherwise. Where the metric is linear in what a reader receives this is the exact change.
+
+    Raises:
+        MethodError: The metric has no gradient on the base run: KL divergence of the run from
+            itself is at its minimum.
+    """
+    problem = posed(problem, mode)
+    if problem.metric.name in ("kl", "l2") and mode != "denoising":
+        raise MethodError(
+            f"the metric {problem.metric.name!r} has no slope on the clean run, where it is "
+            "smallest, so nothing can be estimated from its gradient; choose logit-difference or "
+            "loss, or the mode denoising"
+        )
+    model, graph, prompts = problem.model, problem.graph, problem.prompts
+    base, source = prompts.clean, prompts.corrupted
+    if mode == "denoising":
+        base, source = source, base
+    with torch.no_grad():
+        written = plain_pass(model, graph, source, prompts.real).written
+        clean = plain_pass(model, graph, prompts.clean, prompts.real).final
+        embedding = embeddings(model, graph, base)
+    kept = graph.edge_mask.to(device=model.device, dtype=model.dtype).requires_grad_()
+    run = full_pass(model, graph, embedding, written, kept, prompts.real)
+    value = Readout(problem, clean).values(run.final).double().mean()
+    # Keeping less of an edge is taking more of what it carries otherwise.
+    (gradient,) = torch.autograd.grad(value, kept)
+    return torch.where(graph.edge_mask, -gradient.cpu().double(), torch.nan)

@@ -1,0 +1,161 @@
+"""What a sweep measured: the metric of every patched run, with named axes and both unpatched runs.
+
+The effect of a patch is the share of the way from the base run to the source run that it makes the
+metric go: 0 where it does nothing, 1 where it does as much as taking the whole source run. It can
+be negative and exceed 1. As (patched - corrupted) / (clean - corrupted) it is the usual normalised
+effect in denoising; in noising that is 1 minus the effect. Means are taken over prompts before
+dividing, so that single prompts on which the runs hardly differ do no harm.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.errors import MethodError, MetricError
+
+Mode = Literal["denoising", "noising", "interchange"]
+"""Clean activations into the corrupted run; corrupted ones into the clean run; those of another
+clean prompt into the clean run."""
+
+MODES: tuple[Mode, ...] = ("denoising", "noising", "interchange")
+
+_SMALLEST_GAP = 1e-6
+"""Of the metric's size: a smaller difference of the two runs says nothing."""
+
+DEFAULT_THRESHOLD = 0.05
+_STANDARD_ERRORS = 1.96
+
+
+class Row(NamedTuple):
+    """One patch and what it did.
+
+    Attributes:
+        site: Name of the site.
+        place: Its label on each of the site's axes.
+        indices: The same in numbers.
+        effect: Share of the way from the base run to the source run.
+        error: Standard error of the effect over prompts; NaN with a single prompt.
+    """
+
+    site: str
+    place: Mapping[str, str]
+    indices: tuple[int, ...]
+    effect: float
+    error: float
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the effect lies outside its own noise (95 %), as far as that is known."""
+        return not abs(self.effect) <= _STANDARD_ERRORS * self.error
+
+
+@dataclass(frozen=True)
+class PatchResult:
+    """What every patch of a sweep did.
+
+    Attributes:
+        values: Metric of each patched run, by site: the site's axes, then the prompts.
+        axes: The axes of each site's values, without that of the prompts.
+        labels: The labels along each axis; `layer`, `head` and `kv_head` count from 0.
+        base: Metric of each prompt in the run that is patched.
+        source: Metric of each prompt in the run that the patches come from, by the base's answers.
+        mode: Which run is patched with which.
+        metric: Name of the metric.
+        unit: Its unit.
+        origin: Where the result comes from; plain JSON values.
+    """
+
+    values: Mapping[str, Float[Tensor, "*axes batch"]]
+    axes: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, tuple[str, ...]]
+    base: Float[Tensor, " batch"]
+    source: Float[Tensor, " batch"]
+    mode: Mode
+    metric: str
+    unit: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of what was patched."""
+        return tuple(self.values)
+
+    @property
+    def n_prompts(self) -> int:
+        return len(self.base)
+
+    @cached_property
+    def gap(self) -> float:
+        """The mean metric of the source less that of the base."""
+        return float(self.source.mean() - self.base.mean())
+
+    def mean(self, site: str) -> Float[Tensor, "*axes"]:
+        """Return the metric after each patch, averaged over prompts, in the metric's unit."""
+        return self._of(site).mean(-1)
+
+    def effect(self, site: str) -> Float[Tensor, "*axes"]:
+        """Return the effect of each patch: 0 as the base, 1 as the source."""
+        return (self._of(site) - self.base).mean(-1) / self.gap
+
+    def error(self, site: str) -> Float[Tensor, "*axes"]:
+        """Return the standard error of each effect over prompts; NaN with a single prompt."""
+        if self.n_prompts == 1:
+            return torch.full_like(self.mean(site), torch.nan)
+        spread = (self._of(site) - self.base).std(-1) / self.n_prompts**0.5
+        error: Tensor = spread / abs(self.gap)
+        return error
+
+    def _of(self, site: str) -> Float[Tensor, "*axes batch"]:
+        if site not in self.values:
+            raise MethodError(f"the sweep has no site {site!r}; it has {', '.join(self.values)}")
+        return self.values[site]
+
+    def rows(self, site: str | None = None) -> Iterator[Row]:
+        """Yield every patch of one site, or of all; those that do not exist are left out."""
+        for name in self.values if site is None else (site,):
+            effect, error = self.effect(name), self.error(name)
+            for flat in range(effect.numel()):
+                index = _unraveled(flat, effect.shape)
+                if effect[index].isnan():
+                    continue
+                place: dict[str, str] = {
+                    axis: self.labels[axis][i]
+                    for axis, i in zip(self.axes[name], index, strict=True)
+                }
+                yield Row(name, place, index, float(effect[index]), float(error[index]))
+
+    def significant(self, threshold: float = DEFAULT_THRESHOLD) -> list[Row]:
+        """Return the patches that matter, largest first.
+
+        Those whose effect is at least the threshold in size and lies outside its own noise over
+        prompts (1.96 standard errors; not asked where there is a single prompt).
+        """
+        found = [row for row in self.rows() if abs(row.effect) >= threshold and row.is_real]
+        return sorted(found, key=lambda row: -abs(row.effect))
+
+
+def _unraveled(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    index = []
+    for size in reversed(shape):
+        index.append(flat % size)
+        flat //= size
+    return tuple(reversed(index))
+
+
+def require_gap(base: Float[Tensor, " batch"], source: Float[Tensor, " batch"]) -> None:
+    """Refuse two runs that the metric cannot tell apart.
+
+    Raises:
+        MetricError: Their mean metrics agree, so that no patch has an effect to measure.
+    """
+    ours, theirs = float(base.mean()), float(source.mean())
+    if not abs(theirs - ours) > _SMALLEST_GAP * max(abs(ours), abs(theirs), 1e-12):
+        raise MetricError(
+            f"the patched run and the one that patches come from have the same metric "
+            f"({ours:.4g}), so there is no effect to measure; choose another metric or mode"
+        )

@@ -1,0 +1,115 @@
+"""What can be patched: the table of sites, with the names that TransformerLens uses.
+
+Every sweep of `transformer_lens.patching` is one of these sites at the right places: those `by_pos`
+at each position, those `all_pos` at all positions at once. `GROUPS` names what is often wanted
+together, among it what TransformerLens' `every` functions stack.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from circuitfind.errors import MethodError
+from circuitfind.graph import ModelShape
+
+Axis = Literal["layer", "position", "head", "kv_head", "source_position"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A kind of activation.
+
+    Attributes:
+        name: What the command line calls it.
+        axes: What its single sites differ in, in the order of results.
+        enters: Where in a block its patches enter: 0 before the attention, 1 after it, 2 at the
+            end. Those that enter at one point run through the model together.
+        summary: What is patched, in a phrase.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    enters: int
+    summary: str
+
+    @property
+    def n_places(self) -> int:
+        """How many places a patch names: one, or two for what goes from one to another."""
+        return sum("position" in axis for axis in self.axes)
+
+    def index(self, layer: int, at: tuple[int, ...], candidate: int) -> tuple[int, ...]:
+        """Return a patch's indices along the axes.
+
+        Args:
+            layer: Its block.
+            at: The numbers of its places.
+            candidate: The number of its head, where patches differ in that.
+        """
+        along = dict(zip(("position", "source_position"), at, strict=False))
+        numbers = {"layer": layer, "head": candidate, "kv_head": candidate, **along}
+        return tuple(numbers[axis] for axis in self.axes)
+
+
+_STREAM: tuple[Axis, ...] = ("layer", "position")
+_HEAD: tuple[Axis, ...] = ("layer", "position", "head")
+_KV_HEAD: tuple[Axis, ...] = ("layer", "position", "kv_head")
+
+SITES = (
+    Site("resid_pre", _STREAM, 0, "the stream that enters a block"),
+    Site("resid_mid", _STREAM, 1, "the stream between a block's attention and its MLP"),
+    Site("resid_post", _STREAM, 2, "the stream that leaves a block"),
+    Site("attn_out", _STREAM, 1, "what a block's attention adds to the stream"),
+    Site("mlp_out", _STREAM, 2, "what a block's MLP adds to the stream"),
+    Site("head", _HEAD, 1, "a head's mixed values, and so what it adds to the stream"),
+    Site("q", _HEAD, 1, "a head's query"),
+    Site("k", _KV_HEAD, 1, "a head's key; with grouped heads that of all heads that share it"),
+    Site("v", _KV_HEAD, 1, "a head's value; with grouped heads that of all heads that share it"),
+    Site("pattern", _HEAD, 1, "where a head attends to from a position"),
+    Site(
+        "pattern_cell",
+        ("layer", "head", "position", "source_position"),
+        1,
+        "how much a head attends from one position to another",
+    ),
+)
+"""Every site, in the order of tables."""
+
+SITE_BY_NAME = {site.name: site for site in SITES}
+
+GROUPS = {
+    "resid": ("resid_pre",),
+    "attn": ("attn_out",),
+    "mlp": ("mlp_out",),
+    "block": ("resid_pre", "attn_out", "mlp_out"),
+    "heads": ("head", "q", "k", "v", "pattern"),
+}
+"""Short names and groups; the last two are what TransformerLens stacks as `every`."""
+
+
+def find_sites(wanted: str, shape: ModelShape | None = None) -> tuple[Site, ...]:
+    """Return sites by their names, separated by commas, in the order of the table.
+
+    Raises:
+        MethodError: There is no such site, or the model has none of it.
+    """
+    names: set[str] = set()
+    for word in (word.strip() for word in wanted.split(",")):
+        if word not in GROUPS and word not in SITE_BY_NAME:
+            known = ", ".join([*SITE_BY_NAME, *GROUPS])
+            raise MethodError(f"no site named {word!r}; choose from {known}")
+        names |= set(GROUPS.get(word, (word,)))
+    found = tuple(site for site in SITES if site.name in names)
+    if shape is not None:
+        for site in found:
+            _require_in(shape, site)
+    return found
+
+
+def _require_in(shape: ModelShape, site: Site) -> None:
+    reads_once = shape.parallel_mlp or not shape.has_mlp
+    if site.name == "resid_mid" and reads_once:
+        raise MethodError(
+            "this model has no resid_mid: nothing reads the stream between a block's attention "
+            "and its end; choose resid_pre or resid_post"
+        )
+    if site.name == "mlp_out" and not shape.has_mlp:
+        raise MethodError("this model has no mlp_out: its blocks have no MLP; leave it out")

@@ -1,0 +1,109 @@
+"""What identifies a measurement by patching: equal configurations give the same result."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from circuitfind.errors import MethodError, TaskError
+from circuitfind.metrics import find_metric
+from circuitfind.models.zoo import ZOO
+from circuitfind.patching.pairs import require_mode
+from circuitfind.patching.result import DEFAULT_THRESHOLD
+from circuitfind.patching.sites import find_sites
+from circuitfind.tasks import find_task, task_file
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """What is patched and measured.
+
+    Attributes:
+        task: Name of a task, or the path of a .jsonl or .csv file.
+        model: What `load_model` takes, as text.
+        sites: What a sweep patches; None for path patching.
+        positions: Where; None for the default.
+        senders: Where paths begin; None for all.
+        receivers: Where they end; None for all.
+        via: What they lead through.
+        mode: Which run is patched with which.
+        metric: Name of the metric; None for the logit difference where the prompts have right and
+            wrong answers, and for the task's own where they have not.
+        n_prompts: How many pairs.
+        seed: Fixes the pairs.
+        dtype: Number type of the weights; None means that of the file.
+        device: Where to compute.
+        threshold: Smallest effect that is significant.
+        discover: Whether to find and draw the circuit of what is significant.
+        edge_threshold: Smallest effect of its edges; None for the default.
+    """
+
+    task: str
+    model: str
+    sites: str | None = None
+    positions: str | None = None
+    senders: tuple[str, ...] | None = None
+    receivers: tuple[str, ...] | None = None
+    via: tuple[str, ...] = ()
+    mode: str = "denoising"
+    metric: str | None = None
+    n_prompts: int = 32
+    seed: int = 0
+    dtype: str | None = None
+    device: str = "cpu"
+    threshold: float = DEFAULT_THRESHOLD
+    discover: bool = False
+    edge_threshold: float | None = None
+
+    def validate(self) -> None:
+        """Check every name before anything is loaded.
+
+        Raises:
+            CircuitfindError: One is unknown or impossible; the message lists the choices.
+        """
+        find_task(self.task)
+        require_mode(self.mode)
+        if self.metric is not None:
+            find_metric(self.metric)
+        if self.sites is not None:
+            find_sites(self.sites)
+        if self.n_prompts < 1:
+            raise TaskError(f"{self.n_prompts} prompts were asked for; give at least 1")
+        for name, share in (("threshold", self.threshold), ("edge threshold", self.edge_threshold)):
+            if share is not None and not 0 < share < math.inf:
+                raise MethodError(
+                    f"the {name} {share} is no share of an effect; give a positive number such "
+                    "as 0.05"
+                )
+
+    @property
+    def kind(self) -> str:
+        return "path-patch" if self.sites is None else "patch"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must agree for two results to be the same, as plain JSON values."""
+        values = {"kind": self.kind, **asdict(self)}
+        del values["device"]
+        file, model = task_file(self.task), Path(self.model)
+        if file is not None:
+            values["task"] = str(file.resolve())
+            values["task_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        if self.model not in ZOO and model.exists():
+            values["model"] = str(model.resolve())
+        identity: dict[str, Any] = json.loads(json.dumps(values))
+        return identity
+
+    @property
+    def default_path(self) -> Path:
+        """Where the files go unless a directory is named."""
+        task, model = (Path(name).resolve() for name in (self.task, self.model))
+        short = model.stem if model.suffix == ".json" else model.name
+        what: tuple[str | None, ...] = (self.sites,)
+        if self.sites is None:
+            ends = [",".join(names or ("all",)) for names in (self.senders, self.receivers)]
+            what = (ends[0], *self.via, ends[1])
+        name = "-".join((self.kind, task.stem, short, self.mode, *map(str, what)))
+        return Path("runs") / name.replace(",", "+").replace(" ", "")

@@ -1,0 +1,141 @@
+"""The commands `patch` and `path-patch`: what they print, write, read again and refuse."""
+
+import json
+
+import pytest
+
+from circuitfind.circuit import load_circuit
+from circuitfind.patching.files import load_patching
+
+
+@pytest.fixture
+def sweep(program):
+    words = ["patch", "program", "--model", program, "--prompts", 8, "--mode", "noising"]
+    return [*words, "--positions", "all"]
+
+
+@pytest.fixture
+def paths(program):
+    return ["path-patch", "program", "--model", program, "--prompts", 8]
+
+
+def test_a_sweep_prints_and_writes_its_report(cli, sweep, tmp_path):
+    answer = cli(*sweep, "--sites", "resid,head", "--out", "run")
+    assert answer.code == 0
+    assert "resid_pre" in answer.out
+    assert answer.out.endswith("run/heatmap-resid_pre.svg\nrun/heatmap-head.svg\n")
+    for name in ("report.md", "report.json", "heatmap-head.svg", "patching.safetensors"):
+        assert (tmp_path / "run" / name).stat().st_size
+    result = load_patching(tmp_path / "run" / "patching.json")
+    assert result.sites == ("resid_pre", "head")
+    assert result.origin["settings"]["mode"] == "noising"
+
+
+def test_a_circuit_is_found_drawn_and_measured(cli, sweep, tmp_path):
+    answer = cli(
+        *sweep, "--sites", "head,mlp", "--discover", "--threshold", 0.001, "--out", "run", "--json"
+    )
+    assert answer.code == 0
+    circuit = load_circuit(tmp_path / "run" / "circuit.json")
+    assert answer.json["edges"] == [edge.name for edge in circuit.edges]
+    assert answer.json["circuit"]["full"] != answer.json["circuit"]["empty"]
+    assert "<svg" in (tmp_path / "run" / "diagram.svg").read_text()
+    assert cli("draw", "run/circuit.json", "--out", "again.svg").code == 0
+
+
+def test_repeating_a_command_reads_what_is_there(cli, sweep, tmp_path):
+    words = [
+        *sweep,
+        "--sites",
+        "head",
+        "--discover",
+        "--threshold",
+        0.001,
+        "--out",
+        "run",
+        "--json",
+    ]
+    first = cli(*words)
+    before = (tmp_path / "run" / "patching.json").stat().st_mtime_ns
+    second = cli(*words)
+    assert second.json == first.json
+    assert "is finished" in second.err
+    assert (tmp_path / "run" / "patching.json").stat().st_mtime_ns == before
+
+
+def test_paths_are_measured_in_one_command(cli, paths):
+    one = cli(*paths, "--from", "embed", "--via", "a0.h0.v", "--to", "logits", "--json")
+    assert one.code == 0
+    every = cli(*paths, "--json")
+    assert every.json["sites"][0]["patches"] == 46
+    (name,) = {row["site"] for row in every.json["significant"]}
+    assert name == "path"
+
+
+def test_what_an_interrupted_write_left_is_written_again(cli, sweep, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.md").write_text("half")
+    assert cli(*sweep, "--sites", "head", "--out", "run").code == 0
+    assert (tmp_path / "run" / "report.md").read_text() != "half"
+
+
+BAD_SWEEPS = {
+    "site": (["--sites", "neurons"], "no site named 'neurons'"),
+    "mode": (["--mode", "both"], "no mode named 'both'"),
+    "position": (["--positions", "verb"], "no position 'verb'"),
+    "metric": (["--metric", "bleu"], "no metric named 'bleu'"),
+    "threshold": (["--threshold", -1], "the threshold -1.0 is no share"),
+    "threshold nan": (["--threshold", "nan"], "the threshold nan is no share"),
+    "edge threshold": (["--edge-threshold", 0], "the edge threshold 0.0 is no share"),
+    "prompts": (["--prompts", 0], "0 prompts were asked for"),
+    "device": (["--device", "tpu"], "tpu"),
+    "dtype": (["--dtype", "int8"], "no number type|int8"),
+    "option": (["--site", "head"], "No such option"),
+    "nothing left": (["--sites", "head", "--discover", "--threshold", 50], "no component has"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SWEEPS)
+def test_a_bad_sweep_is_one_line(case, cli, complaint, sweep, tmp_path):
+    words, said = BAD_SWEEPS[case]
+    complaint(cli(*sweep, *words), said)
+    assert not (tmp_path / "runs").exists()
+
+
+BAD_PATHS = {
+    "writer": (["--from", "a9.h0"], "no writer named 'a9.h0'"),
+    "reader": (["--to", "a0.h0"], "no reader named 'a0.h0'"),
+    "empty": (["--from", ""], "no writer named ''"),
+    "order": (["--from", "a1.h0", "--to", "a0.h0.q"], "there is no path a1.h0 -> a0.h0.q"),
+    "via": (["--via", "logits"], "no path leads through the logits"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PATHS)
+def test_a_bad_path_is_one_line(case, cli, complaint, paths):
+    words, said = BAD_PATHS[case]
+    complaint(cli(*paths, *words), said)
+
+
+def test_another_measurement_is_not_overwritten(cli, complaint, sweep):
+    assert cli(*sweep, "--sites", "head", "--out", "run").code == 0
+    other = cli(*sweep, "--sites", "head", "--seed", 1, "--out", "run")
+    complaint(other, "run holds another measurement .seed is 0 there and 1 here.")
+
+
+def test_a_directory_of_something_else_is_left_alone(cli, complaint, sweep, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    complaint(cli(*sweep, "--out", "run"), "exists and is no directory of patching")
+    (tmp_path / "file").write_text("mine")
+    complaint(cli(*sweep, "--out", "file"), "exists and is no directory of patching")
+
+
+def test_a_damaged_result_is_one_line(cli, complaint, sweep, tmp_path):
+    words = [*sweep, "--sites", "head", "--discover", "--threshold", 0.001, "--out", "run"]
+    assert cli(*words).code == 0
+    report = tmp_path / "run" / "report.json"
+    report.write_text(json.dumps({}))
+    complaint(cli(*words), "report.json is damaged")
+    (tmp_path / "run" / "patching.json").write_text("{")
+    complaint(cli(*words), "is not a result of patching")

@@ -1,0 +1,105 @@
+"""From a sweep to a circuit: the right components, and the edges that a plain search keeps."""
+
+import networkx as nx
+import pytest
+import torch
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.graph import Graph, ModelShape
+from circuitfind.patching.circuits import circuit_of, significant_components
+from circuitfind.patching.result import PatchResult
+from circuitfind.patching.sweep import patch
+from tests.engine.problems import problem_of
+
+GROUPED = Graph(ModelShape(2, 4, 2, 8, 2, 5))
+
+
+def found_at(site, axes, sizes, *places, graph=GROUPED):
+    """Return the components of a result in which the patches at some places have effect 1."""
+    values = torch.zeros(*sizes, 2).double()
+    for place in places:
+        values[place] = 1
+    labels = {axis: tuple(map(str, range(n))) for axis, n in zip(axes, sizes, strict=True)}
+    ends = torch.zeros(2).double(), torch.ones(2).double()
+    result = PatchResult({site: values}, {site: axes}, labels, *ends, "noising", "m", "u")
+    return significant_components(result, graph)
+
+
+def test_a_head_stands_for_itself_and_all_its_inputs():
+    found = found_at("head", ("layer", "position", "head"), (2, 3, 4), (1, 2, 3))
+    assert found.writers == {"a1.h3"}
+    assert found.readers == {"a1.h3.q", "a1.kv1.k", "a1.kv1.v"}
+
+
+def test_a_key_stands_for_the_heads_that_share_it():
+    found = found_at("k", ("layer", "position", "kv_head"), (2, 3, 2), (0, 1, 0))
+    assert found.writers == {"a0.h0", "a0.h1"}
+    assert found.readers == {"a0.kv0.k", "a0.h0.q", "a0.h1.q", "a0.kv0.v"}
+
+
+def test_block_outputs_stand_for_what_writes_them():
+    assert found_at("mlp_out", ("layer", "position"), (2, 1), (1, 0)).writers == {"m1"}
+    found = found_at("attn_out", ("layer", "position"), (2, 1), (0, 0))
+    assert found.writers == {f"a0.h{head}" for head in range(4)}
+
+
+def test_the_stream_stands_for_what_lies_between_two_depths():
+    # The effect appears from the second block on, so the first block made it.
+    found = found_at("resid_pre", ("layer", "position"), (2, 1), (1, 0))
+    assert found.writers == {*(f"a0.h{head}" for head in range(4)), "m0"}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_circuit_is_what_a_plain_search_among_the_components_keeps(family):
+    problem = problem_of(family, metric="logit-difference")
+    engine = IncrementalEngine(problem)
+    result = patch(problem, "mlp,head", mode="noising", positions="all")
+    circuit = circuit_of(engine, result, 0.1, edge_threshold=0.05)
+    assert circuit.kept.equal(searched(engine, result, 0.1, 0.05))
+    assert 0 < circuit.n_edges < circuit.graph.n_edges
+
+
+def searched(engine, result, threshold, edge_threshold):
+    """Cut edges one by one by whole passes, then drop what leads nowhere."""
+    graph = engine.graph
+    found = significant_components(result, graph, threshold)
+    kept = graph.mask_of(
+        edge.name
+        for edge in graph.edges()
+        if (edge.writer.stage == 0 or edge.writer.name in found.writers)
+        and (edge.reader.name == "logits" or edge.reader.name in found.readers)
+    )
+    allowed = edge_threshold * abs(result.gap)
+    current = engine.readout.loss(engine.recomputed(kept))
+    for reader in reversed(range(len(graph.readers))):
+        for writer in reversed(range(len(graph.writers))):
+            if kept[writer, reader]:
+                trial = kept.clone()
+                trial[writer, reader] = False
+                loss = engine.readout.loss(engine.recomputed(trial))
+                if loss - current < allowed:
+                    kept, current = trial, loss
+    alive = kept.clone()
+    network = graph.network(alive)
+    used = nx.ancestors(network, "logits") & nx.descendants(network, "embed")
+    names = used | {"embed", "logits"}
+    return graph.mask_of(
+        edge.name
+        for edge in graph.edges(alive)
+        if edge.writer.component in names and edge.reader.component in names
+    )
+
+
+def test_nothing_significant_is_no_circuit():
+    problem = problem_of("gpt2", metric="logit-difference")
+    result = patch(problem, "head", positions="all")
+    with pytest.raises(MethodError, match="no component has an effect of 50 or more"):
+        circuit_of(IncrementalEngine(problem), result, 50.0)
+
+
+def test_a_circuit_that_needs_no_path_is_refused():
+    problem = problem_of("gpt2", metric="logit-difference")
+    result = patch(problem, "head,mlp", positions="all")
+    with pytest.raises(MethodError, match="no path from the embedding to the logits is needed"):
+        circuit_of(IncrementalEngine(problem), result, 0.01, edge_threshold=50.0)

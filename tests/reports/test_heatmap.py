@@ -1,0 +1,130 @@
+"""Heatmaps show every patch once, in its colour and at its place, and say what they leave out."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+
+from circuitfind.errors import ReportError
+from circuitfind.patching.result import PatchResult
+from circuitfind.reports.heatmap import colour_of, draw_heatmap
+from circuitfind.reports.panels import MOST_COLUMNS, MOST_PANELS
+from circuitfind.reports.patching import report
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def result_of(axes, sizes, *, n_prompts=2, labels=None):
+    generator = torch.Generator().manual_seed(0)
+    effects = torch.rand(*sizes, generator=generator).double() - 0.5
+    values = effects[..., None].expand(*sizes, n_prompts).clone()
+    numbered = {axis: tuple(map(str, range(n))) for axis, n in zip(axes, sizes, strict=True)}
+    ends = torch.zeros(n_prompts).double(), torch.ones(n_prompts).double()
+    return PatchResult(
+        {"site": values},
+        {"site": axes},
+        {**numbered, **(labels or {})},
+        *ends,
+        "denoising",
+        "logit-difference",
+        "logits",
+    )
+
+
+def squares(heatmap):
+    """Return the tooltips and colours of a heatmap's squares."""
+    root = ElementTree.fromstring(heatmap.svg)
+    rects = [rect for rect in root.iter(f"{SVG}rect") if rect.find(f"{SVG}title") is not None]
+    return {rect.find(f"{SVG}title").text: rect for rect in rects}
+
+
+AXES = (
+    (("layer", "position"), (3, 4)),
+    (("layer", "position", "head"), (3, 2, 4)),
+    (("layer", "head", "position", "source_position"), (2, 2, 3, 3)),
+    (("sender", "receiver"), (4, 5)),
+)
+
+
+@pytest.mark.parametrize(("axes", "sizes"), AXES)
+def test_every_patch_is_a_square_in_its_colour(axes, sizes):
+    result = result_of(axes, sizes)
+    found = squares(draw_heatmap(result, "site"))
+    rows = list(result.rows())
+    assert len(found) == len(rows)
+    largest = max(abs(row.effect) for row in rows)
+    for row in rows:
+        where = ", ".join(f"{axis} {label}" for axis, label in row.place.items())
+        assert found[f"{where}: {row.effect:.3f}"].get("fill") == colour_of(row.effect / largest)
+
+
+def test_layers_run_upwards_and_positions_to_the_right():
+    found = squares(draw_heatmap(result_of(("layer", "position"), (2, 2)), "site"))
+    at = {text.partition(":")[0]: rect for text, rect in found.items()}
+    low, high = at["layer 0, position 0"], at["layer 1, position 0"]
+    assert float(high.get("y")) < float(low.get("y"))
+    assert float(at["layer 0, position 1"].get("x")) > float(low.get("x"))
+
+
+def test_what_is_significant_has_a_frame():
+    result = result_of(("layer", "position"), (3, 4))
+    drawn = draw_heatmap(result, "site", threshold=0.2).svg
+    assert drawn.count('stroke="#000000"') == len(result.significant(0.2)) > 0
+
+
+def test_a_pair_without_a_path_has_no_square():
+    result = result_of(("sender", "receiver"), (2, 2))
+    result.values["site"][1, 0] = torch.nan
+    assert len(squares(draw_heatmap(result, "site"))) == 3
+
+
+def test_the_same_result_gives_the_same_bytes():
+    assert all(
+        draw_heatmap(result_of(axes, sizes), "site").svg
+        == draw_heatmap(result_of(axes, sizes), "site").svg
+        for axes, sizes in AXES
+    )
+
+
+def test_what_is_too_large_for_a_page_is_cut_to_the_largest_effects():
+    wide = result_of(("sender", "receiver"), (2, MOST_COLUMNS + 5))
+    drawn = draw_heatmap(wide, "site")
+    assert len(squares(drawn)) == 2 * MOST_COLUMNS
+    assert (
+        f"the {MOST_COLUMNS} of {MOST_COLUMNS + 5} receivers with the largest effects" in drawn.svg
+    )
+    many = result_of(("layer", "position", "head"), (2, MOST_PANELS + 1, 2))
+    assert f"{MOST_PANELS} of {MOST_PANELS + 1} panels" in draw_heatmap(many, "site").svg
+
+
+def test_labels_are_text_and_no_markup():
+    result = result_of(("layer", "position"), (1, 1), labels={"position": ("3 <b>&",)})
+    assert "3 &lt;b&gt;&amp;" in draw_heatmap(result, "site").svg
+    assert squares(draw_heatmap(result, "site"))
+
+
+def test_no_effect_is_white_and_ends_are_full():
+    assert (colour_of(0.0), colour_of(1.0), colour_of(-1.0)) == ("#ffffff", "#d55e00", "#0072b2")
+
+
+def test_a_heatmap_is_saved_as_svg_only(tmp_path):
+    heatmap = draw_heatmap(result_of(("layer", "position"), (1, 2)), "site")
+    assert heatmap.save(tmp_path / "map.svg").read_text() == heatmap.svg
+    with pytest.raises(ReportError, match="is drawn as .svg, not '.png'"):
+        heatmap.save(tmp_path / "map.png")
+    with pytest.raises(ReportError, match="cannot write"):
+        heatmap.save(tmp_path / "nowhere" / "map.svg")
+
+
+def test_a_report_counts_and_ranks():
+    result = result_of(("layer", "position"), (3, 4))
+    found = report(result, 0.2)
+    (site,) = found.sites
+    assert (site.n_significant, site.n) == (len(result.significant(0.2)), 12)
+    sums = [
+        sum(abs(row.effect) for row in result.significant(0.2) if row.place["layer"] == layer)
+        for layer in site.layers
+    ]
+    assert sums == sorted(sums, reverse=True)
+    assert found.as_json()["significant"][0]["effect"] == result.significant(0.2)[0].effect
+    assert found.markdown().count("| site | layer") == len(found.rows)
