@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from circuitfind.cli import DEFAULT_MODEL
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE
 from circuitfind.runs.api import discover, make_problem
-from circuitfind.tasks import TASKS, find_task
+from circuitfind.tasks import DEFAULT_MODEL, TASKS, find_task
 
 PAGE = Path(__file__).parents[1] / "docs" / "gallery.md"
 ENTRY = re.compile(
