@@ -51,8 +51,6 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 
-DEFAULT_MODEL = "gpt-4l"
-
 
 @app.command()
 def discover(
@@ -142,7 +140,7 @@ def discover(
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
     from circuitfind.runs.wanted import Wanted
-    from circuitfind.tasks import find_task
+    from circuitfind.tasks import find_task, model_for
 
     given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
@@ -151,7 +149,7 @@ def discover(
         options["prune"] = False
     config = RunConfig(
         task=task,
-        model=model or find_task(task).model or DEFAULT_MODEL,
+        model=model_for(task, model),
         method=method,
         options=options,
         metric=metric or find_task(task).metric,
@@ -199,7 +197,7 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """List the tasks, or show what one looks like to a model."""
-    from circuitfind.tasks import TASKS, find_task
+    from circuitfind.tasks import TASKS, find_task, model_for
 
     if task is None:
         rows = [
@@ -216,9 +214,8 @@ def tasks(
         from circuitfind.models.loading import load_model
         from circuitfind.tasks.show import shown_pairs
 
-        found = find_task(task)
-        loaded = load_model(model or found.model or DEFAULT_MODEL)
-        rows = shown_pairs(found, loaded.vocabulary, seed=seed)
+        loaded = load_model(model_for(task, model))
+        rows = shown_pairs(find_task(task), loaded.vocabulary, seed=seed)
     print_rows(rows, as_json=as_json)
 
 
