@@ -12,7 +12,7 @@ import torch
 
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
-from circuitfind.errors import GraphError
+from circuitfind.errors import GraphError, MethodError
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.path import PATH
 from circuitfind.patching.result import Mode, PatchResult, require_gap
@@ -43,6 +43,8 @@ def patch_together(
         GraphError: There is no such writer or reader, or no edge between them.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
+    if rows < 1:
+        raise MethodError(f"{rows} rows cannot be run at once; give at least 1")
     problem = posed(problem, mode)
     kept = _without(problem, senders, receivers)
     parts = [
