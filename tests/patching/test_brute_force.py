@@ -1,5 +1,7 @@
 """Sweeps equal one hooked run per patch, in every mode and at every kind of position."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -137,8 +139,16 @@ def test_a_partner_is_the_next_prompt_of_its_length():
     assert partners_of(pairs_of_lengths(3, 4, 3, 4, 3)).tolist() == [2, 3, 4, 1, 0]
 
 
+def test_a_partner_of_the_same_template_goes_first():
+    pairs = pairs_of_lengths(3, 3, 3, 3)
+    alternating = replace(pairs, template=torch.tensor([0, 1, 0, 2]))
+    assert partners_of(alternating).tolist() == [2, 2, 0, 0]
+
+
 def test_a_prompt_without_its_like_cannot_be_interchanged():
-    with pytest.raises(PromptError, match="prompt 1 has no other of its template and length"):
+    with pytest.raises(
+        PromptError, match="prompt 1 has no other of its length and named positions"
+    ):
         partners_of(pairs_of_lengths(3, 4, 3))
 
 
