@@ -73,8 +73,15 @@ def expected_values(family, site, base, source, tokens, positions):
     return torch.stack(values).view(shape)
 
 
-@pytest.mark.parametrize("positions", ["each", "all", "last", "subject,end"])
-@pytest.mark.parametrize("mode", ["denoising", "noising"])
+@pytest.mark.parametrize(
+    ("mode", "positions"),
+    [
+        ("denoising", "each"),
+        ("denoising", "last"),
+        ("noising", "all"),
+        ("noising", "subject,end"),
+    ],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_patches_equal_hooked_runs(family, mode, positions):
     tokens = prompts()
