@@ -3,12 +3,14 @@
     python benchmarks/patching.py [--layers 12] [--heads 12] [--width 768] [--prompts 16] ...
 
 The model has GPT-2's architecture and random weights, so nothing is downloaded. TransformerLens
-runs the whole model once per patch, so its time per patch is taken from some of the patches, spread
-over the layers; ours from the whole sweep. Prints milliseconds per patch and their ratio.
+runs the whole model once per patch, so its time per patch is taken from some of the patches
+(`--sample`), spread over the layers; ours from the whole sweep, so sweeps of more than `--most`
+patches are left out. Prints milliseconds per patch and their ratio.
 """
 
 import argparse
 import copy
+import math
 import time
 
 import pandas
@@ -41,6 +43,7 @@ def main() -> None:
         ("prompts", 16),
         ("tokens", 16),
         ("sample", 24),
+        ("most", 1000),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
@@ -52,10 +55,15 @@ def main() -> None:
         f"{'site':>10} {'positions':>10} {'patches':>8} {'lens ms':>9} {'ours ms':>9} {'ratio':>6}"
     )
     for site, positions, name, setter, axes in SWEEPS:
+        sizes = {"layer": options.layers, "pos": options.tokens, "head": options.heads}
+        if math.prod(sizes[axis] for axis in axes) > options.most:
+            continue
         started = time.perf_counter()
         found = cf.patch(problem, site, positions=positions).values[site][..., 0]
         ours = (time.perf_counter() - started) / found.numel()
-        theirs = lens_seconds(bridge, pairs, cache, name, setter, axes, options)
+        every = lens.make_df_from_ranges([sizes[axis] for axis in axes], axes)
+        chosen = every.iloc[:: max(1, len(every) // options.sample)].reset_index(drop=True)
+        theirs = lens_seconds(bridge, pairs, cache, name, setter, chosen)
         ratio = f"{theirs / ours:6.1f}"
         row = f"{site:>10} {positions:>10} {found.numel():8} {1e3 * theirs:9.1f} {1e3 * ours:9.1f}"
         print(f"{row} {ratio}", flush=True)
@@ -97,12 +105,8 @@ def bridge_of(model: transformers.GPT2LMHeadModel) -> TransformerBridge:
     )
 
 
-def lens_seconds(bridge, pairs, cache, name, setter, axes, options) -> float:
+def lens_seconds(bridge, pairs, cache, name, setter, chosen: pandas.DataFrame) -> float:
     """Return the seconds that TransformerLens takes for a patch, the mean of some patches."""
-    sizes = {"layer": options.layers, "pos": options.tokens, "head": options.heads}
-    every = lens.make_df_from_ranges([sizes[axis] for axis in axes], axes)
-    step = max(1, len(every) // options.sample)
-    chosen: pandas.DataFrame = every.iloc[::step].reset_index(drop=True)
 
     def metric(logits: torch.Tensor) -> torch.Tensor:
         last = logits[:, -1]

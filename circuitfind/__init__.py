@@ -50,6 +50,7 @@ _HOMES = {
     "load_model": "circuitfind.models.loading",
     "make_problem": "circuitfind.runs.api",
     "patch": "circuitfind.patching.sweep",
+    "patch_together": "circuitfind.patching.together",
     "path_patch": "circuitfind.patching.path",
     "run_discovery": "circuitfind.runs.discover",
     "save_patching": "circuitfind.patching.files",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from circuitfind.patching.path import path_patch as path_patch
     from circuitfind.patching.result import PatchResult as PatchResult
     from circuitfind.patching.sweep import patch as patch
+    from circuitfind.patching.together import patch_together as patch_together
     from circuitfind.problem import Problem as Problem
     from circuitfind.prompts import Pair as Pair
     from circuitfind.prompts import PromptPairs as PromptPairs

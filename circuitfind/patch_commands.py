@@ -123,6 +123,10 @@ def path_patch(
         str | None,
         typer.Option(help="Readers that the path leads through, in order, such as m0,a1.h1.k."),
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Patch all edges from --from into --to at once."),
+    ] = False,
     mode: ModeOption = "noising",
     metric: MetricOption = None,
     prompts: Prompts = 32,
@@ -143,6 +147,7 @@ def path_patch(
         senders=_names(senders),
         receivers=_names(receivers),
         via=_names(via) or (),
+        together=together,
         mode=mode,
         metric=metric,
         n_prompts=prompts,

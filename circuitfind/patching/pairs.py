@@ -47,7 +47,9 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
 
 
 def partners_of(prompts: PromptPairs) -> Int[Tensor, " batch"]:
-    """Return for each prompt the next one like it: of its template, length and named positions.
+    """Return for each prompt another of its length and named positions, to be patched from.
+
+    The next one of its template, or where there is none the next one of any template.
 
     Raises:
         PromptError: A prompt is the only one of its kind.
@@ -57,26 +59,26 @@ def partners_of(prompts: PromptPairs) -> Int[Tensor, " batch"]:
         alike.setdefault(_kind(prompts, row), []).append(row)
     partners = torch.zeros(len(prompts), dtype=torch.long)
     for rows in alike.values():
-        for row in rows:
-            partners[row] = _next_of(prompts, rows, row)
+        for place, row in enumerate(rows):
+            partners[row] = _partner(prompts, row, [*rows[place + 1 :], *rows[:place]])
     return partners
 
 
 def _kind(prompts: PromptPairs, row: int) -> tuple[int, ...]:
-    template = -1 if prompts.template is None else int(prompts.template[row])
     places = (int(index[row]) for index in prompts.positions.values())
-    return (template, int(prompts.lengths[row]), *places)
+    return (int(prompts.lengths[row]), *places)
 
 
-def _next_of(prompts: PromptPairs, rows: list[int], row: int) -> int:
-    at = rows.index(row)
-    for other in (*rows[at + 1 :], *rows[:at]):
-        if not torch.equal(prompts.clean[other], prompts.clean[row]):
-            return other
-    raise PromptError(
-        f"prompt {row} has no other of its template and length to interchange with; give more "
-        "prompts, or another mode"
-    )
+def _partner(prompts: PromptPairs, row: int, others: list[int]) -> int:
+    differing = [n for n in others if not torch.equal(prompts.clean[n], prompts.clean[row])]
+    if not differing:
+        raise PromptError(
+            f"prompt {row} has no other of its length and named positions to interchange with; "
+            "give more prompts, or another mode"
+        )
+    template = prompts.template
+    same = [n for n in differing if template is not None and template[n] == template[row]]
+    return (same or differing)[0]
 
 
 def interchanged(prompts: PromptPairs, partners: Int[Tensor, " batch"]) -> PromptPairs:

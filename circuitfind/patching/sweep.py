@@ -56,7 +56,7 @@ def patch(
         positions: `each`, `all` (at once), `last`, `named`, or names and indices separated by
             commas; by default `named` where the prompts name positions, otherwise `each`.
         partners: For `interchange`, the number of the prompt that each prompt is patched from; by
-            default the next one of the same template and length.
+            default the next one like it (`partners_of`).
         rows: How many prompts, all patches' together, run through the model at once. No result
             depends on it.
         on_progress: Called as the sweep proceeds.

@@ -28,6 +28,7 @@ class PatchConfig:
         senders: Where paths begin; None for all.
         receivers: Where they end; None for all.
         via: What they lead through.
+        together: Whether all edges from the senders into the receivers are patched at once.
         mode: Which run is patched with which.
         metric: Name of the metric; None for the logit difference where the prompts have right and
             wrong answers, and for the task's own where they have not.
@@ -47,6 +48,7 @@ class PatchConfig:
     senders: tuple[str, ...] | None = None
     receivers: tuple[str, ...] | None = None
     via: tuple[str, ...] = ()
+    together: bool = False
     mode: str = "denoising"
     metric: str | None = None
     n_prompts: int = 32
@@ -69,6 +71,11 @@ class PatchConfig:
             find_metric(self.metric)
         if self.sites is not None:
             find_sites(self.sites)
+        if self.together and (self.via or not self.senders or not self.receivers):
+            raise MethodError(
+                "edges are patched together from named writers into named readers: give --from and "
+                "--to, and no --via"
+            )
         if self.n_prompts < 1:
             raise TaskError(f"{self.n_prompts} prompts were asked for; give at least 1")
         for name, share in (("threshold", self.threshold), ("edge threshold", self.edge_threshold)):
@@ -104,6 +111,6 @@ class PatchConfig:
         what: tuple[str | None, ...] = (self.sites,)
         if self.sites is None:
             ends = [",".join(names or ("all",)) for names in (self.senders, self.receivers)]
-            what = (ends[0], *self.via, ends[1])
+            what = (ends[0], *self.via, ends[1], *["together"] * self.together)
         name = "-".join((self.kind, task.stem, short, self.mode, *map(str, what)))
         return Path("runs") / name.replace(",", "+").replace(" ", "")

@@ -25,6 +25,7 @@ from circuitfind.patching.pairs import posed
 from circuitfind.patching.path import path_patch
 from circuitfind.patching.result import PatchResult
 from circuitfind.patching.sweep import Swept, patch
+from circuitfind.patching.together import patch_together
 from circuitfind.problem import Problem
 from circuitfind.reports.diagram import Diagram, draw_circuit
 from circuitfind.reports.heatmap import draw_heatmap
@@ -159,6 +160,13 @@ def _problem(config: PatchConfig) -> Problem:
 def _measured(
     config: PatchConfig, problem: Problem, on_progress: Callable[[Swept], None]
 ) -> PatchResult:
+    if config.together:
+        return patch_together(
+            problem,
+            config.senders or (),
+            config.receivers or (),
+            mode=config.mode,  # type: ignore[arg-type]
+        )
     if config.sites is None:
         return path_patch(
             problem,

@@ -102,7 +102,15 @@ def test_a_bad_sweep_is_one_line(case, cli, complaint, sweep, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_edges_are_patched_together(cli, paths):
+    words = ["--from", "embed,a0.h0", "--to", "a1.h0.q,logits"]
+    found = cli(*paths, *words, "--together", "--threshold", 1e-6, "--json").json
+    assert found["sites"][0]["patches"] == 1
+    assert found["significant"][0]["sender"] == "embed+a0.h0"
+
+
 BAD_PATHS = {
+    "together": (["--together", "--from", "embed"], "give --from and --to, and no --via"),
     "writer": (["--from", "a9.h0"], "no writer named 'a9.h0'"),
     "reader": (["--to", "a0.h0"], "no reader named 'a0.h0'"),
     "empty": (["--from", ""], "no writer named ''"),

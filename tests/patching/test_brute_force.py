@@ -1,5 +1,7 @@
 """Sweeps equal one hooked run per patch, in every mode and at every kind of position."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,8 +73,15 @@ def expected_values(family, site, base, source, tokens, positions):
     return torch.stack(values).view(shape)
 
 
-@pytest.mark.parametrize("positions", ["each", "all", "last", "subject,end"])
-@pytest.mark.parametrize("mode", ["denoising", "noising"])
+@pytest.mark.parametrize(
+    ("mode", "positions"),
+    [
+        ("denoising", "each"),
+        ("denoising", "last"),
+        ("noising", "all"),
+        ("noising", "subject,end"),
+    ],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_patches_equal_hooked_runs(family, mode, positions):
     tokens = prompts()
@@ -137,8 +146,16 @@ def test_a_partner_is_the_next_prompt_of_its_length():
     assert partners_of(pairs_of_lengths(3, 4, 3, 4, 3)).tolist() == [2, 3, 4, 1, 0]
 
 
+def test_a_partner_of_the_same_template_goes_first():
+    pairs = pairs_of_lengths(3, 3, 3, 3)
+    alternating = replace(pairs, template=torch.tensor([0, 1, 0, 2]))
+    assert partners_of(alternating).tolist() == [2, 2, 0, 0]
+
+
 def test_a_prompt_without_its_like_cannot_be_interchanged():
-    with pytest.raises(PromptError, match="prompt 1 has no other of its template and length"):
+    with pytest.raises(
+        PromptError, match="prompt 1 has no other of its length and named positions"
+    ):
         partners_of(pairs_of_lengths(3, 4, 3))
 
 

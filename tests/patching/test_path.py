@@ -15,7 +15,9 @@ from transformer_lens.tools.analysis.attribution_patching import (
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.errors import CircuitfindError
 from circuitfind.patching.path import PATH, linearised_edges, path_patch
+from circuitfind.patching.together import patch_together
 from tests.engine.problems import EXACT, oracle_of, problem_of, prompts_of
+from tests.oracles.brute_force import logits_of
 from tests.oracles.checkpoints import build
 
 FAMILIES = ("gpt2", "llama", "gpt-neox-parallel", "gemma2", "attention-only")
@@ -185,6 +187,29 @@ def test_a_path_into_merged_inputs_changes_all_three():
         kept[apart.graph.writer_index["m0"], apart.graph.reader_index[f"a1.h2.{port}"]] = False
     expected = at_end(oracle_of("gpt2", lengths=LENGTHS).logits(kept), apart.prompts)
     torch.testing.assert_close(found.values[PATH][0, 0], expected, **EXACT)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("mode", ["noising", "denoising"])
+def test_edges_patched_together_equal_a_patched_forward(family, mode):
+    problem = problem_of(family, metric="logit-difference", lengths=LENGTHS)
+    senders, receivers = ["embed", "a0.h1"], ["m0", "a1.kv0.k", "a1.h2.q"]
+    found = patch_together(problem, senders, receivers, mode=mode, rows=1)
+    graph, prompts = problem.graph, problem.prompts
+    kept = graph.edge_mask.clone()
+    for writer in senders:
+        for reader in receivers:
+            kept[graph.writer_index[writer], graph.reader_index[reader]] = False
+    tokens = (prompts.clean, prompts.corrupted)
+    clean, corrupted = tokens if mode == "noising" else tokens[::-1]
+    expected = logits_of(build(family, n_layers=2), family, clean, corrupted, graph, kept)
+    torch.testing.assert_close(found.values[PATH][0, 0], at_end(expected, prompts), **EXACT)
+
+
+def test_edges_that_do_not_exist_are_not_patched_together():
+    problem = problem_of("gpt2", metric="logit-difference")
+    with pytest.raises(CircuitfindError, match="no edge leads from m1 into m0, a0.h1.q"):
+        patch_together(problem, ["m1"], ["m0", "a0.h1.q"])
 
 
 def test_token_and_position_can_be_sent_apart():
