@@ -24,11 +24,11 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY)
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses 2 --dist loadfile
 
 # What `make test` leaves out: tests marked slow, and those that need a GPU where there is one.
 test-all: lint types layers $(READY)
-	$(BIN)/pytest -q -m ""
+	$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m ""
 
 format: $(READY)
 	$(BIN)/ruff format
