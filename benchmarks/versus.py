@@ -11,11 +11,14 @@ every layer and weighted by the number of edges. Its effects must agree with our
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from benchmarks.page import ROOT, write_block
 from benchmarks.setting import Size, write_setting
 
 HERE = Path(__file__).parent
+MEASURED = ROOT / ".bench" / "versus"
 SAMPLE = ["m10->logits", "a8.h6->a10.h0.q", "a4.h11->a5.h5.k", "embed->a0.h1.v", "m5->m8"]
 """Edges whose effects are compared."""
 
@@ -37,18 +41,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--without-auto-circuit", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="keep what an earlier call measured")
     given = parser.parse_args()
     other = None if given.without_auto_circuit else environment()
+    if not given.resume:
+        shutil.rmtree(MEASURED, ignore_errors=True)
+    MEASURED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_setting(folder, Size())
-        rounds = [one_round(folder, other) for _ in range(given.rounds)]
-        counted = ours(folder, "logit-difference", "--count")
+        counted = once("operations", lambda: ours(folder, "logit-difference", "--count"))
+        rounds = [one_round(folder, other, number) for number in range(given.rounds)]
     result = medians(rounds) | {"operations": counted}
     if other is not None:
         require_agreement(result)
-    (ROOT / ".bench").mkdir(exist_ok=True)
-    (ROOT / ".bench" / "versus.json").write_text(json.dumps(result, indent=1))
     write_block("versus", table(result))
 
 
@@ -62,14 +68,24 @@ def environment() -> Path:
     return python
 
 
-def one_round(folder: Path, other: Path | None) -> Result:
+def one_round(folder: Path, other: Path | None, number: int) -> Result:
     """Run each once."""
-    result = {metric: ours(folder, metric) for metric in ("logit-difference", "kl")}
+    metrics = ("logit-difference", "kl")
+    result = {
+        metric: once(f"{metric}-{number}", partial(ours, folder, metric)) for metric in metrics
+    }
     if other is not None:
-        result["auto-circuit"] = worker(
-            other, "auto_circuit_worker.py", str(folder), "--sample", *SAMPLE
-        )
+        words = ("auto_circuit_worker.py", str(folder), "--sample", *SAMPLE)
+        result["auto-circuit"] = once(f"auto-circuit-{number}", partial(worker, other, *words))
     return result
+
+
+def once(name: str, measure: Callable[[], Result]) -> Result:
+    """Measure and write down, or read what was written down."""
+    file = MEASURED / f"{name}.json"
+    if not file.exists():
+        file.write_text(json.dumps(measure(), indent=1))
+    return json.loads(file.read_text())
 
 
 def ours(folder: Path, metric: str, *more: str) -> Result:

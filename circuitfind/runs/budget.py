@@ -45,10 +45,14 @@ def within(
         BudgetSpentError: The time is over and something is left to do.
     """
     end = clock() + seconds
+    told = 0
 
     def watched(progress: Progress) -> None:
+        nonlocal told
+        told += 1
         on_progress(progress)
-        if progress.done < progress.total and clock() >= end:
+        # A resumed run tells first what it found, and must still get a step further.
+        if told > 1 and progress.done < progress.total and clock() >= end:
             raise BudgetSpentError(f"{progress.done} of {progress.total} edges are decided")
 
     return watched
