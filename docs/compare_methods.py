@@ -127,7 +127,9 @@ circuits of at most {TABLE_SHARE:.0%} of the edges:"""
 def table_of_sizes(curves: Mapping[str, Sequence[Point]]) -> str:
     """Return the best faithfulness of each method at one size as a row of Markdown."""
     best = {
-        name: max((share for size, share in points if size <= TABLE_SHARE), default=math.nan)
+        name: max(
+            (share for size, share in points if round(size, 3) <= TABLE_SHARE), default=math.nan
+        )
         for name, points in curves.items()
     }
     cells = ["-" if math.isnan(value) else f"{value + 0.0:.2f}" for value in best.values()]

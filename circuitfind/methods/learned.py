@@ -51,7 +51,7 @@ class LearnedOptions(Choice):
         steps: Training steps.
         warm_up: Share of the steps over which the target rises.
         learning_rate: Of the gates.
-        price_rate: Learning rate of the Lagrangian's factors a and b.
+        price_rate: How fast the Lagrangian's factors a and b rise with what is missing.
         batch: Prompts drawn for each step.
         start: Where the gates' locations begin; larger is more open.
         seed: Fixes the draws.
@@ -61,10 +61,10 @@ class LearnedOptions(Choice):
 
     sparsity: float | None = None
     penalty: float | None = None
-    steps: int = 500
+    steps: int = 400
     warm_up: float = 0.3
     learning_rate: float = 0.2
-    price_rate: float = 0.2
+    price_rate: float = 1.0
     batch: int = 16
     start: float = 2.0
     seed: int = 0
@@ -201,8 +201,8 @@ class _Training:
         rate = self._options.learning_rate
         self._location = self._location - rate * self._adam("location", descend[0])
         if descend[1] is not None:
-            rate = self._options.price_rate
-            self._factors = self._factors + rate * self._adam("factors", descend[1])
+            # In proportion to what is missing, so that the price settles where the target is met.
+            self._factors = self._factors + self._options.price_rate * descend[1]
 
     def _loss(self, gates: Tensor, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the loss of some prompts with a soft mask."""
