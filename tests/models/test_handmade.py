@@ -62,9 +62,20 @@ def test_it_computes_what_it_says(name):
 
 @pytest.mark.parametrize(("name", "ablation"), CASES)
 def test_acdc_finds_the_stated_circuit_over_the_stated_thresholds(name, ablation):
+    check_truth(name, ablation, n_thresholds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ablation"), CASES)
+def test_acdc_finds_the_stated_circuit_at_thirty_thresholds_between(name, ablation):
+    check_truth(name, ablation, n_thresholds=30)
+
+
+def check_truth(name: str, ablation: str, n_thresholds: int) -> None:
     problem = make_problem(load_model(name, dtype="float64"), name, ablation=ablation)
     truth, (low, high) = (problem.model.sizes[key] for key in ("truth", "thresholds"))
-    for threshold in (low, high):
+    for step in range(n_thresholds):
+        threshold = low * (high / low) ** (step / (n_thresholds - 1))
         found = {edge.name for edge in discover(problem, threshold=threshold).circuit.edges}
         assert found == set(truth[ablation]), threshold
 
