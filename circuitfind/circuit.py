@@ -32,7 +32,8 @@ class Circuit:
         graph: What the circuit is part of.
         kept: True where an edge is in the circuit.
         effects: The effect that cutting each edge had when it was tested, in the unit of the loss;
-            NaN where it was not tested. Positive: cutting the edge made the model worse.
+            NaN where it was not tested. Positive: cutting the edge made the model worse. Methods
+            that estimate effects put their scores here; `origin` names the method.
         origin: Where the circuit comes from: model, task, prompts, metric, ablation, method and
             its options, versions. Plain JSON values.
     """

@@ -38,7 +38,11 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelOption = Annotated[
-    str, typer.Option(help="Embedded model, model directory, compiled model's .json, or hub name.")
+    str | None,
+    typer.Option(
+        help="Embedded model (`circuitfind models`), model directory, compiled model's .json, or "
+        "hub name. [default: gpt-4l, or the model that the task is about]"
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Fixes the prompts and every random choice.")]
 Dtype = Annotated[
@@ -46,13 +50,16 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 
-DEFAULT_MODEL = "ioi-small"
+DEFAULT_MODEL = "gpt-4l"
 
 
 @app.command()
 def discover(
-    task: Annotated[str, typer.Argument(help="A task (`circuitfind tasks`), or a .jsonl or .csv.")],
-    model: ModelOption = DEFAULT_MODEL,
+    task: Annotated[
+        str,
+        typer.Argument(help="TASK or TASK:CORRUPTION (`circuitfind tasks`), or a .jsonl or .csv."),
+    ],
+    model: ModelOption = None,
     method: Annotated[str, typer.Option(help="How to search (`circuitfind methods`).")] = "acdc",
     threshold: Annotated[
         str | None,
@@ -62,13 +69,22 @@ def discover(
             "noise. [default: auto for acdc]"
         ),
     ] = None,
-    edges: Annotated[int | None, typer.Option(help="Keep this many edges (method exact).")] = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(help="Keep this many edges (methods that rank them: all but acdc)."),
+    ] = None,
     target_edges: Annotated[
-        int | None, typer.Option(help="Search for the threshold that keeps up to this many edges.")
+        int | None,
+        typer.Option(help="Search for the threshold of acdc that keeps up to this many edges."),
     ] = None,
     target_faithfulness: Annotated[
-        float | None,
-        typer.Option(help="Search for the threshold whose small circuit is this faithful."),
+        float | None, typer.Option(help="Search for a small circuit that is this faithful.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another option of the method (`circuitfind methods`), NAME=VALUE; repeatable."
+        ),
     ] = None,
     metric: Annotated[
         str | None,
@@ -115,17 +131,19 @@ def discover(
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
     from circuitfind.runs.config import RunConfig
+    from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
     from circuitfind.runs.wanted import Wanted
     from circuitfind.tasks import find_task
 
     given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    options |= parsed_options(method, option or [])
     if keep_dead_ends:
         options["prune"] = False
     config = RunConfig(
         task=task,
-        model=model,
+        model=model or find_task(task).model or DEFAULT_MODEL,
         method=method,
         options=options,
         metric=metric or find_task(task).metric,
@@ -167,7 +185,7 @@ def tasks(
     task: Annotated[
         str | None, typer.Argument(help="Show three pairs of this task's prompts.")
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -175,13 +193,23 @@ def tasks(
     from circuitfind.tasks import TASKS, find_task
 
     if task is None:
-        shown = ("name", "summary", "metric", "source")
-        rows = [{name: getattr(known, name) for name in shown} for known in TASKS]
+        rows = [
+            {
+                "name": known.name,
+                "summary": known.summary,
+                "metric": known.metric,
+                "other corruptions": ", ".join(known.corruptions),
+                "source": known.source,
+            }
+            for known in TASKS
+        ]
     else:
         from circuitfind.models.loading import load_model
         from circuitfind.tasks.show import shown_pairs
 
-        rows = shown_pairs(find_task(task), load_model(model).vocabulary, seed=seed)
+        found = find_task(task)
+        loaded = load_model(model or found.model or DEFAULT_MODEL)
+        rows = shown_pairs(found, loaded.vocabulary, seed=seed)
     print_rows(rows, as_json=as_json)
 
 

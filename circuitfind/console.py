@@ -134,22 +134,35 @@ def progress_bar() -> "Iterator[Callable[[Progress], None]]":
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("edges"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[kept]} kept"),
+        TextColumn("{task.fields[kept]}"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("edges", total=None, kept=0)
+        shown = bar.add_task("edges", total=None, kept="")
         kept: list[bool] = []
 
         def on_progress(progress: "Progress") -> None:
             # A resumed search repeats a reader that was cut short, and a series begins again at 0.
             before = progress.done - len(progress.decisions)
             kept[before:] = [decision.kept for decision in progress.decisions]
-            bar.update(shown, total=progress.total, completed=progress.done, kept=sum(kept))
+            steps = progress.checkpoint
+            if steps is None:
+                so_far = f"{sum(kept)} kept"
+                bar.update(
+                    shown,
+                    description="edges",
+                    total=progress.total,
+                    completed=progress.done,
+                    kept=so_far,
+                )
+            else:
+                bar.update(
+                    shown, description=steps.step, total=steps.total, completed=steps.done, kept=""
+                )
 
         yield on_progress
 

@@ -43,6 +43,9 @@ class Reference:
         return (self.probability * self.log_probability).sum(-1)
 
 
+_SMALLEST_GAP = 1e-6
+"""Of the metric's size: a smaller difference of full and empty model says nothing."""
+
 Measure = Callable[[Logits, PromptPairs, Reference], PerPrompt]
 
 
@@ -59,6 +62,8 @@ class Metric:
         reads: `answers` if it depends on the logits of the answers alone, so that nothing else
             need be computed; otherwise `vocabulary`.
         needs: Which answers every step must have.
+        slope: Where its gradient says something: `everywhere`; `not at the full model` if it is
+            smallest there, so that its gradient is zero; `nowhere` if it changes in jumps.
         summary: What it measures, in a sentence.
     """
 
@@ -68,6 +73,7 @@ class Metric:
     measure: Measure
     reads: Literal["answers", "vocabulary"] = "vocabulary"
     needs: Literal["none", "right", "right and wrong"] = "none"
+    slope: Literal["everywhere", "not at the full model", "nowhere"] = "everywhere"
     summary: str = ""
 
     def __call__(self, logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
@@ -130,8 +136,24 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
             row = int((~answered).any(dim=1).nonzero()[0])
             raise MetricError(
                 f"the metric {metric.name!r} needs a {kind} answer at every step and prompt {row} "
-                "has none; give one, or choose the metric 'kl'"
+                "has none; give one, or choose a metric that needs none: 'kl' for language models, "
+                "'l2' for compiled programs"
             )
+
+
+def faithfulness(full: float, circuit: float, empty: float) -> float:
+    """Return the share of the gap between the empty and the full model that a circuit closes.
+
+    Raises:
+        MetricError: There is no gap: the corruption does not change the metric.
+    """
+    gap = full - empty
+    if abs(gap) <= _SMALLEST_GAP * max(abs(full), abs(empty), 1e-12):
+        raise MetricError(
+            f"the full model and the empty one have the same metric ({full:.4g}), so there is "
+            "nothing for a circuit to explain; choose another metric or corruption"
+        )
+    return (circuit - empty) / gap
 
 
 def _mean_over_steps(values: Float[Tensor, "batch step"], prompts: PromptPairs) -> PerPrompt:
@@ -158,7 +180,16 @@ def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
     shifted = logits - full.log_normaliser[..., None]
     cross = torch.einsum("bsv,bsv->bs", full.probability, shifted)
-    return _mean_over_steps(full.negative_entropy - cross + shifted.logsumexp(-1), prompts)
+    return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
+
+
+def _log_sum_exp_(values: Logits) -> Float[Tensor, "batch step"]:
+    """Return the log of the sum of exponentials, using up its argument.
+
+    Vocabulary-sized temporaries cost more than the arithmetic on them.
+    """
+    largest = values.detach().amax(-1, keepdim=True)
+    return values.sub_(largest).exp_().sum(-1).log() + largest[..., 0]
 
 
 def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
@@ -197,7 +228,14 @@ def l2(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
 
 
 METRICS = (
-    Metric("kl", "nats", "lower", kl, summary="KL divergence of the circuit from the full model"),
+    Metric(
+        "kl",
+        "nats",
+        "lower",
+        kl,
+        slope="not at the full model",
+        summary="KL divergence of the circuit from the full model",
+    ),
     Metric(
         "logit-difference",
         "logits",
@@ -229,8 +267,16 @@ METRICS = (
         "higher",
         accuracy,
         needs="right",
+        slope="nowhere",
         summary="how often a right answer comes first",
     ),
-    Metric("l2", "squared", "lower", l2, summary="squared distance to the full model's outputs"),
+    Metric(
+        "l2",
+        "squared",
+        "lower",
+        l2,
+        slope="not at the full model",
+        summary="squared distance to the full model's outputs",
+    ),
 )
 """Every named metric. A new one is a function above and a line here."""

@@ -58,4 +58,6 @@ def _difference(engine: IncrementalEngine, kept: Tensor, tokens: Tensor) -> floa
         expected = prompts.at_steps(model.own_logits(tokens, prompts.real))
         found = model.logits(prompts.at_steps(engine.recomputed(kept)))
         real = prompts.step_is_real
-        return float((found - expected)[real].abs().max() / expected[real].abs().max())
+        difference = (found - expected)[real].abs().max()
+        # A program may say 0 everywhere; a difference of 0 is none then either.
+        return float(difference / expected[real].abs().max()) if difference else 0.0

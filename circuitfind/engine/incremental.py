@@ -129,13 +129,15 @@ class IncrementalEngine:
         """Compare a state with a pass from scratch.
 
         Returns:
-            The distance of the final streams, relative to their norm.
+            The distance of the final streams, relative to the norm of the full graph's: a state's
+            own may be 0, where everything is cut under zero ablation.
 
         Raises:
             MethodError: It is larger than the rounding of thousands of updates explains.
         """
-        scratch = self.recomputed(state.mask)[:, -state.final.shape[1] :]
-        drift = float((state.final - scratch).norm() / scratch.norm())
+        n = state.final.shape[1]
+        scratch = self.recomputed(state.mask)[:, -n:]
+        drift = float((state.final - scratch).norm() / self.clean.final[:, -n:].norm())
         allowed = _DRIFT[self.problem.model.dtype]
         if not drift <= allowed:
             raise MethodError(

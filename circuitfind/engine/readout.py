@@ -3,10 +3,11 @@
 Final streams may be given for the last positions only, as many as the steps need.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.metrics import Metric, Reference
@@ -14,6 +15,9 @@ from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
 
 Final = Float[Tensor, "batch pos d_model"]
+
+_LOGITS = 1 << 23
+"""How many logits of candidates are held at once; 32 MiB in float32."""
 
 
 class Readout:
@@ -53,24 +57,44 @@ class Readout:
         """Return the mean over prompts, turned so that lower is better."""
         return float(self.metric.loss(self.values(final)))
 
-    def losses(self, finals: Float[Tensor, "candidate batch pos d_model"]) -> list[float]:
-        """Return the loss of each candidate; their logits are computed in one product."""
-        with torch.no_grad():
-            stepped = torch.stack([self.at_steps(final) for final in finals])
-            logits = self._model.logits(stepped.flatten(0, 1), self._columns)
-            by_candidate = logits.view(*stepped.shape[:-1], -1)
-            measure, prompts = self.metric.measure, self._renumbered
-            losses = [
+    def losses(self, finals: Float[Tensor, "candidate batch pos d_model"]) -> Iterator[float]:
+        """Yield the loss of each candidate, computing logits for some candidates at a time.
+
+        Whoever stops asking, because a candidate settled the matter, saves the logits of the rest.
+        """
+        index = self._step_index(finals.shape[2])
+        for some in finals.split(self._together):
+            with torch.no_grad():
+                losses = self._losses(some[:, self._rows, index])
+            yield from losses.tolist()
+
+    def _losses(
+        self, stepped: Float[Tensor, "candidate batch step d_model"]
+    ) -> Float[Tensor, " candidate"]:
+        logits = self._model.logits(stepped.flatten(0, 1), self._columns)
+        measure, prompts = self.metric.measure, self._renumbered
+        return torch.stack(
+            [
                 self.metric.loss(measure(candidate, prompts, self._full))
-                for candidate in by_candidate
+                for candidate in logits.view(*stepped.shape[:-1], -1)
             ]
-            return torch.stack(losses).tolist()
+        )
+
+    @property
+    def _together(self) -> int:
+        """For how many candidates logits are computed at once."""
+        steps = self._prompts.steps.numel()
+        width = self._model.shape.d_vocab if self._columns is None else len(self._columns)
+        return max(1, _LOGITS // (steps * width))
 
     def at_steps(self, final: Final) -> Float[Tensor, "batch step d_model"]:
         """Select the metric's steps from a final stream of all or of the last positions."""
-        missing = self._prompts.clean.shape[1] - final.shape[1]
-        index = (self._prompts.steps - missing).clamp(min=0)
-        return final[self._rows, index]
+        return final[self._rows, self._step_index(final.shape[1])]
+
+    def _step_index(self, n_positions: int) -> Int[Tensor, "batch step"]:
+        """Return where the steps are in a stream of this many last positions."""
+        missing = self._prompts.clean.shape[1] - n_positions
+        return (self._prompts.steps - missing).clamp(min=0)
 
     def measure(self, metric: Metric, final: Final) -> Float[Tensor, " batch"]:
         """Return another metric of each prompt, from all logits."""

@@ -6,7 +6,7 @@ matters, for all candidates together, stacked along the batch. A change travels 
 only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,8 +49,8 @@ class Trial:
     projected: dict[tuple[int, str], CandidateHeads] = field(default_factory=dict)
     z: dict[int, CandidateHeads] = field(default_factory=dict)
 
-    def losses(self) -> list[float]:
-        """Return each candidate's loss."""
+    def losses(self) -> Iterator[float]:
+        """Yield each candidate's loss."""
         return self.engine.readout.losses(self.final)
 
     @property

@@ -15,11 +15,9 @@ from torch import Tensor
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
-from circuitfind.metrics import Metric, check_metric, find_metric
+from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
 
 _ROUNDING = 1e-6
-_SMALLEST_GAP = 1e-6
-"""Of the metric's size: a smaller difference of full and empty model says nothing."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +113,6 @@ def measure(engine: IncrementalEngine, circuit: Circuit, metric: Metric) -> Meas
     except MetricError:
         share = None
     return Measurement(metric.name, metric.unit, full, kept, empty, share)
-
-
-def faithfulness(full: float, circuit: float, empty: float) -> float:
-    """Return the share of the gap between the empty and the full model that a circuit closes.
-
-    Raises:
-        MetricError: There is no gap: the corruption does not change the metric.
-    """
-    gap = full - empty
-    if abs(gap) <= _SMALLEST_GAP * max(abs(full), abs(empty), 1e-12):
-        raise MetricError(
-            f"the full model and the empty one have the same metric ({full:.4g}), so there is "
-            "nothing for a circuit to explain; choose another metric or corruption"
-        )
-    return (circuit - empty) / gap
 
 
 def _mean(engine: IncrementalEngine, metric: Metric, final: Tensor) -> float:

@@ -82,16 +82,7 @@ class Acdc:
         Raises:
             MethodError: The metric became infinite or NaN when an edge was cut.
         """
-        search = _Search(engine, options)
-        done, total = 0, engine.graph.n_edges
-        for reader, writers in visits(engine.graph, options.order, options.seed):
-            replayed = resume[done : done + len(writers)]
-            done += len(writers)
-            if len(replayed) == len(writers):
-                search.replay(reader, writers, replayed)
-                continue
-            yield Progress(done, total, tuple(search.visit(reader, writers)))
-        yield Progress(total, total, (), drift=search.drift())
+        yield from search_from(engine, options, engine.start(), resume)
 
     def select(
         self, engine: IncrementalEngine, options: AcdcOptions, decisions: Sequence[Decision]
@@ -101,17 +92,46 @@ class Acdc:
         return without_dead_ends(engine, circuit, prune=options.prune)
 
 
+def search_from(
+    engine: IncrementalEngine,
+    options: AcdcOptions,
+    state: EngineState,
+    resume: Sequence[Decision] = (),
+) -> Iterator[Progress]:
+    """Search among the edges that a state keeps, yielding after each reader.
+
+    Edges that it has cut already stay cut, untested.
+
+    Raises:
+        MethodError: The metric became infinite or NaN when an edge was cut.
+    """
+    search = _Search(engine, options, state)
+    done, total = 0, engine.graph.n_edges
+    for reader, writers in visits(engine.graph, options.order, options.seed):
+        replayed = resume[done : done + len(writers)]
+        done += len(writers)
+        if len(replayed) == len(writers):
+            search.replay(reader, writers, replayed)
+            continue
+        yield Progress(done, total, tuple(search.visit(reader, writers)))
+    yield Progress(total, total, (), drift=search.drift())
+
+
 class _Search:
     """A search in progress: the circuit as it stands, and its loss."""
 
-    def __init__(self, engine: IncrementalEngine, options: AcdcOptions) -> None:
+    def __init__(self, engine: IncrementalEngine, options: AcdcOptions, state: EngineState) -> None:
         self._engine, self._options = engine, options
-        self._state = engine.start()
+        self._state = state
         self._current = engine.loss(self._state)
 
     def visit(self, reader: int, writers: Sequence[int]) -> list[Decision]:
         """Decide about all edges into one reader."""
-        decisions = self._decide(reader, writers)
+        there = [writer for writer in writers if self._state.kept[writer, reader]]
+        gone = [writer for writer in writers if not self._state.kept[writer, reader]]
+        by_writer = dict(zip(gone, self._all_cut(reader, gone, "scored"), strict=True))
+        by_writer |= dict(zip(there, self._decide(reader, there), strict=True))
+        decisions = [by_writer[writer] for writer in writers]
         self.replay(reader, writers, decisions)
         return decisions
 
@@ -144,6 +164,8 @@ class _Search:
         return self._engine.require_no_drift(self._state)
 
     def _decide(self, reader: int, writers: Sequence[int]) -> list[Decision]:
+        if not writers:
+            return []
         if not self._state.live_readers[reader]:
             return self._all_cut(reader, writers, "dead")
         group = self._test_group(reader, writers)

@@ -1,22 +1,27 @@
 """What every method has in common: it decides about edges, one after another, and says so.
 
 A method is a generator of `Progress`. Decisions are the whole truth about a search: the circuit is
-built from them, a run directory is a file of them, and a search resumes by replaying them.
+built from them, a run directory is a file of them, and a search resumes by replaying them. Methods
+that decide about all edges at their end yield checkpoints on the way, and go on from the last one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 
-Reason = Literal["tested", "group", "dead"]
-"""Why an edge was kept or cut: its own test; the test of all edges into its port at once; or
-because nothing reads the component that it leads into."""
+Reason = Literal["tested", "group", "dead", "scored"]
+"""Why an edge was kept or cut: its own test; the test of all edges into its port at once; because
+nothing reads the component that it leads into; or its score, without a test."""
+
+State = Mapping[str, Tensor]
+"""All that a method needs to go on where it was interrupted, by name."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Decision:
         before: Loss before the edge was cut.
         after: Loss with the edge cut; None if it was not tested.
         effect: Rise of the loss when the edge is cut, in the metric's unit; None if not tested.
+        score: The estimate by which the method ranked the edge; None if it gave none.
     """
 
     edge: str
@@ -38,6 +44,24 @@ class Decision:
     before: float | None = None
     after: float | None = None
     effect: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far a method is that decides about all edges at its end.
+
+    Attributes:
+        done: Steps done.
+        total: Steps in all.
+        step: What a step is, in the plural: `gradients`, `training steps`.
+        state: What the method needs to go on from here; None where it cannot.
+    """
+
+    done: int
+    total: int
+    step: str
+    state: State | None = None
 
 
 @dataclass(frozen=True)
@@ -50,12 +74,14 @@ class Progress:
         decisions: What was decided since the last progress.
         drift: Given with the last progress of an incremental search: how far its state was from
             one computed from scratch.
+        checkpoint: Given instead of decisions by methods that decide at their end.
     """
 
     done: int
     total: int
     decisions: tuple[Decision, ...]
     drift: float | None = None
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -103,16 +129,31 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Continuable(Method, Protocol):
+    """A method that decides about all edges at its end and can go on from a checkpoint."""
+
+    def continued(
+        self, engine: IncrementalEngine, options: Any, state: State
+    ) -> Iterator[Progress]:
+        """Go on from the state of an earlier checkpoint, to the same decisions."""
+        ...
+
+
 def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:
-    """Return the circuit of the edges decided to be kept, with every effect that was measured."""
+    """Return the circuit of the edges decided to be kept, with every effect that was measured.
+
+    Where an edge was scored and not measured, its score stands for its effect.
+    """
     kept = torch.zeros_like(graph.edge_mask)
     effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
     for decision in decisions:
         edge = graph.edge(decision.edge)
         index = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
         kept[index] = decision.kept
-        if decision.effect is not None:
-            effects[index] = decision.effect
+        value = decision.score if decision.effect is None else decision.effect
+        if value is not None:
+            effects[index] = value
     return Circuit(graph, kept, effects)
 
 

@@ -14,37 +14,14 @@ from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.state import EngineState
 from circuitfind.errors import MethodError
-from circuitfind.methods.base import (
-    Decision,
-    Progress,
-    Selection,
-    circuit_of,
-    without_dead_ends,
-)
+from circuitfind.methods.base import Decision, Progress, Selection
 from circuitfind.methods.order import visits
+from circuitfind.methods.selection import Choice, reselected
 
 
-@dataclass(frozen=True)
-class ExactOptions:
-    """Settings of the exact method; give one of the two.
-
-    Attributes:
-        threshold: Keep the edges whose removal raises the loss by at least this.
-        n_edges: Keep this many edges, those with the largest effects in size.
-    """
-
-    threshold: float | None = None
-    n_edges: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.threshold is None) == (self.n_edges is None):
-            raise MethodError("the method 'exact' takes either a threshold or a number of edges")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise MethodError(
-                f"the threshold is {self.threshold}; give a finite number in the metric's unit"
-            )
-        if self.n_edges is not None and self.n_edges < 0:
-            raise MethodError(f"{self.n_edges} edges cannot be kept; give 0 or more")
+@dataclass(frozen=True, kw_only=True)
+class ExactOptions(Choice):
+    """Settings of the exact method: which edges to keep, given all effects."""
 
 
 class Exact:
@@ -71,12 +48,8 @@ class Exact:
     def select(
         self, engine: IncrementalEngine, options: ExactOptions, decisions: Sequence[Decision]
     ) -> Selection:
-        """Return the edges with the largest effects."""
-        circuit = circuit_of(engine.graph, decisions)
-        if options.n_edges is not None:
-            chosen = effects(circuit, engine.problem.metric.unit).top(options.n_edges)
-            circuit = Circuit(circuit.graph, chosen.kept, circuit.effects)
-        return without_dead_ends(engine, circuit, prune=True)
+        """Return the edges with the largest effects, or as many as are asked for."""
+        return reselected(engine, decisions, options, self.name)
 
 
 def effects(circuit: Circuit, unit: str) -> EdgeScores:

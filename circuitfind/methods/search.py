@@ -10,7 +10,14 @@ from circuitfind.circuit import Circuit
 from circuitfind.engine.checks import LimitCheck, check_limits
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
-from circuitfind.methods.base import Decision, Method, Progress, Selection
+from circuitfind.methods.base import (
+    Continuable,
+    Decision,
+    Method,
+    Progress,
+    Selection,
+    State,
+)
 
 _SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Largest change of the loss, relative to its size, that counts as rounding."""
@@ -28,7 +35,7 @@ class Found:
         pruned: Whether those were removed from the circuit.
         limits: How exactly the engine reproduced the model, before the search.
         drift: How far the search's last state was from one computed from scratch, relative to
-            the norm of the final stream.
+            the norm of the final stream; None where nothing was cut step by step.
     """
 
     engine: IncrementalEngine
@@ -37,7 +44,7 @@ class Found:
     dead_ends: tuple[str, ...]
     pruned: bool
     limits: LimitCheck
-    drift: float
+    drift: float | None
 
     @property
     def n_tested(self) -> int:
@@ -51,6 +58,7 @@ def search(
     options: Any,
     *,
     resume: Sequence[Decision] = (),
+    state: State | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Found:
     """Run a method.
@@ -60,6 +68,7 @@ def search(
         method: The method.
         options: Its options.
         resume: Decisions of an earlier, interrupted run of the same search.
+        state: The state of its last checkpoint, of methods that decide at their end.
         on_progress: Called after each step; the only way out for progress.
 
     Raises:
@@ -67,11 +76,16 @@ def search(
         MethodError: The search failed, or its result does not hold when computed from scratch.
     """
     limits = check_limits(engine)
-    decisions, drift = list(resume), 0.0
-    for progress in method.run(engine, options, resume):
+    decisions, drift = list(resume), None
+    undecided = len(resume) < engine.graph.n_edges
+    if state is not None and undecided and isinstance(method, Continuable):
+        steps = method.continued(engine, options, state)
+    else:
+        steps = method.run(engine, options, resume)
+    for progress in steps:
         # A resumed search takes over whole steps only, and repeats one that was cut short.
         decisions[progress.done - len(progress.decisions) :] = progress.decisions
-        drift = progress.drift or drift
+        drift = drift if progress.drift is None else progress.drift
         on_progress(progress)
     selection = method.select(engine, options, decisions)
     if selection.pruned:

@@ -212,13 +212,14 @@ def _require_sizes(sizes: Mapping[str, Any], weights: Mapping[str, Tensor]) -> N
     outside = [name for name, n in sizes["tokens"].items() if not 0 <= n < sizes["d_vocab"]]
     if outside:
         raise ValueError(f"the token {outside[0]!r} lies outside a vocabulary of d_vocab")
-    for name, expected in _expected_shapes(sizes).items():
+    for name, expected in expected_shapes(sizes).items():
         if tuple(weights[name].shape) != expected:
             found = tuple(weights[name].shape)
             raise ValueError(f"{name} has shape {found} where the sizes ask for {expected}")
 
 
-def _expected_shapes(sizes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(sizes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of a compiled model of some sizes."""
     n_heads, d_model, d_head = sizes["n_heads"], sizes["d_model"], sizes["d_head"]
     shapes: dict[str, tuple[int, ...]] = {
         "embed.W_E": (sizes["d_vocab"], d_model),

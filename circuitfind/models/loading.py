@@ -18,7 +18,8 @@ from circuitfind.models.compiled import CompiledModel, load_compiled
 from circuitfind.models.self_check import random_tokens, require_faithful
 from circuitfind.models.transformer_lens import TransformerLensModel
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.models.zoo import ZOO, zoo_path
+from circuitfind.models.zoo import HANDMADE, TRAINED, ZOO, zoo_path
+from circuitfind.models.zoo.architectures import NATIVE, load_native
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -53,8 +54,9 @@ def load_model(
     if not isinstance(source, str | Path):
         return _wrap(source, tokenizer, number_type, device)
     name, path = str(source), Path(source)
-    if name in ZOO:
+    if name in TRAINED:
         return _from_directory(zoo_path(name), name, number_type, device)
+    path = zoo_path(name) if name in HANDMADE else path
     if path.suffix == ".json" and path.is_file():
         return _checked_by_itself(load_compiled(path, device, number_type))
     if path.is_dir():
@@ -90,6 +92,8 @@ def _require_hub_name(name: str) -> None:
 def _from_directory(
     path: Path, name: str, dtype: torch.dtype | None, device: str
 ) -> TransformerLensModel:
+    if (path / NATIVE).is_file():
+        return _from_native(path, name, dtype, device)
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} is no model directory: it has no config.json; give a directory written by "
@@ -101,6 +105,19 @@ def _from_directory(
             "save_pretrained(..., safe_serialization=True)"
         )
     return _load_pretrained(str(path.resolve()), name, dtype, device, local_files_only=True)
+
+
+def _from_native(
+    path: Path, name: str, dtype: torch.dtype | None, device: str
+) -> TransformerLensModel:
+    """Load a network of TransformerLens' own, such as an attention-only one of the zoo."""
+    import transformers
+
+    with _refusing(f"{name!r} cannot be loaded"), _quiet_loading():
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+        # The bridge's own `to` prints what it does.
+        bridge = torch.nn.Module.to(load_native(path), device=device, dtype=dtype or torch.float32)
+    return _checked_by_itself(_from_bridge(bridge, tokenizer, name))
 
 
 def _from_hub(name: str, dtype: torch.dtype | None, device: str) -> TransformerLensModel:
@@ -180,8 +197,8 @@ def _wrap(
         with _quiet_loading():
             return _from_module(model, tokenizer, name)
     raise ModelError(
-        f"a {type(source).__name__} is no model; give a name, a directory, a Hugging Face model "
-        "or a TransformerBridge"
+        f"an object of type {type(source).__name__!r} is no model; give a name, a directory, "
+        "a Hugging Face model or a TransformerBridge"
     )
 
 

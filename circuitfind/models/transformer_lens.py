@@ -97,13 +97,19 @@ class TransformerLensModel:
         stream: Float[Tensor, "head batch pos d_model"],
     ) -> Float[Tensor, "head batch pos d_head"]:
         weight, bias = self._projections[layer][port]
-        # One stream for all heads, expanded without copying, is normed once.
-        distinct = stream[:1] if stream.stride(0) == 0 else stream
-        normed = self._norm(layer, "ln1", distinct).expand_as(stream).flatten(1, 2)
+        normed = self._normed_once(layer, stream).flatten(1, 2)
         projected = torch.bmm(normed, _rows(weight, heads)).view(*stream.shape[:3], -1)
         if bias is not None:
             projected = projected + _rows(bias, heads)[:, None, None, :]
         return projected.to(self.dtype)
+
+    def _normed_once(
+        self, layer: int, stream: Float[Tensor, "head batch pos d_model"]
+    ) -> Float[Tensor, "head batch pos d_model"]:
+        """Norm what each head's port reads; once where all of them read one and the same."""
+        if stream.stride(0) or stream.is_leaf and stream.requires_grad:
+            return self._norm(layer, "ln1", stream)
+        return self._norm(layer, "ln1", stream[:1]).expand_as(stream)
 
     def attend(
         self,

@@ -46,7 +46,8 @@ def _checks(search: Mapping[str, Any]) -> str:
     parts = [f"full graph {search['full_graph_error']:.1e}"]
     if search["empty_graph_error"] is not None:
         parts.append(f"empty graph {search['empty_graph_error']:.1e}")
-    return f"{', '.join(parts)} off the model; drift {search['drift']:.1e}"
+    drift = "" if search["drift"] is None else f"; drift {search['drift']:.1e}"
+    return f"{', '.join(parts)} off the model{drift}"
 
 
 def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -80,4 +81,6 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

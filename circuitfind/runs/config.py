@@ -108,7 +108,7 @@ class RunConfig:
         """Where the run goes unless a directory is named."""
         task, model = (Path(name).resolve() for name in (self.task, self.model))
         short = model.stem if model.suffix == ".json" else model.name
-        return Path("runs") / "-".join((task.stem, short, self.method))
+        return Path("runs") / "-".join((task.stem.replace(":", "-"), short, self.method))
 
     def to_json(self) -> str:
         """Return the configuration as JSON text."""

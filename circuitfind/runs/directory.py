@@ -25,7 +25,7 @@ except ImportError:  # not on Windows, where nothing keeps two processes apart
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, ENVIRONMENT, DECISIONS = "config.json", "environment.json", "decisions.jsonl"
-SCORECARD, CIRCUIT = "scorecard.json", "circuit.json"
+SCORECARD, CIRCUIT, STATE = "scorecard.json", "circuit.json", "state.safetensors"
 
 
 class RunDirectory:
@@ -176,7 +176,7 @@ def _has_decisions(path: Path) -> bool:
 
 def _discard(path: Path, made: list[Path]) -> None:
     """Take back what the start of a run wrote, and the directories made for it."""
-    for name in (CONFIG, ENVIRONMENT, DECISIONS):
+    for name in (CONFIG, ENVIRONMENT, DECISIONS, STATE):
         with suppress(OSError):
             (path / name).unlink()
     for place in made:
@@ -199,17 +199,12 @@ def read_json(path: Path) -> Any:
             ) from None
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file in one step: whoever reads it finds the old content or the new."""
-    write_bytes_whole(path, text.encode("utf-8"))
-
-
-def write_bytes_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file in one step: whoever reads it finds the old content or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -21,6 +21,7 @@ from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem, assemble
+from circuitfind.runs.checkpoints import drop_state, read_state, state_writer
 from circuitfind.runs.config import RunConfig, environment
 from circuitfind.runs.decisions import DecisionLog
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, RunDirectory
@@ -69,9 +70,10 @@ def run_discovery(
     with run.recording(facts) as log:
         if log.earlier:
             tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
-        found = _searched(config, engine, log, on_progress)
+        found = _searched(run, engine, log, on_progress)
         result = _result(run, found, _held_out(config, model), started)
         _write_results(run, result)
+        drop_state(path)
     return result
 
 
@@ -89,20 +91,24 @@ def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem
 
 
 def _searched(
-    config: RunConfig,
+    run: RunDirectory,
     engine: IncrementalEngine,
     log: DecisionLog,
     on_progress: Callable[[Progress], None],
 ) -> Found:
+    write_state = state_writer(run.path)
+
     def record(progress: Progress) -> None:
         log.record(progress)
+        write_state(progress)
         on_progress(progress)
 
     if log.earlier:
         on_progress(Progress(len(log.earlier), engine.graph.n_edges, tuple(log.earlier)))
-    method = find_method(config.method)
-    options = method.options(**config.options)
-    return search(engine, method, options, resume=log.earlier, on_progress=record)
+    method = find_method(run.config.method)
+    options = method.options(**run.config.options)
+    state = read_state(run.path)
+    return search(engine, method, options, resume=log.earlier, state=state, on_progress=record)
 
 
 def _result(

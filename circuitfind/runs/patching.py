@@ -32,7 +32,7 @@ from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.patching import PatchReport, report
 from circuitfind.runs.api import make_problem
 from circuitfind.runs.config import environment
-from circuitfind.runs.directory import read_json, reported, write_bytes_whole, write_whole
+from circuitfind.runs.directory import read_json, reported, write_whole
 from circuitfind.runs.patch_config import PatchConfig
 
 RESULT, TENSORS = "patching.json", "patching.safetensors"
@@ -213,7 +213,7 @@ def _write(run: PatchRun) -> None:
     result, path = run.report.result, run.path
     with reported(path):
         path.mkdir(parents=True, exist_ok=True)
-        write_bytes_whole(path / TENSORS, to_bytes(result))
+        write_whole(path / TENSORS, to_bytes(result))
         for site in result.sites:
             heatmap = draw_heatmap(result, site, threshold=run.report.threshold)
             write_whole(path / f"heatmap-{site}.svg", heatmap.svg)

@@ -6,7 +6,7 @@ best.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,14 @@ def run_wanted(
         CircuitfindError: Anything that the user can do something about.
     """
     wanted.require_fit(config.method)
-    runs = _Runs(path, config, observer or Observer())
-    if wanted.n_edges is not None:
-        return [runs.single(n_edges=wanted.n_edges)]
-    if wanted.target is not None:
-        return [runs.towards(wanted.target)]
-    if wanted.threshold in (None, "auto"):
-        return [runs.automatic()]
-    if len(wanted.thresholds) == 1:
-        return [runs.single(threshold=wanted.thresholds[0])]
-    return runs.each(wanted.thresholds)
+    each = wanted.options_for(config.method)
+    example = each[0] if each else {"threshold": 0.0}
+    runs = _Runs(path, config, observer or Observer(), example)
+    if len(each) == 1:
+        return [runs.single(**each[0])]
+    if each:
+        return runs.each(wanted.thresholds)
+    return [runs.automatic() if wanted.target is None else runs.towards(wanted.target)]
 
 
 class _Runs:
@@ -72,10 +70,13 @@ class _Runs:
         path: The run directory, or the one that holds the runs of a series.
         config: Their settings, without threshold and number of edges.
         observer: Whom to tell how things go.
+        example: Options of one of the runs, so that all are validated before any begins.
     """
 
-    def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
-        replace(config, options={**config.options, "threshold": 0.0}).validate()
+    def __init__(
+        self, path: Path, config: RunConfig, observer: Observer, example: Mapping[str, Any]
+    ) -> None:
+        replace(config, options={**config.options, **example}).validate()
         self._path, self._config, self._observer = path, config, observer
         self._model: ResidualModel | None = None
         self._results: list[RunResult] = []

@@ -1,9 +1,11 @@
 """Which circuit a user asks for: a threshold, several, a number of edges, or a target."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from circuitfind.errors import MethodError
+from circuitfind.methods import find_method
 from circuitfind.methods.threshold import Target
 
 
@@ -13,9 +15,9 @@ class Wanted:
 
     Attributes:
         threshold: A number, several separated by commas, or `auto`.
-        n_edges: How many edges the method `exact` keeps.
+        n_edges: How many edges a method that ranks them keeps.
         target_edges: How many edges ACDC should keep at most.
-        target_faithfulness: How faithful ACDC's circuit should be at least.
+        target_faithfulness: How faithful the circuit should be at least.
     """
 
     threshold: str | None = None
@@ -61,14 +63,37 @@ class Wanted:
         Raises:
             MethodError: The message says what it can be asked.
         """
-        if method == "exact" and self.target is not None:
+        chooses = chooses_edges(method)
+        if chooses and self.target_edges is not None:
+            raise MethodError(f"--target-edges goes with --method acdc; with {method} give --edges")
+        if not chooses and self.n_edges is not None:
             raise MethodError(
-                "--target-edges and --target-faithfulness go with --method acdc; with exact give "
-                "--edges or --threshold"
+                f"--edges goes with methods that rank edges; with {method} give --target-edges"
             )
-        if method == "exact" and self.threshold is None and self.n_edges is None:
-            raise MethodError("the method 'exact' needs --edges or --threshold; give one of them")
-        if method != "exact" and self.n_edges is not None:
+        nothing = self.threshold is None and self.n_edges is None and self.target is None
+        if nothing and getattr(find_method(method).options, "needs_one", False):
             raise MethodError(
-                f"--edges goes with --method exact; with {method} give --target-edges"
+                f"the method {method!r} needs --edges, --threshold or --target-faithfulness; give "
+                "one of them"
             )
+
+    def options_for(self, method: str) -> list[dict[str, Any]]:
+        """Return the options of each run that is asked for; none if they have to be searched for.
+
+        Raises:
+            MethodError: A threshold is no finite number.
+        """
+        if self.n_edges is not None:
+            return [{"n_edges": self.n_edges}]
+        if self.threshold not in (None, "auto"):
+            return [{"threshold": threshold} for threshold in self.thresholds]
+        if self.threshold == "auto" or not chooses_edges(method):
+            return []
+        if self.target_faithfulness is not None:
+            return [{"target_faithfulness": self.target_faithfulness}]
+        return [{}]
+
+
+def chooses_edges(method: str) -> bool:
+    """Tell whether a method ranks edges and then chooses some, so that it can be told how many."""
+    return any(option.name == "n_edges" for option in fields(find_method(method).options))

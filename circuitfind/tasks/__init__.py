@@ -3,26 +3,51 @@
 from pathlib import Path
 
 from circuitfind.errors import TaskError
+from circuitfind.tasks.agreement import AGREEMENT
+from circuitfind.tasks.arithmetic import ARITHMETIC
 from circuitfind.tasks.base import Task
+from circuitfind.tasks.capitals import CAPITAL_OF
 from circuitfind.tasks.custom import SUFFIXES, custom_task
+from circuitfind.tasks.docstring import DOCSTRING
+from circuitfind.tasks.greater_than import GREATER_THAN
 from circuitfind.tasks.induction import INDUCTION
 from circuitfind.tasks.ioi import IOI
-from circuitfind.tasks.program import PROGRAM
+from circuitfind.tasks.program import PROGRAM, WIRED
 from circuitfind.tasks.pronoun import PRONOUN
+from circuitfind.tasks.refusal import REFUSAL
+from circuitfind.tasks.successor import SUCCESSOR
 
-TASKS: tuple[Task, ...] = (IOI, PRONOUN, INDUCTION, PROGRAM)
+TASKS: tuple[Task, ...] = (
+    IOI,
+    PRONOUN,
+    INDUCTION,
+    GREATER_THAN,
+    DOCSTRING,
+    AGREEMENT,
+    CAPITAL_OF,
+    SUCCESSOR,
+    ARITHMETIC,
+    REFUSAL,
+    PROGRAM,
+    *WIRED,
+)
 """Every named task. A new one is a file and a line here."""
 
 
 def find_task(name: str) -> Task:
     """Return a task by name, or the one that a .jsonl or .csv file describes.
 
+    `NAME:CORRUPTION` is a named task with another corruption than its usual one.
+
     Raises:
-        TaskError: There is no such task, or the file is not a task.
+        TaskError: There is no such task or corruption, or the file is not a task.
     """
+    plain, _, corruption = name.partition(":")
     for task in TASKS:
         if task.name == name:
             return task
+        if task.name == plain:
+            return task.corrupted_by(corruption)
     if path := task_file(name):
         return custom_task(path)
     raise TaskError(
@@ -33,5 +58,5 @@ def find_task(name: str) -> Task:
 
 def task_file(name: str) -> Path | None:
     """Return the file that describes a task, or None if the task is a named one."""
-    named = any(task.name == name for task in TASKS)
+    named = any(task.name == name.partition(":")[0] for task in TASKS)
     return None if named or Path(name).suffix not in SUFFIXES else Path(name)

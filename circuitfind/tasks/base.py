@@ -1,13 +1,16 @@
 """What a task is: a behaviour, its prompts, and how it is measured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from circuitfind.errors import TaskError
 from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, PromptPairs, collate
+
+Writer = Callable[[Vocabulary, int, int], Sequence[Pair]]
+"""Writes n pairs for a tokenizer from a seed."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,10 @@ class Task:
         metric: Name of the metric that is used unless another is asked for.
         write: Writes any number of pairs for a tokenizer from a seed. The same arguments always
             give the same pairs.
+        corruptions: Other ways to corrupt the same clean prompts, by name; `write` has the usual
+            one.
         known_circuit: The published circuit, as data, where there is one.
+        model: The embedded model to study unless another is named; None means the usual one.
         written_in: The words of a language, the symbols of a compiled program, or either.
     """
 
@@ -29,9 +35,26 @@ class Task:
     summary: str
     source: str
     metric: str
-    write: Callable[[Vocabulary, int, int], Sequence[Pair]]
+    write: Writer
+    corruptions: Mapping[str, Writer] = field(default_factory=dict)
     known_circuit: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
     written_in: Literal["words", "symbols", "either"] = "words"
+
+    def corrupted_by(self, corruption: str) -> "Task":
+        """Return the task with another corruption, named `TASK:CORRUPTION`.
+
+        Raises:
+            TaskError: The task knows no such corruption; the message lists those that it knows.
+        """
+        if corruption not in self.corruptions:
+            known = ", ".join(f"{self.name}:{name}" for name in self.corruptions)
+            raise TaskError(
+                f"the task {self.name!r} knows no corruption {corruption!r}; "
+                + (f"choose {self.name}, {known}" if known else f"choose {self.name!r} alone")
+            )
+        name, write = f"{self.name}:{corruption}", self.corruptions[corruption]
+        return replace(self, name=name, write=write, corruptions={})
 
     def write_prompts(self, vocabulary: Vocabulary | None, n: int, seed: int) -> PromptPairs:
         """Write n pairs of prompts.
@@ -59,5 +82,6 @@ class Task:
         if not compiled and self.written_in == "symbols":
             raise TaskError(
                 f"the task {self.name!r} runs a compiled program and this model reads words; "
-                "choose another task (`circuitfind tasks`), or a compiled model's .json file"
+                "choose another task (`circuitfind tasks`), or a model wired by hand "
+                "(`circuitfind models`)"
             )

@@ -1,22 +1,24 @@
 """Indirect object identification: after two names and one again, the other is the one given to.
 
 *When Mary and John went to the store, John gave a drink to* -> *Mary*. The corrupted prompt has
-three other names, all different (ABC), so it says neither who is repeated nor who is not.
+three other names, all different (ABC), so it says neither who is repeated nor who is not. The
+corruption `flip` names the indirect object where the subject was named again (S2 -> IO), so the
+other answer is right; `third` names a third person there.
 
 Wang et al., 2022, "Interpretability in the Wild: a Circuit for Indirect Object Identification in
 GPT-2 small", https://arxiv.org/abs/2211.00593.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.known.ioi import KNOWN_CIRCUIT
-from circuitfind.tasks.templates import fill
 from circuitfind.tasks.words import NAMES, OBJECTS, PLACES
+from circuitfind.tasks.writing import draw_pairs, require_whole, templated_pair
 
 ABBA = (
     "When {IO} and {S1} went to the {place}, {S2} gave a {object} to",
@@ -45,80 +47,79 @@ NAMED = ("IO", "S1", "S2")
 FEWEST_NAMES = 6
 """Two for the clean prompt, three for the corrupted one, and one so that seeds can differ."""
 
-_MOST_ATTEMPTS = 100
+Corruption = Callable[[Sequence[str]], Sequence[str]]
+"""From five names, the first two the clean prompt's, to the corrupted prompt's three."""
 
 
-def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
-    """Write n pairs, ABBA and BABA in turn.
+def _writer(corrupted: Corruption) -> Callable[[Vocabulary, int, int], list[Pair]]:
+    def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
+        """Write n pairs, ABBA and BABA in turn.
 
-    Raises:
-        TaskError: The tokenizer keeps too few names, places or objects whole.
-    """
-    names, places, objects = (
-        _whole(vocabulary, kind, words, fewest)
-        for kind, words, fewest in (
-            ("names", NAMES, FEWEST_NAMES),
-            ("places", PLACES, 1),
-            ("objects", OBJECTS, 1),
+        Raises:
+            TaskError: The tokenizer keeps too few names, places or objects whole.
+        """
+        names, places, objects = (
+            require_whole("ioi", vocabulary, kind, words, fewest)
+            for kind, words, fewest in (
+                ("names", NAMES, FEWEST_NAMES),
+                ("places", PLACES, 1),
+                ("objects", OBJECTS, 1),
+            )
         )
-    )
-    rng = random.Random(seed)
-    return [_draw(vocabulary, rng, row % 2, names, places, objects) for row in range(n)]
+
+        def draw(rng: random.Random, row: int) -> Pair | None:
+            template = 2 * rng.randrange(len(ABBA)) + row % 2
+            text = TEMPLATES[template].replace("{place}", rng.choice(list(places)))
+            text = text.replace("{object}", rng.choice(list(objects)))
+            five = rng.sample(list(names), 5)
+            return _pair(vocabulary, template, text, five, corrupted(five), names)
+
+        return draw_pairs("ioi", n, seed, draw)
+
+    return write
 
 
-def _draw(
+def _pair(
     vocabulary: Vocabulary,
-    rng: random.Random,
-    order: int,
+    template: int,
+    text: str,
     names: Sequence[str],
-    places: Sequence[str],
-    objects: Sequence[str],
-) -> Pair:
-    for _ in range(_MOST_ATTEMPTS):
-        template = 2 * rng.randrange(len(ABBA)) + order
-        text = TEMPLATES[template].replace("{place}", rng.choice(places))
-        text = text.replace("{object}", rng.choice(objects))
-        pair = _pair(vocabulary, template, text, rng.sample(names, 5))
-        if pair is not None:
-            return pair
-    raise TaskError(
-        "this tokenizer merges the words of the 'ioi' templates with their neighbours; "
-        "write the prompts to a .jsonl file and give that as the task"
+    others: Sequence[str],
+    tokens: Mapping[str, int],
+) -> Pair | None:
+    indirect_object, subject = names[:2]
+    right, wrong = tokens[indirect_object], tokens[subject]
+    pair = templated_pair(
+        vocabulary,
+        text,
+        dict(zip(NAMED, (indirect_object, subject, subject), strict=True)),
+        dict(zip(NAMED, others, strict=True)),
+        answers=([right], [wrong]),
+        number=template,
+        named=NAMED,
     )
-
-
-def _whole(vocabulary: Vocabulary, kind: str, words: tuple[str, ...], fewest: int) -> list[str]:
-    whole = vocabulary.single_words(words)
-    if len(whole) < fewest:
-        raise TaskError(
-            f"the task 'ioi' needs {fewest} {kind} that are single tokens and this tokenizer has "
-            f"{len(whole)} of {len(words)}; use a model with a larger vocabulary, "
-            "or the task 'pronoun'"
-        )
-    return whole
-
-
-def _pair(vocabulary: Vocabulary, template: int, text: str, names: Sequence[str]) -> Pair | None:
-    indirect_object, subject, *others = names
-    clean, corrupted = (
-        fill(vocabulary, text, dict(zip(NAMED, three, strict=True)))
-        for three in ((indirect_object, subject, subject), others)
-    )
-    if clean is None or corrupted is None or clean.positions != corrupted.positions:
+    if pair is None or [pair.clean[pair.positions[slot]] for slot in NAMED] != [
+        right,
+        wrong,
+        wrong,
+    ]:
         return None
-    right, wrong = vocabulary.answer(indirect_object), vocabulary.answer(subject)
-    positions = {slot: clean.positions[slot] for slot in NAMED}
-    if [clean.tokens[index] for index in positions.values()] != [right, wrong, wrong]:
-        return None
-    return Pair(
-        clean.tokens,
-        corrupted.tokens,
-        answers=[[right]],
-        wrong_answers=[[wrong]],
-        positions={**positions, "S1+1": positions["S1"] + 1, "end": len(clean.tokens) - 1},
-        template=template,
-    )
+    return replace(pair, positions={**pair.positions, "S1+1": pair.positions["S1"] + 1})
 
+
+def _three_others(names: Sequence[str]) -> Sequence[str]:
+    return names[2:]
+
+
+def _subject_flipped(names: Sequence[str]) -> Sequence[str]:
+    return names[0], names[1], names[0]
+
+
+def _third_repeated(names: Sequence[str]) -> Sequence[str]:
+    return names[0], names[1], names[2]
+
+
+write = _writer(_three_others)
 
 IOI = Task(
     name="ioi",
@@ -126,5 +127,6 @@ IOI = Task(
     source="Wang et al. 2022, arXiv 2211.00593",
     metric="kl",
     write=write,
+    corruptions={"flip": _writer(_subject_flipped), "third": _writer(_third_repeated)},
     known_circuit=KNOWN_CIRCUIT,
 )

@@ -2,10 +2,14 @@
 
 The clean prompt is a random input as long as the program reads, and the corrupted one another.
 There are no answers: the program itself is right, and the metric is the distance to its outputs.
+
+The tasks named after embedded models are the same, each for the model of its name. The gates know
+another pair, `both`: all inputs 1, and all 0 when corrupted.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from circuitfind.errors import TaskError
 from circuitfind.models.compiled import SymbolVocabulary
@@ -39,6 +43,21 @@ def _pair(
     return Pair([*start, *clean], [*start, *corrupted], [()] * length, steps=steps)
 
 
+def _write_both(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
+    """Write n times the pair of a gate whose inputs are all 1, and all 0 when corrupted."""
+    assert isinstance(vocabulary, SymbolVocabulary)  # `written_in` below
+    start = [] if vocabulary.bos is None else [vocabulary.bos]
+    if not {"0", "1"} <= set(vocabulary.symbols):
+        raise TaskError(
+            "a gate reads the symbols 0 and 1 and this program reads "
+            f"{', '.join(vocabulary.symbols)}; choose the task 'program'"
+        )
+    length = vocabulary.n_positions - len(start)
+    on, off = ([*start, *[vocabulary.symbols[symbol]] * length] for symbol in "10")
+    steps = range(len(start), len(start) + length)
+    return [Pair(on, off, [()] * length, steps=steps)] * n
+
+
 PROGRAM = Task(
     name="program",
     summary="runs a compiled program on random inputs",
@@ -47,3 +66,24 @@ PROGRAM = Task(
     write=_write,
     written_in="symbols",
 )
+
+WIRED = tuple(
+    replace(
+        PROGRAM,
+        name=name,
+        summary=summary,
+        source=source,
+        model=name,
+        corruptions={"both": _write_both} if name.endswith("gate") else {},
+    )
+    for name, summary, source in (
+        ("reverse", "says its input backwards", PROGRAM.source),
+        ("hist", "says how often each symbol occurs", PROGRAM.source),
+        ("xproportion", "says which share of the symbols so far is x", PROGRAM.source),
+        ("induction-pair", "says what followed a symbol before", "wired by hand"),
+        ("and-gate", "says whether both inputs are 1", "wired by hand"),
+        ("or-gate", "says whether an input is 1", "wired by hand"),
+        ("backup-head", "says the first symbol, with a backup head", "wired by hand"),
+    )
+)
+"""A task for each embedded model whose circuit is known."""

@@ -5,7 +5,7 @@ follows. So the text up to the end of each word is encoded by itself: if the who
 with the same tokens, the last of them is the word's last token; if not, the prompt is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from string import Formatter
 from typing import NamedTuple
 
@@ -24,8 +24,19 @@ class Filled(NamedTuple):
     positions: dict[str, int]
 
 
-def fill(vocabulary: Vocabulary, template: str, words: Mapping[str, str]) -> Filled | None:
+def fill(
+    vocabulary: Vocabulary,
+    template: str,
+    words: Mapping[str, str],
+    named: Collection[str] | None = None,
+) -> Filled | None:
     """Fill a template such as `"{S2} gave a {object} to"` and encode it.
+
+    Args:
+        vocabulary: The tokenizer.
+        template: Text with slots in braces.
+        words: The word of each slot.
+        named: Slots to be found again among the tokens; by default all.
 
     Returns:
         The tokens, or None if the tokenizer merges the end of a word with what follows it.
@@ -36,6 +47,7 @@ def fill(vocabulary: Vocabulary, template: str, words: Mapping[str, str]) -> Fil
         text += literal
         if slot is not None:
             text += words[slot]
+        if slot is not None and (named is None or slot in named):
             start = vocabulary.encode(text)
             if tokens[: len(start)] != start:
                 return None

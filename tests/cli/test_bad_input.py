@@ -25,7 +25,10 @@ BEFORE_LOADING = {
     "fewer than no prompts": (["discover", "ioi", "--prompts=-3"], "-3 prompts were asked for"),
     "prompts in words": (["discover", "ioi", "--prompts", "many"], "'--prompts'.*discover --help"),
     "fewer than no edges": (["discover", "ioi", "--method", "exact", "--edges=-1"], "-1 edges"),
-    "exact without a number": (["discover", "ioi", "--method", "exact"], "--edges or --threshold"),
+    "exact without a number": (
+        ["discover", "ioi", "--method", "exact"],
+        "needs --edges, --threshold or --target-faithfulness",
+    ),
     "edges with acdc": (["discover", "ioi", "--edges", "9"], "with acdc give --target-edges"),
     "a target with exact": (
         ["discover", "ioi", "--method", "exact", "--target-edges", "9"],
@@ -42,7 +45,7 @@ BEFORE_LOADING = {
     ),
     "an option of another method": (
         ["discover", "ioi", "--method", "exact", "--edges", "9", "--group-qkv"],
-        "'exact' has no option 'group_qkv'; its options are threshold, n_edges",
+        "'exact' has no option 'group_qkv'; its options are n_edges, threshold",
     ),
     "an option that does not exist": (
         ["discover", "ioi", "--speed", "9"],

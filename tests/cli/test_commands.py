@@ -72,8 +72,8 @@ def test_json_is_the_only_thing_on_stdout(cli, run, program, tmp_path):
     assert found["scorecard"]["n_edges"] == circuit.n_edges
     assert found["search"]["edges_tested"] > 0
     assert [row["name"] for row in cli("tasks", "--json").json][:2] == ["ioi", "pronoun"]
-    assert [row["name"] for row in cli("methods", "--json").json] == ["acdc", "exact"]
-    assert cli("models", "--json").json[0]["name"] == "ioi-small"
+    assert [row["name"] for row in cli("methods", "--json").json][:2] == ["acdc", "exact"]
+    assert "ioi-small" in [row["name"] for row in cli("models", "--json").json]
     assert cli("models", "ioi-small", "--json").json["recipe"]["n_layers"] == 4
     assert cli("inspect", program, "--json").json["edges"] == 46
     assert len(cli("tasks", "program", "--model", program, "--json").json) == 3

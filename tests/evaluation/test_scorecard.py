@@ -8,8 +8,8 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
-from circuitfind.evaluation.scorecard import faithfulness, measure, scorecard
-from circuitfind.metrics import METRICS, custom_metric, find_metric
+from circuitfind.evaluation.scorecard import measure, scorecard
+from circuitfind.metrics import METRICS, custom_metric, faithfulness, find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate

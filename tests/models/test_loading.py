@@ -184,7 +184,9 @@ def test_an_unknown_name_is_refused_with_the_reason_of_the_hub(monkeypatch):
 
 @pytest.mark.parametrize("source", [3, None, ["gpt2"], torch.nn.Linear(2, 2)])
 def test_what_is_no_model_is_refused(source):
-    with pytest.raises(ModelError, match=f"a {type(source).__name__} is no model; give a name"):
+    with pytest.raises(
+        ModelError, match=f"an object of type '{type(source).__name__}' is no model; give"
+    ):
         load_model(source)
 
 

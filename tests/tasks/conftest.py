@@ -7,6 +7,8 @@ from transformers import AutoTokenizer
 
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo import zoo_path
+from circuitfind.models.zoo.training import word_tokenizer
+from circuitfind.tasks.corpus import vocabulary_words
 
 SHARED = Path(__file__).parents[3] / "shared"
 SHARED_TOKENIZERS = {
@@ -17,6 +19,8 @@ SHARED_TOKENIZERS = {
 
 
 def load_vocabulary(name: str) -> Vocabulary:
+    if name == "zoo":
+        return Vocabulary(word_tokenizer(vocabulary_words()))
     path, bos = SHARED_TOKENIZERS.get(name) or (zoo_path(name), None)
     if not path.exists():
         pytest.skip(f"{path} is absent: the shared tokenizers are not part of the repository")
@@ -37,7 +41,7 @@ def word_vocabulary(request) -> Vocabulary:
 
 @pytest.fixture(scope="session")
 def zoo_vocabulary() -> Vocabulary:
-    return load_vocabulary("ioi-small")
+    return load_vocabulary("zoo")
 
 
 @pytest.fixture(scope="session")

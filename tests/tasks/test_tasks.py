@@ -6,7 +6,6 @@ import pytest
 
 from circuitfind.errors import TaskError
 from circuitfind.metrics import METRICS, check_metric, find_metric
-from circuitfind.models.zoo import zoo_path
 from circuitfind.tasks import TASKS, find_task
 
 WORD_TASKS = [task for task in TASKS if task.written_in == "words"]
@@ -14,10 +13,11 @@ WORD_TASKS = [task for task in TASKS if task.written_in == "words"]
 
 def test_the_same_arguments_give_the_same_prompts_in_every_process(zoo_vocabulary):
     script = (
-        "from transformers import AutoTokenizer\n"
         "from circuitfind.models.vocabulary import Vocabulary\n"
+        "from circuitfind.models.zoo.training import word_tokenizer\n"
         "from circuitfind.tasks import TASKS\n"
-        f"vocabulary = Vocabulary(AutoTokenizer.from_pretrained({str(zoo_path('ioi-small'))!r}))\n"
+        "from circuitfind.tasks.corpus import vocabulary_words\n"
+        "vocabulary = Vocabulary(word_tokenizer(vocabulary_words()))\n"
         "for task in TASKS:\n"
         "    if task.written_in == 'words':\n"
         "        print(task.write_prompts(vocabulary, 32, 7).fingerprint)\n"

@@ -1,7 +1,8 @@
-"""The models that ship with the package: small transformers, trained, with tokenizer and card.
+"""The models that ship with the package: trained transformers, and some that are wired by hand.
 
-Each is a Hugging Face directory beside this file. `card.json` in it says how it was trained and
-what was measured; `python -m circuitfind.tasks.train_zoo OUT` trains it again.
+A trained one is a directory beside this file; `card.json` in it says how it was trained and what
+was measured, and `python -m circuitfind.tasks.train_zoo OUT NAME` trains it again. A model wired by
+hand is a compiled model in `handmade/`; its JSON states its true circuit.
 """
 
 import json
@@ -10,28 +11,47 @@ from typing import Any
 
 from circuitfind.errors import ModelError
 
-ZOO = {
+TRAINED = {
+    "gpt-4l": "GPT-2 architecture, 4 layers, 4 heads; does every task of words",
+    "llama-4l": "Llama architecture, 4 layers, 4 (2 key/value) heads; does every task of words",
     "ioi-small": "GPT-2 architecture, 4 layers, 4 heads; does ioi, pronoun and induction",
 }
-"""What each model is, by name."""
+"""What each trained model is, by name."""
+
+HANDMADE = {
+    "reverse": "says its input backwards; 2 layers of a head and an MLP",
+    "hist": "says how often each symbol occurs; 1 layer of a head and an MLP",
+    "xproportion": "says which share of the symbols so far is x; 2 layers of a head and an MLP",
+    "induction-pair": "a previous-token head and an induction head",
+    "and-gate": "two heads and an MLP that needs both",
+    "or-gate": "two heads and an MLP that needs either",
+    "backup-head": "a head, and another that takes over only if the first is silent",
+}
+"""What each model wired by hand does, by name."""
+
+ZOO = {**TRAINED, **HANDMADE}
+"""What each embedded model is, by name."""
 
 
 def zoo_path(name: str) -> Path:
-    """Return the directory of a model that ships with the package.
+    """Return a trained model's directory, or the JSON file of one wired by hand.
 
     Raises:
         ModelError: There is no such model; the message lists the known ones.
     """
     if name not in ZOO:
         raise ModelError(f"no embedded model is named {name!r}; there are {', '.join(ZOO)}")
-    return Path(__file__).parent / name
+    folder = Path(__file__).parent
+    return folder / "handmade" / f"{name}.json" if name in HANDMADE else folder / name
 
 
 def model_card(name: str) -> dict[str, Any]:
-    """Return a model's card: how it was trained, and what was measured.
+    """Return how a model was trained and what was measured, or how it is wired and its truth.
 
     Raises:
         ModelError: There is no such model.
     """
-    card: dict[str, Any] = json.loads((zoo_path(name) / "card.json").read_text(encoding="utf-8"))
-    return card
+    path = zoo_path(name)
+    card = path / "card.json" if path.is_dir() else path
+    facts: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+    return facts

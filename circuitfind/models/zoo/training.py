@@ -1,4 +1,4 @@
-"""Train a small GPT-2 on lists of tokens.
+"""Train a small transformer on lists of tokens.
 
 Ordinary next-token prediction with AdamW and a cosine schedule, over a fixed pool of examples. The
 tokens that a task is about are few among many that nothing predicts (which name comes first, which
@@ -8,12 +8,14 @@ word is drawn), so their loss counts several times.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from circuitfind.models.zoo.architectures import new_network, predicted
 
 UNKNOWN = "<unk>"
 
@@ -37,8 +39,10 @@ class Recipe:
     Attributes:
         emphasis: How often the loss of a scored token counts.
         peak_rate: Learning rate after the warm-up; it falls to zero along a cosine.
+        seed: Fixes the first weights and the order of the examples.
     """
 
+    architecture: Literal["gpt2", "llama", "attention-only"] = "gpt2"
     n_layers: int = 4
     n_heads: int = 4
     d_model: int = 64
@@ -53,40 +57,39 @@ class Recipe:
 
 
 def word_tokenizer(words: Sequence[str]) -> Any:
-    """Make a Hugging Face tokenizer with a token for each word and punctuation mark."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """Make a Hugging Face tokenizer with a token for each word and punctuation mark.
+
+    Digits are read two by two, so that a year is a century and a year of the century.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: index for index, word in enumerate([UNKNOWN, *sorted(set(words))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex(r"\d\d"), "isolated")]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN)
 
 
-def new_gpt2(n_tokens: int, recipe: Recipe) -> Any:
-    """Make an untrained GPT-2 whose weights depend on the recipe's seed alone."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=n_tokens,
-        n_positions=recipe.n_positions,
-        n_embd=recipe.d_model,
-        n_layer=recipe.n_layers,
-        n_head=recipe.n_heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+def new_model(n_tokens: int, recipe: Recipe) -> Any:
+    """Make an untrained model whose weights depend on the recipe's seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return GPT2LMHeadModel(config)
+        return new_network(
+            recipe.architecture,
+            n_tokens=n_tokens,
+            n_layers=recipe.n_layers,
+            n_heads=recipe.n_heads,
+            d_model=recipe.d_model,
+            n_positions=recipe.n_positions,
+        )
 
 
 def train(model: Any, examples: Sequence[Example], recipe: Recipe) -> Iterator[float]:
     """Train a model in place, yielding the loss of each step in nats."""
     tokens, weights = _padded(examples, recipe.emphasis)
+    lengths = torch.tensor([len(example.tokens) for example in examples])
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay
@@ -95,14 +98,31 @@ def train(model: Any, examples: Sequence[Example], recipe: Recipe) -> Iterator[f
     model.train()
     for _ in range(recipe.steps):
         rows = torch.randint(len(tokens), (recipe.batch,), generator=generator)
-        loss = _loss(model(tokens[rows]).logits, tokens[rows], weights[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss = _backward(model, tokens, weights, rows[lengths[rows].argsort()], lengths)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        yield loss.item()
+        yield loss
     model.eval()
+
+
+def _backward(
+    model: Any,
+    tokens: Int[Tensor, "example pos"],
+    weights: Float[Tensor, "example pos"],
+    rows: Int[Tensor, " batch"],
+    lengths: Int[Tensor, " example"],
+) -> float:
+    """Add a batch's gradient, short and long texts apart so that little padding is computed."""
+    total = weights[rows, 1:].sum()
+    loss = 0.0
+    for some in rows.chunk(4):
+        width = int(lengths[some].max())
+        part = _loss(model, tokens[some, :width], weights[some, :width]) / total
+        part.backward()
+        loss += part.item()
+    return loss
 
 
 def _padded(
@@ -119,13 +139,11 @@ def _padded(
 
 
 def _loss(
-    logits: Float[Tensor, "batch pos d_vocab"],
-    tokens: Int[Tensor, "batch pos"],
-    weights: Float[Tensor, "batch pos"],
+    model: Any, tokens: Int[Tensor, "batch pos"], weights: Float[Tensor, "batch pos"]
 ) -> Float[Tensor, ""]:
+    logits = predicted(model, tokens)
     each = cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-    counted = weights[:, 1:].flatten()
-    return (each * counted).sum() / counted.sum()
+    return (each * weights[:, 1:].flatten()).sum()
 
 
 def _rate(step: int, recipe: Recipe) -> float:

@@ -1,0 +1,78 @@
+"""Edge attribution patching: the slope of the loss along every edge, on the clean run alone.
+
+    score(w -> r) = sum over prompts, positions and d_model of (c_w - a_w) d loss / d x_r
+
+averaged over prompts: the first-order estimate of what cutting the edge does to the loss, from two
+passes forward and one back. The gradient is that at the reader's input before its norm. Positive:
+cutting the edge raises the loss. Paper: Syed et al. 2023, arXiv 2310.10348.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
+from circuitfind.methods.base import Checkpoint, State
+from circuitfind.methods.scored import Scored
+from circuitfind.methods.selection import Choice
+from circuitfind.problem import Problem
+
+CLEAN = Place(share=1.0, weight=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EapOptions(Choice):
+    """Settings of edge attribution patching.
+
+    Attributes:
+        batch: Prompts at a time, by default as many as keep memory small. Changes no score.
+        checkpoint: Compute the insides of MLPs again on the way back rather than keep them: less
+            memory, more time, the same scores.
+    """
+
+    batch: int | None = None
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.limits
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.batch, self.checkpoint)
+
+
+class Eap(Scored):
+    """Edge attribution patching as an entry of the table of methods."""
+
+    name = "eap"
+    summary = "estimate every edge's effect from one gradient on the clean run"
+    paper = "Syed et al. 2023, arXiv 2310.10348"
+    options = EapOptions
+
+    def scoring(
+        self, engine: IncrementalEngine, options: EapOptions, state: State | None = None
+    ) -> Iterator[Checkpoint]:
+        """Yield after each batch of prompts."""
+        require_slope(engine.problem.metric, self.name, at_clean_only=True)
+        yield from along(engine.problem, [CLEAN], options.limits, state)
+
+
+def along(
+    problem: Problem, places: list[Place], limits: Limits, state: State | None
+) -> Iterator[Checkpoint]:
+    """Score all edges from slopes at some places, yielding after each gradient.
+
+    Raises:
+        MethodError: A score is infinite or NaN; the message names the edge.
+    """
+    earlier = None if state is None else (int(state["done"]), state["scores"])
+    if earlier is not None and state is not None:
+        # The last checkpoint may be the whole.
+        n_all = int(state["total"])
+        yield Checkpoint(earlier[0], n_all, "gradients", state)
+    for done, n_all, scores in attribute(problem, places, limits, earlier):
+        now = {"scores": scores, "done": torch.tensor(done), "total": torch.tensor(n_all)}
+        yield Checkpoint(done, n_all, "gradients", now)

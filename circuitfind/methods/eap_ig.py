@@ -1,0 +1,96 @@
+"""Edge attribution patching with integrated gradients: the slope averaged along a path.
+
+As `eap`, with another gradient. Variants:
+
+- `inputs`: the mean of the gradients of the runs whose embedding is
+  corrupted + (k/m) (clean - corrupted), k = 1..m. The authors' code for edges takes k = 0..m-1
+  (`points="left"`).
+- `activations`: for each writer in turn, the mean of the gradients of the runs in which its output
+  alone is mixed so, k = 1..m, for its own edges. The authors' code adds each of these gradients to
+  all edges.
+- `clean-corrupted`: the mean of the gradients at the two ends of the first path.
+
+"Corrupted" is what a cut edge of the embedding carries; under resample ablation that is the
+embedding of the corrupted prompt. Along a fine path the scores of `inputs` over the edges out of
+the embedding add up to the change of the loss from the clean to the corrupted embedding, and those
+of `activations` over each writer's edges to the change of the loss when that writer is replaced.
+Paper: Hanna et al. 2024, arXiv 2403.17806.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.graph import Graph
+from circuitfind.methods.attribution import Place, require_slope
+from circuitfind.methods.base import Checkpoint, State
+from circuitfind.methods.eap import EapOptions, along
+from circuitfind.methods.scored import Scored
+
+Variant = Literal["inputs", "activations", "clean-corrupted"]
+Points = Literal["right", "left"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EapIgOptions(EapOptions):
+    """Settings of edge attribution patching with integrated gradients.
+
+    Attributes:
+        variant: The path along which gradients are averaged.
+        steps: Number m of gradients along the path; of no use to `clean-corrupted`.
+        points: Whether each of the m parts of the path is seen at its end nearer to the clean run
+            (`right`, k = 1..m) or at the other (`left`, k = 0..m-1).
+    """
+
+    variant: Variant = "inputs"
+    steps: int = 5
+    points: Points = "right"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value, known in (
+            ("variant", self.variant, get_args(Variant)),
+            ("points", self.points, get_args(Points)),
+        ):
+            if value not in known:
+                raise MethodError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
+        if self.steps < 1:
+            raise MethodError(f"a path cannot be seen at {self.steps} points; give 1 or more")
+
+
+class EapIg(Scored):
+    """Edge attribution with integrated gradients as an entry of the table of methods."""
+
+    name = "eap-ig"
+    summary = "estimate every edge's effect from gradients between the corrupted and the clean run"
+    paper = "Hanna et al. 2024, arXiv 2403.17806"
+    options = EapIgOptions
+
+    def scoring(
+        self, engine: IncrementalEngine, options: EapIgOptions, state: State | None = None
+    ) -> Iterator[Checkpoint]:
+        """Yield after each gradient."""
+        places = list(places_of(engine.graph, options))
+        at_clean_only = all(place.share == 1 for place in places)
+        require_slope(engine.problem.metric, self.name, at_clean_only=at_clean_only)
+        yield from along(engine.problem, places, options.limits, state)
+
+
+def places_of(graph: Graph, options: EapIgOptions) -> Iterator[Place]:
+    """Yield where gradients are taken, the clean run first: it serves every writer."""
+    if options.variant == "clean-corrupted":
+        yield Place(share=1.0, weight=0.5)
+        yield Place(share=0.0, weight=0.5)
+        return
+    m = options.steps
+    ks = range(m, 0, -1) if options.points == "right" else range(m - 1, -1, -1)
+    shares = [k / m for k in ks]
+    if shares[0] == 1:
+        yield Place(share=1.0, weight=1 / m)
+    writers = range(len(graph.writers)) if options.variant == "activations" else [None]
+    for writer in writers:
+        for share in shares:
+            if share < 1:
+                yield Place(share, 1 / m, writer)

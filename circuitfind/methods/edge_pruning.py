@@ -1,0 +1,21 @@
+"""Edge pruning: a learned gate on every edge (Bhaskar et al. 2024, arXiv 2406.16778).
+
+See `learned.py` for the training. The authors draw gates for edges and for writers; here each edge
+has one.
+"""
+
+from circuitfind.graph import Graph
+from circuitfind.methods.gates import EdgeGates, GateLayout
+from circuitfind.methods.learned import Learned
+
+
+class EdgePruning(Learned):
+    """Learned edge masks as an entry of the table of methods."""
+
+    name = "edge-pruning"
+    summary = "train a gate on every edge to keep the loss low with few edges"
+    paper = "Bhaskar et al. 2024, arXiv 2406.16778"
+
+    def layout(self, graph: Graph) -> GateLayout:
+        """Return a gate per edge."""
+        return EdgeGates(graph)

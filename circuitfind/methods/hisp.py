@@ -1,0 +1,93 @@
+"""Head importance score for pruning: how steeply the loss falls as a component fades in.
+
+Each component has a mask: at 1 it writes what it writes, at 0 what its cut edges would carry. Its
+importance is |d loss / d mask| at 1, summed over prompts one by one, divided by the root of the sum
+of squares over the components of its layer. The circuit is made of the edges between the most
+important components. Papers: Michel et al. 2019, arXiv 1905.10650, for heads; with MLPs in the same
+layer's norm, as in the comparison of Conmy et al. 2023, arXiv 2304.14997. There each of a head's
+query, key and value has a mask; here the mask is on what the head writes.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.differences import Group, batches, groups, means_of
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.graph import Graph
+from circuitfind.methods.attribution import Batch, require_slope
+from circuitfind.methods.base import Checkpoint, State
+from circuitfind.methods.components import edges_between, require_finite
+from circuitfind.methods.eap import CLEAN, EapOptions
+from circuitfind.methods.scored import Scored
+
+PerWriter = Float[Tensor, " writer"]
+
+
+class Hisp(Scored):
+    """Head importance as an entry of the table of methods."""
+
+    name = "hisp"
+    summary = "keep the edges between the components whose masks have the steepest gradients"
+    paper = "Michel et al. 2019, arXiv 1905.10650"
+    options = EapOptions
+
+    def scoring(
+        self, engine: IncrementalEngine, options: EapOptions, state: State | None = None
+    ) -> Iterator[Checkpoint]:
+        """Yield after each batch of prompts."""
+        problem, graph = engine.problem, engine.graph
+        require_slope(problem.metric, self.name, at_clean_only=True)
+        size = options.limits.batch_for(problem)
+        means, parts = means_of(problem, size), batches(problem, size)
+        importance = torch.zeros(len(graph.writers), dtype=torch.float64)
+        earlier = 0
+        if state is not None:
+            importance, earlier = state["importance"], int(state["done"])
+        for done, part in enumerate(parts[earlier:], earlier + 1):
+            batch = Batch(part, options.limits, means, clean_first=True)
+            importance = importance + _mask_slopes(graph, batch)
+            require_finite(graph, importance)
+            yield Checkpoint(
+                done,
+                len(parts),
+                "gradients",
+                {"importance": importance, "done": torch.tensor(done)}
+                | {"scores": edges_between(graph, _by_layer(graph, importance), 1.0)},
+            )
+
+    def unit(self, engine: IncrementalEngine) -> str:
+        return "share of the layer's norm"
+
+
+def _mask_slopes(graph: Graph, batch: Batch) -> PerWriter:
+    """Return each writer's |d loss / d mask|, added up over prompts."""
+    slopes = torch.zeros(len(graph.writers), dtype=torch.float64)
+    left, arriving = list(groups(graph)), None
+    for found in batch.walk(CLEAN):
+        while left[-1].stage >= found.stage:
+            _score(slopes, batch, left.pop(), arriving)
+        added = found.gradient.sum(0)
+        arriving = added if arriving is None else arriving + added
+    while left:
+        _score(slopes, batch, left.pop(), arriving)
+    return slopes
+
+
+def _score(slopes: PerWriter, batch: Batch, group: Group, arriving: Tensor | None) -> None:
+    assert arriving is not None
+    by_prompt = (batch.differences.of(group) * arriving).sum((2, 3))
+    writers = slice(group.writers.start, group.writers.stop)
+    slopes[writers] = by_prompt.abs().double().sum(1).cpu()
+
+
+def _by_layer(graph: Graph, importance: PerWriter) -> PerWriter:
+    """Divide each component's importance by the norm of its layer's."""
+    normed = torch.zeros_like(importance)
+    for layer in range(graph.shape.n_layers):
+        rows = [index for index, writer in enumerate(graph.writers) if writer.layer == layer]
+        norm = importance[rows].norm()
+        normed[rows] = importance[rows] / norm if norm > 0 else 0.0
+    return normed

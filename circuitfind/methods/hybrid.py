@@ -1,0 +1,75 @@
+"""The hybrid: attribution keeps the top share of all edges, and ACDC searches what is left.
+
+Most edges go by their score, untested, which is what makes it fast; the rest are tested one by one,
+each against a graph that lacks the first ones. What attribution is blind to is lost, so this is not
+ACDC, and its circuits say so.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from circuitfind.circuit import EdgeScores
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.methods.acdc import Acdc, AcdcOptions, search_from
+from circuitfind.methods.base import Decision, Progress, Selection
+from circuitfind.methods.eap_ig import EapIg, EapIgOptions
+
+
+@dataclass(frozen=True)
+class HybridOptions(AcdcOptions):
+    """Settings of the hybrid: those of `acdc`, and of the attribution before it.
+
+    Attributes:
+        share: Share of all edges that attribution hands on to ACDC, the largest scores in size.
+        steps: Number of gradients of the attribution (`eap-ig`, variant `inputs`).
+        batch: Prompts at a time in the attribution.
+    """
+
+    share: float = 0.2
+    steps: int = 5
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise MethodError(f"{self.share} is no share of the edges; give more than 0, at most 1")
+        _ = self.attribution
+
+    @property
+    def attribution(self) -> EapIgOptions:
+        return EapIgOptions(n_edges=0, steps=self.steps, batch=self.batch)
+
+
+class Hybrid:
+    """Attribution followed by ACDC as an entry of the table of methods."""
+
+    name = "hybrid"
+    summary = "cut all but the top share of edges by their eap-ig score, then acdc on what is left"
+    paper = "Hanna et al. 2024, arXiv 2403.17806, and Conmy et al. 2023, arXiv 2304.14997"
+    options = HybridOptions
+
+    def run(
+        self, engine: IncrementalEngine, options: HybridOptions, resume: Sequence[Decision] = ()
+    ) -> Iterator[Progress]:
+        """Score all edges, then search; a resumed search repeats the scores, not the tests."""
+        method, graph = EapIg(), engine.graph
+        values = None
+        for checkpoint in method.scoring(engine, options.attribution):
+            values = (checkpoint.state or {})["scores"]
+            shown = replace(checkpoint, state=None)
+            yield Progress(len(resume), graph.n_edges, (), checkpoint=shown)
+        assert values is not None
+        scores = EdgeScores(graph, values, engine.problem.metric.unit, method.name)
+        left = scores.top(math.ceil(options.share * graph.n_edges))
+        by_name = {edge.name: score for edge, score in scores.ranked()}
+        for progress in search_from(engine, options, engine.start_from(left.kept), resume):
+            scored = (replace(d, score=by_name[d.edge]) for d in progress.decisions)
+            yield replace(progress, decisions=tuple(scored))
+
+    def select(
+        self, engine: IncrementalEngine, options: HybridOptions, decisions: Sequence[Decision]
+    ) -> Selection:
+        """Return the kept edges, without dead ends where removing them is free."""
+        return Acdc().select(engine, options, decisions)

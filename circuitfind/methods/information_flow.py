@@ -1,0 +1,102 @@
+"""Information-flow routes: how much of what a reader reads each writer contributed.
+
+At each position, writer w contributes to a reader that receives y
+
+    max(0, |y|_1 - |y - a_w|_1)
+
+and its share is that over the sum of all writers' contributions. An edge's score is the mean of its
+shares over the positions of a prompt, and over prompts. Only clean runs are needed: neither the
+metric nor corrupted prompts count, so the scores say what flows, not what it is good for. All ports
+of a block read one stream and so have the same scores. Paper: Ferrando & Voita 2024,
+arXiv 2403.00824.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.differences import Outputs, batches, groups, total
+from circuitfind.engine.full_pass import embeddings
+from circuitfind.engine.gradients import TracedRun, segments, written_of
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.graph import Graph
+from circuitfind.methods.base import Checkpoint, State
+from circuitfind.methods.eap import EapOptions
+from circuitfind.methods.scored import Scored
+from circuitfind.problem import Problem
+
+Shares = Float[Tensor, "writer batch pos"]
+
+
+class InformationFlow(Scored):
+    """Information-flow routes as an entry of the table of methods."""
+
+    name = "information-flow"
+    summary = "score edges by their share of what each reader reads on clean prompts"
+    paper = "Ferrando & Voita 2024, arXiv 2403.00824"
+    options = EapOptions
+
+    def scoring(
+        self, engine: IncrementalEngine, options: EapOptions, state: State | None = None
+    ) -> Iterator[Checkpoint]:
+        """Yield after each batch of prompts."""
+        problem, graph = engine.problem, engine.graph
+        parts = batches(problem, options.limits.batch_for(problem))
+        sums = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+        earlier = 0
+        if state is not None:
+            sums, earlier = state["sums"], int(state["done"])
+        for done, part in enumerate(parts[earlier:], earlier + 1):
+            sums = sums + _shares(part)
+            now = {"sums": sums, "done": torch.tensor(done), "scores": sums / len(problem.prompts)}
+            yield Checkpoint(done, len(parts), "batches of prompts", now)
+
+    def unit(self, engine: IncrementalEngine) -> str:
+        return "share"
+
+
+@torch.no_grad()
+def _shares(problem: Problem) -> Float[Tensor, "writer reader"]:
+    """Return each edge's share, averaged over positions and added up over prompts."""
+    model, graph, real = problem.model, problem.graph, problem.prompts.real
+    embedding = embeddings(model, graph, problem.prompts.clean)
+    run = TracedRun(model, graph, real, traced=False)
+    run.run(total(embedding))
+    outputs = Outputs(model, written_of(run, embedding))
+    scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+    for stream, readers in zip(run.streams, _readers_by_segment(graph), strict=True):
+        shares = _of_stream(outputs, graph, stream, graph.readers[readers[0]].stage)
+        by_prompt = shares.masked_fill(~real, 0).sum(2) / real.sum(1)
+        scores[: len(shares), readers] = by_prompt.double().sum(1, keepdim=True).cpu()
+    return scores
+
+
+def _of_stream(outputs: Outputs, graph: Graph, stream: Tensor, stage: int) -> Shares:
+    """Return each earlier writer's share of a stream, at every position."""
+    size = stream.abs().sum(-1)
+    contributed = torch.cat(
+        [
+            torch.stack([size - (stream - one).abs().sum(-1) for one in outputs.of(group)])
+            for group in groups(graph)
+            if group.stage < stage
+        ]
+    ).clamp(min=0)
+    all_of_it = contributed.sum(0)
+    # Where nothing contributes, nothing has a share.
+    return contributed / all_of_it.where(all_of_it > 0, 1)
+
+
+def _readers_by_segment(graph: Graph) -> list[list[int]]:
+    """Return the readers of the stream that enters each segment, the logits last."""
+    found: list[list[int]] = []
+    for segment in segments(graph):
+        readers: list[int] = []
+        for kind, layer in segment:
+            if kind == "mlp":
+                readers.append(graph.reader_index[f"m{layer}"])
+            else:
+                readers += [i for port in graph.ports for i in graph.head_readers(layer, port)]
+        found.append(readers)
+    return [*found, [len(graph.readers) - 1]]

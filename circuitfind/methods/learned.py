@@ -1,0 +1,248 @@
+"""Learned masks: gates trained to keep the loss low with few edges, by gradient descent.
+
+Each step draws the gates, runs the model on some prompts with the soft mask they make, and descends
+
+    loss + a (s - t) + b (s - t)^2
+
+where s is the expected share of edges cut and t the target, which rises from 0 over the first part
+of the training; a and b ascend, so that s is held at t (a Lagrangian). With a fixed `penalty` the
+second part is penalty times the expected share of edges kept instead. At the end every edge has a
+probability; without another wish the circuit holds the most probable edges, as many as the gates
+expect.
+
+All randomness of a step comes from the seed and the step's number, so a training that was
+interrupted goes on bit for bit from its last checkpoint.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.full_pass import embeddings, full_pass
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.readout import Readout
+from circuitfind.errors import MethodError
+from circuitfind.graph import Graph
+from circuitfind.methods.attribution import require_slope
+from circuitfind.methods.base import Checkpoint, State
+from circuitfind.methods.gates import GateLayout, drawn, open_probability
+from circuitfind.methods.scored import Scored
+from circuitfind.methods.selection import Choice
+
+_STEPS_PER_CHECKPOINT = 10
+_SEED_STRIDE = 1_000_003
+"""Seeds of neighbouring steps and of neighbouring runs never meet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedOptions(Choice):
+    """Settings of learned masks.
+
+    Attributes:
+        sparsity: Share of edges to cut; by default what the number of edges asks for, or 0.95.
+        penalty: Fixed price of keeping all edges, in the unit of the loss, instead of a target.
+        steps: Training steps.
+        warm_up: Share of the steps over which the target rises.
+        learning_rate: Of the gates.
+        price_rate: Learning rate of the Lagrangian's factors a and b, in the unit of the loss.
+        batch: Prompts drawn for each step.
+        start: Where the gates' locations begin; larger is more open.
+        seed: Fixes the draws.
+    """
+
+    needs_one: ClassVar[bool] = False
+
+    sparsity: float | None = None
+    penalty: float | None = None
+    steps: int = 500
+    warm_up: float = 0.5
+    learning_rate: float = 0.2
+    price_rate: float = 2.0
+    batch: int = 16
+    start: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sparsity is not None and self.penalty is not None:
+            raise MethodError("give a sparsity to reach or a penalty to pay, not both")
+        for name, value, good in (
+            ("sparsity", self.sparsity, self.sparsity is None or 0 <= self.sparsity < 1),
+            ("penalty", self.penalty, self.penalty is None or 0 <= self.penalty < math.inf),
+            ("steps", self.steps, self.steps >= 1),
+            ("warm_up", self.warm_up, 0 <= self.warm_up <= 1),
+            ("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf),
+            ("price_rate", self.price_rate, 0 < self.price_rate < math.inf),
+            ("batch", self.batch, self.batch >= 1),
+            ("start", self.start, math.isfinite(self.start)),
+        ):
+            if not good:
+                raise MethodError(
+                    f"{name} is {value}; give {_RANGES[name]} (see `circuitfind methods`)"
+                )
+
+
+_RANGES = {
+    "sparsity": "a share of at least 0 and less than 1",
+    "penalty": "a number of at least 0",
+    "steps": "1 or more",
+    "warm_up": "a share of the steps",
+    "learning_rate": "a number above 0",
+    "price_rate": "a number above 0",
+    "batch": "1 prompt or more",
+    "start": "a finite number",
+}
+
+
+class Learned(Scored):
+    """A method that trains gates."""
+
+    options = LearnedOptions
+
+    @abstractmethod
+    def layout(self, graph: Graph) -> GateLayout:
+        """Return what the gates stand for."""
+
+    def unit(self, engine: IncrementalEngine) -> str:
+        return "probability"
+
+    def choice(self, engine: IncrementalEngine, options: LearnedOptions, state: State) -> Choice:
+        """Return the wish of the user, or else as many edges as the gates expect."""
+        if (options.n_edges, options.threshold, options.target_faithfulness) != (None,) * 3:
+            return options
+        return replace(options, n_edges=round(float(state["expected"])))
+
+    def scoring(
+        self, engine: IncrementalEngine, options: LearnedOptions, state: State | None = None
+    ) -> Iterator[Checkpoint]:
+        """Train, yielding every few steps.
+
+        Raises:
+            MethodError: The loss became infinite or NaN, or the metric has no slope.
+        """
+        require_slope(engine.problem.metric, self.name, at_clean_only=False)
+        training = _Training(engine, self.layout(engine.graph), options)
+        done = 0 if state is None else training.restore(state)
+        while done < options.steps:
+            done = min(done + _STEPS_PER_CHECKPOINT, options.steps)
+            training.advance_to(done)
+            yield Checkpoint(done, options.steps, "training steps", training.state(done))
+        if state is not None and int(state["done"]) == options.steps:
+            yield Checkpoint(done, options.steps, "training steps", state)
+
+
+class _Training:
+    """Gates in training, with their optimiser."""
+
+    def __init__(
+        self, engine: IncrementalEngine, layout: GateLayout, options: LearnedOptions
+    ) -> None:
+        problem = engine.problem
+        self._engine, self._layout, self._options = engine, layout, options
+        self._embedding = embeddings(problem.model, problem.graph, problem.prompts.clean)
+        dtype, device = problem.model.dtype, problem.model.device
+        self._location = torch.full((layout.n,), options.start, dtype=dtype, device=device)
+        self._factors = torch.zeros(2, dtype=dtype, device=device)
+        self._moments = {
+            name: torch.zeros_like(tensor)
+            for part, tensor in self._learned.items()
+            for name in (f"{part}.mean", f"{part}.square")
+        }
+        self._done = 0
+
+    @property
+    def _learned(self) -> dict[str, Tensor]:
+        return {"location": self._location, "factors": self._factors}
+
+    def restore(self, state: State) -> int:
+        """Take up an earlier checkpoint; return how many steps it had done."""
+        device = self._location.device
+        self._location = state["location"].to(device)
+        self._factors = state["factors"].to(device)
+        self._moments = {name: state[name].to(device) for name in self._moments}
+        self._done = int(state["done"])
+        return self._done
+
+    def state(self, done: int) -> State:
+        """Return all that the training needs to go on, and what it has found."""
+        probability = open_probability(self._location)
+        return {
+            **self._learned,
+            **self._moments,
+            "done": torch.tensor(done),
+            "scores": self._layout.scores(probability),
+            "expected": self._layout.edges_open(probability).double().cpu(),
+        }
+
+    def advance_to(self, step: int) -> None:
+        """Train up to a step."""
+        while self._done < step:
+            self._step(self._done)
+            self._done += 1
+
+    def _step(self, number: int) -> None:
+        generator = torch.Generator().manual_seed(self._options.seed * _SEED_STRIDE + number)
+        location, factors = (part.clone().requires_grad_() for part in self._learned.values())
+        with torch.enable_grad():
+            loss = self._loss(drawn(location, generator), generator)
+            loss = loss + self._price(location, factors, number)
+        if not bool(loss.isfinite()):
+            raise MethodError(
+                f"the loss became {float(loss.detach())} in training step {number}; choose a "
+                "metric that stays finite on these prompts, or a smaller learning_rate"
+            )
+        descend = torch.autograd.grad(loss, (location, factors), allow_unused=True)
+        rate = self._options.learning_rate
+        self._location = self._location - rate * self._adam("location", descend[0])
+        if descend[1] is not None:
+            rate = self._options.price_rate
+            self._factors = self._factors + rate * self._adam("factors", descend[1])
+
+    def _loss(self, gates: Tensor, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the loss of some prompts with a soft mask."""
+        problem, engine = self._engine.problem, self._engine
+        n = len(problem.prompts)
+        rows = torch.randperm(n, generator=generator)[: self._options.batch].sort().values.tolist()
+        part = replace(problem, prompts=problem.prompts.select(rows))
+        width = part.prompts.clean.shape[1]
+        run = full_pass(
+            problem.model,
+            problem.graph,
+            tuple(stream[rows, :width] for stream in self._embedding),
+            engine.replacement[:, rows, :width],
+            self._layout.mask(gates),
+            part.prompts.real,
+        )
+        readout = Readout(part, engine.clean.final[rows, :width])
+        return problem.metric.loss(readout.values(run.final))
+
+    def _price(self, location: Tensor, factors: Tensor, number: int) -> Float[Tensor, ""]:
+        n_edges = self._engine.graph.n_edges
+        kept = self._layout.edges_open(open_probability(location)) / n_edges
+        if self._options.penalty is not None:
+            return self._options.penalty * kept
+        warm_up = max(1.0, self._options.warm_up * self._options.steps)
+        short = 1 - kept - self._target * min(1.0, (number + 1) / warm_up)
+        return factors[0] * short + factors[1] * short**2
+
+    @property
+    def _target(self) -> float:
+        options = self._options
+        if options.sparsity is not None:
+            return options.sparsity
+        return 0.95 if options.n_edges is None else 1 - options.n_edges / self._engine.graph.n_edges
+
+    def _adam(self, name: str, slope: Tensor) -> Tensor:
+        """Return the direction in which Adam moves (Kingma & Ba 2015, arXiv 1412.6980)."""
+        first, second, tiny = 0.9, 0.999, 1e-8
+        mean = first * self._moments[f"{name}.mean"] + (1 - first) * slope
+        square = second * self._moments[f"{name}.square"] + (1 - second) * slope**2
+        self._moments |= {f"{name}.mean": mean, f"{name}.square": square}
+        n = self._done + 1
+        return mean / (1 - first**n) / ((square / (1 - second**n)).sqrt() + tiny)

@@ -1,0 +1,126 @@
+"""Four circuits wired by hand, each with something that a search must see, or is known to miss.
+
+`induction-pair`: a previous-token head feeds the key of an induction head. `and-gate`: both inputs
+count. `or-gate`: either input suffices, so one can be cut without loss if both are on.
+`backup-head`: a second head takes over only where the first one has not written.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
+
+
+def induction_pair(length: int = 7, symbols: Sequence[str] = ("a", "b", "c", "d")) -> Wiring:
+    """Say what followed the current symbol before, and nothing if it is new.
+
+    a0.h0 copies the symbol before each position; a1.h0 looks for its own symbol among those
+    copies, finds the position after it, and says what stands there. BOS is attended where nothing
+    else is found.
+    """
+    n = len(symbols)
+    sizes = sizes_of(
+        symbols, symbols, length=length, n_layers=2, n_heads=1, d_head=length + 1, d_mlp=0,
+        attention="causal",
+    )  # fmt: skip
+    tokens, positions = sizes["d_vocab"], sizes["n_ctx"]
+    wiring = Wiring(sizes, {"token": tokens, "position": positions, "previous": n, "output": n})
+    symbol = torch.eye(tokens)[:, 1:]
+    wiring.head(
+        0, 0, query={"position": SHARP * torch.eye(positions)},
+        key={"position": torch.eye(positions).roll(1, dims=1).tril(1).triu(1)},
+        value={"token": symbol}, output={"previous": torch.eye(n)},
+    )  # fmt: skip
+    first = torch.zeros(tokens, n + 1)
+    first[0, n] = 1.0
+    wiring.head(
+        1, 0, query={"token": SHARP * symbol}, query_bias=[*[0.0] * n, SHARP / 2],
+        key={"previous": torch.eye(n), "token": first},
+        value={"token": symbol}, output={"output": torch.eye(n)},
+    )  # fmt: skip
+    found = [
+        "embed->a0.h0.v", "a0.h0->a1.h0.k", "embed->a1.h0.q", "embed->a1.h0.v", "a1.h0->logits",
+    ]  # fmt: skip
+    blind = [*found, "embed->a0.h0.q", "embed->a0.h0.k", "embed->a1.h0.k"]
+    wiring.sizes |= {
+        "program": "what followed the current symbol before",
+        "thresholds": [1e-6, 0.01],
+        "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
+    }
+    return wiring
+
+
+def and_gate() -> Wiring:
+    """Say 1 iff both symbols are 1: relu(a + b - 1)."""
+    wiring = _gate("1 if both inputs are 1")
+    wiring.unit(0, 0, {"a": [1.0], "b": [1.0]}, -1.0, {"output": [1.0]})
+    return wiring
+
+
+def or_gate() -> Wiring:
+    """Say 1 iff a symbol is 1: relu(a + b) - relu(a + b - 1)."""
+    wiring = _gate("1 if an input is 1")
+    wiring.unit(0, 0, {"a": [1.0], "b": [1.0]}, 0.0, {"output": [1.0]})
+    wiring.unit(0, 1, {"a": [1.0], "b": [1.0]}, -1.0, {"output": [-1.0]})
+    return wiring
+
+
+def _gate(program: str) -> Wiring:
+    """Bring both inputs to every position: a0.h0 the first, a0.h1 the second; m0 joins them."""
+    sizes = sizes_of(("0", "1"), ("1",), length=2, n_layers=1, n_heads=2, d_head=1, d_mlp=2)
+    wiring = Wiring(sizes, {"token": 3, "position": 3, "a": 1, "b": 1, "output": 1})
+    for head, space in enumerate("ab"):
+        wiring.head(
+            0, head, query={}, query_bias=[SHARP], key={"position": column(one(3, head + 1))},
+            value={"token": column(one(3, 2))}, output={space: torch.ones(1, 1)},
+        )  # fmt: skip
+    found = ["embed->a0.h0.v", "embed->a0.h1.v", "a0.h0->m0", "a0.h1->m0", "m0->logits"]
+    blind = [*found, "embed->a0.h0.k", "embed->a0.h1.k"]
+    wiring.sizes |= {
+        "program": program,
+        "output": "numerical",
+        "thresholds": [1e-6, 0.01],
+        "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
+    }
+    return wiring
+
+
+def backup_head(length: int = 3, symbols: Sequence[str] = ("a", "b", "c")) -> Wiring:
+    """Say the first symbol at every position.
+
+    a0.h0 copies it and leaves a flag. a1.h0 would copy it too, but where it reads the flag its
+    query turns away, to BOS, of which it says nothing: it is a backup, silent while a0.h0 works.
+    """
+    n = len(symbols)
+    sizes = sizes_of(
+        symbols, symbols, length=length, n_layers=2, n_heads=1, d_head=n + 1, d_mlp=0
+    )  # fmt: skip
+    tokens, positions = sizes["d_vocab"], sizes["n_ctx"]
+    wiring = Wiring(sizes, {"token": tokens, "position": positions, "flag": 1, "output": n})
+    symbol = torch.eye(tokens)[:, 1:]
+    flagged = torch.cat([symbol, symbol.sum(1, keepdim=True)], dim=1)
+    wiring.head(
+        0, 0, query={}, query_bias=[SHARP], key={"position": column(one(positions, 1))},
+        value={"token": flagged},
+        output={"output": torch.eye(n + 1)[:, :n], "flag": column(one(n + 1, n))},
+    )  # fmt: skip
+    first_not_bos = column(one(positions, 1)) - column(one(positions, 0))
+    wiring.head(
+        1, 0, query={"flag": torch.tensor([[-2 * SHARP]])}, query_bias=[SHARP],
+        key={"position": first_not_bos}, value={"token": symbol}, output={"output": torch.eye(n)},
+    )  # fmt: skip
+    found = ["embed->a0.h0.v", "a0.h0->logits"]
+    blind = [*found, "embed->a0.h0.k"]
+    wiring.sizes |= {
+        "program": "the first symbol, with a backup",
+        "thresholds": [1e-6, 0.01],
+        "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
+        # What cutting each edge alone shows where that differs: some cuts wake the backup, and
+        # under zero ablation it then makes up for the loss of a0.h0's value.
+        "alone": {
+            "zero": ["a0.h0->logits", "embed->a0.h0.k", "a0.h0->a1.h0.q", "embed->a1.h0.k"],
+            "mean-over-positions": [*blind, "embed->a1.h0.k", "embed->a1.h0.v"],
+        },
+    }
+    return wiring

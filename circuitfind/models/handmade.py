@@ -1,0 +1,39 @@
+"""The models wired by hand: `python -m circuitfind.models.handmade` writes them into the package.
+
+Their true circuits follow from how they are wired, and stand in each model's JSON:
+
+    truth        the edges that the program needs, for each ablation
+    alone        likewise for cutting each edge alone in the full graph, where that differs
+    thresholds   the range of thresholds of the squared distance over which ACDC finds the truth
+
+Under `resample` and `mean` a cut edge still carries what all inputs share (where a symbol stands,
+that BOS comes first), so edges that carry nothing else do not count; under `zero`, and where means
+run over positions too, they do.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from circuitfind.models import gates, programs
+from circuitfind.models.wiring import Wiring
+
+WIRED: Mapping[str, Callable[[], Wiring]] = {
+    "reverse": programs.reverse,
+    "hist": programs.hist,
+    "xproportion": programs.xproportion,
+    "induction-pair": gates.induction_pair,
+    "and-gate": gates.and_gate,
+    "or-gate": gates.or_gate,
+    "backup-head": gates.backup_head,
+}
+"""How each model is made."""
+
+
+def main() -> None:
+    """Write every model beside the trained ones."""
+    for name, wire in WIRED.items():
+        wire().save(Path(__file__).parent / "zoo" / "handmade", name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Greater-than: a war that began in '32 ends later in its century.
+
+*The war lasted from the year 1732 to the year 17* -> any of *33* to *99*. The corrupted prompt
+begins in '01, so that any later year is right. Years must be written as two tokens, century and
+year of the century, both before and after; centuries and years that a tokenizer splits otherwise
+are left out, and so are years that leave no year of the century above or below.
+
+Hanna, Liu and Variengien, 2023, "How does GPT-2 compute greater-than?: Interpreting mathematical
+abilities in a pre-trained language model", https://arxiv.org/abs/2305.00586.
+"""
+
+import random
+from collections.abc import Mapping
+
+from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.prompts import Pair
+from circuitfind.tasks.base import Task
+from circuitfind.tasks.known.greater_than import KNOWN_CIRCUIT
+from circuitfind.tasks.writing import draw_pairs, require_enough, templated_pair
+
+TEMPLATES = (
+    "The {noun} lasted from the year {XX}{YY} to the year {century}",
+    "The {noun} began in the year {XX}{YY} and ended in the year {century}",
+    "The {noun} went on from the year {XX}{YY} until the year {century}",
+)
+NOUNS = (
+    "war", "siege", "voyage", "journey", "project", "campaign", "conflict", "trial", "study",
+    "strike", "dispute", "famine", "plague", "festival", "expedition", "reign", "peace", "drought",
+    "search", "crisis", "tour", "mission", "debate", "revolt",
+)  # fmt: skip
+CENTURIES = tuple(str(century) for century in range(11, 20))
+YEARS = tuple(f"{year:02d}" for year in range(100))
+BASE = "01"
+"""The corrupted prompt's year."""
+
+_FEWEST_YEARS = 60
+
+Century = Mapping[str, int]
+"""The token of each year of a century, in order."""
+
+
+def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
+    """Write n pairs.
+
+    Raises:
+        TaskError: The tokenizer writes too few years as century and year.
+    """
+    centuries = {century: _two_halves(vocabulary, century) for century in CENTURIES}
+    usable = {name: years for name, years in centuries.items() if _is_usable(years)}
+    require_enough(
+        "greater-than", "century whose years are two tokens", len(usable), len(CENTURIES), 1
+    )
+
+    def draw(rng: random.Random, row: int) -> Pair | None:
+        number, noun = rng.randrange(len(TEMPLATES)), rng.choice(NOUNS)
+        century = rng.choice(list(usable))
+        years = usable[century]
+        between = [year for year in years if min(years) < year < max(years) and year != BASE]
+        return _pair(vocabulary, number, noun, century, rng.choice(between), years)
+
+    return draw_pairs("greater-than", n, seed, draw)
+
+
+def _pair(
+    vocabulary: Vocabulary, number: int, noun: str, century: str, year: str, years: Century
+) -> Pair | None:
+    words = {"noun": noun, "XX": century, "YY": year, "century": century}
+    return templated_pair(
+        vocabulary,
+        TEMPLATES[number],
+        words,
+        {**words, "YY": BASE},
+        answers=(
+            [token for other, token in years.items() if other > year],
+            [token for other, token in years.items() if other <= year],
+        ),
+        number=number,
+        named=("noun", "XX", "YY"),
+    )
+
+
+def _two_halves(vocabulary: Vocabulary, century: str) -> Century:
+    """Return the years that follow the century's own token as one token."""
+    stem = vocabulary.encode(f"the year {century}")
+    if len(stem) != len(vocabulary.encode("the year")) + 1 or _unknown(vocabulary, stem[-1]):
+        return {}
+    years = {}
+    for year in YEARS:
+        tokens = vocabulary.encode(f"the year {century}{year}")
+        if tokens[:-1] == stem and not _unknown(vocabulary, tokens[-1]):
+            years[year] = tokens[-1]
+    return years
+
+
+def _is_usable(years: Century) -> bool:
+    return len(years) >= _FEWEST_YEARS and BASE in years and max(years) > BASE
+
+
+def _unknown(vocabulary: Vocabulary, token: int) -> bool:
+    return bool(token == vocabulary.tokenizer.unk_token_id)
+
+
+GREATER_THAN = Task(
+    name="greater-than",
+    summary="ends later than it began: lasted from the year 1732 to the year 17 -> 33 to 99",
+    source="Hanna et al. 2023, arXiv 2305.00586",
+    metric="probability-difference",
+    write=write,
+    known_circuit=KNOWN_CIRCUIT,
+)

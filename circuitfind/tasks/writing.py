@@ -1,0 +1,134 @@
+"""What the generators of word tasks share: choosing words that a tokenizer keeps, drawing pairs.
+
+A tokenizer may split a word or merge it with its neighbour, so a drawn pair can turn out
+misaligned. Such pairs are drawn again; a tokenizer for which that never ends is refused.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from circuitfind.errors import TaskError
+from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.prompts import Pair
+from circuitfind.tasks.templates import Filled, fill
+
+_MOST_ATTEMPTS = 100
+
+Couple = tuple[str, str]
+"""A word and its counterpart in the corrupted prompt."""
+
+
+def draw_pairs(
+    task: str, n: int, seed: int, draw: Callable[[random.Random, int], Pair | None]
+) -> list[Pair]:
+    """Draw n pairs; `draw` takes the generator and the pair's number, and returns None to retry.
+
+    Raises:
+        TaskError: A pair could not be drawn in many attempts.
+    """
+    rng = random.Random(seed)
+    return [_drawn(task, rng, row, draw) for row in range(n)]
+
+
+def _drawn(
+    task: str,
+    rng: random.Random,
+    row: int,
+    draw: Callable[[random.Random, int], Pair | None],
+) -> Pair:
+    for _ in range(_MOST_ATTEMPTS):
+        pair = draw(rng, row)
+        if pair is not None:
+            return pair
+    raise TaskError(
+        f"this tokenizer merges the words of the {task!r} templates with their neighbours; "
+        "write the prompts to a .jsonl file and give that as the task"
+    )
+
+
+def require_whole(
+    task: str, vocabulary: Vocabulary, kind: str, words: Sequence[str], fewest: int
+) -> dict[str, int]:
+    """Return the words that are single tokens, with their tokens.
+
+    Raises:
+        TaskError: There are fewer than the task needs.
+    """
+    whole = whole_words(vocabulary, words)
+    require_enough(task, f"{kind} that are single tokens", len(whole), len(words), fewest)
+    return whole
+
+
+def whole_words(vocabulary: Vocabulary, words: Iterable[str]) -> dict[str, int]:
+    """Return the words that are single tokens, with their tokens."""
+    return {word: token for word in words if (token := vocabulary.word(word)) is not None}
+
+
+def require_enough(task: str, kind: str, found: int, tried: int, fewest: int) -> None:
+    """Refuse a tokenizer that expresses too few of a task's words.
+
+    Raises:
+        TaskError: `found` is less than `fewest`.
+    """
+    if found < fewest:
+        raise TaskError(
+            f"the task {task!r} needs {fewest} {kind} and this tokenizer has {found} of {tried}; "
+            "use a model with a larger vocabulary, or the task 'pronoun'"
+        )
+
+
+def width(vocabulary: Vocabulary, word: str) -> int:
+    """Return how many tokens a word takes that follows another."""
+    return len(vocabulary.encode(f"a {word}")) - len(vocabulary.encode("a"))
+
+
+def equally_wide(vocabulary: Vocabulary, couples: Sequence[Couple]) -> list[Couple]:
+    """Return the couples whose words take as many tokens as each other."""
+    widths = {word: width(vocabulary, word) for couple in couples for word in couple}
+    return [(one, other) for one, other in couples if widths[one] == widths[other]]
+
+
+def templated_pair(
+    vocabulary: Vocabulary,
+    template: str,
+    clean: Mapping[str, str],
+    corrupted: Mapping[str, str],
+    *,
+    answers: tuple[Sequence[int], Sequence[int]],
+    number: int,
+    named: Sequence[str],
+) -> Pair | None:
+    """Fill a template twice.
+
+    Args:
+        vocabulary: The tokenizer.
+        template: Text with slots in braces.
+        clean: The clean prompt's words, by slot.
+        corrupted: The corrupted prompt's words, by slot.
+        answers: The right tokens after the prompt, and the wrong ones.
+        number: Which template it is.
+        named: Slots whose last tokens become named positions; `end` is added.
+
+    Returns:
+        The pair, or None if the prompts do not align, are the same, or the tokenizer merges words.
+    """
+    first, second = (fill(vocabulary, template, words, named) for words in (clean, corrupted))
+    if first is None or second is None or not _aligned(first, second):
+        return None
+    return Pair(
+        first.tokens,
+        second.tokens,
+        answers=[list(answers[0])],
+        wrong_answers=[list(answers[1])],
+        positions={
+            **{slot: first.positions[slot] for slot in named},
+            "end": len(first.tokens) - 1,
+        },
+        template=number,
+    )
+
+
+def _aligned(first: Filled, second: Filled) -> bool:
+    return first.positions == second.positions and (
+        len(first.tokens) == len(second.tokens) and first.tokens != second.tokens
+    )

@@ -1,0 +1,117 @@
+"""Write the gallery: a circuit, its picture and its figures for every task, by running the tool.
+
+    python docs/gallery.py [TASK ...]
+
+Text between `<!-- NAME -->` and `<!-- /NAME -->` of docs/gallery.md is replaced, the pictures in
+docs/images/gallery/ are drawn again, and the cards' figures go into docs/models.md. Seconds
+are left out: they depend on the machine.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from figures import ROOT, replace_between, shown
+
+from circuitfind.models.zoo import TRAINED, model_card
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.discover import RunResult, run_discovery
+from circuitfind.tasks import TASKS, find_task
+
+PAGE = "docs/gallery.md"
+PICTURES = ROOT / "docs" / "images" / "gallery"
+MODEL = "gpt-4l"
+
+THRESHOLDS = {
+    "ioi": 0.02,
+    "pronoun": 0.02,
+    "induction": 0.03,
+    "greater-than": 0.005,
+    "docstring": 0.05,
+    "agreement": 0.02,
+    "capitals": 0.02,
+    "successor": 0.02,
+    "arithmetic": 0.06,
+    "refusal": 0.2,
+    "or-gate:both": 0.001,
+}
+"""Of the tasks of words, chosen so that circuits are faithful and readable."""
+
+WIRED_THRESHOLD = 0.001
+
+
+def main() -> None:
+    """Run every task and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", help="which; by default all")
+    wanted = parser.parse_args().tasks
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name in (*(task.name for task in TASKS), "or-gate:both"):
+        if name != "program" and (not wanted or name in wanted):
+            with tempfile.TemporaryDirectory() as folder:
+                write_entry(name, Path(folder) / "run")
+    replace_between("docs/models.md", "zoo", zoo_table())
+
+
+def write_entry(name: str, folder: Path) -> None:
+    """Search for one task's circuit and put its line and picture on the page."""
+    task = find_task(name)
+    config = RunConfig(
+        task=name,
+        model=task.model or MODEL,
+        method="acdc",
+        options={"threshold": THRESHOLDS.get(name, WIRED_THRESHOLD)},
+        metric=task.metric,
+    )
+    result = run_discovery(folder, config)
+    plain = name.replace(":", "-")
+    shutil.copy(folder / "diagram.svg", PICTURES / f"{plain}.svg")
+    command = f"discover {name} --threshold {config.options['threshold']:g}"
+    text = (
+        f"`circuitfind {command}`\n\n{line_of(result, task.metric)}\n\n"
+        f"![The circuit of {name} in {config.model}](images/gallery/{plain}.svg)"
+    )
+    replace_between(PAGE, plain, text)
+
+
+def zoo_table() -> str:
+    """Return what the cards of the trained models say, as a table of Markdown."""
+    cards = {name: model_card(name) for name in TRAINED}
+    known = [task.name for task in TASKS if task.written_in == "words"]
+    names = [f"`{name}`" for name in cards]
+    rows = [["", *names], ["---"] * (1 + len(names))]
+    for label, value in (
+        ("layers x heads", lambda c: f"{c['recipe']['n_layers']} x {c['recipe']['n_heads']}"),
+        ("architecture", lambda c: c["recipe"]["architecture"]),
+        ("width", lambda c: str(c["recipe"]["d_model"])),
+        ("seed", lambda c: str(c["recipe"]["seed"])),
+        ("parameters", lambda c: f"{c['parameters']:,}"),
+        ("steps x texts", lambda c: f"{c['recipe']['steps']:,} x {c['recipe']['batch']}"),
+    ):
+        rows.append([label, *map(value, cards.values())])
+    for task in known:
+        shares = [card["accuracy"].get(task) for card in cards.values()]
+        rows.append([f"`{task}`", *("-" if s is None else f"{100 * s:.1f} %" for s in shares)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def line_of(result: RunResult, metric: str) -> str:
+    """Return one circuit's figures in a sentence."""
+    card = result.card
+    by_metric = {row.metric: row for row in card.measurements}
+    held_out = card.held_out.faithfulness if card.held_out else None
+    share = 100 * card.n_edges / card.n_edges_full
+    words = [
+        f"**{card.n_edges} of {card.n_edges_full} edges** ({share:.1f} %)",
+        f"faithfulness {shown(by_metric[metric].faithfulness)} ({metric}), "
+        f"{shown(held_out)} on held-out prompts",
+    ]
+    if "accuracy" in by_metric:
+        row = by_metric["accuracy"]
+        words.append(f"accuracy {row.circuit:.2f} (full model {row.full:.2f})")
+    return "; ".join(words) + "."
+
+
+if __name__ == "__main__":
+    main()

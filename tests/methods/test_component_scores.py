@@ -1,0 +1,113 @@
+"""Head importance and information flow, held to their formulas on the oracle's own runs."""
+
+import pytest
+import torch
+
+from circuitfind.errors import MethodError
+from circuitfind.methods.components import edges_between
+from circuitfind.methods.eap import EapOptions
+from circuitfind.methods.hisp import Hisp
+from circuitfind.methods.information_flow import InformationFlow
+from tests.engine.problems import engine_of, oracle_of, prompts_of
+from tests.oracles.brute_force import writer_outputs
+from tests.oracles.slopes import differences, slopes
+
+CLOSE = {"rtol": 0, "atol": 1e-10}
+FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma2", "attention-only"]
+ONE = EapOptions(n_edges=1)
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_importance_is_the_size_of_each_prompts_slope_along_a_components_mask(family, ablation):
+    engine = engine_of(family, ablation, metric="logit-difference")
+    graph, oracle, prompts = engine.graph, oracle_of(family, ablation), prompts_of(0, (6, 6))
+    change = differences(oracle, prompts.clean)
+    importance = torch.zeros(len(graph.writers), dtype=torch.float64)
+    for row in range(2):
+        # Of what leaves a writer, a prompt's loss sees the sum of what all its readers see.
+        slope = slopes(oracle, lambda logits, row=row: negative_margin(logits, row), {})
+        for index in range(len(graph.writers)):
+            reads = graph.edge_mask[index]
+            importance[index] += (change[index] * slope[reads].sum(0)).sum().abs()
+    for layer in range(graph.shape.n_layers):
+        rows = [index for index, writer in enumerate(graph.writers) if writer.layer == layer]
+        importance[rows] /= importance[rows].norm()
+    found = on_edges(graph, Hisp().scores(engine, ONE).values)
+    torch.testing.assert_close(found, on_edges(graph, weaker_end(graph, importance)), **CLOSE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_information_flow_is_each_writers_share_of_what_a_reader_reads(family):
+    engine, oracle, prompts = engine_of(family), oracle_of(family), prompts_of(0, (6, 6))
+    graph = engine.graph
+    written = writer_outputs(oracle.model, family, prompts.clean, graph)
+    outputs = [written[writer.name] for writer in graph.writers]
+    biases = [engine.problem.model.attention_bias(layer) for layer in range(graph.shape.n_layers)]
+    expected = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+    for column, reader in enumerate(graph.readers):
+        earlier = [row for row, writer in enumerate(graph.writers) if writer.stage < reader.stage]
+        read = sum(outputs[row] for row in earlier)
+        for layer, bias in enumerate(biases):
+            if bias is not None and 2 * layer + 1 < reader.stage:
+                read = read + bias
+        size = read.abs().sum(-1)
+        near = {row: (size - (read - outputs[row]).abs().sum(-1)).clamp(min=0) for row in earlier}
+        for row in earlier:
+            expected[row, column] = (near[row] / sum(near.values())).mean()
+    found = InformationFlow().scores(engine, ONE)
+    torch.testing.assert_close(found.values, expected, **CLOSE)
+    torch.testing.assert_close(found.values.sum(0), torch.ones(len(graph.readers)).double())
+
+
+@pytest.mark.parametrize("method", [Hisp(), InformationFlow()], ids=lambda method: method.name)
+def test_component_scores_depend_neither_on_the_batch_nor_on_padding(method):
+    engine = engine_of("llama", metric="logit-difference", lengths=(6, 4, 5))
+    whole = method.scores(engine, ONE).values
+    for batch in (1, 2):
+        found = method.scores(engine, EapOptions(n_edges=1, batch=batch)).values
+        torch.testing.assert_close(found, whole, **CLOSE)
+    alone = [method.scores(engine_of("llama", metric="logit-difference", lengths=(6,)), ONE).values]
+    assert alone[0].shape == whole.shape and not torch.equal(alone[0], whole)
+
+
+def test_importance_needs_a_slope_at_the_clean_point():
+    with pytest.raises(MethodError, match="the gradient of 'kl' is zero at the clean point"):
+        Hisp().scores(engine_of("gpt2"), ONE)
+
+
+def test_an_edge_is_worth_as_much_as_its_weaker_end_and_a_shared_head_as_its_best_user():
+    graph = engine_of("llama").graph
+    values = torch.arange(len(graph.writers), dtype=torch.float64) / 100
+    between = edges_between(graph, values, 1.0)
+    torch.testing.assert_close(
+        on_edges(graph, between), on_edges(graph, weaker_end(graph, values)), **CLOSE
+    )
+    kept = graph.edge_mask & (between >= 0.05)
+    for edge in graph.edges(kept):
+        for end in (edge.writer.name, *graph.components_fed_by(edge.reader)[-1:]):
+            assert end in ("embed", "logits") or float(values[graph.writer_index[end]]) >= 0.05
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def negative_margin(logits, row):
+    prompts = prompts_of(0, (6, 6))
+    right, wrong = prompts.answers[row, 0], prompts.wrong_answers[row, 0]
+    return logits[row, -1, wrong].mean() - logits[row, -1, right].mean()
+
+
+def weaker_end(graph, values):
+    found = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+    for row, writer in enumerate(graph.writers):
+        for column, reader in enumerate(graph.readers):
+            writes = 1.0 if writer.stage == 0 else float(values[row])
+            fed = graph.components_fed_by(reader)
+            reads = [1.0 if n == "logits" else float(values[graph.writer_index[n]]) for n in fed]
+            found[row, column] = min(writes, max(reads))
+    return found
+
+
+def on_edges(graph, values):
+    return values.masked_fill(~graph.edge_mask, 0)

@@ -1,0 +1,161 @@
+"""From scores to circuits, and what every method that scores edges has in common."""
+
+import math
+
+import pytest
+import torch
+
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.errors import MethodError, MetricError
+from circuitfind.methods import METHODS, find_method
+from circuitfind.methods.base import Continuable, Method
+from circuitfind.methods.exact import Exact, ExactOptions
+from circuitfind.methods.scored import Scored
+from circuitfind.methods.search import search
+from circuitfind.methods.selection import Choice, chosen, share_of
+from circuitfind.metrics import custom_metric
+from tests.engine.problems import engine_of, without_type_checks
+
+SCORED = [method for method in METHODS if isinstance(method, Scored)]
+QUICK = {"subnetwork-probing": {"steps": 20}, "edge-pruning": {"steps": 20}}
+every_scored_method = pytest.mark.parametrize("method", SCORED, ids=lambda method: method.name)
+
+
+def test_the_table_holds_every_method():
+    assert [method.name for method in METHODS] == [
+        "acdc",
+        "exact",
+        "eap",
+        "eap-ig",
+        "hisp",
+        "information-flow",
+        "subnetwork-probing",
+        "edge-pruning",
+        "hybrid",
+        "random",
+    ]
+    assert all(isinstance(method, Method) for method in METHODS)
+    assert all(isinstance(method, Continuable) for method in SCORED)
+
+
+@every_scored_method
+def test_a_scored_circuit_holds_the_highest_scores(method):
+    engine = engine_of("gpt2", metric="logit-difference")
+    options = method.options(n_edges=20, prune=False, walk="top", **QUICK.get(method.name, {}))
+    found = search(engine, method, options)
+    scores = method.scores(engine, options)
+    assert found.circuit.edges == scores.top(20).edges
+    assert len(found.decisions) == engine.graph.n_edges and found.n_tested == 0
+    assert found.drift is None
+    for decision in found.decisions:
+        edge = engine.graph.edge(decision.edge)
+        assert decision.reason == "scored" and decision.effect is None
+        assert found.circuit.effect(edge) == decision.score
+
+
+@every_scored_method
+def test_a_scored_search_that_is_complete_scores_nothing_again(method, monkeypatch):
+    engine = engine_of("gpt2", metric="logit-difference")
+    options = method.options(n_edges=20, **QUICK.get(method.name, {}))
+    whole = search(engine, method, options)
+
+    def scoring(*arguments):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(type(method), "scoring", scoring)
+    again = search(engine, method, options, resume=whole.decisions)
+    assert (again.circuit.to_json(), again.decisions) == (whole.circuit.to_json(), whole.decisions)
+
+
+@every_scored_method
+def test_a_scored_search_goes_on_from_its_last_checkpoint_to_the_same_end(method):
+    engine = engine_of("gpt2", metric="logit-difference", lengths=(6, 6, 6))
+    extra = {} if method.name == "random" else {"batch": 1}
+    options = method.options(n_edges=20, **extra, **QUICK.get(method.name, {}))
+    states = []
+    whole = search(
+        engine,
+        method,
+        options,
+        on_progress=lambda p: states.append(p.checkpoint and p.checkpoint.state),
+    )
+    for state in [state for state in states if state][:-1:2] + [states[-2]]:
+        seen = []
+        again = search(engine, method, options, state=state, on_progress=seen.append)
+        assert again.decisions == whole.decisions
+        assert len(seen) <= len(states)
+
+
+@pytest.mark.parametrize("walk", ["top", "greedy"])
+@pytest.mark.parametrize("target", [0.3, 0.9, 1.0])
+def test_a_target_is_reached_with_a_circuit_that_one_edge_less_would_miss(target, walk):
+    engine = engine_of("llama", metric="logit-difference")
+    choice = Choice(target_faithfulness=target, walk=walk)
+    scores = find_method("eap").scores(engine, find_method("eap").options(n_edges=0))
+    circuit = chosen(engine, scores, choice)
+    assert share_of(engine, circuit) >= target
+    take = scores.greedy if walk == "greedy" else scores.top
+    assert share_of(engine, take(circuit.n_edges - 1)) < target
+
+
+def test_an_exact_circuit_can_be_asked_for_by_faithfulness_too():
+    engine = engine_of("gpt2", metric="logit-difference")
+    found = search(engine, Exact(), ExactOptions(target_faithfulness=0.8))
+    assert share_of(engine, found.circuit) >= 0.8 - 1e-9
+    assert found.circuit.n_edges < engine.graph.n_edges
+
+
+def test_faithfulness_is_the_share_of_the_gap_that_is_closed():
+    engine = engine_of("gpt2", metric="logit-difference")
+    graph = engine.graph
+    assert share_of(engine, Circuit(graph, graph.edge_mask)) == pytest.approx(1)
+    assert share_of(engine, Circuit(graph, torch.zeros_like(graph.edge_mask))) == 0
+
+
+def test_a_target_without_a_gap_or_beyond_the_whole_is_refused():
+    flat = custom_metric(lambda logits, prompts: logits.new_ones(len(prompts)))
+    engine = engine_of("gpt2", metric=flat)
+    scores = EdgeScores(engine.graph, torch.rand(engine.graph.edge_mask.shape), "", "")
+    with pytest.raises(MetricError, match="nothing for a circuit to explain"):
+        chosen(engine, scores, Choice(target_faithfulness=0.5))
+    with pytest.raises(MethodError, match="a faithfulness of 1, less than the target 1.5"):
+        chosen(engine_of("gpt2"), scores, Choice(target_faithfulness=1.5))
+
+
+@pytest.mark.parametrize("signed", [None, True, False])
+def test_ranks_go_by_size_and_thresholds_by_value_unless_told_otherwise(signed):
+    engine = engine_of("gpt2")
+    values = torch.randn(engine.graph.edge_mask.shape, generator=torch.Generator().manual_seed(0))
+    scores = EdgeScores(engine.graph, values, "", "")
+    by_rank = chosen(engine, scores, Choice(n_edges=9, signed=signed))
+    assert by_rank.edges == scores.top(9, signed=bool(signed)).edges
+    by_value = chosen(engine, scores, Choice(threshold=0.5, signed=signed))
+    assert by_value.edges == scores.above(0.5, signed=signed is not False).edges
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "not none"),
+        ({"n_edges": 3, "target_faithfulness": 0.9}, "not n_edges and target_faithfulness"),
+        ({"target_faithfulness": math.nan}, "the target faithfulness is nan; give a finite number"),
+        ({"n_edges": -3}, "-3 edges cannot be kept"),
+        ({"n_edges": 3, "walk": "up"}, "no walk named 'up'; choose one of top, greedy"),
+    ],
+)
+def test_impossible_choices_are_refused(options, line):
+    with without_type_checks(), pytest.raises(MethodError, match=line):
+        Choice(**options)
+
+
+def test_the_random_baseline_is_fixed_by_its_seed_and_leads_to_the_logits():
+    method, engine = find_method("random"), engine_of("gpt2")
+    circuits = [
+        search(engine, method, method.options(n_edges=15, seed=seed, prune=False)).circuit
+        for seed in (0, 0, 1)
+    ]
+    assert circuits[0].edges == circuits[1].edges != circuits[2].edges
+    assert {circuit.n_edges for circuit in circuits} == {15}
+    network = circuits[0].network()
+    for edge in circuits[0].edges:
+        assert edge.reader.component == "logits" or network.out_degree(edge.reader.component)

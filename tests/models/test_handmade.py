@@ -1,0 +1,179 @@
+"""Models wired by hand do what they say, and searches find the circuits that they state."""
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from circuitfind.graph import Graph
+from circuitfind.models.handmade import WIRED
+from circuitfind.models.loading import load_model
+from circuitfind.models.zoo import HANDMADE, zoo_path
+from circuitfind.problem import ABLATIONS
+from circuitfind.prompts import Pair, collate
+from circuitfind.runs.api import discover, make_problem
+from circuitfind.tasks import find_task
+
+CASES = [(name, ablation) for name in WIRED for ablation in ABLATIONS]
+
+
+def hist(text):
+    counts = Counter(text)
+    return [[float(counts[symbol] == n) for n in range(1, 6)] for symbol in text]
+
+
+def one_hot(symbol, symbols):
+    return [float(symbol == other) for other in symbols]
+
+
+def followers(text, symbols):
+    """The mean of what came after earlier occurrences of each symbol, or nothing."""
+    said = []
+    for i, symbol in enumerate(text):
+        after = [text[j + 1] for j in range(i) if text[j] == symbol]
+        said.append([after.count(other) / max(1, len(after)) for other in symbols])
+    return said
+
+
+MEANING = {
+    "reverse": ("012", (1, 2, 3, 4), lambda t: [one_hot(s, "012") for s in reversed(t)]),
+    "hist": ("abc", (5, 3), hist),
+    "xproportion": ("wxy", (5,), lambda t: [[t[: i + 1].count("x") / (i + 1)] for i in range(5)]),
+    "induction-pair": ("abcd", (7,), lambda t: followers(t, "abcd")),
+    "and-gate": ("01", (2,), lambda t: [[float(t == ("1", "1"))]] * 2),
+    "or-gate": ("01", (2,), lambda t: [[float("1" in t)]] * 2),
+    "backup-head": ("abc", (3,), lambda t: [one_hot(t[0], "abc")] * 3),
+}
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_it_computes_what_it_says(name):
+    model = load_model(name)
+    symbols, lengths, meaning = MEANING[name]
+    for length in lengths:
+        texts = list(itertools.product(symbols, repeat=length))[:: 7 if length == 7 else 1]
+        tokens = torch.tensor([model.vocabulary.encode(" ".join(text)) for text in texts])
+        expected = torch.tensor([meaning(text) for text in texts])
+        assert (model.own_logits(tokens)[:, 1:] - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "ablation"), CASES)
+def test_acdc_finds_the_stated_circuit_over_the_stated_thresholds(name, ablation):
+    problem = make_problem(load_model(name, dtype="float64"), name, ablation=ablation)
+    truth, (low, high) = (problem.model.sizes[key] for key in ("truth", "thresholds"))
+    for threshold in (low, (low * high) ** 0.5, high):
+        found = {edge.name for edge in discover(problem, threshold=threshold).circuit.edges}
+        assert found == set(truth[ablation]), threshold
+
+
+@pytest.mark.parametrize(("name", "ablation"), CASES)
+def test_cutting_edges_alone_finds_those_that_are_stated(name, ablation):
+    problem = make_problem(load_model(name, dtype="float64"), name, ablation=ablation)
+    sizes = problem.model.sizes
+    expected = set(sizes.get("alone", {}).get(ablation, sizes["truth"][ablation]))
+    found = discover(problem, "exact", threshold=1e-6)
+    effects = {decision.edge: abs(decision.effect or 0) for decision in found.decisions}
+    assert {edge for edge, effect in effects.items() if effect >= 1e-6} == expected
+    assert max((e for edge, e in effects.items() if edge not in expected), default=0) < 1e-20
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_the_truth_is_among_the_edges_that_the_weights_connect(name):
+    model = load_model(name)
+    stated = {edge for edges in model.sizes["truth"].values() for edge in edges}
+    assert stated <= connected(model, load_file(zoo_path(name).with_suffix(".safetensors")))
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_the_shipped_files_are_those_that_the_code_makes(name, tmp_path):
+    WIRED[name]().save(tmp_path, name)
+    shipped = zoo_path(name)
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == json.loads(shipped.read_text())
+    made, kept = (
+        load_file(path.with_suffix(".safetensors")) for path in (tmp_path / f"{name}.json", shipped)
+    )
+    assert made.keys() == kept.keys()
+    assert all(torch.equal(made[key], kept[key]) for key in made)
+
+
+def test_every_model_wired_by_hand_has_a_task_of_its_name():
+    assert list(WIRED) == list(HANDMADE)
+    for name in WIRED:
+        assert find_task(name).model == name
+
+
+def test_acdc_misses_half_of_an_or_gate_whose_inputs_are_both_on():
+    """Cut one input and the other still says 1; cut both and the answer is gone."""
+    problem = make_problem(load_model("or-gate"), "or-gate:both")
+    route = {"embed->a0.h0.v", "a0.h0->m0", "m0->logits"}
+    for threshold in (1e-6, 1e-3, 0.1):
+        found = {edge.name for edge in discover(problem, threshold=threshold).circuit.edges}
+        assert found == route
+    effects = discover(problem, "exact", threshold=1e-6).decisions
+    assert {each.edge for each in effects if abs(each.effect or 0) > 1e-6} == {"m0->logits"}
+
+
+def test_the_or_gate_is_found_in_the_other_direction_and_the_and_gate_in_this_one():
+    """From both off to both on, any input makes the difference for OR, and none alone for AND."""
+    for name, swapped in (("or-gate", True), ("and-gate", False)):
+        model = load_model(name)
+        prompts = find_task(f"{name}:both").write_prompts(model.vocabulary, 4, 0)
+        if swapped:
+            prompts = exchanged(prompts)
+        found = discover(make_problem(model, prompts, metric="l2"), threshold=0.01)
+        assert {edge.name for edge in found.circuit.edges} == set(model.sizes["truth"]["resample"])
+
+
+def test_the_backup_takes_over_when_the_first_head_is_silent():
+    problem = make_problem(
+        load_model("backup-head", dtype="float64"), "backup-head", ablation="zero"
+    )
+    graph = problem.graph
+    engine = discover(problem, threshold=1e-3).engine
+    silent = ["a0.h0->logits", "a0.h0->a1.h0.q"]
+    state = engine.start()
+    for name in silent:
+        edge = graph.edge(name)
+        writer, reader = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+        state = engine.cut(state, [(writer, reader)])
+        if name == silent[0]:
+            assert float(engine.loss(state)) > 0.5
+    assert float(engine.loss(state)) < 1e-20
+
+
+def exchanged(prompts):
+    pairs = zip(prompts.corrupted.tolist(), prompts.clean.tolist(), strict=True)
+    return collate([Pair(clean, corrupted, [(), ()], steps=[1, 2]) for clean, corrupted in pairs])
+
+
+def connected(model, weights) -> set[str]:
+    """Return the edges whose reader's weights see any of what the writer can write."""
+
+    def span(*matrices):
+        return torch.cat([m.abs().reshape(-1, m.shape[-1]) for m in matrices]).sum(0)
+
+    def writes(name):
+        if name == "embed":
+            return span(weights["embed.W_E"], weights["pos_embed.W_pos"])
+        layer, _, head = name[1:].partition(".h")
+        if head:
+            return span(weights[f"blocks.{layer}.attn.W_O"][int(head)])
+        return span(weights[f"blocks.{layer}.mlp.W_out"])
+
+    def reads(name):
+        if name == "logits":
+            return span(weights["unembed.W_U"].T)
+        layer, _, rest = name[1:].partition(".h")
+        if rest:
+            head, port = rest.split(".")
+            return span(weights[f"blocks.{layer}.attn.W_{port.upper()}"][int(head)].T)
+        return span(weights[f"blocks.{layer}.mlp.W_in"].T)
+
+    return {
+        edge.name
+        for edge in Graph(model.shape).edges()
+        if float(writes(edge.writer.name) @ reads(edge.reader.name)) > 0
+    }

@@ -1,0 +1,166 @@
+"""Laws that hold for every task, tokenizer and corruption; tokenizers that cannot are refused."""
+
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from circuitfind.errors import TaskError
+from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.prompts import NO_TOKEN
+from circuitfind.runs.config import RunConfig
+from circuitfind.tasks import TASKS, find_task
+
+from .conftest import load_vocabulary
+
+WORD_TASKS = [
+    task
+    for named in TASKS
+    if named.written_in == "words"
+    for task in (named, *map(named.corrupted_by, named.corruptions))
+]
+BY_NAME = {task.name: task for task in WORD_TASKS}
+SMALL = {
+    "stories260k": ("pronoun", "induction"),
+    "ioi-small": ("ioi", "ioi:flip", "ioi:third", "pronoun", "induction"),
+}
+"""What the two small vocabularies can express."""
+
+WRITTEN = [
+    (name, tokenizer)
+    for tokenizer in ("zoo", "gpt2", "pythia", *SMALL)
+    for name in SMALL.get(tokenizer, BY_NAME)
+]
+REFUSED = [
+    (name, tokenizer) for tokenizer in SMALL for name in BY_NAME if name not in SMALL[tokenizer]
+]
+
+vocabulary_named = cache(load_vocabulary)
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), WRITTEN)
+def test_pairs_are_aligned_and_their_answers_single_tokens(name, tokenizer):
+    check_pairs(name, tokenizer, n=200, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tokenizer"), WRITTEN)
+def test_ten_thousand_pairs_are_aligned_and_their_answers_single_tokens(name, tokenizer):
+    check_pairs(name, tokenizer, n=10_000, seed=1)
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), REFUSED)
+def test_a_vocabulary_that_is_too_small_is_refused_with_what_is_missing(name, tokenizer):
+    with pytest.raises(TaskError, match=r"the task '[\w-]+' needs .* this tokenizer "):
+        BY_NAME[name].write_prompts(vocabulary_named(tokenizer), 20, 0)
+
+
+def check_pairs(name: str, tokenizer: str, n: int, seed: int) -> None:
+    vocabulary = vocabulary_named(tokenizer)
+    pairs = BY_NAME[name].write(vocabulary, n, seed)
+    unknown = vocabulary.tokenizer.unk_token_id if tokenizer in ("zoo", "ioi-small") else None
+    assert len(pairs) == n
+    known: dict[int, bool] = {}
+    for pair in pairs:
+        assert len(pair.clean) == len(pair.corrupted)
+        assert pair.clean != pair.corrupted
+        assert unknown not in (*pair.clean, *pair.corrupted)
+        right, wrong = ({token for step in c for token in step}
+                        for c in (pair.answers, pair.wrong_answers))  # fmt: skip
+        assert right and wrong and not right & wrong
+        for token in right | wrong:
+            if token not in known:
+                word = vocabulary.decode([token]).strip()
+                known[token] = is_one_token(vocabulary, word, token)
+            assert known[token], vocabulary.decode([token])
+        assert pair.positions["end"] == len(pair.clean) - 1
+        assert all(0 <= at < len(pair.clean) for at in pair.positions.values())
+
+
+def is_one_token(vocabulary: Vocabulary, word: str, token: int) -> bool:
+    """Whether a text that ends in the word ends in the token, with or without a space before it."""
+    ends = (vocabulary.encode(f"a {word}")[-1], vocabulary.encode(f"a 17{word}")[-1])
+    return bool(word) and token in ends
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), [case for case in WRITTEN if ":" not in case[0]])
+def test_the_templates_of_a_task_are_all_used(name, tokenizer):
+    pairs = BY_NAME[name].write(vocabulary_named(tokenizer), 200, 0)
+    templates = Counter(pair.template for pair in pairs)
+    assert set(templates) == set(range(max(templates) + 1))
+    assert min(templates.values()) > 200 / len(templates) / 4
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), [case for case in WRITTEN if ":" in case[0]])
+def test_another_corruption_has_the_same_clean_prompts(name, tokenizer):
+    vocabulary = vocabulary_named(tokenizer)
+    other, usual = (
+        BY_NAME[task].write(vocabulary, 50, 4) for task in (name, name.partition(":")[0])
+    )
+    assert [pair.clean for pair in other] == [pair.clean for pair in usual]
+    assert [pair.corrupted for pair in other] != [pair.corrupted for pair in usual]
+
+
+def test_a_corruption_is_named_after_a_colon():
+    assert find_task("ioi:flip").name == "ioi:flip"
+    with pytest.raises(TaskError, match="'ioi' knows no corruption 'x'; choose ioi, ioi:flip, "):
+        find_task("ioi:x")
+    with pytest.raises(TaskError, match="'capitals' knows no corruption 'x'; choose 'capitals'"):
+        find_task("capitals:x")
+
+
+def test_the_run_directory_of_a_corruption_has_a_name_that_every_system_takes():
+    config = RunConfig("or-gate:both", "or-gate", "acdc")
+    assert config.default_path == Path("runs/or-gate-both-or-gate-acdc")
+
+
+def test_flipping_the_subject_makes_the_other_name_right():
+    vocabulary = load_vocabulary("ioi-small")
+    for pair in find_task("ioi:flip").write(vocabulary, 40, 0):
+        at = pair.positions
+        assert pair.corrupted[at["S2"]] == pair.corrupted[at["IO"]] == pair.answers[0][0]
+        assert pair.corrupted[at["S1"]] == pair.wrong_answers[0][0]
+
+
+def test_a_third_name_in_place_of_the_subject_repeats_none():
+    vocabulary = load_vocabulary("ioi-small")
+    for pair in find_task("ioi:third").write(vocabulary, 40, 0):
+        differing = [i for i, a in enumerate(pair.clean) if a != pair.corrupted[i]]
+        assert differing == [pair.positions["S2"]]
+        assert pair.corrupted[differing[0]] not in pair.clean
+
+
+def test_the_single_template_ioi_prompts_have_fifteen_gpt2_tokens():
+    """As published for the prompts of one template without a token that starts sequences."""
+    vocabulary = load_vocabulary("gpt2")
+    pairs = [pair for pair in find_task("ioi").write(vocabulary, 400, 0) if pair.template == 2]
+    assert len(pairs) > 10
+    assert {len(pair.clean) for pair in pairs} == {15}
+    assert vocabulary.decode(pairs[0].clean).startswith("Then,")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia"])
+def test_a_year_is_two_tokens_and_later_and_earlier_years_are_possible(name):
+    vocabulary = load_vocabulary(name)
+    for pair in find_task("greater-than").write(vocabulary, 200, 0):
+        at = pair.positions
+        century, year, last = (
+            vocabulary.decode([pair.clean[i]]).strip() for i in (at["XX"], at["YY"], at["end"])
+        )
+        assert re.fullmatch(r"1\d", century) and re.fullmatch(r"\d\d", year) and last == century
+        assert at["YY"] == at["XX"] + 1
+        right, wrong = (
+            {vocabulary.decode([token]) for token in tokens[0]}
+            for tokens in (pair.answers, pair.wrong_answers)
+        )
+        assert min(right) > year >= max(wrong)
+        assert vocabulary.decode([pair.corrupted[at["YY"]]]) == "01"
+
+
+def test_answers_of_a_century_cover_most_years():
+    vocabulary = load_vocabulary("gpt2")
+    for pair in find_task("greater-than").write(vocabulary, 50, 0):
+        assert len(pair.answers[0]) + len(pair.wrong_answers[0]) >= 60
+        assert all(token != NO_TOKEN for token in pair.answers[0])

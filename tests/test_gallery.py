@@ -1,0 +1,59 @@
+"""The gallery is complete, and its circuits are as faithful and small as the page says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from circuitfind.cli import DEFAULT_MODEL
+from circuitfind.evaluation.scorecard import scorecard
+from circuitfind.models.loading import load_model
+from circuitfind.models.zoo import HANDMADE
+from circuitfind.runs.api import discover, make_problem
+from circuitfind.tasks import TASKS, find_task
+
+PAGE = Path(__file__).parents[1] / "docs" / "gallery.md"
+ENTRY = re.compile(
+    r"^<!-- ([\w-]+) -->\n`circuitfind discover (\S+) --threshold (\S+)`\n\n"
+    r"\*\*(\d+) of (\d+) edges\*\* .*faithfulness (\S+) .*\n\n!\[.*\]\((\S+)\)",
+    re.M,
+)
+ENTRIES = {found[2]: found for found in ENTRY.finditer(PAGE.read_text(encoding="utf-8"))}
+FAITHFUL, SHARE = 0.8, 0.15
+WORD_TASKS = [task.name for task in TASKS if task.written_in == "words"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(DEFAULT_MODEL)
+
+
+def test_every_task_has_an_entry_with_a_picture():
+    assert set(ENTRIES) == {task.name for task in TASKS if task.name != "program"} | {
+        "or-gate:both"
+    }
+    for found in ENTRIES.values():
+        assert "<svg" in (PAGE.parent / found[7]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", WORD_TASKS)
+def test_the_page_shows_small_faithful_circuits(name):
+    edges, all_edges, faithfulness = (float(ENTRIES[name][group]) for group in (4, 5, 6))
+    assert edges < SHARE * all_edges
+    assert faithfulness >= FAITHFUL
+
+
+@pytest.mark.parametrize("name", WORD_TASKS)
+def test_a_search_on_fewer_prompts_gives_such_a_circuit_too(name, model):
+    problem = make_problem(model, name, n_prompts=24, seed=5)
+    found = discover(problem, threshold=float(ENTRIES[name][3]))
+    card = scorecard(found.engine, found.circuit)
+    assert card.n_edges < SHARE * card.n_edges_full
+    measured = {row.metric: row.faithfulness for row in card.measurements}
+    assert measured[problem.metric.name] >= FAITHFUL
+
+
+@pytest.mark.parametrize("name", HANDMADE)
+def test_the_page_shows_the_true_circuits_of_models_wired_by_hand(name):
+    model = load_model(find_task(name).model)
+    assert int(ENTRIES[name][4]) == len(model.sizes["truth"]["resample"])
