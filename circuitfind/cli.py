@@ -5,6 +5,7 @@ exit code 2. Heavy imports sit inside the commands, so that `--help` answers at 
 """
 
 import os
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,8 +50,6 @@ Dtype = Annotated[
     str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
-
-DEFAULT_MODEL = "gpt-4l"
 
 
 @app.command()
@@ -127,14 +126,21 @@ def discover(
         Path | None,
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop after this time (90s, 10m, 1.5h), ready to resume, with exit code 124."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
+    from circuitfind.runs.budget import seconds_of, within
     from circuitfind.runs.config import RunConfig
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
     from circuitfind.runs.wanted import Wanted
-    from circuitfind.tasks import find_task
+    from circuitfind.tasks import find_task, model_for
 
     given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
@@ -143,7 +149,7 @@ def discover(
         options["prune"] = False
     config = RunConfig(
         task=task,
-        model=model or find_task(task).model or DEFAULT_MODEL,
+        model=model_for(task, model),
         method=method,
         options=options,
         metric=metric or find_task(task).metric,
@@ -157,8 +163,9 @@ def discover(
     )
     path = out or config.default_path
     wanted = Wanted(threshold, edges, target_edges, target_faithfulness)
+    seconds = inf if budget is None else seconds_of(budget)
     with interruptible(path), progress_bar() as on_progress:
-        results = run_wanted(path, config, wanted, Observer(on_progress, tell))
+        results = run_wanted(path, config, wanted, Observer(within(seconds, on_progress), tell))
     _print_results(results, as_json=as_json)
 
 
@@ -190,7 +197,7 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """List the tasks, or show what one looks like to a model."""
-    from circuitfind.tasks import TASKS, find_task
+    from circuitfind.tasks import TASKS, find_task, model_for
 
     if task is None:
         rows = [
@@ -207,9 +214,8 @@ def tasks(
         from circuitfind.models.loading import load_model
         from circuitfind.tasks.show import shown_pairs
 
-        found = find_task(task)
-        loaded = load_model(model or found.model or DEFAULT_MODEL)
-        rows = shown_pairs(found, loaded.vocabulary, seed=seed)
+        loaded = load_model(model_for(task, model))
+        rows = shown_pairs(find_task(task), loaded.vocabulary, seed=seed)
     print_rows(rows, as_json=as_json)
 
 

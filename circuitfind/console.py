@@ -20,20 +20,28 @@ if TYPE_CHECKING:
     from circuitfind.methods.base import Progress
 
 INTERRUPTED = 130
+OUT_OF_TIME = 124
+"""As `timeout` exits."""
+
 _USER_ERROR = 2
 # The base of what typer raises where the command line itself is wrong.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 class RunInterruptedError(Exception):
-    """Ctrl-C, with what to say about it."""
+    """A run that stopped before its end, with what to say about it, and the exit code."""
+
+    def __init__(self, message: str, code: int = INTERRUPTED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def run_app(app: typer.Typer) -> int:
     """Run a command and return its exit code.
 
     What a user can act on becomes one line on stderr and code 2; Ctrl-C becomes one line and
-    code 130; anything else is a bug and shows its traceback.
+    code 130, a spent budget of time one line and code 124; anything else is a bug and shows its
+    traceback.
     """
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
@@ -46,7 +54,7 @@ def run_app(app: typer.Typer) -> int:
         # The terminal has shown ^C at the start of this line.
         start = "\n" if sys.stderr.isatty() else ""
         tell(f"{start}circuitfind: {str(error) or 'interrupted'}")
-        return INTERRUPTED
+        return getattr(error, "code", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
@@ -60,9 +68,14 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def interruptible(path: Path) -> Iterator[None]:
-    """Say on Ctrl-C how to go on."""
+    """Say on Ctrl-C, and when the time is over, how to go on."""
+    from circuitfind.runs.budget import BudgetSpentError
+
     try:
         yield
+    except BudgetSpentError as spent:
+        message = f"the time is over: {spent}; repeat the command to resume in {path}"
+        raise RunInterruptedError(message, OUT_OF_TIME) from None
     except KeyboardInterrupt:
         what = f"repeat the command to resume in {path}" if path.exists() else "nothing was written"
         raise RunInterruptedError(f"interrupted; {what}") from None

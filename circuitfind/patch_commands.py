@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 Task = Annotated[str, typer.Argument(help="A task (`circuitfind tasks`), or a .jsonl or .csv.")]
 Model = Annotated[
-    str, typer.Option(help="Embedded model, model directory, compiled model's .json, or hub name.")
+    str | None,
+    typer.Option(
+        help="Embedded model (`circuitfind models`), model directory, compiled model's .json, or "
+        "hub name. [default: gpt-4l, or the model that the task is about]"
+    ),
 ]
 ModeOption = Annotated[
     str,
@@ -49,7 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def patch(
     task: Task,
-    model: Model = "ioi-small",
+    model: Model = None,
     sites: Annotated[
         str,
         typer.Option(
@@ -84,10 +88,11 @@ def patch(
 ) -> None:
     """Patch activations of one run into another and show where that matters."""
     from circuitfind.runs.patch_config import PatchConfig
+    from circuitfind.tasks import model_for
 
     config = PatchConfig(
         task=task,
-        model=model,
+        model=model_for(task, model),
         sites=sites,
         positions=positions,
         mode=mode,
@@ -105,7 +110,7 @@ def patch(
 
 def path_patch(
     task: Task,
-    model: Model = "ioi-small",
+    model: Model = None,
     senders: Annotated[
         str | None,
         typer.Option("--from", help="Writers, such as a0.h1,m0, separated by commas; all if none."),
@@ -134,10 +139,11 @@ def path_patch(
 ) -> None:
     """Send a component's output of one run into another run along chosen edges alone."""
     from circuitfind.runs.patch_config import PatchConfig
+    from circuitfind.tasks import model_for
 
     config = PatchConfig(
         task=task,
-        model=model,
+        model=model_for(task, model),
         senders=_names(senders),
         receivers=_names(receivers),
         via=_names(via) or (),

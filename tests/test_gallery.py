@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from circuitfind.cli import DEFAULT_MODEL
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE
 from circuitfind.runs.api import discover, make_problem
-from circuitfind.tasks import TASKS, find_task
+from circuitfind.tasks import DEFAULT_MODEL, TASKS, find_task
 
 PAGE = Path(__file__).parents[1] / "docs" / "gallery.md"
 ENTRY = re.compile(
@@ -45,7 +44,7 @@ def test_the_page_shows_small_faithful_circuits(name):
 
 @pytest.mark.parametrize("name", WORD_TASKS)
 def test_a_search_on_fewer_prompts_gives_such_a_circuit_too(name, model):
-    problem = make_problem(model, name, n_prompts=24, seed=5)
+    problem = make_problem(model, name, n_prompts=16, seed=5)
     found = discover(problem, threshold=float(ENTRIES[name][3]))
     card = scorecard(found.engine, found.circuit)
     assert card.n_edges < SHARE * card.n_edges_full

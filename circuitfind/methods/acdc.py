@@ -11,7 +11,7 @@ lowers it, and a rise of exactly the threshold keeps the edge. Paper: arXiv 2304
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -65,6 +65,11 @@ class AcdcOptions:
                 f"no order named {self.order!r}; choose one of {', '.join(get_args(Order))}"
             )
 
+    def goes(self, edge: str, effect: float) -> bool:
+        """Return whether an edge with this effect stays cut."""
+        size = abs(effect) if self.absolute else effect
+        return size < self.threshold
+
 
 class Acdc:
     """The ACDC search as an entry of the table of methods."""
@@ -97,15 +102,24 @@ def search_from(
     options: AcdcOptions,
     state: EngineState,
     resume: Sequence[Decision] = (),
+    goes: Callable[[str, float], bool] | None = None,
 ) -> Iterator[Progress]:
     """Search among the edges that a state keeps, yielding after each reader.
 
     Edges that it has cut already stay cut, untested.
 
+    Args:
+        engine: The problem, made ready to cut edges.
+        options: The search's settings.
+        state: What it starts from.
+        resume: Decisions of an earlier, interrupted run of the same search.
+        goes: Says of an edge by name, and its effect, whether it goes; the threshold's rule
+            unless given.
+
     Raises:
         MethodError: The metric became infinite or NaN when an edge was cut.
     """
-    search = _Search(engine, options, state)
+    search = _Search(engine, options, state, goes or options.goes)
     done, total = 0, engine.graph.n_edges
     for reader, writers in visits(engine.graph, options.order, options.seed):
         replayed = resume[done : done + len(writers)]
@@ -120,8 +134,14 @@ def search_from(
 class _Search:
     """A search in progress: the circuit as it stands, and its loss."""
 
-    def __init__(self, engine: IncrementalEngine, options: AcdcOptions, state: EngineState) -> None:
-        self._engine, self._options = engine, options
+    def __init__(
+        self,
+        engine: IncrementalEngine,
+        options: AcdcOptions,
+        state: EngineState,
+        goes: Callable[[str, float], bool],
+    ) -> None:
+        self._engine, self._options, self._goes = engine, options, goes
         self._state = state
         self._current = engine.loss(self._state)
 
@@ -203,7 +223,7 @@ class _Search:
 
     def _decision(self, name: str, before: float, after: float) -> Decision:
         effect = self._effect(name, before, after)
-        return Decision(name, not self._goes(effect), "tested", before, after, effect)
+        return Decision(name, not self._goes(name, effect), "tested", before, after, effect)
 
     def _test_group(self, reader: int, writers: Sequence[int]) -> float | None:
         """Try to cut all edges into a port at once; return the loss after it if they go."""
@@ -212,7 +232,7 @@ class _Search:
             return None
         after = self._engine.loss(self._cut(reader, writers))
         name = f"every edge into {self._engine.graph.readers[reader].name}"
-        return after if self._goes(self._effect(name, self._current, after)) else None
+        return after if self._goes(name, self._effect(name, self._current, after)) else None
 
     def _effect(self, name: str, before: float, after: float) -> float:
         if not math.isfinite(after):
@@ -221,10 +241,6 @@ class _Search:
                 "on these prompts, or a wider number type"
             )
         return after - before
-
-    def _goes(self, effect: float) -> bool:
-        size = abs(effect) if self._options.absolute else effect
-        return size < self._options.threshold
 
     def _cut(self, reader: int, writers: Sequence[int]) -> EngineState:
         return self._engine.cut(self._state, [(writer, reader) for writer in writers])

@@ -4,10 +4,8 @@ Keeping every edge above a threshold then keeps exactly the edges between compon
 embedding and the logits are always kept, so they are worth as much as anything.
 """
 
-from collections.abc import Callable
-
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.errors import MethodError
@@ -24,26 +22,24 @@ def edges_between(
         values: A value per writer.
         always: The value of the embedding and the logits, at least as large as all others.
     """
-    writes = values.clone()
-    for index, writer in enumerate(graph.writers):
-        if writer.stage == 0:
-            writes[index] = always
-    reads = [_largest_fed(graph, values, always)(index) for index in range(len(graph.readers))]
-    return torch.minimum(writes[:, None], torch.stack(reads)[None, :])
+    stages = torch.tensor([writer.stage for writer in graph.writers])
+    writes = values.where(stages > 0, always)
+    fed = feeds(graph)
+    # A key/value head is worth as much as the best of the heads that share it.
+    best = values.expand(fed.shape).masked_fill(~fed, -torch.inf).amax(1)
+    reads = best.where(fed.any(1), always)
+    return torch.minimum(writes[:, None], reads[None, :])
 
 
-def _largest_fed(
-    graph: Graph, values: Float[Tensor, " writer"], always: float
-) -> Callable[[int], Float[Tensor, ""]]:
-    def value(index: int) -> Tensor:
-        reader = graph.readers[index]
-        if reader.component == "logits":
-            return values.new_tensor(always)
-        # A key/value head is worth as much as the best of the heads that share it.
-        fed = [graph.writer_index[name] for name in graph.components_fed_by(reader)]
-        return values[fed].max()
-
-    return value
+def feeds(graph: Graph) -> Bool[Tensor, "reader writer"]:
+    """Return which components compute with what each reader receives; none with the logits."""
+    fed = torch.zeros(len(graph.readers), len(graph.writers), dtype=torch.bool)
+    for index, reader in enumerate(graph.readers):
+        if reader.component != "logits":
+            fed[index, [graph.writer_index[name] for name in graph.components_fed_by(reader)]] = (
+                True
+            )
+    return fed
 
 
 def require_finite(graph: Graph, values: Float[Tensor, " writer"]) -> None:

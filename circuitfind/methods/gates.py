@@ -7,14 +7,15 @@ through the draw, and the probability that it is not 0 is known.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph
-from circuitfind.methods.components import edges_between
+from circuitfind.methods.components import edges_between, feeds
 
 Gates = Float[Tensor, " gate"]
 Mask = Float[Tensor, "writer reader"]
@@ -101,26 +102,22 @@ class ComponentGates:
     def edges_open(self, probability: Gates) -> Float[Tensor, ""]:
         """Return the expected number of edges between open components."""
         writes = self._by_writer(probability)
-        reads = torch.stack([self._reads(writes, index) for index in range(self._n_readers)])
-        places = self.graph.edge_mask.to(probability.device, probability.dtype)
+        fed, places = (
+            part.to(probability.device, probability.dtype)
+            for part in (self._feeds, self.graph.edge_mask)
+        )
+        # The probability that one of the components that a reader feeds is open.
+        reads = 1 - (1 - fed * writes).prod(1) * (1 - (fed.sum(1) == 0).to(fed.dtype))
         return (writes[:, None] * reads[None, :] * places).sum()
 
     def scores(self, probability: Gates) -> Mask:
         """Return the probability of each edge's less probable end."""
         return edges_between(self.graph, self._by_writer(probability).double().cpu(), 1.0)
 
-    @property
-    def _n_readers(self) -> int:
-        return len(self.graph.readers)
+    @cached_property
+    def _feeds(self) -> Bool[Tensor, "reader writer"]:
+        return feeds(self.graph)
 
     def _by_writer(self, gates: Gates) -> Float[Tensor, " writer"]:
         n_embeddings = len(self.graph.writers) - len(gates)
         return torch.cat((gates.new_ones(n_embeddings), gates))
-
-    def _reads(self, writes: Tensor, index: int) -> Tensor:
-        """Return the probability that one of the components that a reader feeds is open."""
-        reader = self.graph.readers[index]
-        if reader.component == "logits":
-            return writes.new_ones(())
-        fed = [self.graph.writer_index[name] for name in self.graph.components_fed_by(reader)]
-        return 1 - (1 - writes[fed]).prod()

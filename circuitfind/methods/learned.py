@@ -2,13 +2,13 @@
 
 Each step draws the gates, runs the model on some prompts with the soft mask they make, and descends
 
-    loss + a (s - t) + b (s - t)^2
+    loss / gap + a (s - t) + b (s - t)^2
 
-where s is the expected share of edges cut and t the target, which rises from 0 over the first part
-of the training; a and b ascend, so that s is held at t (a Lagrangian). With a fixed `penalty` the
-second part is penalty times the expected share of edges kept instead. At the end every edge has a
-probability; without another wish the circuit holds the most probable edges, as many as the gates
-expect.
+where gap is how much the loss differs between the full and the empty graph, s the expected share of
+edges cut, and t the target, which rises from 0 over the first part of the training; a and b ascend,
+so that s is held at t (a Lagrangian). With a fixed `penalty` the price is penalty times the
+expected share of edges kept instead. At the end every edge has a probability; without another wish
+the circuit holds the most probable edges, as many as the gates expect.
 
 All randomness of a step comes from the seed and the step's number, so a training that was
 interrupted goes on bit for bit from its last checkpoint.
@@ -46,11 +46,12 @@ class LearnedOptions(Choice):
 
     Attributes:
         sparsity: Share of edges to cut; by default what the number of edges asks for, or 0.95.
-        penalty: Fixed price of keeping all edges, in the unit of the loss, instead of a target.
+        penalty: Fixed price of keeping all edges instead of a target; 1 is as much as the loss
+            differs between the full and the empty graph.
         steps: Training steps.
         warm_up: Share of the steps over which the target rises.
         learning_rate: Of the gates.
-        price_rate: Learning rate of the Lagrangian's factors a and b, in the unit of the loss.
+        price_rate: Learning rate of the Lagrangian's factors a and b.
         batch: Prompts drawn for each step.
         start: Where the gates' locations begin; larger is more open.
         seed: Fixes the draws.
@@ -61,9 +62,9 @@ class LearnedOptions(Choice):
     sparsity: float | None = None
     penalty: float | None = None
     steps: int = 500
-    warm_up: float = 0.5
+    warm_up: float = 0.3
     learning_rate: float = 0.2
-    price_rate: float = 2.0
+    price_rate: float = 0.2
     batch: int = 16
     start: float = 2.0
     seed: int = 0
@@ -155,6 +156,7 @@ class _Training:
             for name in (f"{part}.mean", f"{part}.square")
         }
         self._done = 0
+        self._gap = _gap(engine)
 
     @property
     def _learned(self) -> dict[str, Tensor]:
@@ -170,15 +172,13 @@ class _Training:
         return self._done
 
     def state(self, done: int) -> State:
-        """Return all that the training needs to go on, and what it has found."""
+        """Return all that the training needs to go on, and at its end what it has found."""
+        state = {**self._learned, **self._moments, "done": torch.tensor(done)}
         probability = open_probability(self._location)
-        return {
-            **self._learned,
-            **self._moments,
-            "done": torch.tensor(done),
-            "scores": self._layout.scores(probability),
-            "expected": self._layout.edges_open(probability).double().cpu(),
-        }
+        state["expected"] = self._layout.edges_open(probability).double().cpu()
+        if done == self._options.steps:
+            state["scores"] = self._layout.scores(probability)
+        return state
 
     def advance_to(self, step: int) -> None:
         """Train up to a step."""
@@ -190,7 +190,7 @@ class _Training:
         generator = torch.Generator().manual_seed(self._options.seed * _SEED_STRIDE + number)
         location, factors = (part.clone().requires_grad_() for part in self._learned.values())
         with torch.enable_grad():
-            loss = self._loss(drawn(location, generator), generator)
+            loss = self._loss(drawn(location, generator), generator) / self._gap
             loss = loss + self._price(location, factors, number)
         if not bool(loss.isfinite()):
             raise MethodError(
@@ -246,3 +246,14 @@ class _Training:
         self._moments |= {f"{name}.mean": mean, f"{name}.square": square}
         n = self._done + 1
         return mean / (1 - first**n) / ((square / (1 - second**n)).sqrt() + tiny)
+
+
+def _gap(engine: IncrementalEngine) -> float:
+    """Return how much the loss differs between the full and the empty graph, or 1 if it does not.
+
+    It is the natural unit of a price: what all edges together are worth.
+    """
+    empty = engine.recomputed(torch.zeros_like(engine.graph.edge_mask))
+    with torch.no_grad():
+        gap = abs(engine.readout.loss(empty) - engine.readout.loss(engine.clean.final))
+    return gap if 0 < gap < math.inf else 1.0

@@ -1,8 +1,8 @@
 """Subnetwork probing: a learned gate on every head and MLP (Cao et al. 2021, arXiv 2104.03514).
 
 See `learned.py` for the training. The circuit is made of the edges between the components that are
-kept. The authors' gates are on weights, and those of Conmy et al. 2023 on each head's query, key
-and value; here they are on what a head or MLP writes.
+kept. In the comparison of Conmy et al. 2023 (arXiv 2304.14997) each of a head's query, key and
+value has a gate; here the gate is on what the head writes.
 """
 
 from circuitfind.graph import Graph

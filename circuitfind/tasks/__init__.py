@@ -34,6 +34,10 @@ TASKS: tuple[Task, ...] = (
 """Every named task. A new one is a file and a line here."""
 
 
+DEFAULT_MODEL = "gpt-4l"
+"""The embedded model that is studied where neither the user nor the task names another."""
+
+
 def find_task(name: str) -> Task:
     """Return a task by name, or the one that a .jsonl or .csv file describes.
 
@@ -54,6 +58,15 @@ def find_task(name: str) -> Task:
         f"no task named {name!r}; the tasks are {', '.join(task.name for task in TASKS)}, "
         "or give the path of a .jsonl or .csv file"
     )
+
+
+def model_for(task: str, model: str | None) -> str:
+    """Return the model that is named, otherwise the one that the task is about or the usual one.
+
+    Raises:
+        TaskError: There is no such task.
+    """
+    return model or find_task(task).model or DEFAULT_MODEL
 
 
 def task_file(name: str) -> Path | None:

@@ -42,6 +42,18 @@ def test_ctrl_c_leaves_a_run_that_resumes(start, words, tmp_path, uninterrupted)
     assert_same_results(run, uninterrupted)
 
 
+def test_a_spent_budget_leaves_a_run_that_resumes(cli, program, tmp_path):
+    words = ["discover", "program", "--model", program, "--prompts", 4, "--threshold", 0.01]
+    run = tmp_path / "run"
+    answer = cli(*words, "--out", run, "--budget", "0s")
+    assert (answer.code, answer.out) == (124, "")
+    assert answer.err.startswith("circuitfind: the time is over: ")
+    assert answer.err.endswith(f"edges are decided; repeat the command to resume in {run}\n")
+    assert f"{run} resumes after" in cli(*words, "--out", run).err
+    cli(*words, "--out", tmp_path / "whole")
+    assert_same_results(run, tmp_path / "whole")
+
+
 def test_ctrl_c_before_the_search_says_that_nothing_was_written(cli, words, monkeypatch, tmp_path):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt

@@ -53,10 +53,10 @@ def test_the_expected_number_of_edges_is_what_many_draws_have(family):
         location = torch.randn(layout.n, generator=generator).double()
         probability = open_probability(location)
         sizes = []
-        for _ in range(300):
+        for _ in range(60):
             gates = (drawn(location, generator) > 0).double()
             sizes.append(float((layout.scores(gates) > 0)[graph.edge_mask].sum()))
-        mean, error = torch.tensor(sizes).mean(), torch.tensor(sizes).std() / math.sqrt(300)
+        mean, error = torch.tensor(sizes).mean(), torch.tensor(sizes).std() / math.sqrt(60)
         found = float(layout.edges_open(probability))
         assert found == pytest.approx(float(mean), abs=5 * float(error))
 
@@ -77,20 +77,24 @@ def test_masks_put_every_gate_where_it_belongs():
 def test_masks_are_fixed_by_their_seed(name):
     method, engine = find_method(name), engine_of("gpt2", metric="kl", lengths=(6, 6, 6))
     tables = [
-        method.scores(engine, LearnedOptions(steps=12, batch=2, seed=seed)).values
+        method.scores(engine, LearnedOptions(steps=4, batch=2, seed=seed)).values
         for seed in (0, 0, 1)
     ]
     assert torch.equal(tables[0], tables[1]) and not torch.equal(tables[0], tables[2])
 
 
-@both
-def test_training_reaches_its_sparsity_and_keeps_as_many_edges_as_it_expects(name):
+@pytest.mark.parametrize(
+    ("name", "slack"),
+    # A component more or less is many edges.
+    [("edge-pruning", 4), ("subnetwork-probing", 16)],
+)
+def test_training_reaches_its_sparsity_and_keeps_as_many_edges_as_it_expects(name, slack):
     method, engine = find_method(name), engine_of("gpt2", metric="kl")
     options = LearnedOptions(steps=120, sparsity=0.7, prune=False)
     states = []
     found = search(engine, method, options, on_progress=lambda p: states.append(p.checkpoint))
     expected = float(states[-2].state["expected"])
-    assert expected == pytest.approx(0.3 * engine.graph.n_edges, rel=0.15)
+    assert expected == pytest.approx(0.3 * engine.graph.n_edges, abs=slack)
     assert found.circuit.n_edges == round(expected)
 
 
@@ -98,8 +102,8 @@ def test_training_reaches_its_sparsity_and_keeps_as_many_edges_as_it_expects(nam
 def test_a_higher_price_keeps_fewer_edges(name):
     method, engine = find_method(name), engine_of("gpt2", metric="kl")
     expected = []
-    for penalty in (0.0, 1.0, 30.0):
-        *_, last = method.scoring(engine, LearnedOptions(steps=40, penalty=penalty))
+    for penalty in (0.0, 1.0, 10.0):
+        *_, last = method.scoring(engine, LearnedOptions(steps=30, penalty=penalty))
         expected.append(float(last.state["expected"]))
     assert expected[0] > expected[1] > expected[2]
 

@@ -13,12 +13,13 @@ from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo import TRAINED, model_card, zoo_path
 from circuitfind.models.zoo.training import Example, Recipe, new_model, train, word_tokenizer
 from circuitfind.tasks import corpus, corpus_ioi_small
-from circuitfind.tasks.train_zoo import CLAIMED, RECIPES, corpus_of, judged, train_model
+from circuitfind.tasks.train_zoo import CLAIMED, RECIPES, corpus_of, judged, measure, train_model
 from circuitfind.tasks.words import NAMES
 
 ARCHITECTURES = ("gpt2", "llama", "attention-only")
 ALL_BYTES = 12_000_000
-N = 80
+N = 48
+"""Held-out prompts of a task; the slow test measures as many as the cards do."""
 
 
 class OwnLogits(torch.nn.Module):
@@ -54,8 +55,21 @@ def test_a_model_does_on_held_out_prompts_what_its_card_claims(name, held_out):
     for task, prompts in held_out[corpus_of(name)].items():
         accuracy, _ = judged(model, prompts)
         assert len(prompts) > 0.7 * N
-        # Two standard errors of a share near CLAIMED, measured on N prompts.
-        assert accuracy == pytest.approx(card["accuracy"][task], abs=0.04), task
+        stated = card["accuracy"][task]
+        # Three standard errors of such a share, and two points for shares near 1, which have none.
+        allowed = 3 * (stated * (1 - stated) / len(prompts)) ** 0.5 + 0.02
+        assert accuracy == pytest.approx(stated, abs=allowed), task
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_figures_of_a_card_are_measured_again(name):
+    model, card = load_model(name), model_card(name)
+    for key, figures in measure(name, OwnLogits(model), model.vocabulary).items():
+        if isinstance(figures, dict):
+            assert figures == pytest.approx(card[key], abs=0.004), key
+        else:
+            assert figures == card[key]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -91,7 +105,8 @@ def test_all_models_together_are_small_and_hold_no_pickle():
 
 def test_a_corrupted_prompt_of_ioi_decides_nothing():
     loaded = load_model("ioi-small")
-    model, prompts = OwnLogits(loaded), corpus_ioi_small.held_out_ioi(loaded.vocabulary, 300, 77)
+    model = OwnLogits(loaded)
+    prompts = corpus_ioi_small.TRAINED[0].write_prompts(loaded.vocabulary, 300, 77)
     margins = []
     for tokens in (prompts.clean, prompts.corrupted):
         logits = prompts.at_steps(model(tokens))
@@ -105,9 +120,9 @@ def test_held_out_names_never_met_in_training(vocabulary, held_out):
         words = Vocabulary(word_tokenizer(source.vocabulary_words()))
         names = {words.answer(name): name for name in NAMES}
         examples = (
-            source.training_examples(words, 1600)
+            source.training_examples(words, 800)
             if source is corpus_ioi_small
-            else list(corpus.examples_of(corpus.TRAINED[0], words, 2000, random.Random(0)))
+            else list(corpus.examples_of(corpus.TRAINED[0], words, 800, random.Random(0)))
         )
         met = set()
         for example in examples:
@@ -122,8 +137,8 @@ def test_held_out_names_never_met_in_training(vocabulary, held_out):
                 strict=True,
             )
         }
-        assert len(met) > 1000
-        assert len(tested) > 40
+        assert len(met) > 500
+        assert len(tested) > 25
         assert not met & tested
 
 
@@ -150,13 +165,13 @@ def test_no_held_out_combination_is_trained_on(task, vocabulary, held_out):
     }
     trained = {
         combination(tokens, [pair.positions[name] for name in names], pair.template)
-        for pair in task.write(vocabulary, 400, corpus.TRAINING_SEED)
+        for pair in task.write(vocabulary, 150, corpus.TRAINING_SEED)
         for tokens in (pair.clean, pair.corrupted)
         if not corpus.is_held_out(task, vocabulary, corpus.with_clean(pair, tokens))
     }
     assert len(trained) > 30
     assert not tested & trained
-    examples = corpus.examples_of(task, vocabulary, 400, random.Random(0))
+    examples = corpus.examples_of(task, vocabulary, 150, random.Random(0))
     texts = {tuple(example.tokens[:-1]) for example in examples}
     assert texts
     assert not texts & {tuple(row[row >= 0].tolist()) for row in prompts.clean}

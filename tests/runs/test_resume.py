@@ -13,6 +13,8 @@ SEARCHES = {
     "acdc in random order": {"options": {"threshold": 0.01, "order": "random"}, "seed": 5},
     "acdc without resampling": {"options": {"threshold": 0.01}, "ablation": "zero"},
     "exact": {"method": "exact", "options": {"n_edges": 9}},
+    "eap-ig": {"method": "eap-ig", "options": {"n_edges": 9, "steps": 2}},
+    "hybrid": {"method": "hybrid", "options": {"threshold": 0.01, "share": 0.6, "steps": 2}},
 }
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from circuitfind.errors import RunDirectoryError
+from circuitfind.errors import MethodError, RunDirectoryError
 from circuitfind.runs.series import Observer, run_wanted
 from circuitfind.runs.wanted import Wanted
 
@@ -86,3 +86,45 @@ def test_an_automatic_run_is_told_from_one_with_a_threshold_of_its_own(settings,
     threshold = str(found.circuit.origin["options"]["threshold"])
     (again,) = run_wanted(tmp_path / "auto", settings, Wanted(threshold))
     assert again.circuit.to_json() == found.circuit.to_json()
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("random", Wanted(n_edges=12)),
+        ("eap-ig", Wanted(n_edges=12)),
+        ("eap-ig", Wanted(target_faithfulness=0.5)),
+        ("exact", Wanted(target_faithfulness=0.5)),
+    ],
+)
+def test_methods_that_rank_edges_are_one_run(method, wanted, settings, tmp_path):
+    (found,) = run_wanted(tmp_path, replace(settings, method=method), wanted)
+    assert found.path == tmp_path and found.card.n_edges > 0
+    own = found.card.measurements[0].faithfulness
+    assert found.card.n_edges <= 12 if wanted.n_edges else own >= 0.5
+    assert found.search["drift"] is None
+
+
+def test_several_thresholds_go_with_every_method(settings, tmp_path):
+    config = replace(settings, method="exact")
+    small, large = run_wanted(tmp_path, config, Wanted("0.1,0.001"))
+    assert small.card.n_edges < large.card.n_edges
+
+
+def test_learned_masks_need_no_wish(settings, tmp_path):
+    config = replace(settings, method="edge-pruning", options={"steps": 20, "sparsity": 0.5})
+    (found,) = run_wanted(tmp_path, config, Wanted())
+    assert found.path == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted", "line"),
+    [
+        ("eap", Wanted(), "needs --edges, --threshold or --target-faithfulness"),
+        ("eap", Wanted(target_edges=9), "--target-edges goes with --method acdc; with eap give"),
+        ("hybrid", Wanted(n_edges=9), "with hybrid give --target-edges"),
+    ],
+)
+def test_a_method_is_not_asked_for_what_it_cannot_do(method, wanted, line, settings, tmp_path):
+    with pytest.raises(MethodError, match=line):
+        run_wanted(tmp_path, replace(settings, method=method), wanted)

@@ -14,6 +14,7 @@ from circuitfind.errors import ModelError
 TRAINED = {
     "gpt-4l": "GPT-2 architecture, 4 layers, 4 heads; does every task of words",
     "llama-4l": "Llama architecture, 4 layers, 4 (2 key/value) heads; does every task of words",
+    "attn-2l": "attention only, 2 layers, 4 heads; does all but arithmetic and induction",
     "ioi-small": "GPT-2 architecture, 4 layers, 4 heads; does ioi, pronoun and induction",
 }
 """What each trained model is, by name."""

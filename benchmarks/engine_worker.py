@@ -1,0 +1,140 @@
+"""Time our engine on a setting: a whole ACDC search with fixed decisions, and brute force.
+
+    python benchmarks/engine_worker.py FOLDER METRIC [--sample EDGE ...]
+
+Prints one JSON object. Brute force is our own full pass of the whole model per edge.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.setting import ioi_like, read_problem
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.methods.acdc import AcdcOptions, search_from
+from circuitfind.problem import Problem
+
+_BRUTE_FORCE = 5
+"""How many full passes are timed."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("metric")
+    parser.add_argument("--sample", nargs="*", default=[])
+    parser.add_argument("--count", action="store_true", help="count operations, time nothing")
+    given = parser.parse_args()
+    problem = read_problem(given.folder, given.metric)
+    if given.count:
+        print(json.dumps(counted(problem)))
+        return
+    loaded = _resident()
+    started = time.perf_counter()
+    engine = IncrementalEngine(problem)
+    prepared = time.perf_counter() - started
+    found = search(engine)
+    found["peak_above_model"] = _peak() - loaded
+    found |= {
+        "prepare_seconds": prepared,
+        "edges": problem.graph.n_edges,
+        "brute_force_seconds_per_edge": brute_force(engine),
+        "matrix_rate": matrix_rate(problem.model.shape.d_model),
+        "effects": {name: effect(engine, name) for name in given.sample},
+    }
+    print(json.dumps(found))
+
+
+def search(engine: IncrementalEngine) -> dict[str, float]:
+    """Search with fixed decisions and return what it took."""
+    kept = ioi_like(engine.graph.shape)
+    evaluated = [0]
+    original = engine.cut_nested
+
+    def counted(state, reader, writers):
+        evaluated[0] += len(writers)
+        return original(state, reader, writers)
+
+    engine.cut_nested = counted
+    tests = kept_edges = 0
+    drift = 0.0
+    started = time.perf_counter()
+    steps = search_from(
+        engine, AcdcOptions(0.0), engine.start(), goes=lambda edge, effect: edge not in kept
+    )
+    for progress in steps:
+        tests += sum(decision.reason == "tested" for decision in progress.decisions)
+        kept_edges += sum(decision.kept for decision in progress.decisions)
+        drift = progress.drift or drift
+    seconds = time.perf_counter() - started
+    engine.cut_nested = original
+    return {
+        "seconds": seconds,
+        "tests": tests,
+        "evaluations": evaluated[0],
+        "kept": kept_edges,
+        "seconds_per_test": seconds / tests,
+        "drift": drift,
+    }
+
+
+def counted(problem: Problem) -> dict[str, float]:
+    """Return the operations of all matrix products of a search, and of a full pass."""
+    engine = IncrementalEngine(problem)
+    with FlopCounterMode(display=False) as whole:
+        search(engine)
+    with FlopCounterMode(display=False) as once:
+        engine.readout.loss(engine.recomputed(engine.graph.edge_mask))
+    return {"search": whole.get_total_flops(), "full_pass": once.get_total_flops()}
+
+
+def brute_force(engine: IncrementalEngine) -> float:
+    """Return the seconds of testing one edge by a full pass; the median of some."""
+    kept = engine.graph.edge_mask
+    times = []
+    for _ in range(_BRUTE_FORCE):
+        started = time.perf_counter()
+        with torch.no_grad():
+            engine.readout.loss(engine.recomputed(kept))
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def effect(engine: IncrementalEngine, name: str) -> float:
+    """Return the effect of one edge cut in the full graph."""
+    edge, graph = engine.graph.edge(name), engine.graph
+    writer, reader = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+    state = engine.start()
+    (after,) = engine.cut_each(state, reader, [writer]).losses()
+    return after - engine.loss(state)
+
+
+def matrix_rate(d_model: int) -> float:
+    """Return how many operations a second the machine does in an MLP's larger products."""
+    left, right = torch.randn(512, d_model), torch.randn(d_model, 4 * d_model)
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - started)
+    return 2 * 512 * d_model * 4 * d_model / statistics.median(times)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What the benchmarks run on: a random model of a given shape, random prompts, a circuit like IOI.
+
+Costs do not depend on what the weights are, so random ones will do. A search's cost does depend on
+which edges it keeps, so the decisions are fixed in advance: the paths that Wang et al. 2022 found
+for indirect object identification in GPT-2 small, by role, and a few MLPs.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import circuitfind as cf
+from circuitfind.graph import Graph, ModelShape
+from circuitfind.problem import Problem
+from circuitfind.prompts import Pair, collate
+
+FIRST_DIFFERENCE = 4
+"""Position from which on clean and corrupted prompts differ."""
+
+_ROLES = {
+    "embed": ["embed"],
+    "m0": ["m0"],
+    "movers": ["a9.h9", "a10.h0", "a9.h6", "a10.h10", "a10.h6", "a10.h2", "a10.h1", "a11.h2"]
+    + ["a9.h7", "a9.h0", "a11.h9", "a10.h7", "a11.h10"],
+    "inhibitors": ["a7.h3", "a7.h9", "a8.h6", "a8.h10"],
+    "inducers": ["a5.h5", "a5.h8", "a5.h9", "a6.h9"],
+    "duplicates": ["a0.h1", "a0.h10", "a3.h0"],
+    "previous": ["a2.h2", "a4.h11"],
+    "late": ["m9", "m10", "m11"],
+    "logits": ["logits"],
+}
+_PATHS = [
+    *((source, role, "qkv") for source in ("embed", "m0") for role in ("previous", "duplicates")),
+    *((source, "inducers", "qkv") for source in ("embed", "m0")),
+    *((source, "inhibitors", "q") for source in ("embed", "m0")),
+    *((source, "movers", "kv") for source in ("embed", "m0")),
+    ("previous", "inducers", "kv"),
+    ("inducers", "inhibitors", "kv"),
+    ("duplicates", "inhibitors", "kv"),
+    ("inhibitors", "movers", "q"),
+    ("movers", "logits", ""),
+    ("late", "logits", ""),
+    ("movers", "late", ""),
+    ("embed", "m0", ""),
+]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and its prompts in numbers; by default GPT-2 small with 16 prompts of 16 tokens."""
+
+    n_layers: int = 12
+    n_heads: int = 12
+    d_model: int = 768
+    d_vocab: int = 50257
+    n_prompts: int = 16
+    n_tokens: int = 16
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+
+def write_setting(folder: Path, size: Size) -> None:
+    """Write the weights and the prompts to a directory, for all that take part to read."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=size.n_layers,
+        n_head=size.n_heads,
+        n_embd=size.d_model,
+        vocab_size=size.d_vocab,
+        n_positions=max(64, size.n_tokens),
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    prompts = {"clean": _tokens(size).tolist(), "corrupted": _tokens(size, corrupted=True).tolist()}
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
+def _tokens(size: Size, *, corrupted: bool = False) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    shape = (size.n_prompts, size.n_tokens)
+    clean, other = (torch.randint(0, size.d_vocab, shape, generator=generator) for _ in range(2))
+    other[:, :FIRST_DIFFERENCE] = clean[:, :FIRST_DIFFERENCE]
+    return other if corrupted else clean
+
+
+def read_problem(folder: Path, metric: str) -> Problem:
+    """Load the setting of a directory."""
+    prompts = json.loads((folder / "prompts.json").read_text())
+    pairs = [
+        Pair(clean, corrupted, answers=[[5]], wrong_answers=[[6]])
+        for clean, corrupted in zip(prompts["clean"], prompts["corrupted"], strict=True)
+    ]
+    model = cf.load_model(GPT2LMHeadModel.from_pretrained(folder).eval())
+    return cf.make_problem(model, collate(pairs), metric=metric)
+
+
+def ioi_like(shape: ModelShape) -> frozenset[str]:
+    """Return the names of the edges to keep, heads moved to the layers that a model has."""
+    graph = Graph(shape)
+    names = {edge.name for edge in graph.edges()}
+    wanted = {
+        f"{_moved(writer, shape)}->{_moved(reader, shape)}" + (f".{port}" if port else "")
+        for source, target, ports in _PATHS
+        for writer in _ROLES[source]
+        for reader in _ROLES[target]
+        for port in (ports or [""])
+    }
+    return frozenset(wanted & names)
+
+
+def _moved(component: str, shape: ModelShape) -> str:
+    """Move a component of GPT-2 small to the same depth of another model."""
+    layer, _, head = component[1:].partition(".h")
+    if not layer.isdigit():
+        return component
+    depth = round(int(layer) * (shape.n_layers - 1) / 11)
+    return f"a{depth}.h{int(head) % shape.n_heads}" if head else f"m{depth}"

@@ -1,0 +1,157 @@
+"""Compare searches at the shape of GPT-2 small: brute force, our engine, auto-circuit 1.0.1.
+
+    python benchmarks/versus.py [--rounds N] [--without-auto-circuit]
+
+All read the same weights and prompts and run one after the other, in turns, as child processes of
+this one; medians over the rounds are written to docs/performance.md. auto-circuit gets a virtual
+environment of its own under .bench/. Its whole search takes hours, so single tests are timed in
+every layer and weighted by the number of edges. Its effects must agree with ours.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+from benchmarks.page import ROOT, write_block
+from benchmarks.setting import Size, write_setting
+
+HERE = Path(__file__).parent
+SAMPLE = ["m10->logits", "a8.h6->a10.h0.q", "a4.h11->a5.h5.k", "embed->a0.h1.v", "m5->m8"]
+"""Edges whose effects are compared."""
+
+ALLOWED = 2e-5
+"""Largest difference of effects, in nats: two float32 implementations of one definition."""
+
+Result = dict[str, Any]
+
+
+def main() -> None:
+    """Run all in turns and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--without-auto-circuit", action="store_true")
+    given = parser.parse_args()
+    other = None if given.without_auto_circuit else environment()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_setting(folder, Size())
+        rounds = [one_round(folder, other) for _ in range(given.rounds)]
+        counted = ours(folder, "logit-difference", "--count")
+    result = medians(rounds) | {"operations": counted}
+    if other is not None:
+        require_agreement(result)
+    (ROOT / ".bench").mkdir(exist_ok=True)
+    (ROOT / ".bench" / "versus.json").write_text(json.dumps(result, indent=1))
+    write_block("versus", table(result))
+
+
+def environment() -> Path:
+    """Make auto-circuit's virtual environment, or find it; return its Python."""
+    python = ROOT / ".bench" / "auto-circuit" / "bin" / "python"
+    if not python.exists():
+        venv.create(python.parents[1], with_pip=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--requirement"]
+        subprocess.run([*install, HERE / "auto-circuit.txt"], check=True)
+    return python
+
+
+def one_round(folder: Path, other: Path | None) -> Result:
+    """Run each once."""
+    result = {metric: ours(folder, metric) for metric in ("logit-difference", "kl")}
+    if other is not None:
+        result["auto-circuit"] = worker(
+            other, "auto_circuit_worker.py", str(folder), "--sample", *SAMPLE
+        )
+    return result
+
+
+def ours(folder: Path, metric: str, *more: str) -> Result:
+    """Run our worker."""
+    sample = [] if more else ["--sample", *SAMPLE]
+    return worker(Path(sys.executable), "engine_worker.py", str(folder), metric, *more, *sample)
+
+
+def worker(python: Path, script: str, *arguments: str) -> Result:
+    """Run a worker and read the JSON that it prints last."""
+    # Threads that spin while they wait slow down whoever else is on the machine.
+    variables = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [python, HERE / script, *arguments], check=True, stdout=subprocess.PIPE, env=variables
+    )
+    return json.loads(done.stdout.decode().splitlines()[-1])
+
+
+def medians(rounds: list[Result]) -> Result:
+    """Return the median of every figure over the rounds."""
+
+    def middle(values: list[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {key: middle([value[key] for value in values]) for key in values[0]}
+        return statistics.median(values)
+
+    return middle(rounds)
+
+
+def require_agreement(result: Result) -> None:
+    """Stop where auto-circuit and we find different effects."""
+    for edge, effect in result["auto-circuit"]["effects"].items():
+        found = result["kl"]["effects"][edge]
+        if abs(found - effect) > ALLOWED:
+            raise SystemExit(f"{edge}: auto-circuit finds an effect of {effect}, we of {found}")
+
+
+def table(result: Result) -> str:
+    """Return the rows for the page, as ratios to our engine."""
+    answer, kl = result["logit-difference"], result["kl"]
+    rows = [
+        "| | per tested edge, answer metric | per tested edge, KL | whole search, answer metric "
+        "| whole search, KL | memory above the loaded model |",
+        "|---|---|---|---|---|---|",
+        f"| our engine | 1 | 1 | 1 | 1 | {_gigabytes(answer)}; with KL {_gigabytes(kl)} |",
+        _row("every edge by a full pass", answer, kl, "brute_force_seconds_per_edge"),
+    ]
+    if other := result.get("auto-circuit"):
+        per_edge = [other["seconds_per_test"] / ours["seconds_per_test"] for ours in (answer, kl)]
+        whole = [other["seconds"] / ours["seconds"] for ours in (answer, kl)]
+        figures = " | ".join(f"{ratio:.0f}x" for ratio in (*per_edge, *whole))
+        rows.append(f"| auto-circuit 1.0.1 | {figures} | {_gigabytes(other)} |")
+    rate = answer["matrix_rate"]
+    floor = result["operations"]["search"] / rate / answer["seconds"]
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"{answer['tests']:.0f} of {answer['edges']:.0f} edges were tested, "
+            f"{answer['evaluations']:.0f} cuts evaluated, {answer['kept']:.0f} edges kept. "
+            f"Drift at the end: {answer['drift']:.1g}. "
+            f"The search's matrix products are {result['operations']['search'] / 1e12:.1f}e12 "
+            f"operations, as many as {_passes(result):.0f} full passes; at the rate at which the "
+            f"machine multiplies large matrices they alone would take {floor:.0%} of its time.",
+        ]
+    )
+
+
+def _row(name: str, answer: Result, kl: Result, field: str) -> str:
+    per_edge = [ours[field] / ours["seconds_per_test"] for ours in (answer, kl)]
+    whole = [ours[field] * ours["edges"] / ours["seconds"] for ours in (answer, kl)]
+    figures = " | ".join(f"{ratio:.0f}x" for ratio in (*per_edge, *whole))
+    return f"| {name} | {figures} | |"
+
+
+def _passes(result: Result) -> float:
+    return result["operations"]["search"] / result["operations"]["full_pass"]
+
+
+def _gigabytes(row: Result) -> str:
+    return f"{row['peak_above_model'] / 1e9:.2f} GB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""A run that stops when its time is over, and goes on as if it had not."""
+
+from itertools import count
+
+import pytest
+
+from circuitfind.errors import MethodError
+from circuitfind.methods.base import Progress
+from circuitfind.runs.budget import BudgetSpentError, seconds_of, within
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2m ", 120)]
+)
+def test_an_amount_of_time_is_read(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1m", "10 minutes", "1m30s", "nan"])
+def test_what_is_no_amount_of_time_is_refused(text):
+    with pytest.raises(MethodError, match="is no amount of time; give one like 90s, 10m or 1.5h"):
+        seconds_of(text)
+
+
+def test_a_finished_search_is_not_stopped():
+    told: list[Progress] = []
+    watched = within(0, told.append)
+    watched(Progress(5, 5, ()))
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 7])
+def test_a_run_that_stops_again_and_again_ends_like_one_that_does_not(discover, tmp_path, n_steps):
+    whole = discover(tmp_path / "whole")
+    stops = 0
+    while True:
+        watched = within(n_steps, lambda _: None, count().__next__)
+        try:
+            found = discover(tmp_path / "run", on_progress=watched)
+        except BudgetSpentError:
+            stops += 1
+            continue
+        break
+    assert stops > 2
+    assert found.circuit.to_json() == whole.circuit.to_json()
+    decisions = [(tmp_path / name / "decisions.jsonl").read_bytes() for name in ("run", "whole")]
+    assert decisions[0] == decisions[1]
