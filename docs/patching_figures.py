@@ -11,9 +11,9 @@ from pathlib import Path
 
 IMAGES = Path(__file__).parent / "images"
 FIGURES = (
-    ("patch ioi --sites resid", "heatmap-resid_pre.svg", "patching-stream.svg"),
+    ("patch ioi --model ioi-small --sites resid", "heatmap-resid_pre.svg", "patching-stream.svg"),
     (
-        "patch ioi --sites mlp,head --mode noising --discover",
+        "patch ioi --model ioi-small --sites mlp,head --mode noising --discover",
         "diagram.svg",
         "patching-circuit.svg",
     ),
