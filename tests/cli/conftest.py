@@ -97,6 +97,10 @@ def large_program(tmp_path_factory) -> Path:
     return write_program(tmp_path_factory.mktemp("large"), "large", n_layers=4, n_heads=4, n_ctx=9)
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """A command in a process of its own."""
 
@@ -109,6 +113,8 @@ class Running:
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             text=True,
             start_new_session=True,
+            # In the background Ctrl-C is ignored, and children inherit that.
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509
         )
 
     def wait_for_decisions(self, run: Path, count: int) -> int:
