@@ -30,8 +30,8 @@ MEASURED = ROOT / ".bench" / "versus"
 SAMPLE = ["m10->logits", "a8.h6->a10.h0.q", "a4.h11->a5.h5.k", "embed->a0.h1.v", "m5->m8"]
 """Edges whose effects are compared."""
 
-ALLOWED = 2e-5
-"""Largest difference of effects, in nats: two float32 implementations of one definition."""
+ALLOWED = 1e-4
+"""Largest difference of effects, in nats; another definition would show in the second digit."""
 
 Result = dict[str, Any]
 
@@ -53,8 +53,6 @@ def main() -> None:
         counted = once("operations", lambda: ours(folder, "logit-difference", "--count"))
         rounds = [one_round(folder, other, number) for number in range(given.rounds)]
     result = medians(rounds) | {"operations": counted}
-    if other is not None:
-        require_agreement(result)
     write_block("versus", table(result))
 
 
@@ -115,12 +113,15 @@ def medians(rounds: list[Result]) -> Result:
     return middle(rounds)
 
 
-def require_agreement(result: Result) -> None:
-    """Stop where auto-circuit and we find different effects."""
-    for edge, effect in result["auto-circuit"]["effects"].items():
-        found = result["kl"]["effects"][edge]
-        if abs(found - effect) > ALLOWED:
-            raise SystemExit(f"{edge}: auto-circuit finds an effect of {effect}, we of {found}")
+def disagreement(result: Result) -> float:
+    """Return the largest difference of effects, in nats, and stop where it is no rounding."""
+    found = result["kl"]["effects"]
+    theirs = result["auto-circuit"]["effects"]
+    edge = max(theirs, key=lambda name: abs(found[name] - theirs[name]))
+    difference = abs(found[edge] - theirs[edge])
+    if difference > ALLOWED:
+        raise SystemExit(f"{edge}: auto-circuit has an effect of {theirs[edge]}, we {found[edge]}")
+    return difference
 
 
 def table(result: Result) -> str:
@@ -133,11 +134,17 @@ def table(result: Result) -> str:
         f"| our engine | 1 | 1 | 1 | 1 | {_gigabytes(answer)}; with KL {_gigabytes(kl)} |",
         _row("every edge by a full pass", answer, kl, "brute_force_seconds_per_edge"),
     ]
+    agreement = []
     if other := result.get("auto-circuit"):
         per_edge = [other["seconds_per_test"] / ours["seconds_per_test"] for ours in (answer, kl)]
         whole = [other["seconds"] / ours["seconds"] for ours in (answer, kl)]
         figures = " | ".join(f"{ratio:.0f}x" for ratio in (*per_edge, *whole))
         rows.append(f"| auto-circuit 1.0.1 | {figures} | {_gigabytes(other)} |")
+        effects = ", ".join(f"{name} {effect:.2g}" for name, effect in kl["effects"].items())
+        agreement = [
+            f"Effects of single edges, in nats: {effects}; auto-circuit's differ by "
+            f"{disagreement(result):.1g} at most."
+        ]
     rate = answer["matrix_rate"]
     floor = result["operations"]["search"] / rate / answer["seconds"]
     return "\n".join(
@@ -150,6 +157,7 @@ def table(result: Result) -> str:
             f"The search's matrix products are {result['operations']['search'] / 1e12:.1f}e12 "
             f"operations, as many as {_passes(result):.0f} full passes; at the rate at which the "
             f"machine multiplies large matrices they alone would take {floor:.0%} of its time.",
+            *agreement,
         ]
     )
 
