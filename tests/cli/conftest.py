@@ -110,11 +110,15 @@ class Running:
             [sys.executable, "-c", "from circuitfind.cli import main; main()", *map(str, words)],
             cwd=cwd,
             env=environment,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            **{
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                # In the background Ctrl-C is ignored, and children inherit that.
+                "preexec_fn": _heed_interrupts,
+                **options,
+            },
             text=True,
             start_new_session=True,
-            # In the background Ctrl-C is ignored, and children inherit that.
-            preexec_fn=_heed_interrupts,  # noqa: PLW1509
         )
 
     def wait_for_decisions(self, run: Path, count: int) -> int:
