@@ -1,6 +1,6 @@
 """Time auto-circuit's ACDC on a setting: single tests of edges, sampled over all layers.
 
-    python benchmarks/auto_circuit_worker.py FOLDER [--sample EDGE ...]
+    python -m benchmarks.auto_circuit_worker FOLDER [--sample EDGE ...]
 
 Runs in an environment of its own (`versus.py` makes it), because auto-circuit needs the
 HookedTransformer that TransformerLens 4 no longer has. A test is what its ACDC does for every edge:
@@ -12,7 +12,6 @@ Prints one JSON object.
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import time
@@ -34,6 +33,8 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import GPT2LMHeadModel
 
+from benchmarks.memory import peak, resident
+
 _PER_LAYER = 3
 """How many edges are timed in each layer, after one to warm up."""
 
@@ -51,7 +52,7 @@ def main() -> None:
         slice_output="last_seq",
         device=torch.device("cpu"),
     )
-    loaded = _resident()
+    loaded = resident()
     prompts = json.loads((given.folder / "prompts.json").read_text())
     clean, corrupted = torch.tensor(prompts["clean"]), torch.tensor(prompts["corrupted"])
     print(json.dumps(measure(model, clean, corrupted, given.sample, loaded)))
@@ -125,7 +126,7 @@ def measure(model, clean, corrupted, sample, loaded):
         "seconds_by_layer": seconds,
         "seconds_per_test": total / len(model.edges),
         "seconds": total,
-        "peak_above_model": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - loaded,
+        "peak_above_model": peak() - loaded,
         "effects": effects,
     }
 
@@ -153,11 +154,6 @@ def _component(name: str) -> str:
         return f"m{name.removeprefix('MLP').strip()}"
     layer, head, *port = name[1:].split(".")
     return ".".join([f"a{layer}", f"h{head}", *(p.lower() for p in port)])
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

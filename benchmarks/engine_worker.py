@@ -1,13 +1,12 @@
 """Time our engine on a setting: a whole ACDC search with fixed decisions, and brute force.
 
-    python benchmarks/engine_worker.py FOLDER METRIC [--sample EDGE ...]
+    python -m benchmarks.engine_worker FOLDER METRIC [--sample EDGE ...]
 
 Prints one JSON object. Brute force is our own full pass of the whole model per edge.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.memory import peak, resident
 from benchmarks.setting import ioi_like, read_problem
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.methods.acdc import AcdcOptions, search_from
@@ -36,12 +36,12 @@ def main() -> None:
     if given.count:
         print(json.dumps(counted(problem)))
         return
-    loaded = _resident()
+    loaded = resident()
     started = time.perf_counter()
     engine = IncrementalEngine(problem)
     prepared = time.perf_counter() - started
     found = search(engine)
-    found["peak_above_model"] = _peak() - loaded
+    found["peak_above_model"] = peak() - loaded
     found |= {
         "prepare_seconds": prepared,
         "edges": problem.graph.n_edges,
@@ -125,15 +125,6 @@ def matrix_rate(d_model: int) -> float:
         left @ right
         times.append(time.perf_counter() - started)
     return 2 * 512 * d_model * 4 * d_model / statistics.median(times)
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

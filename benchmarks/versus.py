@@ -127,19 +127,18 @@ def disagreement(result: Result) -> float:
 def table(result: Result) -> str:
     """Return the rows for the page, as ratios to our engine."""
     answer, kl = result["logit-difference"], result["kl"]
+    brute_force = [ours["brute_force_seconds_per_edge"] for ours in (answer, kl)]
     rows = [
         "| | per tested edge, answer metric | per tested edge, KL | whole search, answer metric "
         "| whole search, KL | memory above the loaded model |",
         "|---|---|---|---|---|---|",
         f"| our engine | 1 | 1 | 1 | 1 | {_gigabytes(answer)}; with KL {_gigabytes(kl)} |",
-        _row("every edge by a full pass", answer, kl, "brute_force_seconds_per_edge"),
+        _row("every edge by a full pass", brute_force, answer, kl),
     ]
     agreement = []
     if other := result.get("auto-circuit"):
-        per_edge = [other["seconds_per_test"] / ours["seconds_per_test"] for ours in (answer, kl)]
-        whole = [other["seconds"] / ours["seconds"] for ours in (answer, kl)]
-        figures = " | ".join(f"{ratio:.0f}x" for ratio in (*per_edge, *whole))
-        rows.append(f"| auto-circuit 1.0.1 | {figures} | {_gigabytes(other)} |")
+        theirs = [other["seconds_per_test"]] * 2
+        rows.append(_row("auto-circuit 1.0.1", theirs, answer, kl, _gigabytes(other)))
         effects = ", ".join(f"{name} {effect:.2g}" for name, effect in kl["effects"].items())
         agreement = [
             f"Effects of single edges, in nats: {effects}; auto-circuit's differ by "
@@ -162,11 +161,14 @@ def table(result: Result) -> str:
     )
 
 
-def _row(name: str, answer: Result, kl: Result, field: str) -> str:
-    per_edge = [ours[field] / ours["seconds_per_test"] for ours in (answer, kl)]
-    whole = [ours[field] * ours["edges"] / ours["seconds"] for ours in (answer, kl)]
+def _row(
+    name: str, seconds_per_edge: list[float], answer: Result, kl: Result, memory: str = ""
+) -> str:
+    both = list(zip(seconds_per_edge, (answer, kl), strict=True))
+    per_edge = [seconds / ours["seconds_per_test"] for seconds, ours in both]
+    whole = [seconds * ours["edges"] / ours["seconds"] for seconds, ours in both]
     figures = " | ".join(f"{ratio:.0f}x" for ratio in (*per_edge, *whole))
-    return f"| {name} | {figures} | |"
+    return f"| {name} | {figures} | {memory} |"
 
 
 def _passes(result: Result) -> float:
