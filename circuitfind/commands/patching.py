@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuitfind.console import emit, interruptible, print_json, print_table, tell
+from circuitfind.commands.console import emit, interruptible, print_json, print_table, tell
+from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, Task
 
 if TYPE_CHECKING:
     from circuitfind.patching.sweep import Swept
     from circuitfind.runs.patch_config import PatchConfig
     from circuitfind.runs.patching import PatchRun
 
-Task = Annotated[str, typer.Argument(help="A task (`circuitfind tasks`), or a .jsonl or .csv.")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="Embedded model (`circuitfind models`), model directory, compiled model's .json, or "
-        "hub name. [default: gpt-4l, or the model that the task is about]"
-    ),
-]
 ModeOption = Annotated[
     str,
     typer.Option(
@@ -36,11 +29,6 @@ MetricOption = Annotated[
     ),
 ]
 Prompts = Annotated[int, typer.Option(help="How many pairs of prompts.")]
-Seed = Annotated[int, typer.Option(help="Fixes the prompts.")]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")
-]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 Threshold = Annotated[
     float,
     typer.Option(
@@ -48,7 +36,6 @@ Threshold = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Directory for the files. [default: runs/NAME]")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def patch(

@@ -1,0 +1,147 @@
+"""The command `discover`: it parses and prints, and leaves the work below."""
+
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuitfind.commands.console import (
+    emit,
+    interruptible,
+    print_json,
+    print_table,
+    progress_bar,
+    tell,
+)
+from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, Task
+
+if TYPE_CHECKING:
+    from circuitfind.runs.results import RunResult
+
+
+def discover(
+    task: Task,
+    model: Model = None,
+    method: Annotated[str, typer.Option(help="How to search (`circuitfind methods`).")] = "acdc",
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Rise of the loss from which on an edge is kept, in the metric's unit; several, "
+            "separated by commas, are searched one after the other; `auto` takes the metric's "
+            "noise. [default: auto for acdc]"
+        ),
+    ] = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(help="Keep this many edges (methods that rank them: all but acdc)."),
+    ] = None,
+    target_edges: Annotated[
+        int | None,
+        typer.Option(help="Search for the threshold of acdc that keeps up to this many edges."),
+    ] = None,
+    target_faithfulness: Annotated[
+        float | None, typer.Option(help="Search for a small circuit that is this faithful.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another option of the method (`circuitfind methods`), NAME=VALUE; repeatable."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What to measure: kl, logit-difference, probability-difference, loss, accuracy or "
+            "l2. [default: the task's own]"
+        ),
+    ] = None,
+    ablation: Annotated[
+        str,
+        typer.Option(help="What a cut edge carries: resample, zero, mean or mean-over-positions."),
+    ] = "resample",
+    prompts: Annotated[int, typer.Option(help="How many pairs of prompts.")] = 64,
+    seed: Seed = 0,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="Order in which acdc visits a layer's heads: backward-index, forward-index or "
+            "random. [default: backward-index]"
+        ),
+    ] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Compare the size of the effect, not its value.")
+    ] = False,
+    group_qkv: Annotated[
+        bool, typer.Option("--group-qkv", help="First try to cut all edges into a port at once.")
+    ] = False,
+    keep_dead_ends: Annotated[
+        bool, typer.Option("--keep-dead-ends", help="Do not remove edges that lead nowhere.")
+    ] = False,
+    merge_qkv: Annotated[
+        bool, typer.Option("--merge-qkv", help="Give each head one input instead of q, k and v.")
+    ] = False,
+    split_embedding: Annotated[
+        bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
+    ] = False,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop after this time (90s, 10m, 1.5h), ready to resume, with exit code 124."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
+    from circuitfind.runs.budget import seconds_of, within
+    from circuitfind.runs.config import RunConfig
+    from circuitfind.runs.options import parsed_options
+    from circuitfind.runs.series import Observer, run_wanted
+    from circuitfind.runs.wanted import Wanted
+    from circuitfind.tasks import find_task, model_for
+
+    given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    options |= parsed_options(method, option or [])
+    if keep_dead_ends:
+        options["prune"] = False
+    config = RunConfig(
+        task=task,
+        model=model_for(task, model),
+        method=method,
+        options=options,
+        metric=metric or find_task(task).metric,
+        ablation=ablation,
+        n_prompts=prompts,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        split_qkv=not merge_qkv,
+        split_embedding=split_embedding,
+    )
+    path = out or config.default_path
+    wanted = Wanted(threshold, edges, target_edges, target_faithfulness)
+    seconds = inf if budget is None else seconds_of(budget)
+    with interruptible(path), progress_bar() as on_progress:
+        results = run_wanted(path, config, wanted, Observer(within(seconds, on_progress), tell))
+    _print_results(results, as_json=as_json)
+
+
+def _print_results(results: "list[RunResult]", *, as_json: bool) -> None:
+    if as_json:
+        values = [result.as_json() for result in results]
+        print_json(values[0] if len(values) == 1 else values)
+        return
+    from circuitfind.reports.terminal import scorecard_table
+
+    for number, result in enumerate(results):
+        if number:
+            emit("\n")
+        print_table(scorecard_table(result.card, result.search))
+        emit(f"{result.path / 'diagram.svg'}\n")

@@ -1,0 +1,84 @@
+"""The commands that show what there is: `tasks`, `models`, `methods` and `inspect`."""
+
+from typing import Annotated
+
+import typer
+
+from circuitfind.commands.console import print_facts, print_rows
+from circuitfind.commands.options import Device, Dtype, Json, Model, Seed
+
+
+def tasks(
+    task: Annotated[
+        str | None, typer.Argument(help="Show three pairs of this task's prompts.")
+    ] = None,
+    model: Model = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """List the tasks, or show what one looks like to a model."""
+    from circuitfind.tasks import TASKS, find_task, model_for
+
+    if task is None:
+        rows = [
+            {
+                "name": known.name,
+                "summary": known.summary,
+                "metric": known.metric,
+                "other corruptions": ", ".join(known.corruptions),
+                "source": known.source,
+            }
+            for known in TASKS
+        ]
+    else:
+        from circuitfind.models.loading import load_model
+        from circuitfind.tasks.show import shown_pairs
+
+        loaded = load_model(model_for(task, model))
+        rows = shown_pairs(find_task(task), loaded.vocabulary, seed=seed)
+    print_rows(rows, as_json=as_json)
+
+
+def models(
+    model: Annotated[str | None, typer.Argument(help="Show this model's card.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models that ship with the package, or show the card of one."""
+    from circuitfind.models.zoo import ZOO, model_card
+
+    if model is None:
+        rows = [{"name": name, "summary": summary} for name, summary in ZOO.items()]
+        print_rows(rows, as_json=as_json)
+    else:
+        print_facts(model_card(model), as_json=as_json)
+
+
+def methods(as_json: Json = False) -> None:
+    """List the search methods and their options."""
+    from dataclasses import fields
+
+    from circuitfind.methods import METHODS
+
+    rows = [
+        {
+            "name": method.name,
+            "summary": method.summary,
+            "options": ", ".join(option.name for option in fields(method.options)),
+            "source": method.paper,
+        }
+        for method in METHODS
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="Embedded model, directory, .json, or hub name.")],
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Show a model's sizes, its graph, and how exactly its parts reproduce it."""
+    from circuitfind.models.loading import load_model
+    from circuitfind.runs.inspection import inspected
+
+    print_facts(inspected(load_model(model, dtype=dtype, device=device)), as_json=as_json)

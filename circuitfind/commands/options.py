@@ -1,0 +1,25 @@
+"""Arguments and options that several commands have, declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Task = Annotated[
+    str,
+    typer.Argument(help="TASK or TASK:CORRUPTION (`circuitfind tasks`), or a .jsonl or .csv."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Embedded model (`circuitfind models`), model directory, compiled model's .json, or "
+        "hub name. [default: gpt-4l, or the model that the task is about]"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Fixes the prompts and every random choice.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")
+]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
+Circuit = Annotated[Path, typer.Argument(help="A run directory or a circuit file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
