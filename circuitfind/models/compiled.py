@@ -23,7 +23,7 @@ from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError
 from circuitfind.graph import ModelShape
-from circuitfind.models.base import Embedding
+from circuitfind.models.base import Embedding, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Vocabulary
@@ -93,6 +93,7 @@ class CompiledModel:
         self.fingerprint = weights_fingerprint(self._weights)
         self.vocabulary: Vocabulary | None = _vocabulary(sizes)
         self.shape = _shape(sizes)
+        self.unembedding: Unembedding | None = Unembedding(self._weights["unembed.W_U"].T, None)
         self._activation = ACTIVATIONS[sizes["activation"]]
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
@@ -138,6 +139,11 @@ class CompiledModel:
         return self._activation(inner) @ self._block(layer, "mlp.W_out") + self._block(
             layer, "mlp.b_out"
         )
+
+    def final_norm(
+        self, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return stream
 
     def logits(
         self,
