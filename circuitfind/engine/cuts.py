@@ -18,6 +18,11 @@ _TOGETHER = {"cpu": 1 << 19}
 
 _TOGETHER_ON_ACCELERATORS = 1 << 25
 
+_CANDIDATE_FLOATS = 1 << 24
+"""How many numbers a stream of all candidates together may have; 64 MiB in float32."""
+
+_MOST_CANDIDATES = 64
+
 
 class Cuts:
     """Some edges into one reader, cut one after the other or each alone.
@@ -63,3 +68,8 @@ def group_size(stream: Float[Tensor, "*_"]) -> int:
     """Return how many candidates to work on at once, given what one of them has."""
     together = _TOGETHER.get(stream.device.type, _TOGETHER_ON_ACCELERATORS)
     return max(1, together // stream.numel())
+
+
+def candidates_at_once(numbers: int) -> int:
+    """Return how many candidates to evaluate together, given what a stream of one of them has."""
+    return max(1, min(_MOST_CANDIDATES, _CANDIDATE_FLOATS // numbers))

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.cuts import Cuts
+from circuitfind.engine.cuts import Cuts, candidates_at_once
 from circuitfind.engine.differences import Outputs, groups, total
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass
 from circuitfind.engine.gaps import gaps_of
@@ -37,11 +37,6 @@ from circuitfind.prompts import difference_start
 _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Largest drift allowed, relative to the final stream. Norms of Hugging Face models round to
 float32 even where everything else is float64."""
-
-_CANDIDATE_FLOATS = 1 << 24
-"""How many numbers a stream of all candidates together may have; 64 MiB in float32."""
-
-_MOST_CANDIDATES = 64
 
 _PASS_FLOATS = 1 << 24
 """How many numbers the writers of a pass from scratch may write together; 64 MiB in float32."""
@@ -79,8 +74,8 @@ class IncrementalEngine:
     @property
     def most_candidates(self) -> int:
         """How many candidates are evaluated at once at most."""
-        per_candidate = self.clean.final.shape[0] * self.horizon.changes * self.graph.shape.d_model
-        return max(1, min(_MOST_CANDIDATES, _CANDIDATE_FLOATS // per_candidate))
+        n_prompts, d_model = len(self.clean.final), self.graph.shape.d_model
+        return candidates_at_once(n_prompts * self.horizon.changes * d_model)
 
     def start(self) -> EngineState:
         """Return the full graph: every edge kept."""
