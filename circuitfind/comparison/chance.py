@@ -219,5 +219,10 @@ def shared_by_exchange(
     # Edge by edge: ways x edges at once would be large for large circuits.
     for writer, reader in right.nonzero().tolist():
         found += kept[ways.writers[:, writer], ways.readers[:, reader]]
+    return counted(found)
+
+
+def counted(found: Int[np.ndarray, " way"]) -> Distribution:
+    """Return the distribution of a number over equally probable ways."""
     values, counts = np.unique(found, return_counts=True)
-    return Distribution(values, counts / len(ways))
+    return Distribution(values, counts / len(found))

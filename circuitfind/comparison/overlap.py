@@ -164,31 +164,39 @@ def shared(
         right: Those in the other.
         nulls: How many names such sets share by chance, by null hypothesis.
     """
-    both = left & right
-    sizes = len(left), len(right)
-
-    def statistic(score: Score) -> Statistic:
-        if not min(sizes):
-            return Statistic(None)
-        value = float(score(np.array([len(both)]), *sizes)[0])
-        return Statistic(
-            value,
-            {
-                name: null.chance(len(both), score(null.values, *sizes))
-                for name, null in nulls.items()
-            },
-        )
 
     def listed(found: Set[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name in found)
 
-    return Shared(
-        listed(both),
-        listed(left - right),
-        listed(right - left),
-        statistic(jaccard),
-        statistic(coefficient),
-    )
+    return compared(listed(left & right), listed(left - right), listed(right - left), nulls)
+
+
+def compared(
+    both: tuple[str, ...],
+    left: tuple[str, ...],
+    right: tuple[str, ...],
+    nulls: Mapping[str, Distribution],
+) -> Shared:
+    """Hold what two sets share against chance.
+
+    Args:
+        both: What is in both.
+        left: What is in the left one alone.
+        right: What is in the right one alone.
+        nulls: How many members such sets share by chance, by null hypothesis.
+    """
+    n_shared = len(both)
+    sizes = n_shared + len(left), n_shared + len(right)
+
+    def statistic(score: Score) -> Statistic:
+        if not min(sizes):
+            return Statistic(None)
+        chance = {
+            name: null.chance(n_shared, score(null.values, *sizes)) for name, null in nulls.items()
+        }
+        return Statistic(float(score(np.array([n_shared]), *sizes)[0]), chance)
+
+    return Shared(both, left, right, statistic(jaccard), statistic(coefficient))
 
 
 Score = Callable[[Counts, int, int], Float[np.ndarray, " outcome"]]
