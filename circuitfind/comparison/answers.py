@@ -65,7 +65,7 @@ def written_answers(problem: Problem, lead: float) -> Written:
         slope = _slope(chunk, run)
         for layer in range(shape.n_layers):
             sums[:, layer] += _along(chunk, run, layer, slope, names)
-    shares = -problem.metric.sign * sums / len(problem.prompts) / lead
+    shares = -problem.metric.sign * sums / len(problem.prompts) / abs(lead)
     return Written(shares[0], names, shares[1:])
 
 

@@ -4,7 +4,7 @@ Estimated for all edges at once by edge attribution with integrated gradients (H
 arXiv 2403.17806, the variant `inputs`), in the whole model and not in a circuit of it. The metric
 is the one that says whether the answer is right; for programs, which have no answers, it is that of
 the problem. Everything is a share of the lead: how much better the metric is on the clean prompts
-than on the corrupted ones.
+than on the corrupted ones; its size, where a model does worse.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class Effects:
 
     Attributes:
         metric: Name of the metric.
-        lead: The lead, in the metric's unit.
+        lead: The lead, in the metric's unit; negative if the model does worse on clean prompts.
         edges: Of cutting each edge.
         places: Kinds of positions.
         by_place: Of replacing what each writer writes at these positions.
@@ -93,15 +93,15 @@ def effects(problem: Problem) -> Effects:
     """Estimate every effect.
 
     Raises:
-        MetricError: The model does no better on the clean prompts than on the corrupted ones.
+        MetricError: The metric is the same on clean and corrupted prompts.
     """
     problem = about_answers(problem)
     graph, size = problem.graph, _limits.batch_for(problem)
     lead = lead_of(problem)
-    if not lead > 0:
+    if not abs(lead) > 0:
         raise MetricError(
-            f"{problem.model.name!r} does no better on the clean prompts than on the corrupted "
-            f"ones ({problem.metric.name} {lead:.3g}), so nothing in it can be given a share; "
+            f"{problem.model.name!r} says the same on clean and corrupted prompts "
+            f"({problem.metric.name}), so nothing in it can be given a share of the difference; "
             "choose a task that the model does"
         )
     edges = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
@@ -111,7 +111,7 @@ def effects(problem: Problem) -> Effects:
         at_work = Batch(batch, _limits, means, clean_first=True)
         for place in places_of(graph, _PATH):
             _add(batch, at_work, at_work.walk(place), (edges, by_place), place.weight)
-    scale = 1 / (lead * len(problem.prompts))
+    scale = 1 / (abs(lead) * len(problem.prompts))
     return Effects(
         problem.metric.name, lead, edges * scale, place_names(problem.prompts), by_place * scale
     )

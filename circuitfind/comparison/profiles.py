@@ -62,7 +62,7 @@ def profiles(problem: Problem) -> Profiles:
     """Measure all components.
 
     Raises:
-        MetricError: The model does no better on the clean prompts than on the corrupted ones.
+        MetricError: The metric is the same on clean and corrupted prompts.
     """
     return Profiles(problem.graph, looks(problem), effects(problem))
 

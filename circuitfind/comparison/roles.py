@@ -74,7 +74,7 @@ def find_roles(
         known: The effects of edges, likewise.
 
     Raises:
-        MetricError: The model does no better on the clean prompts than on the corrupted ones.
+        MetricError: The metric is the same on clean and corrupted prompts.
     """
     seen = looks(problem) if seen is None else seen
     known = effects(problem) if known is None else known

@@ -6,7 +6,8 @@ from rich.table import Table
 
 from circuitfind.comparison.chance import Statistic
 from circuitfind.comparison.overlap import Overlap, Shared
-from circuitfind.comparison.result import Comparison
+from circuitfind.comparison.result import Comparison, Pair, Side
+from circuitfind.comparison.roles import ROLES
 from circuitfind.reports.terminal import listing
 
 Row = tuple[str, ...]
@@ -36,12 +37,40 @@ def pairs_table(found: Comparison) -> Table:
     rows: list[Row] = []
     for pair in found.pairs:
         names = f"{found.circuits[pair.left].name} | {found.circuits[pair.right].name}"
-        rows += _with_name(names, list(_overlap_rows(pair.overlap)) if pair.overlap else [])
+        rows += _with_name(names, list(_pair_rows(found, pair)))
     return listing(("pair", "measure", "found", "null hypothesis", "expected", "p"), rows)
 
 
 def _with_name(names: str, rows: list[Row]) -> list[Row]:
     return [(names if number == 0 else "", *row) for number, row in enumerate(rows)]
+
+
+def _pair_rows(found: Comparison, pair: Pair) -> Iterator[Row]:
+    if pair.overlap is not None:
+        yield from _overlap_rows(pair.overlap)
+    if pair.matched is not None:
+        for what, part in (("edges", pair.matched.edges), ("components", pair.matched.components)):
+            yield f"matched {what}: both, only left, only right", _counts(part), "", "", ""
+            yield from _rows(f"matched {what}: Jaccard", part.jaccard)
+    for moved in pair.transfers:
+        names = found.circuits[moved.circuit].name, found.circuits[moved.on].name
+        own = "-" if moved.own is None else f"{moved.own:.3f}"
+        what = f"{names[0]} on the prompts of {names[1]} ({moved.metric}, own {own})"
+        yield from _rows(f"faithfulness of {what}", moved.faithfulness)
+
+
+def roles_table(found: Comparison) -> Table:
+    """Return which head plays which role in each circuit's model."""
+    names = [role for role in ROLES if any(_players(side, role) for side in found.circuits)]
+    rows = [
+        (role, *(", ".join(_players(side, role)) or "-" for side in found.circuits))
+        for role in names
+    ]
+    return listing(("role", *(side.name for side in found.circuits)), rows)
+
+
+def _players(side: Side, role: str) -> list[str]:
+    return [each.component for each in side.roles or () if each.role == role]
 
 
 def _overlap_rows(found: Overlap) -> Iterator[Row]:

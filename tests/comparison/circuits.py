@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.comparison.chance import strata
+from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.graph import Graph, ModelShape
 
 
@@ -24,7 +24,7 @@ def drawn(graph: Graph, share: float, generator: np.random.Generator) -> Circuit
 
 def redrawn(found: Circuit, generator: np.random.Generator) -> Circuit:
     """Another circuit with as many edges between any two layers, by a shuffle of each stratum."""
-    numbers, kept = strata(found.graph), found.kept.numpy()
+    numbers, kept = layer_blocks(found.graph).numpy(), found.kept.numpy()
     mixed = kept.copy()
     for number in np.unique(numbers):
         places = (numbers == number) & found.graph.edge_mask.numpy()

@@ -16,10 +16,10 @@ from circuitfind.comparison.chance import (
     n_exchanges,
     shared_by_exchange,
     shared_by_profile,
-    strata,
 )
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
+from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.graph import Graph
 from tests.comparison.circuits import circuit, drawn, redrawn, shape
 
@@ -177,7 +177,7 @@ def test_p_values_of_rank_correlations_are_uniform_for_unrelated_effects():
 def test_effects_that_differ_by_layer_alone_do_not_count_as_agreement():
     """Late edges have larger effects in both, and that is all: a high correlation, expected."""
     generator = np.random.default_rng(10)
-    by_layer = torch.from_numpy(strata(GRAPH)).double()
+    by_layer = layer_blocks(GRAPH).double()
     pair = tuple(
         EdgeScores(GRAPH, by_layer + 0.1 * scores(generator).values, "", "") for _ in range(2)
     )
@@ -204,7 +204,7 @@ def test_an_empty_circuit_and_another_graph_are_refused():
 
 def by_profile(left, right):
     masks = (left.kept.numpy(), right.kept.numpy(), left.graph.edge_mask.numpy())
-    return shared_by_profile(*masks, strata(left.graph))
+    return shared_by_profile(*masks, layer_blocks(left.graph).numpy())
 
 
 def n_shared(left, right) -> int:
