@@ -109,8 +109,7 @@ def distances(
 def _look_distances(
     left: Profiles, right: Profiles, rows: Int[Tensor, " left"], columns: Int[Tensor, " right"]
 ) -> Cost:
-    # Heads are numbered layer by layer, as the rows are.
-    ours, theirs = (each.looks.excess.flatten(2).permute(2, 0, 1) for each in (left, right))
+    ours, theirs = _looks_of(left, rows), _looks_of(right, columns)
     # No prompt has the target: nothing is known of either head.
     apart = (ours[:, None] - theirs[None]).abs().nan_to_num(0.0).sum(-1).div(2).clamp(max=1)
     acts = (
@@ -118,6 +117,14 @@ def _look_distances(
     )
     weight = acts + 1e-9
     return (apart * weight).sum(-1) / weight.sum(-1)
+
+
+def _looks_of(
+    known: Profiles, writers: Int[Tensor, " writer"]
+) -> Float[Tensor, "writer place target"]:
+    ends = [known.graph.writers[int(number)] for number in writers]
+    layers, heads = [end.layer for end in ends], [end.head for end in ends]
+    return known.looks.excess[:, :, layers, heads].permute(2, 0, 1)
 
 
 def compare_matched(

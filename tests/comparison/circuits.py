@@ -30,3 +30,14 @@ def redrawn(found: Circuit, generator: np.random.Generator) -> Circuit:
         places = (numbers == number) & found.graph.edge_mask.numpy()
         mixed[places] = generator.permutation(kept[places])
     return Circuit(found.graph, torch.from_numpy(mixed))
+
+
+def never_too_small(stated) -> bool:
+    """At most a share p has a p-value of p or less, give or take three standard errors."""
+    stated = np.array(stated)
+    levels = np.arange(0.05, 1, 0.05)
+    noise = 3 * np.sqrt(levels * (1 - levels) / len(stated))
+    return all(
+        (stated <= level).mean() <= level + extra
+        for level, extra in zip(levels, noise, strict=True)
+    )
