@@ -8,6 +8,9 @@ import typer
 from circuitfind.commands.console import emit, print_json, print_table, tell
 from circuitfind.commands.options import Device, Json
 
+MOST_IN_FULL = 3
+"""More circuits than these are shown with a row for each two; the file has everything."""
+
 
 def compare(
     circuits: Annotated[
@@ -25,7 +28,12 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare circuits: what they share, and what they would share by chance."""
-    from circuitfind.reports.comparison import circuits_table, pairs_table, roles_table
+    from circuitfind.reports.comparison import (
+        circuits_table,
+        pairs_table,
+        roles_table,
+        summary_table,
+    )
     from circuitfind.runs.comparing import compare_files
     from circuitfind.runs.comparison_pairs import Settings
 
@@ -36,7 +44,7 @@ def compare(
         return
     print_table(circuits_table(found))
     emit("\n")
-    print_table(pairs_table(found))
+    print_table(pairs_table(found) if len(circuits) <= MOST_IN_FULL else summary_table(found))
     if any(side.roles for side in found.circuits):
         emit("\n")
         print_table(roles_table(found))

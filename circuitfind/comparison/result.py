@@ -34,7 +34,7 @@ class Side:
         method: What found it; None likewise.
         n_edges: Edges kept.
         n_edges_full: Edges of its graph.
-        n_components: Heads and MLPs that read or write along a kept edge.
+        components: Heads and MLPs that read or write along a kept edge.
         roles: What the heads of its model do on its prompts; None if that was not measured.
     """
 
@@ -46,7 +46,7 @@ class Side:
     method: str | None
     n_edges: int
     n_edges_full: int
-    n_components: int
+    components: tuple[str, ...]
     roles: tuple[Role, ...] | None = None
 
 

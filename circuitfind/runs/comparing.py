@@ -6,7 +6,7 @@ what is there; a directory that holds the comparison of other circuits is refuse
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ import torch
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison, load_comparison
+from circuitfind.comparison.roles import labels
 from circuitfind.errors import GraphError, RunDirectoryError
 from circuitfind.reports.diagram import draw_difference
+from circuitfind.reports.matched import Drawn, draw_matched
+from circuitfind.reports.matrix import draw_matrix
 from circuitfind.runs.comparison_pairs import Loaded, Settings, compare_all
 from circuitfind.runs.config import environment
 from circuitfind.runs.decisions import read_decisions
@@ -133,21 +136,40 @@ def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> C
 
 
 def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
-    drawings = []
+    drawings = dict(_drawings(found, loaded))
     with reported(out):
         out.mkdir(parents=True, exist_ok=True)
-        for pair in found.pairs:
-            if pair.overlap is not None:
-                ours, theirs = loaded[pair.left], loaded[pair.right]
-                file = out / f"difference-{_plain(ours.name)}-{_plain(theirs.name)}.svg"
-                caption = [f"{each.name}: {origin_line(each.circuit)}" for each in (ours, theirs)]
-                diagram = draw_difference(
-                    ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
-                )
-                write_whole(file, diagram.svg())
-                drawings.append(file)
+        for name, svg in drawings.items():
+            write_whole(out / name, svg)
         write_whole(out / COMPARISON, found.to_json())
-    return drawings
+    return sorted(out / name for name in drawings)
+
+
+def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, str]]:
+    """Yield the drawings: the difference of each two circuits, and a matrix of three or more."""
+    if len(found.circuits) > 2:
+        yield "matrix.svg", draw_matrix(found).svg
+    roles = [labels(side.roles or ()) for side in found.circuits]
+    for pair in found.pairs:
+        ours, theirs = loaded[pair.left], loaded[pair.right]
+        between = f"{_plain(ours.name)}-{_plain(theirs.name)}.svg"
+        caption = [f"{each.name}: {origin_line(each.circuit)}" for each in (ours, theirs)]
+        if pair.matched is not None:
+            left, right = (
+                Drawn(loaded[number].name, loaded[number].circuit.graph, roles[number])
+                for number in (pair.left, pair.right)
+            )
+            yield (
+                f"matched-{between}",
+                draw_matched(pair.matched, left, right, caption=caption).svg(),
+            )
+        elif pair.overlap is not None:
+            yield (
+                f"difference-{between}",
+                draw_difference(
+                    ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
+                ).svg(),
+            )
 
 
 def _plain(name: str) -> str:

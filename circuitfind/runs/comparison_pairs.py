@@ -190,7 +190,7 @@ def _transfers(measured: _Measured, pair: Places) -> list[Transfer]:
 
 
 def _side(each: Loaded, roles: tuple[Role, ...] | None) -> Side:
-    circuit, origin = each.circuit, each.circuit.origin
+    circuit, origin, used = each.circuit, each.circuit.origin, at_work(each.circuit)
     return Side(
         name=each.name,
         path=str(each.path),
@@ -200,7 +200,7 @@ def _side(each: Loaded, roles: tuple[Role, ...] | None) -> Side:
         method=_text(origin.get("method")),
         n_edges=circuit.n_edges,
         n_edges_full=circuit.graph.n_edges,
-        n_components=len(at_work(circuit)),
+        components=tuple(name for name in circuit.graph.writer_index if name in used),
         roles=roles,
     )
 
