@@ -76,8 +76,8 @@ def require_comparable(left: Profiles, right: Profiles) -> None:
     ours, theirs = (set(each.looks.places) for each in (left, right))
     if ours != theirs:
         raise PromptError(
-            f"heads cannot be matched by what they look at: one circuit's prompts name "
-            f"{_listed(ours)}, the other's {_listed(theirs)}; compare circuits of one task"
+            "heads cannot be matched by what they look at: the prompts name "
+            f"{_listed(ours)} here and {_listed(theirs)} there; compare circuits of one task"
         )
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from circuitfind.comparison.chance import EXCHANGED_HEADS, Statistic
 from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.result import Comparison, Pair, Side
-from circuitfind.comparison.roles import ROLES
+from circuitfind.comparison.roles import ROLES, Role
 from circuitfind.reports.matrix import likeness
 from circuitfind.reports.terminal import listing
 
@@ -103,16 +103,22 @@ def _pair_rows(found: Comparison, pair: Pair) -> Iterator[Row]:
 
 def roles_table(found: Comparison) -> Table:
     """Return which heads play which role; in brackets those that the circuit does not use."""
-    names = [role for role in ROLES if any(_players(side, role) for side in found.circuits)]
+    played = {_part(each) for side in found.circuits for each in side.roles or ()}
+    parts = sorted(played, key=lambda part: (ROLES.index(part.partition(", ")[0]), part))
     rows = [
-        (role, *(", ".join(_players(side, role)) or "-" for side in found.circuits))
-        for role in names
+        (part, *(", ".join(_players(side, part)) or "-" for side in found.circuits))
+        for part in parts
     ]
     return listing(("role", *(side.name for side in found.circuits)), rows)
 
 
-def _players(side: Side, role: str) -> list[str]:
-    names = [each.component for each in side.roles or () if each.role == role]
+def _part(each: Role) -> str:
+    """Return a role; of heads that copy answers, also where they read them."""
+    return f"{each.role}, {each.where}" if each.role.endswith("mover") else each.role
+
+
+def _players(side: Side, part: str) -> list[str]:
+    names = [each.component for each in side.roles or () if _part(each) == part]
     return [name if name in side.components else f"({name})" for name in names]
 
 

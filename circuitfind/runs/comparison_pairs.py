@@ -12,14 +12,14 @@ from pathlib import Path
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.chance import DRAWS
-from circuitfind.comparison.matching import compare_matched, match
+from circuitfind.comparison.matching import Matched, compare_matched, match
 from circuitfind.comparison.overlap import at_work, overlap
 from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.comparison.result import Pair, Side
 from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, RunDirectoryError
+from circuitfind.errors import MethodError, PromptError, RunDirectoryError
 from circuitfind.problem import Problem
 from circuitfind.runs.again import Problems, says_its_problem
 
@@ -167,17 +167,21 @@ def _pair(measured: _Measured, pair: Places) -> Pair:
         if same_graph
         else None
     )
-    matched = None
-    if measured.is_matched(pair):
-        matched = compare_matched(
-            left.circuit,
-            right.circuit,
-            match(*(measured.of(number)[1] for number in pair)),
-            seed=settings.seed,
-            draws=settings.draws,
-        )
+    matched = _matched(measured, pair) if measured.is_matched(pair) else None
     moved = _transfers(measured, pair) if measured.is_transferred(pair) else ()
     return Pair(*pair, measured.same_model(pair), by_name, matched, tuple(moved))
+
+
+def _matched(measured: _Measured, pair: Places) -> Matched:
+    left, right = (measured.loaded[number] for number in pair)
+    settings = measured.settings
+    try:
+        counterparts = match(*(measured.of(number)[1] for number in pair))
+    except PromptError as error:
+        raise PromptError(f"{left.name} and {right.name}: {error}") from None
+    return compare_matched(
+        left.circuit, right.circuit, counterparts, seed=settings.seed, draws=settings.draws
+    )
 
 
 def _transfers(measured: _Measured, pair: Places) -> list[Transfer]:

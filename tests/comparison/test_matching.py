@@ -144,7 +144,9 @@ def test_p_values_are_not_too_small_if_what_heads_do_says_nothing_of_their_wirin
 
 def test_circuits_of_tasks_with_other_positions_are_refused():
     left, right = random_profiles(0), random_profiles(1, places=("first", "(answer)"))
-    with pytest.raises(PromptError, match="prompts name end, the other's first; compare circuits"):
+    with pytest.raises(
+        PromptError, match="the prompts name end here and first there; compare circuits"
+    ):
         match(left, right)
 
 
