@@ -7,10 +7,12 @@ from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.listing import inspect, methods, models, tasks
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.roles import roles
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     draw,
+    roles,
     compare,
     patch,
     path_patch,
