@@ -4,14 +4,19 @@ from collections.abc import Callable
 
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
+from circuitfind.commands.exchange import export, import_
 from circuitfind.commands.listing import inspect, methods, models, tasks
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.sweep import sweep
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
+    sweep,
     draw,
     patch,
     path_patch,
+    export,
+    import_,
     tasks,
     models,
     methods,

@@ -8,12 +8,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 from circuitfind.errors import RunDirectoryError
-from circuitfind.methods.base import Decision, Progress
+from circuitfind.methods.base import Decision, Progress, Reason
+from circuitfind.stored import parse_json
 
 _NAMES = {item.name for item in fields(Decision)}
+_NUMBERS = ("before", "after", "effect", "score")
 
 
 class DecisionLog:
@@ -32,11 +34,8 @@ class DecisionLog:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        # What follows the last line break was cut short.
-        self._lines = [line + b"\n" for line in file.read().split(b"\n")[:-1]]
-        self.earlier: Sequence[Decision] = [
-            _decision(f"{path}, line {number}", line) for number, line in enumerate(self._lines, 1)
-        ]
+        self._lines = _whole_lines(file.read())
+        self.earlier: Sequence[Decision] = _parsed(self._lines, path)
 
     def record(self, progress: Progress) -> None:
         """Write decisions at their place in the search, and hand them to the operating system.
@@ -58,6 +57,25 @@ class DecisionLog:
         self._lines = [*kept, *lines]
 
 
+def read_decisions(path: Path) -> Sequence[Decision]:
+    """Return the decisions of a file.
+
+    Raises:
+        RunDirectoryError: A line other than an incomplete last one is damaged.
+        OSError: It cannot be read.
+    """
+    return _parsed(_whole_lines(path.read_bytes()), path)
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    # What follows the last line break was cut short.
+    return [line + b"\n" for line in content.split(b"\n")[:-1]]
+
+
+def _parsed(lines: Sequence[bytes], path: Path) -> list[Decision]:
+    return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+
+
 def _write_all(file: BinaryIO, content: bytes) -> None:
     # An unbuffered write may take only a part, for instance the last that fits on the disk.
     while content:
@@ -70,13 +88,21 @@ def _line(decision: Decision) -> bytes:
 
 def _decision(place: str, line: bytes) -> Decision:
     try:
-        values: Any = json.loads(line)
+        values: Any = parse_json(line, finite=False)
         if not isinstance(values, dict) or set(values) != _NAMES:
             raise ValueError(f"it does not hold {', '.join(sorted(_NAMES))}")
         if not (isinstance(values["edge"], str) and isinstance(values["kept"], bool)):
             raise ValueError("its edge is no text, or its kept neither true nor false")
+        if values["reason"] not in get_args(Reason):
+            raise ValueError(f"its reason is none of {', '.join(get_args(Reason))}")
+        if wrong := [name for name in _NUMBERS if not _is_number(values[name])]:
+            raise ValueError(f"its {wrong[0]} is neither a number nor null")
         return Decision(**values)
     except ValueError as error:
         raise RunDirectoryError(
             f"{place}, is damaged ({error}); delete the lines from there on to resume before them"
         ) from None
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
