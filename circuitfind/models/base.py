@@ -87,15 +87,17 @@ class ResidualModel(Protocol):
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch last d_head"],
-        key: Float[Tensor, "head batch pos d_head"],
-        value: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch last d_head"]:
+    ) -> Float[Tensor, "head most_batch last d_head"]:
         """Return each query head's mixed values, given its own query and its group's key and value.
 
-        Queries may be given for the last positions only. `real` marks the positions that are no
-        padding; models with causal attention ignore it.
+        Queries may be given for the last positions only. Where some inputs are the same for
+        several copies of the prompts, one after the other along the batch, they may be given for
+        one copy. `real` marks the positions that are no padding; models with causal attention
+        ignore it.
         """
         ...
 

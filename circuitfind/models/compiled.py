@@ -24,6 +24,7 @@ from torch import Tensor
 from circuitfind.errors import GraphError, ModelError
 from circuitfind.graph import ModelShape
 from circuitfind.models.base import Embedding
+from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Vocabulary
 
@@ -114,13 +115,13 @@ class CompiledModel:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch last d_head"],
-        key: Float[Tensor, "head batch pos d_head"],
-        value: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch last d_head"]:
-        scores = query @ key.transpose(-1, -2) / self.sizes["attention_scale"]
-        return self._hidden_masked(scores, real).softmax(-1) @ value
+    ) -> Float[Tensor, "head most_batch last d_head"]:
+        scores = times(query, key.transpose(-1, -2)) / self.sizes["attention_scale"]
+        return times(self._hidden_masked(scores, real).softmax(-1), value)
 
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
@@ -172,7 +173,10 @@ class CompiledModel:
         if self.causal:
             later = torch.ones(scores.shape[-1], scores.shape[-1], device=self.device).triu(1)
             return scores.masked_fill(later[-scores.shape[-2] :].bool(), -torch.inf)
-        return scores if real is None else scores.masked_fill(~real[None, :, None, :], -torch.inf)
+        if real is None:
+            return scores
+        padding = in_copies(~real[None, :, None, :], scores.shape[1])
+        return scores.masked_fill(padding, -torch.inf)
 
     def _block(self, layer: int, name: str) -> Tensor:
         return self._weights[f"blocks.{layer}.{name}"]

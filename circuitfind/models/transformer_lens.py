@@ -115,11 +115,11 @@ class TransformerLensModel:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch last d_head"],
-        key: Float[Tensor, "head batch pos d_head"],
-        value: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch last d_head"]:
+    ) -> Float[Tensor, "head most_batch last d_head"]:
         core = self._cores(layer, key.shape[2])
         return core(heads, query, key, value, None if self.causal else real)
 
