@@ -5,7 +5,7 @@ from collections.abc import Callable
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.exchange import export, import_
-from circuitfind.commands.listing import inspect, methods, models, tasks
+from circuitfind.commands.listing import inspect, methods, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.sweep import sweep
 
@@ -17,6 +17,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     path_patch,
     export,
     import_,
+    runs,
     tasks,
     models,
     methods,

@@ -42,6 +42,7 @@ def sweep(
 ) -> None:
     """Run models x tasks x methods x thresholds x seeds, and gather a table and figures."""
     from circuitfind.commands.live import watching
+    from circuitfind.reports.terminal import filled_columns
     from circuitfind.sweeps.gathering import gather
     from circuitfind.sweeps.plan import read_sweep
     from circuitfind.sweeps.running import run_sweep
@@ -56,9 +57,8 @@ def sweep(
         state = run_sweep(runs, path, launcher, retries=retries, watch=watch)
         rows, files = gather(runs, path)
     columns = ("run", "n_edges", "faithfulness")
-    missing = None if as_json else "-"
-    shown = [{name: missing if row[name] is None else row[name] for name in columns} for row in rows]
-    print_rows(shown, as_json=as_json)
+    shown = [{name: row[name] for name in columns} for row in rows]
+    print_rows(shown if as_json else filled_columns(shown), as_json=as_json)
     if not as_json:
         emit("".join(f"{file}\n" for file in files))
     state.require_success(path)

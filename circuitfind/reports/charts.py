@@ -55,7 +55,7 @@ def size_chart(panels: Sequence[Panel], title: str) -> str:
         x = _LEFT + right * (_WIDTH + _LEFT + 16)
         parts += _panel(panel, names, x, 40 + _TOP + down * (_HEIGHT + _TOP + _BELOW), low)
     for number, name in enumerate(names):
-        parts += _key(width - legend + 8, 62 + 18 * number, name, number)
+        parts += _key(width - legend + 8, 62.0 + 18 * number, name, number)
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -122,7 +122,7 @@ def dot_chart(rows: Sequence[tuple[str, str, Sequence[float]]], title: str, axis
     """
     groups = list(dict.fromkeys(group for _, group, _ in rows))
     left = 24 + _LETTER * max((len(label) for label, *_ in rows), default=0)
-    height = 50 + 22 * len(rows)
+    height = 50.0 + 22 * len(rows)
     parts = [*_opened(left + _WIDTH + 70, height + 40, title)]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + _WIDTH * tick
@@ -130,7 +130,7 @@ def dot_chart(rows: Sequence[tuple[str, str, Sequence[float]]], title: str, axis
         parts.append(_text(x, height + 15, f"{tick:g}", anchor="middle"))
     parts.append(_text(left + _WIDTH / 2, height + 31, axis, "middle", _QUIET))
     for number, (label, group, values) in enumerate(rows):
-        y, mean = 60 + 22 * number, sum(values) / len(values)
+        y, mean = 60.0 + 22 * number, sum(values) / len(values)
         colour = COLOURS[groups.index(group) % len(COLOURS)]
         parts.append(_text(left - 8, y + 4, label, anchor="end"))
         parts.append(

@@ -62,6 +62,12 @@ def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
+def filled_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return rows as text, without the columns in which no row has anything."""
+    names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    return [{name: _text(row[name]) for name in names} for row in rows]
+
+
 def fact_table(facts: Mapping[str, Any]) -> Table:
     """Return names and values as a table; what lies inside a value is named `outer.inner`."""
     table = Table(show_header=False, box=None, pad_edge=False)

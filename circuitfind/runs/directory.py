@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError
@@ -145,7 +145,7 @@ class RunDirectory:
             yield file
 
 
-def lock(file: BinaryIO, path: Path) -> None:
+def lock(file: IO[bytes], path: Path) -> None:
     """Hold an open file against other processes until it is closed; a dead process holds nothing.
 
     Raises:
@@ -162,6 +162,20 @@ def lock(file: BinaryIO, path: Path) -> None:
     except OSError:
         # Some network file systems have no locks.
         return
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process is at work in a run directory.
+
+    Raises:
+        OSError: Its decisions cannot be read.
+    """
+    with (path / DECISIONS).open("rb") as file:
+        try:
+            lock(file, path)
+        except RunBusyError:
+            return True
+    return False
 
 
 def _make(path: Path) -> list[Path]:

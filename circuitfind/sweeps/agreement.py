@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from circuitfind.circuit import Circuit
 from circuitfind.runs.config import RunConfig
-from circuitfind.sweeps.plan import PlannedRun
+from circuitfind.sweeps.plan import PlannedRun, short_name
 from circuitfind.sweeps.table import overlap
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -43,7 +43,7 @@ def stabilities(found: Sequence[Found]) -> list[Stability]:
     """Return the stability of every setting that ran with several seeds."""
     groups = _grouped(found, lambda config: (config.model, config.task, variant(config)))
     return [
-        Stability(f"{_short(model)}, {_short(task)}: {name}", members[0][0].method, values)
+        Stability(f"{short_name(model)}, {short_name(task)}: {name}", members[0][0].method, values)
         for (model, task, name), members in groups.items()
         if (values := _overlaps([circuit for _, circuit in members]))
     ]
@@ -77,10 +77,6 @@ def variant(config: RunConfig) -> str:
     if threshold is not None:
         return f"{config.method} {threshold:g}"
     return config.method if n_edges is None else f"{config.method} {n_edges} edges"
-
-
-def _short(name: str) -> str:
-    return name.rsplit("/", 1)[-1]
 
 
 def _overlaps(circuits: Sequence[Circuit]) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from circuitfind.reports.charts import Panel, dot_chart, matrix_chart, size_char
 from circuitfind.runs.directory import reported, write_whole
 from circuitfind.runs.results import RunResult
 from circuitfind.sweeps.agreement import comparison, found_circuits, stabilities
-from circuitfind.sweeps.plan import PlannedRun
+from circuitfind.sweeps.plan import PlannedRun, short_name
 
 FIGURES = "figures"
 
@@ -50,7 +50,7 @@ def _panels(runs: Sequence[PlannedRun], results: Mapping[str, RunResult]) -> lis
         if card is None or card.measurements[0].faithfulness is None:
             continue
         config = run.config
-        title = f"{Path(config.task).stem} in {Path(config.model).stem}"
+        title = f"{short_name(config.task)} in {short_name(config.model)}"
         choice = config.options.get("threshold"), config.options.get("n_edges")
         point = card.n_edges / card.n_edges_full, card.measurements[0].faithfulness
         curve = points.setdefault(title, {}).setdefault(config.method, {})

@@ -71,8 +71,7 @@ class LocalLauncher:
     """
 
     def __init__(self, places: Sequence[Place], start_method: StartMethod | None = None) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        chosen = start_method or ("forkserver" if "forkserver" in methods else "spawn")
+        chosen = start_method or usual_start_method()
         self._context = multiprocessing.get_context(chosen)
         if chosen == "forkserver":
             self._context.set_forkserver_preload(_NEEDED)
@@ -121,6 +120,11 @@ class LocalLauncher:
         process.start()
         theirs.close()
         return _Running(process, ours, place)
+
+
+def usual_start_method() -> StartMethod:
+    """Return how worker processes start where nobody says otherwise."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def _how(code: int | None) -> str:

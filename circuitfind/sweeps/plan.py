@@ -97,7 +97,7 @@ class _Plan:
         for name, value in settings.items():
             if not _fits(value, _SETTINGS[name]):
                 self.errors.append(f"{name} is {value!r}, not {_KINDS[_SETTINGS[name]]}")
-        if not lists["tasks"]:
+        if not self._content.get("tasks"):
             self.errors.append("it has no tasks; give tasks = [...]")
         variants = list(self._variants())
         models: Sequence[str | None] = lists["models"] or [None]
@@ -137,8 +137,10 @@ class _Plan:
         texts = [f"{name}={value}" for name, value in table.items() if name not in _CHOICES]
         options = parsed_options(method, texts)
         thresholds = self._list(table, "thresholds", float, f"methods.{method}")
-        wanted = [Wanted(threshold=repr(float(number))) for number in thresholds]
         edges = self._list(table, "edges", int, f"methods.{method}")
+        if any(table.get(name) for name in _CHOICES) and not (thresholds or edges):
+            return
+        wanted = [Wanted(threshold=repr(float(number))) for number in thresholds]
         wanted += [Wanted(n_edges=number) for number in edges] or ([] if wanted else [Wanted()])
         for choice in wanted:
             choice.require_fit(method)
@@ -209,7 +211,9 @@ class _Plan:
 
 
 def _fits(value: object, kind: type) -> bool:
-    if isinstance(value, bool) or kind in (bool, str):
+    if isinstance(value, bool):
+        return kind is bool
+    if kind in (bool, str):
         return isinstance(value, kind)
     if kind is float:
         return isinstance(value, int | float) and abs(value) < _LARGEST
@@ -217,13 +221,14 @@ def _fits(value: object, kind: type) -> bool:
 
 
 def _name(config: RunConfig) -> str:
-    task, model = (_short(name) for name in (config.task, config.model))
+    task, model = (short_name(name) for name in (config.task, config.model))
     asked = [(key, config.options.get(key)) for key in ("threshold", "n_edges")]
     choice = [f"{key.removeprefix('n_')}-{value}" for key, value in asked if value is not None]
     parts = (model, task, config.method, *choice, f"seed-{config.seed}")
     return "-".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """Return what a task or a model is called where its place does not matter."""
     path = Path(name)
     return path.stem if path.suffix in (".json", ".jsonl", ".csv") else path.name
