@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.exchange import export, import_
@@ -13,6 +14,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     sweep,
     draw,
+    compare,
     patch,
     path_patch,
     export,

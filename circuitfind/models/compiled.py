@@ -9,7 +9,6 @@ to number; `BOS` starts every input and `compiler_pad` is never used). Such mode
 and say something at every position. Nothing is unpickled and no code is run.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,11 @@ from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError
 from circuitfind.graph import ModelShape
-from circuitfind.models.base import Embedding
+from circuitfind.models.base import Embedding, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.stored import parse_json
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -93,6 +93,7 @@ class CompiledModel:
         self.fingerprint = weights_fingerprint(self._weights)
         self.vocabulary: Vocabulary | None = _vocabulary(sizes)
         self.shape = _shape(sizes)
+        self.unembedding: Unembedding | None = Unembedding(self._weights["unembed.W_U"].T, None)
         self._activation = ACTIVATIONS[sizes["activation"]]
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
@@ -138,6 +139,11 @@ class CompiledModel:
         return self._activation(inner) @ self._block(layer, "mlp.W_out") + self._block(
             layer, "mlp.b_out"
         )
+
+    def final_norm(
+        self, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return stream
 
     def logits(
         self,
@@ -192,7 +198,7 @@ def load_compiled(path: Path, device: str, dtype: torch.dtype | None) -> Compile
     if not weights_path.is_file():
         raise ModelError(f"{path} describes a compiled model, but {weights_path.name} is missing")
     try:
-        sizes = json.loads(path.read_text(encoding="utf-8"))
+        sizes = parse_json(path.read_text(encoding="utf-8"))
         weights = load_file(weights_path)
         if dtype is not None:
             weights = {name: weight.to(dtype) for name, weight in weights.items()}

@@ -34,8 +34,11 @@ class DecisionLog:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        self._lines = _whole_lines(file.read())
-        self.earlier: Sequence[Decision] = _parsed(self._lines, path)
+        # What follows the last line break was cut short.
+        self._lines = [line + b"\n" for line in file.read().split(b"\n")[:-1]]
+        self.earlier: Sequence[Decision] = [
+            _decision(f"{path}, line {number}", line) for number, line in enumerate(self._lines, 1)
+        ]
 
     def record(self, progress: Progress) -> None:
         """Write decisions at their place in the search, and hand them to the operating system.
@@ -58,22 +61,16 @@ class DecisionLog:
 
 
 def read_decisions(path: Path) -> Sequence[Decision]:
-    """Return the decisions of a file.
+    """Return the decisions of a finished run.
 
     Raises:
-        RunDirectoryError: A line other than an incomplete last one is damaged.
-        OSError: It cannot be read.
+        RunDirectoryError: The file cannot be read, or a line of it is damaged.
     """
-    return _parsed(_whole_lines(path.read_bytes()), path)
-
-
-def _whole_lines(content: bytes) -> list[bytes]:
-    # What follows the last line break was cut short.
-    return [line + b"\n" for line in content.split(b"\n")[:-1]]
-
-
-def _parsed(lines: Sequence[bytes], path: Path) -> list[Decision]:
-    return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+    try:
+        with path.open("rb", buffering=0) as file:
+            return DecisionLog(file, path).earlier
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

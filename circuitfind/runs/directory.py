@@ -84,7 +84,7 @@ class RunDirectory:
         """
         is_new = not (self.path / CONFIG).is_file()
         with reported(self.path):
-            made = _make(self.path)
+            made = make_folder(self.path)
         try:
             with self._locked() as file:
                 self._begin(facts)
@@ -92,7 +92,7 @@ class RunDirectory:
                 yield log
         except CircuitfindError:
             if is_new and not _has_decisions(self.path):
-                _discard(self.path, made)
+                discard(self.path, made)
             raise
 
     def require_same(self) -> None:
@@ -145,7 +145,26 @@ class RunDirectory:
             yield file
 
 
-def lock(file: IO[bytes], path: Path) -> None:
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes out of a directory; a dead process holds nothing.
+
+    Raises:
+        RunBusyError: Another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    with reported(path):
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lock(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(file: IO[bytes] | int, path: Path) -> None:
     """Hold an open file against other processes until it is closed; a dead process holds nothing.
 
     Raises:
@@ -178,7 +197,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _make(path: Path) -> list[Path]:
+def make_folder(path: Path) -> list[Path]:
     """Make a directory with its parents, and return those that were not there, innermost first."""
     made = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -199,7 +218,7 @@ def _has_decisions(path: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
-def _discard(path: Path, made: list[Path]) -> None:
+def discard(path: Path, made: list[Path]) -> None:
     """Take back what the start of a run wrote, and the directories made for it."""
     for name in (CONFIG, ENVIRONMENT, DECISIONS, STATE):
         with suppress(OSError):

@@ -39,10 +39,8 @@ def scored_circuit(path: Path) -> Circuit:
     circuit, log = load_circuit_of(path), circuit_file(path).with_name(DECISIONS)
     if circuit_file(path).name != CIRCUIT or not log.is_file():
         return circuit
-    with reported(log.parent):
-        decisions = read_decisions(log)
     try:
-        return replace(circuit, effects=circuit_of(circuit.graph, decisions).effects)
+        return replace(circuit, effects=circuit_of(circuit.graph, read_decisions(log)).effects)
     except GraphError as error:
         raise RunDirectoryError(f"{log} does not belong to its circuit: {error}") from None
 
