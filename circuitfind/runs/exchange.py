@@ -69,7 +69,8 @@ def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
         files = {folder / name: text for name, text in SUBMISSIONS[format_name](circuit).items()}
     else:
         found = find_format(format_name)
-        folder = out or beside.with_name(f"{beside.stem}.{format_name}{found.suffix}")
+        kind = f".{format_name}" if found.suffix == beside.suffix else ""
+        folder = out or beside.with_name(f"{beside.stem}{kind}{found.suffix}")
         files = {folder: found.write(circuit)}
     _write_new(files)
     return folder

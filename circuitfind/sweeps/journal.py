@@ -2,15 +2,19 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from circuitfind.errors import RunBusyError
 from circuitfind.runs.directory import lock, reported
 from circuitfind.sweeps.work import Job, Outcome
 
 ATTEMPTS = "attempts.jsonl"
+PATIENCE = 3.0
+"""Seconds to wait for the workers of a killed driver to end, which hold what it held."""
 
 
 class Journal:
@@ -50,5 +54,17 @@ def journal(path: Path) -> Iterator[Journal]:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / ATTEMPTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        lock(file, path)
+        _hold(file, path)
         yield Journal(file, path)
+
+
+def _hold(file: BinaryIO, path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            lock(file, path)
+            return
+        except RunBusyError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)

@@ -97,6 +97,8 @@ class _Plan:
         for name, value in settings.items():
             if not _fits(value, _SETTINGS[name]):
                 self.errors.append(f"{name} is {value!r}, not {_KINDS[_SETTINGS[name]]}")
+        if str(settings.get("device", "")).startswith("cuda:"):
+            self.errors.append('device names one GPU; give "cuda", and every worker has one')
         if not self._content.get("tasks"):
             self.errors.append("it has no tasks; give tasks = [...]")
         variants = list(self._variants())

@@ -5,6 +5,7 @@ worker is an actor that keeps its model from run to run; Ray never repeats a run
 repetitions are counted in one place.
 """
 
+import socket
 import time
 from typing import Any
 
@@ -83,11 +84,23 @@ def _connected(address: str) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise SweepError(
             f"there is no Ray cluster at {address!r} ({reason}); start one with "
             "`ray start --head`, or give --ray local"
         ) from None
     return ray, True
+
+
+def _knock(address: str) -> None:
+    """See whether anybody answers at an address, because Ray itself would wait for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()

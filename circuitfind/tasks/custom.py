@@ -98,6 +98,8 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any
             record = parse_json(line)
         except json.JSONDecodeError as error:
             raise TaskError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
+        except ValueError as error:
+            raise TaskError(f"{place} is not JSON that can be used: {error}") from None
         if not isinstance(record, dict):
             raise TaskError(f"{place} is not a JSON object; write {{{_example()}}}")
         yield place, record

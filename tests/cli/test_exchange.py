@@ -17,7 +17,7 @@ def test_a_run_goes_out_and_comes_back(name, cli, run, program, tmp_path):
     ours, back = (load_circuit(tmp_path / path / "circuit.json") for path in ("run", "back"))
     if name == "csv":
         assert [edge.name for edge in ours.edges] == [edge.name for edge in back.edges]
-        assert back.origin["imported_from"] == "circuit.csv.csv"
+        assert back.origin["imported_from"] == "circuit.csv"
     else:
         assert back.to_json() == ours.to_json()
     assert cli("draw", "back").code == 0

@@ -107,6 +107,10 @@ BROKEN = {
         "methods.acdc is 1, not",
     ),
     "a list that is none": ('tasks = "ioi"\n[methods.acdc]', "tasks is 'ioi', not a list"),
+    "one GPU for all": (
+        'tasks = ["ioi"]\ndevice = "cuda:1"\n[methods.exact]\nedges = [1]',
+        "device names one GPU; give .cuda., and every worker has one",
+    ),
     "no threshold": ('tasks = ["ioi"]\n[methods.acdc]', "methods.acdc needs thresholds"),
     "no number of edges": ('tasks = ["ioi"]\n[methods.exact]', "needs --edges, --threshold or"),
     "the same twice": (

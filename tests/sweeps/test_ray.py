@@ -13,21 +13,11 @@ from circuitfind.errors import SweepError
 from circuitfind.sweeps.gathering import gather
 from circuitfind.sweeps.ray_launcher import RayLauncher
 from circuitfind.sweeps.running import Watch, run_sweep
+from tests.sweeps.conftest import SMALL
 
 ray = pytest.importorskip("ray")
 
-SIXTY = f"""
-models = ["scramble.json"]
-tasks = ["program"]
-seeds = {list(range(10))}
-prompts = 4
-
-[methods.acdc]
-thresholds = [0.01, 0.02, 0.05]
-
-[methods.exact]
-edges = [5, 9, 20]
-"""
+SIXTY = SMALL.replace("[0, 1]", str(list(range(15))))
 
 
 @pytest.fixture
@@ -37,11 +27,14 @@ def two_workers():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
-def test_sixty_runs_on_two_workers_one_killed_end_with_every_run_once(
-    planned, two_workers, tmp_path
+@pytest.mark.parametrize(
+    ("text", "n_runs"), [(SMALL, 8), pytest.param(SIXTY, 60, marks=pytest.mark.slow)]
+)
+def test_on_two_workers_one_of_which_is_killed_every_run_ends_once(
+    text, n_runs, planned, two_workers, tmp_path
 ):
-    runs, killed = planned(SIXTY), []
-    assert len(runs) == 60
+    runs, killed = planned(text), []
+    assert len(runs) == n_runs
 
     def kill_one_worker(name, outcome, again):
         if not killed and outcome.kind == "finished":
@@ -50,7 +43,7 @@ def test_sixty_runs_on_two_workers_one_killed_end_with_every_run_once(
 
     state = run_sweep(runs, tmp_path, two_workers, watch=Watch(ended=kill_one_worker))
     assert killed
-    assert (state.finished, state.failed) == (60, {})
+    assert (state.finished, state.failed) == (n_runs, {})
     rows, _ = gather(runs, tmp_path)
     assert [row["run"] for row in rows] == [run.name for run in runs]
     assert all(row["finished"] for row in rows)
