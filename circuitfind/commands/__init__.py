@@ -6,10 +6,12 @@ from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.listing import inspect, methods, models, tasks
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.report import report
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     draw,
+    report,
     patch,
     path_patch,
     tasks,

@@ -58,6 +58,22 @@ class DecisionLog:
         self._lines = [*kept, *lines]
 
 
+def read_decisions(path: Path) -> Sequence[Decision]:
+    """Return all decisions of a run's file.
+
+    Raises:
+        RunDirectoryError: The file is missing or damaged.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return DecisionLog(file, path).earlier
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot read the decisions {path}: {error.strerror}; repeat the run's "
+            "`circuitfind discover` command with another --out"
+        ) from None
+
+
 def _write_all(file: BinaryIO, content: bytes) -> None:
     # An unbuffered write may take only a part, for instance the last that fits on the disk.
     while content:

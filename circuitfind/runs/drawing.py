@@ -32,9 +32,9 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
     """
     circuit = load_circuit_of(left)
     other = load_circuit_of(right, circuit.graph)
-    ours, theirs = _names(left, right)
+    ours, theirs = names_of(left, right)
     caption = [
-        f"{name}: {_origin(found) or f'{found.n_edges} edges'}"
+        f"{name}: {origin_line(found) or f'{found.n_edges} edges'}"
         for name, found in ((ours, circuit), (theirs, other))
     ]
     diagram = draw_difference(circuit, other, names=(ours, theirs), caption=caption)
@@ -42,7 +42,7 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
     return diagram, circuit_file(left).with_name(file_name)
 
 
-def _names(left: Path, right: Path) -> tuple[str, str]:
+def names_of(left: Path, right: Path) -> tuple[str, str]:
     """Return what two circuits are called: as short as tells them apart."""
     ours, theirs = _name(left), _name(right)
     return (ours, theirs) if ours != theirs else (str(left), str(right))
@@ -57,11 +57,11 @@ def draw_result(circuit: Circuit, card: Scorecard | None) -> Diagram:
     """Draw a circuit with its provenance and, where they are known, its figures."""
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
     figures = size if card is None else f"{size}, {_figures(card)}"
-    caption = [line for line in (_origin(circuit), figures) if line]
+    caption = [line for line in (origin_line(circuit), figures) if line]
     return draw_circuit(circuit, caption=caption, unit=circuit.origin.get("unit", ""))
 
 
-def _origin(circuit: Circuit) -> str:
+def origin_line(circuit: Circuit) -> str:
     """Say what a circuit is of; nothing of one without provenance, as Python can make."""
     origin = circuit.origin
     if not {"task", "model_name", "method", "ablation"} <= set(origin):
