@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.listing import inspect, methods, models, tasks
@@ -12,6 +13,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     draw,
     report,
+    compare,
     patch,
     path_patch,
     tasks,

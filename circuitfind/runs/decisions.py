@@ -59,19 +59,16 @@ class DecisionLog:
 
 
 def read_decisions(path: Path) -> Sequence[Decision]:
-    """Return all decisions of a run's file.
+    """Return the decisions of a finished run.
 
     Raises:
-        RunDirectoryError: The file is missing or damaged.
+        RunDirectoryError: The file cannot be read, or a line of it is damaged.
     """
     try:
         with path.open("rb", buffering=0) as file:
             return DecisionLog(file, path).earlier
     except OSError as error:
-        raise RunDirectoryError(
-            f"cannot read the decisions {path}: {error.strerror}; repeat the run's "
-            "`circuitfind discover` command with another --out"
-        ) from None
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

@@ -44,11 +44,12 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
 
 def names_of(left: Path, right: Path) -> tuple[str, str]:
     """Return what two circuits are called: as short as tells them apart."""
-    ours, theirs = _name(left), _name(right)
+    ours, theirs = name_of(left), name_of(right)
     return (ours, theirs) if ours != theirs else (str(left), str(right))
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Return what a circuit is called: its run directory's name, or that of its file."""
     file = circuit_file(path).resolve()
     return file.parent.name if file.name == CIRCUIT else file.stem
 

@@ -28,4 +28,4 @@ def test_what_is_no_run_is_refused_in_one_line(cli, run, complaint):
     complaint(cli("report", "run", "--against", "nowhere"), "nowhere is no run directory")
     complaint(cli("report", "run", "--out", "no/where.html"), "cannot write the report")
     Path("run/decisions.jsonl").unlink()
-    complaint(cli("report", "run"), "cannot read the decisions")
+    complaint(cli("report", "run"), "cannot read run/decisions.jsonl")
