@@ -122,6 +122,7 @@ def test_the_circuit_s_heads_go_before_the_others():
     assert choose([400] * 2, heads, heads[:3], causal=True).heads == tuple(heads[:3])
 
 
+@pytest.mark.slow
 def test_a_report_of_all_edges_of_gpt2_small_stays_below_five_megabytes():
     graph = Graph(ModelShape(12, 12, 12, 768, 64, 50257))
     edges = graph.edges()

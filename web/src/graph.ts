@@ -31,6 +31,7 @@ export class GraphView {
   private selected: ReadonlySet<string> = new Set();
   private current = "logits";
   private silent = false;
+  private isLit = false;
 
   constructor(
     label: string,
@@ -108,6 +109,7 @@ export class GraphView {
 
   private drawLines(scene: Scene): void {
     const many = scene.lines.length > 80;
+    const hittable = scene.lines.length <= MOST_TARGETS;
     select(this.canvas.querySelector(".arcs"))
       .selectAll<SVGPathElement, (typeof scene.arcs)[0]>("path")
       .data(scene.arcs, (arc) => arc.id)
@@ -120,14 +122,15 @@ export class GraphView {
       .attr("class", (line) => `line tone-${line.tone}`)
       .attr("d", (line) => line.path)
       .attr("marker-end", (line) =>
-        line.tone === "open" ? null : `url(#${this.prefix}-${line.tone})`,
+        // Thousands of arrowheads take long to paint and hide what they point at.
+        line.tone === "open" || !hittable ? null : `url(#${this.prefix}-${line.tone})`,
       )
       .attr("stroke-width", (line) => widthOf(line).toFixed(2))
       .attr("stroke-opacity", (line) => opacityOf(line, many).toFixed(3))
       .attr("stroke-dasharray", (line) => (line.negative ? "5 3" : null))
       .order();
     // Thin lines are hard to hit: each has a broad invisible one over it, unless they are too many.
-    const targets = scene.lines.length <= MOST_TARGETS ? scene.lines : [];
+    const targets = hittable ? scene.lines : [];
     select(this.canvas.querySelector(".targets"))
       .selectAll<SVGPathElement, Line>("path")
       .data(targets, (line) => line.id)
@@ -182,6 +185,8 @@ export class GraphView {
   /** Let only the lines of some boxes, or one line, stand out. */
   private light(names: ReadonlySet<string>): void {
     const any = names.size > 0;
+    if (!any && !this.isLit) return;
+    this.isLit = any;
     const near = new Set(names);
     this.canvas.classList.toggle("lit", any);
     select(this.canvas.querySelector(".lines"))

@@ -222,7 +222,8 @@ function panel(page: Page, store: Store): HTMLElement {
     });
     body.setAttribute("aria-labelledby", `tab-${state.tab}`);
     if (isStale(state, before)) {
-      body.replaceChildren(...(content[state.tab]().filter(Boolean) as Node[]));
+      const heading = h("h2", { class: "unseen" }, tabs.find(([tab]) => tab === state.tab)![1]);
+      body.replaceChildren(heading, ...(content[state.tab]().filter(Boolean) as Node[]));
       if (state.tab !== before.tab || state.selected !== before.selected) body.scrollTop = 0;
     }
     // A replay goes on only while its controls are there.
