@@ -8,6 +8,7 @@ from circuitfind.commands.draw import draw
 from circuitfind.commands.exchange import export, import_
 from circuitfind.commands.listing import inspect, methods, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
 from circuitfind.commands.sweep import sweep
 
@@ -16,6 +17,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     sweep,
     draw,
     roles,
+    report,
     compare,
     patch,
     path_patch,
