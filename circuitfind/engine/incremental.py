@@ -14,6 +14,7 @@ not change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from circuitfind.engine.cuts import Cuts
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass, plain_pass
+from circuitfind.engine.parts import in_parts, joined
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import replacements
 from circuitfind.engine.state import EngineState, Horizon, Projected, Stage, Stream, stages
@@ -50,9 +52,6 @@ class IncrementalEngine:
     Attributes:
         problem: The problem.
         graph: Its graph.
-        clean: The full graph's pass on the clean prompts.
-        replacement: What each writer sends along a cut edge.
-        readout: Turns final streams into metric values.
         horizon: How many positions can matter at all.
         stages: The attention and the MLP of every block, in order.
     """
@@ -60,15 +59,51 @@ class IncrementalEngine:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.graph = problem.graph
-        prompts = problem.prompts
-        with torch.no_grad():
-            self.clean = plain_pass(
-                problem.model, problem.graph, prompts.clean, prompts.real, keep_reads=True
-            )
-            self.replacement = replacements(problem)
-        self.readout = Readout(problem, self.clean.final)
         self.horizon = horizon(problem)
         self.stages: list[Stage] = list(stages(self.graph))
+
+    # Computed when they are first asked for: methods that cut no edges need few of them.
+    @cached_property
+    def clean(self) -> Pass:
+        """The full graph's pass on the clean prompts."""
+        problem, prompts = self.problem, self.problem.prompts
+        with torch.no_grad():
+            return plain_pass(
+                problem.model, problem.graph, prompts.clean, prompts.real, keep_reads=True
+            )
+
+    @cached_property
+    def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
+        """What each writer sends along a cut edge."""
+        with torch.no_grad():
+            return replacements(self.problem)
+
+    @cached_property
+    def readout(self) -> Readout:
+        """Turns final streams into metric values."""
+        return Readout(self.problem, self._clean_final)
+
+    @property
+    def _clean_final(self) -> Stream:
+        if len(self._parts) == 1 or "clean" in self.__dict__:
+            return self.clean.final
+        with torch.no_grad():
+            return joined(
+                self.problem,
+                (
+                    plain_pass(p.model, p.graph, p.prompts.clean, p.prompts.real).final
+                    for p in self._parts
+                ),
+            )
+
+    def release(self) -> None:
+        """Forget what every writer writes, until it is asked for again."""
+        for name in ("clean", "replacement"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _parts(self) -> list[Problem]:
+        return in_parts(self.problem)
 
     @property
     def most_candidates(self) -> int:
@@ -87,7 +122,10 @@ class IncrementalEngine:
 
     def recomputed(self, kept: Tensor) -> Stream:
         """Return the final stream with just these edges kept, computed from scratch."""
-        return self._full_pass(kept.cpu(), keep_reads=False).final
+        if len(self._parts) == 1 or "replacement" in self.__dict__:
+            return self._full_pass(kept.cpu(), keep_reads=False).final
+        finals = (IncrementalEngine(part).recomputed(kept) for part in self._parts)
+        return joined(self.problem, finals)
 
     def loss(self, state: EngineState) -> float:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
