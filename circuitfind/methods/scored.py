@@ -72,8 +72,6 @@ class Scored(ABC):
         self, engine: IncrementalEngine, options: Any, state: State | None
     ) -> Iterator[Progress]:
         n_edges = engine.graph.n_edges
-        # Most of these methods have their own, smaller way to hold what writers write.
-        engine.release()
         latest: State = state or {}
         for checkpoint in self.scoring(engine, options, state):
             latest = checkpoint.state or latest

@@ -8,25 +8,15 @@ with every place given, that Graphviz turns into images: the same result gives t
 
 from collections.abc import Sequence
 
-import graphviz
-
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
+from circuitfind.reports.canvas import FAINT, LETTER, LINE, QUIET, Canvas, colour_of, text_width
 from circuitfind.reports.diagram import Diagram
-from circuitfind.reports.dot import FONT, plain
 from circuitfind.reports.panels import Panel, panels_of
 
-_CELL, _GAP, _LINE = 26.0, 34.0, 16.0
-_FONT = 11.0
-_LETTER = 0.58 * _FONT
-"""Width of a letter, on average."""
+_CELL, _GAP = 26.0, 34.0
 
 _MOST_LEVELS = 4
 """Labels of columns that are wider than a column stand on several levels, at most so many."""
-
-TOWARDS, AWAY, NOTHING = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2), (0xFF, 0xFF, 0xFF)
-"""Colours that stay apart for colour-blind readers (Okabe and Ito 2008)."""
-
-_DARK, _QUIET, _FAINT = "#222222", "#777777", "#dddddd"
 
 _MEANINGS = {
     "denoising": "clean activations in the corrupted run: 1 restores the clean metric",
@@ -71,51 +61,37 @@ class _Drawing:
     def __init__(self, panels: Sequence[Panel], marked: set[tuple[int, ...]], scale: float) -> None:
         self._panels, self._marked, self._scale = panels, marked, scale
         first = panels[0]
-        self._left = max(map(_text_width, (*first.rows, first.row_axis))) + 10
-        widest = max(_text_width(label) for label in first.columns)
+        self._left = max(map(text_width, (*first.rows, first.row_axis))) + 10
+        widest = max(text_width(label) for label in first.columns)
         self._levels = min(_MOST_LEVELS, len(first.columns), -int(-widest // _CELL))
-        self._below = _LINE * (self._levels + 1) + 6
+        self._below = LINE * (self._levels + 1) + 6
         self._width = self._left + _CELL * len(first.columns)
         self._height = _CELL * len(first.rows) + self._below + _GAP
         self._per_line = max(1, int(_MOST_WIDE // (self._width + _GAP)))
-        self._n_shapes = 0
-        self._canvas = graphviz.Graph(
-            "heatmap",
-            graph_attr={"layout": "nop2", "bgcolor": "white", "pad": "0.15"},
-            node_attr={
-                "shape": "box",
-                "fixedsize": "true",
-                "label": "",
-                "margin": "0",
-                "fontname": FONT,
-                "fontsize": f"{_FONT:g}",
-                "style": "filled",
-                "penwidth": "0.5",
-            },
-        )
+        self._canvas = Canvas("heatmap")
 
     def dot(self, caption: Sequence[str]) -> str:
         """Return the whole drawing as DOT text."""
         for number, line in enumerate(caption):
-            self._text(0.0, _LINE * number, line)
-        top = _LINE * len(caption) + _GAP
+            self._canvas.text(0.0, LINE * number, line)
+        top = LINE * len(caption) + _GAP
         for number, panel in enumerate(self._panels):
             down, right = divmod(number, self._per_line)
             self._panel(panel, right * (self._width + _GAP), top + down * self._height)
         n_lines = -(-len(self._panels) // self._per_line)
         self._bar(top + n_lines * self._height)
-        return str(self._canvas.source)
+        return self._canvas.dot
 
     def _panel(self, panel: Panel, x: float, y: float) -> None:
         left, bottom = x + self._left, y + _CELL * len(panel.rows)
         if panel.title:
-            self._text(left, y - 12, panel.title)
-        self._text(left - 6, y - 12, panel.row_axis, just="r", colour=_QUIET)
+            self._canvas.text(left, y - 12, panel.title)
+        self._canvas.text(left - 6, y - 12, panel.row_axis, just="r", colour=QUIET)
         for number, label in enumerate(panel.rows):
-            self._text(left - 6, bottom - _CELL * (number + 0.5), label, just="r")
+            self._canvas.text(left - 6, bottom - _CELL * (number + 0.5), label, just="r")
         for number, label in enumerate(panel.columns):
             self._column_label(left + _CELL * (number + 0.5), bottom, label, number)
-        self._text(left, bottom + self._below - 6, panel.column_axis, colour=_QUIET)
+        self._canvas.text(left, bottom + self._below - 6, panel.column_axis, colour=QUIET)
         marked = []
         for (row, column), patch in panel.cells.items():
             centre = left + _CELL * (column + 0.5), bottom - _CELL * (row + 0.5)
@@ -123,72 +99,39 @@ class _Drawing:
             marked += [centre] if patch.indices in self._marked else []
         # Frames last, so that no neighbour covers them.
         for centre in marked:
-            self._box(centre, (_CELL - 2, _CELL - 2), color="#000000", penwidth="1.6", style="")
+            self._canvas.box(
+                centre, (_CELL - 2, _CELL - 2), color="#000000", penwidth="1.6", style=""
+            )
 
     def _cell(self, centre: tuple[float, float], patch: Row) -> None:
         where = ", ".join(f"{axis} {label}" for axis, label in patch.place.items())
-        self._box(
+        self._canvas.box(
             centre,
             (_CELL, _CELL),
             fillcolor=colour_of(patch.effect / self._scale),
-            color=_FAINT,
-            tooltip=plain(f"{where}: {patch.effect:.3f}"),
+            color=FAINT,
+            tooltip=f"{where}: {patch.effect:.3f}",
         )
 
     def _column_label(self, x: float, bottom: float, label: str, number: int) -> None:
         """Write a label below its column, each on another level than its neighbours."""
-        level, room = number % self._levels, int(self._levels * _CELL / _LETTER)
+        level, room = number % self._levels, int(self._levels * _CELL / LETTER)
         if level:
-            length = _LINE * level
-            self._box((x, bottom + length / 2), (0.5, length), color=_FAINT, fillcolor=_FAINT)
+            length = LINE * level
+            self._canvas.box((x, bottom + length / 2), (0.5, length), color=FAINT, fillcolor=FAINT)
         shown = label if len(label) <= room else f"{label[: room - 1]}\u2026"
-        self._text(x, bottom + 10 + _LINE * level, shown, just="")
+        self._canvas.text(x, bottom + 10 + LINE * level, shown, just="")
 
     def _bar(self, y: float) -> None:
         steps, size = 41, 5.0
         for step in range(steps):
             colour = colour_of(2 * step / (steps - 1) - 1)
             at = size * (step + 0.5), y
-            self._box(at, (size, 10.0), fillcolor=colour, color=colour)
+            self._canvas.box(at, (size, 10.0), fillcolor=colour, color=colour)
         for share, value, just in (
             (0.0, -self._scale, "l"),
             (0.5, 0.0, ""),
             (1.0, self._scale, "r"),
         ):
-            self._text(size * steps * share, y + 14, f"{value:.2g}", just=just)
-        self._text(size * steps + 8, y, "effect")
-
-    def _text(self, x: float, y: float, text: str, *, just: str = "l", colour: str = _DARK) -> None:
-        """Write text that begins at x, or ends there (`r`), or has its middle there."""
-        width = _text_width(text) + 4
-        middle = {"l": x + width / 2, "r": x - width / 2, "": x}[just]
-        end = f"\\{just}" if just else ""
-        self._box(
-            (middle, y),
-            (width, _FONT + 3),
-            shape="plaintext",
-            style="",
-            label=plain(text) + end,
-            fontcolor=colour,
-        )
-
-    def _box(self, centre: tuple[float, float], size: tuple[float, float], **look: str) -> None:
-        self._canvas.node(
-            f"n{self._n_shapes}",
-            pos=f"{centre[0]:.1f},{-centre[1]:.1f}",
-            width=f"{size[0] / 72:.4f}",
-            height=f"{size[1] / 72:.4f}",
-            **look,
-        )
-        self._n_shapes += 1
-
-
-def colour_of(share: float) -> str:
-    """Return the colour of an effect, as a share of the largest from -1 to 1."""
-    end, size = (TOWARDS if share >= 0 else AWAY), min(1.0, abs(share))
-    parts = (round(n + (e - n) * size) for n, e in zip(NOTHING, end, strict=True))
-    return "#" + "".join(f"{part:02x}" for part in parts)
-
-
-def _text_width(text: str) -> float:
-    return _LETTER * len(text)
+            self._canvas.text(size * steps * share, y + 14, f"{value:.2g}", just=just)
+        self._canvas.text(size * steps + 8, y, "effect")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from circuitfind.patching.result import PatchResult
-from circuitfind.reports.heatmap import colour_of, draw_heatmap
+from circuitfind.reports.canvas import colour_of
+from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.panels import MOST_COLUMNS, MOST_PANELS
 from circuitfind.reports.patching import report
 
