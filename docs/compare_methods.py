@@ -20,6 +20,7 @@ from line_chart import Point, drawn
 
 import circuitfind as cf
 from circuitfind.errors import MethodError
+from circuitfind.evaluation.roc import step_area
 from circuitfind.methods import METHODS, find_method
 from circuitfind.methods.exact import effects
 from circuitfind.methods.learned import Learned
@@ -203,7 +204,7 @@ def area(engine: cf.IncrementalEngine, name: str, truth: torch.Tensor) -> float 
         )
         for mask in kept
     ]
-    return step_area([(0.0, 0.0), *points, (1.0, 1.0)])
+    return step_area(points)
 
 
 def values_of(engine: cf.IncrementalEngine, name: str, n_edges: int) -> torch.Tensor:
@@ -224,15 +225,6 @@ def scores_of(engine: cf.IncrementalEngine, name: str, **options: float) -> cf.E
 def above_each_score(values: torch.Tensor) -> list[torch.Tensor]:
     """Return the masks of all edges of at least each score; a score of 0 says nothing."""
     return [values >= value for value in values[values > 0].unique()]
-
-
-def step_area(points: Iterable[Point]) -> float:
-    """Return the area below a curve that stays at the best point so far until the next."""
-    total, before, best = 0.0, 0.0, 0.0
-    for false_rate, true_rate in sorted(points):
-        total += (false_rate - before) * best
-        before, best = false_rate, max(best, true_rate)
-    return total
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> str:

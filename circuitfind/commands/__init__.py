@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.listing import inspect, methods, models, tasks
@@ -10,6 +11,7 @@ from circuitfind.commands.patching import patch, path_patch
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     draw,
+    compare,
     patch,
     path_patch,
     tasks,

@@ -14,7 +14,7 @@ from circuitfind.commands.console import (
     progress_bar,
     tell,
 )
-from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, Task
+from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Seed, Task
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -90,12 +90,7 @@ def discover(
         Path | None,
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
     ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Stop after this time (90s, 10m, 1.5h), ready to resume, with exit code 124."
-        ),
-    ] = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""

@@ -58,6 +58,19 @@ class DecisionLog:
         self._lines = [*kept, *lines]
 
 
+def read_decisions(path: Path) -> Sequence[Decision]:
+    """Return the decisions of a finished run.
+
+    Raises:
+        RunDirectoryError: The file cannot be read, or a line of it is damaged.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return DecisionLog(file, path).earlier
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from None
+
+
 def _write_all(file: BinaryIO, content: bytes) -> None:
     # An unbuffered write may take only a part, for instance the last that fits on the disk.
     while content:

@@ -83,7 +83,7 @@ class RunDirectory:
         """
         is_new = not (self.path / CONFIG).is_file()
         with reported(self.path):
-            made = _make(self.path)
+            made = make_folder(self.path)
         try:
             with self._locked() as file:
                 self._begin(facts)
@@ -91,7 +91,7 @@ class RunDirectory:
                 yield log
         except CircuitfindError:
             if is_new and not _has_decisions(self.path):
-                _discard(self.path, made)
+                discard(self.path, made)
             raise
 
     def _require_same(self) -> None:
@@ -139,7 +139,26 @@ class RunDirectory:
             yield file
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes out of a directory; a dead process holds nothing.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    with reported(path):
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _lock(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(file: BinaryIO | int, path: Path) -> None:
     if fcntl is None:
         return
     try:
@@ -153,7 +172,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
         return
 
 
-def _make(path: Path) -> list[Path]:
+def make_folder(path: Path) -> list[Path]:
     """Make a directory with its parents, and return those that were not there, innermost first."""
     made = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -174,7 +193,7 @@ def _has_decisions(path: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
-def _discard(path: Path, made: list[Path]) -> None:
+def discard(path: Path, made: list[Path]) -> None:
     """Take back what the start of a run wrote, and the directories made for it."""
     for name in (CONFIG, ENVIRONMENT, DECISIONS, STATE):
         with suppress(OSError):

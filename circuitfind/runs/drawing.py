@@ -34,7 +34,7 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
     other = load_circuit_of(right, circuit.graph)
     ours, theirs = _names(left, right)
     caption = [
-        f"{name}: {_origin(found) or f'{found.n_edges} edges'}"
+        f"{name}: {origin_line(found) or f'{found.n_edges} edges'}"
         for name, found in ((ours, circuit), (theirs, other))
     ]
     diagram = draw_difference(circuit, other, names=(ours, theirs), caption=caption)
@@ -44,11 +44,12 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
 
 def _names(left: Path, right: Path) -> tuple[str, str]:
     """Return what two circuits are called: as short as tells them apart."""
-    ours, theirs = _name(left), _name(right)
+    ours, theirs = name_of(left), name_of(right)
     return (ours, theirs) if ours != theirs else (str(left), str(right))
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Return what a circuit is called: its run directory's name, or that of its file."""
     file = circuit_file(path).resolve()
     return file.parent.name if file.name == CIRCUIT else file.stem
 
@@ -57,11 +58,11 @@ def draw_result(circuit: Circuit, card: Scorecard | None) -> Diagram:
     """Draw a circuit with its provenance and, where they are known, its figures."""
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
     figures = size if card is None else f"{size}, {_figures(card)}"
-    caption = [line for line in (_origin(circuit), figures) if line]
+    caption = [line for line in (origin_line(circuit), figures) if line]
     return draw_circuit(circuit, caption=caption, unit=circuit.origin.get("unit", ""))
 
 
-def _origin(circuit: Circuit) -> str:
+def origin_line(circuit: Circuit) -> str:
     """Say what a circuit is of; nothing of one without provenance, as Python can make."""
     origin = circuit.origin
     if not {"task", "model_name", "method", "ablation"} <= set(origin):

@@ -1,0 +1,157 @@
+"""Measure many circuits on the same prompts, some prompts at a time.
+
+A passing of prompts through the model with some edges cut is the unit of cost of every evaluation:
+the meter counts them and knows how long one takes. Prompts that do not fit into memory together
+are measured in chunks; since metrics give a number per prompt, that changes no number.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
+from circuitfind.engine.readout import Readout
+from circuitfind.engine.replacement import mean_written, replacements
+from circuitfind.metrics import Metric
+from circuitfind.problem import Problem
+
+Mask = Bool[Tensor, "writer reader"]
+Values = Mapping[str, Float[Tensor, "circuit batch"]]
+"""By the name of the metric: a number per circuit and prompt, in float64."""
+
+_FLOATS = 1 << 27
+"""How many numbers the writers of a chunk of prompts may write; 512 MiB in float32."""
+
+
+class Meter:
+    """Measures circuits by some metrics.
+
+    Attributes:
+        problem: What is asked of the circuits.
+        metrics: The metrics; the problem's own comes first.
+        n_passes: How many passes of all prompts were made.
+        seconds: How long they took.
+
+    Args:
+        problem: What is asked of the circuits.
+        others: More metrics than the problem's own.
+        prompts_at_once: How many prompts are measured together; by default as many as fit.
+        on_pass: Called after each pass of all prompts.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        others: Sequence[Metric] = (),
+        *,
+        prompts_at_once: int | None = None,
+        on_pass: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.problem = problem
+        self.metrics = (problem.metric, *(m for m in others if m.name != problem.metric.name))
+        self.n_passes, self.seconds = 0.0, 0.0
+        self.on_pass = on_pass
+        self._size = prompts_at_once or _prompts_at_once(problem)
+
+    def values(self, kept: Sequence[Mask]) -> Values:
+        """Measure some circuits, given as masks, on all prompts."""
+        measured: dict[str, list[Tensor]] = {metric.name: [] for metric in self.metrics}
+        share = 1 / len(self._parts)
+        for chunk in self._chunks():
+            rows: dict[str, list[Tensor]] = {name: [] for name in measured}
+            for mask in kept:
+                started = time.monotonic()
+                for name, values in chunk.values(mask).items():
+                    rows[name].append(values)
+                self.seconds += time.monotonic() - started
+                self.n_passes += share
+                self.on_pass()
+            for name, found in rows.items():
+                measured[name].append(torch.stack(found))
+        return {name: torch.cat(found, dim=1) for name, found in measured.items()}
+
+    @cached_property
+    def limits(self) -> tuple[Values, Values]:
+        """What the full and the empty graph give."""
+        everything = self.problem.graph.edge_mask
+        values = self.values([everything, torch.zeros_like(everything)])
+        full = {name: rows[:1] for name, rows in values.items()}
+        return full, {name: rows[1:] for name, rows in values.items()}
+
+    @property
+    def seconds_per_pass(self) -> float:
+        """How long a pass of all prompts takes, as far as is known."""
+        return self.seconds / self.n_passes if self.n_passes else 0.0
+
+    @cached_property
+    def _parts(self) -> list[Problem]:
+        prompts = self.problem.prompts
+        if self._size >= len(prompts):
+            return [self.problem]
+        starts = range(0, len(prompts), self._size)
+        return [
+            replace(self.problem, prompts=prompts.select(slice(start, start + self._size)))
+            for start in starts
+        ]
+
+    @cached_property
+    def _mean(self) -> Tensor | None:
+        """What cut edges carry under mean ablation: the mean over all prompts, not of a chunk."""
+        if not self.problem.ablation.startswith("mean"):
+            return None
+        with torch.no_grad():
+            return mean_written(self._parts)
+
+    def _chunks(self) -> Iterator["_Chunk"]:
+        if len(self._parts) == 1:
+            yield self._whole
+        else:
+            for part in self._parts:
+                yield _Chunk(part, self._mean, self.metrics)
+
+    @cached_property
+    def _whole(self) -> "_Chunk":
+        return _Chunk(self._parts[0], self._mean, self.metrics)
+
+
+class _Chunk:
+    """Prompts that are measured together."""
+
+    def __init__(self, problem: Problem, mean: Tensor | None, metrics: Sequence[Metric]) -> None:
+        self._problem = problem
+        with torch.no_grad():
+            clean = plain_pass(
+                problem.model, problem.graph, problem.prompts.clean, problem.prompts.real
+            )
+            self._replacement = replacements(problem, mean)
+        self._readouts = {
+            metric.name: Readout(replace(problem, metric=metric), clean.final) for metric in metrics
+        }
+
+    def values(self, kept: Mask) -> dict[str, Float[Tensor, " batch"]]:
+        problem = self._problem
+        model, prompts = problem.model, problem.prompts
+        with torch.no_grad():
+            final = full_pass(
+                model,
+                problem.graph,
+                embeddings(model, problem.graph, prompts.clean),
+                self._replacement,
+                kept.to(model.device, model.dtype),
+                prompts.real,
+            ).final
+            return {
+                name: readout.values(final).double().cpu()
+                for name, readout in self._readouts.items()
+            }
+
+
+def _prompts_at_once(problem: Problem) -> int:
+    shape = problem.graph.shape
+    per_prompt = problem.graph.n_components * problem.prompts.clean.shape[1] * shape.d_model
+    return max(1, _FLOATS // per_prompt)

@@ -1,0 +1,145 @@
+"""Random circuits: what any circuit of this kind does by chance.
+
+A figure of a circuit means something next to the same figure of random circuits. What these share
+with the circuit is the null hypothesis:
+
+    size     the number of edges, all of them on paths from the embedding to the logits
+    layer    the number of edges between any two layers and into each kind of port; not necessarily
+             connected
+    degree   how many edges every component writes and every port reads, up to the names of the
+             heads of a layer: the same parts, wired at random. As connected as the circuit is
+
+`size` draws walks from the embedding, as Shi et al. 2024 (arXiv 2410.13032) do, but ends them so
+that the number of edges is met exactly. `degree` exchanges the readers of two random edges many
+times over, which changes no degree, and renames heads. The result of so many exchanges is not
+independent of where they began; so they lead from the circuit to another one first, and from there
+to each random circuit. Then the circuit and the random ones are exchangeable under the null, and
+p-values are exact however slowly exchanges mix (Besag & Clifford 1989, "Generalized Monte Carlo
+significance tests", the parallel method; see Howes 2023, arXiv 2310.04924).
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import MethodError
+from circuitfind.evaluation.random_walks import connected_mask
+from circuitfind.graph import Graph
+
+Null = Literal["degree", "layer", "size"]
+"""What random circuits share with a circuit."""
+
+Mask = NDArray[np.bool_]
+
+_EXCHANGES_PER_EDGE = 10
+
+
+def random_circuits(
+    circuit: Circuit, n: int, *, null: Null = "degree", seed: int = 0
+) -> list[Circuit]:
+    """Draw random circuits that share something with a circuit; see the top of the file.
+
+    Args:
+        circuit: What they are to be compared with.
+        n: How many.
+        null: What they share with it.
+        seed: Fixes them.
+
+    Raises:
+        MethodError: There is no such null.
+    """
+    if null not in get_args(Null):
+        raise MethodError(f"no null named {null!r}; choose one of {', '.join(get_args(Null))}")
+    generator = np.random.default_rng(seed)
+    graph, kept = circuit.graph, circuit.kept.cpu().numpy()
+    if null == "degree":
+        hub = rewired(graph, kept, generator)
+        drawn = [rewired(graph, hub, generator) for _ in range(n)]
+    elif null == "layer":
+        blocks = layer_blocks(graph).numpy()
+        drawn = [_redrawn(blocks, kept, generator) for _ in range(n)]
+    else:
+        drawn = [connected_mask(graph, circuit.n_edges, generator) for _ in range(n)]
+    return [Circuit(graph, torch.from_numpy(mask)) for mask in drawn]
+
+
+def p_value(observed: float, drawn: Sequence[float]) -> float:
+    """Return how often chance does at least as well: (1 + number of drawn >= observed) / (1 + n).
+
+    The circuit counts as one of the random ones, so that a p-value is never 0 and, under the null,
+    at most a share p of all circuits has a p-value of p or less.
+    """
+    return (1 + sum(value >= observed for value in drawn)) / (1 + len(drawn))
+
+
+def layer_blocks(graph: Graph) -> Int[Tensor, "writer reader"]:
+    """Number the pairs of a layer's writers of one kind and a layer's readers of one port.
+
+    -1 where there is no edge.
+    """
+    writers = _numbered([(writer.stage, writer.head is None) for writer in graph.writers])
+    readers = _numbered([(reader.stage, reader.port) for reader in graph.readers])
+    blocks = writers[:, None] * (int(readers.max()) + 1) + readers[None, :]
+    return blocks.masked_fill(~graph.edge_mask, -1)
+
+
+def _numbered(keys: Sequence[tuple[object, ...]]) -> Int[Tensor, " item"]:
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return torch.tensor([numbers[key] for key in keys])
+
+
+def _redrawn(blocks: NDArray[np.int64], kept: Mask, generator: np.random.Generator) -> Mask:
+    """Keep as many edges of every block, any of them."""
+    drawn = np.zeros_like(kept)
+    for block, count in zip(*np.unique(blocks[kept], return_counts=True), strict=True):
+        places = np.flatnonzero(blocks == block)
+        drawn.flat[generator.choice(places, size=count, replace=False)] = True
+    return drawn
+
+
+def rewired(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:
+    """Exchange the readers of random pairs of edges many times, and rename heads within layers.
+
+    No writer and no reader gains or loses an edge, so what was on a path from the embedding to the
+    logits before still is.
+    """
+    drawn = kept.copy()
+    writers, readers = (index.tolist() for index in np.nonzero(kept))
+    possible = graph.edge_mask.numpy()
+    n_edges = len(writers)
+    if n_edges > 1:
+        pairs = generator.integers(0, n_edges, (_EXCHANGES_PER_EDGE * n_edges, 2))
+        for one, other in pairs.tolist():
+            crossed = (writers[one], readers[other]), (writers[other], readers[one])
+            if all(possible[edge] and not drawn[edge] for edge in crossed):
+                drawn[writers[one], readers[one]] = drawn[writers[other], readers[other]] = False
+                drawn[crossed[0]] = drawn[crossed[1]] = True
+                readers[one], readers[other] = readers[other], readers[one]
+    return _renamed(graph, drawn, generator)
+
+
+def _renamed(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:
+    """Permute the heads of every layer, those that share a key/value head together."""
+    shape = graph.shape
+    writers, readers = np.arange(kept.shape[0]), np.arange(kept.shape[1])
+    for layer in range(shape.n_layers):
+        groups = generator.permutation(shape.n_kv_heads)
+        heads = np.concatenate(
+            [
+                group * shape.heads_per_kv_head + generator.permutation(shape.heads_per_kv_head)
+                for group in groups
+            ]
+        )
+        writers[graph.head_writers(layer)] = writers[graph.head_writers(layer)][heads]
+        for port in graph.ports:
+            order = heads if graph.heads_of(port) == shape.n_heads else groups
+            readers[graph.head_readers(layer, port)] = readers[graph.head_readers(layer, port)][
+                order
+            ]
+    return kept[np.ix_(writers, readers)]

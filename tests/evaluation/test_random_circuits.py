@@ -1,0 +1,137 @@
+"""Random circuits share with a circuit what their null says; p-values are uniform under it."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import MethodError
+from circuitfind.evaluation.random_circuits import p_value, random_circuits
+from circuitfind.evaluation.random_walks import connected_mask
+from circuitfind.graph import Graph, ModelShape
+from tests.engine.problems import without_type_checks
+
+SHAPE = {"n_layers": 3, "n_heads": 4, "d_model": 8, "d_head": 2, "d_vocab": 10}
+GRAPHS = {
+    "plain": Graph(ModelShape(**SHAPE, n_kv_heads=4)),
+    "grouped": Graph(ModelShape(**SHAPE, n_kv_heads=2)),
+    "parallel": Graph(ModelShape(**SHAPE, n_kv_heads=4, parallel_mlp=True)),
+    "attention only": Graph(ModelShape(**SHAPE, n_kv_heads=4, has_mlp=False)),
+    "merged": Graph(ModelShape(**SHAPE, n_kv_heads=4), split_qkv=False),
+    "split embedding": Graph(
+        ModelShape(**SHAPE, n_kv_heads=4, learned_positions=True), split_embedding=True
+    ),
+}
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("n_edges", [1, 2, 3, 4, 10, 60])
+def test_random_circuits_of_a_size_are_connected_and_meet_it_exactly(graph, n_edges):
+    circuit = some_circuit(graph, n_edges)
+    for drawn in random_circuits(circuit, 10, null="size", seed=1):
+        assert drawn.n_edges == n_edges
+        assert drawn.connected().n_edges == n_edges
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+def test_nearly_and_wholly_full_graphs_are_met_exactly_too(graph):
+    for missing in (0, 1, 5):
+        mask = connected_mask(graph, graph.n_edges - missing, np.random.default_rng(0))
+        assert mask.sum() == graph.n_edges - missing
+        assert Circuit(graph, torch.from_numpy(mask)).connected().n_edges == mask.sum()
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("n_edges", [3, 40])
+def test_random_circuits_of_equal_degree_keep_every_degree_and_are_connected(graph, n_edges):
+    circuit = some_circuit(graph, n_edges)
+    drawn = random_circuits(circuit, 10, null="degree", seed=1)
+    for other in drawn:
+        assert degrees(other) == degrees(circuit)
+        assert other.connected().n_edges == n_edges
+    if n_edges > 3:
+        assert len({other.kept.numpy().tobytes() for other in drawn}) == 10
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+def test_random_circuits_of_equal_layers_keep_the_edges_between_layers(graph):
+    circuit = some_circuit(graph, 40)
+    for other in random_circuits(circuit, 10, null="layer", seed=1):
+        assert profile(other) == profile(circuit)
+        assert not torch.equal(other.kept, circuit.kept)
+
+
+@pytest.mark.parametrize("null", ["degree", "layer", "size"])
+def test_a_seed_fixes_what_is_drawn(null):
+    circuit = some_circuit(GRAPHS["plain"], 30)
+    one, same, other = (
+        [drawn.kept for drawn in random_circuits(circuit, 3, null=null, seed=seed)]
+        for seed in (0, 0, 1)
+    )
+    assert all(map(torch.equal, one, same)) and not any(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("null", ["degree", "layer", "size"])
+def test_p_values_of_circuits_that_are_random_are_uniform(null):
+    """Kolmogorov-Smirnov: circuits drawn from the null have uniform p-values by any statistic."""
+    shape = {**SHAPE, "n_layers": 2, "n_heads": 3}
+    graph, n_draws = Graph(ModelShape(**shape, n_kv_heads=3)), 19
+    first = some_circuit(graph, 40)
+    weights = torch.randn(graph.edge_mask.shape, generator=torch.Generator().manual_seed(0))
+    values = []
+    for seed, circuit in enumerate(random_circuits(first, 100, null=null, seed=7)):
+        drawn = random_circuits(circuit, n_draws, null=null, seed=1000 + seed)
+        values.append(p_value(weight(circuit, weights), [weight(c, weights) for c in drawn]))
+    # Multiples of 1/20, moved by a seeded share of a step, are uniform iff these are.
+    spread = np.array(values) - np.random.default_rng(0).random(len(values)) / (n_draws + 1)
+    assert kstest(spread, "uniform").pvalue > 0.05
+
+
+def test_a_p_value_counts_the_circuit_itself_among_the_random_ones():
+    assert p_value(3.0, [1.0, 2.0, 2.5]) == 1 / 4
+    assert p_value(2.0, [1.0, 2.0, 2.5]) == 3 / 4
+    assert p_value(0.0, []) == 1
+
+
+def test_unknown_nulls_and_impossible_sizes_are_refused():
+    circuit = some_circuit(GRAPHS["plain"], 5)
+    with without_type_checks(), pytest.raises(MethodError, match="choose one of degree, layer"):
+        random_circuits(circuit, 1, null="nothing")
+    with pytest.raises(MethodError, match="a circuit of 9999 edges was asked for; there are"):
+        connected_mask(circuit.graph, 9999, np.random.default_rng(0))
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def some_circuit(graph, n_edges, seed=5):
+    mask = connected_mask(graph, n_edges, np.random.default_rng(seed))
+    return Circuit(graph, torch.from_numpy(mask))
+
+
+def weight(circuit, weights):
+    return float(weights[circuit.kept].sum())
+
+
+def degrees(circuit):
+    """How many edges each component writes and each port reads, heads of a layer in any order."""
+    graph, written, read = circuit.graph, Counter(), Counter()
+    for edge in circuit.edges:
+        written[edge.writer.name] += 1
+        read[edge.reader.name] += 1
+    rows = Counter()
+    for writer in graph.writers:
+        ports = tuple(read[graph.readers[r].name] for r in graph.readers_of.get(writer.name, ()))
+        name = writer.name if writer.head is None else f"a head of layer {writer.layer}"
+        rows[name, written[writer.name], ports] += 1
+    return rows, read["logits"]
+
+
+def profile(circuit):
+    return Counter(
+        (edge.writer.layer, edge.writer.head is None, edge.reader.layer, edge.reader.port)
+        for edge in circuit.edges
+    )
