@@ -5,7 +5,7 @@ from collections.abc import Callable
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
-from circuitfind.commands.listing import inspect, methods, models, tasks
+from circuitfind.commands.listing import inspect, methods, metrics, models, tasks
 from circuitfind.commands.patching import patch, path_patch
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -17,6 +17,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     tasks,
     models,
     methods,
+    metrics,
     inspect,
 )
 

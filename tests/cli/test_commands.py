@@ -73,6 +73,7 @@ def test_json_is_the_only_thing_on_stdout(cli, run, program, tmp_path):
     assert found["search"]["edges_tested"] > 0
     assert [row["name"] for row in cli("tasks", "--json").json][:2] == ["ioi", "pronoun"]
     assert [row["name"] for row in cli("methods", "--json").json][:2] == ["acdc", "exact"]
+    assert [row["name"] for row in cli("metrics", "--json").json][:2] == ["kl", "logit-difference"]
     assert "ioi-small" in [row["name"] for row in cli("models", "--json").json]
     assert cli("models", "ioi-small", "--json").json["recipe"]["n_layers"] == 4
     assert cli("inspect", program, "--json").json["edges"] == 46
