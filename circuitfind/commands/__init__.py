@@ -6,7 +6,7 @@ from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.exchange import export, import_
-from circuitfind.commands.listing import inspect, methods, models, runs, tasks
+from circuitfind.commands.listing import inspect, methods, metrics, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
@@ -27,6 +27,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     tasks,
     models,
     methods,
+    metrics,
     inspect,
 )
 

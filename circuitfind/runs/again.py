@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
+from circuitfind.engine.direction import with_direction
 from circuitfind.errors import RunDirectoryError
 from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
@@ -66,6 +67,7 @@ class Problems:
         )
         self._require_unchanged(circuit, path, model, prompts.fingerprint)
         metric = find_metric(str(settings.get("metric") or task.metric))
+        metric = with_direction(metric, model, prompts)
         ablation = settings.get("ablation", "resample")
         return assemble(model, prompts, metric, ablation, graph=circuit.graph)
 
