@@ -35,11 +35,18 @@ def _of(part: int, whole: int) -> str:
 
 
 def _measured(name: str, row: Measurement) -> tuple[str, str]:
-    share = "undefined" if row.faithfulness is None else f"{row.faithfulness:.3f}"
     values = (
         f"full {shown(row.full)}, circuit {shown(row.circuit)}, empty {shown(row.empty)} {row.unit}"
     )
-    return name, f"{values}; faithfulness {share}"
+    return name, f"{values}; faithfulness {share_text(row)}"
+
+
+def share_text(row: Measurement) -> str:
+    """Return a faithfulness with its interval."""
+    if row.faithfulness is None:
+        return "undefined"
+    interval = "" if row.low is None else f" ({row.low:.3f} to {row.high:.3f})"
+    return f"{row.faithfulness:.3f}{interval}"
 
 
 def _checks(search: Mapping[str, Any]) -> str:
