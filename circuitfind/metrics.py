@@ -43,10 +43,24 @@ class Reference:
         return (self.probability * self.log_probability).sum(-1)
 
 
+@dataclass(frozen=True)
+class Shift:
+    """How a circuit's logits differ from the full model's, in two numbers a step.
+
+    Attributes:
+        log_normaliser: Rise of the log of the sum of their exponentials, in nats.
+        expected: Their own mean rise under the full model's distribution, in nats.
+    """
+
+    log_normaliser: Float[Tensor, "batch step"]
+    expected: Float[Tensor, "batch step"]
+
+
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
 
 Measure = Callable[[Logits, PromptPairs, Reference], PerPrompt]
+ShiftMeasure = Callable[[Shift, PromptPairs], PerPrompt]
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,8 @@ class Metric:
         needs: Which answers every step must have.
         slope: Where its gradient says something: `everywhere`; `not at the full model` if it is
             smallest there, so that its gradient is zero; `nowhere` if it changes in jumps.
+        of_shift: The same value from the logits' shift alone, which costs less than all logits;
+            None where that does not fix it.
         summary: What it measures, in a sentence.
     """
 
@@ -74,6 +90,7 @@ class Metric:
     reads: Literal["answers", "vocabulary"] = "vocabulary"
     needs: Literal["none", "right", "right and wrong"] = "none"
     slope: Literal["everywhere", "not at the full model", "nowhere"] = "everywhere"
+    of_shift: ShiftMeasure | None = None
     summary: str = ""
 
     def __call__(self, logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
@@ -183,6 +200,11 @@ def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
 
 
+def kl_of_shift(shift: Shift, prompts: PromptPairs) -> PerPrompt:
+    """KL(full || circuit): entropies cancel, and all but the normaliser is linear in the logits."""
+    return _mean_over_steps(shift.log_normaliser - shift.expected, prompts)
+
+
 def _log_sum_exp_(values: Logits) -> Float[Tensor, "batch step"]:
     """Return the log of the sum of exponentials, using up its argument.
 
@@ -234,6 +256,7 @@ METRICS = (
         "lower",
         kl,
         slope="not at the full model",
+        of_shift=kl_of_shift,
         summary="KL divergence of the circuit from the full model",
     ),
     Metric(

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuitfind.engine.cuts import Cuts
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import replacements
@@ -99,8 +100,8 @@ class IncrementalEngine:
         with torch.no_grad():
             for writer, reader in edges:
                 if kept[writer, reader] and state.spans.readers[reader]:
-                    change = trial.replacing(writer, reader)
-                    earlier = trial.pending.get(reader)
+                    written, replaced = self._cut_pieces(state, writer, reader)
+                    change, earlier = (replaced - written)[None], trial.pending.get(reader)
                     trial.pending[reader] = change if earlier is None else earlier + change
                 kept[writer, reader] = False
             trial.propagate()
@@ -117,13 +118,21 @@ class IncrementalEngine:
     def _try(
         self, state: EngineState, reader: int, writers: Sequence[int], *, nested: bool
     ) -> Trial:
-        trial = Trial(self, state, state.kept, n=len(writers))
-        if state.spans.readers[reader]:
-            with torch.no_grad():
-                changes = torch.cat([trial.replacing(writer, reader) for writer in writers])
-                trial.pending[reader] = changes.cumsum(0) if nested else changes
-                trial.propagate()
+        if not state.spans.readers[reader]:
+            return Trial(self, state, state.kept, n=len(writers))
+        pieces = [self._cut_pieces(state, writer, reader) for writer in writers]
+        written, replaced = zip(*pieces, strict=True)
+        before = state.read[reader][:, -written[0].shape[1] :]
+        cuts = Cuts(reader, before, written, replaced, nested)
+        trial = Trial(self, state, state.kept, n=len(writers), cuts=cuts)
+        with torch.no_grad():
+            trial.propagate()
         return trial
+
+    def _cut_pieces(self, state: EngineState, writer: int, reader: int) -> tuple[Stream, Stream]:
+        """Return what an edge carries and what it carries once cut, where its reader matters."""
+        span = int(state.spans.readers[reader])
+        return state.written[writer][:, -span:], self.replacement[writer][:, -span:]
 
     def require_no_drift(self, state: EngineState) -> float:
         """Compare a state with a pass from scratch.
@@ -212,15 +221,15 @@ class IncrementalEngine:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head candidate batch last d_head"],
-        key: Float[Tensor, "head candidate batch pos d_head"],
-        value: Float[Tensor, "head candidate batch pos d_head"],
+        query: Float[Tensor, "head _ batch last d_head"],
+        key: Float[Tensor, "head _ batch pos d_head"],
+        value: Float[Tensor, "head _ batch pos d_head"],
     ) -> Float[Tensor, "head candidate batch last d_head"]:
-        """Return the mixed values of some heads, for all candidates."""
-        n, real = query.shape[1], self.problem.prompts.real
+        """Return the mixed values of some heads for all candidates, which may share any input."""
+        real = self.problem.prompts.real
         query, key, value = (values.flatten(1, 2) for values in (query, key, value))
-        z = self.problem.model.attend(layer, heads, query, key, value, real.repeat(n, 1))
-        return z.view(len(heads), n, -1, *z.shape[2:])
+        z = self.problem.model.attend(layer, heads, query, key, value, real)
+        return z.view(len(heads), -1, len(real), *z.shape[2:])
 
     def source(self, layer: int, head: int, port: str) -> tuple[int, str]:
         """Return which reader a head's query, key or value is projected from."""
@@ -242,7 +251,8 @@ def horizon(problem: Problem) -> Horizon:
 
 
 def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:
-    """Stack streams without copying where they are one and the same."""
-    if all(stream is streams[0] for stream in streams):
-        return streams[0].expand(len(streams), *streams[0].shape)
+    """Stack streams without copying where there is one, or all are one and the same."""
+    first = streams[0]
+    if all(stream.data_ptr() == first.data_ptr() for stream in streams):
+        return first.expand(len(streams), *first.shape)
     return torch.stack(list(streams))

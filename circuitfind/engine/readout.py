@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuitfind.engine.shift import ShiftReadout
 from circuitfind.metrics import Metric, Reference
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
 
 Final = Float[Tensor, "batch pos d_model"]
+Stepped = Float[Tensor, "candidate batch step d_model"]
 
 _LOGITS = 1 << 23
-"""How many logits of candidates are held at once; 32 MiB in float32."""
+"""How many logits of candidates are computed at once; 32 MiB in float32."""
 
 
 class Readout:
@@ -42,6 +44,14 @@ class Readout:
         return Reference(self.logits(self._clean))
 
     @cached_property
+    def _shifts(self) -> ShiftReadout | None:
+        """Another way to the metric, where model and metric allow it; it holds fewer logits."""
+        unembedding = self._model.unembedding
+        if unembedding is None or self.metric.of_shift is None:
+            return None
+        return ShiftReadout(self._model, unembedding, self.at_steps(self._clean), self._full)
+
+    @cached_property
     def _renumbered(self) -> PromptPairs:
         return self._prompts if self._columns is None else on_columns(self._prompts, self._columns)
 
@@ -51,7 +61,7 @@ class Readout:
 
     def values(self, final: Final) -> Float[Tensor, " batch"]:
         """Return the metric of each prompt."""
-        return self.metric.measure(self.logits(final), self._renumbered, self._full)
+        return self._values(self.at_steps(final)[None])[0]
 
     def loss(self, final: Final) -> float:
         """Return the mean over prompts, turned so that lower is better."""
@@ -65,20 +75,21 @@ class Readout:
         index = self._step_index(finals.shape[2])
         for some in finals.split(self._together):
             with torch.no_grad():
-                losses = self._losses(some[:, self._rows, index])
+                values = self._values(some[:, self._rows, index])
+                losses = torch.stack([self.metric.loss(each) for each in values])
             yield from losses.tolist()
 
-    def _losses(
-        self, stepped: Float[Tensor, "candidate batch step d_model"]
-    ) -> Float[Tensor, " candidate"]:
+    def _values(self, stepped: Stepped) -> list[Float[Tensor, " batch"]]:
+        """Return the metric of each prompt, candidate by candidate."""
+        if self._shifts is not None:
+            assert self.metric.of_shift is not None
+            shifts = self._shifts.shifts(stepped)
+            return [self.metric.of_shift(shift, self._prompts) for shift in shifts]
         logits = self._model.logits(stepped.flatten(0, 1), self._columns)
-        measure, prompts = self.metric.measure, self._renumbered
-        return torch.stack(
-            [
-                self.metric.loss(measure(candidate, prompts, self._full))
-                for candidate in logits.view(*stepped.shape[:-1], -1)
-            ]
-        )
+        return [
+            self.metric.measure(candidate, self._renumbered, self._full)
+            for candidate in logits.view(*stepped.shape[:-1], -1)
+        ]
 
     @property
     def _together(self) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuitfind.engine.cuts import Cuts, group_size
 from circuitfind.engine.state import EngineState, Stage
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Trial:
         state: What the candidates start from; never changed.
         kept: The edges that are kept downstream, the same for all candidates.
         n: How many candidates there are.
+        cuts: What tells the candidates apart, unless there is but one.
         pending: Changes that readers have yet to receive.
     """
 
@@ -42,6 +44,7 @@ class Trial:
     state: EngineState
     kept: NDArray[np.bool_]
     n: int
+    cuts: Cuts | None = None
     pending: dict[int, Candidates] = field(default_factory=dict)
     read: dict[int, Candidates] = field(default_factory=dict)
     changes: dict[int, Candidates] = field(default_factory=dict)
@@ -57,36 +60,38 @@ class Trial:
     def final(self) -> Candidates:
         """What the logits read, of each candidate."""
         last = len(self.state.graph.readers) - 1
+        if self.cuts is not None and self.cuts.reader == last:
+            return torch.cat(list(self.cuts.groups()))
         return self.read.get(last, self.state.read[last].expand(self.n, -1, -1, -1))
 
     def pick(self, candidate: int, kept: NDArray[np.bool_]) -> EngineState:
         """Return one candidate as a state; `kept` says which edges it keeps."""
         state = self.state
+        read = _picked(state.read, self.read, candidate)
+        if self.cuts is not None:
+            read[self.cuts.reader] = self.cuts.received(candidate)
         return replace(
             state,
             kept=kept,
             written=_picked(state.written, self.written, candidate),
-            read=_picked(state.read, self.read, candidate),
+            read=read,
             projected=_picked(state.projected, self.projected, candidate),
             z=_picked(state.z, self.z, candidate),
         )
 
-    def replacing(self, writer: int, reader: int) -> Candidates:
-        """Return the change that a reader receives when one of its edges is cut."""
-        span = int(self.state.spans.readers[reader])
-        written = self.state.written[writer][:, -span:]
-        return (self.engine.replacement[writer][:, -span:] - written)[None]
-
     def propagate(self) -> None:
         """Run everything again that a pending change reaches."""
         graph = self.state.graph
-        first = min((graph.readers[reader].stage for reader in self.pending), default=None)
-        if first is None:
+        changed = [*self.pending, *([] if self.cuts is None else [self.cuts.reader])]
+        if not changed:
             return
+        first = min(graph.readers[reader].stage for reader in changed)
         for stage in self.engine.stages:
             if graph.readers[stage.readers[0]].stage < first:
                 continue
             reached = self._receive(stage.readers)
+            if self.cuts is not None and self.cuts.reader in stage.readers:
+                reached = [self.cuts.reader]
             if reached and stage.is_attention:
                 self._run_heads(stage, reached)
             elif reached:
@@ -130,30 +135,48 @@ class Trial:
             total = total + self.changes[writer][:, :, -span:]
         return total
 
+    def _received(self, reader: int) -> Iterator[Candidates]:
+        """Yield what a reader receives, some candidates at a time."""
+        if self.cuts is not None and self.cuts.reader == reader:
+            yield from self.cuts.groups()
+        else:
+            read = self.read[reader]
+            yield from read.split(group_size(read[0]))
+
     def _run_mlp(self, stage: Stage) -> None:
-        received = self.read[stage.readers[0]]
-        new = self.engine.problem.model.mlp(stage.layer, received.flatten(0, 1))
-        self._write(stage.writers[0], new.reshape(received.shape))
+        (reader,), mlp = stage.readers, self.engine.problem.model.mlp
+        new = [
+            mlp(stage.layer, some.flatten(0, 1)).view(some.shape) for some in self._received(reader)
+        ]
+        self._write(stage.writers[0], torch.cat(new))
 
     def _run_heads(self, stage: Stage, reached: Sequence[int]) -> None:
-        graph = self.state.graph
+        graph, spans = self.state.graph, self.state.spans
         # Queries of one layer can matter at different positions; keys and values never do.
         together: dict[tuple[str | None, int], list[int]] = {}
         for reader in reached:
-            key = graph.readers[reader].port, self.read[reader].shape[2]
+            key = graph.readers[reader].port, int(spans.readers[reader])
             together.setdefault(key, []).append(reader)
         for readers in together.values():
             self._project(stage.layer, readers)
         fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
-        spans = self.state.spans.writers
-        writers = [w for w in stage.writers if graph.writers[w].name in fed and spans[w]]
-        for span in sorted({int(spans[writer]) for writer in writers}):
-            self._attend(stage, [writer for writer in writers if spans[writer] == span], span)
+        writers = [w for w in stage.writers if graph.writers[w].name in fed and spans.writers[w]]
+        for span in sorted({int(spans.writers[writer]) for writer in writers}):
+            some = [writer for writer in writers if spans.writers[writer] == span]
+            self._attend(stage, some, span)
 
     def _project(self, layer: int, readers: Sequence[int]) -> None:
-        streams = {reader: self.read[reader].flatten(0, 1) for reader in readers}
-        for key, values in self.engine.project(layer, readers, streams).items():
-            new = values.view(self.n, -1, *values.shape[1:])
+        groups = zip(*(self._received(reader) for reader in readers), strict=True)
+        parts = [
+            self.engine.project(
+                layer,
+                readers,
+                {r: some.flatten(0, 1) for r, some in zip(readers, group, strict=True)},
+            )
+            for group in groups
+        ]
+        for key in parts[0]:
+            new = torch.cat([part[key] for part in parts]).unflatten(0, (self.n, -1))
             old = self.state.projected[key]
             if key[1] != "q" and new.shape[2] < old.shape[1]:
                 # Later positions attend to all earlier ones, changed or not.
@@ -165,9 +188,7 @@ class Trial:
         engine, graph = self.engine, self.state.graph
         heads = [graph.writers[writer].head or 0 for writer in writers]
         query, key, value = (
-            torch.stack(
-                [self._values(engine.source(stage.layer, h, port))[:, :, -n:] for h in heads]
-            )
+            self._values([engine.source(stage.layer, head, port) for head in heads], n)
             for port, n in (("q", span), ("k", 0), ("v", 0))
         )
         z = engine.attend(stage.layer, heads, query, key, value)
@@ -180,10 +201,19 @@ class Trial:
         for writer, written in zip(writers, output, strict=True):
             self._write(writer, written.view(self.n, -1, *written.shape[1:]))
 
-    def _values(self, source: tuple[int, str]) -> CandidateHeads:
-        if source in self.projected:
-            return self.projected[source]
-        return self.state.projected[source].expand(self.n, -1, -1, -1)
+    def _values(
+        self, sources: Sequence[tuple[int, str]], last: int
+    ) -> Float[Tensor, "head _ batch last d_head"]:
+        """Return heads' projections at the last positions; once where all candidates share them."""
+        found = [
+            self.projected.get(source, self.state.projected[source])[..., -last:, :]
+            for source in sources
+        ]
+        n = max(values.shape[0] if values.ndim == 4 else 1 for values in found)
+        found = [values if values.ndim == 4 else values[None] for values in found]
+        if len(found) == 1:
+            return found[0][None]
+        return torch.stack([values.expand(n, -1, -1, -1) for values in found])
 
     def _mixed(self, writer: int, span: int) -> CandidateHeads:
         if writer in self.z:

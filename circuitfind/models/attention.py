@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.errors import ModelError
+from circuitfind.models.copies import in_copies, times
 
-Heads = Float[Tensor, "head batch pos d_head"]
-Queries = Float[Tensor, "head batch last d_head"]
+Heads = Float[Tensor, "head _ pos d_head"]
+Queries = Float[Tensor, "head _ last d_head"]
 """Queries of the last positions, or of all."""
 
 _CACHE_ARGUMENTS = frozenset(
@@ -115,6 +116,8 @@ class ReplayedAttention:
             )
         group = self.n_heads // self.n_kv_heads
         kv_heads = [head // group for head in heads]
+        most = max(query.shape[1], key.shape[1], value.shape[1])
+        query, key, value = (in_copies(values, most) for values in (query, key, value))
         missing = key.shape[2] - query.shape[2]
         query = torch.nn.functional.pad(query, (0, 0, missing, 0))
         z = self._run(
@@ -214,13 +217,14 @@ class DirectAttention:
         real: Bool[Tensor, "batch pos"] | None,
     ) -> Queries:
         query, key = self._placed(query, self.query_norm), self._placed(key, self.key_norm)
-        scores = query @ key.transpose(-1, -2) * self.scale
+        scores = times(query * self.scale, key.transpose(-1, -2))
         if self.soft_cap is not None:
             scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
         scores = scores + self.mask[-scores.shape[-2] :]
         if real is not None:
-            scores = scores.masked_fill(~real[None, :, None, :], -torch.inf)
-        return scores.softmax(-1) @ value
+            padding = in_copies(~real[None, :, None, :], scores.shape[1])
+            scores = scores.masked_fill(padding, -torch.inf)
+        return times(scores.softmax(-1), value)
 
     def _placed(self, values: Heads, norm: Callable[[Tensor], Tensor] | None) -> Heads:
         if norm is not None:

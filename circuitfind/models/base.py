@@ -38,6 +38,18 @@ class Embedding(NamedTuple):
         return self.token if self.position is None else self.token + self.position
 
 
+class Unembedding(NamedTuple):
+    """The map from the normed final stream to the logits, where it is affine.
+
+    Attributes:
+        weight: One row per token.
+        bias: One number per token, or None.
+    """
+
+    weight: Float[Tensor, "d_vocab d_model"]
+    bias: Float[Tensor, " d_vocab"] | None
+
+
 @runtime_checkable
 class ResidualModel(Protocol):
     """A transformer whose components all add to one residual stream.
@@ -53,6 +65,8 @@ class ResidualModel(Protocol):
         dtype: Type of the streams: float32, or float64 for models with float64 weights.
         weights_dtype: Type of the weights.
         device: Where the weights are.
+        unembedding: What `logits` does after the final norm; None where that is not affine, as
+            with a soft cap, or is done in fewer digits than the streams have.
     """
 
     name: str
@@ -65,6 +79,7 @@ class ResidualModel(Protocol):
     dtype: torch.dtype
     weights_dtype: torch.dtype
     device: torch.device
+    unembedding: Unembedding | None
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         """Return what the embedding adds to the stream."""
@@ -87,15 +102,17 @@ class ResidualModel(Protocol):
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch last d_head"],
-        key: Float[Tensor, "head batch pos d_head"],
-        value: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch last d_head"]:
+    ) -> Float[Tensor, "head most_batch last d_head"]:
         """Return each query head's mixed values, given its own query and its group's key and value.
 
-        Queries may be given for the last positions only. `real` marks the positions that are no
-        padding; models with causal attention ignore it.
+        Queries may be given for the last positions only. Where some inputs are the same for
+        several copies of the prompts, one after the other along the batch, they may be given for
+        one copy. `real` marks the positions that are no padding; models with causal attention
+        ignore it.
         """
         ...
 
@@ -116,6 +133,12 @@ class ResidualModel(Protocol):
         self, layer: int, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
         """Return what the MLP of a block adds to the stream, its norms included."""
+        ...
+
+    def final_norm(
+        self, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return what the unembedding reads."""
         ...
 
     def logits(

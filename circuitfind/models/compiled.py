@@ -23,7 +23,8 @@ from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError
 from circuitfind.graph import ModelShape
-from circuitfind.models.base import Embedding
+from circuitfind.models.base import Embedding, Unembedding
+from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Vocabulary
 
@@ -92,6 +93,7 @@ class CompiledModel:
         self.fingerprint = weights_fingerprint(self._weights)
         self.vocabulary: Vocabulary | None = _vocabulary(sizes)
         self.shape = _shape(sizes)
+        self.unembedding: Unembedding | None = Unembedding(self._weights["unembed.W_U"].T, None)
         self._activation = ACTIVATIONS[sizes["activation"]]
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
@@ -114,13 +116,13 @@ class CompiledModel:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch last d_head"],
-        key: Float[Tensor, "head batch pos d_head"],
-        value: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch last d_head"]:
-        scores = query @ key.transpose(-1, -2) / self.sizes["attention_scale"]
-        return self._hidden_masked(scores, real).softmax(-1) @ value
+    ) -> Float[Tensor, "head most_batch last d_head"]:
+        scores = times(query, key.transpose(-1, -2)) / self.sizes["attention_scale"]
+        return times(self._hidden_masked(scores, real).softmax(-1), value)
 
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
@@ -137,6 +139,11 @@ class CompiledModel:
         return self._activation(inner) @ self._block(layer, "mlp.W_out") + self._block(
             layer, "mlp.b_out"
         )
+
+    def final_norm(
+        self, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return stream
 
     def logits(
         self,
@@ -172,7 +179,10 @@ class CompiledModel:
         if self.causal:
             later = torch.ones(scores.shape[-1], scores.shape[-1], device=self.device).triu(1)
             return scores.masked_fill(later[-scores.shape[-2] :].bool(), -torch.inf)
-        return scores if real is None else scores.masked_fill(~real[None, :, None, :], -torch.inf)
+        if real is None:
+            return scores
+        padding = in_copies(~real[None, :, None, :], scores.shape[1])
+        return scores.masked_fill(padding, -torch.inf)
 
     def _block(self, layer: int, name: str) -> Tensor:
         return self._weights[f"blocks.{layer}.{name}"]

@@ -30,8 +30,9 @@ from circuitfind.models.attention import (
     capture_calls,
     direct_or_replayed,
 )
-from circuitfind.models.base import Embedding
+from circuitfind.models.base import Embedding, Unembedding
 from circuitfind.models.fingerprint import weights_fingerprint
+from circuitfind.models.mlp import mlp_of
 from circuitfind.models.vocabulary import Vocabulary
 
 _EMBEDDING_HOOKS = ("hook_embed", "hook_pos_embed")
@@ -55,8 +56,11 @@ class TransformerLensModel:
         self.n_tokens = int(bridge.cfg.d_vocab)
         self.causal = getattr(bridge.cfg, "attention_dir", "causal") == "causal"
         self.shape = _shape(bridge, learned_positions=self._learns_positions())
+        affine = self.dtype == self.weights_dtype and _leaves_logits_alone(bridge, self.dtype)
+        self.unembedding = _unembedding(bridge) if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
+        self._mlps = [mlp_of(block) for block in bridge.blocks] if self.shape.has_mlp else []
         self._calls = lru_cache(_REMEMBERED_CALLS)(self._captured_calls)
         self._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(self._chosen_core)
 
@@ -115,11 +119,11 @@ class TransformerLensModel:
         self,
         layer: int,
         heads: Sequence[int],
-        query: Float[Tensor, "head batch last d_head"],
-        key: Float[Tensor, "head batch pos d_head"],
-        value: Float[Tensor, "head batch pos d_head"],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
-    ) -> Float[Tensor, "head batch last d_head"]:
+    ) -> Float[Tensor, "head most_batch last d_head"]:
         core = self._cores(layer, key.shape[2])
         return core(heads, query, key, value, None if self.causal else real)
 
@@ -142,19 +146,23 @@ class TransformerLensModel:
     ) -> Float[Tensor, "batch pos d_model"]:
         block = self._bridge.blocks[layer]
         name = "ln2" if "ln2" in block._modules or "ln2_post" in block._modules else "ln1"
-        written = _run_mlp(block, self._norm(layer, name, stream)).reshape(stream.shape)
+        written = self._mlps[layer](self._norm(layer, name, stream)).reshape(stream.shape)
         if "ln2_post" in block._modules:
             written = block.ln2_post(written)
         return written.to(self.dtype)
+
+    def final_norm(
+        self, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        normed: Tensor = self._bridge.ln_final.original_component(stream.to(self.weights_dtype))
+        return normed
 
     def logits(
         self,
         stream: Float[Tensor, "batch pos d_model"],
         columns: Int[Tensor, " column"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        normed = self._bridge.ln_final.original_component(stream.to(self.weights_dtype))
-        unembed = self._bridge.unembed.original_component
-        weight, bias = unembed.weight, unembed.bias
+        normed, (weight, bias) = self.final_norm(stream), _unembedding(self._bridge)
         if columns is not None:
             weight, bias = weight[columns], None if bias is None else bias[columns]
         logits = torch.nn.functional.linear(normed, weight, bias).to(self.dtype)
@@ -222,6 +230,17 @@ def _projections(attention: Any) -> dict[str, tuple[Tensor, Tensor | None]]:
     }
 
 
+def _unembedding(bridge: Any) -> Unembedding:
+    unembed = bridge.unembed.original_component
+    return Unembedding(unembed.weight, unembed.bias)
+
+
+def _leaves_logits_alone(bridge: Any, dtype: torch.dtype) -> bool:
+    """Some families scale their logits or cap them softly."""
+    probe = torch.linspace(-100, 100, 9, dtype=dtype)
+    return torch.equal(bridge.adapter.apply_output_logits_transform(probe.clone()), probe)
+
+
 def _rows(weight: Tensor, heads: Sequence[int]) -> Tensor:
     """Select heads without copying where all or one are asked for."""
     if len(heads) == weight.shape[0]:
@@ -229,19 +248,6 @@ def _rows(weight: Tensor, heads: Sequence[int]) -> Tensor:
     if len(heads) == 1:
         return weight[heads[0] : heads[0] + 1]
     return weight[list(heads)]
-
-
-def _run_mlp(block: Any, stream: Tensor) -> Tensor:
-    mlp = block.mlp
-    if getattr(mlp, "name", "") is None:
-        # OPT: the two linear maps sit on the layer itself, so there is no module to call.
-        inner = block.original_component.activation_fn(getattr(mlp, "in")(stream))
-        return mlp.out(inner)  # type: ignore[no-any-return]
-    if type(mlp).__name__ == "BloomMLPBridge":
-        # Bloom's MLP adds the residual stream itself.
-        return mlp(stream, torch.zeros_like(stream))  # type: ignore[no-any-return]
-    written = mlp(stream)
-    return written[0] if isinstance(written, tuple) else written  # type: ignore[no-any-return]
 
 
 def _applied_scale(norm: Any, total: Float[Tensor, "batch pos d_model"]) -> Tensor:

@@ -20,12 +20,31 @@ def test_a_metric_that_reads_answers_unembeds_their_columns_at_the_steps_alone(u
 
 
 def test_a_metric_that_reads_the_vocabulary_unembeds_all_of_it_at_the_steps_alone(unembedded):
+    engine = IncrementalEngine(problem_of("gpt2", metric="loss"))
+    calls = unembedded(engine)
+    engine.loss(engine.start())
+    assert calls and all(call == ((2, 1, 32), None) for call in calls)
+
+
+def test_kl_holds_all_logits_of_the_full_model_only(unembedded):
     engine = IncrementalEngine(problem_of("gpt2", metric="kl"))
     calls = unembedded(engine)
     engine.loss(engine.start())
-    engine.loss(engine.start())
-    # The full model's logits are computed once and remembered.
-    assert calls == [((2, 1, 32), None)] * 3
+    engine.readout.loss(engine.recomputed(random_mask(engine.graph, seed=0)))
+    assert calls == [((2, 1, 32), None)]
+
+
+def test_kl_survives_logits_whose_exponentials_overflow(large_logits):
+    problem = problem_of("gpt2", metric="kl")
+    large_logits(problem.model)
+    engine = IncrementalEngine(problem)
+    final = engine.recomputed(random_mask(engine.graph, seed=0))
+    steps, model = problem.prompts.at_steps, problem.model
+    with torch.no_grad():
+        logits, full = (steps(model.logits(x)) for x in (final, engine.clean.final))
+    assert (logits - full).max() > 1000
+    expected = problem.metric(logits, problem.prompts, full)
+    torch.testing.assert_close(engine.readout.values(final), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -61,3 +80,20 @@ def unembedded(monkeypatch):
         return calls
 
     return recording
+
+
+@pytest.fixture
+def large_logits():
+    """Makes a model's logits ten thousand times as large until the test is over."""
+    changed = []
+
+    def scale(model):
+        weight = model.unembedding.weight
+        changed.append((weight, weight.detach().clone()))
+        with torch.no_grad():
+            weight.mul_(1e4)
+
+    yield scale
+    for weight, before in changed:
+        with torch.no_grad():
+            weight.copy_(before)
