@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
+from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.listing import inspect, methods, models, tasks
 from circuitfind.commands.patching import patch, path_patch
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
+    evaluate,
     draw,
     patch,
     path_patch,

@@ -7,7 +7,6 @@ and how long one takes after the first ones, which measure faithfulness.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,21 +15,12 @@ from circuitfind.circuit import Circuit
 from circuitfind.evaluation.assessment import Assessment, Reading
 from circuitfind.evaluation.baseline import Baseline, random_baseline
 from circuitfind.evaluation.completeness import Completeness, completeness, n_knock_out_passes
-from circuitfind.evaluation.cuts import complement, removable
+from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.false_discoveries import Discoveries, discoveries
-from circuitfind.evaluation.hypotheses import (
-    HypothesisTest,
-    equivalence_test,
-    independence_test,
-    minimality_test,
-    not_applicable,
-    squared_distance,
-    sufficiency_test,
-)
+from circuitfind.evaluation.hypotheses import HypothesisTest
+from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
 from circuitfind.evaluation.meter import Meter
 from circuitfind.evaluation.minimality import Minimality, cut_each_edge, minimality
-from circuitfind.evaluation.random_circuits import random_circuits
-from circuitfind.evaluation.random_walks import inflated
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
@@ -105,7 +95,7 @@ def passes(subject: Subject, effort: Effort) -> dict[str, int]:
     if effort.edges and circuit.n_edges:
         found["completeness"] = n_knock_out_passes(circuit, effort.n_knock_outs, effort.n_greedy)
         found["minimality"] = 1 + circuit.n_edges + len(removable(circuit))
-        found["tests"] = 2 + 3 * effort.n_random
+        found["tests"] = n_ideal_passes(effort.n_random)
         found["false discoveries"] = held_out * (1 + circuit.n_edges)
     return found
 
@@ -272,50 +262,9 @@ class _Assessor:
     def _tests(self, cut: Float[Tensor, "edge batch"]) -> tuple[HypothesisTest, ...]:
         if not self._tests_edges:
             return ()
-        rest = self._meter.values([self._circuit.kept.cpu(), complement(self._circuit)])
-        return (
-            *self._tests_of_scores(rest),
-            self._minimality_test(rest[self._own.name][0], cut),
-            self._sufficiency_test(rest[self._own.name][0]),
+        return ideal_tests(
+            self._meter, self._circuit, cut, n_random=self._effort.n_random, seed=self._seed
         )
-
-    def _tests_of_scores(
-        self, values: Mapping[str, Float[Tensor, "circuit batch"]]
-    ) -> tuple[HypothesisTest, HypothesisTest]:
-        """Test what asks who does better, by a metric in which the model is not best by nature."""
-        scores = [metric for metric in self._meter.metrics if metric.slope == "everywhere"]
-        if not scores:
-            note = "needs a score in which a circuit can be better than the model: give answers"
-            return not_applicable("equivalence", note), not_applicable("independence", note)
-        name = scores[0].name
-        full, (circuit, rest) = self._meter.limits[0][name][0], values[name]
-        return (
-            equivalence_test(full, circuit),
-            independence_test(full, rest, seed=self._seed),
-        )
-
-    def _minimality_test(
-        self, whole: Float[Tensor, " batch"], cut: Float[Tensor, "edge batch"]
-    ) -> HypothesisTest:
-        graph, kept = self._circuit.graph, self._circuit.kept.cpu().numpy()
-        if self._circuit.n_edges == graph.n_edges:
-            return not_applicable("minimality", "the circuit is the full graph: nothing to add")
-        generator, masks = np.random.default_rng(self._seed), []
-        for _ in range(self._effort.n_random):
-            larger, added = inflated(graph, kept, generator)
-            smaller = larger.copy()
-            smaller[added[int(generator.integers(len(added)))]] = False
-            masks += [torch.from_numpy(larger), torch.from_numpy(smaller)]
-        values = self._meter.values(masks)[self._own.name]
-        reference = squared_distance(values[::2], values[1::2])
-        return minimality_test(squared_distance(cut, whole[None]), reference)
-
-    def _sufficiency_test(self, circuit: Float[Tensor, " batch"]) -> HypothesisTest:
-        drawn = random_circuits(self._circuit, self._effort.n_random, null="size", seed=self._seed)
-        values = self._meter.values([each.kept for each in drawn])[self._own.name]
-        full = self._meter.limits[0][self._own.name]
-        (own,) = squared_distance(circuit[None], full)
-        return sufficiency_test(own, squared_distance(values, full))
 
 
 def _duration(seconds: float) -> str:

@@ -149,9 +149,11 @@ def minimality_test(
     """
     reference = np.array(added)
     chances = [
-        binomtest(
-            int((effect > reference).sum()), len(reference), quantile, alternative="less"
-        ).pvalue
+        float(
+            binomtest(
+                int((effect > reference).sum()), len(reference), quantile, alternative="less"
+            ).pvalue
+        )
         for effect in edges
     ]
     corrected = [min(1.0, chance * len(chances)) for chance in chances]

@@ -57,6 +57,16 @@ def _checks(search: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)} off the model{drift}"
 
 
+def pairs_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Return names and what belongs to them as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return rows of text as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -58,6 +58,18 @@ class DecisionLog:
         self._lines = [*kept, *lines]
 
 
+def read_decisions(path: Path) -> Sequence[Decision]:
+    """Return the decisions that a file holds; none if there is no such file.
+
+    Raises:
+        RunDirectoryError: A line other than an incomplete last one is damaged.
+    """
+    if not path.is_file():
+        return ()
+    with path.open("rb", buffering=0) as file:
+        return DecisionLog(file, path).earlier
+
+
 def _write_all(file: BinaryIO, content: bytes) -> None:
     # An unbuffered write may take only a part, for instance the last that fits on the disk.
     while content:
