@@ -94,6 +94,20 @@ def test_every_message_in_troubleshooting_is_in_the_code():
     assert not missing
 
 
+def test_every_message_of_patching_is_in_troubleshooting():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `([^`]+)` \|", text, re.M)
+    package = Path(circuitfind.__file__).parent
+    raised = [
+        message
+        for path in [*package.glob("patching/*.py"), *package.glob("runs/patch*.py")]
+        for message in raised_in(path)
+    ]
+    assert len(raised) > 25
+    missing = [said for said in raised if not any(fits(message, said) for message in shown)]
+    assert not missing
+
+
 def run_commands(text: str) -> None:
     """Run each command and hold its output to what follows it."""
     for entry in re.split(r"^(?=(?:\$ )?circuitfind )", text, flags=re.M):
@@ -125,11 +139,25 @@ def messages() -> list[str]:
     """Return every text in the package, with a NUL where a value is filled in."""
     package = Path(circuitfind.__file__).parent
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")]
+    return [text for tree in trees for text in texts_in(tree)]
+
+
+def raised_in(path: Path) -> list[str]:
+    """Return what the errors say that a file raises for users."""
+    return [
+        texts_in(node.exc)[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and ast.unparse(node.exc.func) not in ("ValueError", "AttributeError")
+    ]
+
+
+def texts_in(tree: ast.AST) -> list[str]:
     return [
         "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
         if isinstance(node, ast.JoinedStr)
         else node.value
-        for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.JoinedStr)
         or (isinstance(node, ast.Constant) and isinstance(node.value, str))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from circuitfind.methods.base import Progress
+    from circuitfind.progress import Checkpoint
 
 INTERRUPTED = 130
 OUT_OF_TIME = 124
@@ -140,11 +141,13 @@ def print_table(table: "Table") -> None:
 
 
 @contextmanager
-def progress_bar() -> "Iterator[Callable[[Progress], None]]":
-    """Show on stderr, if that is a terminal, how far a search is and the time that is left."""
+def progress_bar() -> "Iterator[Callable[[Progress | Checkpoint], None]]":
+    """Show on stderr, if that is a terminal, how far a run is and the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+
+    from circuitfind.progress import Checkpoint
 
     columns = (
         TextColumn("{task.description}"),
@@ -158,24 +161,24 @@ def progress_bar() -> "Iterator[Callable[[Progress], None]]":
         shown = bar.add_task("edges", total=None, kept="")
         kept: list[bool] = []
 
-        def on_progress(progress: "Progress") -> None:
-            # A resumed search repeats a reader that was cut short, and a series begins again at 0.
-            before = progress.done - len(progress.decisions)
-            kept[before:] = [decision.kept for decision in progress.decisions]
-            steps = progress.checkpoint
-            if steps is None:
-                so_far = f"{sum(kept)} kept"
-                bar.update(
-                    shown,
-                    description="edges",
-                    total=progress.total,
-                    completed=progress.done,
-                    kept=so_far,
-                )
-            else:
+        def on_progress(progress: "Progress | Checkpoint") -> None:
+            steps = progress if isinstance(progress, Checkpoint) else progress.checkpoint
+            if steps is not None:
                 bar.update(
                     shown, description=steps.step, total=steps.total, completed=steps.done, kept=""
                 )
+            if isinstance(progress, Checkpoint) or steps is not None:
+                return
+            # A resumed search repeats a reader that was cut short, and a series begins again at 0.
+            before = progress.done - len(progress.decisions)
+            kept[before:] = [decision.kept for decision in progress.decisions]
+            bar.update(
+                shown,
+                description="edges",
+                total=progress.total,
+                completed=progress.done,
+                kept=f"{sum(kept)} kept",
+            )
 
         yield on_progress
 

@@ -23,3 +23,9 @@ Dtype = Annotated[
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 Circuit = Annotated[Path, typer.Argument(help="A run directory or a circuit file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop after this time (90s, 10m, 1.5h), ready to resume, with exit code 124."
+    ),
+]

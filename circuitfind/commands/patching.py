@@ -1,17 +1,22 @@
 """The commands `patch` and `path-patch`: they parse and print, and leave the work below."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuitfind.commands.console import emit, interruptible, print_json, print_table, tell
-from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, Task
+from circuitfind.commands.console import (
+    emit,
+    interruptible,
+    print_json,
+    print_table,
+    progress_bar,
+    tell,
+)
+from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Seed, Task
 
 if TYPE_CHECKING:
-    from circuitfind.patching.sweep import Swept
     from circuitfind.runs.patch_config import PatchConfig
     from circuitfind.runs.patching import PatchRun
 
@@ -35,7 +40,12 @@ Threshold = Annotated[
         help="Smallest significant effect, as a share of the difference between the two runs."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Directory for the files. [default: runs/NAME]")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory for the files; what was interrupted resumes. [default: runs/NAME]"
+    ),
+]
 
 
 def patch(
@@ -71,6 +81,7 @@ def patch(
     dtype: Dtype = None,
     device: Device = "cpu",
     out: Out = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Patch activations of one run into another and show where that matters."""
@@ -92,7 +103,7 @@ def patch(
         discover=discover,
         edge_threshold=edge_threshold,
     )
-    _run(config, out, as_json=as_json)
+    _run(config, out, budget, as_json=as_json)
 
 
 def path_patch(
@@ -122,6 +133,7 @@ def path_patch(
     dtype: Dtype = None,
     device: Device = "cpu",
     out: Out = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Send a component's output of one run into another run along chosen edges alone."""
@@ -143,19 +155,21 @@ def path_patch(
         device=device,
         threshold=threshold,
     )
-    _run(config, out, as_json=as_json)
+    _run(config, out, budget, as_json=as_json)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(word.strip() for word in text.split(","))
 
 
-def _run(config: "PatchConfig", out: Path | None, *, as_json: bool) -> None:
+def _run(config: "PatchConfig", out: Path | None, budget: str | None, *, as_json: bool) -> None:
+    from circuitfind.runs.budget import seconds_of, within
     from circuitfind.runs.patching import run_patching
 
     path = out or config.default_path
-    with interruptible(path), _patch_bar() as on_progress:
-        run = run_patching(path, config, on_progress=on_progress, tell=tell)
+    seconds = inf if budget is None else seconds_of(budget)
+    with interruptible(path), progress_bar() as on_progress:
+        run = run_patching(path, config, on_progress=within(seconds, on_progress), tell=tell)
     if as_json:
         print_json(run.as_json())
     else:
@@ -172,19 +186,3 @@ def _print(run: "PatchRun") -> None:
         emit(f"{run.circuit_line()}\n")
     for drawing in run.drawings:
         emit(f"{drawing}\n")
-
-
-@contextmanager
-def _patch_bar() -> "Iterator[Callable[[Swept], None]]":
-    """Show on stderr, if that is a terminal, how many patches are measured."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("patches", total=None)
-
-        def on_progress(swept: "Swept") -> None:
-            bar.update(shown, total=swept.total, completed=swept.done)
-
-        yield on_progress

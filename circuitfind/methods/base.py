@@ -5,23 +5,20 @@ built from them, a run directory is a file of them, and a search resumes by repl
 that decide about all edges at their end yield checkpoints on the way, and go on from the last one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
+from circuitfind.progress import Checkpoint, State
 
 Reason = Literal["tested", "group", "dead", "scored"]
 """Why an edge was kept or cut: its own test; the test of all edges into its port at once; because
 nothing reads the component that it leads into; or its score, without a test."""
-
-State = Mapping[str, Tensor]
-"""All that a method needs to go on where it was interrupted, by name."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,6 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """How far a method is that decides about all edges at its end.
-
-    Attributes:
-        done: Steps done.
-        total: Steps in all.
-        step: What a step is, in the plural: `gradients`, `training steps`.
-        state: What the method needs to go on from here; None where it cannot.
-    """
-
-    done: int
-    total: int
-    step: str
-    state: State | None = None
-
-
-@dataclass(frozen=True)
 class Progress:
     """How far a search is.
 
@@ -82,6 +62,10 @@ class Progress:
     decisions: tuple[Decision, ...]
     drift: float | None = None
     checkpoint: Checkpoint | None = None
+
+    def __str__(self) -> str:
+        so_far = f"{self.done} of {self.total} edges are decided"
+        return so_far if self.checkpoint is None else str(self.checkpoint)
 
 
 @dataclass(frozen=True)

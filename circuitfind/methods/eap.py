@@ -14,10 +14,10 @@ import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
-from circuitfind.methods.base import Checkpoint, State
 from circuitfind.methods.scored import Scored
 from circuitfind.methods.selection import Choice
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint, State
 
 CLEAN = Place(share=1.0, weight=1.0)
 

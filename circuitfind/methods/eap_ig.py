@@ -25,9 +25,9 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Place, require_slope
-from circuitfind.methods.base import Checkpoint, State
 from circuitfind.methods.eap import EapOptions, along
 from circuitfind.methods.scored import Scored
+from circuitfind.progress import Checkpoint, State
 
 Variant = Literal["inputs", "activations", "clean-corrupted"]
 Points = Literal["right", "left"]

@@ -18,10 +18,10 @@ from circuitfind.engine.differences import Group, batches, groups, means_of
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Batch, require_slope
-from circuitfind.methods.base import Checkpoint, State
 from circuitfind.methods.components import edges_between, require_finite
 from circuitfind.methods.eap import CLEAN, EapOptions
 from circuitfind.methods.scored import Scored
+from circuitfind.progress import Checkpoint, State
 
 PerWriter = Float[Tensor, " writer"]
 

@@ -22,10 +22,10 @@ from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import TracedRun, segments, written_of
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
-from circuitfind.methods.base import Checkpoint, State
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint, State
 
 Shares = Float[Tensor, "writer batch pos"]
 

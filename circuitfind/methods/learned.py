@@ -30,10 +30,10 @@ from circuitfind.engine.readout import Readout
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import require_slope
-from circuitfind.methods.base import Checkpoint, State
 from circuitfind.methods.gates import GateLayout, drawn, open_probability
 from circuitfind.methods.scored import Scored
 from circuitfind.methods.selection import Choice
+from circuitfind.progress import Checkpoint, State
 
 _STEPS_PER_CHECKPOINT = 10
 _SEED_STRIDE = 1_000_003

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.base import Checkpoint, State
 from circuitfind.methods.scored import Scored
 from circuitfind.methods.selection import Choice, Walk
+from circuitfind.progress import Checkpoint, State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 from circuitfind.circuit import EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.base import Checkpoint, Decision, Progress, Selection, State
+from circuitfind.methods.base import Decision, Progress, Selection
 from circuitfind.methods.selection import Choice, chosen, decisions_of, selected
+from circuitfind.progress import Checkpoint, State
 
 
 class Scored(ABC):

@@ -16,8 +16,8 @@ from circuitfind.methods.base import (
     Method,
     Progress,
     Selection,
-    State,
 )
+from circuitfind.progress import State
 
 _SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Largest change of the loss, relative to its size, that counts as rounding."""

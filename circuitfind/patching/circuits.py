@@ -14,16 +14,19 @@ denoising sweep finds single patches that suffice, a noising sweep what is neede
 scorecard tells how far they got.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.state import EngineState
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph, Reader
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
+from circuitfind.progress import Checkpoint, State
 
 _DEPTH = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
 """Where in a block a site of the stream lies; a block is two deep."""
@@ -135,41 +138,92 @@ def circuit_of(
     Raises:
         MethodError: No component, or no path from the embedding to the logits, is left.
     """
-    graph = engine.graph
-    found = significant_components(result, graph, threshold)
-    if not found.writers:
-        raise MethodError(
-            f"no component has an effect of {threshold:g} or more, so there is no circuit to draw; "
-            "choose a smaller threshold, or other sites"
-        )
-    rows = torch.tensor([w.stage == 0 or w.name in found.writers for w in graph.writers])
-    columns = torch.tensor([r.name in {*found.readers, "logits"} for r in graph.readers])
-    among = Circuit(graph, graph.edge_mask & rows[:, None] & columns).connected()
-    share = threshold / _EDGES_PER_COMPONENT if edge_threshold is None else edge_threshold
-    circuit = _pruned(engine, among, share * abs(result.gap)).connected()
-    if not circuit.n_edges:
-        raise MethodError(
-            f"between the {len(found.writers)} components with an effect of {threshold:g} or more "
-            "no path from the embedding to the logits is needed; choose a smaller threshold, or "
-            "the mode noising"
-        )
-    return circuit
+    search = EdgeSearch(engine, result, threshold, edge_threshold=edge_threshold)
+    *_, last = search.steps()
+    assert last.state is not None
+    return search.circuit(last.state)
 
 
-def _pruned(engine: IncrementalEngine, circuit: Circuit, threshold: float) -> Circuit:
-    """Cut every edge whose absence raises the loss by less than a threshold, as ACDC does."""
-    graph, state = engine.graph, engine.start_from(circuit.kept)
-    effects = torch.full(graph.edge_mask.shape, torch.nan, dtype=torch.float64)
-    current = engine.loss(state)
-    for reader in reversed(range(len(graph.readers))):
-        for writer in reversed(range(len(graph.writers))):
-            if not circuit.kept[writer, reader]:
+class EdgeSearch:
+    """The search for the edges that are needed; the arguments are those of `circuit_of`."""
+
+    def __init__(
+        self,
+        engine: IncrementalEngine,
+        result: PatchResult,
+        threshold: float = DEFAULT_THRESHOLD,
+        *,
+        edge_threshold: float | None = None,
+    ) -> None:
+        self._engine, self._threshold = engine, threshold
+        graph = engine.graph
+        self._found = significant_components(result, graph, threshold)
+        if not self._found.writers:
+            raise MethodError(
+                f"no component has an effect of {threshold:g} or more, so there is no circuit to "
+                "draw; choose a smaller threshold, or other sites"
+            )
+        names = {*self._found.readers, "logits"}
+        rows = torch.tensor([w.stage == 0 or w.name in self._found.writers for w in graph.writers])
+        columns = torch.tensor([reader.name in names for reader in graph.readers])
+        self._among = Circuit(graph, graph.edge_mask & rows[:, None] & columns).connected()
+        share = threshold / _EDGES_PER_COMPONENT if edge_threshold is None else edge_threshold
+        self._needed = share * abs(result.gap)
+
+    def steps(self, state: State | None = None) -> Iterator[Checkpoint]:
+        """Cut every edge whose absence raises the loss by less than a threshold, as ACDC does.
+
+        Args:
+            state: That of an earlier checkpoint of the same search, to go on from there.
+
+        Yields:
+            A checkpoint after each reader; the last one's state holds the circuit.
+        """
+        engine, graph, among = self._engine, self._engine.graph, self._among
+        total = among.n_edges
+        nothing = torch.full(graph.edge_mask.shape, torch.nan, dtype=torch.float64)
+        begun = state or {"kept": among.kept, "effects": nothing, "tested": torch.tensor(0)}
+        current, done = engine.start_from(begun["kept"]), int(begun["tested"])
+        effects = begun["effects"]
+        if done == total:
+            yield Checkpoint(done, total, "edges", begun)
+        passed = 0
+        for reader in reversed(range(len(graph.readers))):
+            writers = among.kept[:, reader].nonzero().flatten().tolist()
+            passed += len(writers)
+            if not writers or passed <= done:
                 continue
+            current, effects = self._without_needless(current, effects.clone(), reader, writers)
+            now = {"kept": current.mask, "effects": effects, "tested": torch.tensor(passed)}
+            yield Checkpoint(passed, total, "edges", now)
+        engine.require_no_drift(current)
+
+    def _without_needless(
+        self, state: EngineState, effects: Tensor, reader: int, writers: Sequence[int]
+    ) -> tuple[EngineState, Tensor]:
+        """Cut a reader's needless edges, from the latest writer back, and note every effect."""
+        engine = self._engine
+        current = engine.loss(state)
+        for writer in reversed(writers):
             trial = engine.cut(state, [(writer, reader)])
             rise = engine.loss(trial) - current
             if state.live_readers[reader]:
                 effects[writer, reader] = rise
-            if rise < threshold:
+            if rise < self._needed:
                 state, current = trial, current + rise
-    engine.require_no_drift(state)
-    return Circuit(graph, state.mask, effects)
+        return state, effects
+
+    def circuit(self, state: State) -> Circuit:
+        """Return the circuit that the last state holds, without dead ends.
+
+        Raises:
+            MethodError: No path from the embedding to the logits is left.
+        """
+        circuit = Circuit(self._engine.graph, state["kept"], state["effects"]).connected()
+        if not circuit.n_edges:
+            raise MethodError(
+                f"between the {len(self._found.writers)} components with an effect of "
+                f"{self._threshold:g} or more no path from the embedding to the logits is needed; "
+                "choose a smaller threshold, or the mode noising"
+            )
+        return circuit

@@ -1,6 +1,7 @@
 """Two recorded runs of one problem, and the metric of the base with patches put into it."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from circuitfind.errors import SelfCheckError
 from circuitfind.models.self_check import TOLERANCE
 from circuitfind.patching.continuation import Continuation, Point
 from circuitfind.patching.exchange import Exchange, Patched
+from circuitfind.patching.measurement import Batch, Key, Part
 from circuitfind.patching.recording import Recording, record
 from circuitfind.patching.result import Mode
 from circuitfind.problem import Problem
@@ -22,10 +24,6 @@ _ROW_FLOATS = 1 << 22
 """How many numbers a stream of all rows together may have by default; 16 MiB in float32."""
 
 _FEWEST_ROWS = 8
-
-
-Key = tuple[str, tuple[int, ...]]
-"""What is patched, and the indices of one of its patches."""
 
 
 class Patch(NamedTuple):
@@ -38,6 +36,19 @@ class Patch(NamedTuple):
 
     keys: tuple[Key, ...]
     patched: Patched
+
+
+class _Waiting(NamedTuple):
+    """Candidates that enter at one point and run together.
+
+    Attributes:
+        unchanged: Keys of those that change nothing.
+        changed: Of the others the key, the stream, and how many positions, counted from the end,
+            differ.
+    """
+
+    unchanged: list[Key]
+    changed: list[tuple[Key, Tensor, int]]
 
 
 def default_rows(problem: Problem) -> int:
@@ -83,35 +94,39 @@ class PatchedRuns:
             self._measured(run.final) for run in (self.base, self.source)
         )
 
-    def measured(self, patches: Iterable[Patch]) -> Iterator[tuple[Key, Tensor]]:
-        """Yield each candidate's key and metric per prompt; candidates at a point go together."""
+    def part(self, patches: Iterable[Patch]) -> Part:
+        """Return patches as batches; candidates that enter at one point go together."""
+        return Part(self.base_values, self.source_values, self._batches(patches))
+
+    def _batches(self, patches: Iterable[Patch]) -> Iterator[Batch]:
         for point, group in groupby(patches, key=lambda patch: patch.patched.point):
             yield from self._at_point(point, group)
 
-    def _at_point(self, point: Point, patches: Iterable[Patch]) -> Iterator[tuple[Key, Tensor]]:
-        waiting: list[tuple[Key, Tensor]] = []
-        n_changed = 0
+    def _at_point(self, point: Point, patches: Iterable[Patch]) -> Iterator[Batch]:
+        waiting = _Waiting([], [])
         for keys, patched in patches:
             changed = self._continuation.n_changed(point, patched.streams)
             if not changed:
-                yield from ((key, self.base_values) for key in keys)
+                waiting.unchanged.extend(keys)
                 continue
-            for entry in zip(keys, patched.streams, strict=True):
-                n_changed = max(n_changed, changed)
-                waiting.append(entry)
-                if len(waiting) == self._most:
-                    yield from self._finished(point, waiting, n_changed)
-                    waiting, n_changed = [], 0
-        if waiting:
-            yield from self._finished(point, waiting, n_changed)
+            for key, stream in zip(keys, patched.streams, strict=True):
+                waiting.changed.append((key, stream, changed))
+                if len(waiting.changed) == self._most:
+                    yield partial(self._measured_at, point, waiting)
+                    waiting = _Waiting([], [])
+        if waiting.changed or waiting.unchanged:
+            yield partial(self._measured_at, point, waiting)
 
-    def _finished(
-        self, point: Point, waiting: list[tuple[Key, Tensor]], n_changed: int
-    ) -> Iterator[tuple[Key, Tensor]]:
-        streams = torch.stack([stream[:, -n_changed:] for _, stream in waiting])
+    def _measured_at(self, point: Point, waiting: "_Waiting") -> Iterator[tuple[Key, Tensor]]:
+        for key in waiting.unchanged:
+            yield key, self.base_values
+        if not waiting.changed:
+            return
+        n_changed = max(changed for _, _, changed in waiting.changed)
+        streams = torch.stack([stream[:, -n_changed:] for _, stream, _ in waiting.changed])
         # A patch behind the last position that the metric reads still leaves those before as is.
         finals = self._with_base(self._continuation.finish(point, streams))
-        for (key, _), final in zip(waiting, finals, strict=True):
+        for (key, _, _), final in zip(waiting.changed, finals, strict=True):
             yield key, self._measured(final)
 
     def _with_base(

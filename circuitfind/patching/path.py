@@ -14,7 +14,6 @@ arXiv 2310.10348).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -25,11 +24,12 @@ from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError, MethodError
 from circuitfind.graph import Graph, Reader, Writer
 from circuitfind.patching.components import Components
+from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
-from circuitfind.patching.result import Mode, PatchResult, require_gap
-from circuitfind.patching.sweep import Swept
+from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint
 
 PATH = "path"
 """Name of the only site of a result of path patching; its axes are sender and receiver."""
@@ -43,7 +43,7 @@ def path_patch(
     via: Sequence[str] = (),
     mode: Mode = "noising",
     rows: int | None = None,
-    on_progress: Callable[[Swept], None] = lambda swept: None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> PatchResult:
     """Measure what each path from a sender to a receiver carries.
 
@@ -65,26 +65,26 @@ def path_patch(
         GraphError: There is no such writer or reader, or no path at all.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    problem = posed(problem, mode)
-    rows = default_rows(problem) if rows is None else rows
-    if rows < 1:
-        raise MethodError(f"{rows} rows cannot be run at once; give at least 1")
-    return _Paths(problem, senders, receivers, via, mode, rows).run(on_progress)
+    paths = PathPatching(problem, senders, receivers, mode, via=via, rows=rows)
+    return paths.finished(on_progress)
 
 
-class _Paths:
-    """The paths of one measurement."""
+class PathPatching(Measurement):
+    """All paths from some writers to some readers; the arguments are those of `path_patch`."""
 
     def __init__(
         self,
         problem: Problem,
-        senders: Sequence[str] | None,
-        receivers: Sequence[str] | None,
-        via: Sequence[str],
-        mode: Mode,
-        rows: int,
+        senders: Sequence[str] | None = None,
+        receivers: Sequence[str] | None = None,
+        mode: Mode = "noising",
+        *,
+        via: Sequence[str] = (),
+        rows: int | None = None,
     ) -> None:
-        self._problem, self._mode, self._rows = problem, mode, rows
+        super().__init__(
+            posed(problem, mode), mode, default_rows(problem) if rows is None else rows
+        )
         graph = problem.graph
         self._senders = _writers(graph, senders)
         self._receivers = _readers(graph, receivers)
@@ -101,6 +101,12 @@ class _Paths:
                 f"there is no path {' -> '.join(stops)}: each component must run before the next "
                 "one reads"
             )
+        self.axes = {PATH: ("sender", "receiver")}
+        self.labels = {
+            "sender": tuple(writer.name for writer in self._senders),
+            "receiver": tuple(reader.name for reader in self._receivers),
+        }
+        self.n_patches = int(self._exists.sum())
 
     def _is_path(self, sender: Writer, receiver: Reader) -> bool:
         writes_at = sender.stage
@@ -110,50 +116,17 @@ class _Paths:
             writes_at = reader.stage
         return True
 
-    def run(self, on_progress: Callable[[Swept], None]) -> PatchResult:
-        n = len(self._problem.prompts)
-        parts = [slice(first, first + self._rows) for first in range(0, n, self._rows)]
-        done, total = 0, len(parts) * int(self._exists.sum())
-        values, ends = [], []
-        for part in parts:
-            problem = replace(self._problem, prompts=self._problem.prompts.select(part))
-            runs = PatchedRuns(problem, self._mode, self._rows)
-            shape = (*self._exists.shape, len(problem.prompts))
-            found = torch.full(shape, torch.nan, dtype=torch.float64, device=problem.model.device)
-            for (_, index), value in runs.measured(self._patches(runs)):
-                found[index] = value
-                done += 1
-                on_progress(Swept(done, total))
-            values.append(found)
-            ends.append(torch.stack([runs.base_values, runs.source_values]))
-        return self._result(torch.cat(values, dim=-1), torch.cat(ends, dim=-1))
-
-    def _result(
-        self, values: Float[Tensor, "sender receiver batch"], ends: Float[Tensor, "2 batch"]
-    ) -> PatchResult:
-        base, source = ends
-        require_gap(base, source)
-        return PatchResult(
-            values={PATH: values},
-            axes={PATH: ("sender", "receiver")},
-            labels={
-                "sender": tuple(writer.name for writer in self._senders),
-                "receiver": tuple(reader.name for reader in self._receivers),
-            },
-            base=base,
-            source=source,
-            mode=self._mode,
-            metric=self._problem.metric.name,
-            unit=self._problem.metric.unit,
-        )
+    def part(self, problem: Problem, prompts: slice) -> Part:
+        runs = PatchedRuns(problem, self.mode, self.rows)
+        return runs.part(self._patches(runs))
 
     def _patches(self, runs: PatchedRuns) -> Iterator[Patch]:
         """Make all patches, reader by reader, so that those that enter at one point go together."""
-        problem = self._problem
+        problem = runs.problem
         components = Components(
-            problem.model, problem.graph, runs.base, runs.source, runs.problem.prompts.real
+            problem.model, problem.graph, runs.base, runs.source, problem.prompts.real
         )
-        most = max(1, self._rows // len(runs.problem.prompts))
+        most = max(1, self.rows // len(problem.prompts))
         order = sorted(range(len(self._receivers)), key=lambda i: self._receivers[i].stage)
         for senders in _chunks(range(len(self._senders)), most):
             changes = self._changes(components, senders)

@@ -6,16 +6,16 @@ one acts on receives that too. This is the full pass with just these edges cut.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
-from circuitfind.errors import GraphError, MethodError
+from circuitfind.errors import GraphError
+from circuitfind.patching.measurement import Key, Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.path import PATH
-from circuitfind.patching.result import Mode, PatchResult, require_gap
+from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.problem import Problem
 
 
@@ -43,30 +43,32 @@ def patch_together(
         GraphError: There is no such writer or reader, or no edge between them.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    if rows < 1:
-        raise MethodError(f"{rows} rows cannot be run at once; give at least 1")
-    problem = posed(problem, mode)
-    kept = _without(problem, senders, receivers)
-    parts = [
-        _measured(replace(problem, prompts=problem.prompts.select(part)), kept, mode)
-        for part in _slices(len(problem.prompts), rows)
-    ]
-    patched, base, source = torch.cat(parts, dim=-1)
-    require_gap(base, source)
-    return PatchResult(
-        values={PATH: patched[None, None]},
-        axes={PATH: ("sender", "receiver")},
-        labels={"sender": ("+".join(senders),), "receiver": ("+".join(receivers),)},
-        base=base,
-        source=source,
-        mode=mode,
-        metric=problem.metric.name,
-        unit=problem.metric.unit,
-    )
+    return Together(problem, senders, receivers, mode, rows=rows).finished(lambda checkpoint: None)
 
 
-def _slices(n: int, size: int) -> list[slice]:
-    return [slice(first, first + size) for first in range(0, n, size)]
+class Together(Measurement):
+    """One patch of several edges; the arguments are those of `patch_together`."""
+
+    n_patches = 1
+
+    def __init__(
+        self,
+        problem: Problem,
+        senders: Sequence[str],
+        receivers: Sequence[str],
+        mode: Mode = "noising",
+        *,
+        rows: int = 64,
+    ) -> None:
+        super().__init__(posed(problem, mode), mode, rows)
+        self._kept = _without(problem, senders, receivers)
+        self.axes = {PATH: ("sender", "receiver")}
+        self.labels = {"sender": ("+".join(senders),), "receiver": ("+".join(receivers),)}
+
+    def part(self, problem: Problem, prompts: slice) -> Part:
+        patched, base, source = _measured(problem, self._kept, self.mode)
+        key: Key = (PATH, (0, 0))
+        return Part(base, source, iter([lambda: [(key, patched)]]))
 
 
 def _without(problem: Problem, senders: Sequence[str], receivers: Sequence[str]) -> torch.Tensor:

@@ -3,12 +3,26 @@
 import re
 import time
 from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from circuitfind.errors import MethodError
-from circuitfind.methods.base import Progress
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+
+
+@runtime_checkable
+class Step(Protocol):
+    """Anything that tells how far a computation is; as text, what a user is told of it."""
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+
+StepT = TypeVar("StepT", bound=Step)
 
 
 class BudgetSpentError(Exception):
@@ -29,9 +43,9 @@ def seconds_of(text: str) -> float:
 
 def within(
     seconds: float,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[StepT], None],
     clock: Callable[[], float] = time.monotonic,
-) -> Callable[[Progress], None]:
+) -> Callable[[StepT], None]:
     """Return what is told of progress and raises once the time is over.
 
     Steps are written down before they are told, so the run resumes after the last one.
@@ -47,12 +61,12 @@ def within(
     end = clock() + seconds
     told = 0
 
-    def watched(progress: Progress) -> None:
+    def watched(progress: StepT) -> None:
         nonlocal told
         told += 1
         on_progress(progress)
         # A resumed run tells first what it found, and must still get a step further.
         if told > 1 and progress.done < progress.total and clock() >= end:
-            raise BudgetSpentError(f"{progress.done} of {progress.total} edges are decided")
+            raise BudgetSpentError(str(progress))
 
     return watched

@@ -1,23 +1,24 @@
-"""The last checkpoint of a run whose method decides about all edges at its end.
+"""The last checkpoint of a run that has its result at its end.
 
 It lies in `state.safetensors` in the run directory, is replaced in one step, at most once every few
 seconds, and goes when the run is done.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from circuitfind.errors import RunDirectoryError
-from circuitfind.methods.base import Progress, State
+from circuitfind.progress import Checkpoint, State
+from circuitfind.runs.budget import BudgetSpentError
 from circuitfind.runs.directory import STATE, reported, write_whole
 
 SECONDS_BETWEEN = 5.0
-"""How much work an interruption may cost."""
+"""How much work the end of the process may cost."""
 
 
 def read_state(path: Path) -> State | None:
@@ -38,20 +39,34 @@ def read_state(path: Path) -> State | None:
         return state
 
 
-def state_writer(path: Path) -> Callable[[Progress], None]:
-    """Return what writes the states of checkpoints down, unless it did so a moment ago."""
-    latest = time.monotonic()
+@contextmanager
+def checkpoints(path: Path) -> Iterator[Callable[[Checkpoint | None], None]]:
+    """Give what writes states down: one every few seconds, and the last one of a run that is cut.
 
-    def write(progress: Progress) -> None:
-        nonlocal latest
-        state = progress.checkpoint.state if progress.checkpoint else None
-        if state is None or time.monotonic() - latest < SECONDS_BETWEEN:
-            return
+    A run is cut by Ctrl-C or by its budget of time.
+
+    Raises:
+        RunDirectoryError: A state cannot be written.
+    """
+    written_at, unwritten = time.monotonic(), None
+
+    def write(state: State) -> None:
         with reported(path):
             write_whole(path / STATE, save({name: t.contiguous() for name, t in state.items()}))
-        latest = time.monotonic()
 
-    return write
+    def keep(checkpoint: Checkpoint | None) -> None:
+        nonlocal written_at, unwritten
+        unwritten = (checkpoint.state if checkpoint else None) or unwritten
+        if unwritten is not None and time.monotonic() - written_at >= SECONDS_BETWEEN:
+            write(unwritten)
+            written_at, unwritten = time.monotonic(), None
+
+    try:
+        yield keep
+    except (KeyboardInterrupt, BudgetSpentError):
+        if unwritten is not None:
+            write(unwritten)
+        raise
 
 
 def drop_state(path: Path) -> None:

@@ -21,7 +21,7 @@ from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem, assemble
-from circuitfind.runs.checkpoints import drop_state, read_state, state_writer
+from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
 from circuitfind.runs.config import RunConfig, environment
 from circuitfind.runs.decisions import DecisionLog
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, RunDirectory
@@ -96,11 +96,9 @@ def _searched(
     log: DecisionLog,
     on_progress: Callable[[Progress], None],
 ) -> Found:
-    write_state = state_writer(run.path)
-
     def record(progress: Progress) -> None:
         log.record(progress)
-        write_state(progress)
+        keep_state(progress.checkpoint)
         on_progress(progress)
 
     if log.earlier:
@@ -108,7 +106,8 @@ def _searched(
     method = find_method(run.config.method)
     options = method.options(**run.config.options)
     state = read_state(run.path)
-    return search(engine, method, options, resume=log.earlier, state=state, on_progress=record)
+    with checkpoints(run.path) as keep_state:
+        return search(engine, method, options, resume=log.earlier, state=state, on_progress=record)
 
 
 def _result(

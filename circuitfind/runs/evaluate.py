@@ -185,7 +185,8 @@ def _subject(
 
 def _scores(path: Path, circuit: Circuit, config: RunConfig) -> EdgeScores | None:
     """Return what the run's decisions say of all edges, where there is such a file."""
-    decisions = read_decisions(path / DECISIONS) if path.is_dir() else ()
+    file = path / DECISIONS
+    decisions = read_decisions(file) if file.is_file() else ()
     if not decisions:
         return None
     decided = circuit_of(circuit.graph, decisions)

@@ -15,6 +15,8 @@ from circuitfind.patching.result import DEFAULT_THRESHOLD
 from circuitfind.patching.sites import find_sites
 from circuitfind.tasks import find_task, task_file
 
+_OF_THE_REPORT = ("threshold", "discover", "edge_threshold")
+
 
 @dataclass(frozen=True)
 class PatchConfig:
@@ -90,10 +92,16 @@ class PatchConfig:
         return "path-patch" if self.sites is None else "patch"
 
     @property
+    def report_settings(self) -> dict[str, Any]:
+        """What is made of a measurement, as plain JSON values."""
+        return {name: getattr(self, name) for name in _OF_THE_REPORT}
+
+    @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for two results to be the same, as plain JSON values."""
+        """What must agree for two measurements to be the same, as plain JSON values."""
         values = {"kind": self.kind, **asdict(self)}
-        del values["device"]
+        for name in ("device", *_OF_THE_REPORT):
+            del values[name]
         file, model = task_file(self.task), Path(self.model)
         if file is not None:
             values["task"] = str(file.resolve())

@@ -1,42 +1,45 @@
 """Patching from a configuration to its files: load, measure, report, draw, and find the circuit.
 
-A directory holds `patching.safetensors`, `report.md`, `report.json`, a heatmap per site, if a
-circuit was asked for also `circuit.json`, `diagram.svg` and `diagram.dot`, and last
-`patching.json`: where that is, everything else is too. Repeating a command reads what is there
-instead of measuring again.
+What was interrupted goes on where it was. A measurement that is complete is read, and only what
+follows from it is made anew where that is asked for with another threshold (`patch_directory`).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError, RunDirectoryError
-from circuitfind.evaluation.scorecard import Measurement, measure, shown
+from circuitfind.evaluation.scorecard import Measurement as Measured
+from circuitfind.evaluation.scorecard import measure, shown
 from circuitfind.metrics import check_metric, find_metric
 from circuitfind.models.loading import load_model
-from circuitfind.patching.circuits import circuit_of
-from circuitfind.patching.files import load_patching, to_bytes, to_json
+from circuitfind.patching.circuits import EdgeSearch
+from circuitfind.patching.measurement import Measurement
 from circuitfind.patching.pairs import posed
-from circuitfind.patching.path import path_patch
-from circuitfind.patching.result import PatchResult
-from circuitfind.patching.sweep import Swept, patch
-from circuitfind.patching.together import patch_together
+from circuitfind.patching.path import PathPatching
+from circuitfind.patching.result import Mode, PatchResult
+from circuitfind.patching.sweep import Sweep
+from circuitfind.patching.together import Together
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint, State
 from circuitfind.reports.diagram import Diagram, draw_circuit
 from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.patching import PatchReport, report
 from circuitfind.runs.api import make_problem
+from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
 from circuitfind.runs.config import environment
-from circuitfind.runs.directory import read_json, reported, write_whole
 from circuitfind.runs.patch_config import PatchConfig
+from circuitfind.runs.patch_directory import CIRCUIT, REPORT, TEXT, PatchDirectory
 
-RESULT, TENSORS = "patching.json", "patching.safetensors"
-REPORT, TEXT, CIRCUIT = "report.json", "report.md", "circuit.json"
+Observed = Callable[[Checkpoint], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class PatchRun:
     path: Path
     report: PatchReport
     circuit: Circuit | None = None
-    measured: Measurement | None = None
+    measured: Measured | None = None
 
     @property
     def drawings(self) -> list[Path]:
@@ -85,10 +88,10 @@ def run_patching(
     path: Path,
     config: PatchConfig,
     *,
-    on_progress: Callable[[Swept], None] = lambda swept: None,
+    on_progress: Observed = lambda checkpoint: None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> PatchRun:
-    """Measure, or read what was measured.
+    """Measure, go on with a measurement, or read one.
 
     Args:
         path: The directory; made if it does not exist.
@@ -100,48 +103,106 @@ def run_patching(
         CircuitfindError: Anything that the user can do something about.
     """
     config.validate()
-    identity = config.identity
-    if _is_finished(path, identity):
-        run = _read(path, config)
-        tell(f"{path} is finished: its results are read, not computed again")
+    directory = PatchDirectory(path, config.identity)
+    result = directory.result()
+    if result is not None:
+        if (stored := directory.report(config.report_settings)) is not None:
+            run = _read(directory, config, result, stored)
+            tell(f"{path} is finished: its results are read, not computed again")
+            return run
+        tell(f"{path} is measured: its report is made anew, with other settings")
+    work = _Work(directory, config, on_progress, tell)
+    return work.reported(work.measured() if result is None else result)
+
+
+class _Work:
+    """One directory being worked in."""
+
+    def __init__(
+        self,
+        directory: PatchDirectory,
+        config: PatchConfig,
+        on_progress: Observed,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._directory, self._config = directory, config
+        self._on_progress, self._tell = on_progress, tell
+
+    @cached_property
+    def _problem(self) -> Problem:
+        return _problem(self._config)
+
+    @property
+    def _fingerprints(self) -> dict[str, str]:
+        problem = self._problem
+        return {
+            "model_fingerprint": problem.model.fingerprint,
+            "prompts_fingerprint": problem.prompts.fingerprint,
+        }
+
+    def measured(self) -> PatchResult:
+        """Measure, from where an earlier process was interrupted, and write that down."""
+        config, problem, directory = self._config, self._problem, self._directory
+        measurement = _measurement(config, problem)
+        with directory.working():
+            directory.begin(self._fingerprints)
+            whole = {"belongs_to": torch.tensor([])}
+            result = measurement.result(self._finished(measurement.steps, whole))
+            facts = {**_facts(config, problem), **self._fingerprints}
+            origin = {"settings": config.identity, **facts, "versions": environment()}
+            result = replace(result, origin=origin)
+            directory.write_result(result)
+            drop_state(directory.path)
+        return result
+
+    def reported(self, result: PatchResult) -> PatchRun:
+        """Make what follows from a measurement, and write that down."""
+        config, directory = self._config, self._directory
+        run = PatchRun(directory.path, report(result, config.threshold))
+        with directory.working():
+            if config.discover:
+                directory.begin(self._fingerprints)
+                run = self._with_circuit(run)
+            _write(directory, run, config)
+            drop_state(directory.path)
         return run
-    problem = _problem(config)
-    result = _measured(config, problem, on_progress)
-    origin = {"settings": identity, **_facts(config, problem), "versions": environment()}
-    found = report(replace(result, origin=origin), config.threshold)
-    run = PatchRun(path, found)
-    if config.discover:
-        circuit, measured = _circuit(config, problem, found)
-        run = replace(run, circuit=circuit, measured=measured)
-    _write(run)
-    return run
 
-
-def _is_finished(path: Path, identity: dict[str, Any]) -> bool:
-    """Tell whether a directory holds this measurement; refuse one that holds anything else."""
-    if not (path / RESULT).is_file():
-        with reported(path):
-            if path.exists() and not (path.is_dir() and all(map(_is_ours, path.iterdir()))):
-                raise RunDirectoryError(
-                    f"{path} exists and is no directory of patching; choose another --out"
-                )
-        return False
-    there = dict(load_patching(path / RESULT).origin.get("settings", {}))
-    different = [name for name in identity if there.get(name) != identity[name]]
-    if different:
-        name = different[0]
-        raise RunDirectoryError(
-            f"{path} holds another measurement ({name} is {there.get(name)!r} there and "
-            f"{identity[name]!r} here); choose another --out, or repeat the original settings"
+    def _with_circuit(self, run: PatchRun) -> PatchRun:
+        config, result = self._config, run.report.result
+        engine = IncrementalEngine(posed(self._problem, config.mode))  # type: ignore[arg-type]
+        search = EdgeSearch(engine, result, config.threshold, edge_threshold=config.edge_threshold)
+        settings = (config.threshold, config.edge_threshold or 0.0)
+        wanted = {"belongs_to": torch.tensor(settings, dtype=torch.float64)}
+        circuit = search.circuit(self._finished(search.steps, wanted))
+        circuit = replace(circuit, origin=result.origin)
+        return replace(
+            run, circuit=circuit, measured=measure(engine, circuit, engine.problem.metric)
         )
-    return True
 
+    def _finished(
+        self, steps: Callable[[State | None], Iterator[Checkpoint]], mark: State
+    ) -> State:
+        """Take all steps of a computation, and return its last state.
 
-def _is_ours(file: Path) -> bool:
-    """Tell whether a file may be what an interrupted write left."""
-    names = {TENSORS, REPORT, TEXT, CIRCUIT, "diagram.svg", "diagram.dot"}
-    is_heatmap = file.name.startswith("heatmap-") and file.suffix == ".svg"
-    return file.name in names or is_heatmap or (file.name[0] == "." and file.suffix == ".tmp")
+        Args:
+            steps: Takes an earlier state, if there is one, and yields checkpoints.
+            mark: What an earlier state must hold in order to belong to this computation.
+        """
+        path = self._directory.path
+        state = read_state(path)
+        if state is not None and not all(
+            name in state and torch.equal(state[name], value) for name, value in mark.items()
+        ):
+            state = None
+        last: State = {}
+        with checkpoints(path) as keep:
+            for checkpoint in steps(state):
+                if state is not None and not last:
+                    self._tell(f"{path} resumes: {checkpoint}")
+                last = {**(checkpoint.state or {}), **mark}
+                keep(replace(checkpoint, state=last))
+                self._on_progress(checkpoint)
+        return last
 
 
 def _problem(config: PatchConfig) -> Problem:
@@ -157,32 +218,14 @@ def _problem(config: PatchConfig) -> Problem:
     return problem
 
 
-def _measured(
-    config: PatchConfig, problem: Problem, on_progress: Callable[[Swept], None]
-) -> PatchResult:
+def _measurement(config: PatchConfig, problem: Problem) -> Measurement:
+    mode: Mode = config.mode  # type: ignore[assignment]
+    senders, receivers = config.senders, config.receivers
     if config.together:
-        return patch_together(
-            problem,
-            config.senders or (),
-            config.receivers or (),
-            mode=config.mode,  # type: ignore[arg-type]
-        )
+        return Together(problem, senders or (), receivers or (), mode)
     if config.sites is None:
-        return path_patch(
-            problem,
-            config.senders,
-            config.receivers,
-            via=config.via,
-            mode=config.mode,  # type: ignore[arg-type]
-            on_progress=on_progress,
-        )
-    return patch(
-        problem,
-        config.sites,
-        mode=config.mode,  # type: ignore[arg-type]
-        positions=config.positions,
-        on_progress=on_progress,
-    )
+        return PathPatching(problem, senders, receivers, mode, via=config.via)
+    return Sweep(problem, config.sites, mode, positions=config.positions)
 
 
 def _facts(config: PatchConfig, problem: Problem) -> dict[str, Any]:
@@ -190,42 +233,27 @@ def _facts(config: PatchConfig, problem: Problem) -> dict[str, Any]:
     return {
         "task": config.task,
         "model_name": problem.model.name,
-        "model_fingerprint": problem.model.fingerprint,
-        "prompts_fingerprint": problem.prompts.fingerprint,
         "method": f"patching {config.sites}, {config.mode}",
         "ablation": "resample",
         "unit": problem.metric.unit,
     }
 
 
-def _circuit(
-    config: PatchConfig, problem: Problem, found: PatchReport
-) -> tuple[Circuit, Measurement]:
-    engine = IncrementalEngine(posed(problem, config.mode))  # type: ignore[arg-type]
-    circuit = circuit_of(
-        engine, found.result, config.threshold, edge_threshold=config.edge_threshold
-    )
-    circuit = replace(circuit, origin=found.result.origin)
-    return circuit, measure(engine, circuit, problem.metric)
-
-
-def _write(run: PatchRun) -> None:
-    result, path = run.report.result, run.path
-    with reported(path):
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / TENSORS, to_bytes(result))
-        for site in result.sites:
-            heatmap = draw_heatmap(result, site, threshold=run.report.threshold)
-            write_whole(path / f"heatmap-{site}.svg", heatmap.svg)
-        if run.circuit is not None:
-            write_whole(path / CIRCUIT, run.circuit.to_json())
-            diagram = _diagram(run, run.circuit)
-            write_whole(path / "diagram.dot", diagram.dot)
-            write_whole(path / "diagram.svg", diagram.svg())
-        write_whole(path / TEXT, run.report.markdown())
-        write_whole(path / REPORT, json.dumps(run.as_json(), indent=1) + "\n")
-        # Written last: where it exists, everything else does.
-        write_whole(path / RESULT, to_json(result))
+def _write(directory: PatchDirectory, run: PatchRun, config: PatchConfig) -> None:
+    result = run.report.result
+    directory.drop_report()
+    for site in result.sites:
+        heatmap = draw_heatmap(result, site, threshold=run.report.threshold)
+        directory.write(f"heatmap-{site}.svg", heatmap.svg)
+    if run.circuit is not None:
+        directory.write(CIRCUIT, run.circuit.to_json())
+        diagram = _diagram(run, run.circuit)
+        directory.write("diagram.dot", diagram.dot)
+        directory.write("diagram.svg", diagram.svg())
+    directory.write(TEXT, run.report.markdown())
+    content = {**run.as_json(), "made_with": config.report_settings}
+    # Written last: where it exists, everything else does.
+    directory.write(REPORT, json.dumps(content, indent=1) + "\n")
 
 
 def _diagram(run: PatchRun, circuit: Circuit) -> Diagram:
@@ -235,15 +263,17 @@ def _diagram(run: PatchRun, circuit: Circuit) -> Diagram:
     return draw_circuit(circuit, caption=caption, unit=run.report.result.unit)
 
 
-def _read(path: Path, config: PatchConfig) -> PatchRun:
-    run = PatchRun(path, report(load_patching(path / RESULT), config.threshold))
+def _read(
+    directory: PatchDirectory, config: PatchConfig, result: PatchResult, stored: Mapping[str, Any]
+) -> PatchRun:
+    run = PatchRun(directory.path, report(result, config.threshold))
     if not config.discover:
         return run
     try:
-        measured = Measurement(**read_json(path / REPORT)["circuit"])
+        measured = Measured(**stored["circuit"])
     except (KeyError, TypeError) as error:
         raise RunDirectoryError(
-            f"{path / REPORT} is damaged ({type(error).__name__} at {error}); delete "
-            f"{path / RESULT} to measure again"
+            f"{directory.path}/report.json is damaged ({type(error).__name__} at {error}); "
+            "delete it to make it anew"
         ) from None
-    return replace(run, circuit=load_circuit(path / CIRCUIT), measured=measured)
+    return replace(run, circuit=load_circuit(directory.path / CIRCUIT), measured=measured)

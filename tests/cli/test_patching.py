@@ -1,11 +1,13 @@
 """The commands `patch` and `path-patch`: what they print, write, read again and refuse."""
 
 import json
+import re
 
 import pytest
 
 from circuitfind.circuit import load_circuit
 from circuitfind.patching.files import load_patching
+from circuitfind.runs.directory import held
 
 
 @pytest.fixture
@@ -79,6 +81,92 @@ def test_what_an_interrupted_write_left_is_written_again(cli, sweep, tmp_path):
     assert (tmp_path / "run" / "report.md").read_text() != "half"
 
 
+def test_another_threshold_needs_no_other_measurement(cli, complaint, sweep, tmp_path):
+    words = [*sweep, "--sites", "head,mlp", "--out", "run", "--json", "--discover", "--threshold"]
+    complaint(cli(*words, 50), "no component has an effect of 50 or more")
+    measured = (tmp_path / "run" / "patching.json").stat().st_mtime_ns
+    few, many = cli(*words, 0.05), cli(*words, 0.0001)
+    assert (few.code, many.code) == (0, 0), (few, many)
+    assert "run is measured: its report is made anew" in many.err
+    assert (few.json["threshold"], many.json["threshold"]) == (0.05, 0.0001)
+    assert set(few.json["edges"]) < set(many.json["edges"])
+    assert (tmp_path / "run" / "patching.json").stat().st_mtime_ns == measured
+    assert cli(*sweep, "--sites", "head,mlp", "--out", "run").code == 0
+    # What belonged to the other report is gone.
+    assert not (tmp_path / "run" / "circuit.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["sweep", "paths"])
+def test_a_spent_budget_leaves_what_resumes(kind, cli, tmp_path, request):
+    words = request.getfixturevalue(kind)
+    answer = cli(*words, "--out", "run", "--budget", "0s")
+    assert (answer.code, answer.out) == (124, "")
+    assert re.fullmatch(
+        r"circuitfind: the time is over: \d+ of \d+ patches are done; repeat the command to resume "
+        r"in run\n",
+        answer.err,
+    )
+    assert not (tmp_path / "run" / "patching.json").exists()
+    again = cli(*words, "--out", "run")
+    assert again.code == 0 and "run resumes: " in again.err
+    assert cli(*words, "--out", "whole").code == 0
+    assert_same_files(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["sweep", "paths"])
+def test_ctrl_c_leaves_what_resumes(kind, cli, tmp_path, request, monkeypatch):
+    words = [*request.getfixturevalue(kind), "--out", "run"]
+    told = []
+
+    def interrupt(seconds, on_progress):
+        def watched(checkpoint):
+            told.append(checkpoint)
+            if len(told) == 3:
+                raise KeyboardInterrupt
+
+        return watched
+
+    with monkeypatch.context() as patch:
+        patch.setattr("circuitfind.runs.budget.within", interrupt)
+        answer = cli(*words)
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err == "circuitfind: interrupted; repeat the command to resume in run\n"
+    assert cli(*words).code == 0
+    assert cli(*words[:-1], "whole").code == 0
+    assert_same_files(tmp_path / "run", tmp_path / "whole")
+
+
+def assert_same_files(run, whole):
+    assert {file.name for file in run.iterdir()} == {file.name for file in whole.iterdir()}
+    for file in whole.iterdir():
+        ours, theirs = (folder / file.name for folder in (run, whole))
+        if file.name == "report.json":
+            assert {**json.loads(ours.read_text()), "run": ""} == {
+                **json.loads(theirs.read_text()),
+                "run": "",
+            }
+        else:
+            assert ours.read_bytes() == theirs.read_bytes(), file.name
+
+
+def test_weights_that_changed_since_are_noticed(cli, complaint, sweep, tmp_path):
+    words = [*sweep, "--out", "run"]
+    assert cli(*words, "--budget", "0s").code == 124
+    config = tmp_path / "run" / "config.json"
+    stored = json.loads(config.read_text())
+    stored["facts"]["model_fingerprint"] = "another"
+    config.write_text(json.dumps(stored))
+    complaint(cli(*words), "the model of the measurement in run changed since it began")
+    config.write_text("{}")
+    complaint(cli(*words), "config.json is damaged .it has no 'settings'.")
+
+
+def test_two_processes_do_not_measure_in_one_directory(cli, complaint, sweep, tmp_path):
+    (tmp_path / "run").mkdir()
+    with held(tmp_path / "run"):
+        complaint(cli(*sweep, "--out", "run"), "another process is at work in run")
+
+
 BAD_SWEEPS = {
     "site": (["--sites", "neurons"], "no site named 'neurons'"),
     "mode": (["--mode", "both"], "no mode named 'both'"),
@@ -91,7 +179,6 @@ BAD_SWEEPS = {
     "device": (["--device", "tpu"], "tpu"),
     "dtype": (["--dtype", "int8"], "no number type|int8"),
     "option": (["--site", "head"], "No such option"),
-    "nothing left": (["--sites", "head", "--discover", "--threshold", 50], "no component has"),
 }
 
 
@@ -143,7 +230,11 @@ def test_a_damaged_result_is_one_line(cli, complaint, sweep, tmp_path):
     words = [*sweep, "--sites", "head", "--discover", "--threshold", 0.001, "--out", "run"]
     assert cli(*words).code == 0
     report = tmp_path / "run" / "report.json"
-    report.write_text(json.dumps({}))
+    whole = json.loads(report.read_text())
+    report.write_text(json.dumps({"made_with": whole["made_with"]}))
     complaint(cli(*words), "report.json is damaged")
+    report.write_text("{}")
+    assert cli(*words).code == 0
+    assert json.loads(report.read_text()) == whole
     (tmp_path / "run" / "patching.json").write_text("{")
     complaint(cli(*words), "is not a result of patching")

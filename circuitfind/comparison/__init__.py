@@ -1,0 +1,1 @@
+"""What circuits share: edge by edge in one model, by what components do across models."""

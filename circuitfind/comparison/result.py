@@ -1,0 +1,153 @@
+"""A comparison as a value and as a file: which circuits, what each two share, what it cost.
+
+`comparison.json` is read back as strictly as it is written: every field must be there and of its
+type, and shares and probabilities must lie between 0 and 1.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from circuitfind.comparison.chance import Chance, Statistic
+from circuitfind.comparison.matching import Matched
+from circuitfind.comparison.overlap import Overlap, Shared
+from circuitfind.comparison.plain import from_plain
+from circuitfind.comparison.roles import Role
+from circuitfind.comparison.transfer import Transfer
+from circuitfind.errors import ResultFileError
+from circuitfind.stored import parse_json
+
+FORMAT = "circuitfind comparison 1"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the circuits.
+
+    Attributes:
+        name: As short as tells it apart from the others.
+        path: Where it was read from.
+        digest: A hash of the file.
+        task: What it does; None where its file does not say.
+        model: Name of its model; None likewise.
+        method: What found it; None likewise.
+        n_edges: Edges kept.
+        n_edges_full: Edges of its graph.
+        components: Heads and MLPs that read or write along a kept edge.
+        roles: What the heads of its model do on its prompts; None if that was not measured.
+    """
+
+    name: str
+    path: str
+    digest: str
+    task: str | None
+    model: str | None
+    method: str | None
+    n_edges: int
+    n_edges_full: int
+    components: tuple[str, ...]
+    roles: tuple[Role, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two of the circuits share.
+
+    Attributes:
+        left: Number of a circuit, from 0.
+        right: Number of another.
+        same_model: Whether both are of one model; None where a file does not say.
+        overlap: What they share by name; None if they belong to different graphs.
+        matched: What they share where components are matched by what they do; None for circuits
+            of one model, and if it was not measured.
+        transfers: Each on the other's problem, for circuits of one model on different prompts.
+    """
+
+    left: int
+    right: int
+    same_model: bool | None
+    overlap: Overlap | None
+    matched: Matched | None = None
+    transfers: tuple[Transfer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What some circuits share, two by two.
+
+    Attributes:
+        circuits: The circuits.
+        pairs: Each two of them.
+        settings: What fixed the result besides the circuits.
+        versions: What it was computed with.
+    """
+
+    circuits: tuple[Side, ...]
+    pairs: tuple[Pair, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the comparison as JSON text."""
+        return json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison as plain JSON values."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def load_comparison(path: Path | str) -> Comparison:
+    """Read a comparison.
+
+    Raises:
+        ResultFileError: The file is missing, damaged, or of another format.
+    """
+    try:
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        found: Comparison = from_plain(
+            Comparison, {name: value for name, value in content.items() if name != "format"}
+        )
+        _require_sense(found)
+    except OSError as error:
+        raise ResultFileError(f"cannot read the comparison {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultFileError(
+            f"{path} is not a comparison, or was damaged: {type(error).__name__}: {error}; "
+            "comparisons are written by `circuitfind compare`"
+        ) from None
+    return found
+
+
+def _require_sense(found: Comparison) -> None:
+    n = len(found.circuits)
+    for pair in found.pairs:
+        if not (0 <= pair.left < n and 0 <= pair.right < n):
+            raise ValueError(f"it compares circuits {pair.left} and {pair.right} of {n}")
+        for chance in _chances(pair):
+            if not 0 <= chance.p_value <= 1:
+                raise ValueError(f"a probability is {chance.p_value}")
+        if pair.overlap is not None:
+            sizes = _sizes(pair.overlap.edges)
+            stated = tuple(found.circuits[side].n_edges for side in (pair.left, pair.right))
+            if sizes != stated:
+                raise ValueError(f"circuits of {stated} edges are listed with {sizes}")
+
+
+def _sizes(shared: Shared) -> tuple[int, int]:
+    return len(shared.both) + len(shared.left), len(shared.both) + len(shared.right)
+
+
+def _chances(pair: Pair) -> Iterator[Chance]:
+    parts = [part for part in (pair.overlap, pair.matched) if part is not None]
+    statistics: list[Statistic] = [row.faithfulness for row in pair.transfers]
+    for part in parts:
+        for shared in (part.edges, part.components):
+            statistics += [shared.jaccard, shared.coefficient]
+    if pair.overlap is not None:
+        statistics.append(pair.overlap.correlation)
+    for statistic in statistics:
+        yield from statistic.chance.values()

@@ -1,0 +1,176 @@
+"""Compare circuits from their files: read them, measure what must be measured, write the result.
+
+`comparison.json` is written last: where it is, everything else is too. Repeating a command reads
+what is there; a directory that holds the comparison of other circuits is refused.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.overlap import require_edges
+from circuitfind.comparison.result import Comparison, load_comparison
+from circuitfind.comparison.roles import labels
+from circuitfind.errors import GraphError, RunDirectoryError
+from circuitfind.reports.diagram import draw_difference
+from circuitfind.reports.matched import Drawn, draw_matched
+from circuitfind.reports.matrix import draw_matrix
+from circuitfind.runs.comparison_pairs import Loaded, Settings, compare_all
+from circuitfind.runs.config import environment
+from circuitfind.runs.decisions import read_decisions
+from circuitfind.runs.directory import (
+    DECISIONS,
+    circuit_file,
+    load_circuit_of,
+    reported,
+    write_whole,
+)
+from circuitfind.runs.drawing import name_of, origin_line
+
+COMPARISON = "comparison.json"
+
+
+def compare_files(
+    paths: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    tell: Callable[[str], None] = lambda message: None,
+) -> tuple[Comparison, list[Path]]:
+    """Compare circuits and write `comparison.json` and drawings.
+
+    Args:
+        paths: Run directories or circuit files, two or more.
+        out: The directory to write to; made if it does not exist.
+        settings: How to compare.
+        tell: Called with what a user should know.
+
+    Returns:
+        The comparison, and the drawings.
+
+    Raises:
+        CircuitfindError: Anything that the user can do something about.
+    """
+    loaded = load_all(paths)
+    identity = {name: value for name, value in asdict(settings).items() if name != "device"}
+    if (earlier := _earlier(out, loaded, identity)) is not None:
+        tell(f"{out} is finished: its results are read, not computed again")
+        return earlier, sorted(out.glob("*.svg"))
+    sides, pairs = compare_all(loaded, settings, tell)
+    found = Comparison(sides, pairs, identity, environment())
+    return found, _write(out, found, loaded)
+
+
+def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:
+    """Read circuits and give them names that tell them apart.
+
+    Raises:
+        CircuitfindError: There are fewer than two, or one cannot be read or keeps no edge.
+    """
+    if len(paths) < 2:
+        raise RunDirectoryError(
+            f"{len(paths)} circuits were given; give two or more run directories or circuit files"
+        )
+    short = [name_of(path) for path in paths]
+    names = [
+        name if count == 1 else str(path)
+        for name, path, count in zip(short, paths, map(Counter(short).get, short), strict=True)
+    ]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise RunDirectoryError(f"{repeated[0]} is given twice; give different circuits")
+    return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
+
+
+def _load(path: Path, name: str) -> Loaded:
+    circuit = load_circuit_of(path)
+    try:
+        require_edges(circuit)
+        return Loaded(path, name, _digest(path), circuit, _effects(path, circuit))
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from None
+
+
+def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
+    """Return what a run measured of all edges, or what a circuit file says of those it keeps."""
+    values = circuit.effects
+    if path.is_dir() and (path / DECISIONS).is_file():
+        graph = circuit.graph
+        values = torch.full(circuit.kept.shape, torch.nan, dtype=torch.float64)
+        for decision in read_decisions(path / DECISIONS):
+            edge = graph.edge(decision.edge)
+            found = decision.effect if decision.effect is not None else decision.score
+            if found is not None:
+                values[
+                    graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+                ] = found
+    if values is None or bool(values.isnan().all()):
+        return None
+    origin = circuit.origin
+    return EdgeScores(circuit.graph, values, str(origin.get("unit", "")), str(origin.get("method")))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(circuit_file(path).read_bytes()).hexdigest()[:16]
+
+
+def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> Comparison | None:
+    """Return the comparison that the directory holds, if it is the one asked for."""
+    file = out / COMPARISON
+    if not file.is_file():
+        return None
+    found = load_comparison(file)
+    there = [side.digest for side in found.circuits]
+    if found.settings != identity or there != [each.digest for each in loaded]:
+        names = ", ".join(side.name for side in found.circuits)
+        raise RunDirectoryError(
+            f"{out} holds another comparison (of {names}, or with other settings); choose another "
+            "--out"
+        )
+    return found
+
+
+def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
+    drawings = dict(_drawings(found, loaded))
+    with reported(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, svg in drawings.items():
+            write_whole(out / name, svg)
+        write_whole(out / COMPARISON, found.to_json())
+    return sorted(out / name for name in drawings)
+
+
+def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, str]]:
+    """Yield the drawings: the difference of each two circuits, and a matrix of three or more."""
+    if len(found.circuits) > 2:
+        yield "matrix.svg", draw_matrix(found).svg
+    roles = [labels(side.roles or ()) for side in found.circuits]
+    for pair in found.pairs:
+        ours, theirs = loaded[pair.left], loaded[pair.right]
+        between = f"{_plain(ours.name)}-{_plain(theirs.name)}.svg"
+        caption = [f"{each.name}: {origin_line(each.circuit)}" for each in (ours, theirs)]
+        if pair.matched is not None:
+            left, right = (
+                Drawn(loaded[number].name, loaded[number].circuit.graph, roles[number])
+                for number in (pair.left, pair.right)
+            )
+            yield (
+                f"matched-{between}",
+                draw_matched(pair.matched, left, right, caption=caption).svg(),
+            )
+        elif pair.overlap is not None:
+            yield (
+                f"difference-{between}",
+                draw_difference(
+                    ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
+                ).svg(),
+            )
+
+
+def _plain(name: str) -> str:
+    return name.strip("/.").replace("/", "-")

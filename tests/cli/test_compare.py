@@ -1,0 +1,60 @@
+"""The command `compare`: what it writes and prints, and what it refuses."""
+
+import json
+
+import pytest
+
+from circuitfind.circuit import load_circuit
+from circuitfind.comparison.result import load_comparison
+
+
+@pytest.fixture
+def runs(cli, program):
+    for name, threshold in (("a", 0.01), ("b", 0.1)):
+        words = ["discover", "program", "--model", program, "--prompts", 4, "--out", name]
+        assert cli(*words, "--threshold", threshold).code == 0
+    return ["a", "b"]
+
+
+def test_two_runs_are_compared(cli, runs):
+    answer = cli("compare", *runs, "--out", "out")
+    assert answer.code == 0, answer.err
+    left, right = (load_circuit(f"{name}/circuit.json") for name in runs)
+    n_shared = int((left.kept & right.kept).sum())
+    assert f"{n_shared}, {left.n_edges - n_shared}, {right.n_edges - n_shared}" in answer.out
+    assert "difference-a-b.svg" in answer.out
+    found = load_comparison("out/comparison.json")
+    assert found.pairs[0].overlap.edges.jaccard.value == pytest.approx(
+        n_shared / (left.n_edges + right.n_edges - n_shared)
+    )
+    assert found.pairs[0].overlap.n_measured > n_shared
+    assert cli("compare", *runs, "--out", "other", "--json").json == json.loads(found.to_json())
+
+
+def test_repeating_the_command_reads_the_result(cli, runs):
+    first = cli("compare", *runs, "--out", "out")
+    again = cli("compare", *runs, "--out", "out")
+    assert again.out == first.out
+    assert "its results are read" in again.err
+
+
+def test_what_cannot_be_compared_is_said_in_a_line(cli, runs, complaint, tmp_path):
+    complaint(cli("compare", "a"), "1 circuits were given; give two or more")
+    complaint(cli("compare", "a", "a"), "a is given twice")
+    complaint(cli("compare", "a", "nowhere"), "cannot read the circuit")
+    content = json.loads((tmp_path / "a" / "circuit.json").read_text())
+    (tmp_path / "empty.json").write_text(json.dumps(content | {"edges": []}))
+    complaint(cli("compare", "a", "empty.json"), "empty.json: a circuit without edges")
+    assert cli("compare", *runs, "--out", "out").code == 0
+    complaint(cli("compare", *runs, "--out", "out", "--seed", 1), "holds another comparison")
+    complaint(cli("compare", *runs, "--draws", 0), "draws")
+
+
+def test_circuits_made_by_hand_are_compared_without_their_models(cli, runs, tmp_path):
+    content = json.loads((tmp_path / "a" / "circuit.json").read_text())
+    edges = [{**row, "effect": None} for row in content["edges"]]
+    (tmp_path / "mine.json").write_text(json.dumps(content | {"origin": {}, "edges": edges}))
+    answer = cli("compare", "mine.json", "b", "--out", "out", "--json")
+    (pair,) = answer.json["pairs"]
+    assert pair["same_model"] is None
+    assert pair["overlap"]["correlation"]["value"] is None
