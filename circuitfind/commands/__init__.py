@@ -8,12 +8,16 @@ from circuitfind.commands.draw import draw
 from circuitfind.commands.exchange import export, import_
 from circuitfind.commands.listing import inspect, methods, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.report import report
+from circuitfind.commands.roles import roles
 from circuitfind.commands.sweep import sweep
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     sweep,
     draw,
+    roles,
+    report,
     compare,
     patch,
     path_patch,

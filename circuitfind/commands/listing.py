@@ -74,15 +74,18 @@ def methods(as_json: Json = False) -> None:
 
 def inspect(
     model: Annotated[str, typer.Argument(help="Embedded model, directory, .json, or hub name.")],
+    prompts: Annotated[int, typer.Option(help="Pairs of prompts to state the memory for.")] = 64,
+    length: Annotated[int, typer.Option(help="Tokens of the longest of them.")] = 16,
     dtype: Dtype = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Show a model's sizes, its graph, and how exactly its parts reproduce it."""
+    """Show a model's sizes, graph, memory of a search, and how exactly its parts reproduce it."""
     from circuitfind.models.loading import load_model
     from circuitfind.runs.inspection import inspected
 
-    print_facts(inspected(load_model(model, dtype=dtype, device=device)), as_json=as_json)
+    loaded = load_model(model, dtype=dtype, device=device)
+    print_facts(inspected(loaded, prompts, length), as_json=as_json)
 
 
 def runs(

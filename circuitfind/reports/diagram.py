@@ -5,7 +5,7 @@ input that it enters (q, k, v), its style the sign of the effect, its width the 
 the drawing of a difference the colour says which circuit keeps the edge.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ class Diagram:
     def svg(self) -> str:
         """Draw as SVG."""
         return render(self.dot, "svg").decode()
+
+    def png(self) -> bytes:
+        """Draw as PNG."""
+        return render(self.dot, "png")
 
     def save(self, path: Path | str) -> Path:
         """Write a file of the kind that its suffix names: .dot, .gv, .svg, .png or .pdf.
@@ -153,14 +157,18 @@ def draw_difference(
     drawn = union[:max_edges]
     width, opacity = (0.7, 0.5) if len(drawn) > MAX_ROUTED else (1.2, 1.0)
     lines = [
-        _line(edge, Stroke(colour, width, opacity, arrow=port_arrow(edge)), f"{edge.name}: {text}")
+        _line(
+            edge,
+            Stroke(colour, width, opacity, arrow=port_arrow(edge.reader.port)),
+            f"{edge.name}: {text}",
+        )
         for edge, text, colour in reversed(drawn)
     ]
     counts = [
         Entry(f"{text}: {len(edges)}", Stroke(colour, width=2.0)) for text, colour, edges in classes
     ]
     remarks = _omission(len(drawn), len(union), "shared ones last")
-    legend = ([*counts, *remarks], arrow_legend(edge for edge, *_ in drawn))
+    legend = ([*counts, *remarks], arrow_legend(edge.reader.port for edge, *_ in drawn))
     return _diagram(graph, lines, legend if union else (), caption, roles or {})
 
 
@@ -184,7 +192,7 @@ def _diagram(
     roles: Mapping[str, str],
 ) -> Diagram:
     _refuse_unknown(roles, graph)
-    boxes, arcs = _boxes_and_arcs(graph, lines)
+    boxes, arcs = boxes_and_arcs(graph, [graph.edge(line.name) for line in lines])
     if arcs:
         legend = (*legend, [Entry("part of the model, never cut", STRUCTURE)])
     boxes = [replace(box, role=roles.get(box.name, "")) for box in boxes]
@@ -201,12 +209,11 @@ def _refuse_unknown(roles: Mapping[str, str], graph: Graph) -> None:
         )
 
 
-def _boxes_and_arcs(graph: Graph, lines: Iterable[Line]) -> tuple[list[Box], list[Line]]:
-    """Return the components that lines touch, and the arcs of the model between them.
+def boxes_and_arcs(graph: Graph, edges: Sequence[Edge]) -> tuple[list[Box], list[Line]]:
+    """Return the components that edges touch, and the arcs of the model between them.
 
     Arcs lead from key/value heads to the heads that share them, and through shared norms.
     """
-    edges = [graph.edge(line.name) for line in lines]
     network = graph.network(graph.mask_of(edge.name for edge in edges))
     touched = {edge.writer.component for edge in edges} | {edge.reader.component for edge in edges}
     norms = {tail for tail, _, kind in network.edges(data="kind") if kind == "norm"} - touched
@@ -221,12 +228,13 @@ def _boxes_and_arcs(graph: Graph, lines: Iterable[Line]) -> tuple[list[Box], lis
 
 
 def _box(name: str, attributes: Mapping[str, Any]) -> Box:
-    kind = _kind(name)
+    kind = kind_of(name)
     place = {"kv": 0, "norm": 2}.get(kind, 1)
     return Box(name, kind, (attributes["stage"], place), attributes["layer"])
 
 
-def _kind(name: str) -> BoxKind:
+def kind_of(name: str) -> BoxKind:
+    """Return as what a component is drawn."""
     if name.startswith("m"):
         return "mlp"
     _, dot, part = name.partition(".")
