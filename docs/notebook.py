@@ -60,6 +60,11 @@ def run(notebook: nbformat.NotebookNode) -> None:
             store_widget_state=False,
         )
         client.execute()
+    for cell in notebook.cells:
+        # Warnings of libraries name files of this machine.
+        cell.get("outputs", [])[:] = [
+            output for output in cell.get("outputs", []) if output.get("name") != "stderr"
+        ]
 
 
 if __name__ == "__main__":

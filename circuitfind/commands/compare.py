@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit, print_json, print_table, tell
-from circuitfind.commands.options import Json
+from circuitfind.commands.options import Device, Json
+
+MOST_IN_FULL = 3
+"""More circuits than these are shown with a row for each two; the file has everything."""
 
 
 def compare(
@@ -17,18 +20,32 @@ def compare(
     draws: Annotated[
         int, typer.Option(help="Random circuits to compare with, where not all can be counted.")
     ] = 9_999,
+    by_name: Annotated[
+        bool, typer.Option("--by-name", help="Compare names alone; loads no model.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Fixes what is drawn at random.")] = 0,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Compare circuits: what they share, and what they would share by chance."""
-    from circuitfind.reports.comparison import circuits_table, pairs_table
-    from circuitfind.runs.comparing import Settings, compare_files
+    from circuitfind.reports.comparison import (
+        circuits_table,
+        pairs_table,
+        roles_table,
+        summary_table,
+    )
+    from circuitfind.runs.comparing import compare_files
+    from circuitfind.runs.comparison_pairs import Settings
 
-    found, drawings = compare_files(circuits, out, Settings(seed, draws), tell=tell)
+    settings = Settings(seed, draws, by_name, device)
+    found, drawings = compare_files(circuits, out, settings, tell=tell)
     if as_json:
         print_json(found.as_json())
         return
     print_table(circuits_table(found))
     emit("\n")
-    print_table(pairs_table(found))
+    print_table(pairs_table(found) if len(circuits) <= MOST_IN_FULL else summary_table(found))
+    if any(side.roles for side in found.circuits):
+        emit("\n")
+        print_table(roles_table(found))
     emit("".join(f"{file}\n" for file in (out / "comparison.json", *drawings)))

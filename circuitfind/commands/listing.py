@@ -1,10 +1,11 @@
-"""The commands that show what there is: `tasks`, `models`, `methods` and `inspect`."""
+"""The commands that show what there is: `tasks`, `models`, `methods`, `inspect` and `runs`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import print_facts, print_rows
+from circuitfind.commands.console import print_facts, print_json, print_rows
 from circuitfind.commands.options import Device, Dtype, Json, Model, Seed
 
 
@@ -73,12 +74,39 @@ def methods(as_json: Json = False) -> None:
 
 def inspect(
     model: Annotated[str, typer.Argument(help="Embedded model, directory, .json, or hub name.")],
+    prompts: Annotated[int, typer.Option(help="Pairs of prompts to state the memory for.")] = 64,
+    length: Annotated[int, typer.Option(help="Tokens of the longest of them.")] = 16,
     dtype: Dtype = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Show a model's sizes, its graph, and how exactly its parts reproduce it."""
+    """Show a model's sizes, graph, memory of a search, and how exactly its parts reproduce it."""
     from circuitfind.models.loading import load_model
     from circuitfind.runs.inspection import inspected
 
-    print_facts(inspected(load_model(model, dtype=dtype, device=device)), as_json=as_json)
+    loaded = load_model(model, dtype=dtype, device=device)
+    print_facts(inspected(loaded, prompts, length), as_json=as_json)
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Where to look, at any depth.")] = Path("runs"),
+    task: Annotated[str | None, typer.Option(help="List the runs of this task only.")] = None,
+    model: Annotated[str | None, typer.Option(help="List the runs of this model only.")] = None,
+    method: Annotated[str | None, typer.Option(help="List the runs of this method only.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="List these only: finished, running, interrupted or damaged."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs below DIRECTORY, and how far each is."""
+    from circuitfind.runs.overview import Filter, list_runs
+
+    found = list_runs(directory, Filter(task, model, method, state))
+    rows = [info.as_row(directory) for info in found]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        from circuitfind.reports.terminal import filled_columns
+
+        print_rows(filled_columns(rows))

@@ -16,7 +16,6 @@ A p-value is the probability that chance alone gives at least the overlap that w
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.graph import Graph, ModelShape, Reader, Writer
+from circuitfind.graph import Graph, ModelShape
 
 LAYER_PROFILE, EXCHANGED_HEADS = "layer profile", "exchanged heads"
 
@@ -76,33 +75,6 @@ class Distribution:
         return Chance(expected, min(1.0, float(self.weights[self.values >= found].sum())))
 
 
-def strata(graph: Graph) -> Int[np.ndarray, "writer reader"]:
-    """Return which edges stand in for one another in random circuits of one layer profile.
-
-    Edges of one number lead from the heads of one layer (or one MLP, or the embedding) to the same
-    port of the heads of another (or one MLP, or the logits).
-    """
-    writers = numbered([kind(writer) for writer in graph.writers])
-    readers = numbered([kind(reader) for reader in graph.readers])
-    numbers: Int[np.ndarray, "writer reader"] = (
-        writers[:, None] * (int(readers.max()) + 1) + readers[None, :]
-    )
-    return numbers
-
-
-def kind(end: Writer | Reader) -> Hashable:
-    """Return what a writer or reader has in common with those that could stand in its place."""
-    if end.head is None:
-        return end.name
-    return end.layer, end.port if isinstance(end, Reader) else None
-
-
-def numbered(kinds: Sequence[Hashable]) -> Int[np.ndarray, " kind"]:
-    """Return a number for each kind, the same for equal kinds."""
-    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    return np.array([numbers[kind] for kind in kinds])
-
-
 def shared_by_profile(
     left: Bool[np.ndarray, "..."],
     right: Bool[np.ndarray, "..."],
@@ -117,7 +89,7 @@ def shared_by_profile(
         among: What can be a member at all.
         stratum: The stratum of each candidate.
     """
-    size = int(stratum.max()) + 1
+    size = int(stratum[among].max()) + 1
     all_, ours, theirs = (
         np.bincount(stratum[mask], minlength=size) for mask in (among, left, right)
     )
@@ -219,5 +191,10 @@ def shared_by_exchange(
     # Edge by edge: ways x edges at once would be large for large circuits.
     for writer, reader in right.nonzero().tolist():
         found += kept[ways.writers[:, writer], ways.readers[:, reader]]
+    return counted(found)
+
+
+def counted(found: Int[np.ndarray, " way"]) -> Distribution:
+    """Return the distribution of a number over equally probable ways."""
     values, counts = np.unique(found, return_counts=True)
-    return Distribution(values, counts / len(ways))
+    return Distribution(values, counts / len(found))

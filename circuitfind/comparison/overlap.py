@@ -16,13 +16,11 @@ from circuitfind.comparison.chance import (
     Distribution,
     Statistic,
     exchanges,
-    kind,
-    numbered,
     shared_by_exchange,
     shared_by_profile,
-    strata,
 )
 from circuitfind.errors import GraphError
+from circuitfind.evaluation.random_circuits import layer_blocks
 
 FEWEST_RANKED = 3
 """A rank correlation of fewer edges says nothing."""
@@ -129,7 +127,7 @@ def _own(circuit: Circuit) -> EdgeScores | None:
 def _shared_edges(left: Circuit, right: Circuit, seed: int, draws: int) -> Shared:
     graph, ours, theirs = left.graph, left.kept.cpu(), right.kept.cpu()
     by_profile = shared_by_profile(
-        ours.numpy(), theirs.numpy(), graph.edge_mask.numpy(), strata(graph)
+        ours.numpy(), theirs.numpy(), graph.edge_mask.numpy(), layer_blocks(graph).numpy()
     )
     ways = exchanges(graph, seed=seed, draws=draws)
     by_exchange = shared_by_exchange(ours, theirs, ways)
@@ -147,9 +145,8 @@ def _shared_components(left: Circuit, right: Circuit) -> Shared:
     ours, theirs = at_work(left), at_work(right)
     in_left, in_right = (np.array([name in found for name in names]) for found in (ours, theirs))
     # A head could be any other of its layer; an MLP can only be itself.
-    by_profile = shared_by_profile(
-        in_left, in_right, np.ones(len(names), dtype=bool), numbered([kind(w) for w in later])
-    )
+    stratum = np.array([2 * writer.stage + (writer.head is None) for writer in later])
+    by_profile = shared_by_profile(in_left, in_right, np.ones(len(names), dtype=bool), stratum)
     return shared(names, ours, theirs, {LAYER_PROFILE: by_profile})
 
 
@@ -164,31 +161,39 @@ def shared(
         right: Those in the other.
         nulls: How many names such sets share by chance, by null hypothesis.
     """
-    both = left & right
-    sizes = len(left), len(right)
-
-    def statistic(score: Score) -> Statistic:
-        if not min(sizes):
-            return Statistic(None)
-        value = float(score(np.array([len(both)]), *sizes)[0])
-        return Statistic(
-            value,
-            {
-                name: null.chance(len(both), score(null.values, *sizes))
-                for name, null in nulls.items()
-            },
-        )
 
     def listed(found: Set[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name in found)
 
-    return Shared(
-        listed(both),
-        listed(left - right),
-        listed(right - left),
-        statistic(jaccard),
-        statistic(coefficient),
-    )
+    return compared(listed(left & right), listed(left - right), listed(right - left), nulls)
+
+
+def compared(
+    both: tuple[str, ...],
+    left: tuple[str, ...],
+    right: tuple[str, ...],
+    nulls: Mapping[str, Distribution],
+) -> Shared:
+    """Hold what two sets share against chance.
+
+    Args:
+        both: What is in both.
+        left: What is in the left one alone.
+        right: What is in the right one alone.
+        nulls: How many members such sets share by chance, by null hypothesis.
+    """
+    n_shared = len(both)
+    sizes = n_shared + len(left), n_shared + len(right)
+
+    def statistic(score: Score) -> Statistic:
+        if not min(sizes):
+            return Statistic(None)
+        chance = {
+            name: null.chance(n_shared, score(null.values, *sizes)) for name, null in nulls.items()
+        }
+        return Statistic(float(score(np.array([n_shared]), *sizes)[0]), chance)
+
+    return Shared(both, left, right, statistic(jaccard), statistic(coefficient))
 
 
 Score = Callable[[Counts, int, int], Float[np.ndarray, " outcome"]]
@@ -229,7 +234,7 @@ def rank_correlation(
     if n < FEWEST_RANKED or not scale:
         return Statistic(None), n
     found = float((ours * theirs).sum()) / scale
-    generator, stratum = np.random.default_rng(seed), strata(left.graph)[both.numpy()]
+    generator, stratum = np.random.default_rng(seed), layer_blocks(left.graph)[both].numpy()
     # Sorted by stratum and then by chance: each effect meets another of its stratum.
     order = np.lexsort((np.arange(n), stratum))
     drawn = np.array(

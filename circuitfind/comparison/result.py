@@ -5,14 +5,19 @@ type, and shares and probabilities must lie between 0 and 1.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from circuitfind.comparison.overlap import Overlap
+from circuitfind.comparison.chance import Chance, Statistic
+from circuitfind.comparison.matching import Matched
+from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.plain import from_plain
+from circuitfind.comparison.roles import Role
+from circuitfind.comparison.transfer import Transfer
 from circuitfind.errors import ResultFileError
+from circuitfind.stored import parse_json
 
 FORMAT = "circuitfind comparison 1"
 
@@ -30,7 +35,8 @@ class Side:
         method: What found it; None likewise.
         n_edges: Edges kept.
         n_edges_full: Edges of its graph.
-        n_components: Heads and MLPs that read or write along a kept edge.
+        components: Heads and MLPs that read or write along a kept edge.
+        roles: What the heads of its model do on its prompts; None if that was not measured.
     """
 
     name: str
@@ -41,7 +47,8 @@ class Side:
     method: str | None
     n_edges: int
     n_edges_full: int
-    n_components: int
+    components: tuple[str, ...]
+    roles: tuple[Role, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,17 @@ class Pair:
         right: Number of another.
         same_model: Whether both are of one model; None where a file does not say.
         overlap: What they share by name; None if they belong to different graphs.
+        matched: What they share where components are matched by what they do; None for circuits
+            of one model, and if it was not measured.
+        transfers: Each on the other's problem, for circuits of one model on different prompts.
     """
 
     left: int
     right: int
     same_model: bool | None
     overlap: Overlap | None
+    matched: Matched | None = None
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ def load_comparison(path: Path | str) -> Comparison:
         ResultFileError: The file is missing, damaged, or of another format.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
         found: Comparison = from_plain(
@@ -115,14 +127,27 @@ def _require_sense(found: Comparison) -> None:
     for pair in found.pairs:
         if not (0 <= pair.left < n and 0 <= pair.right < n):
             raise ValueError(f"it compares circuits {pair.left} and {pair.right} of {n}")
-        if pair.overlap is None:
-            continue
-        edges = pair.overlap.edges
-        for statistic in (edges.jaccard, edges.coefficient, pair.overlap.correlation):
-            for chance in statistic.chance.values():
-                if not 0 <= chance.p_value <= 1:
-                    raise ValueError(f"a probability is {chance.p_value}")
-        sizes = [len(edges.both) + len(only) for only in (edges.left, edges.right)]
-        stated = [found.circuits[side].n_edges for side in (pair.left, pair.right)]
-        if sizes != stated:
-            raise ValueError(f"circuits of {stated} edges are listed with {sizes}")
+        for chance in _chances(pair):
+            if not 0 <= chance.p_value <= 1:
+                raise ValueError(f"a probability is {chance.p_value}")
+        if pair.overlap is not None:
+            sizes = _sizes(pair.overlap.edges)
+            stated = tuple(found.circuits[side].n_edges for side in (pair.left, pair.right))
+            if sizes != stated:
+                raise ValueError(f"circuits of {stated} edges are listed with {sizes}")
+
+
+def _sizes(shared: Shared) -> tuple[int, int]:
+    return len(shared.both) + len(shared.left), len(shared.both) + len(shared.right)
+
+
+def _chances(pair: Pair) -> Iterator[Chance]:
+    parts = [part for part in (pair.overlap, pair.matched) if part is not None]
+    statistics: list[Statistic] = [row.faithfulness for row in pair.transfers]
+    for part in parts:
+        for shared in (part.edges, part.components):
+            statistics += [shared.jaccard, shared.coefficient]
+    if pair.overlap is not None:
+        statistics.append(pair.overlap.correlation)
+    for statistic in statistics:
+        yield from statistic.chance.values()

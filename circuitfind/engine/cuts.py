@@ -1,12 +1,9 @@
 """Candidates that cut edges into one reader, and what it receives in each of them.
 
-The streams of all candidates together would be the largest thing that a search holds. What a head
-makes of them is smaller by the number of heads, so they are made, used and forgotten a few at a
-time, few enough to stay in the processor's cache.
+They are made, normed and projected a few at a time, few enough to stay in the processor's cache.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -21,45 +18,58 @@ _TOGETHER = {"cpu": 1 << 19}
 
 _TOGETHER_ON_ACCELERATORS = 1 << 25
 
+_CANDIDATE_FLOATS = 1 << 24
+"""How many numbers a stream of all candidates together may have; 64 MiB in float32."""
 
-@dataclass(frozen=True)
+_MOST_CANDIDATES = 64
+
+
 class Cuts:
     """Some edges into one reader, cut one after the other or each alone.
 
-    Attributes:
+    Args:
         reader: Index of the reader.
         before: What it receives with none of them cut.
-        written: What each edge's writer writes, at the same positions.
-        replaced: What each edge carries when it is cut.
+        gaps: The change that each cut makes to that.
         nested: Whether a candidate cuts the edges before it too.
     """
 
-    reader: int
-    before: Stream
-    written: Sequence[Stream]
-    replaced: Sequence[Stream]
-    nested: bool
+    def __init__(
+        self, reader: int, before: Stream, gaps: Iterator[Stream], *, nested: bool
+    ) -> None:
+        self.reader = reader
+        self._size = group_size(before)
+        self._groups: list[Candidates] = []
+        self._rest = _streams(before, gaps, nested=nested)
 
     def groups(self) -> Iterator[Candidates]:
         """Yield what the reader receives, some candidates at a time."""
-        size, streams = group_size(self.before), self._streams()
-        while group := list(islice(streams, size)):
-            yield torch.stack(group)
+        yield from self._groups
+        while group := list(islice(self._rest, self._size)):
+            self._groups.append(torch.stack(group))
+            yield self._groups[-1]
 
     def received(self, candidate: int) -> Stream:
-        """Return what the reader receives in one candidate, to the last bit as in its group."""
-        return next(islice(self._streams(), candidate, None))
+        """Return what the reader receives in one candidate."""
+        group, row = divmod(candidate, self._size)
+        return next(islice(self.groups(), group, None))[row].clone()
 
-    def _streams(self) -> Iterator[Stream]:
-        stream = self.before
-        for written, replaced in zip(self.written, self.replaced, strict=True):
-            cut = torch.sub(replaced, written).add_(stream)
-            if self.nested:
-                stream = cut
-            yield cut
+
+def _streams(before: Stream, gaps: Iterator[Stream], *, nested: bool) -> Iterator[Stream]:
+    stream = before
+    for gap in gaps:
+        cut = stream + gap
+        if nested:
+            stream = cut
+        yield cut
 
 
 def group_size(stream: Float[Tensor, "*_"]) -> int:
     """Return how many candidates to work on at once, given what one of them has."""
     together = _TOGETHER.get(stream.device.type, _TOGETHER_ON_ACCELERATORS)
     return max(1, together // stream.numel())
+
+
+def candidates_at_once(numbers: int) -> int:
+    """Return how many candidates to evaluate together, given what a stream of one of them has."""
+    return max(1, min(_MOST_CANDIDATES, _CANDIDATE_FLOATS // numbers))

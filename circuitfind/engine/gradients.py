@@ -90,6 +90,11 @@ class TracedRun:
         self.streams.append(stream)
         return stream
 
+    @property
+    def final(self) -> Stream:
+        """What the logits read."""
+        return self.streams[-1]
+
     def gradients(self, at_final: Stream) -> Iterator[ReaderGradients]:
         """Walk back from the logits, given the gradient there; frees the trace on its way."""
         last = len(self.graph.readers) - 1
@@ -124,6 +129,16 @@ def segment_after(graph: Graph, stage: int) -> int:
     layer, is_mlp = (stage - 1) // 2, (stage - 1) % 2
     per_layer = 2 if graph.shape.has_mlp and not graph.shape.parallel_mlp else 1
     return layer * per_layer + is_mlp + 1
+
+
+def segment_before(graph: Graph, stage: int) -> int:
+    """Return the segment whose input is what readers of a stage receive."""
+    if stage == graph.readers[-1].stage:
+        return -1
+    layer, is_mlp = (stage - 1) // 2, (stage - 1) % 2
+    if not graph.shape.has_mlp or graph.shape.parallel_mlp:
+        return layer
+    return 2 * layer + is_mlp
 
 
 @runtime_checkable

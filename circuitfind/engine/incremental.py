@@ -14,6 +14,7 @@ not change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,10 +22,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.cuts import Cuts
-from circuitfind.engine.full_pass import Pass, embeddings, full_pass, plain_pass
+from circuitfind.engine.cuts import Cuts, candidates_at_once
+from circuitfind.engine.differences import Outputs, groups, total
+from circuitfind.engine.full_pass import Pass, embeddings, full_pass
+from circuitfind.engine.gaps import gaps_of
+from circuitfind.engine.gradients import TracedRun, segment_before, written_of
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import replacements
 from circuitfind.engine.state import EngineState, Horizon, Projected, Stage, Stream, stages
 from circuitfind.engine.trial import Trial
 from circuitfind.errors import MethodError
@@ -35,10 +38,8 @@ _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Largest drift allowed, relative to the final stream. Norms of Hugging Face models round to
 float32 even where everything else is float64."""
 
-_CANDIDATE_FLOATS = 1 << 24
-"""How many numbers a stream of all candidates together may have; 64 MiB in float32."""
-
-_MOST_CANDIDATES = 64
+_PASS_FLOATS = 1 << 24
+"""How many numbers the writers of a pass from scratch may write together; 64 MiB in float32."""
 
 Pair = tuple[int, int]
 """Indices of a writer and a reader."""
@@ -50,8 +51,8 @@ class IncrementalEngine:
     Attributes:
         problem: The problem.
         graph: Its graph.
-        clean: The full graph's pass on the clean prompts.
-        replacement: What each writer sends along a cut edge.
+        clean: The full graph's run on the clean prompts.
+        gaps: The changes that cuts make.
         readout: Turns final streams into metric values.
         horizon: How many positions can matter at all.
         stages: The attention and the MLP of every block, in order.
@@ -60,12 +61,12 @@ class IncrementalEngine:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.graph = problem.graph
-        prompts = problem.prompts
+        model, prompts = problem.model, problem.prompts
         with torch.no_grad():
-            self.clean = plain_pass(
-                problem.model, problem.graph, prompts.clean, prompts.real, keep_reads=True
-            )
-            self.replacement = replacements(problem)
+            self._embedding = embeddings(model, problem.graph, prompts.clean)
+            self.clean = TracedRun(model, problem.graph, prompts.real, traced=False)
+            self.clean.run(total(self._embedding))
+            self.gaps = gaps_of(problem)
         self.readout = Readout(problem, self.clean.final)
         self.horizon = horizon(problem)
         self.stages: list[Stage] = list(stages(self.graph))
@@ -73,21 +74,40 @@ class IncrementalEngine:
     @property
     def most_candidates(self) -> int:
         """How many candidates are evaluated at once at most."""
-        per_candidate = self.clean.final.shape[0] * self.horizon.changes * self.graph.shape.d_model
-        return max(1, min(_MOST_CANDIDATES, _CANDIDATE_FLOATS // per_candidate))
+        n_prompts, d_model = len(self.clean.final), self.graph.shape.d_model
+        return candidates_at_once(n_prompts * self.horizon.changes * d_model)
 
     def start(self) -> EngineState:
         """Return the full graph: every edge kept."""
-        return self._state_of(self.clean, self.graph.edge_mask.numpy())
+        clean = self.clean
+        read = {
+            index: clean.streams[segment_before(self.graph, reader.stage)]
+            for index, reader in enumerate(self.graph.readers)
+        }
+        written = written_of(clean, self._embedding)
+        outputs = Outputs(self.problem.model, written)
+        streams: dict[int, Stream] = {}
+        z: dict[int, Projected] = {}
+        with torch.no_grad():
+            for group in groups(self.graph):
+                if group.kind == "attention":
+                    z |= dict(zip(group.writers, written.z[group.layer], strict=True))
+                if group.writers[0] in self.gaps.streams:
+                    streams |= dict(zip(group.writers, outputs.of(group), strict=True))
+        return self._state(self.graph.edge_mask.numpy(), streams, read, z)
 
     def start_from(self, kept: Tensor) -> EngineState:
         """Return the state with just these edges kept, computed from scratch."""
         mask = kept.cpu() & self.graph.edge_mask
-        return self._state_of(self._full_pass(mask, keep_reads=True), mask.numpy())
+        run = self._full_pass(mask, slice(None), keep_reads=True)
+        streams = {writer: run.written[writer] for writer in self.gaps.streams}
+        return self._state(mask.numpy(), streams, dict(enumerate(run.read)))
 
     def recomputed(self, kept: Tensor) -> Stream:
         """Return the final stream with just these edges kept, computed from scratch."""
-        return self._full_pass(kept.cpu(), keep_reads=False).final
+        size = max(1, _PASS_FLOATS // (self.graph.n_components * self.clean.final[0].numel()))
+        parts = [slice(first, first + size) for first in range(0, len(self.clean.final), size)]
+        return torch.cat([self._full_pass(kept.cpu(), part).final for part in parts])
 
     def loss(self, state: EngineState) -> float:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
@@ -98,12 +118,12 @@ class IncrementalEngine:
         kept = state.kept.copy()
         trial = Trial(self, state, kept, n=1)
         with torch.no_grad():
-            for writer, reader in edges:
-                if kept[writer, reader] and state.spans.readers[reader]:
-                    written, replaced = self._cut_pieces(state, writer, reader)
-                    change, earlier = (replaced - written)[None], trial.pending.get(reader)
-                    trial.pending[reader] = change if earlier is None else earlier + change
-                kept[writer, reader] = False
+            for reader, writers in _by_reader(edges).items():
+                span = int(state.spans.readers[reader])
+                gone = [writer for writer in writers if kept[writer, reader]]
+                if gone and span:
+                    trial.pending[reader] = total(list(self.gaps.of(state, gone, span)))[None]
+                kept[gone, reader] = False
             trial.propagate()
             return trial.pick(0, kept)
 
@@ -120,19 +140,13 @@ class IncrementalEngine:
     ) -> Trial:
         if not state.spans.readers[reader]:
             return Trial(self, state, state.kept, n=len(writers))
-        pieces = [self._cut_pieces(state, writer, reader) for writer in writers]
-        written, replaced = zip(*pieces, strict=True)
-        before = state.read[reader][:, -written[0].shape[1] :]
-        cuts = Cuts(reader, before, written, replaced, nested)
+        span = int(state.spans.readers[reader])
+        before = state.read[reader][:, -span:]
+        cuts = Cuts(reader, before, self.gaps.of(state, writers, span), nested=nested)
         trial = Trial(self, state, state.kept, n=len(writers), cuts=cuts)
         with torch.no_grad():
             trial.propagate()
         return trial
-
-    def _cut_pieces(self, state: EngineState, writer: int, reader: int) -> tuple[Stream, Stream]:
-        """Return what an edge carries and what it carries once cut, where its reader matters."""
-        span = int(state.spans.readers[reader])
-        return state.written[writer][:, -span:], self.replacement[writer][:, -span:]
 
     def require_no_drift(self, state: EngineState) -> float:
         """Compare a state with a pass from scratch.
@@ -155,33 +169,48 @@ class IncrementalEngine:
             )
         return drift
 
-    def _full_pass(self, kept: Tensor, *, keep_reads: bool) -> Pass:
+    @cached_property
+    def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
+        """What each writer sends along a cut edge."""
+        with torch.no_grad():
+            return self.gaps.replacement(slice(None))
+
+    def _full_pass(self, kept: Tensor, rows: slice, *, keep_reads: bool = False) -> Pass:
         model, prompts = self.problem.model, self.problem.prompts
         with torch.no_grad():
             return full_pass(
                 model,
                 self.graph,
-                embeddings(model, self.graph, prompts.clean),
-                self.replacement,
+                [stream[rows] for stream in self._embedding],
+                self.gaps.replacement(rows),
                 kept.to(model.device, model.dtype),
-                prompts.real,
+                prompts.real[rows],
                 keep_reads=keep_reads,
             )
 
-    def _state_of(self, run: Pass, kept: NDArray[np.bool_]) -> EngineState:
-        """Make a state of a pass, with every head's projections."""
+    def _state(
+        self,
+        kept: NDArray[np.bool_],
+        written: Mapping[int, Stream],
+        read: Mapping[int, Stream],
+        z: Mapping[int, Projected] | None = None,
+    ) -> EngineState:
+        """Make a state with every head's projections, and with what it mixes unless given."""
         projected: dict[tuple[int, str], Projected] = {}
-        z: dict[int, Projected] = {}
+        mixed: dict[int, Projected] = {}
         with torch.no_grad():
             for stage in self.stages:
                 if stage.is_attention:
-                    projected |= self._project_all(stage.layer, run.read)
-                    if self.graph.shape.heads_share_norm:
-                        z |= self._mix_all(stage, projected)
-        written, read = dict(enumerate(run.written)), dict(enumerate(run.read))
-        return EngineState(self.graph, self.horizon, kept.copy(), written, read, projected, z)
+                    projected |= self._project_all(stage.layer, read)
+                    if z is None:
+                        mixed |= self._mix_all(stage, projected)
+        return EngineState(
+            self.graph, self.horizon, kept.copy(), written, read, projected, z or mixed
+        )
 
-    def _project_all(self, layer: int, read: Sequence[Stream]) -> dict[tuple[int, str], Projected]:
+    def _project_all(
+        self, layer: int, read: Mapping[int, Stream]
+    ) -> dict[tuple[int, str], Projected]:
         projected: dict[tuple[int, str], Projected] = {}
         for port in self.graph.ports:
             readers = list(self.graph.head_readers(layer, port))
@@ -248,6 +277,14 @@ def horizon(problem: Problem) -> Horizon:
     # Zero and mean ablation change every position.
     first = int(difference_start(prompts).min()) if problem.ablation == "resample" else 0
     return Horizon(steps, max(length - first, steps))
+
+
+def _by_reader(edges: Iterable[Pair]) -> dict[int, list[int]]:
+    """Sort edges by reader, each once, in their order."""
+    writers: dict[int, list[int]] = {}
+    for writer, reader in dict.fromkeys(edges):
+        writers.setdefault(reader, []).append(writer)
+    return writers
 
 
 def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:

@@ -116,10 +116,10 @@ class EngineState:
         graph: What the indices refer to.
         horizon: How many positions can matter at all.
         kept: True where an edge is kept.
-        written: What each writer writes, by writer index.
+        written: What each writer writes, by writer index; of heads only where they share a norm.
         read: What each reader receives, by reader index.
         projected: Each head's query, key and value, by reader index and port.
-        z: Each head's mixed values, by writer index; only where heads share a norm.
+        z: Each head's mixed values, by writer index.
     """
 
     graph: Graph

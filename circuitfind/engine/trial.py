@@ -191,15 +191,27 @@ class Trial:
             self._values([engine.source(stage.layer, head, port) for head in heads], n)
             for port, n in (("q", span), ("k", 0), ("v", 0))
         )
-        z = engine.attend(stage.layer, heads, query, key, value)
+        mixed = engine.attend(stage.layer, heads, query, key, value)
+        self.z |= dict(zip(writers, mixed, strict=True))
         if graph.shape.heads_share_norm:
-            self.z |= dict(zip(writers, z, strict=True))
-            writers = stage.writers
-            z = torch.stack([self._mixed(writer, span) for writer in writers])
-            heads = list(range(graph.shape.n_heads))
-        output = engine.problem.model.output(stage.layer, heads, z.flatten(1, 2))
-        for writer, written in zip(writers, output, strict=True):
-            self._write(writer, written.view(self.n, -1, *written.shape[1:]))
+            self._write_heads(stage, span)
+        else:
+            before = torch.stack([self.state.z[writer][None, :, -span:] for writer in writers])
+            outputs = self._outputs(stage.layer, heads, mixed - before)
+            self.changes |= dict(zip(writers, outputs, strict=True))
+
+    def _write_heads(self, stage: Stage, span: int) -> None:
+        """Write all heads of a block again: what one writes depends on what all of them mix."""
+        mixed = torch.stack([self._mixed(writer, span) for writer in stage.writers])
+        outputs = self._outputs(stage.layer, range(len(stage.writers)), mixed)
+        for writer, written in zip(stage.writers, outputs, strict=True):
+            self._write(writer, written)
+
+    def _outputs(
+        self, layer: int, heads: Sequence[int], z: Float[Tensor, "head candidate batch _ d_head"]
+    ) -> Float[Tensor, "head candidate batch _ d_model"]:
+        output = self.engine.problem.model.output(layer, heads, z.flatten(1, 2))
+        return output.view(*z.shape[:-1], -1)
 
     def _values(
         self, sources: Sequence[tuple[int, str]], last: int

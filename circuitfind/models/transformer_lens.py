@@ -130,9 +130,9 @@ class TransformerLensModel:
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
     ) -> Float[Tensor, "head batch pos d_model"]:
-        weight = self._bridge.blocks[layer].attn.W_O
-        flat = z.to(self.weights_dtype).flatten(1, 2)
-        raw = torch.bmm(flat, _rows(weight, heads)).view(*z.shape[:3], -1).to(self.dtype)
+        # In the streams' type, so that differences of outputs are outputs of differences.
+        weight = _rows(self._bridge.blocks[layer].attn.W_O, heads).to(self.dtype)
+        raw = torch.bmm(z.to(self.dtype).flatten(1, 2), weight).view(*z.shape[:3], -1)
         if not self.shape.heads_share_norm:
             return raw
         return raw * _applied_scale(self._bridge.blocks[layer].ln1_post, raw.sum(0))
@@ -243,7 +243,7 @@ def _leaves_logits_alone(bridge: Any, dtype: torch.dtype) -> bool:
 
 def _rows(weight: Tensor, heads: Sequence[int]) -> Tensor:
     """Select heads without copying where all or one are asked for."""
-    if len(heads) == weight.shape[0]:
+    if list(heads) == list(range(weight.shape[0])):
         return weight
     if len(heads) == 1:
         return weight[heads[0] : heads[0] + 1]

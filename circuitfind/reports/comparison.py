@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from circuitfind.comparison.chance import Statistic
+from circuitfind.comparison.chance import EXCHANGED_HEADS, Statistic
 from circuitfind.comparison.overlap import Overlap, Shared
-from circuitfind.comparison.result import Comparison
+from circuitfind.comparison.result import Comparison, Pair, Side
+from circuitfind.comparison.roles import ROLES, Role
+from circuitfind.reports.matrix import likeness
 from circuitfind.reports.terminal import listing
 
 Row = tuple[str, ...]
@@ -21,7 +23,7 @@ def circuits_table(found: Comparison) -> Table:
             side.model or "-",
             side.method or "-",
             f"{side.n_edges:,} of {side.n_edges_full:,}",
-            str(side.n_components),
+            str(len(side.components)),
         )
         for side in found.circuits
     ]
@@ -36,12 +38,88 @@ def pairs_table(found: Comparison) -> Table:
     rows: list[Row] = []
     for pair in found.pairs:
         names = f"{found.circuits[pair.left].name} | {found.circuits[pair.right].name}"
-        rows += _with_name(names, list(_overlap_rows(pair.overlap)) if pair.overlap else [])
+        rows += _with_name(names, list(_pair_rows(found, pair)))
     return listing(("pair", "measure", "found", "null hypothesis", "expected", "p"), rows)
+
+
+def summary_table(found: Comparison) -> Table:
+    """Return a row for each two circuits: their edges, and how each does the other's task."""
+    rows = []
+    for pair in found.pairs:
+        names = [found.circuits[number].name for number in (pair.left, pair.right)]
+        statistic = likeness(pair)
+        chance = statistic.chance.get(EXCHANGED_HEADS)
+        moved = [_faithfulness(pair, number) for number in (pair.left, pair.right)]
+        rows.append(
+            (
+                *names,
+                "matched" if pair.matched else "by name",
+                _number(statistic.value),
+                "-" if chance is None else f"{chance.expected:.3f}",
+                "-" if chance is None else p_text(chance.p_value),
+                *moved,
+            )
+        )
+    headers = (
+        "left",
+        "right",
+        "edges",
+        "Jaccard",
+        "expected",
+        "p",
+        "left on right",
+        "right on left",
+    )
+    return listing(headers, rows)
+
+
+def _faithfulness(pair: Pair, circuit: int) -> str:
+    return next(
+        (_number(row.faithfulness.value) for row in pair.transfers if row.circuit == circuit), "-"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _with_name(names: str, rows: list[Row]) -> list[Row]:
     return [(names if number == 0 else "", *row) for number, row in enumerate(rows)]
+
+
+def _pair_rows(found: Comparison, pair: Pair) -> Iterator[Row]:
+    if pair.overlap is not None:
+        yield from _overlap_rows(pair.overlap)
+    if pair.matched is not None:
+        for what, part in (("edges", pair.matched.edges), ("components", pair.matched.components)):
+            yield f"matched {what}: both, only left, only right", _counts(part), "", "", ""
+            yield from _rows(f"matched {what}: Jaccard", part.jaccard)
+    for moved in pair.transfers:
+        names = found.circuits[moved.circuit].name, found.circuits[moved.on].name
+        own = _number(moved.own)
+        what = f"{names[0]} on the prompts of {names[1]} ({moved.metric}, own {own})"
+        yield from _rows(f"faithfulness of {what}", moved.faithfulness)
+
+
+def roles_table(found: Comparison) -> Table:
+    """Return which heads play which role; in brackets those that the circuit does not use."""
+    played = {_part(each) for side in found.circuits for each in side.roles or ()}
+    parts = sorted(played, key=lambda part: (ROLES.index(part.partition(", ")[0]), part))
+    rows = [
+        (part, *(", ".join(_players(side, part)) or "-" for side in found.circuits))
+        for part in parts
+    ]
+    return listing(("role", *(side.name for side in found.circuits)), rows)
+
+
+def _part(each: Role) -> str:
+    """Return a role; of heads that copy answers, also where they read them."""
+    return f"{each.role}, {each.where}" if each.role.endswith("mover") else each.role
+
+
+def _players(side: Side, part: str) -> list[str]:
+    names = [each.component for each in side.roles or () if _part(each) == part]
+    return [name if name in side.components else f"({name})" for name in names]
 
 
 def _overlap_rows(found: Overlap) -> Iterator[Row]:
@@ -57,7 +135,7 @@ def _counts(part: Shared) -> str:
 
 
 def _rows(measure: str, statistic: Statistic) -> Iterator[Row]:
-    value = "-" if statistic.value is None else f"{statistic.value:.3f}"
+    value = _number(statistic.value)
     if not statistic.chance:
         yield measure, value, "", "", ""
     for number, (null, chance) in enumerate(statistic.chance.items()):

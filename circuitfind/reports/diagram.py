@@ -153,14 +153,18 @@ def draw_difference(
     drawn = union[:max_edges]
     width, opacity = (0.7, 0.5) if len(drawn) > MAX_ROUTED else (1.2, 1.0)
     lines = [
-        _line(edge, Stroke(colour, width, opacity, arrow=port_arrow(edge)), f"{edge.name}: {text}")
+        _line(
+            edge,
+            Stroke(colour, width, opacity, arrow=port_arrow(edge.reader.port)),
+            f"{edge.name}: {text}",
+        )
         for edge, text, colour in reversed(drawn)
     ]
     counts = [
         Entry(f"{text}: {len(edges)}", Stroke(colour, width=2.0)) for text, colour, edges in classes
     ]
     remarks = _omission(len(drawn), len(union), "shared ones last")
-    legend = ([*counts, *remarks], arrow_legend(edge for edge, *_ in drawn))
+    legend = ([*counts, *remarks], arrow_legend(edge.reader.port for edge, *_ in drawn))
     return _diagram(graph, lines, legend if union else (), caption, roles or {})
 
 
@@ -220,12 +224,13 @@ def boxes_and_arcs(graph: Graph, edges: Sequence[Edge]) -> tuple[list[Box], list
 
 
 def _box(name: str, attributes: Mapping[str, Any]) -> Box:
-    kind = _kind(name)
+    kind = kind_of(name)
     place = {"kv": 0, "norm": 2}.get(kind, 1)
     return Box(name, kind, (attributes["stage"], place), attributes["layer"])
 
 
-def _kind(name: str) -> BoxKind:
+def kind_of(name: str) -> BoxKind:
+    """Return as what a component is drawn."""
     if name.startswith("m"):
         return "mlp"
     _, dot, part = name.partition(".")

@@ -101,8 +101,8 @@ class _Drawing:
     ) -> None:
         self._panels, self._marked, self._scale, self._caption = panels, marked, scale, caption
         first = panels[0]
-        self._left = max(map(_text_width, (*first.rows, first.row_axis))) + 10
-        widest = max(_text_width(label) for label in first.columns)
+        self._left = max(map(text_width, (*first.rows, first.row_axis))) + 10
+        widest = max(text_width(label) for label in first.columns)
         # Labels that are wider than their column stand upright.
         self._upright = widest > _CELL - 2
         self._below = (widest if self._upright else _FONT) + 26
@@ -115,7 +115,7 @@ class _Drawing:
         across = min(len(self._panels), self._per_line)
         top = _MARGIN + 16 * len(self._caption) + _GAP
         drawn = across * (self._width + _GAP) - _GAP
-        width = 2 * _MARGIN + max(drawn, max(map(_text_width, self._caption)), 320)
+        width = 2 * _MARGIN + max(drawn, max(map(text_width, self._caption)), 320)
         height = top + n_lines * self._height + 30
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
@@ -124,7 +124,7 @@ class _Drawing:
         )
         yield f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>'
         for number, line in enumerate(self._caption):
-            yield _text(_MARGIN, _MARGIN + 12 + 16 * number, line)
+            yield text_element(_MARGIN, _MARGIN + 12 + 16 * number, line)
         for number, panel in enumerate(self._panels):
             down, right = divmod(number, self._per_line)
             x = _MARGIN + right * (self._width + _GAP)
@@ -135,15 +135,15 @@ class _Drawing:
     def _panel(self, panel: Panel, x: float, y: float) -> Iterator[str]:
         left, n_rows = x + self._left, len(panel.rows)
         if panel.title:
-            yield _text(left, y - 6, panel.title, weight="bold")
+            yield text_element(left, y - 6, panel.title, weight="bold")
         for number, label in enumerate(panel.rows):
             middle = y + _CELL * (n_rows - number - 0.5) + 4
-            yield _text(left - 6, middle, label, anchor="end")
-        yield _text(left - 6, y - 6, panel.row_axis, anchor="end", colour="#777777")
+            yield text_element(left - 6, middle, label, anchor="end")
+        yield text_element(left - 6, y - 6, panel.row_axis, anchor="end", colour="#777777")
         bottom = y + _CELL * n_rows
         for number, label in enumerate(panel.columns):
             yield self._column_label(left + _CELL * (number + 0.5), bottom, label)
-        yield _text(left, bottom + self._below - 6, panel.column_axis, colour="#777777")
+        yield text_element(left, bottom + self._below - 6, panel.column_axis, colour="#777777")
         for place, patch in panel.cells.items():
             yield self._cell(left, y + _CELL * (n_rows - 1), place, patch)
         # Frames last, so that no neighbour covers them.
@@ -158,9 +158,9 @@ class _Drawing:
 
     def _column_label(self, x: float, y: float, label: str) -> str:
         if not self._upright:
-            return _text(x, y + _FONT + 3, label, anchor="middle")
+            return text_element(x, y + _FONT + 3, label, anchor="middle")
         turned = f'transform="rotate(-90 {x + 4:g} {y + 6:g})"'
-        return _text(x + 4, y + 6, label, anchor="end", more=turned)
+        return text_element(x + 4, y + 6, label, anchor="end", more=turned)
 
     def _cell(self, left: float, lowest: float, place: tuple[int, int], patch: Row) -> str:
         row, column = place
@@ -182,8 +182,8 @@ class _Drawing:
         ends = ((0.0, -self._scale, "start"), (0.5, 0.0, "middle"), (1.0, self._scale, "end"))
         for share, value, anchor in ends:
             at = x + size * steps * share
-            yield _text(at, y + 22, f"{value:.2g}", anchor=anchor)
-        yield _text(x + size * steps + 12, y + 9, "effect")
+            yield text_element(at, y + 22, f"{value:.2g}", anchor=anchor)
+        yield text_element(x + size * steps + 12, y + 9, "effect")
 
 
 def colour_of(share: float) -> str:
@@ -193,11 +193,12 @@ def colour_of(share: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in parts)
 
 
-def _text_width(text: str) -> float:
+def text_width(text: str) -> float:
+    """Return the width of a line of text, on average."""
     return _LETTER * len(text)
 
 
-def _text(
+def text_element(
     x: float,
     y: float,
     text: str,
@@ -207,6 +208,7 @@ def _text(
     weight: str = "normal",
     more: str = "",
 ) -> str:
+    """Return a line of text as an SVG element."""
     return (
         f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}" '
         f'font-weight="{weight}" {more}>{escape(text)}</text>'

@@ -12,14 +12,20 @@ PORT_COLOURS = {"q": "#0072b2", "k": "#d55e00", "v": "#009e73", "qkv": "#cc79a7"
 LEFT_COLOUR, RIGHT_COLOUR, SHARED_COLOUR = "#0072b2", "#d55e00", "#999999"
 STRUCTURE = Stroke("#bbbbbb", width=0.6, arrow="none")
 
-_PORT_MEANINGS = {
+_PORT_MEANINGS: dict[str | None, str] = {
     "q": "into a query",
     "k": "into a key",
     "v": "into a value",
     "qkv": "into a head",
     None: "into an MLP or the logits",
 }
-_PORT_ARROWS = {"q": "normal", "k": "diamond", "v": "dot", "qkv": "normal", None: "vee"}
+_PORT_ARROWS: dict[str | None, str] = {
+    "q": "normal",
+    "k": "diamond",
+    "v": "dot",
+    "qkv": "normal",
+    None: "vee",
+}
 _ARROW_NAMES = {"normal": "triangle", "diamond": "diamond", "dot": "dot", "vee": "open arrow"}
 _GREY = PORT_COLOURS[None]
 _THINNEST, _THICKEST, _UNMEASURED = 0.5, 4.0, 1.0
@@ -94,14 +100,14 @@ def port_legend(edges: Iterable[Edge]) -> list[Entry]:
     ]
 
 
-def port_arrow(edge: Edge) -> str:
+def port_arrow(port: str | None) -> str:
     """Return the arrowhead that tells ports apart where colour says something else."""
-    return _PORT_ARROWS[edge.reader.port]
+    return _PORT_ARROWS[port]
 
 
-def arrow_legend(edges: Iterable[Edge]) -> list[Entry]:
+def arrow_legend(ports: Iterable[str | None]) -> list[Entry]:
     """Explain the arrowheads that occur."""
-    drawn = {edge.reader.port for edge in edges}
+    drawn = set(ports)
     return [
         Entry(f"{_ARROW_NAMES[_PORT_ARROWS[port]]}: {meaning}")
         for port, meaning in _PORT_MEANINGS.items()

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
@@ -60,6 +62,12 @@ def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
+def filled_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return rows as text, without the columns in which no row has anything."""
+    names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    return [{name: _text(row[name]) for name in names} for row in rows]
+
+
 def fact_table(facts: Mapping[str, Any]) -> Table:
     """Return names and values as a table; what lies inside a value is named `outer.inner`."""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -84,3 +92,15 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def sweep_view(finished: int, failed: int, total: int, running: Mapping[str, int]) -> Table:
+    """Return how far a sweep is: the runs in all, and the decisions of those that run."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    ended = f"[bold]{finished}[/] of {total} runs" + (f", {failed} failed" if failed else "")
+    table.add_row(ended, ProgressBar(total=total, completed=finished + failed, width=30))
+    for name, decided in running.items():
+        table.add_row(escape(name), f"{decided} edges decided")
+    return table

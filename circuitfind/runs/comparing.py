@@ -5,21 +5,23 @@ what is there; a directory that holds the comparison of other circuits is refuse
 """
 
 import hashlib
-import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.chance import DRAWS
-from circuitfind.comparison.overlap import at_work, overlap, require_edges
-from circuitfind.comparison.result import Comparison, Pair, Side, load_comparison
-from circuitfind.errors import GraphError, MethodError, RunDirectoryError
+from circuitfind.comparison.overlap import require_edges
+from circuitfind.comparison.result import Comparison, load_comparison
+from circuitfind.comparison.roles import labels
+from circuitfind.errors import GraphError, RunDirectoryError
 from circuitfind.reports.diagram import draw_difference
+from circuitfind.reports.matched import Drawn, draw_matched
+from circuitfind.reports.matrix import draw_matrix
+from circuitfind.runs.comparison_pairs import Loaded, Settings, compare_all
 from circuitfind.runs.config import environment
 from circuitfind.runs.decisions import read_decisions
 from circuitfind.runs.directory import (
@@ -32,40 +34,6 @@ from circuitfind.runs.directory import (
 from circuitfind.runs.drawing import name_of, origin_line
 
 COMPARISON = "comparison.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How circuits are compared.
-
-    Attributes:
-        seed: Fixes what is drawn at random.
-        draws: How many exchanges of heads are drawn where there are too many to try all.
-    """
-
-    seed: int = 0
-    draws: int = DRAWS
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise MethodError(f"{self.draws} draws are none; give --draws 1 or more")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A circuit with what its files say of it.
-
-    Attributes:
-        path: A run directory or a circuit file.
-        name: What it is called here.
-        circuit: The circuit.
-        effects: What was measured of its graph's edges, kept or not.
-    """
-
-    path: Path
-    name: str
-    circuit: Circuit
-    effects: EdgeScores | None
 
 
 def compare_files(
@@ -90,18 +58,13 @@ def compare_files(
         CircuitfindError: Anything that the user can do something about.
     """
     loaded = load_all(paths)
-    sides = tuple(_side(each) for each in loaded)
-    identity = {"seed": settings.seed, "draws": settings.draws}
-    if (earlier := _earlier(out, sides, identity)) is not None:
+    identity = {name: value for name, value in asdict(settings).items() if name != "device"}
+    if (earlier := _earlier(out, loaded, identity)) is not None:
         tell(f"{out} is finished: its results are read, not computed again")
         return earlier, sorted(out.glob("*.svg"))
-    pairs = tuple(
-        _pair(loaded, left, right, settings)
-        for left, right in itertools.combinations(range(len(loaded)), 2)
-    )
+    sides, pairs = compare_all(loaded, settings, tell)
     found = Comparison(sides, pairs, identity, environment())
-    drawings = _write(out, found, loaded)
-    return found, drawings
+    return found, _write(out, found, loaded)
 
 
 def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:
@@ -128,7 +91,7 @@ def _load(path: Path, name: str) -> Loaded:
     circuit = load_circuit_of(path)
     try:
         require_edges(circuit)
-        return Loaded(path, name, circuit, _effects(path, circuit))
+        return Loaded(path, name, _digest(path), circuit, _effects(path, circuit))
     except GraphError as error:
         raise GraphError(f"{path}: {error}") from None
 
@@ -152,59 +115,18 @@ def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
     return EdgeScores(circuit.graph, values, str(origin.get("unit", "")), str(origin.get("method")))
 
 
-def _side(each: Loaded) -> Side:
-    circuit, origin = each.circuit, each.circuit.origin
-    content = circuit_file(each.path).read_bytes()
-    return Side(
-        name=each.name,
-        path=str(each.path),
-        digest=hashlib.sha256(content).hexdigest()[:16],
-        task=_text(origin.get("task")),
-        model=_text(origin.get("model_name")),
-        method=_text(origin.get("method")),
-        n_edges=circuit.n_edges,
-        n_edges_full=circuit.graph.n_edges,
-        n_components=len(at_work(circuit)),
-    )
+def _digest(path: Path) -> str:
+    return hashlib.sha256(circuit_file(path).read_bytes()).hexdigest()[:16]
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _pair(loaded: Sequence[Loaded], left: int, right: int, settings: Settings) -> Pair:
-    ours, theirs = loaded[left], loaded[right]
-    same_graph = ours.circuit.graph == theirs.circuit.graph
-    found = (
-        overlap(
-            ours.circuit,
-            theirs.circuit,
-            effects=(ours.effects, theirs.effects),
-            seed=settings.seed,
-            draws=settings.draws,
-        )
-        if same_graph
-        else None
-    )
-    return Pair(left, right, _same_model(ours.circuit, theirs.circuit), found)
-
-
-def _same_model(left: Circuit, right: Circuit) -> bool | None:
-    ours, theirs = (circuit.origin.get("model_fingerprint") for circuit in (left, right))
-    if left.graph.shape != right.graph.shape:
-        return False
-    return None if ours is None or theirs is None else ours == theirs
-
-
-def _earlier(out: Path, sides: Sequence[Side], identity: dict[str, Any]) -> Comparison | None:
+def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> Comparison | None:
     """Return the comparison that the directory holds, if it is the one asked for."""
     file = out / COMPARISON
     if not file.is_file():
         return None
     found = load_comparison(file)
-    if found.settings != identity or [s.digest for s in found.circuits] != [
-        s.digest for s in sides
-    ]:
+    there = [side.digest for side in found.circuits]
+    if found.settings != identity or there != [each.digest for each in loaded]:
         names = ", ".join(side.name for side in found.circuits)
         raise RunDirectoryError(
             f"{out} holds another comparison (of {names}, or with other settings); choose another "
@@ -214,21 +136,40 @@ def _earlier(out: Path, sides: Sequence[Side], identity: dict[str, Any]) -> Comp
 
 
 def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
-    drawings = []
+    drawings = dict(_drawings(found, loaded))
     with reported(out):
         out.mkdir(parents=True, exist_ok=True)
-        for pair in found.pairs:
-            if pair.overlap is not None:
-                ours, theirs = loaded[pair.left], loaded[pair.right]
-                file = out / f"difference-{_plain(ours.name)}-{_plain(theirs.name)}.svg"
-                caption = [f"{each.name}: {origin_line(each.circuit)}" for each in (ours, theirs)]
-                diagram = draw_difference(
-                    ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
-                )
-                write_whole(file, diagram.svg())
-                drawings.append(file)
+        for name, svg in drawings.items():
+            write_whole(out / name, svg)
         write_whole(out / COMPARISON, found.to_json())
-    return drawings
+    return sorted(out / name for name in drawings)
+
+
+def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, str]]:
+    """Yield the drawings: the difference of each two circuits, and a matrix of three or more."""
+    if len(found.circuits) > 2:
+        yield "matrix.svg", draw_matrix(found).svg
+    roles = [labels(side.roles or ()) for side in found.circuits]
+    for pair in found.pairs:
+        ours, theirs = loaded[pair.left], loaded[pair.right]
+        between = f"{_plain(ours.name)}-{_plain(theirs.name)}.svg"
+        caption = [f"{each.name}: {origin_line(each.circuit)}" for each in (ours, theirs)]
+        if pair.matched is not None:
+            left, right = (
+                Drawn(loaded[number].name, loaded[number].circuit.graph, roles[number])
+                for number in (pair.left, pair.right)
+            )
+            yield (
+                f"matched-{between}",
+                draw_matched(pair.matched, left, right, caption=caption).svg(),
+            )
+        elif pair.overlap is not None:
+            yield (
+                f"difference-{between}",
+                draw_difference(
+                    ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
+                ).svg(),
+            )
 
 
 def _plain(name: str) -> str:

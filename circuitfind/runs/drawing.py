@@ -1,12 +1,15 @@
 """Draw circuits with what their files say of them: where they come from, and how good they are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.roles import labels
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
 from circuitfind.runs.results import read_scorecard
+from circuitfind.runs.roles import read_roles, roles_file
 
 
 def draw_run(path: Path) -> tuple[Diagram, Path]:
@@ -20,7 +23,8 @@ def draw_run(path: Path) -> tuple[Diagram, Path]:
     belongs = file.name == CIRCUIT and card_file.is_file()
     card = read_scorecard(card_file)[0] if belongs else None
     name = "diagram.svg" if file.name == CIRCUIT else f"{file.stem}.svg"
-    return draw_result(circuit, card), file.with_name(name)
+    found = read_roles(roles_file(path), circuit)
+    return draw_result(circuit, card, labels(found or ())), file.with_name(name)
 
 
 def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
@@ -54,12 +58,15 @@ def name_of(path: Path) -> str:
     return file.parent.name if file.name == CIRCUIT else file.stem
 
 
-def draw_result(circuit: Circuit, card: Scorecard | None) -> Diagram:
+def draw_result(
+    circuit: Circuit, card: Scorecard | None, roles: Mapping[str, str] | None = None
+) -> Diagram:
     """Draw a circuit with its provenance and, where they are known, its figures."""
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
     figures = size if card is None else f"{size}, {_figures(card)}"
     caption = [line for line in (origin_line(circuit), figures) if line]
-    return draw_circuit(circuit, caption=caption, unit=circuit.origin.get("unit", ""))
+    unit = circuit.origin.get("unit", "")
+    return draw_circuit(circuit, caption=caption, roles=roles, unit=unit)
 
 
 def origin_line(circuit: Circuit) -> str:

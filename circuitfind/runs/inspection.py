@@ -5,13 +5,20 @@ from typing import Any
 
 import torch
 
+from circuitfind.engine.memory import search_bytes
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.self_check import random_tokens, self_check
 
 
-def inspected(model: ResidualModel) -> dict[str, Any]:
-    """Return a model's sizes, the counts of its graph, and its self-check figures."""
+def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) -> dict[str, Any]:
+    """Return a model's sizes, graph, memory of a search, and self-check figures.
+
+    Args:
+        model: The model.
+        n_prompts: Pairs of prompts of the search in question.
+        n_positions: Tokens of its longest prompt.
+    """
     graph = Graph(model.shape)
     tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
     with torch.no_grad():
@@ -30,6 +37,9 @@ def inspected(model: ResidualModel) -> dict[str, Any]:
         "edges, q/k/v merged": None
         if model.shape.grouped
         else Graph(model.shape, split_qkv=False).n_edges,
+        f"memory of a search, {n_prompts} pairs of {n_positions} tokens, MB": round(
+            search_bytes(graph, n_prompts, n_positions, model.dtype.itemsize) / 1e6
+        ),
         "self-check: largest logit difference": check.difference,
         "self-check: largest logit": check.scale,
         "self-check: allowed difference": check.tolerance * check.scale,

@@ -76,7 +76,7 @@ def judged(model: torch.nn.Module, prompts: PromptPairs) -> tuple[float, float]:
     logits = prompts.at_steps(predicted(model, prompts.clean))
     right, wrong = (_mean_of(logits, t) for t in (prompts.answers, prompts.wrong_answers))
     first = (logits.argmax(-1, keepdim=True) == prompts.answers).any(-1)
-    return first.float().mean().item(), (right > wrong).float().mean().item()
+    return first.double().mean().item(), (right > wrong).double().mean().item()
 
 
 def _mean_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ def _mean_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 def train_model(name: str, examples: list[Example], tokenizer: Any, out: Path) -> dict[str, Any]:
     """Train one model, write it, and return its card."""
-    recipe, started = RECIPES[name], time.monotonic()
+    recipe, started = RECIPES[name], time.process_time()
     model = new_model(len(tokenizer), recipe)
     for step, loss in enumerate(train(model, examples, recipe), 1):
         if step % 100 == 0:
@@ -99,7 +99,7 @@ def train_model(name: str, examples: list[Example], tokenizer: Any, out: Path) -
         "examples": len(examples),
         "vocabulary": len(tokenizer),
         "parameters": sum(weights.numel() for weights in set(model.parameters())),
-        "seconds": round(time.monotonic() - started),
+        "cpu_seconds": round(time.process_time() - started),
         **measure(name, model, Vocabulary(tokenizer)),
         "torch": torch.__version__,
     }

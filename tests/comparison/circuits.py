@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.comparison.chance import strata
+from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.graph import Graph, ModelShape
 
 
@@ -24,9 +24,20 @@ def drawn(graph: Graph, share: float, generator: np.random.Generator) -> Circuit
 
 def redrawn(found: Circuit, generator: np.random.Generator) -> Circuit:
     """Another circuit with as many edges between any two layers, by a shuffle of each stratum."""
-    numbers, kept = strata(found.graph), found.kept.numpy()
+    numbers, kept = layer_blocks(found.graph).numpy(), found.kept.numpy()
     mixed = kept.copy()
     for number in np.unique(numbers):
         places = (numbers == number) & found.graph.edge_mask.numpy()
         mixed[places] = generator.permutation(kept[places])
     return Circuit(found.graph, torch.from_numpy(mixed))
+
+
+def never_too_small(stated) -> bool:
+    """At most a share p has a p-value of p or less, give or take three standard errors."""
+    stated = np.array(stated)
+    levels = np.arange(0.05, 1, 0.05)
+    noise = 3 * np.sqrt(levels * (1 - levels) / len(stated))
+    return all(
+        (stated <= level).mean() <= level + extra
+        for level, extra in zip(levels, noise, strict=True)
+    )

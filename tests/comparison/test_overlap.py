@@ -16,12 +16,12 @@ from circuitfind.comparison.chance import (
     n_exchanges,
     shared_by_exchange,
     shared_by_profile,
-    strata,
 )
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
+from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.graph import Graph
-from tests.comparison.circuits import circuit, drawn, redrawn, shape
+from tests.comparison.circuits import circuit, drawn, never_too_small, redrawn, shape
 
 GRAPH = Graph(shape())
 LEFT = circuit(GRAPH, "embed->a0.h0.v", "a0.h0->a1.h1.k", "embed->a1.h1.q", "a1.h1->logits")
@@ -166,7 +166,7 @@ def test_the_rank_correlation_is_that_of_scipy_on_edges_measured_in_both():
 def test_p_values_of_rank_correlations_are_uniform_for_unrelated_effects():
     generator = np.random.default_rng(9)
     stated = []
-    for seed in range(100):
+    for seed in range(60):
         pair = scores(generator), scores(generator)
         found = overlap(LEFT, RIGHT, effects=pair, seed=seed, draws=1)
         (chance,) = found.correlation.chance.values()
@@ -177,7 +177,7 @@ def test_p_values_of_rank_correlations_are_uniform_for_unrelated_effects():
 def test_effects_that_differ_by_layer_alone_do_not_count_as_agreement():
     """Late edges have larger effects in both, and that is all: a high correlation, expected."""
     generator = np.random.default_rng(10)
-    by_layer = torch.from_numpy(strata(GRAPH)).double()
+    by_layer = layer_blocks(GRAPH).double()
     pair = tuple(
         EdgeScores(GRAPH, by_layer + 0.1 * scores(generator).values, "", "") for _ in range(2)
     )
@@ -204,7 +204,7 @@ def test_an_empty_circuit_and_another_graph_are_refused():
 
 def by_profile(left, right):
     masks = (left.kept.numpy(), right.kept.numpy(), left.graph.edge_mask.numpy())
-    return shared_by_profile(*masks, strata(left.graph))
+    return shared_by_profile(*masks, layer_blocks(left.graph).numpy())
 
 
 def n_shared(left, right) -> int:
@@ -215,17 +215,6 @@ def place(found, left, right, generator) -> float:
     n = n_shared(left, right)
     above, same = (found.weights[mask].sum() for mask in (found.values > n, found.values == n))
     return float(above + generator.random() * same)
-
-
-def never_too_small(stated) -> bool:
-    """At most a share p has a p-value of p or less, give or take three standard errors."""
-    stated = np.array(stated)
-    levels = np.arange(0.05, 1, 0.05)
-    noise = 3 * np.sqrt(levels * (1 - levels) / len(stated))
-    return all(
-        (stated <= level).mean() <= level + extra
-        for level, extra in zip(levels, noise, strict=True)
-    )
 
 
 def exchanged(found, ways, number) -> Circuit:

@@ -18,7 +18,17 @@ RIGHT = circuit(GRAPH, "embed->a0.h1.v", "a0.h1->logits", "embed->logits")
 @pytest.fixture
 def found() -> Comparison:
     sides = tuple(
-        Side(name, f"runs/{name}", "0" * 16, "ioi", None, "acdc", each.n_edges, GRAPH.n_edges, 1)
+        Side(
+            name,
+            f"runs/{name}",
+            "0" * 16,
+            "ioi",
+            None,
+            "acdc",
+            each.n_edges,
+            GRAPH.n_edges,
+            ("a0.h0",),
+        )
         for name, each in (("a", LEFT), ("b", RIGHT))
     )
     pair = Pair(0, 1, None, overlap(LEFT, RIGHT))

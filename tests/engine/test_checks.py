@@ -1,5 +1,7 @@
 """Both limits of a problem are held to the model before a search."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,6 +36,7 @@ def test_a_wrong_part_is_met_with_the_measured_difference(part, limit, monkeypat
 
 def test_a_wrong_replacement_is_met_with_the_measured_difference():
     engine = IncrementalEngine(problem_of("gpt2"))
-    engine.replacement = torch.zeros_like(engine.replacement)
+    nothing = {writer: torch.zeros_like(z) for writer, z in engine.gaps.z.items()}
+    engine.gaps = replace(engine.gaps, z=nothing)
     with pytest.raises(SelfCheckError, match="the empty graph does not reproduce"):
         check_limits(engine)

@@ -68,6 +68,11 @@ def test_the_figures_of_a_card_are_measured_again(name):
     for key, figures in measure(name, OwnLogits(model), model.vocabulary).items():
         if isinstance(figures, dict):
             assert figures == pytest.approx(card[key], abs=0.004), key
+        elif key == "claims":
+            # A machine that rounds otherwise may decide a share just at the bar otherwise.
+            assert set(figures) ^ set(card[key]) <= {
+                task for task, share in card["accuracy"].items() if abs(share - CLAIMED) <= 0.004
+            }
         else:
             assert figures == card[key]
 

@@ -1,0 +1,200 @@
+"""What heads write about the answer, and what moves the heads that copy it.
+
+Both are measured at the positions where answers are read. "About the answer" is along the slope of
+the logit difference (or of the answers' log-likelihood, where prompts have no wrong answers) at
+what the logits read in the clean run: the first-order direct effect.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.comparison.attention import attention_pattern
+from circuitfind.comparison.looks import (
+    RIGHT,
+    at,
+    at_index,
+    chunks,
+    holding,
+    read_at,
+    recorded,
+    visible_pairs,
+)
+from circuitfind.engine.differences import Differences, groups, means_of, run_on
+from circuitfind.engine.readout import Readout
+from circuitfind.models.base import ResidualModel
+from circuitfind.patching.recording import Recording, attend
+from circuitfind.problem import Problem
+from circuitfind.prompts import PromptPairs
+
+Head = tuple[int, int]
+"""Layer and number."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What heads write about the answer, as shares of the model's lead.
+
+    Attributes:
+        direct: What each head's output adds to the metric.
+        sources: Where a head may read what it writes: positions that hold a right answer, or
+            named ones.
+        copied: What the part of its output adds that it read there.
+    """
+
+    direct: Float[Tensor, "layer head"]
+    sources: tuple[str, ...]
+    copied: Float[Tensor, "source layer head"]
+
+
+def written_answers(problem: Problem, lead: float) -> Written:
+    """Measure what every head writes about the answer.
+
+    Args:
+        problem: With a metric of the answer.
+        lead: How much better the metric is on the clean prompts than on the corrupted ones.
+    """
+    shape = problem.model.shape
+    names = _source_names(problem.prompts)
+    sums = torch.zeros(1 + len(names), shape.n_layers, shape.n_heads).double()
+    for chunk in chunks(problem):
+        run = recorded(chunk)
+        slope = _slope(chunk, run)
+        for layer in range(shape.n_layers):
+            sums[:, layer] += _along(chunk, run, layer, slope, names)
+    shares = -problem.metric.sign * sums / len(problem.prompts) / abs(lead)
+    return Written(shares[0], names, shares[1:])
+
+
+def _source_names(prompts: PromptPairs) -> tuple[str, ...]:
+    """Return where heads may read: not the names of positions at which answers are read."""
+    read = read_at(prompts)
+    named = [
+        name
+        for name, index in prompts.positions.items()
+        if not bool((read & at_index(prompts, index)).any())
+    ]
+    return (RIGHT, *map(at, named))
+
+
+def _slope(problem: Problem, run: Recording) -> Float[Tensor, "batch pos d_model"]:
+    """Return the gradient of the summed metric at what the logits read."""
+    leaf = run.final.detach().requires_grad_()
+    with torch.enable_grad():
+        total = Readout(problem, run.final).values(leaf).double().sum()
+    (slope,) = torch.autograd.grad(total, leaf)
+    return slope
+
+
+def _along(
+    problem: Problem,
+    run: Recording,
+    layer: int,
+    slope: Float[Tensor, "batch pos d_model"],
+    sources: Sequence[str],
+) -> Float[Tensor, "part head"]:
+    """Return what heads write along a slope: all of it, and what they read at each source."""
+    model, prompts = problem.model, problem.prompts
+    heads = range(model.shape.n_heads)
+    with torch.no_grad():
+        z = run.z[layer]
+        whole = model.output(layer, heads, z)
+        parts = [whole]
+        for source in sources:
+            seen = _holding(prompts, source)
+            value = run.value[layer] * seen[None, :, :, None]
+            read = attend(model, layer, run.query[layer], run.key[layer], value, prompts.real)
+            # Where heads share a norm, a part of what is mixed is no part of what is written.
+            parts.append(whole - model.output(layer, heads, z - read))
+        return torch.stack(
+            [torch.einsum("hbpd,bpd->h", part.double(), slope.double()) for part in parts]
+        ).cpu()
+
+
+def _holding(prompts: PromptPairs, source: str) -> Tensor:
+    if source == RIGHT:
+        return holding(prompts, prompts.answers)
+    return at_index(prompts, prompts.positions[source.removeprefix(at(""))])
+
+
+@dataclass(frozen=True)
+class Turned:
+    """How a head turns the attention of those that copy answers.
+
+    Attributes:
+        off_wrong: Attention that a copying head pays to wrong answers, more of it if the head's
+            output is replaced in its query.
+        copier: The copying head that is turned most.
+    """
+
+    off_wrong: float
+    copier: Head
+
+
+def turned_attention(problem: Problem, copiers: Sequence[Head]) -> dict[Head, Turned]:
+    """Measure how every head before some copying heads turns their attention off wrong answers.
+
+    The head's output is replaced, as by the problem's ablation, in what the copying head's query
+    reads and nowhere else.
+    """
+    sums: dict[tuple[Head, Head], float] = {}
+    count = 0
+    means = means_of(problem, max(len(chunk.prompts) for chunk in chunks(problem)))
+    for chunk in chunks(problem):
+        run = recorded(chunk)
+        differences = Differences(chunk, run_on(chunk, chunk.prompts.clean), means)
+        looking, wrong = _lookers(chunk)
+        count += int(looking.sum())
+        for group in groups(chunk.graph):
+            if group.kind != "attention":
+                continue
+            changes = differences.of(group)
+            for copier in copiers:
+                if copier[0] <= group.layer:
+                    continue
+                for head, change in zip(range(len(changes)), changes, strict=True):
+                    paid = _turned(chunk.model, run, copier, change, chunk.prompts)
+                    more = (paid * wrong[:, None, :]).sum(-1)[looking].sum()
+                    key = (group.layer, head), copier
+                    sums[key] = sums.get(key, 0.0) + float(more)
+    return _strongest(sums, count)
+
+
+def _lookers(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return which positions read an answer and see a wrong one, and where wrong ones stand."""
+    wrong = holding(problem.prompts, problem.prompts.wrong_answers)
+    sees = (visible_pairs(problem) & wrong[:, None, :]).any(-1)
+    return read_at(problem.prompts) & sees, wrong
+
+
+def _turned(
+    model: ResidualModel,
+    run: Recording,
+    copier: Head,
+    change: Float[Tensor, "batch pos d_model"],
+    prompts: PromptPairs,
+) -> Float[Tensor, "batch pos seen"]:
+    """Return how a head's attention changes if what its query reads does."""
+    layer, head = copier
+    heads = range(head, head + 1)
+    with torch.no_grad():
+        stream = (run.stream[layer] + change)[None]
+        query = model.project(layer, "q", heads, stream)
+        before = run.query[layer][head : head + 1]
+        now, then = (
+            attention_pattern(model, layer, q, run.key[layer], prompts.real, heads)[0].double()
+            for q in (query, before)
+        )
+        return now - then
+
+
+def _strongest(sums: dict[tuple[Head, Head], float], count: int) -> dict[Head, Turned]:
+    found: dict[Head, Turned] = {}
+    for (head, copier), total in sums.items():
+        mean = total / max(1, count)
+        if head not in found or mean > found[head].off_wrong:
+            found[head] = Turned(mean, copier)
+    return found

@@ -1,0 +1,163 @@
+"""How much every edge of a model matters on a problem, and at which positions each component does.
+
+Estimated for all edges at once by edge attribution with integrated gradients (Hanna et al. 2024,
+arXiv 2403.17806, the variant `inputs`), in the whole model and not in a circuit of it. The metric
+is the one that says whether the answer is right; for programs, which have no answers, it is that of
+the problem. Everything is a share of the lead: how much better the metric is on the clean prompts
+than on the corrupted ones; its size, where a model does worse.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.comparison.looks import place_masks, place_names
+from circuitfind.engine.differences import Group, batches, groups, means_of
+from circuitfind.engine.full_pass import plain_pass
+from circuitfind.engine.gradients import ReaderGradients
+from circuitfind.engine.readout import Readout
+from circuitfind.errors import MetricError
+from circuitfind.methods.attribution import Batch, Limits
+from circuitfind.methods.eap_ig import EapIgOptions, places_of
+from circuitfind.metrics import Metric, check_metric, find_metric
+from circuitfind.problem import Problem
+from circuitfind.prompts import PromptPairs
+
+ANSWER_METRICS = ("logit-difference", "loss")
+"""Metrics that say whether the answer is right, the first that the prompts can answer."""
+
+_PATH = EapIgOptions(n_edges=1, steps=3)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Estimated effects, as shares of the lead; positive: what is cut helps.
+
+    Attributes:
+        metric: Name of the metric.
+        lead: The lead, in the metric's unit; negative if the model does worse on clean prompts.
+        edges: Of cutting each edge.
+        places: Kinds of positions.
+        by_place: Of replacing what each writer writes at these positions.
+    """
+
+    metric: str
+    lead: float
+    edges: Float[Tensor, "writer reader"]
+    places: tuple[str, ...]
+    by_place: Float[Tensor, "place writer"]
+
+
+def answer_metric(prompts: PromptPairs) -> Metric | None:
+    """Return the metric that says whether the answer is right; None without answers."""
+    for name in ANSWER_METRICS:
+        metric = find_metric(name)
+        try:
+            check_metric(metric, prompts)
+        except MetricError:
+            continue
+        return metric
+    return None
+
+
+def about_answers(problem: Problem) -> Problem:
+    """Return the problem with the metric by which effects are measured."""
+    metric = answer_metric(problem.prompts) or problem.metric
+    return replace(problem, metric=find_metric("kl") if metric.slope == "nowhere" else metric)
+
+
+def lead_of(problem: Problem) -> float:
+    """Return how much better the metric is on the clean prompts than on the corrupted ones."""
+    total = 0.0
+    for batch in batches(problem, _limits.batch_for(problem)):
+        prompts = batch.prompts
+        with torch.no_grad():
+            clean, corrupted = (
+                plain_pass(batch.model, batch.graph, tokens, prompts.real).final
+                for tokens in (prompts.clean, prompts.corrupted)
+            )
+            readout = Readout(batch, clean)
+            difference = readout.values(corrupted) - readout.values(clean)
+        total += float(difference.double().sum())
+    return problem.metric.sign * total / len(problem.prompts)
+
+
+_limits = Limits()
+
+
+def effects(problem: Problem) -> Effects:
+    """Estimate every effect.
+
+    Raises:
+        MetricError: The metric is the same on clean and corrupted prompts.
+    """
+    problem = about_answers(problem)
+    graph, size = problem.graph, _limits.batch_for(problem)
+    lead = lead_of(problem)
+    if not abs(lead) > 0:
+        raise MetricError(
+            f"{problem.model.name!r} says the same on clean and corrupted prompts "
+            f"({problem.metric.name}), so nothing in it can be given a share of the difference; "
+            "choose a task that the model does"
+        )
+    edges = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+    by_place = torch.zeros(len(place_names(problem.prompts)), len(graph.writers)).double()
+    means = means_of(problem, size)
+    for batch in batches(problem, size):
+        at_work = Batch(batch, _limits, means, clean_first=True)
+        for place in places_of(graph, _PATH):
+            _add(batch, at_work, at_work.walk(place), (edges, by_place), place.weight)
+    scale = 1 / (abs(lead) * len(problem.prompts))
+    return Effects(
+        problem.metric.name, lead, edges * scale, place_names(problem.prompts), by_place * scale
+    )
+
+
+def _add(
+    problem: Problem,
+    at_work: Batch,
+    walk: Iterator[ReaderGradients],
+    sums: tuple[Tensor, Tensor],
+    weight: float,
+) -> None:
+    """Walk back from the logits: readers of one stage after another, then those who write there."""
+    edges, by_place = sums
+    masks = torch.stack(list(place_masks(problem.prompts).values())).double()
+    every = groups(problem.graph)
+    arrived: Tensor | None = None
+    for stage, found in itertools.groupby(walk, key=lambda some: some.stage):
+        if arrived is not None:
+            _write_places(
+                at_work, [g for g in every if g.stage == stage], arrived, masks, by_place, weight
+            )
+        for some in found:
+            _write_edges(at_work, [g for g in every if g.stage < stage], some, edges, weight)
+            total = some.gradient.sum(0)
+            arrived = total if arrived is None else arrived + total
+    assert arrived is not None
+    _write_places(at_work, every[:1], arrived, masks, by_place, weight)
+
+
+def _write_edges(
+    at_work: Batch, earlier: list[Group], found: ReaderGradients, edges: Tensor, weight: float
+) -> None:
+    for group in earlier:
+        product = at_work.differences.of(group).flatten(1) @ found.gradient.flatten(1).T
+        rows, columns = group.writers, found.readers
+        edges[rows.start : rows.stop, columns.start : columns.stop] += (
+            weight * product.double().cpu()
+        )
+
+
+def _write_places(
+    at_work: Batch, here: list[Group], slope: Tensor, masks: Tensor, by_place: Tensor, weight: float
+) -> None:
+    """Add what happens if the writers of a stage are replaced at some positions."""
+    for group in here:
+        at_positions = (at_work.differences.of(group) * slope).sum(-1).double()
+        columns = slice(group.writers.start, group.writers.stop)
+        by_place[:, columns] += weight * torch.einsum("wbp,kbp->kw", at_positions, masks).cpu()

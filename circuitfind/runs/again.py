@@ -1,0 +1,89 @@
+"""The problem that a circuit was found on, built again from what its file says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import RunDirectoryError
+from circuitfind.metrics import find_metric
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.loading import load_model
+from circuitfind.problem import Problem, assemble
+from circuitfind.tasks import find_task
+
+_NEEDED = ("task", "model", "n_prompts", "seed")
+
+
+def says_its_problem(circuit: Circuit) -> bool:
+    """Tell whether a circuit's file says of which task and model it is."""
+    return all(name in _settings(circuit) for name in _NEEDED)
+
+
+def _settings(circuit: Circuit) -> Mapping[str, Any]:
+    """Return what a circuit was found with; circuits from patching have it one level deeper."""
+    origin = circuit.origin
+    return {**origin, **origin["settings"]} if "settings" in origin else origin
+
+
+@dataclass
+class Problems:
+    """Builds problems, loading each model once.
+
+    Attributes:
+        device: Where to compute.
+        models: The models loaded so far, by what was loaded.
+    """
+
+    device: str = "cpu"
+    models: dict[tuple[str, str | None], ResidualModel] = field(default_factory=dict)
+
+    def of(self, circuit: Circuit, path: Path) -> Problem:
+        """Return the problem that a circuit was found on.
+
+        Args:
+            circuit: The circuit.
+            path: Where it was read, for messages.
+
+        Raises:
+            RunDirectoryError: Its file does not say of which task and model it is, or the model or
+                the prompts have changed since.
+            CircuitfindError: The task or the model cannot be had.
+        """
+        settings = _settings(circuit)
+        missing = [name for name in _NEEDED if name not in settings]
+        if missing:
+            raise RunDirectoryError(
+                f"{path} does not say of which model and task it is (it has no {missing[0]!r}), "
+                "and what its components do cannot be measured without; give a run directory, or "
+                "a circuit file with its origin"
+            )
+        model = self._model(str(settings["model"]), settings.get("dtype"))
+        task = find_task(str(settings["task"]))
+        prompts = task.write_prompts(
+            model.vocabulary, int(settings["n_prompts"]), int(settings["seed"])
+        )
+        self._require_unchanged(circuit, path, model, prompts.fingerprint)
+        metric = find_metric(str(settings.get("metric") or task.metric))
+        ablation = settings.get("ablation", "resample")
+        return assemble(model, prompts, metric, ablation, graph=circuit.graph)
+
+    def _model(self, name: str, dtype: str | None) -> ResidualModel:
+        if (name, dtype) not in self.models:
+            self.models[name, dtype] = load_model(name, dtype=dtype, device=self.device)
+        return self.models[name, dtype]
+
+    @staticmethod
+    def _require_unchanged(
+        circuit: Circuit, path: Path, model: ResidualModel, prompts: str
+    ) -> None:
+        now = {"model_fingerprint": model.fingerprint, "prompts_fingerprint": prompts}
+        for name, value in now.items():
+            if circuit.origin.get(name, value) != value:
+                part = name.removesuffix("_fingerprint")
+                verb = "is not the one" if part == "model" else "are not those"
+                raise RunDirectoryError(
+                    f"the {part} of {path} {verb} that its circuit was found on; restore what it "
+                    "was found on, or search again"
+                )

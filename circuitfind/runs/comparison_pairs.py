@@ -1,0 +1,213 @@
+"""Everything that is measured when circuits are compared, two by two, and what that costs.
+
+Circuits of one graph are compared by name. Circuits of different models are also matched by what
+their components do, and circuits of one model that were found on different prompts are run on each
+other's. For these two the models are loaded and the prompts written again.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.chance import DRAWS
+from circuitfind.comparison.matching import Matched, compare_matched, match
+from circuitfind.comparison.overlap import at_work, overlap
+from circuitfind.comparison.profiles import Profiles, profiles
+from circuitfind.comparison.result import Pair, Side
+from circuitfind.comparison.roles import Role, find_roles
+from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError, PromptError, RunDirectoryError
+from circuitfind.problem import Problem
+from circuitfind.runs.again import Problems, says_its_problem
+
+Tell = Callable[[str], None]
+Places = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How circuits are compared.
+
+    Attributes:
+        seed: Fixes what is drawn at random.
+        draws: How many exchanges of heads are drawn where there are too many to try all.
+        by_name: Whether to compare names alone, which needs no model.
+        device: Where to compute.
+    """
+
+    seed: int = 0
+    draws: int = DRAWS
+    by_name: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise MethodError(f"{self.draws} draws are none; give --draws 1 or more")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A circuit with what its files say of it.
+
+    Attributes:
+        path: A run directory or a circuit file.
+        name: What it is called here.
+        digest: A hash of the circuit file.
+        circuit: The circuit.
+        effects: What was measured of its graph's edges, kept or not.
+    """
+
+    path: Path
+    name: str
+    digest: str
+    circuit: Circuit
+    effects: EdgeScores | None
+
+
+def compare_all(
+    loaded: Sequence[Loaded], settings: Settings, tell: Tell
+) -> tuple[tuple[Side, ...], tuple[Pair, ...]]:
+    """Compare each two circuits.
+
+    Raises:
+        CircuitfindError: A model or its prompts cannot be had, or two circuits have nothing in
+            common by which they could be compared.
+    """
+    pairs = list(itertools.combinations(range(len(loaded)), 2))
+    measured = _Measured(loaded, settings, tell)
+    _tell_cost(measured, pairs, tell)
+    roles = {i: measured.roles(i) for i in range(len(loaded)) if measured.is_known(i)}
+    found = tuple(_pair(measured, pair) for pair in pairs)
+    return tuple(_side(each, roles.get(i)) for i, each in enumerate(loaded)), found
+
+
+class _Measured:
+    """What is known of each circuit's model, measured when it is first asked for."""
+
+    def __init__(self, loaded: Sequence[Loaded], settings: Settings, tell: Tell) -> None:
+        self.loaded, self.settings, self._tell = loaded, settings, tell
+        self._problems = Problems(settings.device)
+        self._found: dict[int, tuple[Problem, Profiles]] = {}
+
+    def is_known(self, number: int) -> bool:
+        """Tell whether a circuit's problem is known and may be looked at."""
+        return not self.settings.by_name and says_its_problem(self.loaded[number].circuit)
+
+    def same_model(self, pair: Places) -> bool | None:
+        left, right = (self.loaded[number].circuit for number in pair)
+        if left.graph.shape != right.graph.shape:
+            return False
+        ours, theirs = (each.origin.get("model_fingerprint") for each in (left, right))
+        return None if ours is None or theirs is None else bool(ours == theirs)
+
+    def is_matched(self, pair: Places) -> bool:
+        """Tell whether components are to be matched by what they do."""
+        return all(map(self.is_known, pair)) and self.same_model(pair) is False
+
+    def is_transferred(self, pair: Places) -> bool:
+        """Tell whether circuits are to be run on each other's prompts."""
+        left, right = (self.loaded[number].circuit for number in pair)
+        prompts = [each.origin.get("prompts_fingerprint") for each in (left, right)]
+        return (
+            all(map(self.is_known, pair))
+            and bool(self.same_model(pair))
+            and left.graph == right.graph
+            and prompts[0] != prompts[1]
+        )
+
+    def of(self, number: int) -> tuple[Problem, Profiles]:
+        if number not in self._found:
+            each = self.loaded[number]
+            problem = self._problems.of(each.circuit, each.path)
+            self._tell(f"measuring what the components of {each.name} do")
+            self._found[number] = problem, profiles(problem)
+        return self._found[number]
+
+    def roles(self, number: int) -> tuple[Role, ...]:
+        problem, known = self.of(number)
+        return find_roles(problem, known.looks, known.effects)
+
+
+def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:
+    """Say what is about to be measured."""
+    n_measured = sum(map(measured.is_known, range(len(measured.loaded))))
+    if n_measured:
+        tell(
+            f"cost: {n_measured} circuits' models on their own prompts, about 12 passes each "
+            "(--by-name leaves this out)"
+        )
+    n_transfers = 2 * sum(map(measured.is_transferred, pairs))
+    if n_transfers:
+        tell(
+            f"cost: {n_transfers} times a circuit on another's prompts, with {N_RANDOM} random "
+            f"ones: {n_transfers * (N_RANDOM + 1)} passes"
+        )
+
+
+def _pair(measured: _Measured, pair: Places) -> Pair:
+    left, right = (measured.loaded[number] for number in pair)
+    settings, same_graph = measured.settings, left.circuit.graph == right.circuit.graph
+    if not same_graph and not measured.is_matched(pair):
+        raise RunDirectoryError(
+            f"{left.name} and {right.name} belong to different graphs and can only be matched by "
+            "what their components do, for which their files must say of which model and task "
+            "they are, and --by-name must not be given"
+        )
+    by_name = (
+        overlap(
+            left.circuit,
+            right.circuit,
+            effects=(left.effects, right.effects),
+            seed=settings.seed,
+            draws=settings.draws,
+        )
+        if same_graph
+        else None
+    )
+    matched = _matched(measured, pair) if measured.is_matched(pair) else None
+    moved = _transfers(measured, pair) if measured.is_transferred(pair) else ()
+    return Pair(*pair, measured.same_model(pair), by_name, matched, tuple(moved))
+
+
+def _matched(measured: _Measured, pair: Places) -> Matched:
+    left, right = (measured.loaded[number] for number in pair)
+    settings = measured.settings
+    try:
+        counterparts = match(*(measured.of(number)[1] for number in pair))
+    except PromptError as error:
+        raise PromptError(f"{left.name} and {right.name}: {error}") from None
+    return compare_matched(
+        left.circuit, right.circuit, counterparts, seed=settings.seed, draws=settings.draws
+    )
+
+
+def _transfers(measured: _Measured, pair: Places) -> list[Transfer]:
+    found = []
+    for moved, on in (pair, pair[::-1]):
+        engine = IncrementalEngine(measured.of(on)[0])
+        circuits = measured.loaded[moved].circuit, measured.loaded[on].circuit
+        found.append(transfer(engine, *circuits, (moved, on), seed=measured.settings.seed))
+    return found
+
+
+def _side(each: Loaded, roles: tuple[Role, ...] | None) -> Side:
+    circuit, origin, used = each.circuit, each.circuit.origin, at_work(each.circuit)
+    return Side(
+        name=each.name,
+        path=str(each.path),
+        digest=each.digest,
+        task=_text(origin.get("task")),
+        model=_text(origin.get("model_name")),
+        method=_text(origin.get("method")),
+        n_edges=circuit.n_edges,
+        n_edges_full=circuit.graph.n_edges,
+        components=tuple(name for name in circuit.graph.writer_index if name in used),
+        roles=roles,
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,87 @@
+"""Roles of a run's heads: measured on its model and prompts, kept beside its circuit.
+
+`roles.json` names each head's roles with the numbers that earned them; drawings of the circuit
+write them under the heads. A file about another model or other prompts is refused.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit
+from circuitfind.comparison.plain import from_plain
+from circuitfind.comparison.roles import Role, find_roles
+from circuitfind.errors import ResultFileError
+from circuitfind.runs.again import Problems
+from circuitfind.runs.directory import circuit_file, load_circuit_of, reported, write_whole
+
+ROLES = "roles.json"
+FORMAT = "circuitfind roles 1"
+_OF = ("model_fingerprint", "prompts_fingerprint")
+
+
+def roles_of(
+    path: Path, *, device: str = "cpu", tell: Callable[[str], None] = lambda message: None
+) -> tuple[Circuit, tuple[Role, ...]]:
+    """Return a circuit and the roles of its model's heads, measured or read.
+
+    Args:
+        path: A run directory or a circuit file.
+        device: Where to compute.
+        tell: Called with what a user should know.
+
+    Raises:
+        CircuitfindError: The circuit's file does not say of which model and task it is, or they
+            cannot be had.
+    """
+    circuit = load_circuit_of(path)
+    file = roles_file(path)
+    if (found := read_roles(file, circuit)) is not None:
+        tell(f"{file} is there: it is read, not measured again")
+        return circuit, found
+    problem = Problems(device).of(circuit, path)
+    tell(f"cost: about 12 passes over {len(problem.prompts)} prompts")
+    found = find_roles(problem)
+    facts = {"model_fingerprint": problem.model.fingerprint}
+    facts["prompts_fingerprint"] = problem.prompts.fingerprint
+    content = {"format": FORMAT, **facts, "roles": [asdict(role) for role in found]}
+    with reported(file.parent):
+        write_whole(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return circuit, found
+
+
+def roles_file(path: Path) -> Path:
+    """Return where the roles of a circuit's heads are kept."""
+    file = circuit_file(path)
+    return file.with_name(ROLES) if path.is_dir() else file.with_name(f"{file.stem}.{ROLES}")
+
+
+def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
+    """Return the roles that a file names; None if there is none.
+
+    Raises:
+        ResultFileError: It is damaged, or of another model or other prompts.
+    """
+    if not file.is_file():
+        return None
+    try:
+        content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        if [content[name] for name in _OF] != [circuit.origin.get(name) for name in _OF]:
+            raise ValueError("it is about another model or other prompts")
+        found: tuple[Role, ...] = from_plain(tuple[Role, ...], content["roles"], "roles")
+        _require_heads(circuit, found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultFileError(
+            f"{file} does not fit its circuit, or was damaged: {error}; delete it to measure again"
+        ) from None
+    return found
+
+
+def _require_heads(circuit: Circuit, found: Sequence[Role]) -> None:
+    for role in found:
+        if role.component not in circuit.graph.writer_index:
+            raise ValueError(f"there is no component {role.component!r}")

@@ -1,0 +1,28 @@
+"""What a search takes is known before it starts."""
+
+import pytest
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.memory import remembered_numbers, search_bytes
+from tests.engine.problems import problem_of
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-neox-parallel"])
+def test_an_engine_remembers_no_more_than_stated(family):
+    engine = IncrementalEngine(problem_of(family, "resample"))
+    state, clean = engine.start(), engine.clean
+    held = [*state.written.values(), *state.read.values(), *state.projected.values()]
+    held += [*state.z.values(), *clean.streams, *clean.z, *clean.mlp]
+    held += [*engine.gaps.z.values(), *engine.gaps.streams.values()]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in held}
+    numbers = sum(storage.nbytes() for storage in storages.values()) / state.final.itemsize
+    stated = remembered_numbers(engine.graph) * engine.problem.prompts.clean.numel()
+    # What is stated leaves room for a circuit in which every component has changed.
+    assert 0.4 * stated < numbers <= stated
+
+
+def test_the_memory_grows_with_prompts_and_positions():
+    graph = problem_of("gpt2").graph
+    assert search_bytes(graph, 20, 10) == search_bytes(graph, 10, 20)
+    assert search_bytes(graph, 10, 10) < search_bytes(graph, 20, 10)
+    assert search_bytes(graph, 10, 10, bytes_per_number=8) == 2 * search_bytes(graph, 10, 10)
