@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all lint types layers tests format clean
+.PHONY: demo test test-all lint types layers tests page format clean
 
 demo: $(READY)
 	$(BIN)/circuitfind discover ioi --model ioi-small --threshold 0.02 --out runs/demo
@@ -29,6 +29,10 @@ tests: $(READY)
 # What `make test` leaves out: tests marked slow, and those that need a GPU where there is one.
 test-all: lint types layers $(READY)
 	$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m ""
+
+# Builds the report's page anew from web/; needs node, which nothing else does.
+page:
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build
 
 format: $(READY)
 	$(BIN)/ruff format

@@ -42,9 +42,11 @@ _HOMES = {
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
     "draw_heatmap": "circuitfind.reports.heatmap",
+    "export_circuit": "circuitfind.formats",
     "find_metric": "circuitfind.metrics",
     "find_roles": "circuitfind.comparison.roles",
     "find_task": "circuitfind.tasks",
+    "import_circuit": "circuitfind.formats",
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
     "load_comparison": "circuitfind.comparison.result",
@@ -59,6 +61,8 @@ _HOMES = {
     "save_patching": "circuitfind.patching.files",
     "scorecard": "circuitfind.evaluation.scorecard",
     "suggest_threshold": "circuitfind.methods.threshold",
+    "to_frame": "circuitfind.formats.tables",
+    "to_networkx": "circuitfind.formats.networks",
 }
 
 if TYPE_CHECKING:
@@ -71,6 +75,10 @@ if TYPE_CHECKING:
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
     from circuitfind.errors import CircuitfindError as CircuitfindError
     from circuitfind.evaluation.scorecard import scorecard as scorecard
+    from circuitfind.formats import export_circuit as export_circuit
+    from circuitfind.formats import import_circuit as import_circuit
+    from circuitfind.formats.networks import to_networkx as to_networkx
+    from circuitfind.formats.tables import to_frame as to_frame
     from circuitfind.graph import Graph as Graph
     from circuitfind.graph import ModelShape as ModelShape
     from circuitfind.methods import METHODS as METHODS

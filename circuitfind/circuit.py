@@ -7,19 +7,19 @@ them, so that they outlive any change of layout, and reading one checks everythi
 import heapq
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.errors import CircuitFileError, GraphError
 from circuitfind.graph import Edge, Graph, ModelShape, Reader, Writer
+from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
 
 FORMAT = "circuitfind circuit 1"
 
@@ -137,17 +137,15 @@ class Circuit:
 
     def to_json(self) -> str:
         """Return the circuit as JSON text, byte for byte the same for equal circuits."""
+        edges = [{"edge": edge.name, "effect": self.effect(edge)} for edge in self.edges]
+        content = {**self.header(), "edges": edges}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def header(self) -> dict[str, Any]:
+        """Return what a file says of a circuit besides its edges: its graph and its origin."""
         shape = {name: getattr(self.graph.shape, name) for name in ModelShape.__annotations__}
         graph = {"split_qkv": self.graph.split_qkv, "split_embedding": self.graph.split_embedding}
-        edges = [{"edge": edge.name, "effect": self.effect(edge)} for edge in self.edges]
-        content = {
-            "format": FORMAT,
-            "shape": shape,
-            "graph": graph,
-            "origin": dict(self.origin),
-            "edges": edges,
-        }
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return {"format": FORMAT, "shape": shape, "graph": graph, "origin": dict(self.origin)}
 
     def _repr_svg_(self) -> str:
         """Draw the circuit; notebooks call this."""
@@ -168,13 +166,13 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
             model's graph, or names an edge that does not exist.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_bytes())
     except OSError as error:
         raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
     except ValueError as error:
         raise CircuitFileError(f"{path} is not valid JSON, or was cut short: {error}") from None
     try:
-        return _circuit_from(content, graph)
+        return circuit_from(content, graph)
     except (GraphError, CircuitFileError) as error:
         raise CircuitFileError(f"{path} is not a circuit of this kind: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -184,20 +182,27 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
         ) from None
 
 
-def _circuit_from(content: Mapping[str, Any], graph: Graph | None) -> Circuit:
-    if content["format"] != FORMAT:
-        raise CircuitFileError(f"its format is {content['format']!r}, not {FORMAT!r}")
-    found = Graph(ModelShape(**content["shape"]), **content["graph"])
+def circuit_from(content: Mapping[str, Any], graph: Graph | None = None) -> Circuit:
+    """Return the circuit that the content of a circuit file describes; see `load_circuit`."""
+    rows = (EdgeRow(row["edge"], True, row["effect"]) for row in content["edges"])  # noqa: FBT003
+    return assembled(content, rows, graph)
+
+
+def assembled(
+    header: Mapping[str, Any], rows: Iterable[EdgeRow], graph: Graph | None = None
+) -> Circuit:
+    """Return the circuit of some edges and of a header, as `Circuit.header` writes it.
+
+    Raises:
+        CircuitFileError: The header or a row is of the wrong kind.
+        GraphError: An edge does not exist, or the header's graph is not the given one.
+    """
+    if header["format"] != FORMAT:
+        raise CircuitFileError(f"its format is {header['format']!r}, not {FORMAT!r}")
+    found = graph_from(header)
     if graph is not None:
         require_same_graph(found, graph)
-    kept = found.mask_of(row["edge"] for row in content["edges"])
-    effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
-    for row in content["edges"]:
-        if row["effect"] is not None:
-            edge = found.edge(row["edge"])
-            index = found.writer_index[edge.writer.name], found.reader_index[edge.reader.name]
-            effects[index] = float(row["effect"])
-    return Circuit(found, kept, effects, dict(content["origin"]))
+    return Circuit(found, *masks_from(found, rows), dict(header["origin"]))
 
 
 def require_same_graph(found: Graph, expected: Graph) -> None:

@@ -11,7 +11,9 @@
     |  `- SelfCheckError    the decomposition does not reproduce the model
     |- MethodError          an unknown method, an impossible option, a search that failed
     |- ReportError          a drawing that could not be made
-    `- RunDirectoryError    a run directory that holds something else or cannot be written
+    |- RunDirectoryError    a run directory that holds something else or cannot be written
+    |  `- RunBusyError      another process is at work in it
+    `- SweepError           a sweep file that is wrong, or a sweep of which runs failed
 
 A message says what was given, what is possible, and what to do. The command line prints it as one
 line and exits with code 2; anything else that is raised is a bug and shows its traceback.
@@ -64,3 +66,11 @@ class ReportError(CircuitfindError):
 
 class RunDirectoryError(CircuitfindError):
     """A run directory that holds something else or cannot be written."""
+
+
+class RunBusyError(RunDirectoryError):
+    """A directory in which another process is at work."""
+
+
+class SweepError(CircuitfindError):
+    """A sweep file that is wrong, or a sweep of which runs failed."""

@@ -5,20 +5,31 @@ from collections.abc import Callable
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
-from circuitfind.commands.listing import inspect, methods, models, tasks
+from circuitfind.commands.evaluate import evaluate
+from circuitfind.commands.exchange import export, import_
+from circuitfind.commands.listing import inspect, methods, metrics, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
+from circuitfind.commands.sweep import sweep
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
+    evaluate,
+    sweep,
     draw,
     roles,
+    report,
     compare,
     patch,
     path_patch,
+    export,
+    import_,
+    runs,
     tasks,
     models,
     methods,
+    metrics,
     inspect,
 )
 

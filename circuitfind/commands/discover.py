@@ -52,8 +52,8 @@ def discover(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="What to measure: kl, logit-difference, probability-difference, loss, accuracy or "
-            "l2. [default: the task's own]"
+            help="What to measure: kl, logit-difference, ... (`circuitfind metrics`). [default: "
+            "the task's own]"
         ),
     ] = None,
     ablation: Annotated[
@@ -91,6 +91,9 @@ def discover(
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
     ] = None,
     budget: Budget = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html (see `circuitfind report`).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
@@ -125,18 +128,26 @@ def discover(
     seconds = inf if budget is None else seconds_of(budget)
     with interruptible(path), progress_bar() as on_progress:
         results = run_wanted(path, config, wanted, Observer(within(seconds, on_progress), tell))
-    _print_results(results, as_json=as_json)
+    if report:
+        from circuitfind.runs.report import write_report
+
+        for result in results:
+            write_report(result.path, tell=tell)
+    _print_results(results, as_json=as_json, report=report)
 
 
-def _print_results(results: "list[RunResult]", *, as_json: bool) -> None:
+def _print_results(results: "list[RunResult]", *, as_json: bool, report: bool) -> None:
     if as_json:
         values = [result.as_json() for result in results]
         print_json(values[0] if len(values) == 1 else values)
         return
     from circuitfind.reports.terminal import scorecard_table
+    from circuitfind.runs.report import REPORT
 
     for number, result in enumerate(results):
         if number:
             emit("\n")
         print_table(scorecard_table(result.card, result.search))
         emit(f"{result.path / 'diagram.svg'}\n")
+        if report:
+            emit(f"{result.path / REPORT}\n")

@@ -1,10 +1,11 @@
-"""The commands that show what there is: `tasks`, `models`, `methods` and `inspect`."""
+"""The commands that show what there is: `tasks`, `models`, `methods` and so on, and `runs`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import print_facts, print_rows
+from circuitfind.commands.console import print_facts, print_json, print_rows
 from circuitfind.commands.options import Device, Dtype, Json, Model, Seed
 
 
@@ -31,11 +32,11 @@ def tasks(
             for known in TASKS
         ]
     else:
-        from circuitfind.models.loading import load_model
+        from circuitfind.models.loading import load_vocabulary
         from circuitfind.tasks.show import shown_pairs
 
-        loaded = load_model(model_for(task, model))
-        rows = shown_pairs(find_task(task), loaded.vocabulary, seed=seed)
+        vocabulary = load_vocabulary(model_for(task, model))
+        rows = shown_pairs(find_task(task), vocabulary, seed=seed)
     print_rows(rows, as_json=as_json)
 
 
@@ -71,6 +72,23 @@ def methods(as_json: Json = False) -> None:
     print_rows(rows, as_json=as_json)
 
 
+def metrics(as_json: Json = False) -> None:
+    """List the metrics, which say how well a model or circuit does a task."""
+    from circuitfind.metrics import METRICS
+
+    rows = [
+        {
+            "name": metric.name,
+            "summary": metric.summary,
+            "unit": metric.unit,
+            "better": metric.better,
+            "needs answers": metric.needs,
+        }
+        for metric in METRICS
+    ]
+    print_rows(rows, as_json=as_json)
+
+
 def inspect(
     model: Annotated[str, typer.Argument(help="Embedded model, directory, .json, or hub name.")],
     prompts: Annotated[int, typer.Option(help="Pairs of prompts to state the memory for.")] = 64,
@@ -85,3 +103,27 @@ def inspect(
 
     loaded = load_model(model, dtype=dtype, device=device)
     print_facts(inspected(loaded, prompts, length), as_json=as_json)
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Where to look, at any depth.")] = Path("runs"),
+    task: Annotated[str | None, typer.Option(help="List the runs of this task only.")] = None,
+    model: Annotated[str | None, typer.Option(help="List the runs of this model only.")] = None,
+    method: Annotated[str | None, typer.Option(help="List the runs of this method only.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="List these only: finished, running, interrupted or damaged."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs below DIRECTORY, and how far each is."""
+    from circuitfind.runs.overview import Filter, list_runs
+
+    found = list_runs(directory, Filter(task, model, method, state))
+    rows = [info.as_row(directory) for info in found]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        from circuitfind.reports.terminal import filled_columns
+
+        print_rows(filled_columns(rows))

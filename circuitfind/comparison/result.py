@@ -17,6 +17,7 @@ from circuitfind.comparison.plain import from_plain
 from circuitfind.comparison.roles import Role
 from circuitfind.comparison.transfer import Transfer
 from circuitfind.errors import ResultFileError
+from circuitfind.stored import parse_json
 
 FORMAT = "circuitfind comparison 1"
 
@@ -104,7 +105,7 @@ def load_comparison(path: Path | str) -> Comparison:
         ResultFileError: The file is missing, damaged, or of another format.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
         found: Comparison = from_plain(

@@ -118,12 +118,12 @@ class IncrementalEngine:
         kept = state.kept.copy()
         trial = Trial(self, state, kept, n=1)
         with torch.no_grad():
-            for writer, reader in edges:
-                if kept[writer, reader] and state.spans.readers[reader]:
-                    span = int(state.spans.readers[reader])
-                    (gap,), earlier = self.gaps.of(state, [writer], span), trial.pending.get(reader)
-                    trial.pending[reader] = gap[None] if earlier is None else earlier + gap
-                kept[writer, reader] = False
+            for reader, writers in _by_reader(edges).items():
+                span = int(state.spans.readers[reader])
+                gone = [writer for writer in writers if kept[writer, reader]]
+                if gone and span:
+                    trial.pending[reader] = total(list(self.gaps.of(state, gone, span)))[None]
+                kept[gone, reader] = False
             trial.propagate()
             return trial.pick(0, kept)
 
@@ -277,6 +277,14 @@ def horizon(problem: Problem) -> Horizon:
     # Zero and mean ablation change every position.
     first = int(difference_start(prompts).min()) if problem.ablation == "resample" else 0
     return Horizon(steps, max(length - first, steps))
+
+
+def _by_reader(edges: Iterable[Pair]) -> dict[int, list[int]]:
+    """Sort edges by reader, each once, in their order."""
+    writers: dict[int, list[int]] = {}
+    for writer, reader in dict.fromkeys(edges):
+        writers.setdefault(reader, []).append(writer)
+    return writers
 
 
 def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:

@@ -9,7 +9,6 @@ to number; `BOS` starts every input and `compiler_pad` is never used). Such mode
 and say something at every position. Nothing is unpickled and no code is run.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from circuitfind.models.base import Embedding, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.stored import parse_json
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -198,7 +198,7 @@ def load_compiled(path: Path, device: str, dtype: torch.dtype | None) -> Compile
     if not weights_path.is_file():
         raise ModelError(f"{path} describes a compiled model, but {weights_path.name} is missing")
     try:
-        sizes = json.loads(path.read_text(encoding="utf-8"))
+        sizes = parse_json(path.read_text(encoding="utf-8"))
         weights = load_file(weights_path)
         if dtype is not None:
             weights = {name: weight.to(dtype) for name, weight in weights.items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuitfind.errors import ResultFileError
 from circuitfind.patching.result import MODES, PatchResult
+from circuitfind.stored import parse_json
 
 FORMAT = "circuitfind patching 1"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -64,7 +65,7 @@ def load_patching(path: Path | str) -> PatchResult:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return _result_from(content, load_file(path.with_suffix(".safetensors")))
     except OSError as error:
         raise ResultFileError(f"cannot read the result {path}: {error.strerror or error}") from None

@@ -5,7 +5,7 @@ input that it enters (q, k, v), its style the sign of the effect, its width the 
 the drawing of a difference the colour says which circuit keeps the edge.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ class Diagram:
     def svg(self) -> str:
         """Draw as SVG."""
         return render(self.dot, "svg").decode()
+
+    def png(self) -> bytes:
+        """Draw as PNG."""
+        return render(self.dot, "png")
 
     def save(self, path: Path | str) -> Path:
         """Write a file of the kind that its suffix names: .dot, .gv, .svg, .png or .pdf.
@@ -188,7 +192,7 @@ def _diagram(
     roles: Mapping[str, str],
 ) -> Diagram:
     _refuse_unknown(roles, graph)
-    boxes, arcs = _boxes_and_arcs(graph, lines)
+    boxes, arcs = boxes_and_arcs(graph, [graph.edge(line.name) for line in lines])
     if arcs:
         legend = (*legend, [Entry("part of the model, never cut", STRUCTURE)])
     boxes = [replace(box, role=roles.get(box.name, "")) for box in boxes]
@@ -205,12 +209,11 @@ def _refuse_unknown(roles: Mapping[str, str], graph: Graph) -> None:
         )
 
 
-def _boxes_and_arcs(graph: Graph, lines: Iterable[Line]) -> tuple[list[Box], list[Line]]:
-    """Return the components that lines touch, and the arcs of the model between them.
+def boxes_and_arcs(graph: Graph, edges: Sequence[Edge]) -> tuple[list[Box], list[Line]]:
+    """Return the components that edges touch, and the arcs of the model between them.
 
     Arcs lead from key/value heads to the heads that share them, and through shared norms.
     """
-    edges = [graph.edge(line.name) for line in lines]
     network = graph.network(graph.mask_of(edge.name for edge in edges))
     touched = {edge.writer.component for edge in edges} | {edge.reader.component for edge in edges}
     norms = {tail for tail, _, kind in network.edges(data="kind") if kind == "norm"} - touched

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
@@ -35,11 +37,18 @@ def _of(part: int, whole: int) -> str:
 
 
 def _measured(name: str, row: Measurement) -> tuple[str, str]:
-    share = "undefined" if row.faithfulness is None else f"{row.faithfulness:.3f}"
     values = (
         f"full {shown(row.full)}, circuit {shown(row.circuit)}, empty {shown(row.empty)} {row.unit}"
     )
-    return name, f"{values}; faithfulness {share}"
+    return name, f"{values}; faithfulness {share_text(row)}"
+
+
+def share_text(row: Measurement) -> str:
+    """Return a faithfulness with its interval."""
+    if row.faithfulness is None:
+        return "undefined"
+    interval = "" if row.low is None else f" ({row.low:.3f} to {row.high:.3f})"
+    return f"{row.faithfulness:.3f}{interval}"
 
 
 def _checks(search: Mapping[str, Any]) -> str:
@@ -50,6 +59,16 @@ def _checks(search: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)} off the model{drift}"
 
 
+def pairs_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Return names and what belongs to them as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return rows of text as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -58,6 +77,12 @@ def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def filled_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return rows as text, without the columns in which no row has anything."""
+    names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    return [{name: _text(row[name]) for name in names} for row in rows]
 
 
 def fact_table(facts: Mapping[str, Any]) -> Table:
@@ -84,3 +109,15 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def sweep_view(finished: int, failed: int, total: int, running: Mapping[str, int]) -> Table:
+    """Return how far a sweep is: the runs in all, and the decisions of those that run."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    ended = f"[bold]{finished}[/] of {total} runs" + (f", {failed} failed" if failed else "")
+    table.add_row(ended, ProgressBar(total=total, completed=finished + failed, width=30))
+    for name, decided in running.items():
+        table.add_row(escape(name), f"{decided} edges decided")
+    return table

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from circuitfind.errors import MethodError, ModelError, RunDirectoryError, TaskError
 from circuitfind.methods import find_method
@@ -14,6 +15,7 @@ from circuitfind.metrics import find_metric
 from circuitfind.models.loading import DTYPES
 from circuitfind.models.zoo import ZOO
 from circuitfind.problem import ABLATIONS
+from circuitfind.stored import parse_json
 from circuitfind.tasks import find_task, task_file
 
 DEVICES = ("cpu", "cuda")
@@ -154,15 +156,26 @@ def config_from(path: Path) -> RunConfig:
         OSError: The file cannot be read.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
         if missing := sorted({item.name for item in fields(RunConfig)} - set(values)):
             raise ValueError(f"it has no {missing[0]!r}")
+        _require_kinds(values)
         return RunConfig(**{**values, "options": dict(values["options"])})
     except (ValueError, TypeError) as error:
         raise RunDirectoryError(
             f"{path} is damaged ({error}); choose another --out, or delete the directory to begin "
             "again"
         ) from None
+
+
+def _require_kinds(values: Mapping[str, Any]) -> None:
+    for name, hint in get_type_hints(RunConfig).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+        value = values[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"its {name} is {value!r}")
 
 
 def differences(found: RunConfig, wanted: RunConfig) -> list[str]:

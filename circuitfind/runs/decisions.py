@@ -8,12 +8,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 from circuitfind.errors import RunDirectoryError
-from circuitfind.methods.base import Decision, Progress
+from circuitfind.methods.base import Decision, Progress, Reason
+from circuitfind.stored import parse_json
 
 _NAMES = {item.name for item in fields(Decision)}
+_NUMBERS = ("before", "after", "effect", "score")
 
 
 class DecisionLog:
@@ -83,13 +85,21 @@ def _line(decision: Decision) -> bytes:
 
 def _decision(place: str, line: bytes) -> Decision:
     try:
-        values: Any = json.loads(line)
+        values: Any = parse_json(line, finite=False)
         if not isinstance(values, dict) or set(values) != _NAMES:
             raise ValueError(f"it does not hold {', '.join(sorted(_NAMES))}")
         if not (isinstance(values["edge"], str) and isinstance(values["kept"], bool)):
             raise ValueError("its edge is no text, or its kept neither true nor false")
+        if values["reason"] not in get_args(Reason):
+            raise ValueError(f"its reason is none of {', '.join(get_args(Reason))}")
+        if wrong := [name for name in _NUMBERS if not _is_number(values[name])]:
+            raise ValueError(f"its {wrong[0]} is neither a number nor null")
         return Decision(**values)
     except ValueError as error:
         raise RunDirectoryError(
             f"{place}, is damaged ({error}); delete the lines from there on to resume before them"
         ) from None
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from circuitfind.circuit import Circuit, load_circuit
-from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError
 from circuitfind.graph import Graph
 from circuitfind.runs.config import RunConfig, config_from, differences, environment
 from circuitfind.runs.decisions import DecisionLog
+from circuitfind.stored import parse_json
 
 try:
     import fcntl
@@ -48,7 +49,7 @@ class RunDirectory:
                 process is at work in it.
         """
         opened = cls(path, config)
-        opened._require_same()
+        opened.require_same()
         if (path / DECISIONS).is_file() and not opened.is_complete:
             with opened._locked():
                 pass
@@ -94,7 +95,12 @@ class RunDirectory:
                 discard(self.path, made)
             raise
 
-    def _require_same(self) -> None:
+    def require_same(self) -> None:
+        """Refuse a directory that holds another run, or something else.
+
+        Raises:
+            RunDirectoryError: The message says which settings differ.
+        """
         with reported(self.path):
             if (self.path / CONFIG).is_file():
                 found = config_from(self.path / CONFIG)
@@ -112,7 +118,7 @@ class RunDirectory:
     def _begin(self, facts: Mapping[str, str]) -> None:
         """Write down what the run is, or check it if that was done earlier."""
         # Again, now that nobody else writes here: another process may have begun another run.
-        self._require_same()
+        self.require_same()
         if not (self.path / CONFIG).is_file():
             self.write(CONFIG, self.config.to_json())
         if not (self.path / ENVIRONMENT).is_file():
@@ -135,7 +141,7 @@ class RunDirectory:
         with reported(self.path):
             descriptor = os.open(self.path / DECISIONS, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            _lock(file, self.path)
+            lock(file, self.path)
             yield file
 
 
@@ -144,7 +150,7 @@ def held(path: Path) -> Iterator[None]:
     """Keep other processes out of a directory; a dead process holds nothing.
 
     Raises:
-        RunDirectoryError: Another process holds it.
+        RunBusyError: Another process holds it.
     """
     if fcntl is None:
         yield
@@ -152,24 +158,43 @@ def held(path: Path) -> Iterator[None]:
     with reported(path):
         descriptor = os.open(path, os.O_RDONLY)
     try:
-        _lock(descriptor, path)
+        lock(descriptor, path)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(file: BinaryIO | int, path: Path) -> None:
+def lock(file: IO[bytes] | int, path: Path) -> None:
+    """Hold an open file against other processes until it is closed; a dead process holds nothing.
+
+    Raises:
+        RunBusyError: Another process holds it.
+    """
     if fcntl is None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunDirectoryError(
+        raise RunBusyError(
             f"another process is at work in {path}; wait until it is done, or choose another --out"
         ) from None
     except OSError:
         # Some network file systems have no locks.
         return
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process is at work in a run directory.
+
+    Raises:
+        OSError: Its decisions cannot be read.
+    """
+    with (path / DECISIONS).open("rb") as file:
+        try:
+            lock(file, path)
+        except RunBusyError:
+            return True
+    return False
 
 
 def make_folder(path: Path) -> list[Path]:
@@ -211,7 +236,7 @@ def read_json(path: Path) -> Any:
     """
     with reported(path.parent):
         try:
-            return json.loads(path.read_bytes())
+            return parse_json(path.read_bytes())
         except ValueError as error:
             raise RunDirectoryError(
                 f"{path} is damaged ({error}); delete it to compute it again"

@@ -36,7 +36,7 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
     """
     circuit = load_circuit_of(left)
     other = load_circuit_of(right, circuit.graph)
-    ours, theirs = _names(left, right)
+    ours, theirs = names_of(left, right)
     caption = [
         f"{name}: {origin_line(found) or f'{found.n_edges} edges'}"
         for name, found in ((ours, circuit), (theirs, other))
@@ -46,7 +46,7 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
     return diagram, circuit_file(left).with_name(file_name)
 
 
-def _names(left: Path, right: Path) -> tuple[str, str]:
+def names_of(left: Path, right: Path) -> tuple[str, str]:
     """Return what two circuits are called: as short as tells them apart."""
     ours, theirs = name_of(left), name_of(right)
     return (ours, theirs) if ours != theirs else (str(left), str(right))

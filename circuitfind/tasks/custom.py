@@ -22,6 +22,7 @@ from typing import Any
 from circuitfind.errors import PromptError, TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
+from circuitfind.stored import parse_json
 from circuitfind.tasks.base import Task
 
 SUFFIXES = (".jsonl", ".csv")
@@ -94,9 +95,11 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except json.JSONDecodeError as error:
             raise TaskError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
+        except ValueError as error:
+            raise TaskError(f"{place} is not JSON that can be used: {error}") from None
         if not isinstance(record, dict):
             raise TaskError(f"{place} is not a JSON object; write {{{_example()}}}")
         yield place, record

@@ -1,0 +1,44 @@
+"""How a sweep goes, on stderr: live on a terminal, else a line per run that ended."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from circuitfind.commands.console import tell
+from circuitfind.sweeps.running import State, Watch
+from circuitfind.sweeps.work import Outcome
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Show how a sweep goes while this is open."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from circuitfind.reports.terminal import sweep_view
+
+    console = Console(stderr=True)
+
+    def ended(name: str, outcome: Outcome, again: bool) -> None:  # noqa: FBT001
+        more = ", tried again" if again else ""
+        tell(f"{name}: {outcome.kind} after {outcome.seconds:.1f} s{more}")
+
+    if not console.is_terminal:
+        yield Watch(ended=ended)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def show(state: State) -> None:
+            running = {name: _decided(path) for name, path in state.running.items()}
+            counts = state.finished, len(state.failed), state.total
+            live.update(sweep_view(*counts, running), refresh=True)
+
+        yield Watch(show, lambda name, outcome, again: None)
+
+
+def _decided(path: Path) -> int:
+    """Return how many decisions a run has made, as its file tells."""
+    try:
+        return (path / "decisions.jsonl").read_bytes().count(b"\n")
+    except OSError:
+        return 0

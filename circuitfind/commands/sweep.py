@@ -1,0 +1,77 @@
+"""The command `sweep`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuitfind.commands.console import emit, interruptible, print_rows
+from circuitfind.commands.options import Json
+
+if TYPE_CHECKING:
+    from circuitfind.sweeps.launching import Launcher
+    from circuitfind.sweeps.plan import PlannedRun
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A sweep file, in TOML (docs/sweeps.md).")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory; repeating the command goes on. [default: sweeps/NAME]"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many runs at a time. [default: what the machine allows]"),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of each worker. [default: cores shared out evenly]"),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a run that crashed is tried again.")
+    ] = 2,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Run on a Ray cluster: auto, an address, or local to start one here."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file and list the runs, without running.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run models x tasks x methods x thresholds x seeds, and gather a table and figures."""
+    from circuitfind.commands.live import watching
+    from circuitfind.reports.terminal import filled_columns
+    from circuitfind.sweeps.gathering import gather
+    from circuitfind.sweeps.plan import read_sweep
+    from circuitfind.sweeps.running import run_sweep
+
+    runs = read_sweep(file)
+    path = out or Path("sweeps") / file.stem
+    if dry_run:
+        print_rows([{"run": run.name} for run in runs], as_json=as_json)
+        return
+    with interruptible(path), watching() as watch:
+        launcher = _launcher(ray, workers, threads, runs)
+        state = run_sweep(runs, path, launcher, retries=retries, watch=watch)
+        rows, files = gather(runs, path)
+    columns = ("run", "n_edges", "faithfulness")
+    shown = [{name: row[name] for name in columns} for row in rows]
+    print_rows(shown if as_json else filled_columns(shown), as_json=as_json)
+    if not as_json:
+        emit("".join(f"{file}\n" for file in files))
+    state.require_success(path)
+
+
+def _launcher(
+    ray: str | None, workers: int | None, threads: int | None, runs: "tuple[PlannedRun, ...]"
+) -> "Callable[[], Launcher]":
+    from circuitfind.sweeps.launching import LocalLauncher, local_places
+
+    device = runs[0].config.device.partition(":")[0]
+    if ray is None:
+        return lambda: LocalLauncher(local_places(workers, threads, device=device))
+    from circuitfind.sweeps.ray_launcher import RayLauncher
+
+    return lambda: RayLauncher(ray, workers, threads or 1, gpu=device == "cuda")

@@ -1,0 +1,110 @@
+"""File formats of others: circuits out and in."""
+
+from pathlib import Path
+
+from circuitfind.circuit import Circuit, circuit_from
+from circuitfind.errors import CircuitFileError, GraphError
+from circuitfind.formats.acdc import ACDC
+from circuitfind.formats.base import Format, as_object
+from circuitfind.formats.dot import DOT
+from circuitfind.formats.eap_ig import EAP_IG
+from circuitfind.formats.networks import GRAPHML, NETWORKX
+from circuitfind.formats.tables import CSV
+from circuitfind.graph import Graph
+from circuitfind.stored import parse_json
+
+OWN = Format(
+    "circuitfind",
+    ".json",
+    "circuitfind's own circuit files",
+    Circuit.to_json,
+    lambda text, graph: circuit_from(as_object(parse_json(text), "it"), graph),
+)
+
+FORMATS: tuple[Format, ...] = (EAP_IG, ACDC, GRAPHML, DOT, NETWORKX, CSV, OWN)
+"""Every format. A new one is a file and a line here."""
+
+
+def find_format(name: str) -> Format:
+    """Return a format by name.
+
+    Raises:
+        CircuitFileError: There is none of this name.
+    """
+    for known in FORMATS:
+        if known.name == name:
+            return known
+    raise CircuitFileError(
+        f"no format named {name!r}; the formats are {', '.join(known.name for known in FORMATS)}"
+    )
+
+
+def import_circuit(
+    path: Path | str, graph: Graph | None = None, *, format_name: str | None = None
+) -> Circuit:
+    """Read a circuit from a file of any format.
+
+    Args:
+        path: The file.
+        graph: The model's graph (`Graph(model.shape)`), for files that do not hold it.
+        format_name: Its format; by default it is told from the file.
+
+    Raises:
+        CircuitFileError: There is no such file or format, or it cannot be trusted.
+    """
+    chosen = find_format(format_name) if format_name else None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return (chosen or recognised(Path(path), text)).read(text, graph)
+    except OSError as error:
+        raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
+    except (GraphError, CircuitFileError) as error:
+        raise CircuitFileError(f"{path} cannot be read as a circuit: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise CircuitFileError(
+            f"{path} cannot be read as a circuit: {type(error).__name__} at {error}"
+        ) from None
+
+
+def export_circuit(circuit: Circuit, path: Path | str, *, format_name: str | None = None) -> None:
+    """Write a circuit to a file of any format.
+
+    Args:
+        circuit: The circuit.
+        path: The file.
+        format_name: A name of `FORMATS`; by default the first whose files end like this one.
+
+    Raises:
+        CircuitFileError: There is no such format, or it cannot express the circuit.
+        OSError: The file cannot be written.
+    """
+    chosen = find_format(format_name) if format_name else _by_ending(Path(path))
+    Path(path).write_text(chosen.write(circuit), encoding="utf-8")
+
+
+def _by_ending(path: Path) -> Format:
+    for known in FORMATS:
+        if known.suffix == path.suffix:
+            return known
+    endings = ", ".join(sorted({known.suffix for known in FORMATS}))
+    raise CircuitFileError(f"the ending of {path.name!r} is none of {endings}; name the format")
+
+
+def recognised(path: Path, text: str) -> Format:
+    """Return the format of a file, by its ending and, for JSON, by its content.
+
+    Raises:
+        CircuitFileError: It is none of the known ones.
+        ValueError: It ends in .json and is no JSON.
+    """
+    if path.suffix != ".json":
+        return _by_ending(path)
+    content = as_object(parse_json(text), "it")
+    marks = {"cfg": EAP_IG, "subgraph": ACDC, "nodes": NETWORKX, "format": OWN}
+    for name, known in marks.items():
+        if name in content:
+            return known
+    raise CircuitFileError("it is none of the JSON formats known here")
+
+
+__all__ = ["FORMATS", "Format", "export_circuit", "find_format", "import_circuit"]

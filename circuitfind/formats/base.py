@@ -1,0 +1,83 @@
+"""What a file format offers: text from a circuit, and a circuit from text."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from circuitfind.circuit import Circuit, assembled
+from circuitfind.errors import CircuitFileError
+from circuitfind.graph import Edge, Graph
+from circuitfind.stored import EdgeRow, masks_from
+
+HEADER = "circuitfind"
+"""The name under which files of others' formats carry our header: the graph and the origin. Other
+programs pass over it; with it, a file can be read without the model and loses nothing."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        name: What `--format` takes.
+        suffix: How its files end.
+        summary: What it is for.
+        write: Returns the text of a circuit's file.
+        read: Returns the circuit of a text; the graph is needed where the text does not hold it,
+            and is checked where it does.
+    """
+
+    name: str
+    suffix: str
+    summary: str
+    write: Callable[[Circuit], str]
+    read: Callable[[str, Graph | None], Circuit]
+
+
+def known_edges(circuit: Circuit) -> list[Edge]:
+    """Return the edges that are kept or have an effect, ordered by reader and then by writer."""
+    if circuit.effects is None:
+        return circuit.edges
+    measured = ~circuit.effects.cpu().isnan() & circuit.graph.edge_mask
+    return circuit.graph.edges(circuit.kept.cpu() | measured)
+
+
+def kept_names(circuit: Circuit) -> frozenset[str]:
+    """Return the names of the kept edges."""
+    return frozenset(edge.name for edge in circuit.edges)
+
+
+def gathered(header: object, rows: Iterable[EdgeRow], graph: Graph | None) -> Circuit:
+    """Return the circuit of a file's rows, with the graph of its header or else the given one.
+
+    Raises:
+        CircuitFileError: There is neither header nor graph, or they disagree.
+        GraphError: An edge does not exist.
+    """
+    if header is not None:
+        return assembled(as_object(header, "its header"), rows, graph)
+    known = require_graph(graph)
+    return Circuit(known, *masks_from(known, rows))
+
+
+def require_graph(graph: Graph | None) -> Graph:
+    """Refuse to read a file that does not say to which graph its edges belong."""
+    if graph is None:
+        raise CircuitFileError(
+            "it does not say to which model its edges belong; name the model (--model)"
+        )
+    return graph
+
+
+def as_object(value: object, what: str) -> Mapping[str, Any]:
+    """Refuse anything but a JSON object."""
+    if not isinstance(value, dict):
+        raise CircuitFileError(f"{what} is {type(value).__name__}, not a JSON object")
+    return value
+
+
+def as_list(value: object, what: str) -> list[Any]:
+    """Refuse anything but a JSON list."""
+    if not isinstance(value, list):
+        raise CircuitFileError(f"{what} is {type(value).__name__}, not a JSON list")
+    return value

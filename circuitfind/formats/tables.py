@@ -1,0 +1,114 @@
+"""Circuits as tables: CSV, and pandas frames.
+
+A row per edge that is kept or was measured: `edge`, `writer`, `reader`, `port`, `kept`, `effect`.
+A CSV file says nothing of the model, so reading one needs the graph.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import CircuitFileError
+from circuitfind.formats.base import HEADER, Format, gathered, kept_names, known_edges
+from circuitfind.graph import Graph
+from circuitfind.stored import EdgeRow, parse_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("edge", "writer", "reader", "port", "kept", "effect")
+_TRUTH = {"true": True, "false": False}
+
+
+def rows_of(circuit: Circuit) -> Iterator[tuple[str, str, str, str, bool, float | None]]:
+    """Yield a row, as `COLUMNS` names it, per edge that is kept or was measured."""
+    kept = kept_names(circuit)
+    for edge in known_edges(circuit):
+        writer, reader = edge
+        yield (
+            edge.name,
+            writer.component,
+            reader.component,
+            reader.port or "",
+            edge.name in kept,
+            circuit.effect(edge),
+        )
+
+
+def write_csv(circuit: Circuit) -> str:
+    """Return a circuit as CSV, with numbers that read back as the same numbers."""
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for *names, kept, effect in rows_of(circuit):
+        table.writerow([*names, str(kept).lower(), "" if effect is None else repr(effect)])
+    return file.getvalue()
+
+
+def read_csv(text: str, graph: Graph | None = None) -> Circuit:
+    """Return the circuit of a CSV file.
+
+    The column `edge` is needed; without `kept` every edge is kept, without `effect` none is known.
+
+    Raises:
+        CircuitFileError: It is no such file, or the graph is not given.
+        GraphError: It names an edge that the model does not have.
+    """
+    try:
+        found = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise CircuitFileError(f"it is no CSV: {error}") from None
+    return gathered(None, (_row(row) for row in found), graph)
+
+
+def _row(row: dict[str, str | None]) -> EdgeRow:
+    name, kept, effect = row.get("edge"), row.get("kept", "true"), row.get("effect")
+    if not name or None in row:
+        raise CircuitFileError(f"its columns are not {', '.join(COLUMNS)}")
+    if (kept or "").lower() not in _TRUTH:
+        raise CircuitFileError(f"it says {kept!r} of the edge {name!r}; give true or false")
+    try:
+        number = float(effect) if effect else None
+    except ValueError:
+        raise CircuitFileError(f"the effect of {name!r} is {effect!r}, no number") from None
+    return EdgeRow(name, _TRUTH[(kept or "").lower()], number)
+
+
+def to_frame(circuit: Circuit) -> "pd.DataFrame":
+    """Return a circuit as a pandas frame; `frame.attrs` holds what it belongs to.
+
+    Raises:
+        ModuleNotFoundError: pandas is not installed.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(list(rows_of(circuit)), columns=list(COLUMNS))
+    frame["effect"] = frame["effect"].astype("float64")
+    frame.attrs[HEADER] = json.dumps(circuit.header(), allow_nan=False)
+    return frame
+
+
+def from_frame(frame: "pd.DataFrame", graph: Graph | None = None) -> Circuit:
+    """Return the circuit of a pandas frame.
+
+    Raises:
+        CircuitFileError: It lacks a column, or does not say to which model it belongs.
+        GraphError: It names an edge that the model does not have.
+    """
+    if missing := {"edge", "kept", "effect"} - set(frame.columns):
+        raise CircuitFileError(f"the frame has no column {min(missing)!r}")
+    header = frame.attrs.get(HEADER)
+    rows = [_from_values(*values) for values in frame[["edge", "kept", "effect"]].values.tolist()]
+    return gathered(None if header is None else parse_json(header), rows, graph)
+
+
+def _from_values(edge: Any, kept: Any, effect: Any) -> EdgeRow:
+    return EdgeRow(edge, bool(kept), None if effect is None or effect != effect else effect)
+
+
+CSV = Format(
+    "csv", ".csv", "a table, a row per edge that is kept or was measured", write_csv, read_csv
+)

@@ -1,0 +1,155 @@
+"""Write the interactive report of a finished run, or of two."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import CircuitfindError, ReportError
+from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
+from circuitfind.reports.page.html import page_html
+from circuitfind.reports.page.numbers import finite
+from circuitfind.runs.attention import attention_data
+from circuitfind.runs.config import RunConfig, config_from
+from circuitfind.runs.decisions import read_decisions
+from circuitfind.runs.directory import CONFIG, DECISIONS, ENVIRONMENT, read_json, write_whole
+from circuitfind.runs.discover import model_of, problem_of
+from circuitfind.runs.drawing import names_of, origin_line
+from circuitfind.runs.results import RunResult, read_result
+from circuitfind.tasks import find_task
+
+REPORT = "report.html"
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that there is of a finished run."""
+
+    config: RunConfig
+    environment: Mapping[str, Any]
+    result: RunResult
+
+    @property
+    def circuit(self) -> Circuit:
+        return self.result.circuit
+
+
+def write_report(
+    path: Path,
+    *,
+    against: Path | None = None,
+    out: Path | None = None,
+    tell: Tell = lambda message: None,
+) -> Path:
+    """Write the report of a run, or of two runs side by side.
+
+    Args:
+        path: A run directory.
+        against: Another one.
+        out: File to write; by default `report.html` in the run directory, or for two runs
+            `report-NAME.html` with the other one's name.
+        tell: Called with what the report lacks and why.
+
+    Returns:
+        The file.
+
+    Raises:
+        CircuitfindError: A run is not finished, or a file is damaged or cannot be written.
+    """
+    runs = [_read(place) for place in (path, against) if place is not None]
+    names = [path.resolve().name] if against is None else list(names_of(path, against))
+    titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
+    data = {
+        "runs": [
+            {"name": name, "title": title, **_run_data(run, tell)}
+            for run, name, title in zip(runs, names, titles, strict=True)
+        ],
+        "comparison": _comparison(*(run.circuit for run in runs)) if against else None,
+    }
+    beside = REPORT if against is None else f"report-{names[1].replace('/', '-').strip('-.')}.html"
+    file = out or path / beside
+    try:
+        write_whole(file, page_html(" | ".join(titles), data))
+    except OSError as error:
+        raise ReportError(f"cannot write the report {file}: {error.strerror}") from None
+    return file
+
+
+def _read(path: Path) -> _Run:
+    if not (path / CONFIG).is_file():
+        raise ReportError(f"{path} is no run directory; give one that `circuitfind discover` wrote")
+    result = read_result(path)
+    return _Run(config_from(path / CONFIG), read_json(path / ENVIRONMENT), result)
+
+
+def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
+    circuit, config = run.circuit, run.config
+    decisions = read_decisions(run.result.path / DECISIONS)
+    return {
+        "unit": circuit.origin.get("unit", ""),
+        "method": config.method,
+        "threshold": config.options.get("threshold"),
+        "graph": drawn_graph(circuit.graph, _published_roles(run)),
+        "edges": drawn_edges(circuit, decisions),
+        "layouts": {
+            "circuit": layout_of(circuit.graph, circuit.edges),
+            "all": even_layout(circuit.graph),
+        },
+        "scorecard": finite(asdict(run.result.card)),
+        "search": finite(dict(run.result.search)),
+        "attention": _attention(run, tell),
+        "provenance": _provenance(run),
+    }
+
+
+def _published_roles(run: _Run) -> dict[str, str]:
+    """Return what the task's paper calls the model's heads, if it is about this model."""
+    known = find_task(run.config.task).known_circuit
+    if known.get("model") != run.config.model:
+        return {}
+    heads: Mapping[str, tuple[str, ...]] = known.get("heads", {})
+    return {name: role for role, names in heads.items() for name in names}
+
+
+def _attention(run: _Run, tell: Tell) -> dict[str, Any] | None:
+    """Return prompts and patterns, or None where the model is not to be had any more."""
+    config = run.config
+    try:
+        problem = problem_of(config, model_of(config), seed=config.seed)
+    except CircuitfindError as error:
+        tell(f"the report has no attention patterns: {error}")
+        return None
+    now = {
+        "model_fingerprint": problem.model.fingerprint,
+        "prompts_fingerprint": problem.prompts.fingerprint,
+    }
+    changed = [name for name, value in now.items() if run.environment.get(name) != value]
+    if changed:
+        parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
+        tell(f"the report has no attention patterns: the {parts} changed since the run")
+        return None
+    return attention_data(problem, run.circuit)
+
+
+def _provenance(run: _Run) -> dict[str, dict[str, Any]]:
+    config = asdict(run.config)
+    options = config.pop("options")
+    return {"settings": config, "options": options, "environment": dict(run.environment)}
+
+
+def _comparison(left: Circuit, right: Circuit) -> dict[str, Any]:
+    """Say what two circuits share; only edges of one and the same graph can be compared."""
+    if left.graph != right.graph:
+        return {"sameGraph": False}
+    graph = left.graph
+    both, either = left.kept & right.kept, left.kept | right.kept
+    return {
+        "sameGraph": True,
+        "both": [edge.name for edge in graph.edges(both)],
+        "left": [edge.name for edge in left.without(right)],
+        "right": [edge.name for edge in right.without(left)],
+        "layout": layout_of(graph, graph.edges(either)),
+    }

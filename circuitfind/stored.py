@@ -1,0 +1,130 @@
+"""What files say of graphs and edges, checked before anything is built from it.
+
+Files come from other people and other programs, or were cut short. Whatever one holds, reading it
+ends in a value or in an error that the user can act on: never in a crash, and never in a graph that
+fills the memory.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, get_type_hints
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitfind.errors import CircuitFileError
+from circuitfind.graph import Graph, ModelShape
+
+MAX_PAIRS = 2**31
+"""Largest number of (writer, reader) pairs of a graph in a file, several times that of any model
+known: a file that claims more is damaged, and must not be given the memory."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class EdgeRow(NamedTuple):
+    """What a file says of one edge: its name, whether it is kept, and its effect where known."""
+
+    name: str
+    kept: bool
+    effect: float | None
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The text, or its bytes in UTF-8.
+        finite: Refuse NaN and infinite numbers.
+
+    Raises:
+        ValueError: It is no JSON, is nested too deep, or holds a number or a text that it must not.
+    """
+    rules: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
+    try:
+        found = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(found, **(rules if finite else {}))
+        if _SURROGATE.search(found):
+            # Half a character cannot be written to any file or terminal.
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is no JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"it holds {text}, which is too large")
+    return number
+
+
+def graph_from(header: Mapping[str, Any]) -> Graph:
+    """Return the graph that the header of a circuit file describes.
+
+    Raises:
+        CircuitFileError: A size is missing, of the wrong kind, or larger than any model's.
+        GraphError: The sizes do not fit together.
+        KeyError: There is no shape or no graph.
+    """
+    shape = _typed(ModelShape, header["shape"], "shape")
+    options = _typed(Graph, header["graph"], "graph", without="shape")
+    per_layer = shape["n_heads"] + 1, shape["n_heads"] + 2 * shape["n_kv_heads"] + 1
+    if math.prod(1 + shape["n_layers"] * size for size in per_layer) > MAX_PAIRS:
+        raise CircuitFileError(f"its shape ({shape}) is larger than that of any model")
+    return Graph(ModelShape(**shape), **options)
+
+
+def _typed(kind: type, values: Any, name: str, without: str = "") -> dict[str, Any]:
+    known = {field: hint for field, hint in get_type_hints(kind).items() if field != without}
+    if not isinstance(values, Mapping) or not set(values) <= set(known):
+        raise CircuitFileError(f"its {name} is not made of {', '.join(known)}")
+    for field, value in values.items():
+        if type(value) is not known[field]:
+            raise CircuitFileError(f"its {field} is {value!r} and must be {known[field].__name__}")
+    return dict(values)
+
+
+def masks_from(
+    graph: Graph, rows: Iterable[EdgeRow]
+) -> tuple[Bool[Tensor, "writer reader"], Float[Tensor, "writer reader"]]:
+    """Return which edges some rows keep, and their effects: NaN where a row has none.
+
+    Raises:
+        CircuitFileError: A row is of the wrong kind, or an edge occurs twice.
+        GraphError: There is no such edge.
+    """
+    kept = torch.zeros_like(graph.edge_mask)
+    effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
+    seen = set[str]()
+    for name, is_kept, effect in rows:
+        if not isinstance(name, str) or not isinstance(is_kept, bool):
+            raise CircuitFileError(f"it says {is_kept!r} of the edge {name!r}")
+        edge = graph.edge(name)
+        if edge.name in seen:
+            raise CircuitFileError(f"it names the edge {name!r} twice")
+        seen.add(edge.name)
+        place = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+        kept[place] = is_kept
+        effects[place] = _number(name, effect)
+    return kept, effects
+
+
+def _number(name: str, effect: object) -> float:
+    if effect is None:
+        return math.nan
+    if isinstance(effect, bool) or not isinstance(effect, int | float):
+        raise CircuitFileError(f"the effect of {name!r} is {effect!r}, which is no number")
+    try:
+        number = float(effect)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise CircuitFileError(f"the effect of {name!r} is not finite")
+    return number

@@ -1,0 +1,93 @@
+"""What a worker does: one run after the other, with the model of the last one kept."""
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from circuitfind.errors import CircuitfindError, RunBusyError
+from circuitfind.models.base import ResidualModel
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.discover import model_of, run_discovery
+
+PATIENCE = 30.0
+"""Seconds to wait for a directory that another process holds: a worker whose driver was killed may
+still be about to end."""
+
+Kind = Literal["finished", "failed", "crashed"]
+
+
+class Job(NamedTuple):
+    """One run for a worker: a name, the directory, and the settings as plain values."""
+
+    name: str
+    path: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        kind: `finished`; `failed`, for a reason that a repetition will not change; or `crashed`.
+        message: What there is to say of it; empty if it finished.
+        seconds: How long it took.
+    """
+
+    kind: Kind
+    message: str
+    seconds: float
+
+
+class Worker:
+    """Runs jobs in this process.
+
+    Args:
+        threads: Threads for computing; None leaves them as they are.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._key: tuple[object, ...] = ()
+        self._model: ResidualModel | None = None
+
+    def run(self, job: Job) -> Outcome:
+        """Run a job to its end, whatever that is."""
+        started = time.monotonic()
+        kind: Kind = "finished"
+        message = ""
+        try:
+            self._run(Path(job.path), RunConfig(**job.settings))
+        except CircuitfindError as error:
+            kind, message = "failed", " ".join(str(error).split())
+        except Exception:  # noqa: BLE001 - a worker outlives whatever a run does
+            kind, message = "crashed", traceback.format_exc()
+        return Outcome(kind, message, time.monotonic() - started)
+
+    def _run(self, path: Path, config: RunConfig) -> None:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                run_discovery(path, config, load=self._loader(config))
+                return
+            except RunBusyError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    def _loader(self, config: RunConfig) -> Callable[[], ResidualModel]:
+        def load() -> ResidualModel:
+            key = (config.model, config.dtype, config.device)
+            if self._model is None or key != self._key:
+                # The last model goes first, so that there are never two.
+                self._model = None
+                self._model, self._key = model_of(config), key
+            return self._model
+
+        return load

@@ -1,0 +1,69 @@
+"""`runs` lists what there is, and how far it is."""
+
+import json
+import shutil
+
+import pytest
+
+from circuitfind.runs.directory import RunDirectory, config_from
+
+
+@pytest.fixture
+def three(cli, run, tmp_path):
+    """A finished run, one that was interrupted, and one whose settings are damaged."""
+    (tmp_path / "all" / "deep").mkdir(parents=True)
+    shutil.move(tmp_path / "run", tmp_path / "all" / "done")
+    shutil.copytree(tmp_path / "all" / "done", tmp_path / "all" / "deep" / "stopped")
+    shutil.copytree(tmp_path / "all" / "done", tmp_path / "all" / "broken")
+    (tmp_path / "all" / "deep" / "stopped" / "circuit.json").unlink()
+    (tmp_path / "all" / "broken" / "config.json").write_text("{")
+    return tmp_path / "all"
+
+
+def test_every_run_is_listed_with_its_state(three, cli):
+    rows = {row["run"]: row for row in cli("runs", three, "--json").json}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "done": "finished", "deep/stopped": "interrupted", "broken": "damaged",
+    }  # fmt: skip
+    card = json.loads((three / "done" / "scorecard.json").read_text())["scorecard"]
+    assert rows["done"]["n_edges"] == card["n_edges"]
+    assert rows["done"]["threshold"] == 0.01
+    assert rows["deep/stopped"]["decisions"] == 46
+    assert "config.json is damaged" in rows["broken"]["problem"]
+    lines = cli("runs", three).out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].split()[:2] == ["run", "state"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--task", "program"], {"done", "deep/stopped"}),
+        (["--task", "ioi"], set()),
+        (["--model", "scramble"], {"done", "deep/stopped"}),
+        (["--method", "acdc", "--state", "finished"], {"done"}),
+        (["--state", "damaged"], {"broken"}),
+    ],
+)
+def test_runs_are_filtered(words, expected, three, cli):
+    assert {row["run"] for row in cli("runs", three, *words, "--json").json} == expected
+
+
+def test_a_run_at_work_is_running(three, cli):
+    stopped = three / "deep" / "stopped"
+    directory = RunDirectory(stopped, config_from(stopped / "config.json"))
+    facts = json.loads((stopped / "environment.json").read_text())
+    with directory.recording({"model_fingerprint": facts["model_fingerprint"]}):
+        rows = cli("runs", three, "--json").json
+    assert {row["run"]: row["state"] for row in rows}["deep/stopped"] == "running"
+
+
+def test_listing_changes_nothing(three, cli):
+    before = {file: file.read_bytes() for file in three.rglob("*") if file.is_file()}
+    cli("runs", three)
+    assert {file: file.read_bytes() for file in three.rglob("*") if file.is_file()} == before
+
+
+def test_no_directory_is_said_in_one_line(cli, complaint, tmp_path):
+    complaint(cli("runs", tmp_path / "none"), "there is no directory")
+    assert cli("runs", tmp_path).out == ""

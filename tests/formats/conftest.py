@@ -1,0 +1,43 @@
+"""Circuits of every kind of graph, with effects known and unknown."""
+
+import pytest
+import torch
+
+from circuitfind.circuit import Circuit
+from circuitfind.graph import Graph, ModelShape
+from tests.test_graph import GRAPHS, random_mask
+
+GPT2_SMALL = Graph(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))
+SPLIT = Graph(ModelShape(2, 2, 2, 8, 4, 11, learned_positions=True), split_embedding=True)
+KINDS = [*GRAPHS, SPLIT]
+ORIGIN = {
+    "task": 'io"i\\',
+    "model": "tiny <&>",
+    "options": {"threshold": 0.1, "order": None, "prune": True},
+    "note": "Ünïcode, 'quotes', [brackets] -> {braces}; \n\t a line, and \u2028 another",
+}
+
+
+def circuit_of(graph: Graph, seed: int = 0, *, only_kept: bool = False) -> Circuit:
+    """A circuit in which some kept and some cut edges have effects, of awkward sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = random_mask(graph, seed, 0.4)
+    size = graph.edge_mask.shape
+    effects = torch.randn(size, generator=generator, dtype=torch.float64)
+    effects *= 10 ** torch.randint(-12, 12, size, generator=generator).double()
+    unknown = torch.rand(size, generator=generator) < 0.3
+    effects[unknown | ~graph.edge_mask | (~kept & only_kept)] = torch.nan
+    return Circuit(graph, kept, effects, ORIGIN)
+
+
+def assert_same(found: Circuit, expected: Circuit, *, origin: bool = True) -> None:
+    assert found.graph == expected.graph
+    assert torch.equal(found.kept, expected.kept)
+    torch.testing.assert_close(found.effects, expected.effects, rtol=0, atol=0, equal_nan=True)
+    if origin:
+        assert found.to_json() == expected.to_json()
+
+
+@pytest.fixture(params=range(len(KINDS)))
+def graph(request) -> Graph:
+    return KINDS[request.param]

@@ -1,0 +1,119 @@
+"""What is written in a format of others is read back as it was."""
+
+import networkx as nx
+import pytest
+import torch
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import CircuitFileError
+from circuitfind.formats import FORMATS, export_circuit, find_format, import_circuit
+from circuitfind.formats.networks import from_networkx, to_networkx
+from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
+from tests.formats.conftest import GPT2_SMALL, KINDS, assert_same, circuit_of
+from tests.test_graph import GRAPHS, SMALL
+
+EVERY_EDGE = ("eap-ig", "acdc", "csv")
+"""Formats that hold the effects of cut edges too."""
+
+
+def expressible(name, graph):
+    shape = graph.shape
+    if name == "eap-ig":
+        return not graph.split_embedding
+    return name != "acdc" or (graph.split_qkv and not shape.grouped and not shape.parallel_mlp)
+
+
+CASES = [
+    (known.name, index)
+    for known in FORMATS
+    for index, graph in enumerate(KINDS)
+    if expressible(known.name, graph)
+]
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_circuit_comes_back_as_it_was(name, index, seed, tmp_path):
+    graph = KINDS[index]
+    circuit = circuit_of(graph, seed, only_kept=name not in EVERY_EDGE)
+    path = tmp_path / f"circuit{find_format(name).suffix}"
+    export_circuit(circuit, path, format_name=name)
+    # A table does not say to which model it belongs.
+    found = import_circuit(path, graph if name == "csv" else None)
+    assert_same(found, circuit, origin=name != "csv")
+    assert_same(import_circuit(path, graph, format_name=name), circuit, origin=name != "csv")
+
+
+@pytest.mark.parametrize("name", [known.name for known in FORMATS])
+@pytest.mark.parametrize("kept", ["nothing", "everything"])
+def test_the_empty_and_the_full_circuit_come_back(name, kept, tmp_path):
+    mask = SMALL.edge_mask if kept == "everything" else torch.zeros_like(SMALL.edge_mask)
+    unknown = torch.full(mask.shape, torch.nan, dtype=torch.float64)
+    circuit = Circuit(SMALL, mask, unknown)
+    path = tmp_path / f"circuit{find_format(name).suffix}"
+    export_circuit(circuit, path, format_name=name)
+    found = import_circuit(path, SMALL)
+    if name == "csv":
+        assert torch.equal(found.kept, mask)
+    else:
+        assert_same(found, circuit)
+
+
+@pytest.mark.parametrize("name", [known.name for known in FORMATS])
+def test_a_file_of_another_model_is_refused(name, tmp_path):
+    other = next(
+        graph for graph in GRAPHS if graph.shape != SMALL.shape and expressible(name, graph)
+    )
+    path = tmp_path / f"circuit{find_format(name).suffix}"
+    export_circuit(Circuit(other, other.edge_mask), path, format_name=name)
+    with pytest.raises(CircuitFileError, match=str(path)):
+        import_circuit(path, SMALL)
+
+
+def test_networks_come_back_and_can_be_made_elsewhere(graph):
+    circuit = circuit_of(graph, only_kept=True)
+    assert_same(from_networkx(to_networkx(circuit)), circuit)
+    bare = nx.MultiDiGraph()
+    for edge in circuit.edges:
+        bare.add_edge(edge.writer.component, edge.reader.component, port=edge.reader.port)
+    assert torch.equal(from_networkx(bare, graph).kept, circuit.kept)
+
+
+def test_networks_answer_questions_about_paths():
+    network = to_networkx(Circuit(SMALL, SMALL.mask_of(["embed->a0.h1.k", "a0.h1->logits"])))
+    assert nx.shortest_path(network, "embed", "logits") == ["embed", "a0.h1", "logits"]
+    assert network.nodes["a0.h1"] == {"stage": 1, "layer": 0, "head": 1}
+
+
+def test_frames_come_back(graph):
+    circuit = circuit_of(graph)
+    frame = to_frame(circuit)
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["kept"].sum() == circuit.n_edges
+    assert_same(from_frame(frame), circuit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eap-ig", "acdc", "graphml", "dot", "networkx", "csv"])
+def test_a_circuit_of_gpt2_small_comes_back(name, tmp_path):
+    circuit = circuit_of(GPT2_SMALL, only_kept=name not in EVERY_EDGE)
+    path = tmp_path / f"circuit{find_format(name).suffix}"
+    export_circuit(circuit, path, format_name=name)
+    assert_same(import_circuit(path, GPT2_SMALL), circuit, origin=name != "csv")
+
+
+def test_a_dot_file_of_another_program_is_read(tmp_path):
+    text = """
+    // written by hand
+    digraph "my circuit" {
+      graph [rankdir=BT]; node [shape=box]
+      embed -> "a0.h1" [port=q, effect="0.5"]
+      "a0.h1" -> m0 -> logits /* a chain */
+      label="edges -> \\"kept\\""
+    }"""
+    path = tmp_path / "mine.dot"
+    path.write_text(text)
+    found = import_circuit(path, SMALL)
+    names = ["embed->a0.h1.q", "a0.h1->m0", "m0->logits"]
+    assert torch.equal(found.kept, SMALL.mask_of(names))
+    assert found.effect(SMALL.edge("embed->a0.h1.q")) == 0.5

@@ -1,0 +1,211 @@
+"""The report says what the run's files say: every edge, effect, token and attention weight."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import circuitfind
+from circuitfind.circuit import load_circuit
+from circuitfind.errors import ReportError, RunDirectoryError
+from circuitfind.models.loading import load_model
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.discover import run_discovery
+from circuitfind.runs.report import write_report
+from circuitfind.tasks import find_task
+
+BLOCK = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.S)
+MODEL = "ioi-small"
+ZOO = Path(circuitfind.__file__).parent / "models" / "zoo"
+N_PROMPTS = 8
+DIGITS = 1e-6
+
+
+def data_of(file):
+    return json.loads(BLOCK.search(file.read_text(encoding="utf-8"))[1])
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_model(MODEL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, small):
+    config = RunConfig("ioi", MODEL, "acdc", {"threshold": 0.05}, n_prompts=N_PROMPTS)
+    path = tmp_path_factory.mktemp("reported") / "run"
+    return run_discovery(path, config, load=lambda: small)
+
+
+@pytest.fixture(scope="module")
+def shown(run):
+    return data_of(write_report(run.path))["runs"][0]
+
+
+def names_of(shown):
+    """Return the name of each edge of the page's data, in its order."""
+    graph, edges = shown["graph"], shown["edges"]
+    return [
+        f"{graph['nodes'][graph['writers'][writer]]['name']}->{graph['readers'][reader]['name']}"
+        for writer, reader in zip(edges["writer"], edges["reader"], strict=True)
+    ]
+
+
+def decisions_of(run):
+    lines = (run.path / "decisions.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_every_decision_is_there_in_order_with_its_figures(run, shown):
+    decisions, edges = decisions_of(run), shown["edges"]
+    assert names_of(shown) == [row["edge"] for row in decisions]
+    assert edges["decided"] == [int(row["kept"]) for row in decisions]
+    reasons = ("tested", "group", "dead", "scored")
+    assert [reasons[reason] for reason in edges["reason"]] == [row["reason"] for row in decisions]
+    for field in ("effect", "score", "before", "after"):
+        expected = [row[field] for row in decisions]
+        assert [value is None for value in edges[field]] == [value is None for value in expected]
+        found = [value for value in edges[field] if value is not None]
+        known = [value for value in expected if value is not None]
+        np.testing.assert_allclose(found, known, rtol=DIGITS)
+
+
+def test_the_circuit_is_that_of_the_circuit_file(run, shown):
+    circuit = load_circuit(run.path / "circuit.json")
+    kept = {
+        name for name, kept in zip(names_of(shown), shown["edges"]["kept"], strict=True) if kept
+    }
+    assert kept == {edge.name for edge in circuit.edges}
+
+
+def test_every_component_stands_in_its_row_and_none_on_another(run, shown):
+    rows: dict[float, list[tuple[float, float]]] = {}
+    for x, y, width in shown["layouts"]["all"].values():
+        rows.setdefault(y, []).append((x - width / 2, x + width / 2))
+    for row in rows.values():
+        row.sort()
+        assert all(left[1] <= right[0] for left, right in zip(row, row[1:], strict=False))
+    components = {node["name"]: node for node in shown["graph"]["nodes"]}
+    assert set(shown["layouts"]["all"]) == set(components)
+    assert set(shown["layouts"]["circuit"]) == set(run.circuit.components)
+    heights = {name: y for name, (_, y, _) in shown["layouts"]["all"].items()}
+    for name, node in components.items():
+        assert all(
+            heights[other] < heights[name]
+            for other in components
+            if components[other]["row"] < node["row"]
+        )
+
+
+@pytest.fixture(scope="module")
+def prompts(small):
+    return find_task("ioi").write_prompts(small.vocabulary, N_PROMPTS, 0)
+
+
+def rows_of(shown, small, prompts):
+    """Return which of the run's prompts are shown."""
+    texts = [
+        small.vocabulary.decode(row[:length].tolist())
+        for row, length in zip(prompts.clean, prompts.lengths, strict=True)
+    ]
+    return [texts.index(prompt["text"]) for prompt in shown["attention"]["prompts"]]
+
+
+def test_the_prompts_are_those_of_the_run_token_by_token(shown, small, prompts):
+    def text_of(tokens):
+        return [small.vocabulary.decode([token]) for token in tokens.flatten().tolist()]
+
+    rows = rows_of(shown, small, prompts)
+    assert len(set(rows)) == 4
+    for row, prompt in zip(rows, shown["attention"]["prompts"], strict=True):
+        length = int(prompts.lengths[row])
+        assert prompt["clean"] == text_of(prompts.clean[row, :length])
+        assert prompt["corrupted"] == text_of(prompts.corrupted[row, :length])
+        assert prompt["answers"] == text_of(prompts.answers[row])
+        assert prompt["wrongAnswers"] == text_of(prompts.wrong_answers[row])
+        assert prompt["steps"] == prompts.steps[row].tolist()
+        assert prompt["positions"] == {n: int(p[row]) for n, p in prompts.positions.items()}
+
+
+def test_the_patterns_are_those_that_hugging_face_reports(shown, small, prompts):
+    model = AutoModelForCausalLM.from_pretrained(ZOO / MODEL, attn_implementation="eager")
+    rows = rows_of(shown, small, prompts)
+    for kind, tokens in (("clean", prompts.clean[rows]), ("corrupted", prompts.corrupted[rows])):
+        with torch.no_grad():
+            expected = model(tokens, output_attentions=True).attentions
+        stored = shown["attention"]["heads"][kind]
+        assert set(stored) == {f"a{layer}.h{head}" for layer in range(4) for head in range(4)}
+        for head, texts in stored.items():
+            layer, number = map(int, head.removeprefix("a").split(".h"))
+            for row, text in enumerate(texts):
+                values = np.frombuffer(base64.b64decode(text), dtype="<u2") / 65535
+                length = int(prompts.lengths[rows[row]])
+                known = expected[layer][row, number].double().numpy()[np.tril_indices(length)]
+                np.testing.assert_allclose(values, known, rtol=0, atol=1e-5)
+
+
+def test_the_scorecard_is_that_of_the_file(run, shown):
+    stored = json.loads((run.path / "scorecard.json").read_text())
+    assert shown["scorecard"] == stored["scorecard"]
+    assert shown["search"] == stored["search"]
+
+
+def test_the_provenance_is_that_of_the_files(run, shown):
+    config = json.loads((run.path / "config.json").read_text())
+    options = config.pop("options")
+    provenance = shown["provenance"]
+    assert (provenance["settings"], provenance["options"]) == (config, options)
+    assert provenance["environment"] == json.loads((run.path / "environment.json").read_text())
+
+
+def test_two_runs_are_compared_edge_by_edge(run, small, tmp_path):
+    config = RunConfig("ioi", MODEL, "acdc", {"threshold": 0.2}, n_prompts=N_PROMPTS)
+    other = run_discovery(tmp_path / "other", config, load=lambda: small)
+    file = write_report(run.path, against=other.path)
+    assert file == run.path / "report-other.html"
+    data = data_of(file)
+    left, right = ({edge.name for edge in found.circuit.edges} for found in (run, other))
+    comparison = data["comparison"]
+    assert set(comparison["both"]) == left & right
+    assert set(comparison["left"]) == left - right
+    assert set(comparison["right"]) == right - left
+    assert [shown["name"] for shown in data["runs"]] == ["run", "other"]
+
+
+def test_runs_of_different_models_stand_side_by_side_without_a_difference(run, discover, tmp_path):
+    other = discover(tmp_path / "program")
+    data = data_of(write_report(run.path, against=other.path, out=tmp_path / "both.html"))
+    assert data["comparison"] == {"sameGraph": False}
+    assert len(data["runs"]) == 2
+
+
+def test_a_model_that_is_gone_costs_the_patterns_only(discover, tmp_path, program):
+    run, said = discover(tmp_path / "run"), []
+    content = program.read_text()
+    program.rename(program.with_name("away.json"))
+    try:
+        shown = data_of(write_report(run.path, tell=said.append))["runs"][0]
+    finally:
+        program.with_name("away.json").rename(program)
+    assert program.read_text() == content
+    assert shown["attention"] is None
+    assert said and "no attention patterns" in said[0]
+    assert shown["scorecard"]["n_edges"] == run.circuit.n_edges
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path, run):
+    with pytest.raises(ReportError, match="no run directory"):
+        write_report(tmp_path)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    for name in ("config.json", "scorecard.json", "environment.json"):
+        (unfinished / name).write_bytes((run.path / name).read_bytes())
+    with pytest.raises(RunDirectoryError, match="not finished"):
+        write_report(unfinished)
+    with pytest.raises(ReportError, match="cannot write"):
+        write_report(run.path, out=tmp_path / "nowhere" / "report.html")

@@ -1,0 +1,207 @@
+// What the page is given. `circuitfind/reports/page` and `circuitfind/runs/report.py` write it.
+
+export const VERSION = 1;
+
+export type NodeKind = "end" | "head" | "kv" | "mlp" | "norm";
+export type Port = "q" | "k" | "v" | "qkv" | "";
+export type Reason = "tested" | "group" | "dead" | "scored";
+export type PatternKind = "clean" | "corrupted" | "circuit";
+
+const REASONS: Reason[] = ["tested", "group", "dead", "scored"];
+
+/** A component of the model; `row` orders it from the embedding to the logits. */
+export interface Component {
+  name: string;
+  kind: NodeKind;
+  layer: number | null;
+  row: [number, number];
+  role: string;
+}
+
+/** Centre, upwards from the bottom left, and width of each component's box. */
+export type Layout = Record<string, [number, number, number]>;
+
+interface RawRun {
+  name: string;
+  title: string;
+  unit: string;
+  method: string;
+  threshold: number | null;
+  graph: {
+    nodes: Component[];
+    readers: { name: string; node: number; port: Port }[];
+    writers: number[];
+    arcs: [number, number][];
+  };
+  edges: {
+    writer: number[];
+    reader: number[];
+    kept: (0 | 1)[];
+    decided: (0 | 1)[];
+    reason: number[];
+    effect: (number | null)[];
+    score: (number | null)[];
+    before: (number | null)[];
+    after: (number | null)[];
+  };
+  layouts: { circuit: Layout; all: Layout };
+  scorecard: Scorecard;
+  search: SearchFigures;
+  attention: Attention | null;
+  provenance: Record<string, Record<string, unknown>>;
+}
+
+export interface Measurement {
+  metric: string;
+  unit: string;
+  full: number;
+  circuit: number;
+  empty: number;
+  faithfulness: number | null;
+}
+
+export interface Scorecard {
+  n_edges: number;
+  n_edges_full: number;
+  n_components: number;
+  n_components_full: number;
+  n_prompts: number;
+  measurements: Measurement[];
+  held_out: Measurement | null;
+}
+
+export interface SearchFigures {
+  edges_tested: number;
+  dead_ends: string[];
+  dead_ends_removed: boolean;
+  full_graph_error: number | null;
+  empty_graph_error: number | null;
+  drift: number | null;
+  seconds: number;
+}
+
+export interface Prompt {
+  text: string;
+  clean: string[];
+  corrupted: string[];
+  answers: string[];
+  wrongAnswers: string[];
+  steps: number[];
+  positions: Record<string, number>;
+}
+
+export interface Attention {
+  causal: boolean;
+  prompts: Prompt[];
+  heads: Partial<Record<PatternKind, Record<string, string[]>>>;
+}
+
+export interface Comparison {
+  sameGraph: boolean;
+  both?: string[];
+  left?: string[];
+  right?: string[];
+  layout?: Layout;
+}
+
+/** One edge with all that the run says of it. */
+export interface Edge {
+  index: number;
+  name: string;
+  writer: Component;
+  reader: string;
+  target: Component;
+  port: Port;
+  kept: boolean;
+  decided: boolean;
+  reason: Reason;
+  effect: number | null;
+  score: number | null;
+  before: number | null;
+  after: number | null;
+  /** What edges are ranked by: the effect, or the score where there is no effect. */
+  value: number | null;
+}
+
+export interface Run extends Omit<RawRun, "edges" | "graph"> {
+  components: Component[];
+  byName: Map<string, Component>;
+  arcs: [Component, Component][];
+  /** In the order of the search. */
+  edges: Edge[];
+  /** Largest first; those without a value last. */
+  ranked: Edge[];
+  grouped: boolean;
+}
+
+export interface Page {
+  title: string;
+  runs: Run[];
+  comparison: Comparison | null;
+}
+
+export function readPage(text: string): Page {
+  const raw = JSON.parse(text) as {
+    version: number;
+    title: string;
+    runs: RawRun[];
+    comparison: Comparison | null;
+  };
+  if (raw.version !== VERSION) throw new Error(`unknown version of the data: ${raw.version}`);
+  return { title: raw.title, runs: raw.runs.map(readRun), comparison: raw.comparison };
+}
+
+function readRun(raw: RawRun): Run {
+  const { nodes, readers, writers, arcs } = raw.graph;
+  const edges = raw.edges.writer.map((writer, index): Edge => {
+    const from = nodes[writers[writer]];
+    const reader = readers[raw.edges.reader[index]];
+    const effect = raw.edges.effect[index];
+    const score = raw.edges.score[index];
+    return {
+      index,
+      name: `${from.name}->${reader.name}`,
+      writer: from,
+      reader: reader.name,
+      target: nodes[reader.node],
+      port: reader.port,
+      kept: raw.edges.kept[index] === 1,
+      decided: raw.edges.decided[index] === 1,
+      reason: REASONS[raw.edges.reason[index]],
+      effect,
+      score,
+      before: raw.edges.before[index],
+      after: raw.edges.after[index],
+      value: effect ?? score,
+    };
+  });
+  return {
+    ...raw,
+    components: nodes,
+    byName: new Map(nodes.map((node) => [node.name, node])),
+    arcs: arcs.map(([from, to]) => [nodes[from], nodes[to]]),
+    edges,
+    ranked: [...edges].sort((a, b) => size(b) - size(a) || a.index - b.index),
+    grouped: nodes.some((node) => node.kind === "kv"),
+  };
+}
+
+/** What an edge is ranked by: how large its value is; below all others if it has none. */
+export function size(edge: Edge): number {
+  return edge.value === null ? -1 : Math.abs(edge.value);
+}
+
+/** The share of its attention that each position pays to each other; null beyond what it sees. */
+export function unpack(text: string, length: number, causal: boolean): (number | null)[][] {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const values = new DataView(bytes.buffer);
+  let next = 0;
+  return Array.from({ length }, (_, query) =>
+    Array.from({ length }, (_, key) => {
+      if (causal && key > query) return null;
+      const steps = values.getUint16(2 * next, true);
+      next += 1;
+      return steps / 65535;
+    }),
+  );
+}

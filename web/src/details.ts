@@ -1,0 +1,210 @@
+// What the side panel says of the component or edge that is selected.
+
+import { attentionPanel } from "./attention";
+import { button, h, type Child } from "./dom";
+import type { Component, Edge, Run } from "./data";
+import { size } from "./data";
+import type { Selection, Store } from "./store";
+import { count, describe, portName, signed, valueText, verdict } from "./text";
+import { shownEdges } from "./strokes";
+
+const MOST_LISTED = 12;
+
+export function detailsPanel(runs: Run[], store: Store): Child[] {
+  const { selected } = store.state;
+  return runs.map((run) => {
+    const parts = selected ? ofSelection(run, selected, store) : overview(run, store);
+    const title = runs.length > 1 && h("h2", { class: "run-name" }, run.name);
+    return h("section", {}, title, ...parts);
+  });
+}
+
+function overview(run: Run, store: Store): Child[] {
+  const strongest = shownEdges(run, store.state).slice(0, MOST_LISTED);
+  const roles = run.components.filter((component) => component.role);
+  return [
+    h("h3", {}, "Strongest edges"),
+    strongest.length
+      ? edgeList(strongest, run, store, (edge) => edge.name)
+      : h("p", { class: "quiet" }, "No edge is shown."),
+    h(
+      "p",
+      { class: "quiet" },
+      "Choose a box or a line to see what is known of it: where a head looks, what enters its " +
+        "query, key and value, and how each edge was decided.",
+    ),
+    roles.length > 0 && h("h3", {}, "Roles"),
+    roles.length > 0 &&
+      h("ul", { class: "plain" }, ...roles.map((component) => roleRow(component, store))),
+  ];
+}
+
+function roleRow(component: Component, store: Store): HTMLElement {
+  const onclick = () => store.set({ selected: { kind: "component", name: component.name } });
+  return h("li", {}, button(component.name, { class: "link", onclick }), ` ${component.role}`);
+}
+
+function ofSelection(run: Run, selected: Selection, store: Store): Child[] {
+  if (selected.kind === "edge") {
+    const edge = run.edges.find((each) => each.name === selected.name);
+    return edge ? ofEdge(edge, run, store) : [absent(selected.name)];
+  }
+  if (selected.kind === "layer") return ofLayer(run, Number(selected.name), store);
+  const component = run.byName.get(selected.name);
+  return component ? ofComponent(component, run, store) : [absent(selected.name)];
+}
+
+function absent(name: string): HTMLElement {
+  return h("p", { class: "quiet" }, `${name} is not part of this model.`);
+}
+
+function ofEdge(edge: Edge, run: Run, store: Store): Child[] {
+  const facts: [string, string][] = [
+    ["enters", `the ${portName(edge.port)} of ${edge.target.name}`],
+    ["value", valueText(edge, run)],
+    ["rank", `${run.ranked.indexOf(edge) + 1} of ${run.edges.length.toLocaleString("en")}`],
+    ["decided", `${edge.index + 1} of ${run.edges.length.toLocaleString("en")}`],
+  ];
+  if (edge.effect !== null && edge.score !== null) facts.push(["score", signed(edge.score)]);
+  const end = (component: Component) =>
+    button(component.name, {
+      class: "link",
+      onclick: () => store.set({ selected: { kind: "component", name: component.name } }),
+    });
+  return [
+    h("h3", { class: "mono" }, end(edge.writer), " → ", end(edge.target)),
+    h("p", {}, verdict(edge, run)),
+    factTable(facts),
+  ];
+}
+
+export function factTable(facts: [string, Child][]): HTMLElement {
+  const rows = facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value)));
+  return h("table", { class: "facts" }, h("tbody", {}, ...rows));
+}
+
+function ofLayer(run: Run, layer: number, store: Store): Child[] {
+  const isOpen = store.state.open.has(layer);
+  const members = run.components.filter(
+    (component) => component.layer === layer && component.kind !== "mlp",
+  );
+  const shown = shownEdges(run, store.state);
+  const toggle = () => {
+    const open = new Set(store.state.open);
+    if (!open.delete(layer)) open.add(layer);
+    store.set({ open });
+  };
+  const rows = members
+    .map((component) => ({
+      component,
+      own: shown.filter((edge) => edge.writer === component || edge.target === component),
+    }))
+    .filter(({ own }) => own.length > 0);
+  return [
+    h("h3", {}, `Heads of layer ${layer}`),
+    h("p", {}, button(isOpen ? "Draw as one" : "Draw apart", { onclick: toggle })),
+    h(
+      "ul",
+      { class: "plain" },
+      ...rows.map(({ component, own }) =>
+        h(
+          "li",
+          {},
+          button(component.name, {
+            class: "link",
+            onclick: () => store.set({ selected: { kind: "component", name: component.name } }),
+          }),
+          ` ${component.role} ${count(own.length, "edge")}`,
+        ),
+      ),
+    ),
+  ];
+}
+
+function ofComponent(component: Component, run: Run, store: Store): Child[] {
+  const shown = shownEdges(run, store.state);
+  const into = shown.filter((edge) => edge.target === component || sharesReader(edge, component, run));
+  const from = shown.filter((edge) => edge.writer === component);
+  const ports = [...new Set(into.map((edge) => edge.port))].sort(
+    (a, b) => "qkv".indexOf(a) - "qkv".indexOf(b),
+  );
+  const isHead = component.kind === "head";
+  return [
+    h("h3", {}, h("span", { class: "mono" }, component.name), ` ${describe(component)}`),
+    component.role && h("p", { class: "role" }, component.role),
+    isHead && h("h4", {}, "Where it looks"),
+    isHead && attentionPanel(run, component.name, store),
+    ...ports.flatMap((port) => {
+      const edges = into.filter((edge) => edge.port === port);
+      const heading = `Into its ${portName(port)}: ${count(edges.length, "edge")}`;
+      return [
+        h("h4", { class: `port-heading tone-${port || "plain"}` }, heading),
+        edgeList(edges, run, store, (edge) => edge.writer.name),
+      ];
+    }),
+    into.length === 0 &&
+      component.row[0] > 0 &&
+      h("p", { class: "quiet" }, "No edge that is shown enters it."),
+    from.length > 0 && h("h4", {}, `Out of it: ${count(from.length, "edge")}`),
+    edgeList(from, run, store, (edge) => edge.reader),
+    from.length === 0 &&
+      component.name !== "logits" &&
+      component.kind !== "kv" &&
+      h("p", { class: "quiet" }, "No edge that is shown leaves it."),
+  ];
+}
+
+/** With grouped key/value heads, what enters theirs enters the heads that share them. */
+function sharesReader(edge: Edge, component: Component, run: Run): boolean {
+  return run.arcs.some(([from, to]) => from === edge.target && to === component && from.kind === "kv");
+}
+
+/** Edges, strongest first, each a button with a bar. */
+export function edgeList(
+  edges: Edge[],
+  run: Run,
+  store: Store,
+  label: (edge: Edge) => string,
+): HTMLElement | false {
+  if (!edges.length) return false;
+  const largest = Math.max(...run.ranked.slice(0, 1).map(size), 0);
+  const list = h("ol", { class: "edge-list" });
+  const add = (some: Edge[]) => list.append(...some.map((edge) => edgeRow(edge, store, label, largest)));
+  add(edges.slice(0, MOST_LISTED));
+  const rest = edges.slice(MOST_LISTED);
+  const more = button(`${rest.length.toLocaleString("en")} more`, {
+    class: "link",
+    onclick: () => {
+      add(rest);
+      more.remove();
+    },
+  });
+  return h("div", {}, list, rest.length > 0 && more);
+}
+
+function edgeRow(
+  edge: Edge,
+  store: Store,
+  label: (edge: Edge) => string,
+  largest: number,
+): HTMLElement {
+  const bar = h("span", { class: `bar tone-${edge.kept ? edge.port || "plain" : "cut"}` });
+  const share = edge.value === null || largest <= 0 ? 0 : size(edge) / largest;
+  bar.style.setProperty("--share", String(share));
+  if (edge.value !== null && edge.value < 0) bar.classList.add("negative");
+  return h(
+    "li",
+    {},
+    button(
+      h("span", { class: "name mono" }, label(edge)),
+      {
+        class: "edge-row",
+        "aria-label": `${edge.name}, ${edge.value === null ? "not measured" : signed(edge.value)}`,
+        onclick: () => store.set({ selected: { kind: "edge", name: edge.name } }),
+      },
+      bar,
+      h("span", { class: "figure" }, edge.value === null ? "–" : signed(edge.value)),
+    ),
+  );
+}
+

@@ -1,0 +1,54 @@
+// What the colours and strokes of the graph mean, as far as they occur.
+
+import { h, s } from "./dom";
+import type { Page } from "./data";
+import type { State, Store } from "./store";
+
+const PORTS: [string, string][] = [
+  ["q", "into a query"],
+  ["k", "into a key"],
+  ["v", "into a value"],
+  ["qkv", "into a head"],
+  ["plain", "into an MLP or the logits"],
+];
+
+export function legend(page: Page, store: Store): HTMLElement {
+  const element = h("ul", { class: "legend", "aria-label": "Legend" });
+  store.watch((state) => {
+    element.replaceChildren(
+      ...entries(page, state).map(([tone, text, dashed]) => h("li", {}, sample(tone, dashed), text)),
+    );
+  });
+  return element;
+}
+
+function entries(page: Page, state: State): [string, string, boolean][] {
+  if (state.view === "difference") {
+    const [left, right] = page.runs;
+    return [
+      ["left", `only in ${left.name}`, false],
+      ["right", `only in ${right.name}`, false],
+      ["both", "in both", false],
+    ];
+  }
+  const edges = page.runs.flatMap((run) => run.edges);
+  const used = new Set(edges.filter((edge) => edge.kept).map((edge) => edge.port || "plain"));
+  const found = PORTS.filter(([tone]) => used.has(tone as never)).map(
+    ([tone, text]): [string, string, boolean] => [tone, text, false],
+  );
+  if (state.step !== null) {
+    found.push(["now-kept", "just kept", false], ["now-cut", "just cut", false], ["open", "undecided", false]);
+  } else {
+    if (state.scope === "all") found.push(["cut", "not in the circuit", false]);
+    const negative = edges.some((edge) => (edge.value ?? 0) < 0 && (edge.kept || state.scope === "all"));
+    if (negative) found.push(["plain", "cutting it helps", true]);
+    if (state.grouped) found.push(["mixed", "several kinds in one", false]);
+  }
+  return found;
+}
+
+function sample(tone: string, dashed: boolean): SVGSVGElement {
+  const line = s("line", { x1: 1, x2: 21, y1: 5, y2: 5, class: `line tone-${tone}`, "stroke-width": 2.5 });
+  if (dashed) line.setAttribute("stroke-dasharray", "5 3");
+  return s("svg", { class: "sample", viewBox: "0 0 22 10", width: 22, height: 10, "aria-hidden": "true" }, line);
+}

@@ -1,0 +1,257 @@
+// Put the page together and keep it in step with what the reader chooses.
+
+import { aboutPanel } from "./about";
+import { controls, MANY } from "./controls";
+import { readPage, type Layout, type Page, type Run } from "./data";
+import { detailsPanel } from "./details";
+import { button, h, type Child } from "./dom";
+import { edgesPanel } from "./edges";
+import { GraphView, type GraphHandlers } from "./graph";
+import { legend } from "./legend";
+import { sceneOf, type Box, type Line, type Scene, type Stroke } from "./scene";
+import { scorecardPanel } from "./scorecard";
+import { searchPanel } from "./search";
+import { Store, type State, type Tab } from "./store";
+import { circuitStrokes, differenceStrokes, replayStrokes } from "./strokes";
+import { count, number, valueText, verdict } from "./text";
+import { themeButton } from "./theme";
+
+const TABS: [Tab, string][] = [
+  ["details", "Details"],
+  ["scorecard", "Scorecard"],
+  ["search", "Search"],
+  ["edges", "Edges"],
+  ["about", "About"],
+];
+
+function start(): void {
+  const page = readPage(document.getElementById("data")!.textContent!);
+  const largest = Math.max(...page.runs.map((run) => run.edges.filter((edge) => edge.kept).length));
+  const store = new Store({
+    scope: "circuit",
+    limit: largest,
+    grouped: largest > MANY,
+    open: new Set(),
+    selected: null,
+    tab: "details",
+    step: null,
+    view: "circuits",
+    prompt: 0,
+  });
+  document
+    .getElementById("page")!
+    .append(header(page), h("main", {}, graphs(page, store), panel(page, store)));
+}
+
+function header(page: Page): HTMLElement {
+  const figures = page.runs.map((run) => {
+    const [own] = run.scorecard.measurements;
+    const share = own.faithfulness === null ? "undefined" : own.faithfulness.toFixed(2);
+    const { n_edges, n_edges_full, n_prompts } = run.scorecard;
+    return h(
+      "p",
+      { class: "figures" },
+      h("strong", {}, run.title),
+      h("span", {}, `${n_edges.toLocaleString("en")} of ${count(n_edges_full, "edge")}`),
+      h("span", {}, `faithfulness ${share} (${own.metric})`),
+      h("span", {}, count(n_prompts, "prompt")),
+    );
+  });
+  return h("header", {}, h("h1", {}, "circuitfind"), h("div", { class: "titles" }, ...figures), themeButton());
+}
+
+interface View {
+  graph: GraphView;
+  scene(state: State): Scene;
+  shown(state: State): boolean;
+}
+
+function graphs(page: Page, store: Store): HTMLElement {
+  const views = page.runs.map((run) => circuitView(run, page, store));
+  if (page.comparison?.sameGraph) views.push(differenceView(page, store));
+  const frames = h("div", { class: "graphs" });
+  const labels = page.runs.length > 1 ? page.runs.map((run) => run.name) : [];
+  views.forEach(({ graph }, i) => {
+    const label = labels[i] ?? (i === page.runs.length && i > 1 ? "difference" : "");
+    frames.append(h("div", { class: "pane" }, label && h("h2", { class: "pane-name" }, label), graph.element));
+  });
+  let fitted = "";
+  store.watch((state) => {
+    views.forEach(({ graph, scene, shown }, i) => {
+      (frames.children[i] as HTMLElement).hidden = !shown(state);
+      if (shown(state)) graph.draw(scene(state), namesOf(state));
+    });
+    const frame = [state.scope, state.grouped, state.view, state.step === null].join();
+    if (frame !== fitted) views.forEach(({ graph }) => graph.fit());
+    fitted = frame;
+  });
+  for (const view of views) {
+    linkZoom(view.graph, views);
+    view.graph.onResized = () => {
+      if (view.shown(store.state)) view.graph.draw(view.scene(store.state), namesOf(store.state));
+      view.graph.fit();
+    };
+  }
+  const bar = controls(page.runs, store, page.comparison?.sameGraph === true);
+  const remark = page.comparison && !page.comparison.sameGraph && otherModels();
+  return h("div", { class: "stage" }, remark, frames, legend(page, store), bar);
+}
+
+function otherModels(): HTMLElement {
+  return h("p", { class: "remark" }, "The two circuits belong to different models: their edges have no common names.");
+}
+
+function linkZoom(graph: GraphView, views: View[]): void {
+  graph.onMoved = (transform) => {
+    for (const other of views) if (other.graph !== graph) other.graph.follow(transform);
+  };
+}
+
+function namesOf(state: State): Set<string> {
+  const { selected } = state;
+  if (!selected) return new Set();
+  if (selected.kind === "layer") return new Set([`layer ${selected.name}`]);
+  return new Set([selected.name]);
+}
+
+function circuitView(run: Run, page: Page, store: Store): View {
+  const graph = new GraphView(`Circuit ${run.title}`, handlersFor(run, store));
+  return {
+    graph,
+    shown: (state) => state.view === "circuits",
+    scene: (state) => {
+      const replayed = state.step !== null && page.runs.length === 1;
+      const strokes = replayed ? replayStrokes(run, state.step!) : circuitStrokes(run, state);
+      return scene(run, strokes, layoutFor(run, page, state, replayed), state, graph.aspect);
+    },
+  };
+}
+
+function layoutFor(run: Run, page: Page, state: State, replayed: boolean): Layout {
+  if (state.scope === "all" || replayed) return run.layouts.all;
+  return page.comparison?.layout ?? run.layouts.circuit;
+}
+
+function differenceView(page: Page, store: Store): View {
+  const [run] = page.runs;
+  const graph = new GraphView("Difference of the two circuits", handlersFor(run, store, page));
+  return {
+    graph,
+    shown: (state) => state.view === "difference",
+    scene: (state) =>
+      scene(run, differenceStrokes(page.runs, page.comparison!), page.comparison!.layout!, state, graph.aspect),
+  };
+}
+
+function scene(run: Run, strokes: Stroke[], layout: Layout, state: State, aspect: number): Scene {
+  const { components, arcs } = run;
+  const { grouped, open } = state;
+  return sceneOf({ components, arcs, layout, strokes, grouped, open, aspect });
+}
+
+function handlersFor(run: Run, store: Store, page?: Page): GraphHandlers {
+  return {
+    select: (box) => store.set({ selected: box && selectionOf(box), tab: box ? "details" : store.state.tab }),
+    selectLine: (line) => {
+      if (line.edges.length === 1)
+        store.set({ selected: { kind: "edge", name: line.edges[0].name }, tab: "details" });
+    },
+    tooltip: (line) => (page ? differenceTip(line, page) : tooltip(line, run)),
+    describe: (box, drawn) => described(box, drawn),
+  };
+}
+
+function selectionOf(box: Box): State["selected"] {
+  if (box.kind === "layer") return { kind: "layer", name: String(box.layer) };
+  return { kind: "component", name: box.id };
+}
+
+function tooltip(line: Line, run: Run): string[] {
+  const [edge] = line.edges;
+  if (line.edges.length === 1) return [edge.name, valueText(edge, run), verdict(edge, run)];
+  const total = line.edges.reduce((sum, each) => sum + Math.abs(each.value ?? 0), 0);
+  return [
+    `${line.from.label} → ${line.to.label}`,
+    `${count(line.edges.length, "edge")}, effects together ${number(total)} ${run.unit}`,
+  ];
+}
+
+function differenceTip(line: Line, page: Page): string[] {
+  const [left, right] = page.runs;
+  const what: Record<string, string> = {
+    both: "in both",
+    left: `only in ${left.name}`,
+    right: `only in ${right.name}`,
+    mixed: "some shared, some not",
+  };
+  const name = line.edges.length === 1 ? line.edges[0].name : count(line.edges.length, "edge");
+  const values = page.runs.flatMap((run) => {
+    const edge = run.edges.find((each) => each.name === line.edges[0].name);
+    return edge && line.edges.length === 1 ? [`${run.name}: ${valueText(edge, run)}`] : [];
+  });
+  return [name, what[line.tone] ?? "", ...values];
+}
+
+function described(box: Box, drawn: Scene): string {
+  const into = drawn.lines.filter((line) => line.to === box).length;
+  const from = drawn.lines.filter((line) => line.from === box).length;
+  const role = box.role ? `, ${box.role}` : "";
+  return `${box.label}, ${box.description}${role}: ${count(into, "line")} in, ${from} out`;
+}
+
+function panel(page: Page, store: Store): HTMLElement {
+  const single = page.runs.length === 1 ? page.runs[0] : null;
+  const search = single && searchPanel(single, store);
+  const tabs = TABS.filter(([tab]) => tab !== "search" || search);
+  const body = h("div", { class: "panel-body", role: "tabpanel", id: "panel", tabindex: 0 });
+  const buttons = tabs.map(([tab, label]) =>
+    button(label, { role: "tab", id: `tab-${tab}`, "aria-controls": "panel", onclick: () => open(tab) }),
+  );
+  const open = (tab: Tab) => store.set({ tab });
+  const content: Record<Tab, () => Child[]> = {
+    details: () => detailsPanel(page.runs, store),
+    scorecard: () => scorecardPanel(page.runs),
+    search: () => [search!.element],
+    edges: () => edgesPanel(page.runs, store),
+    about: () => aboutPanel(page.runs),
+  };
+  store.watch((state, before) => {
+    tabs.forEach(([tab], i) => {
+      buttons[i].setAttribute("aria-selected", String(tab === state.tab));
+      buttons[i].tabIndex = tab === state.tab ? 0 : -1;
+    });
+    body.setAttribute("aria-labelledby", `tab-${state.tab}`);
+    if (isStale(state, before)) {
+      const heading = h("h2", { class: "unseen" }, tabs.find(([tab]) => tab === state.tab)![1]);
+      body.replaceChildren(heading, ...(content[state.tab]().filter(Boolean) as Node[]));
+      if (state.tab !== before.tab || state.selected !== before.selected) body.scrollTop = 0;
+    }
+    // A replay goes on only while its controls are there.
+    if (state.tab === "search" && state.step === null) store.set({ step: 0 });
+    else if (state.tab !== "search" && state.step !== null) store.set({ step: null });
+    search?.update();
+  });
+  const list = h("div", { class: "tabs", role: "tablist", onkeydown: (event) => walkTabs(event as KeyboardEvent, buttons) }, ...buttons);
+  return h("aside", { class: "panel", "aria-label": "What is known" }, list, body);
+}
+
+function isStale(state: State, before: State): boolean {
+  if (state === before || state.tab !== before.tab) return true;
+  const same =
+    state.selected === before.selected &&
+    state.limit === before.limit &&
+    state.scope === before.scope &&
+    state.open === before.open;
+  return !same && (state.tab === "details" || state.tab === "edges");
+}
+
+function walkTabs(event: KeyboardEvent, buttons: HTMLButtonElement[]): void {
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!by) return;
+  const at = buttons.indexOf(event.target as HTMLButtonElement);
+  const next = buttons[(at + by + buttons.length) % buttons.length];
+  next.focus();
+  next.click();
+}
+
+start();

@@ -1,0 +1,113 @@
+// Small plots: the edges by size of effect, and the loss over the search.
+
+import { max, min } from "d3-array";
+import { scaleLinear, scaleLog } from "d3-scale";
+import { s } from "./dom";
+import { number } from "./text";
+
+const WIDTH = 400;
+const HEIGHT = 170;
+const EDGE = { left: 46, right: 8, top: 10, bottom: 34 };
+
+type Scale = { (value: number): number; ticks(n?: number): number[] };
+
+interface Axes {
+  x: Scale;
+  y: Scale;
+  xLabel: string;
+  yLabel: string;
+  yTicks?: number[];
+}
+
+function frame(label: string, axes: Axes, marks: SVGElement[]): SVGSVGElement {
+  const { x, y } = axes;
+  const bottom = HEIGHT - EDGE.bottom;
+  const grid = (axes.yTicks ?? y.ticks(4)).map((tick) =>
+    s(
+      "g",
+      { class: "tick", transform: `translate(0,${y(tick).toFixed(1)})` },
+      s("line", { x1: EDGE.left, x2: WIDTH - EDGE.right }),
+      s("text", { x: EDGE.left - 5, y: 3.5, "text-anchor": "end" }, number(tick, 2)),
+    ),
+  );
+  const ticks = x
+    .ticks(5)
+    .filter(Number.isInteger)
+    .map((tick) =>
+      s("text", { x: x(tick), y: bottom + 13, "text-anchor": "middle" }, tick.toLocaleString("en")),
+    );
+  return s(
+    "svg",
+    { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
+    ...grid,
+    s("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: bottom, y2: bottom }),
+    ...ticks,
+    ...marks,
+    s(
+      "text",
+      { class: "axis-label", x: (EDGE.left + WIDTH - EDGE.right) / 2, y: HEIGHT - 5, "text-anchor": "middle" },
+      axes.xLabel,
+    ),
+    s(
+      "text",
+      { class: "axis-label", transform: `translate(10,${(EDGE.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" },
+      axes.yLabel,
+    ),
+  );
+}
+
+export interface Dot {
+  value: number;
+  kept: boolean;
+}
+
+/** Sizes of effects from the largest to the smallest, on a logarithmic scale where that fits. */
+export function rankPlot(dots: Dot[], threshold: number | null, unit: string): SVGSVGElement {
+  const sizes = dots.map((dot) => Math.abs(dot.value)).filter((value) => value > 0);
+  const largest = max(sizes) ?? 1;
+  const smallest = Math.max(min(sizes) ?? largest / 10, largest * 1e-6);
+  const x = scaleLinear([0, Math.max(1, dots.length)], [EDGE.left, WIDTH - EDGE.right]);
+  const y = scaleLog([smallest, largest], [HEIGHT - EDGE.bottom, EDGE.top]).clamp(true);
+  const powers = y.ticks(5).filter((tick) => Number.isInteger(Math.log10(tick)));
+  const marks = dots.map((dot, rank) =>
+    s("circle", {
+      class: dot.kept ? "kept" : "cut",
+      cx: x(rank + 0.5).toFixed(1),
+      cy: y(Math.abs(dot.value) || smallest).toFixed(1),
+      r: dots.length > 400 ? 1.2 : 2,
+    }),
+  );
+  const line =
+    threshold !== null && threshold > 0
+      ? [
+          s("line", { class: "threshold", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(threshold), y2: y(threshold) }),
+          s("text", { class: "threshold-label", x: WIDTH - EDGE.right, y: y(threshold) - 4, "text-anchor": "end" }, `threshold ${number(threshold)}`),
+        ]
+      : [];
+  const yTicks = powers.length >= 2 ? powers : [smallest, largest];
+  return frame("Edges by the size of their effect", { x, y, xLabel: "edges, largest first", yLabel: unit || "size", yTicks }, [
+    ...marks,
+    ...line,
+  ]);
+}
+
+/** The loss after each decision, and a mark that can be moved to one of them. */
+export function lossPlot(losses: (number | null)[], unit: string) {
+  const known = losses.flatMap((loss, step) => (loss === null ? [] : [{ loss, step }]));
+  const x = scaleLinear([0, Math.max(1, losses.length)], [EDGE.left, WIDTH - EDGE.right]);
+  const low = min(known, (point) => point.loss) ?? 0;
+  const high = max(known, (point) => point.loss) ?? 1;
+  const range = [HEIGHT - EDGE.bottom, EDGE.top];
+  const y = scaleLinear([Math.min(0, low), high > low ? high : low + 1], range).nice(4);
+  const path = known.map(({ loss, step }, i) => `${i ? "L" : "M"}${x(step + 1).toFixed(1)},${y(loss).toFixed(1)}`);
+  const mark = s("line", { class: "mark", y1: EDGE.top, y2: HEIGHT - EDGE.bottom });
+  const svg = frame("Loss over the search", { x, y, xLabel: "decisions", yLabel: unit || "loss" }, [
+    s("path", { class: "curve", d: path.join("") }),
+    mark,
+  ]);
+  const moveTo = (step: number) => {
+    mark.setAttribute("x1", String(x(step)));
+    mark.setAttribute("x2", String(x(step)));
+  };
+  return { svg, moveTo, any: known.length > 1 };
+}

@@ -1,0 +1,71 @@
+// Which edges a picture shows and how: the circuit, a moment of the search, or a difference.
+
+import type { Comparison, Edge, Run } from "./data";
+import { size } from "./data";
+import type { Stroke } from "./scene";
+import type { State } from "./store";
+
+/** The edges that the scope admits, largest first. */
+export function candidates(run: Run, scope: State["scope"]): Edge[] {
+  return scope === "circuit" ? run.ranked.filter((edge) => edge.kept) : run.ranked;
+}
+
+/** The edges that are shown: the largest of those in scope. */
+export function shownEdges(run: Run, state: State): Edge[] {
+  return candidates(run, state.scope).slice(0, state.limit);
+}
+
+/** The strokes of the edges shown; edges outside the circuit are told apart. */
+export function circuitStrokes(run: Run, state: State): Stroke[] {
+  const shown = shownEdges(run, state);
+  const largest = Math.max(...candidates(run, "circuit").map(size), 0) || largestOf(shown);
+  return shown
+    .map((edge) => stroke(edge, largest, edge.kept ? tone(edge.port) : "cut"))
+    .reverse();
+}
+
+function largestOf(edges: Edge[]): number {
+  return Math.max(...edges.map(size), 0);
+}
+
+function stroke(edge: Edge, largest: number, name: string): Stroke {
+  return {
+    edge,
+    tone: name,
+    strength: edge.value === null || largest <= 0 ? null : Math.min(1, size(edge) / largest),
+    negative: (edge.value ?? 0) < 0,
+  };
+}
+
+function tone(port: string): string {
+  return port === "" ? "plain" : port;
+}
+
+const MOST_UNDECIDED = 1500;
+
+/** The search after some decisions: what is kept so far, what is open, and what was just decided. */
+export function replayStrokes(run: Run, step: number): Stroke[] {
+  const decided = run.edges.slice(0, step);
+  const last = decided.at(-1);
+  const largest = largestOf(run.edges.filter((edge) => edge.decided));
+  const open = run.edges.length <= MOST_UNDECIDED ? run.edges.slice(step) : [];
+  return [
+    ...open.map((edge) => ({ edge, tone: "open", strength: null, negative: false })),
+    ...decided
+      .filter((edge) => edge.decided && edge !== last)
+      .map((edge) => stroke(edge, largest, tone(edge.port))),
+    ...(last ? [{ ...stroke(last, largest, last.decided ? "now-kept" : "now-cut"), strength: 0.7 }] : []),
+  ];
+}
+
+/** The edges of two circuits by who keeps them. */
+export function differenceStrokes(runs: Run[], comparison: Comparison): Stroke[] {
+  const named = new Map(runs.flatMap((run) => run.edges.map((edge) => [edge.name, edge])));
+  const sides = { both: comparison.both, right: comparison.right, left: comparison.left };
+  return Object.entries(sides).flatMap(([side, names]) =>
+    (names ?? []).flatMap((name) => {
+      const edge = named.get(name);
+      return edge ? [{ edge, tone: side, strength: null, negative: false }] : [];
+    }),
+  );
+}

@@ -1,0 +1,83 @@
+// Numbers and names in words.
+
+import type { Component, Edge, Run } from "./data";
+
+export function number(value: number, digits = 3): string {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 1);
+  return String(Number(value.toPrecision(digits)));
+}
+
+export function signed(value: number): string {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const digits = size < 1e-4 || size >= 1e4 ? size.toExponential(2) : size.toPrecision(3);
+  return (value > 0 ? "+" : "−") + digits.replace(/\.?0*e/, "e").replace("e+", "e");
+}
+
+export function count(n: number, thing: string): string {
+  return `${n.toLocaleString("en")} ${thing}${n === 1 ? "" : "s"}`;
+}
+
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(1)}%`;
+}
+
+/** A token as it shows where its spaces are. */
+export function tokenText(token: string): string {
+  return token.replace(/\n/g, "⏎").replace(/^ /, "·").replace(/ $/, "·") || "∅";
+}
+
+export function describe(component: Component): string {
+  const { name, kind, layer } = component;
+  const at = name.slice(name.indexOf(".") + 1);
+  switch (kind) {
+    case "head":
+      return `head ${at.slice(1)} of layer ${layer}`;
+    case "kv":
+      return `key/value head ${at.slice(2)} of layer ${layer}`;
+    case "mlp":
+      return `MLP of layer ${layer}`;
+    case "norm":
+      return `norm that the heads of layer ${layer} share`;
+    default:
+      return { embed: "token embedding", pos_embed: "position embedding" }[name] ?? "output";
+  }
+}
+
+const PORTS: Record<string, string> = {
+  q: "query",
+  k: "key",
+  v: "value",
+  qkv: "input",
+  "": "input",
+};
+
+export function portName(port: string): string {
+  return PORTS[port] ?? port;
+}
+
+/** What the run found out about an edge, in a sentence. */
+export function verdict(edge: Edge, run: Run): string {
+  const what = edge.kept ? "In the circuit" : edge.decided ? "A dead end, removed" : "Cut";
+  switch (edge.reason) {
+    case "dead":
+      return `${what}: nothing in the circuit reads ${edge.target.name}.`;
+    case "group":
+      return `${what} with all edges into ${edge.reader} at once.`;
+    case "scored":
+      return `${what}, by its score.`;
+    default:
+      return edge.before === null || edge.after === null
+        ? `${what}, by its own test.`
+        : `${what}: cutting it moves the loss from ${number(edge.before)} to ${number(edge.after)} ${run.unit}.`;
+  }
+}
+
+/** An edge's number with what kind of number it is. */
+export function valueText(edge: Edge, run: Run): string {
+  if (edge.effect !== null) return `effect ${signed(edge.effect)} ${run.unit}`.trim();
+  if (edge.score !== null) return `score ${signed(edge.score)}`;
+  return "not measured";
+}
