@@ -48,6 +48,10 @@ class Diagram:
         """Draw as SVG."""
         return render(self.dot, "svg").decode()
 
+    def png(self) -> bytes:
+        """Draw as PNG."""
+        return render(self.dot, "png")
+
     def save(self, path: Path | str) -> Path:
         """Write a file of the kind that its suffix names: .dot, .gv, .svg, .png or .pdf.
 

@@ -105,12 +105,12 @@ def _axis_labels(picture: Picture) -> list[str]:
 
 
 def _box_attributes(box: Box) -> dict[str, str]:
-    role = "\\n" + _plain(box.role) if box.role else ""
+    role = "\\n" + plain(box.role) if box.role else ""
     return {
         "label": box.name + role,
         "height": f"{box_height(box) / 72:.3f}",
         "width": f"{box_width(box) / 72:.3f}",
-        "tooltip": _plain(f"{box.name} {box.role}".strip()),
+        "tooltip": plain(f"{box.name} {box.role}".strip()),
         **_BOX_STYLES[box.kind],
     }
 
@@ -121,7 +121,7 @@ def _line_attributes(line: Line) -> dict[str, str]:
         "color": _shade(stroke),
         "penwidth": f"{stroke.width:.2f}",
         "arrowhead": stroke.arrow,
-        "tooltip": _plain(line.tooltip),
+        "tooltip": plain(line.tooltip),
     }
     return attributes | ({"style": "dashed"} if stroke.dashed else {})
 
@@ -175,7 +175,7 @@ def _text(text: str) -> str:
     return escape(_clean(text), quote=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Escape text for a plain label, in which Graphviz reads backslashes and entities."""
     return str(graphviz.escape(_clean(text))).replace("&", "&amp;")
 

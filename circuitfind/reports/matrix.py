@@ -1,29 +1,42 @@
-"""A matrix of how alike circuits are, two by two, as SVG.
+"""A matrix of how alike circuits are, two by two.
 
 The colour and the upper number of a square are the Jaccard index of two circuits' edges, by name in
 one model and by matched components across models. The lower number is what chance gives; a frame
 marks what it gives with a probability below 0.05.
 """
 
-from collections.abc import Iterator
-from html import escape
-
 from circuitfind.comparison.chance import EXCHANGED_HEADS, Statistic
 from circuitfind.comparison.result import Comparison, Pair
-from circuitfind.reports.heatmap import Heatmap, colour_of, text_element, text_width
+from circuitfind.reports.canvas import DARK, FAINT, LETTER, LINE, Canvas, colour_of, text_width
+from circuitfind.reports.diagram import Diagram
 
 SIGNIFICANT = 0.05
 
-_CELL, _MARGIN, _LINE = 58.0, 14.0, 16.0
+_CELL = 58.0
+_ON_DARK = "#ffffff"
 _CAPTION = (
     "Jaccard index of the edges: by name in one model, matched across models.",
     f"Below: expected with heads exchanged at random; frames: p < {SIGNIFICANT:g}.",
 )
 
 
-def draw_matrix(found: Comparison) -> Heatmap:
+def draw_matrix(found: Comparison) -> Diagram:
     """Draw a comparison of three or more circuits."""
-    return Heatmap("\n".join(_elements(found)) + "\n")
+    canvas, names = Canvas("matrix"), [side.name for side in found.circuits]
+    for number, line in enumerate(_CAPTION):
+        canvas.text(0.0, LINE * number, line)
+    left = max(map(text_width, names)) + 8
+    top = LINE * len(_CAPTION) + 12
+    for number, name in enumerate(names):
+        at = left + _CELL * (number + 0.5), top + _CELL * (number + 0.5)
+        canvas.text(left - 6, at[1], name, just="r")
+        _column_label(canvas, at[0], top + _CELL * len(names), name, number)
+        _square(canvas, at, 1.0, name, "1.00", "")
+    for pair in found.pairs:
+        for row, column in ((pair.left, pair.right), (pair.right, pair.left)):
+            centre = left + _CELL * (column + 0.5), top + _CELL * (row + 0.5)
+            _cell(canvas, centre, pair, names)
+    return Diagram(canvas.dot)
 
 
 def likeness(pair: Pair) -> Statistic:
@@ -32,58 +45,37 @@ def likeness(pair: Pair) -> Statistic:
     return Statistic(None) if part is None else part.edges.jaccard
 
 
-def _elements(found: Comparison) -> Iterator[str]:
-    names = [side.name for side in found.circuits]
-    left = _MARGIN + max(map(text_width, names)) + 8
-    top = _MARGIN + _LINE * len(_CAPTION) + 12
-    size = _CELL * len(names)
-    below = max(map(text_width, names)) + 12
-    width = max(left + size, _MARGIN + max(map(text_width, _CAPTION))) + _MARGIN
-    height = top + size + below + _MARGIN
-    yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" '
-        'font-size="11">'
-    )
-    yield f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>'
-    for number, line in enumerate(_CAPTION):
-        yield text_element(_MARGIN, _MARGIN + 12 + _LINE * number, line)
-    for number, name in enumerate(names):
-        middle = _CELL * (number + 0.5)
-        yield text_element(left - 6, top + middle + 4, name, anchor="end")
-        x, y = left + middle + 4, top + size + 8
-        turned = f'transform="rotate(-90 {x:g} {y:g})"'
-        yield text_element(x, y, name, anchor="end", more=turned)
-        yield _square(left + _CELL * number, top + _CELL * number, 1.0, names[number], "1.00", "")
-    for pair in found.pairs:
-        for row, column in ((pair.left, pair.right), (pair.right, pair.left)):
-            yield from _cell(left + _CELL * column, top + _CELL * row, pair, names)
-    yield "</svg>"
+def _column_label(canvas: Canvas, x: float, bottom: float, name: str, number: int) -> None:
+    """Write a name below its column; names wider than a column stand on two levels."""
+    level = number % 2 if len(name) * LETTER > _CELL else 0
+    canvas.text(x, bottom + 10 + LINE * level, name, just="")
 
 
-def _cell(x: float, y: float, pair: Pair, names: list[str]) -> Iterator[str]:
+def _cell(canvas: Canvas, centre: tuple[float, float], pair: Pair, names: list[str]) -> None:
     statistic = likeness(pair)
     title = f"{names[pair.left]} and {names[pair.right]}"
     if statistic.value is None:
-        yield _square(x, y, 0.0, title, "-", "")
+        _square(canvas, centre, 0.0, title, "-", "")
         return
     chance = statistic.chance[EXCHANGED_HEADS]
     said = f"{title}: {statistic.value:.3f}, expected {chance.expected:.3f}, p {chance.p_value:.3g}"
-    yield _square(x, y, statistic.value, said, f"{statistic.value:.2f}", f"{chance.expected:.2f}")
+    value, expected = f"{statistic.value:.2f}", f"{chance.expected:.2f}"
+    _square(canvas, centre, statistic.value, said, value, expected)
     if chance.p_value < SIGNIFICANT:
-        yield (
-            f'<rect x="{x + 2:g}" y="{y + 2:g}" width="{_CELL - 4:g}" height="{_CELL - 4:g}" '
-            'fill="none" stroke="#000000" stroke-width="2" pointer-events="none"/>'
-        )
+        canvas.box(centre, (_CELL - 4, _CELL - 4), color="#000000", penwidth="2", style="")
 
 
-def _square(x: float, y: float, share: float, title: str, value: str, expected: str) -> str:
-    middle = x + _CELL / 2
-    colour = "#ffffff" if share > 0.6 else "#222222"
-    texts = text_element(middle, y + 26, value, anchor="middle", colour=colour, weight="bold")
+def _square(
+    canvas: Canvas,
+    centre: tuple[float, float],
+    share: float,
+    title: str,
+    value: str,
+    expected: str,
+) -> None:
+    colour, (x, y) = colour_of(-share), centre
+    canvas.box(centre, (_CELL, _CELL), fillcolor=colour, color=FAINT, tooltip=title)
+    ink = _ON_DARK if share > 0.6 else DARK
+    canvas.text(x, y - 6 if expected else y, value, just="", colour=ink)
     if expected:
-        texts += text_element(middle, y + 43, expected, anchor="middle", colour=colour)
-    return (
-        f'<g><title>{escape(title)}</title><rect x="{x:g}" y="{y:g}" width="{_CELL:g}" '
-        f'height="{_CELL:g}" fill="{colour_of(-share)}" stroke="#dddddd"/>{texts}</g>'
-    )
+        canvas.text(x, y + 12, expected, just="", colour=ink)

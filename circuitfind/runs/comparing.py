@@ -148,7 +148,7 @@ def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]
 def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, str]]:
     """Yield the drawings: the difference of each two circuits, and a matrix of three or more."""
     if len(found.circuits) > 2:
-        yield "matrix.svg", draw_matrix(found).svg
+        yield "matrix.svg", draw_matrix(found).svg()
     roles = [labels(side.roles or ()) for side in found.circuits]
     for pair in found.pairs:
         ours, theirs = loaded[pair.left], loaded[pair.right]

@@ -244,7 +244,8 @@ def _write(directory: PatchDirectory, run: PatchRun, config: PatchConfig) -> Non
     directory.drop_report()
     for site in result.sites:
         heatmap = draw_heatmap(result, site, threshold=run.report.threshold)
-        directory.write(f"heatmap-{site}.svg", heatmap.svg)
+        directory.write(f"heatmap-{site}.svg", heatmap.svg())
+        directory.write(f"heatmap-{site}.png", heatmap.png())
     if run.circuit is not None:
         directory.write(CIRCUIT, run.circuit.to_json())
         diagram = _diagram(run, run.circuit)

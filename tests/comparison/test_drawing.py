@@ -42,8 +42,9 @@ def test_a_matrix_frames_what_chance_does_not_give():
         Side(f"<{n}>", n, n, None, None, None, c.n_edges, graph.n_edges, ())
         for n, c in zip("abc", circuits, strict=True)
     )
-    drawn = draw_matrix(Comparison(sides, pairs)).svg
-    assert drawn.count('stroke-width="2"') == 2
+    matrix = draw_matrix(Comparison(sides, pairs))
+    assert matrix.dot.count("penwidth=2") == 2
+    drawn = matrix.svg()
     assert drawn.count(">1.00<") == 3 + 2
     assert drawn.count(">0.00<") >= 4
     assert "&lt;a&gt; and &lt;b&gt;: 1.000, expected" in drawn

@@ -1,17 +1,19 @@
 """Heatmaps show every patch once, in its colour and at its place, and say what they leave out."""
 
+import itertools
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
 
-from circuitfind.errors import ReportError
 from circuitfind.patching.result import PatchResult
-from circuitfind.reports.heatmap import colour_of, draw_heatmap
+from circuitfind.reports.canvas import colour_of
+from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.panels import MOST_COLUMNS, MOST_PANELS
 from circuitfind.reports.patching import report
 
-SVG = "{http://www.w3.org/2000/svg}"
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
 def result_of(axes, sizes, *, n_prompts=2, labels=None):
@@ -32,10 +34,16 @@ def result_of(axes, sizes, *, n_prompts=2, labels=None):
 
 
 def squares(heatmap):
-    """Return the tooltips and colours of a heatmap's squares."""
-    root = ElementTree.fromstring(heatmap.svg)
-    rects = [rect for rect in root.iter(f"{SVG}rect") if rect.find(f"{SVG}title") is not None]
-    return {rect.find(f"{SVG}title").text: rect for rect in rects}
+    """Return the outlines of a heatmap's squares by their tooltips."""
+    root = ElementTree.fromstring(heatmap.svg())
+    links = [link for link in root.iter(f"{SVG}a") if link.get(f"{XLINK}title")]
+    return {link.get(f"{XLINK}title"): link.find(f"{SVG}polygon") for link in links}
+
+
+def corner(square):
+    """Return the smallest coordinates of an outline."""
+    points = [tuple(map(float, point.split(","))) for point in square.get("points").split()]
+    return min(x for x, _ in points), min(y for _, y in points)
 
 
 AXES = (
@@ -62,14 +70,14 @@ def test_layers_run_upwards_and_positions_to_the_right():
     found = squares(draw_heatmap(result_of(("layer", "position"), (2, 2)), "site"))
     at = {text.partition(":")[0]: rect for text, rect in found.items()}
     low, high = at["layer 0, position 0"], at["layer 1, position 0"]
-    assert float(high.get("y")) < float(low.get("y"))
-    assert float(at["layer 0, position 1"].get("x")) > float(low.get("x"))
+    assert corner(high)[1] < corner(low)[1]
+    assert corner(at["layer 0, position 1"])[0] > corner(low)[0]
 
 
 def test_what_is_significant_has_a_frame():
     result = result_of(("layer", "position"), (3, 4))
-    drawn = draw_heatmap(result, "site", threshold=0.2).svg
-    assert drawn.count('stroke="#000000"') == len(result.significant(0.2)) > 0
+    drawn = draw_heatmap(result, "site", threshold=0.2).dot
+    assert drawn.count('color="#000000"') == len(result.significant(0.2)) > 0
 
 
 def test_a_pair_without_a_path_has_no_square():
@@ -80,8 +88,8 @@ def test_a_pair_without_a_path_has_no_square():
 
 def test_the_same_result_gives_the_same_bytes():
     assert all(
-        draw_heatmap(result_of(axes, sizes), "site").svg
-        == draw_heatmap(result_of(axes, sizes), "site").svg
+        draw_heatmap(result_of(axes, sizes), "site").dot
+        == draw_heatmap(result_of(axes, sizes), "site").dot
         for axes, sizes in AXES
     )
 
@@ -91,15 +99,16 @@ def test_what_is_too_large_for_a_page_is_cut_to_the_largest_effects():
     drawn = draw_heatmap(wide, "site")
     assert len(squares(drawn)) == 2 * MOST_COLUMNS
     assert (
-        f"the {MOST_COLUMNS} of {MOST_COLUMNS + 5} receivers with the largest effects" in drawn.svg
+        f"the {MOST_COLUMNS} of {MOST_COLUMNS + 5} receivers with the largest effects"
+        in drawn.svg()
     )
     many = result_of(("layer", "position", "head"), (2, MOST_PANELS + 1, 2))
-    assert f"{MOST_PANELS} of {MOST_PANELS + 1} panels" in draw_heatmap(many, "site").svg
+    assert f"{MOST_PANELS} of {MOST_PANELS + 1} panels" in draw_heatmap(many, "site").dot
 
 
 def test_labels_are_text_and_no_markup():
     result = result_of(("layer", "position"), (1, 1), labels={"position": ("3 <b>&",)})
-    assert "3 &lt;b&gt;&amp;" in draw_heatmap(result, "site").svg
+    assert "3 &lt;b&gt;&amp;" in draw_heatmap(result, "site").svg()
     assert squares(draw_heatmap(result, "site"))
 
 
@@ -107,13 +116,33 @@ def test_no_effect_is_white_and_ends_are_full():
     assert (colour_of(0.0), colour_of(1.0), colour_of(-1.0)) == ("#ffffff", "#d55e00", "#0072b2")
 
 
-def test_a_heatmap_is_saved_as_svg_only(tmp_path):
-    heatmap = draw_heatmap(result_of(("layer", "position"), (1, 2)), "site")
-    assert heatmap.save(tmp_path / "map.svg").read_text() == heatmap.svg
-    with pytest.raises(ReportError, match="is drawn as .svg, not '.png'"):
-        heatmap.save(tmp_path / "map.png")
-    with pytest.raises(ReportError, match="cannot write"):
-        heatmap.save(tmp_path / "nowhere" / "map.svg")
+@pytest.mark.parametrize(("axes", "sizes"), AXES)
+def test_a_heatmap_is_drawn_as_png_too(axes, sizes, tmp_path):
+    heatmap = draw_heatmap(result_of(axes, sizes), "site")
+    image = heatmap.save(tmp_path / "map.png").read_bytes()
+    assert image.startswith(b"\x89PNG") and image == heatmap.png()
+    width, height = (int.from_bytes(image[at : at + 4]) for at in (16, 20))
+    root = ElementTree.fromstring(heatmap.svg())
+    box = [float(number) for number in root.get("viewBox").split()]
+    # 144 dots to the inch, 72 points to the inch.
+    assert (width / 2, height / 2) == pytest.approx((box[2], box[3]), abs=2)
+
+
+def test_long_labels_of_columns_do_not_meet():
+    labels = tuple(f"a{number}.h2.v" for number in range(6))
+    result = result_of(("sender", "receiver"), (2, 6), labels={"receiver": labels})
+    drawn = re.findall(
+        r'label="(a\d.h2.v)".* pos="([\d.]+),(-?[\d.]+)" .*width=([\d.]+)',
+        (draw_heatmap(result, "site").dot),
+    )
+    assert [label for label, *_ in drawn] == list(labels)
+    by_level = {}
+    for _, x, y, width in drawn:
+        by_level.setdefault(y, []).append((float(x), 72 * float(width)))
+    assert len(by_level) > 1
+    for row in by_level.values():
+        for (left, one), (right, other) in itertools.pairwise(row):
+            assert right - left >= (one + other) / 2 - 8
 
 
 def test_a_report_counts_and_ranks():
