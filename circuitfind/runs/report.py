@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.roles import labels
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
 from circuitfind.evaluation.necessity import necessities
@@ -20,6 +21,7 @@ from circuitfind.runs.directory import CONFIG, DECISIONS, ENVIRONMENT, read_json
 from circuitfind.runs.discover import model_of, problem_of
 from circuitfind.runs.drawing import names_of, origin_line
 from circuitfind.runs.results import RunResult, read_result
+from circuitfind.runs.roles import read_roles, roles_file
 from circuitfind.tasks import find_task
 
 REPORT = "report.html"
@@ -100,7 +102,7 @@ def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
         "unit": circuit.origin.get("unit", ""),
         "method": config.method,
         "threshold": config.options.get("threshold"),
-        "graph": drawn_graph(circuit.graph, _published_roles(run)),
+        "graph": drawn_graph(circuit.graph, _roles(run)),
         "edges": drawn_edges(circuit, decisions),
         "layouts": {
             "circuit": layout_of(circuit.graph, circuit.edges),
@@ -112,6 +114,12 @@ def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
         "needed": {} if problem is None else _needed(problem, circuit),
         "provenance": _provenance(run),
     }
+
+
+def _roles(run: _Run) -> dict[str, str]:
+    """Return what `circuitfind roles` has measured, or else what the task's paper says."""
+    measured = read_roles(roles_file(run.result.path), run.circuit)
+    return _published_roles(run) if measured is None else labels(measured)
 
 
 def _published_roles(run: _Run) -> dict[str, str]:

@@ -224,3 +224,19 @@ def test_what_the_circuit_loses_without_an_edge_is_there_with_its_interval(run, 
 
 def run_config(run):
     return config_from(run.path / "config.json")
+
+
+def test_measured_roles_stand_at_their_heads(discover, tmp_path):
+    run = discover(tmp_path / "run")
+    origin = run.circuit.origin
+    role = {"component": "a1.h0", "role": "induction", "number": 0.9, "where": "end"}
+    content = {
+        "format": "circuitfind roles 1",
+        "model_fingerprint": origin["model_fingerprint"],
+        "prompts_fingerprint": origin["prompts_fingerprint"],
+        "roles": [role],
+    }
+    (run.path / "roles.json").write_text(json.dumps(content))
+    [shown] = data_of(write_report(run.path))["runs"]
+    roles = {node["name"]: node["role"] for node in shown["graph"]["nodes"] if node["role"]}
+    assert roles == {"a1.h0": "induction"}
