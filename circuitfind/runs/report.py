@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.roles import labels
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
+from circuitfind.evaluation.necessity import necessities
+from circuitfind.problem import Problem
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html
-from circuitfind.reports.page.numbers import finite
+from circuitfind.reports.page.numbers import finite, short
 from circuitfind.runs.attention import attention_data
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.decisions import read_decisions
@@ -17,9 +21,15 @@ from circuitfind.runs.directory import CONFIG, DECISIONS, ENVIRONMENT, read_json
 from circuitfind.runs.discover import model_of, problem_of
 from circuitfind.runs.drawing import names_of, origin_line
 from circuitfind.runs.results import RunResult, read_result
+from circuitfind.runs.roles import read_roles, roles_file
 from circuitfind.tasks import find_task
 
 REPORT = "report.html"
+
+MOST_NEEDED = 500
+"""From how many edges on no edge is cut from the circuit again: that would take too long."""
+
+_WITHOUT = "the report has no attention patterns and no intervals"
 
 Tell = Callable[[str], None]
 
@@ -86,13 +96,13 @@ def _read(path: Path) -> _Run:
 
 
 def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
-    circuit, config = run.circuit, run.config
+    circuit, config, problem = run.circuit, run.config, _problem(run, tell)
     decisions = read_decisions(run.result.path / DECISIONS)
     return {
         "unit": circuit.origin.get("unit", ""),
         "method": config.method,
         "threshold": config.options.get("threshold"),
-        "graph": drawn_graph(circuit.graph, _published_roles(run)),
+        "graph": drawn_graph(circuit.graph, _roles(run)),
         "edges": drawn_edges(circuit, decisions),
         "layouts": {
             "circuit": layout_of(circuit.graph, circuit.edges),
@@ -100,9 +110,16 @@ def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
         },
         "scorecard": finite(asdict(run.result.card)),
         "search": finite(dict(run.result.search)),
-        "attention": _attention(run, tell),
+        "attention": None if problem is None else attention_data(problem, circuit),
+        "needed": {} if problem is None else _needed(problem, circuit),
         "provenance": _provenance(run),
     }
+
+
+def _roles(run: _Run) -> dict[str, str]:
+    """Return what `circuitfind roles` has measured, or else what the task's paper says."""
+    measured = read_roles(roles_file(run.result.path), run.circuit)
+    return _published_roles(run) if measured is None else labels(measured)
 
 
 def _published_roles(run: _Run) -> dict[str, str]:
@@ -114,13 +131,13 @@ def _published_roles(run: _Run) -> dict[str, str]:
     return {name: role for role, names in heads.items() for name in names}
 
 
-def _attention(run: _Run, tell: Tell) -> dict[str, Any] | None:
-    """Return prompts and patterns, or None where the model is not to be had any more."""
+def _problem(run: _Run, tell: Tell) -> Problem | None:
+    """Return the run's problem, or None where its model is not to be had any more."""
     config = run.config
     try:
         problem = problem_of(config, model_of(config), seed=config.seed)
     except CircuitfindError as error:
-        tell(f"the report has no attention patterns: {error}")
+        tell(f"{_WITHOUT}: {error}")
         return None
     now = {
         "model_fingerprint": problem.model.fingerprint,
@@ -129,9 +146,20 @@ def _attention(run: _Run, tell: Tell) -> dict[str, Any] | None:
     changed = [name for name, value in now.items() if run.environment.get(name) != value]
     if changed:
         parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
-        tell(f"the report has no attention patterns: the {parts} changed since the run")
+        tell(f"{_WITHOUT}: the {parts} changed since the run")
         return None
-    return attention_data(problem, run.circuit)
+    return problem
+
+
+def _needed(problem: Problem, circuit: Circuit) -> dict[str, list[Any]]:
+    """Return each edge's effect when it alone is cut from the circuit, with its interval."""
+    if circuit.n_edges > MOST_NEEDED:
+        return {}
+    found = necessities(IncrementalEngine(problem), circuit)
+    return {
+        name: [short(needed.effect), *(short(end) for end in needed.interval or ())]
+        for name, needed in found.items()
+    }
 
 
 def _provenance(run: _Run) -> dict[str, dict[str, Any]]:

@@ -143,6 +143,7 @@ def test_resting_on_a_line_tells_its_effect(open_page, report, run):
     effect = run.circuit.effect(run.circuit.graph.edge(name))
     assert name in tip
     assert f"effect +{effect:.3g}" in tip
+    assert "cut from the circuit: +" in tip and "95 %: +" in tip
 
 
 def test_the_graph_can_be_walked_with_the_keyboard_alone(open_page, report):

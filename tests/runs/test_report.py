@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM
 
 import circuitfind
 from circuitfind.circuit import load_circuit
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ReportError, RunDirectoryError
+from circuitfind.evaluation.necessity import necessities
 from circuitfind.models.loading import load_model
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
+from circuitfind.runs.config import RunConfig, config_from
+from circuitfind.runs.discover import problem_of, run_discovery
 from circuitfind.runs.report import write_report
 from circuitfind.tasks import find_task
 
@@ -209,3 +211,32 @@ def test_what_is_no_finished_run_is_refused(tmp_path, run):
         write_report(unfinished)
     with pytest.raises(ReportError, match="cannot write"):
         write_report(run.path, out=tmp_path / "nowhere" / "report.html")
+
+
+def test_what_the_circuit_loses_without_an_edge_is_there_with_its_interval(run, shown, small):
+    problem = problem_of(run_config(run), small, seed=0)
+    found = necessities(IncrementalEngine(problem), run.circuit)
+    assert set(shown["needed"]) == set(found)
+    for name, (effect, low, high) in shown["needed"].items():
+        assert effect == pytest.approx(found[name].effect, rel=1e-5, abs=1e-6)
+        assert low <= effect <= high
+
+
+def run_config(run):
+    return config_from(run.path / "config.json")
+
+
+def test_measured_roles_stand_at_their_heads(discover, tmp_path):
+    run = discover(tmp_path / "run")
+    origin = run.circuit.origin
+    role = {"component": "a1.h0", "role": "induction", "number": 0.9, "where": "end"}
+    content = {
+        "format": "circuitfind roles 1",
+        "model_fingerprint": origin["model_fingerprint"],
+        "prompts_fingerprint": origin["prompts_fingerprint"],
+        "roles": [role],
+    }
+    (run.path / "roles.json").write_text(json.dumps(content))
+    [shown] = data_of(write_report(run.path))["runs"]
+    roles = {node["name"]: node["role"] for node in shown["graph"]["nodes"] if node["role"]}
+    assert roles == {"a1.h0": "induction"}

@@ -48,6 +48,8 @@ interface RawRun {
   scorecard: Scorecard;
   search: SearchFigures;
   attention: Attention | null;
+  /** By edge: its effect when it alone is cut from the circuit, and the ends of its interval. */
+  needed: Record<string, number[]>;
   provenance: Record<string, Record<string, unknown>>;
 }
 

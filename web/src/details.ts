@@ -5,7 +5,7 @@ import { button, h, type Child } from "./dom";
 import type { Component, Edge, Run } from "./data";
 import { size } from "./data";
 import type { Selection, Store } from "./store";
-import { count, describe, portName, signed, valueText, verdict } from "./text";
+import { count, describe, neededText, portName, signed, valueText, verdict } from "./text";
 import { shownEdges } from "./strokes";
 
 const MOST_LISTED = 12;
@@ -65,6 +65,8 @@ function ofEdge(edge: Edge, run: Run, store: Store): Child[] {
     ["rank", `${run.ranked.indexOf(edge) + 1} of ${run.edges.length.toLocaleString("en")}`],
     ["decided", `${edge.index + 1} of ${run.edges.length.toLocaleString("en")}`],
   ];
+  const needed = neededText(edge, run);
+  if (needed) facts.splice(2, 0, ["cut from the circuit", needed]);
   if (edge.effect !== null && edge.score !== null) facts.push(["score", signed(edge.score)]);
   const end = (component: Component) =>
     button(component.name, {
@@ -200,7 +202,7 @@ function edgeRow(
       {
         class: "edge-row",
         "aria-label": `${edge.name}, ${edge.value === null ? "not measured" : signed(edge.value)}`,
-        onclick: () => store.set({ selected: { kind: "edge", name: edge.name } }),
+        onclick: () => store.set({ selected: { kind: "edge", name: edge.name }, tab: "details" }),
       },
       bar,
       h("span", { class: "figure" }, edge.value === null ? "–" : signed(edge.value)),

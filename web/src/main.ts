@@ -2,7 +2,7 @@
 
 import { aboutPanel } from "./about";
 import { controls, MANY } from "./controls";
-import { readPage, type Layout, type Page, type Run } from "./data";
+import { readPage, type Edge, type Layout, type Page, type Run } from "./data";
 import { detailsPanel } from "./details";
 import { button, h, type Child } from "./dom";
 import { edgesPanel } from "./edges";
@@ -13,7 +13,7 @@ import { scorecardPanel } from "./scorecard";
 import { searchPanel } from "./search";
 import { Store, type State, type Tab } from "./store";
 import { circuitStrokes, differenceStrokes, replayStrokes } from "./strokes";
-import { count, number, valueText, verdict } from "./text";
+import { count, neededText, number, valueText, verdict } from "./text";
 import { themeButton } from "./theme";
 
 const TABS: [Tab, string][] = [
@@ -168,12 +168,18 @@ function selectionOf(box: Box): State["selected"] {
 
 function tooltip(line: Line, run: Run): string[] {
   const [edge] = line.edges;
-  if (line.edges.length === 1) return [edge.name, valueText(edge, run), verdict(edge, run)];
+  if (line.edges.length === 1) return edgeTip(edge, run);
   const total = line.edges.reduce((sum, each) => sum + Math.abs(each.value ?? 0), 0);
   return [
     `${line.from.label} → ${line.to.label}`,
     `${count(line.edges.length, "edge")}, effects together ${number(total)} ${run.unit}`,
   ];
+}
+
+function edgeTip(edge: Edge, run: Run): string[] {
+  const needed = neededText(edge, run);
+  const parts = [edge.name, valueText(edge, run), needed && `cut from the circuit: ${needed}`];
+  return [...parts.filter(Boolean), verdict(edge, run)];
 }
 
 function differenceTip(line: Line, page: Page): string[] {

@@ -75,6 +75,14 @@ export function verdict(edge: Edge, run: Run): string {
   }
 }
 
+/** What the circuit loses without an edge, with its interval over prompts. */
+export function neededText(edge: Edge, run: Run): string {
+  const [effect, low, high] = run.needed[edge.name] ?? [];
+  if (effect === undefined) return "";
+  const interval = low === undefined ? "" : ` (95 %: ${signed(low)} to ${signed(high)})`;
+  return `${signed(effect)} ${run.unit}${interval}`;
+}
+
 /** An edge's number with what kind of number it is. */
 export function valueText(edge: Edge, run: Run): string {
   if (edge.effect !== null) return `effect ${signed(edge.effect)} ${run.unit}`.trim();
