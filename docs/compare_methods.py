@@ -4,7 +4,7 @@
 
 Draws docs/images/methods-MODEL.svg for ioi-small, and for stories260k where its directory is given,
 and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
-The compiled models, too, need their directory. Every figure is kept in docs/comparison.json as soon
+The compiled models, too, need their directory. Every figure is kept in docs/methods.json as soon
 as it is measured, and what is there is not measured again: delete what is to be measured anew.
 """
 
@@ -27,7 +27,7 @@ from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
 
 ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "docs/comparison.json"
+KEPT = ROOT / "docs/methods.json"
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 LEARNED_SHARES = (0.05, 0.2)
 """Of which sizes masks are trained: each is a training of its own."""
