@@ -18,13 +18,13 @@ from pathlib import Path
 from figures import replace_between
 from known_circuits import TEXT as KNOWN_TEXT
 from known_circuits import areas, known_models, scores_of, table_of
-from line_chart import Point, drawn
 
 import circuitfind as cf
 from circuitfind.methods import METHODS, find_method
 from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
+from circuitfind.reports.line_chart import Axis, Point, Series, draw_lines
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs/methods.json"
@@ -178,6 +178,35 @@ def table_of_sizes(curves: Mapping[str, Sequence[Point]]) -> str:
     }
     cells = ["-" if math.isnan(value) else f"{value + 0.0:.2f}" for value in best.values()]
     return rows_of([list(best), cells])
+
+
+COLOURS = {
+    "acdc": "#000000",
+    "exact": "#7f7f7f",
+    "eap": "#ff7f0e",
+    "eap-ig": "#d62728",
+    "hisp": "#8c564b",
+    "information-flow": "#bcbd22",
+    "subnetwork-probing": "#9467bd",
+    "edge-pruning": "#1f77b4",
+    "hybrid": "#2ca02c",
+    "random": "#c7c7c7",
+}
+
+
+def drawn(curves: Mapping[str, Sequence[Point]], title: str) -> str:
+    """Return the figure: a line and a dot per circuit for each method."""
+    smallest = min(size for points in curves.values() for size, _ in points if size > 0)
+    ticks = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    return draw_lines(
+        f"Faithfulness against size: {title}",
+        Axis("edges left", smallest, 1.0, (0.001, 0.01, 0.1, 1.0), logarithmic=True, percent=True),
+        Axis("faithfulness (KL)", -0.1, 1.1, ticks),
+        [
+            Series(name, tuple(point for point in points if point[0] > 0), COLOURS[name])
+            for name, points in curves.items()
+        ],
+    )
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> str:
