@@ -1,66 +1,47 @@
-"""Metrics: from the logits at a prompt's steps to one number per prompt.
+"""Metrics: from the logits, or the final stream, at a prompt's steps to one number per prompt.
 
 A metric says in which direction it is better, so that searches minimise one loss and no method
 negates by hand. It never averages over prompts; `loss` is the one place where that happens.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.errors import MetricError
+from circuitfind.measures import (
+    Logits,
+    Measure,
+    PerPrompt,
+    Reference,
+    ShiftMeasure,
+    Stream,
+    accuracy,
+    kl,
+    kl_of_shift,
+    l2,
+    logit_difference,
+    loss,
+    probability_difference,
+)
 from circuitfind.prompts import NO_TOKEN, PromptPairs
-
-Logits = Float[Tensor, "batch step d_vocab"]
-PerPrompt = Float[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The full model's logits at the same steps, and what metrics need of them again and again."""
-
-    logits: Logits
-
-    @cached_property
-    def log_normaliser(self) -> Float[Tensor, "batch step"]:
-        return self.logits.logsumexp(-1)
-
-    @cached_property
-    def log_probability(self) -> Logits:
-        return self.logits - self.log_normaliser[..., None]
-
-    @cached_property
-    def probability(self) -> Logits:
-        return self.log_probability.exp()
-
-    @cached_property
-    def negative_entropy(self) -> Float[Tensor, "batch step"]:
-        return (self.probability * self.log_probability).sum(-1)
-
-
-@dataclass(frozen=True)
-class Shift:
-    """How a circuit's logits differ from the full model's, in two numbers a step.
-
-    Attributes:
-        log_normaliser: Rise of the log of the sum of their exponentials, in nats.
-        expected: Their own mean rise under the full model's distribution, in nats.
-    """
-
-    log_normaliser: Float[Tensor, "batch step"]
-    expected: Float[Tensor, "batch step"]
-
 
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
 
-Measure = Callable[[Logits, PromptPairs, Reference], PerPrompt]
-ShiftMeasure = Callable[[Shift, PromptPairs], PerPrompt]
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """Where a direction is taken: the mean stream of the clean prompts less the corrupted ones'.
+
+    Attributes:
+        block: After which block, counted from 0; None is the last, whose stream the logits read.
+    """
+
+    block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +52,13 @@ class Metric:
         name: What tables and files call it.
         unit: The unit of its values: nats, logits, probability.
         better: Whether higher or lower values mean that the model does the task.
-        measure: Takes the logits at the prompts' steps, the prompts, and what the full model says
-            at the same steps, and returns a value per prompt.
-        reads: `answers` if it depends on the logits of the answers alone, so that nothing else
-            need be computed; otherwise `vocabulary`.
+        measure: Takes what the metric reads at the prompts' steps, the prompts, and the same of
+            the full model, and returns a value per prompt.
+        reads: `vocabulary`: the logits of all tokens; `answers`: those of the answers alone, so
+            that no others need be computed; `stream`: the final stream, before its norm.
         needs: Which answers every step must have.
+        direction: Which direction of the model's stream it has yet to be given
+            (`engine.direction.with_direction`); None for metrics that need none or have it.
         slope: Where its gradient says something: `everywhere`; `not at the full model` if it is
             smallest there, so that its gradient is zero; `nowhere` if it changes in jumps.
         of_shift: The same value from the logits' shift alone, which costs less than all logits;
@@ -87,14 +70,17 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"]
     measure: Measure
-    reads: Literal["answers", "vocabulary"] = "vocabulary"
+    reads: Literal["answers", "vocabulary", "stream"] = "vocabulary"
     needs: Literal["none", "right", "right and wrong"] = "none"
+    direction: MeanDifference | None = None
     slope: Literal["everywhere", "not at the full model", "nowhere"] = "everywhere"
     of_shift: ShiftMeasure | None = None
     summary: str = ""
 
-    def __call__(self, logits: Logits, prompts: PromptPairs, full: Logits) -> PerPrompt:
-        return self.measure(logits, prompts, Reference(full))
+    def __call__(
+        self, read: Logits | Stream, prompts: PromptPairs, full: Logits | Stream
+    ) -> PerPrompt:
+        return self.measure(read, prompts, Reference(full))
 
     @property
     def sign(self) -> int:
@@ -128,16 +114,20 @@ def custom_metric(
 
 
 def find_metric(name: str) -> Metric:
-    """Return a metric by name.
+    """Return a metric by name; `direction:BLOCK` takes its direction after another block.
 
     Raises:
         MetricError: There is no such metric; the message lists the known ones.
     """
+    plain, _, block = name.partition(":")
     for metric in METRICS:
         if metric.name == name:
             return metric
+        if metric.name == plain and metric.direction is not None and block.isdecimal():
+            return replace(metric, name=name, direction=MeanDifference(int(block)))
     raise MetricError(
-        f"no metric named {name!r}; the metrics are {', '.join(m.name for m in METRICS)}"
+        f"no metric named {name!r}; the metrics are {', '.join(m.name for m in METRICS)}, and "
+        "direction:BLOCK"
     )
 
 
@@ -173,80 +163,11 @@ def faithfulness(full: float, circuit: float, empty: float) -> float:
     return (circuit - empty) / gap
 
 
-def _mean_over_steps(values: Float[Tensor, "batch step"], prompts: PromptPairs) -> PerPrompt:
-    real = prompts.step_is_real
-    return values.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)
-
-
-def _chosen(
-    values: Logits, tokens: Int[Tensor, "batch step choice"]
-) -> tuple[Float[Tensor, "batch step choice"], Bool[Tensor, "batch step choice"]]:
-    given = tokens != NO_TOKEN
-    return values.gather(-1, tokens.clamp(min=0)).masked_fill(~given, 0), given
-
-
-def _mean_chosen(
-    values: Logits, tokens: Int[Tensor, "batch step choice"]
-) -> Float[Tensor, "batch step"]:
-    chosen, given = _chosen(values, tokens)
-    return chosen.sum(-1) / given.sum(-1).clamp(min=1)
-
-
-def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """KL(full || circuit), summed over the vocabulary and averaged over the prompt's steps."""
-    # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
-    shifted = logits - full.log_normaliser[..., None]
-    cross = torch.einsum("bsv,bsv->bs", full.probability, shifted)
-    return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
-
-
-def kl_of_shift(shift: Shift, prompts: PromptPairs) -> PerPrompt:
-    """KL(full || circuit): entropies cancel, and all but the normaliser is linear in the logits."""
-    return _mean_over_steps(shift.log_normaliser - shift.expected, prompts)
-
-
-def _log_sum_exp_(values: Logits) -> Float[Tensor, "batch step"]:
-    """Return the log of the sum of exponentials, using up its argument.
-
-    Vocabulary-sized temporaries cost more than the arithmetic on them.
-    """
-    largest = values.detach().amax(-1, keepdim=True)
-    return values.sub_(largest).exp_().sum(-1).log() + largest[..., 0]
-
-
-def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Mean logit of the right answers less that of the wrong ones."""
-    right = _mean_chosen(logits, prompts.answers)
-    return _mean_over_steps(right - _mean_chosen(logits, prompts.wrong_answers), prompts)
-
-
-def probability_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Total probability of the right answers less that of the wrong ones."""
-    probability = logits.softmax(-1)
-    right, wrong = (
-        _chosen(probability, tokens)[0].sum(-1)
-        for tokens in (prompts.answers, prompts.wrong_answers)
+def _without_direction(stream: Stream, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    raise MetricError(
+        "this metric has no direction yet; make the problem with `make_problem`, or give the "
+        "metric a direction first (`circuitfind.engine.direction.with_direction`)"
     )
-    return _mean_over_steps(right - wrong, prompts)
-
-
-def loss(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Negative log-likelihood of the right answers, all of them together."""
-    log_probability = logits.log_softmax(-1)
-    chosen, given = _chosen(log_probability, prompts.answers)
-    return _mean_over_steps(-chosen.masked_fill(~given, -torch.inf).logsumexp(-1), prompts)
-
-
-def accuracy(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Share of steps at which a right answer has the largest logit of all tokens."""
-    best = logits.argmax(-1, keepdim=True)
-    hit = ((best == prompts.answers) & (prompts.answers != NO_TOKEN)).any(-1)
-    return _mean_over_steps(hit.to(logits.dtype), prompts)
-
-
-def l2(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Squared distance to the full model's outputs, summed over them and averaged over steps."""
-    return _mean_over_steps((logits - full.logits).square().sum(-1), prompts)
 
 
 METRICS = (
@@ -301,5 +222,14 @@ METRICS = (
         slope="not at the full model",
         summary="squared distance to the full model's outputs",
     ),
+    Metric(
+        "direction",
+        "activation",
+        "higher",
+        _without_direction,
+        reads="stream",
+        direction=MeanDifference(),
+        summary="projection of the final stream on the mean difference of clean and corrupted",
+    ),
 )
-"""Every named metric. A new one is a function above and a line here."""
+"""Every named metric. A new one is a function in `measures.py` and a line here."""

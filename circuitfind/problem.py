@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from jaxtyping import Int
 from torch import Tensor
 
-from circuitfind.errors import MethodError, PromptError
+from circuitfind.errors import MethodError, MetricError, PromptError
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.base import ResidualModel
@@ -58,6 +58,11 @@ class Problem:
             raise PromptError(
                 f"the longest prompt has {length} tokens and {self.model.name!r} reads at most "
                 f"{self.model.n_positions}; shorten it"
+            )
+        if self.metric.direction is not None:
+            raise MetricError(
+                f"the metric {self.metric.name!r} has yet to be given a direction of the model's "
+                "stream; use `make_problem`, or `engine.direction.with_direction`"
             )
         self._require_known_tokens()
         check_metric(self.metric, self.prompts)

@@ -52,8 +52,8 @@ def discover(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="What to measure: kl, logit-difference, probability-difference, loss, accuracy or "
-            "l2. [default: the task's own]"
+            help="What to measure: kl, logit-difference, ... (`circuitfind metrics`). [default: "
+            "the task's own]"
         ),
     ] = None,
     ablation: Annotated[

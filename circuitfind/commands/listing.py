@@ -1,4 +1,4 @@
-"""The commands that show what there is: `tasks`, `models`, `methods`, `inspect` and `runs`."""
+"""The commands that show what there is: `tasks`, `models`, `methods` and so on, and `runs`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,11 +32,11 @@ def tasks(
             for known in TASKS
         ]
     else:
-        from circuitfind.models.loading import load_model
+        from circuitfind.models.loading import load_vocabulary
         from circuitfind.tasks.show import shown_pairs
 
-        loaded = load_model(model_for(task, model))
-        rows = shown_pairs(find_task(task), loaded.vocabulary, seed=seed)
+        vocabulary = load_vocabulary(model_for(task, model))
+        rows = shown_pairs(find_task(task), vocabulary, seed=seed)
     print_rows(rows, as_json=as_json)
 
 
@@ -68,6 +68,23 @@ def methods(as_json: Json = False) -> None:
             "source": method.paper,
         }
         for method in METHODS
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+def metrics(as_json: Json = False) -> None:
+    """List the metrics, which say how well a model or circuit does a task."""
+    from circuitfind.metrics import METRICS
+
+    rows = [
+        {
+            "name": metric.name,
+            "summary": metric.summary,
+            "unit": metric.unit,
+            "better": metric.better,
+            "needs answers": metric.needs,
+        }
+        for metric in METRICS
     ]
     print_rows(rows, as_json=as_json)
 

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.engine.shift import ShiftReadout
-from circuitfind.metrics import Metric, Reference
+from circuitfind.measures import Reference
+from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
 
@@ -23,7 +24,7 @@ _LOGITS = 1 << 23
 
 
 class Readout:
-    """Turns final streams into logits at the metric's steps, and those into values and losses.
+    """Turns final streams into what the metric reads at its steps, and that into values and losses.
 
     Args:
         problem: Gives the model, the prompts and the metric.
@@ -41,7 +42,7 @@ class Readout:
 
     @cached_property
     def _full(self) -> Reference:
-        return Reference(self.logits(self._clean))
+        return Reference(self._read(self.at_steps(self._clean)))
 
     @cached_property
     def _shifts(self) -> ShiftReadout | None:
@@ -55,13 +56,15 @@ class Readout:
     def _renumbered(self) -> PromptPairs:
         return self._prompts if self._columns is None else on_columns(self._prompts, self._columns)
 
-    def logits(self, final: Final) -> Float[Tensor, "batch step d_vocab"]:
-        """Return the logits at each prompt's steps, of the tokens that the metric reads."""
-        return self._model.logits(self.at_steps(final), self._columns)
-
     def values(self, final: Final) -> Float[Tensor, " batch"]:
         """Return the metric of each prompt."""
         return self._values(self.at_steps(final)[None])[0]
+
+    def _read(self, stepped: Float[Tensor, "row step d_model"]) -> Float[Tensor, "row step _"]:
+        """Return what the metric reads of the streams at its steps."""
+        if self.metric.reads == "stream":
+            return stepped
+        return self._model.logits(stepped, self._columns)
 
     def loss(self, final: Final) -> float:
         """Return the mean over prompts, turned so that lower is better."""
@@ -85,10 +88,10 @@ class Readout:
             assert self.metric.of_shift is not None
             shifts = self._shifts.shifts(stepped)
             return [self.metric.of_shift(shift, self._prompts) for shift in shifts]
-        logits = self._model.logits(stepped.flatten(0, 1), self._columns)
+        read = self._read(stepped.flatten(0, 1))
         return [
             self.metric.measure(candidate, self._renumbered, self._full)
-            for candidate in logits.view(*stepped.shape[:-1], -1)
+            for candidate in read.view(*stepped.shape[:-1], -1)
         ]
 
     @property
@@ -108,6 +111,9 @@ class Readout:
         return (self._prompts.steps - missing).clamp(min=0)
 
     def measure(self, metric: Metric, final: Final) -> Float[Tensor, " batch"]:
-        """Return another metric of each prompt, from all logits."""
-        logits = self._model.logits(self.at_steps(final))
-        return metric(logits, self._prompts, self._model.logits(self.at_steps(self._clean)))
+        """Return another metric of each prompt, from all logits or the stream."""
+        read, full = (
+            stepped if metric.reads == "stream" else self._model.logits(stepped)
+            for stepped in (self.at_steps(final), self.at_steps(self._clean))
+        )
+        return metric(read, self._prompts, full)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.metrics import Reference, Shift
+from circuitfind.measures import Reference, Shift
 from circuitfind.models.base import ResidualModel, Unembedding
 
 Stepped = Float[Tensor, "candidate batch step d_model"]

@@ -5,19 +5,18 @@ model's JSON file, or a name on the Hugging Face hub; in Python also by a Huggin
 `TransformerBridge` itself. Weights are read from safetensors only: pickles can run code.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from circuitfind.errors import CircuitfindError, ModelError
+from circuitfind.errors import ModelError
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import CompiledModel, load_compiled
+from circuitfind.models.guards import quiet_loading, refusing
 from circuitfind.models.self_check import random_tokens, require_faithful
 from circuitfind.models.transformer_lens import TransformerLensModel
-from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.models.vocabulary import Vocabulary, vocabulary_of
 from circuitfind.models.zoo import HANDMADE, TRAINED, ZOO, zoo_path
 from circuitfind.models.zoo.architectures import NATIVE, load_native
 
@@ -63,6 +62,25 @@ def load_model(
         return _from_directory(path, path.resolve().name, number_type, device)
     _require_hub_name(name)
     return _from_hub(name, number_type, device)
+
+
+def load_vocabulary(source: str | Path) -> Vocabulary | None:
+    """Load what turns text into a model's tokens, without the model's weights.
+
+    Args:
+        source: What `load_model` takes, as text; a directory need hold tokenizer files only.
+
+    Raises:
+        ModelError: Nothing can be loaded from the source, with what is missing.
+    """
+    name, path = str(source), Path(source)
+    path = zoo_path(name) if name in ZOO else path
+    if path.suffix == ".json" and path.is_file():
+        return load_compiled(path, "cpu", None).vocabulary
+    if path.is_dir():
+        return vocabulary_of(_tokenizer(str(path.resolve()), name, local_files_only=True))
+    _require_hub_name(name)
+    return vocabulary_of(_tokenizer(name, name, local_files_only=_found_in_cache(name)))
 
 
 def _number_type(dtype: str | None) -> torch.dtype | None:
@@ -113,7 +131,7 @@ def _from_native(
     """Load a network of TransformerLens' own, such as an attention-only one of the zoo."""
     import transformers
 
-    with _refusing(f"{name!r} cannot be loaded"), _quiet_loading():
+    with refusing(f"{name!r} cannot be loaded"), quiet_loading():
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
         # The bridge's own `to` prints what it does.
         bridge = torch.nn.Module.to(load_native(path), device=device, dtype=dtype or torch.float32)
@@ -121,16 +139,18 @@ def _from_native(
 
 
 def _from_hub(name: str, dtype: torch.dtype | None, device: str) -> TransformerLensModel:
-    cached = _is_cached(name)
-    if not cached:
-        _require_on_hub(name)
+    cached = _found_in_cache(name)
     return _load_pretrained(name, name, dtype, device, local_files_only=cached)
 
 
-def _is_cached(name: str) -> bool:
+def _found_in_cache(name: str) -> bool:
+    """Tell whether a model of the hub is on this machine; if not, the hub must have it."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
+    if not cached:
+        _require_on_hub(name)
+    return cached
 
 
 def _require_on_hub(name: str) -> None:
@@ -152,11 +172,9 @@ def _load_pretrained(
 ) -> TransformerLensModel:
     import transformers
 
-    with _quiet_loading():
-        with _refusing(f"{name!r} cannot be loaded"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                location, local_files_only=local_files_only
-            )
+    with quiet_loading():
+        tokenizer = _tokenizer(location, name, local_files_only=local_files_only)
+        with refusing(f"{name!r} cannot be loaded"):
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 location,
                 attn_implementation="eager",
@@ -171,13 +189,23 @@ def _load_pretrained(
                 f"{name!r} lacks {len(missing)} of its weights, among them {missing[0]!r}; give a "
                 "complete checkpoint of a model with a language-model head"
             )
-        # Where the files are missing, transformers invents an empty tokenizer.
-        if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
-            raise ModelError(
-                f"{name!r} has no tokenizer files; add the tokenizer that the model was trained "
-                "with (tokenizer.json and tokenizer_config.json)"
-            )
         return _from_module(model.to(device), tokenizer, name)
+
+
+def _tokenizer(location: str, name: str, *, local_files_only: bool) -> Any:
+    import transformers
+
+    with refusing(f"the tokenizer of {name!r} cannot be loaded"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            location, local_files_only=local_files_only
+        )
+    # Where the files are missing, transformers invents an empty tokenizer.
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"{name!r} has no tokenizer files; add the tokenizer that the model was trained "
+            "with (tokenizer.json and tokenizer_config.json)"
+        )
+    return tokenizer
 
 
 def _wrap(
@@ -194,7 +222,7 @@ def _wrap(
     if isinstance(source, transformers.PreTrainedModel):
         model = source.to(device) if dtype is None else source.to(device, dtype)
         name = source.config.name_or_path or type(source).__name__
-        with _quiet_loading():
+        with quiet_loading():
             return _from_module(model, tokenizer, name)
     raise ModelError(
         f"an object of type {type(source).__name__!r} is no model; give a name, a directory, "
@@ -211,13 +239,13 @@ def _from_module(model: Any, tokenizer: Any, name: str) -> TransformerLensModel:
     parameter = next(model.parameters())
     n_positions = getattr(model.config, "max_position_embeddings", None) or _ANY_LENGTH
     # Before the wrapping: a bridge that splits the weights wrongly agrees with itself.
-    with _refusing(f"{name!r} cannot be run on tokens alone, as a language model can"):
+    with refusing(f"{name!r} cannot be run on tokens alone, as a language model can"):
         tokens = random_tokens(model.get_input_embeddings().weight.shape[0], n_positions)
         tokens = tokens.to(parameter.device)
         with torch.no_grad():
             expected = model(tokens).logits
     wrapped = _from_bridge(_bridge(model, name, parameter), tokenizer, name)
-    with _refusing(f"{name!r} cannot be run part by part"):
+    with refusing(f"{name!r} cannot be run part by part"):
         require_faithful(wrapped, tokens, expected.to(wrapped.dtype))
     return wrapped
 
@@ -225,7 +253,7 @@ def _from_module(model: Any, tokenizer: Any, name: str) -> TransformerLensModel:
 def _bridge(model: Any, name: str, parameter: torch.Tensor) -> Any:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    with _refusing(f"TransformerLens cannot wrap {name!r}, a {type(model).__name__}"):
+    with refusing(f"TransformerLens cannot wrap {name!r}, a {type(model).__name__}"):
         return build_bridge_from_module(
             model,
             architecture=type(model).__name__,
@@ -243,47 +271,14 @@ def _from_bridge(bridge: Any, tokenizer: Any, name: str) -> TransformerLensModel
             "give a bridge with raw weights"
         )
     bridge.requires_grad_(requires_grad=False)
-    vocabulary = None if tokenizer is None else Vocabulary(tokenizer, _bos(tokenizer))
-    with _refusing(f"{name!r} has no blocks of attention heads that can be told apart"):
+    vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
+    with refusing(f"{name!r} has no blocks of attention heads that can be told apart"):
         return TransformerLensModel(bridge.eval(), name, vocabulary)
-
-
-def _bos(tokenizer: Any) -> int | None:
-    """Return the token that the tokenizer itself puts before a text, if it does."""
-    tokens = tokenizer.encode("a")
-    starts = bool(tokens) and tokens[0] == tokenizer.bos_token_id
-    return int(tokenizer.bos_token_id) if starts else None
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep the loading bar of transformers off the terminal, and leave it as it was."""
-    import transformers
-
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()
 
 
 def _checked_by_itself(model: AnyModel) -> AnyModel:
     """Check a model that no other implementation of it is at hand for."""
-    with _refusing(f"{model.name!r} cannot be run part by part"):
+    with refusing(f"{model.name!r} cannot be run part by part"):
         tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
         require_faithful(model, tokens, model.own_logits(tokens))
     return model
-
-
-@contextmanager
-def _refusing(complaint: str) -> Iterator[None]:
-    """Turn whatever the code of a model raises, which may be anything, into one line."""
-    try:
-        yield
-    except CircuitfindError:
-        raise
-    except Exception as error:  # noqa: BLE001  (models of others raise errors of any kind)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{complaint}: {reason}") from None

@@ -58,3 +58,10 @@ class Vocabulary:
     def single_words(self, words: Sequence[str]) -> list[str]:
         """Return those of the words that the tokenizer keeps whole, in the given order."""
         return [word for word in words if self.word(word) is not None]
+
+
+def vocabulary_of(tokenizer: Any) -> Vocabulary:
+    """Return a tokenizer's vocabulary, with the token that it itself puts before a text, if any."""
+    tokens = tokenizer.encode("a")
+    starts = bool(tokens) and tokens[0] == tokenizer.bos_token_id
+    return Vocabulary(tokenizer, int(tokenizer.bos_token_id) if starts else None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods import find_method
@@ -45,6 +46,7 @@ def make_problem(
         default = found.metric
         task = found.write_prompts(model.vocabulary, n_prompts, seed)
     chosen = metric if isinstance(metric, Metric) else find_metric(metric or default)
+    chosen = with_direction(chosen, model, task)
     return assemble(model, task, chosen, ablation, graph=graph)
 
 

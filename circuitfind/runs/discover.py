@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import TaskError
 from circuitfind.evaluation.scorecard import scorecard
@@ -83,10 +84,16 @@ def model_of(config: RunConfig) -> ResidualModel:
 
 
 def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem:
-    """Build the problem of a run, with prompts from a seed."""
-    prompts = find_task(config.task).write_prompts(model.vocabulary, config.n_prompts, seed)
+    """Build the problem of a run, with prompts from a seed.
+
+    Whatever the seed, a metric that needs a direction takes it from the prompts of the search.
+    """
+    task, metric = find_task(config.task), find_metric(config.metric)
+    prompts = task.write_prompts(model.vocabulary, config.n_prompts, seed)
+    if metric.direction is not None:
+        found_on = task.write_prompts(model.vocabulary, config.n_prompts, config.seed)
+        metric = with_direction(metric, model, found_on)
     graph = Graph(model.shape, config.split_qkv, config.split_embedding)
-    metric = find_metric(config.metric)
     return assemble(model, prompts, metric, config.ablation, graph=graph)  # type: ignore[arg-type]
 
 
@@ -121,15 +128,19 @@ def _result(
     return RunResult(run.path, circuit, card, facts["search"])
 
 
-def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
-    """Make the same problem with prompts that the search has not seen, where a task can."""
+def held_out_problem(config: RunConfig, model: ResidualModel) -> Problem | None:
+    """Build the same problem with prompts that the search has not seen, where a task can."""
     if config.task_digest is not None:
         return None
-    seed = config.seed + _HELD_OUT_SEED
     try:
-        return IncrementalEngine(problem_of(config, model, seed=seed))
+        return problem_of(config, model, seed=config.seed + _HELD_OUT_SEED)
     except TaskError:
         return None
+
+
+def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
+    problem = held_out_problem(config, model)
+    return None if problem is None else IncrementalEngine(problem)
 
 
 def _facts(found: Found) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,9 @@ intentions in everyday words and say nothing about how anything is done.
 For tokenizers with a chat template the request is put into that template, and the answers are the
 words with which the assistant's turn begins. Others get the plain dialogue above.
 
+The metric is the logit difference of refusals and answers; `direction` projects the stream on the
+difference of means of harmful and harmless prompts instead (`circuitfind.engine.direction`).
+
 Arditi et al., 2024, "Refusal in Language Models Is Mediated by a Single Direction",
 https://arxiv.org/abs/2406.11717.
 """

@@ -13,6 +13,7 @@ import jaxtyping
 import torch
 from torch import Tensor
 
+from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, find_metric
@@ -91,10 +92,12 @@ def problem_of(
 ) -> Problem:
     """Return a problem about a tiny model and `prompts_of`; `graph` are the graph's options."""
     model = model_of(family, seed, n_layers)
+    prompts = prompts_of(seed, lengths, n_shared=n_shared, steps=steps)
+    chosen = find_metric(metric) if isinstance(metric, str) else metric
     return assemble(
         model,
-        prompts_of(seed, lengths, n_shared=n_shared, steps=steps),
-        find_metric(metric) if isinstance(metric, str) else metric,
+        prompts,
+        with_direction(chosen, model, prompts),
         ablation,  # type: ignore[arg-type]
         graph=Graph(model.shape, **graph),
     )

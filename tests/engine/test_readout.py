@@ -7,6 +7,8 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.metrics import METRICS
 from tests.engine.problems import EXACT, engine_of, problem_of, random_mask
 
+OF_LOGITS = [metric for metric in METRICS if metric.reads != "stream"]
+
 
 def test_a_metric_that_reads_answers_unembeds_their_columns_at_the_steps_alone(unembedded):
     engine = IncrementalEngine(problem_of("gpt2", metric="logit-difference"))
@@ -47,7 +49,15 @@ def test_kl_survives_logits_whose_exponentials_overflow(large_logits):
     torch.testing.assert_close(engine.readout.values(final), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_metric_that_reads_the_stream_unembeds_nothing(unembedded):
+    engine = IncrementalEngine(problem_of("gpt2", metric="direction"))
+    calls = unembedded(engine)
+    engine.loss(engine.start())
+    list(engine.cut_each(engine.start(), len(engine.graph.readers) - 1, [0, 1]).losses())
+    assert calls == []
+
+
+@pytest.mark.parametrize("metric", OF_LOGITS, ids=lambda metric: metric.name)
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])
 def test_values_are_the_metric_of_the_whole_logits(family, metric):
     engine = engine_of(family, "resample", metric=metric.name)

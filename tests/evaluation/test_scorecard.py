@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
+from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
 from circuitfind.evaluation.scorecard import measure, scorecard
@@ -127,8 +128,9 @@ def engine_of(ablation, metric="logit-difference", *, held_out=False):
         Pair(row, other, answers=[[5]], wrong_answers=[[6]])
         for row, other in zip(clean.tolist(), corrupted.tolist(), strict=True)
     ]
-    problem = assemble(model(), collate(pairs), find_metric(metric), ablation)
-    return IncrementalEngine(problem)
+    prompts = collate(pairs)
+    chosen = with_direction(find_metric(metric), model(), prompts)
+    return IncrementalEngine(assemble(model(), prompts, chosen, ablation))
 
 
 @cache

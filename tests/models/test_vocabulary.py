@@ -1,6 +1,7 @@
 import pytest
 
-from circuitfind.errors import TaskError
+from circuitfind.errors import ModelError, TaskError
+from circuitfind.models.loading import load_model, load_vocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.training import word_tokenizer
 
@@ -27,3 +28,21 @@ def test_the_first_token_comes_before_every_prompt(vocabulary):
 def test_an_answer_of_several_tokens_is_refused(vocabulary):
     with pytest.raises(TaskError, match="the answer 'dog' is not a single token"):
         vocabulary.answer("dog")
+
+
+@pytest.mark.parametrize("name", ["ioi-small", "attn-2l", "or-gate"])
+def test_a_vocabulary_is_that_of_the_loaded_model(name):
+    alone, of_model = load_vocabulary(name), load_model(name).vocabulary
+    text = "0 1" if name == "or-gate" else "Mary gave"
+    assert alone is not None and alone.encode(text) == of_model.encode(text)
+    assert alone.bos == of_model.bos and type(alone) is type(of_model)
+
+
+def test_a_vocabulary_needs_no_weights(tmp_path):
+    word_tokenizer(["a", "b"]).save_pretrained(tmp_path)
+    assert load_vocabulary(tmp_path).encode("b a") == [2, 1]
+    with pytest.raises(ModelError, match="there is no model at './nowhere': no such file"):
+        load_vocabulary("./nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="tokenizer"):
+        load_vocabulary(tmp_path / "empty")

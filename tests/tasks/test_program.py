@@ -3,8 +3,10 @@ import pytest
 from circuitfind.errors import TaskError
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.models.compiled import SymbolVocabulary, load_compiled
+from circuitfind.models.loading import load_vocabulary
 from circuitfind.runs.api import discover, make_problem
-from circuitfind.tasks.program import PROGRAM
+from circuitfind.tasks import find_task
+from circuitfind.tasks.program import PROGRAM, WIRED
 from tests.programs import write_program
 
 
@@ -51,3 +53,16 @@ def test_the_circuit_of_a_compiled_program_is_among_the_edges_that_compose(name,
     edges = {edge.name for edge in found.circuit.edges}
     assert edges <= set(model.sizes["composition_edges"])
     assert scorecard(found.engine, found.circuit).measurements[0].faithfulness > 0.99
+
+
+@pytest.mark.parametrize("name", [f"{t.name}:{c}" if c else t.name for t in WIRED
+                                  for c in ("", *t.corruptions)])  # fmt: skip
+def test_ten_thousand_inputs_of_every_program_are_aligned_and_corrupted(name):
+    task = find_task(name)
+    vocabulary = load_vocabulary(name.partition(":")[0])
+    symbols = set(vocabulary.symbols.values())
+    for pair in task.write(vocabulary, 10_000, 1):
+        assert len(pair.clean) == len(pair.corrupted) == vocabulary.n_positions
+        assert pair.clean != pair.corrupted
+        assert pair.clean[0] == pair.corrupted[0] == vocabulary.bos
+        assert {*pair.clean[1:], *pair.corrupted[1:]} <= symbols

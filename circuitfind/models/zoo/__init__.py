@@ -15,6 +15,7 @@ TRAINED = {
     "gpt-4l": "GPT-2 architecture, 4 layers, 4 heads; does every task of words",
     "gpt-4l-b": "gpt-4l from another seed; does all but induction (94.8 % right)",
     "gpt-2l": "GPT-2 architecture, 2 layers, 4 heads; does every task of words",
+    "gpt-2l-b": "gpt-2l from another seed; does every task of words",
     "llama-4l": "Llama architecture, 4 layers, 4 (2 key/value) heads; does every task of words",
     "attn-2l": "attention only, 2 layers, 4 heads; does all but arithmetic and induction",
     "ioi-small": "GPT-2 architecture, 4 layers, 4 heads; does ioi, pronoun and induction",

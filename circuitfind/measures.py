@@ -1,0 +1,149 @@
+"""What metrics compute: from logits, or the final stream, to one number per prompt.
+
+Each takes what it reads at the prompts' steps, the prompts, and the same of the full model, and
+averages over a prompt's steps, never over prompts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuitfind.prompts import NO_TOKEN, PromptPairs
+
+Logits = Float[Tensor, "batch step d_vocab"]
+Stream = Float[Tensor, "batch step d_model"]
+PerPrompt = Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the full model says at the same steps, and what metrics need of it again and again.
+
+    Attributes:
+        logits: Its logits; the final stream, for metrics that read that.
+    """
+
+    logits: Logits | Stream
+
+    @cached_property
+    def log_normaliser(self) -> Float[Tensor, "batch step"]:
+        return self.logits.logsumexp(-1)
+
+    @cached_property
+    def log_probability(self) -> Logits:
+        return self.logits - self.log_normaliser[..., None]
+
+    @cached_property
+    def probability(self) -> Logits:
+        return self.log_probability.exp()
+
+    @cached_property
+    def negative_entropy(self) -> Float[Tensor, "batch step"]:
+        return (self.probability * self.log_probability).sum(-1)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How a circuit's logits differ from the full model's, in two numbers a step.
+
+    Attributes:
+        log_normaliser: Rise of the log of the sum of their exponentials, in nats.
+        expected: Their own mean rise under the full model's distribution, in nats.
+    """
+
+    log_normaliser: Float[Tensor, "batch step"]
+    expected: Float[Tensor, "batch step"]
+
+
+Measure = Callable[[Logits | Stream, PromptPairs, Reference], PerPrompt]
+ShiftMeasure = Callable[[Shift, PromptPairs], PerPrompt]
+
+
+def _mean_over_steps(values: Float[Tensor, "batch step"], prompts: PromptPairs) -> PerPrompt:
+    real = prompts.step_is_real
+    return values.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)
+
+
+def _chosen(
+    values: Logits, tokens: Int[Tensor, "batch step choice"]
+) -> tuple[Float[Tensor, "batch step choice"], Bool[Tensor, "batch step choice"]]:
+    given = tokens != NO_TOKEN
+    return values.gather(-1, tokens.clamp(min=0)).masked_fill(~given, 0), given
+
+
+def _mean_chosen(
+    values: Logits, tokens: Int[Tensor, "batch step choice"]
+) -> Float[Tensor, "batch step"]:
+    chosen, given = _chosen(values, tokens)
+    return chosen.sum(-1) / given.sum(-1).clamp(min=1)
+
+
+def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    """KL(full || circuit), summed over the vocabulary and averaged over the prompt's steps."""
+    # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
+    shifted = logits - full.log_normaliser[..., None]
+    cross = torch.einsum("bsv,bsv->bs", full.probability, shifted)
+    return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
+
+
+def kl_of_shift(shift: Shift, prompts: PromptPairs) -> PerPrompt:
+    """KL(full || circuit): entropies cancel, and all but the normaliser is linear in the logits."""
+    return _mean_over_steps(shift.log_normaliser - shift.expected, prompts)
+
+
+def _log_sum_exp_(values: Logits) -> Float[Tensor, "batch step"]:
+    """Return the log of the sum of exponentials, using up its argument.
+
+    Vocabulary-sized temporaries cost more than the arithmetic on them.
+    """
+    largest = values.detach().amax(-1, keepdim=True)
+    return values.sub_(largest).exp_().sum(-1).log() + largest[..., 0]
+
+
+def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    """Mean logit of the right answers less that of the wrong ones."""
+    right = _mean_chosen(logits, prompts.answers)
+    return _mean_over_steps(right - _mean_chosen(logits, prompts.wrong_answers), prompts)
+
+
+def probability_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    """Total probability of the right answers less that of the wrong ones."""
+    probability = logits.softmax(-1)
+    right, wrong = (
+        _chosen(probability, tokens)[0].sum(-1)
+        for tokens in (prompts.answers, prompts.wrong_answers)
+    )
+    return _mean_over_steps(right - wrong, prompts)
+
+
+def loss(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    """Negative log-likelihood of the right answers, all of them together."""
+    log_probability = logits.log_softmax(-1)
+    chosen, given = _chosen(log_probability, prompts.answers)
+    return _mean_over_steps(-chosen.masked_fill(~given, -torch.inf).logsumexp(-1), prompts)
+
+
+def accuracy(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    """Share of steps at which a right answer has the largest logit of all tokens."""
+    best = logits.argmax(-1, keepdim=True)
+    hit = ((best == prompts.answers) & (prompts.answers != NO_TOKEN)).any(-1)
+    return _mean_over_steps(hit.to(logits.dtype), prompts)
+
+
+def l2(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+    """Squared distance to the full model's outputs, summed over them and averaged over steps."""
+    return _mean_over_steps((logits - full.logits).square().sum(-1), prompts)
+
+
+def along(direction: Float[Tensor, " d_model"]) -> Measure:
+    """Return what measures the final stream's component along a direction of any length."""
+    unit = direction / direction.norm()
+
+    def component(stream: Stream, prompts: PromptPairs, full: Reference) -> PerPrompt:
+        return _mean_over_steps(stream @ unit.to(stream), prompts)
+
+    return component
