@@ -11,6 +11,7 @@ docs/performance.md.
 """
 
 import argparse
+import math
 import statistics
 import time
 import weakref
@@ -68,20 +69,23 @@ def main() -> None:
     for name, default in (("layers", 12), ("heads", 12), ("prompts", 16), ("tokens", 16)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--curve", action="store_true", help="vary one size at a time, too")
+    parser.add_argument("--memory", action="store_true", help="leave out the times")
     given = vars(parser.parse_args())
-    curve, default = given.pop("curve"), given == {n: parser.get_default(n) for n in given}
-    rows = [HEADER, *measure(given)]
+    curve, timed = given.pop("curve"), not given.pop("memory")
+    default = given == {n: parser.get_default(n) for n in given}
+    header = HEADER if timed else HEADER[:3]
+    rows = [header, *measure(given, timed=timed)]
     if default:
         write_block("attribution", table(rows))
     if curve:
-        rows = [("", *HEADER[1:])]
+        rows = [header]
         for name, values in (
             ("layers", (4, 8, 12)),
             ("heads", (4, 8, 12)),
             ("tokens", (16, 32, 64)),
         ):
             for value in values:
-                label, *cells = measure({**given, name: value}, only="eap")[0]
+                label, *cells = measure({**given, name: value}, only="eap", timed=timed)[0]
                 rows.append((f"{label}, {value} {name}", *cells))
         write_block("attribution-curve", table(rows))
 
@@ -89,19 +93,23 @@ def main() -> None:
 HEADER = ("", "peak / plain", "above plain / plain", "time / plain", "per gradient")
 
 
-def measure(sizes: dict[str, int], only: str = "") -> list[tuple[str, ...]]:
+def measure(sizes: dict[str, int], only: str = "", *, timed: bool = True) -> list[tuple[str, ...]]:
     """Return a row for every way of attribution, or for one."""
     hf, problem = build(Size(**_named(sizes)))
     plain = lambda: plain_pass(hf, problem)  # noqa: E731
     # Attention is compared with the model's own when a prompt length is met first.
     list(attribute(problem, [Place(share=1.0, weight=1.0)], Limits(sizes["prompts"])))
-    least, seconds = peak(plain), median_seconds(plain)
+    least = peak(plain)
+    seconds = median_seconds(plain) if timed else math.nan
     print(f"{sizes}: plain pass {least / 2**20:.0f} MiB, {seconds:.2f} s", flush=True)
     rows = []
     for name, n_gradients, run in ways(problem, sizes["prompts"]):
         if only in ("", name):
-            most, taken = peak(run), median_seconds(run) / seconds
-            cells = (most / least, (most - least) / least, taken, taken / n_gradients)
+            most = peak(run)
+            cells = [most / least, (most - least) / least]
+            if timed:
+                taken = median_seconds(run) / seconds
+                cells += [taken, taken / n_gradients]
             rows.append((name, *(f"{cell:.2f}" for cell in cells)))
             print_row(*rows[-1])
     return rows

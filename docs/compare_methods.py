@@ -3,8 +3,8 @@
     python docs/compare_methods.py [--stories DIRECTORY] [--compiled DIRECTORY]
 
 Draws docs/images/methods-MODEL.svg for ioi-small, and for stories260k where its directory is given,
-and writes the tables between `<!-- comparison -->` and `<!-- /comparison -->` in docs/methods.md.
-The compiled models, too, need their directory. Every figure is kept in docs/comparison.json as soon
+and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
+The compiled models, too, need their directory. Every figure is kept in docs/methods.json as soon
 as it is measured, and what is there is not measured again: delete what is to be measured anew.
 """
 
@@ -27,7 +27,7 @@ from circuitfind.methods.selection import share_of
 from circuitfind.reports.line_chart import Axis, Point, Series, draw_lines
 
 ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "docs/comparison.json"
+KEPT = ROOT / "docs/methods.json"
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 LEARNED_SHARES = (0.05, 0.2)
 """Of which sizes masks are trained: each is a training of its own."""
@@ -51,9 +51,18 @@ def main() -> None:
         models["stories260k"] = (str(given.stories), "pronoun")
     for known in known_models(given.compiled):
         results.need("areas", known.name, lambda known=known: areas(known))
+    write_page(results)
     for name, (model, task) in models.items():
         compare(results, name, model, task)
-    replace_between("docs/methods.md", "comparison", "\n\n".join(text_of(results)))
+        write_page(results)
+
+
+def write_page(results: "Results") -> None:
+    """Write down what is measured whole; the rest of the page stays as it is."""
+    if text := list(text_of(results)):
+        replace_between("docs/methods.md", "comparison", "\n\n".join(text))
+    known = f"{KNOWN_TEXT}\n\n{rows_of(table_of(results.values['areas']))}"
+    replace_between("docs/methods.md", "known-circuits", known)
 
 
 class Results:
@@ -81,13 +90,12 @@ class Results:
 def text_of(results: Results) -> Iterator[str]:
     """Draw the figures, and yield what the page says of them."""
     for name, task in (("ioi-small", "ioi"), ("stories260k", "pronoun")):
-        if curves := results.curves(name):
+        curves = results.curves(name)
+        if len(curves) == len(METHODS):
             figure = drawn(curves, f"{name}, {task}")
             (ROOT / f"docs/images/methods-{name}.svg").write_text(figure)
             yield figure_text(name, task)
             yield table_of_sizes(curves)
-    yield KNOWN_TEXT
-    yield rows_of(table_of(results.values["areas"]))
 
 
 # --------------------------------------------------------------- faithfulness against size

@@ -27,8 +27,8 @@ circuit follows from how they are wired; in a compiled program an edge is in it 
 compose and the output changes when it is cut in the circuit of all edges that compose. Both depend
 on the ablation. `acdc` and `hybrid` give a point per threshold, all others a point per score;
 learned masks are trained for the size of the true circuit, and `hybrid` hands half of all edges on.
-`exact` cuts every edge alone, so it is blind to edges that stand in for one another (`or-gate`,
-`backup-head`). `eap` and `hisp` refuse squared distance: its gradient at the clean run is zero."""
+`exact` cuts every edge alone, so it is blind to edges that stand in for one another
+(`backup-head`). `eap` and `hisp` refuse squared distance: its gradient at the clean run is zero."""
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,24 @@
-"""Which layers of an embedded model refuse harmful requests, and by which circuit?"""
-
-from collections import Counter
+"""Which layers of an embedded model refuse harmful requests, and what is the minimal circuit?"""
 
 import circuitfind as cf
 
-model = cf.load_model("llama-4l")
-problem = cf.make_problem(model, "refusal", n_prompts=32)
+model = cf.load_model("gpt-4l")
+problem = cf.make_problem(model, "refusal", n_prompts=16, metric="logit-difference")
 
-# Each edge cut alone: how much of the preference for refusing goes with it, in logits.
-alone = cf.discover(problem, "exact", threshold=0.05)
-harm: Counter[str] = Counter()
-for decision in alone.decisions:
-    writer = decision.edge.partition("->")[0]
-    layer = "embedding" if writer == "embed" else f"layer {writer[1]}"
-    harm[layer] += abs(decision.effect or 0)
-for layer, total in sorted(harm.items()):
-    print(f"{layer}: {total:.1f} logits over all edges that it writes")
+# 1. Which layers refuse? Take each block's attention and MLP from the run on the harmless request.
+layers = cf.patch(problem, "attn,mlp", mode="noising", positions="all")
+for row in layers.significant(0.05):
+    print(f"{row.site} of layer {row.place['layer']}: {row.effect:.0%} of the refusal goes with it")
 
-# The smallest circuit that keeps nine tenths of it.
-found = cf.discover(problem, threshold=0.2)
-for measured in cf.scorecard(found.engine, found.circuit).measurements:
-    print(measured.metric, measured.faithfulness)
-print(found.circuit.n_edges, "of", problem.graph.n_edges, "edges")
-cf.draw_circuit(found.circuit).save("refusal.svg")
+# 2. Which heads and MLPs, and where?
+swept = cf.patch(problem, "head,mlp", mode="noising")
+cf.draw_heatmap(swept, "head").save("refusal-heads.png")
+cf.draw_heatmap(swept, "mlp_out").save("refusal-mlps.png")
+
+# 3. The minimal circuit between what is significant, and how much of the refusal it keeps.
+engine = cf.IncrementalEngine(problem)
+circuit = cf.circuit_of(engine, swept)
+print(f"{circuit.n_edges} of {problem.graph.n_edges} edges")
+for measured in cf.scorecard(engine, circuit).measurements:
+    print(f"{measured.metric}: faithfulness {measured.faithfulness:.2f}")
+cf.draw_circuit(circuit, unit="logits").save("refusal.svg")

@@ -11,11 +11,13 @@ from circuitfind.commands.listing import inspect, methods, metrics, models, runs
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
+from circuitfind.commands.stability import stability
 from circuitfind.commands.sweep import sweep
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     evaluate,
+    stability,
     sweep,
     draw,
     roles,

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.errors import ReportError
 from circuitfind.graph import Edge, Graph
@@ -170,6 +173,46 @@ def draw_difference(
     remarks = _omission(len(drawn), len(union), "shared ones last")
     legend = ([*counts, *remarks], arrow_legend(edge.reader.port for edge, *_ in drawn))
     return _diagram(graph, lines, legend if union else (), caption, roles or {})
+
+
+def draw_frequencies(
+    graph: Graph,
+    frequencies: Float[Tensor, "writer reader"],
+    *,
+    share: float,
+    caption: Sequence[str] = (),
+    max_edges: int = MAX_EDGES,
+) -> Diagram:
+    """Draw every edge that any of some circuits keeps, the more opaque the more of them do.
+
+    Args:
+        graph: The circuits' graph.
+        frequencies: Share of the circuits that keep each edge.
+        share: From which frequency on an edge is drawn thick.
+        caption: Lines to write under the drawing.
+        max_edges: If there are more, the most frequent ones are drawn.
+    """
+    rows = [
+        (edge, float(frequencies[graph.writer_index[edge.writer.name], index]))
+        for edge in graph.edges(frequencies.cpu() > 0)
+        for index in [graph.reader_index[edge.reader.name]]
+    ]
+    drawn = sorted(rows, key=lambda row: -row[1])[:max_edges]
+    lines = [
+        _line(
+            edge,
+            Stroke(PORT_COLOURS[edge.reader.port], 2.0 if kept >= share - 1e-9 else 1.0, kept),
+            f"{edge.name}: in {kept:.0%} of the runs",
+        )
+        for edge, kept in reversed(drawn)
+    ]
+    scale = [
+        Entry(f"in {kept:.0%} of the runs", Stroke("#555555", 2.0 if kept >= share else 1.0, kept))
+        for kept in dict.fromkeys((1.0, share, 0.2))
+    ]
+    remarks = _omission(len(drawn), len(rows), "the most frequent")
+    legend = (port_legend([edge for edge, _ in drawn]), [*scale, *remarks])
+    return _diagram(graph, lines, legend if rows else (), caption, {})
 
 
 def _line(edge: Edge, stroke: Stroke, tooltip: str) -> Line:

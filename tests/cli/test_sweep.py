@@ -22,11 +22,11 @@ def file(program, monkeypatch):
 def test_the_result_is_a_table_and_everything_else_is_on_stderr(cli, file):
     answer = cli("sweep", file, "--workers", 2)
     assert answer.code == 0, answer.err
-    rows, files = answer.out.splitlines()[:9], answer.out.splitlines()[9:]
+    rows, files = answer.out.splitlines()[:5], answer.out.splitlines()[5:]
     assert rows[0].split() == ["run", "n_edges", "faithfulness"]
     assert all(row.startswith("scramble-program-") for row in rows[1:])
     assert files[0] == "sweeps/small/table.csv"
-    assert answer.err.count(": finished after ") == 8
+    assert answer.err.count(": finished after ") == 4
     again = cli("sweep", file, "--json")
     assert (again.code, again.err) == (0, "")
     assert [row["run"] for row in again.json] == [row.split()[0] for row in rows[1:]]
@@ -34,7 +34,7 @@ def test_the_result_is_a_table_and_everything_else_is_on_stderr(cli, file):
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(cli, file, tmp_path):
     answer = cli("sweep", file, "--dry-run")
-    assert answer.out.count("scramble-program-") == 8
+    assert answer.out.count("scramble-program-") == 4
     assert not any(tmp_path.iterdir())
 
 
@@ -42,9 +42,9 @@ def test_runs_that_fail_are_named_in_one_line_after_the_table(cli, file):
     file.write_text(SMALL.replace('tasks = ["program"]', 'tasks = ["program", "ioi"]'))
     answer = cli("sweep", file, "--workers", 2)
     assert answer.code == 2
-    assert answer.out.count("scramble-program-") == 8
+    assert answer.out.count("scramble-program-") == 4
     last = answer.err.splitlines()[-1]
-    assert last.startswith("circuitfind: 8 of 16 runs failed, such as scramble-ioi-")
+    assert last.startswith("circuitfind: 4 of 8 runs failed, such as scramble-ioi-")
     assert "'ioi' is written in words" in last
 
 

@@ -27,7 +27,7 @@ from tests.programs import write_program
 from tests.sweeps.conftest import SMALL as SWEEP
 from tests.test_graph import GROUPED, SMALL, random_mask
 
-FEW, MANY = 60, 1600
+FEW, MANY = 40, 1600
 
 
 def cases(few: int, many: int) -> pytest.MarkDecorator:

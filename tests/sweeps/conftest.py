@@ -16,10 +16,10 @@ seeds = [0, 1]
 prompts = 4
 
 [methods.acdc]
-thresholds = [0.01, 0.05]
+thresholds = [0.01]
 
 [methods.exact]
-edges = [5, 9]
+edges = [5]
 """
 
 

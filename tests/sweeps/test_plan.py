@@ -10,12 +10,7 @@ def test_a_sweep_is_the_product_of_its_lists(planned):
     names = [run.name for run in planned(SMALL)]
     assert names == [
         f"scramble-program-{choice}-seed-{seed}"
-        for choice in (
-            "acdc-threshold-0.01",
-            "acdc-threshold-0.05",
-            "exact-edges-5",
-            "exact-edges-9",
-        )
+        for choice in ("acdc-threshold-0.01", "exact-edges-5")
         for seed in (0, 1)
     ]
 

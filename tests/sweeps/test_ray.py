@@ -17,7 +17,7 @@ from tests.sweeps.conftest import SMALL
 
 ray = pytest.importorskip("ray")
 
-SIXTY = SMALL.replace("[0, 1]", str(list(range(15))))
+SIXTY = SMALL.replace("[0, 1]", str(list(range(30))))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def two_workers():
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
 @pytest.mark.parametrize(
-    ("text", "n_runs"), [(SMALL, 8), pytest.param(SIXTY, 60, marks=pytest.mark.slow)]
+    ("text", "n_runs"), [(SMALL, 4), pytest.param(SIXTY, 60, marks=pytest.mark.slow)]
 )
 def test_on_two_workers_one_of_which_is_killed_every_run_ends_once(
     text, n_runs, planned, two_workers, tmp_path

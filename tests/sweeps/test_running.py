@@ -25,7 +25,7 @@ def attempts_in(path):
 def test_a_sweep_ends_with_every_run_a_table_and_figures(planned, workers, tmp_path):
     runs = planned(SMALL)
     state = run_sweep(runs, tmp_path, workers)
-    assert (state.finished, state.failed) == (8, {})
+    assert (state.finished, state.failed) == (4, {})
     rows, files = gather(runs, tmp_path)
     assert [row["run"] for row in rows] == [run.name for run in runs]
     assert {file.name for file in files} == {
@@ -39,21 +39,21 @@ def test_what_is_finished_is_not_run_again(planned, workers, tmp_path):
     run_sweep(runs[:3], tmp_path, workers)
     before = files_of(tmp_path)
     run_sweep(runs, tmp_path, workers)
-    assert len(attempts_in(tmp_path)) == 8
+    assert len(attempts_in(tmp_path)) == 4
     after = files_of(tmp_path)
     assert {name: after[name] for name in before} == before
 
     def forbidden():
         raise AssertionError("nothing is left to run")
 
-    assert run_sweep(runs, tmp_path, forbidden).finished == 8
+    assert run_sweep(runs, tmp_path, forbidden).finished == 4
 
 
 def test_other_settings_are_named_before_anything_runs(planned, workers, tmp_path):
     run_sweep(planned(SMALL), tmp_path, workers)
     before = files_of(tmp_path)
     other = planned(SMALL.replace("prompts = 4", "prompts = 5"))
-    with pytest.raises(SweepError, match=r"(n_prompts is 4 there and 5 here.*){8}"):
+    with pytest.raises(SweepError, match=r"(n_prompts is 4 there and 5 here.*){4}"):
         run_sweep(other, tmp_path, workers)
     assert files_of(tmp_path) == before
 
@@ -61,11 +61,11 @@ def test_other_settings_are_named_before_anything_runs(planned, workers, tmp_pat
 def test_a_run_that_cannot_work_fails_once_and_the_others_go_on(planned, workers, tmp_path):
     runs = planned(SMALL.replace('tasks = ["program"]', 'tasks = ["program", "ioi"]'))
     state = run_sweep(runs, tmp_path, workers)
-    assert state.finished == 8
+    assert state.finished == 4
     assert all("is written in words" in message for message in state.failed.values())
-    assert len(state.failed) == 8
-    assert len(attempts_in(tmp_path)) == 16
-    with pytest.raises(SweepError, match="8 of 16 runs failed, such as scramble-ioi-acdc"):
+    assert len(state.failed) == 4
+    assert len(attempts_in(tmp_path)) == 8
+    with pytest.raises(SweepError, match="4 of 8 runs failed, such as scramble-ioi-acdc"):
         state.require_success(tmp_path)
     rows, _ = gather(runs, tmp_path)
     assert [row["finished"] for row in rows] == [row["task"] == "program" for row in rows]
@@ -93,7 +93,7 @@ def test_a_killed_worker_is_replaced_and_its_run_tried_again(planned, workers, t
     runs = planned(SMALL)
     run_sweep(runs, tmp_path / "calm", workers)
     state = run_sweep(runs, tmp_path / "killed", lambda: Killing(workers(), 3), retries=3)
-    assert (state.finished, state.failed) == (8, {})
+    assert (state.finished, state.failed) == (4, {})
     for each in (tmp_path / "calm", tmp_path / "killed"):
         gather(runs, each)
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "calm")
@@ -190,4 +190,4 @@ def test_a_worker_sees_its_own_gpu_and_uses_its_threads(planned, tmp_path, monke
     run_sweep(planned(SMALL), tmp_path, lambda: LocalLauncher(places, "fork"))
     seen = {tuple(json.loads(file.read_text())) for file in tmp_path.rglob("seen")}
     assert seen <= {("5", 2), ("7", 3)}
-    assert len(list(tmp_path.rglob("seen"))) == 8
+    assert len(list(tmp_path.rglob("seen"))) == 4

@@ -1,0 +1,51 @@
+"""The command `stability`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuitfind.commands.console import emit, interruptible, print_json, print_rows, tell
+from circuitfind.commands.options import Json
+
+
+def stability(
+    run: Annotated[Path, typer.Argument(help="A finished run's directory.")],
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            help="What to vary, separated by commas: resamples, seeds, orders, thresholds. "
+            "[default: all that the method depends on]"
+        ),
+    ] = None,
+    repetitions: Annotated[int, typer.Option(help="Repetitions for each.")] = 5,
+    share: Annotated[
+        float, typer.Option(help="Share of the runs that keep an edge of the consensus.")
+    ] = 0.8,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the repetitions go. [default: RUN-stability]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat a run under other conditions: how much of its circuit stays?"""
+    from dataclasses import asdict
+
+    from circuitfind.runs.stability import CONSENSUS, DIAGRAM, STABILITY, repeat_run
+
+    varied = [name.strip() for name in vary.split(",")] if vary else []
+    with interruptible(out or run):
+        found = repeat_run(run, varied=varied, n=repetitions, share=share, out=out, tell=tell)
+    figures = found.stability
+    if as_json:
+        print_json(figures.as_json())
+        return
+    rows = [
+        {name: round(v, 3) if isinstance(v, float) else v for name, v in asdict(row).items()}
+        for row in figures.variations
+    ]
+    print_rows(rows)
+    emit(
+        f"consensus: {figures.n_consensus} edges in at least {share:.0%} of {figures.n_runs} runs\n"
+    )
+    emit("".join(f"{found.path / name}\n" for name in (STABILITY, CONSENSUS, DIAGRAM)))

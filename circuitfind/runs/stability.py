@@ -1,0 +1,169 @@
+"""Run a finished run's search again under other conditions, and say how stable its circuit is.
+
+Each repetition has a directory of its own and is not computed again where its circuit is there.
+Those with other seeds, orders or thresholds are ordinary runs, which resume where they were
+interrupted. A resample draws the run's own prompts with replacement.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from circuitfind.circuit import Circuit
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.evaluation.stability import Stability, consensus, stability
+from circuitfind.methods import find_method
+from circuitfind.methods.search import search
+from circuitfind.models.base import ResidualModel
+from circuitfind.reports.diagram import draw_frequencies
+from circuitfind.runs.config import RunConfig, config_from
+from circuitfind.runs.directory import (
+    CIRCUIT,
+    CONFIG,
+    load_circuit_of,
+    reported,
+    write_whole,
+)
+from circuitfind.runs.discover import model_of, problem_of, run_discovery
+
+VARIED = ("resamples", "seeds", "orders", "thresholds")
+STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.svg"
+
+
+@dataclass(frozen=True)
+class Stable:
+    """What came out.
+
+    Attributes:
+        path: The directory that holds the repetitions and the results.
+        stability: The figures.
+        consensus: The edges of the consensus, with their frequencies as effects.
+    """
+
+    path: Path
+    stability: Stability
+    consensus: Circuit
+
+
+def repeat_run(
+    path: Path,
+    *,
+    varied: Sequence[str] = (),
+    n: int = 5,
+    share: float = 0.8,
+    out: Path | None = None,
+    tell: Callable[[str], None] = lambda message: None,
+) -> Stable:
+    """Repeat a finished run under other conditions.
+
+    Args:
+        path: The run directory.
+        varied: What to vary; by default all that the run's method depends on.
+        n: How many repetitions for each.
+        share: From which share of the runs on an edge is in the consensus.
+        out: Where the repetitions go; by default `NAME-stability` beside the run.
+        tell: Called with what a user should know.
+
+    Raises:
+        CircuitfindError: Anything that the user can do something about.
+    """
+    with reported(path):
+        config = config_from(path / CONFIG)
+    original = load_circuit_of(path)
+    chosen = _chosen(config, varied)
+    if n < 1:
+        raise MethodError(f"{n} repetitions show nothing; give at least 1")
+    out = out or path.with_name(f"{path.resolve().name}-stability")
+    tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
+    repeated = _Repeated(config, out)
+    found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
+    runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]
+    figures = stability(original, found, share=share)
+    agreed = replace(consensus(runs, share), origin={**original.origin, "unit": "share of runs"})
+    caption = f"{figures.n_runs} runs; edges that at least {share:.0%} of them keep are thick"
+    with reported(out):
+        write_whole(out / STABILITY, json.dumps(figures.as_json(), indent=1) + "\n")
+        write_whole(out / CONSENSUS, agreed.to_json())
+        assert agreed.effects is not None
+        diagram = draw_frequencies(original.graph, agreed.effects, share=share, caption=[caption])
+        write_whole(out / DIAGRAM, diagram.svg())
+    return Stable(out, figures, agreed)
+
+
+def _chosen(config: RunConfig, varied: Sequence[str]) -> list[str]:
+    possible = list(_possible(config))
+    for name in varied:
+        if name not in VARIED:
+            raise MethodError(f"cannot vary {name!r}; choose among {', '.join(VARIED)}")
+        if name not in possible:
+            raise MethodError(
+                f"the method {config.method!r} has nothing to vary as to {name}; choose among "
+                f"{', '.join(possible)}"
+            )
+    return list(dict.fromkeys(varied)) or possible
+
+
+def _possible(config: RunConfig) -> Iterator[str]:
+    yield "resamples"
+    if config.task_digest is None:
+        yield "seeds"
+    if "order" in config.options:
+        yield "orders"
+    if config.options.get("threshold") is not None:
+        yield "thresholds"
+
+
+class _Repeated:
+    """Repetitions of a run, with one model for all."""
+
+    def __init__(self, config: RunConfig, out: Path) -> None:
+        self._config, self._out = config, out
+        self._model: ResidualModel | None = None
+
+    def circuit(self, varied: str, number: int, n: int) -> Circuit:
+        """Return the circuit of a repetition, computing it where it is not there."""
+        place = self._out / f"{varied}-{number + 1}"
+        if (place / CIRCUIT).is_file():
+            return load_circuit_of(place)
+        if varied == "resamples":
+            return self._resampled(place, number)
+        config = self._changed(varied, number, n)
+        return run_discovery(place, config, load=self._loaded).circuit
+
+    def _changed(self, varied: str, number: int, n: int) -> RunConfig:
+        config = self._config
+        options = dict(config.options)
+        if varied == "seeds":
+            seed = config.seed + number + 1
+            if "seed" in options:
+                options["seed"] = seed
+            return replace(config, seed=seed, options=options)
+        if varied == "orders":
+            return replace(config, options={**options, "order": "random", "seed": number})
+        # Evenly on a logarithmic scale, from half to twice the threshold.
+        factor = 2 ** (2 * number / (n - 1) - 1) if n > 1 else 2.0
+        threshold = float(f"{options['threshold'] * factor:.3g}")
+        return replace(config, options={**options, "threshold": threshold})
+
+    def _resampled(self, place: Path, number: int) -> Circuit:
+        config = self._config
+        problem = problem_of(config, self._loaded(), seed=config.seed)
+        n = len(problem.prompts)
+        rows = np.random.default_rng([config.seed, number]).integers(0, n, n).tolist()
+        problem = replace(problem, prompts=problem.prompts.select(rows))
+        method = find_method(config.method)
+        found = search(IncrementalEngine(problem), method, method.options(**config.options))
+        with reported(place):
+            place.mkdir(parents=True, exist_ok=True)
+            origin = {"resample": number, **config.identity}
+            write_whole(place / CIRCUIT, replace(found.circuit, origin=origin).to_json())
+        return load_circuit_of(place)
+
+    def _loaded(self) -> ResidualModel:
+        if self._model is None:
+            self._model = model_of(self._config)
+        return self._model
