@@ -77,13 +77,15 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
     const least = edges[Math.min(state.limit, edges.length) - 1];
     const measured = least && size(least) >= 0;
     threshold.value = measured ? number(size(least)) : "";
-    threshold.disabled = edges.every((edge) => edge.value === null);
+    // A replay shows what was decided so far, a difference all that either circuit keeps.
+    const fixed = state.step !== null || state.view === "difference";
+    threshold.disabled = fixed || edges.every((edge) => edge.value === null);
     says.textContent = summary(runs, state);
     grouped.checked = state.grouped;
     views.forEach((each, i) =>
       each.setAttribute("aria-pressed", String((i === 0) === (state.view === "circuits"))),
     );
-    for (const input of [slider, amount]) input.disabled = state.step !== null;
+    for (const input of [slider, amount]) input.disabled = fixed;
   });
 
   return h(
