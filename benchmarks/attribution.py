@@ -1,36 +1,34 @@
 """Memory and time of attribution against a plain forward-and-backward pass.
 
-    python benchmarks/attribution.py [--layers N] [--heads N] [--prompts N] [--tokens N] [--curve]
+    python -m benchmarks.attribution [--layers N] [--heads N] [--prompts N] [--tokens N] [--curve]
 
 The model has the shape of GPT-2 small and random weights. The plain pass is the model's own, from
 its embeddings to a logit difference at the last position and back to the embeddings, with frozen
 weights: the least that anything with a gradient must do. Memory is the peak of all tensors alive,
 counted as they are made and freed, beyond the model's weights. All figures are ratios to the plain
-pass. Targets: at most 1.5 above plain, and at most 2 of time per gradient.
+pass. Targets: at most 1.5 above plain, and at most 2 of time per gradient. Results go to
+docs/performance.md.
 """
 
 import argparse
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from circuitfind.graph import Graph
+import circuitfind as cf
+from benchmarks.page import write_block
+from benchmarks.setting import RIGHT, WRONG, Size, random_gpt2, random_pairs
 from circuitfind.methods.attribution import Limits, Place, attribute
-from circuitfind.metrics import find_metric
-from circuitfind.models.base import ResidualModel
-from circuitfind.models.loading import load_model
-from circuitfind.problem import Problem, assemble
-from circuitfind.prompts import Pair, collate
+from circuitfind.problem import Problem
 
-D_HEAD, D_VOCAB = 64, 50257
+D_HEAD = 64
 REPEATS = 3
 
 
@@ -65,91 +63,85 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure, print, and write docs/performance.md if all sizes are those of the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name, default in (("layers", 12), ("heads", 12), ("prompts", 16), ("tokens", 16)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--curve", action="store_true", help="vary one size at a time, too")
-    sizes = vars(parser.parse_args())
-    curve = sizes.pop("curve")
-    print_row("what", *HEADER)
-    measure(sizes)
+    given = vars(parser.parse_args())
+    curve, default = given.pop("curve"), given == {n: parser.get_default(n) for n in given}
+    rows = [HEADER, *measure(given)]
+    if default:
+        write_block("attribution", table(rows))
     if curve:
-        for name, values in (("layers", (4, 8)), ("heads", (4, 8)), ("tokens", (32, 64))):
+        rows = [("", *HEADER[1:])]
+        for name, values in (
+            ("layers", (4, 8, 12)),
+            ("heads", (4, 8, 12)),
+            ("tokens", (16, 32, 64)),
+        ):
             for value in values:
-                print(f"\n{name} = {value}")
-                measure({**sizes, name: value})
+                label, *cells = measure({**given, name: value}, only="eap")[0]
+                rows.append((f"{label}, {value} {name}", *cells))
+        write_block("attribution-curve", table(rows))
 
 
-HEADER = ("peak / plain", "above plain / plain", "time / plain", "per gradient")
+HEADER = ("", "peak / plain", "above plain / plain", "time / plain", "per gradient")
 
 
-def measure(sizes: dict[str, int]) -> None:
-    """Print a row for every way of attribution."""
-    hf, problem = build(**sizes)
+def measure(sizes: dict[str, int], only: str = "") -> list[tuple[str, ...]]:
+    """Return a row for every way of attribution, or for one."""
+    hf, problem = build(Size(**_named(sizes)))
     plain = lambda: plain_pass(hf, problem)  # noqa: E731
     # Attention is compared with the model's own when a prompt length is met first.
     list(attribute(problem, [Place(share=1.0, weight=1.0)], Limits(sizes["prompts"])))
     least, seconds = peak(plain), median_seconds(plain)
-    print(
-        f"plain pass: {least / 2**20:.0f} MiB; largest tensor an edges-by-prompts method holds: "
-        f"{len(problem.graph.writers) * stream_bytes(problem) / 2**20:.0f} MiB of differences"
-    )
+    print(f"{sizes}: plain pass {least / 2**20:.0f} MiB, {seconds:.2f} s", flush=True)
+    rows = []
+    for name, n_gradients, run in ways(problem, sizes["prompts"]):
+        if only in ("", name):
+            most, taken = peak(run), median_seconds(run) / seconds
+            cells = (most / least, (most - least) / least, taken, taken / n_gradients)
+            rows.append((name, *(f"{cell:.2f}" for cell in cells)))
+            print_row(*rows[-1])
+    return rows
+
+
+def ways(problem: Problem, n_prompts: int) -> list[tuple[str, int, Callable[[], Any]]]:
+    """Return names, numbers of gradients, and what runs them."""
+
+    def attributed(places: list[Place], limits: Limits) -> Callable[[], Any]:
+        return lambda: list(attribute(problem, places, limits))
+
     clean = [Place(share=1.0, weight=1.0)]
     path = [Place(share=k / 3, weight=1 / 3) for k in (3, 2, 1)]
-    for name, places, limits in (
-        ("eap", clean, Limits(sizes["prompts"])),
-        ("eap-ig, 3 steps", path, Limits(sizes["prompts"])),
-        ("eap, checkpoint", clean, Limits(sizes["prompts"], checkpoint=True)),
-        ("eap, 4 prompts at a time", clean, Limits(4)),
-    ):
-        run = lambda places=places, limits=limits: list(attribute(problem, places, limits))  # noqa: E731
-        most, taken = peak(run), median_seconds(run) / seconds
-        print_row(
-            name,
-            f"{most / least:.2f}",
-            f"{(most - least) / least:.2f}",
-            f"{taken:.2f}",
-            f"{taken / len(places):.2f}",
-        )
-
-
-def build(layers: int, heads: int, prompts: int, tokens: int) -> tuple[Any, Problem]:
-    """Return a model with random weights, and a problem about random prompts."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=layers, n_head=heads, n_embd=heads * D_HEAD, vocab_size=D_VOCAB, n_positions=1024
-    )
-    hf = GPT2LMHeadModel(config).eval().requires_grad_(requires_grad=False)
-    model = load_model(hf)
-    generator = torch.Generator().manual_seed(0)
-    pairs = [
-        Pair(
-            torch.randint(D_VOCAB, (tokens,), generator=generator).tolist(),
-            torch.randint(D_VOCAB, (tokens,), generator=generator).tolist(),
-            answers=[[5]],
-            wrong_answers=[[9]],
-        )
-        for _ in range(prompts)
+    return [
+        ("eap", 1, attributed(clean, Limits(n_prompts))),
+        ("eap-ig, 3 steps", 3, attributed(path, Limits(n_prompts))),
+        ("eap, checkpoint", 1, attributed(clean, Limits(n_prompts, checkpoint=True))),
+        ("eap, 4 prompts at a time", 1, attributed(clean, Limits(4))),
+        ("cf.discover, eap", 1, lambda: cf.discover(problem, "eap", n_edges=200)),
     ]
-    assert isinstance(model, ResidualModel)
-    problem = assemble(
-        model, collate(pairs), find_metric("logit-difference"), graph=Graph(model.shape)
-    )
-    return hf, problem
+
+
+def _named(sizes: dict[str, int]) -> dict[str, int]:
+    named = {f"n_{name}": value for name, value in sizes.items()}
+    return {**named, "d_model": sizes["heads"] * D_HEAD}
+
+
+def build(size: Size) -> tuple[Any, Problem]:
+    """Return a model with random weights, and a problem about random prompts."""
+    hf = random_gpt2(size)
+    metric = "logit-difference"
+    return hf, cf.make_problem(cf.load_model(hf), random_pairs(size), metric=metric)
 
 
 def plain_pass(hf: Any, problem: Problem) -> Tensor:
     """Run the model forward and back, with logits at the last position alone."""
     embedding = hf.transformer.wte(problem.prompts.clean).requires_grad_()
     logits = hf(inputs_embeds=embedding, logits_to_keep=1, use_cache=False).logits[:, -1]
-    (gradient,) = torch.autograd.grad((logits[:, 9] - logits[:, 5]).sum(), embedding)
+    (gradient,) = torch.autograd.grad((logits[:, WRONG] - logits[:, RIGHT]).sum(), embedding)
     return gradient
-
-
-def stream_bytes(problem: Problem) -> int:
-    """Return the size of one residual stream of all prompts."""
-    return problem.prompts.clean.numel() * problem.model.shape.d_model * 4
 
 
 def peak(run: Callable[[], Any]) -> int:
@@ -172,6 +164,12 @@ def median_seconds(run: Callable[[], Any]) -> float:
 def print_row(*cells: str) -> None:
     """Print cells below one another."""
     print(f"{cells[0]:26}" + "".join(f"{cell:>22}" for cell in cells[1:]))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table of Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
 if __name__ == "__main__":

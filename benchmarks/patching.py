@@ -1,6 +1,6 @@
 """Time activation-patching sweeps against TransformerLens' own, patch by patch.
 
-    python benchmarks/patching.py [--layers 12] [--heads 12] [--width 768] [--prompts 16] ...
+    python -m benchmarks.patching [--layers 12] [--heads 12] [--width 768] [--prompts 16] ...
 
 The model has GPT-2's architecture and random weights, so nothing is downloaded. TransformerLens
 runs the whole model once per patch, so its time per patch is taken from some of the patches
@@ -21,8 +21,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 import circuitfind as cf
+from benchmarks.page import write_block
+from benchmarks.setting import Size, random_gpt2, random_pairs
 
-VOCABULARY = 50257
 SWEEPS = (
     ("resid_pre", "each", "resid_pre", lens.layer_pos_patch_setter, ("layer", "pos")),
     ("mlp_out", "each", "mlp_out", lens.layer_pos_patch_setter, ("layer", "pos")),
@@ -34,7 +35,7 @@ SWEEPS = (
 
 
 def main() -> None:
-    """Run every sweep and print a row for each."""
+    """Run every sweep, print a row for each, and write docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name, default in (
         ("layers", 12),
@@ -47,13 +48,20 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    model, pairs = random_gpt2(options), random_pairs(options)
+    default = vars(options) == {name: parser.get_default(name) for name in vars(options)}
+    size = Size(
+        n_layers=options.layers,
+        n_heads=options.heads,
+        d_model=options.width,
+        n_prompts=options.prompts,
+        n_tokens=options.tokens,
+    )
+    model, pairs = random_gpt2(size), random_pairs(size)
     bridge = bridge_of(copy.deepcopy(model))
     problem = cf.make_problem(cf.load_model(model), pairs, metric="logit-difference")
     _, cache = bridge.run_with_cache(pairs.clean)
-    print(
-        f"{'site':>10} {'positions':>10} {'patches':>8} {'lens ms':>9} {'ours ms':>9} {'ratio':>6}"
-    )
+    rows = ["| site | positions | patches | TransformerLens' time / ours |", "|---|---|---|---|"]
+    print(rows[0])
     for site, positions, name, setter, axes in SWEEPS:
         sizes = {"layer": options.layers, "pos": options.tokens, "head": options.heads}
         if math.prod(sizes[axis] for axis in axes) > options.most:
@@ -64,33 +72,10 @@ def main() -> None:
         every = lens.make_df_from_ranges([sizes[axis] for axis in axes], axes)
         chosen = every.iloc[:: max(1, len(every) // options.sample)].reset_index(drop=True)
         theirs = lens_seconds(bridge, pairs, cache, name, setter, chosen)
-        ratio = f"{theirs / ours:6.1f}"
-        row = f"{site:>10} {positions:>10} {found.numel():8} {1e3 * theirs:9.1f} {1e3 * ours:9.1f}"
-        print(f"{row} {ratio}", flush=True)
-
-
-def random_gpt2(options: argparse.Namespace) -> transformers.GPT2LMHeadModel:
-    """Return a model of GPT-2's architecture with random weights."""
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        n_layer=options.layers,
-        n_head=options.heads,
-        n_embd=options.width,
-        vocab_size=VOCABULARY,
-        attn_implementation="eager",
-    )
-    return transformers.GPT2LMHeadModel(config).eval()
-
-
-def random_pairs(options: argparse.Namespace) -> cf.PromptPairs:
-    """Return random pairs that differ in their second token."""
-    clean = torch.randint(VOCABULARY, (options.prompts, options.tokens)).tolist()
-    return cf.collate(
-        [
-            cf.Pair(row, [row[0], (row[1] + 1) % VOCABULARY, *row[2:]], [[row[2]]], [[row[3]]])
-            for row in clean
-        ]
-    )
+        rows.append(f"| `{site}` | {positions} | {found.numel()} | {theirs / ours:.1f}x |")
+        print(f"{rows[-1]} {1e3 * theirs:.1f} ms, {1e3 * ours:.1f} ms", flush=True)
+    if default:
+        write_block("patching", "\n".join(rows))
 
 
 def bridge_of(model: transformers.GPT2LMHeadModel) -> TransformerBridge:

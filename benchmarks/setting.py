@@ -15,10 +15,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import circuitfind as cf
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.problem import Problem
-from circuitfind.prompts import Pair, collate
+from circuitfind.prompts import Pair, PromptPairs, collate
 
 FIRST_DIFFERENCE = 4
 """Position from which on clean and corrupted prompts differ."""
+
+RIGHT, WRONG = 5, 6
+"""The answers whose logits are compared."""
 
 _ROLES = {
     "embed": ["embed"],
@@ -66,6 +69,13 @@ class Size:
 
 def write_setting(folder: Path, size: Size) -> None:
     """Write the weights and the prompts to a directory, for all that take part to read."""
+    random_gpt2(size).save_pretrained(folder)
+    prompts = {"clean": _tokens(size).tolist(), "corrupted": _tokens(size, corrupted=True).tolist()}
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
+def random_gpt2(size: Size) -> GPT2LMHeadModel:
+    """Return a model of GPT-2's architecture with random weights."""
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=size.n_layers,
@@ -76,9 +86,21 @@ def write_setting(folder: Path, size: Size) -> None:
         bos_token_id=0,
         eos_token_id=0,
     )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    prompts = {"clean": _tokens(size).tolist(), "corrupted": _tokens(size, corrupted=True).tolist()}
-    (folder / "prompts.json").write_text(json.dumps(prompts))
+    return GPT2LMHeadModel(config).eval().requires_grad_(requires_grad=False)
+
+
+def random_pairs(size: Size) -> PromptPairs:
+    """Return random pairs that differ from the same position on."""
+    return _pairs(_tokens(size).tolist(), _tokens(size, corrupted=True).tolist())
+
+
+def _pairs(clean: list[list[int]], corrupted: list[list[int]]) -> PromptPairs:
+    return collate(
+        [
+            Pair(one, other, answers=[[RIGHT]], wrong_answers=[[WRONG]])
+            for one, other in zip(clean, corrupted, strict=True)
+        ]
+    )
 
 
 def _tokens(size: Size, *, corrupted: bool = False) -> torch.Tensor:
@@ -92,12 +114,9 @@ def _tokens(size: Size, *, corrupted: bool = False) -> torch.Tensor:
 def read_problem(folder: Path, metric: str) -> Problem:
     """Load the setting of a directory."""
     prompts = json.loads((folder / "prompts.json").read_text())
-    pairs = [
-        Pair(clean, corrupted, answers=[[5]], wrong_answers=[[6]])
-        for clean, corrupted in zip(prompts["clean"], prompts["corrupted"], strict=True)
-    ]
+    pairs = _pairs(prompts["clean"], prompts["corrupted"])
     model = cf.load_model(GPT2LMHeadModel.from_pretrained(folder).eval())
-    return cf.make_problem(model, collate(pairs), metric=metric)
+    return cf.make_problem(model, pairs, metric=metric)
 
 
 def ioi_like(shape: ModelShape) -> frozenset[str]:

@@ -44,13 +44,16 @@ _HOMES = {
     "draw_heatmap": "circuitfind.reports.heatmap",
     "export_circuit": "circuitfind.formats",
     "find_metric": "circuitfind.metrics",
+    "find_roles": "circuitfind.comparison.roles",
     "find_task": "circuitfind.tasks",
     "import_circuit": "circuitfind.formats",
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
+    "load_comparison": "circuitfind.comparison.result",
     "load_patching": "circuitfind.patching.files",
     "load_model": "circuitfind.models.loading",
     "make_problem": "circuitfind.runs.api",
+    "overlap": "circuitfind.comparison.overlap",
     "patch": "circuitfind.patching.sweep",
     "patch_together": "circuitfind.patching.together",
     "path_patch": "circuitfind.patching.path",
@@ -66,6 +69,9 @@ if TYPE_CHECKING:
     from circuitfind.circuit import Circuit as Circuit
     from circuitfind.circuit import EdgeScores as EdgeScores
     from circuitfind.circuit import load_circuit as load_circuit
+    from circuitfind.comparison.overlap import overlap as overlap
+    from circuitfind.comparison.result import load_comparison as load_comparison
+    from circuitfind.comparison.roles import find_roles as find_roles
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
     from circuitfind.errors import CircuitfindError as CircuitfindError
     from circuitfind.evaluation.scorecard import scorecard as scorecard

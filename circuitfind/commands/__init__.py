@@ -5,6 +5,7 @@ from collections.abc import Callable
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
+from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.exchange import export, import_
 from circuitfind.commands.listing import inspect, methods, metrics, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
@@ -14,6 +15,7 @@ from circuitfind.commands.sweep import sweep
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
+    evaluate,
     sweep,
     draw,
     roles,

@@ -183,6 +183,22 @@ def progress_bar() -> "Iterator[Callable[[Progress | Checkpoint], None]]":
         yield on_progress
 
 
+@contextmanager
+def pass_bar() -> "Iterator[Callable[[float, int], None]]":
+    """Show on stderr, if that is a terminal, how far an evaluation is and the time that is left."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("passes", total=None)
+
+        def on_pass(done: float, total: int) -> None:
+            bar.update(shown, completed=done, total=max(total, done))
+
+        yield on_pass
+
+
 def quieten_libraries() -> None:
     """Keep what the libraries below log and warn of off the user's terminal."""
     import logging

@@ -7,19 +7,20 @@ remembered itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.cuts import group_size
 from circuitfind.engine.differences import Outputs, groups, run_on
 from circuitfind.engine.state import EngineState
 from circuitfind.problem import Problem
 
 Stream = Float[Tensor, "batch _ d_model"]
+
+_REMEMBERED_FLOATS = 1 << 25
+"""How many numbers of formed gaps are remembered; 128 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,22 @@ class Gaps:
         z: What is mixed in place of what a head mixes, by writer index; empty where heads share a
             norm.
         streams: What a cut edge carries, of all other writers.
+        formed: Gaps of heads that fit into a bounded memory, each with the state's mixed values
+            that it belongs to: the readers of one block ask for the same ones again and again.
     """
 
     problem: Problem
     z: Mapping[int, Float[Tensor, "_ _ d_head"]]
     streams: Mapping[int, Float[Tensor, "_ _ d_model"]]
+    formed: dict[tuple[int, int], tuple[Tensor, Stream]] = field(default_factory=dict, repr=False)
 
     def of(self, state: EngineState, writers: Sequence[int], span: int) -> Iterator[Stream]:
         """Yield the change of cutting an edge of each writer, at the last positions."""
-        for layer, some in groupby(writers, key=self._layer_of_head):
-            if layer is None:
-                for writer in some:
-                    yield self.streams[writer][:, -span:] - state.written[writer][:, -span:]
+        for writer in writers:
+            if writer in self.z:
+                yield self._of_head(state, writer, span)
             else:
-                yield from self._of_heads(state, layer, list(some), span)
+                yield self.streams[writer][:, -span:] - state.written[writer][:, -span:]
 
     def replacement(self, rows: slice) -> Float[Tensor, "writer batch pos d_model"]:
         """Return what each writer's cut edges carry, for some of the prompts."""
@@ -59,19 +62,22 @@ class Gaps:
             found.append(self._output(group.layer, heads, values) if of_heads else values)
         return torch.cat(found)
 
-    def _layer_of_head(self, writer: int) -> int | None:
-        """Return the block of a writer that is remembered by what it mixes."""
-        return self.problem.graph.writers[writer].layer if writer in self.z else None
+    def _of_head(self, state: EngineState, writer: int, span: int) -> Stream:
+        found = self.formed.get((writer, span))
+        if found is not None and found[0] is state.z[writer]:
+            return found[1]
+        head = self.problem.graph.writers[writer]
+        assert head.layer is not None and head.head is not None
+        z = self.z[writer][:, -span:] - state.z[writer][:, -span:]
+        # One head at a time: what else is asked for must not change the last bit.
+        gap = self._output(head.layer, [head.head], z[None])[0]
+        if found is not None or self._room(gap):
+            self.formed[writer, span] = state.z[writer], gap
+        return gap
 
-    def _of_heads(
-        self, state: EngineState, layer: int, writers: Sequence[int], span: int
-    ) -> Iterator[Stream]:
-        size = group_size(state.written[0][:, -span:])
-        for first in range(0, len(writers), size):
-            some = writers[first : first + size]
-            z = torch.stack([self.z[w][:, -span:] - state.z[w][:, -span:] for w in some])
-            heads = [self.problem.graph.writers[w].head or 0 for w in some]
-            yield from self._output(layer, heads, z)
+    def _room(self, gap: Stream) -> bool:
+        held = sum(known.numel() for _, known in self.formed.values())
+        return held + gap.numel() <= _REMEMBERED_FLOATS
 
     def _output(self, layer: int, heads: Sequence[int], z: Tensor) -> Tensor:
         return self.problem.model.output(layer, heads, z)

@@ -88,9 +88,9 @@ def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
         if graph.shape.heads_share_norm and stage.is_attention:
             own[:] = own.max()
         writers[stage.writers] = own
-        for writer, span in zip(stage.writers, own, strict=True):
-            if span:
-                _require(graph, graph.writers[writer].name, int(span), readers, horizon)
+        for row in np.flatnonzero(own).tolist():
+            component = graph.writers[stage.writers[row]].name
+            _require(graph, component, int(own[row]), readers, horizon)
     embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
     writers[embeddings] = (kept[embeddings] * readers).max(axis=1)
     return Spans(writers, readers)

@@ -40,8 +40,8 @@ def share_interval(
         seed: Fixes the draws.
 
     Returns:
-        Lower and upper end, or None where there are too few prompts or the gap between the full
-        and the empty graph vanishes in a draw.
+        Lower and upper end, or None where there are too few prompts, they are too much alike, or
+        there is no gap between the full and the empty graph.
     """
     closed = (circuit - empty).double().cpu().numpy()
     gap = (full - empty).double().cpu().numpy()
@@ -59,17 +59,20 @@ def _studentised(part: Values, whole: Values, seed: int) -> tuple[float, float] 
     if n < FEWEST_PROMPTS:
         return None
     ratio, error = _ratio(part[None], whole[None])
+    if not np.isfinite(ratio[0]):
+        return None
     if error[0] <= 1e-12 * max(1.0, abs(ratio[0])):
         return float(ratio[0]), float(ratio[0])
     rows = np.random.default_rng(seed).integers(0, n, (_DRAWS, n))
     ratios, errors = _ratio(part[rows], whole[rows])
-    usable = np.isfinite(ratios) & (errors > 0)
-    if not usable.all():
-        return None
-    distances = (ratios - ratio[0]) / errors
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(distances, [tail, 1 - tail])
-    return float(ratio[0] - high * error[0]), float(ratio[0] - low * error[0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A draw of prompts that are all alike lies infinitely far away, or on the estimate.
+        distances = np.sort(
+            np.nan_to_num((ratios - ratio[0]) / errors, posinf=np.inf, neginf=-np.inf)
+        )
+    tail = round((1 - LEVEL) / 2 * _DRAWS)
+    ends = ratio[0] - distances[-1 - tail] * error[0], ratio[0] - distances[tail] * error[0]
+    return (float(ends[0]), float(ends[1])) if np.isfinite(ends).all() else None
 
 
 def _ratio(part: Values, whole: Values) -> tuple[Values, Values]:

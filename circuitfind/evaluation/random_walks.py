@@ -16,6 +16,7 @@ from circuitfind.graph import Graph
 _FRUITLESS_WALKS = 50
 _RESTARTS = 100
 
+Mask = NDArray[np.bool_]
 Edge = tuple[int, int]
 """Indices of a writer and a reader."""
 
@@ -43,6 +44,17 @@ def connected_mask(graph: Graph, n_edges: int, generator: np.random.Generator) -
     raise MethodError(f"found no connected circuit of {n_edges} edges; try another number")
 
 
+def inflated(graph: Graph, kept: Mask, generator: np.random.Generator) -> tuple[Mask, list[Edge]]:
+    """Add a random walk that has at least one new edge to a circuit that is not the full graph.
+
+    Returns:
+        The larger circuit, and the edges that are new.
+    """
+    growth = _Growth(graph, generator, kept)
+    growth.reaches(int(kept.sum()) + 1, overshoot=True)
+    return growth.kept, [(int(w), int(r)) for w, r in np.argwhere(growth.kept & ~kept)]
+
+
 class _Growth:
     """A circuit that grows by walks.
 
@@ -50,7 +62,9 @@ class _Growth:
         kept: The edges it has.
     """
 
-    def __init__(self, graph: Graph, generator: np.random.Generator) -> None:
+    def __init__(
+        self, graph: Graph, generator: np.random.Generator, kept: Mask | None = None
+    ) -> None:
         self._graph, self._generator = graph, generator
         self._possible = graph.edge_mask.numpy()
         self._leads_to = [
@@ -64,14 +78,15 @@ class _Growth:
         self._follows = [np.flatnonzero(row).tolist() for row in self._possible]
         self._starts = [index for index, w in enumerate(graph.writers) if w.stage == 0]
         self._logits = graph.reader_index["logits"]
-        self._used = set(self._starts)
-        self.kept = np.zeros_like(self._possible)
+        self.kept = np.zeros_like(self._possible) if kept is None else kept.copy()
+        self._used = {*self._starts, *np.flatnonzero(self.kept.any(axis=1)).tolist()}
 
-    def reaches(self, n_edges: int) -> bool:
-        """Grow to a number of edges, and tell whether that was possible."""
-        missing = n_edges
-        while missing:
-            added = next(filter(None, map(self._walk, [missing] * _FRUITLESS_WALKS)), None)
+    def reaches(self, n_edges: int, *, overshoot: bool = False) -> bool:
+        """Grow to a number of edges, or at least to it, and tell whether that was possible."""
+        missing = n_edges - int(self.kept.sum())
+        while missing > 0:
+            most = self._possible.size if overshoot else missing
+            added = next(filter(None, map(self._walk, [most] * _FRUITLESS_WALKS)), None)
             added = added or self._between_used()
             if not added:
                 return False

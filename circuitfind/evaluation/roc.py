@@ -112,11 +112,22 @@ def roc_curves(
 
     Raises:
         GraphError: The circuits belong to different graphs.
-        MethodError: The known circuit holds nothing, or everything.
+        MethodError: The known circuit holds nothing, or everything. Where it holds all components,
+            only edges are compared.
     """
     require_same_graph(circuit.graph, truth.graph)
     levels: tuple[Level, ...] = ("components",) if truth.edges is None else ("edges", "components")
-    return tuple(_curve(level, truth, circuit, others, scores, by) for level in levels)
+    telling = [level for level in levels if 0 < int(_true(truth, level).sum()) < _n(truth, level)]
+    if not telling:
+        raise MethodError(
+            f"the known circuit {truth.name} holds nothing, or everything, so nothing can be told "
+            "apart; give another one"
+        )
+    return tuple(_curve(level, truth, circuit, others, scores, by) for level in telling)
+
+
+def _n(truth: Truth, level: Level) -> int:
+    return truth.graph.n_edges if level == "edges" else truth.graph.n_components
 
 
 def _curve(
@@ -128,11 +139,6 @@ def _curve(
     by: str,
 ) -> RocCurve:
     true = _true(truth, level)
-    if not bool(true.any()) or bool(true.all()):
-        raise MethodError(
-            f"the known circuit {truth.name} has {int(true.sum())} of {len(true)} {level}, so "
-            "nothing can be told apart; give another one"
-        )
     if scores is None:
         points = [_rates(_found(each, level), true) for each in (circuit, *others)]
     else:

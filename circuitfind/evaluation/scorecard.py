@@ -5,17 +5,19 @@ model does, 0 if it does no better than the corrupted run. It can exceed 1, wher
 out work against the behaviour.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
+from circuitfind.evaluation.intervals import share_interval
+from circuitfind.measures import PerPrompt
 from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
+from circuitfind.problem import Problem
 
 _ROUNDING = 1e-6
 
@@ -32,6 +34,9 @@ class Measurement:
         empty: With every edge cut.
         faithfulness: Share of the gap between empty and full that the circuit closes; None where
             there is no gap.
+        low: Lower end of a 95 % interval of the faithfulness, by the paired bootstrap over prompts;
+            None where there is none.
+        high: Its upper end.
     """
 
     metric: str
@@ -40,6 +45,8 @@ class Measurement:
     circuit: float
     empty: float
     faithfulness: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,6 @@ def scorecard(
 ) -> Scorecard:
     """Measure a circuit on the prompts it was found on, and on others if given."""
     own = engine.problem.metric
-    metrics = [own, *(metric for metric in _others(engine) if metric.name != own.name)]
     written = [name for name in circuit.components if name != "logits"]
     return Scorecard(
         n_edges=circuit.n_edges,
@@ -84,37 +90,59 @@ def scorecard(
         n_components=len(set(written) & set(circuit.graph.writer_index)),
         n_components_full=circuit.graph.n_components,
         n_prompts=len(engine.problem.prompts),
-        measurements=tuple(measure(engine, circuit, metric) for metric in metrics),
+        measurements=_measured(engine, circuit, usual_metrics(engine.problem)),
         held_out=None if held_out is None else measure(held_out, circuit, own),
     )
 
 
-def _others(engine: IncrementalEngine) -> Iterator[Metric]:
-    """Yield the metrics that are always worth knowing and that the prompts can answer."""
+def usual_metrics(problem: Problem) -> tuple[Metric, ...]:
+    """Return the problem's own metric, and those worth knowing that the prompts can answer."""
+    own = problem.metric
+    return (own, *(metric for metric in _others(problem) if metric.name != own.name))
+
+
+def _others(problem: Problem) -> Iterator[Metric]:
     for name in ("kl", "logit-difference", "accuracy"):
         metric = find_metric(name)
         with suppress(MetricError):
-            check_metric(metric, engine.problem.prompts)
+            check_metric(metric, problem.prompts)
             yield metric
 
 
 def measure(engine: IncrementalEngine, circuit: Circuit, metric: Metric) -> Measurement:
     """Measure one metric of the full graph, the circuit and the empty graph."""
-    full, kept, empty = (
-        _mean(engine, metric, final)
-        for final in (
-            engine.clean.final,
-            engine.recomputed(circuit.kept),
-            engine.recomputed(torch.zeros_like(circuit.kept)),
-        )
+    return _measured(engine, circuit, (metric,))[0]
+
+
+def _measured(
+    engine: IncrementalEngine, circuit: Circuit, metrics: Sequence[Metric]
+) -> tuple[Measurement, ...]:
+    finals = (
+        engine.clean.final,
+        engine.recomputed(circuit.kept),
+        engine.recomputed(torch.zeros_like(circuit.kept)),
     )
-    try:
-        share = faithfulness(full, kept, empty)
-    except MetricError:
-        share = None
-    return Measurement(metric.name, metric.unit, full, kept, empty, share)
-
-
-def _mean(engine: IncrementalEngine, metric: Metric, final: Tensor) -> float:
     with torch.no_grad():
-        return float(engine.readout.measure(metric, final).double().mean())
+        return tuple(
+            measurement(metric, *(engine.readout.measure(metric, final) for final in finals))
+            for metric in metrics
+        )
+
+
+def measurement(
+    metric: Metric, full: PerPrompt, circuit: PerPrompt, empty: PerPrompt
+) -> Measurement:
+    """Put a metric of the full graph, a circuit and the empty graph on each prompt into figures."""
+    whole, kept, none = (float(values.double().mean()) for values in (full, circuit, empty))
+    share = share_of_means(whole, kept, none)
+    ends = None if share is None else share_interval(full, circuit, empty)
+    low, high = ends or (None, None)
+    return Measurement(metric.name, metric.unit, whole, kept, none, share, low, high)
+
+
+def share_of_means(full: float, circuit: float, empty: float) -> float | None:
+    """Return the faithfulness, or None where full and empty do not differ."""
+    try:
+        return faithfulness(full, circuit, empty)
+    except MetricError:
+        return None

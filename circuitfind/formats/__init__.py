@@ -13,6 +13,10 @@ from circuitfind.formats.tables import CSV
 from circuitfind.graph import Graph
 from circuitfind.stored import parse_json
 
+_UNREADABLE = (
+    LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError,
+)  # fmt: skip
+
 OWN = Format(
     "circuitfind",
     ".json",
@@ -60,7 +64,7 @@ def import_circuit(
         raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
     except (GraphError, CircuitFileError) as error:
         raise CircuitFileError(f"{path} cannot be read as a circuit: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise CircuitFileError(
             f"{path} cannot be read as a circuit: {type(error).__name__} at {error}"
         ) from None

@@ -7,6 +7,7 @@ carries our header, so that the circuit can be read back.
 
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -86,7 +87,10 @@ def read_graphml(text: str, graph: Graph | None = None) -> Circuit:
         # GraphML needs no document type, and entities can blow a small file up.
         raise CircuitFileError("it has a document type, which GraphML files do without")
     try:
-        network = nx.read_graphml(io.BytesIO(text.encode()), force_multigraph=True)
+        with warnings.catch_warnings():
+            # Of files that do not say what their attributes are; the values tell.
+            warnings.simplefilter("ignore")
+            network = nx.read_graphml(io.BytesIO(text.encode()), force_multigraph=True)
     except (ParseError, nx.NetworkXException, IndexError) as error:
         raise CircuitFileError(f"it is no GraphML: {error}") from None
     return from_networkx(network, graph)

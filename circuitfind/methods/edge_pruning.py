@@ -1,7 +1,7 @@
 """Edge pruning: a learned gate on every edge (Bhaskar et al. 2024, arXiv 2406.16778).
 
-See `learned.py` for the training. The authors draw gates for edges and for writers; here each edge
-has one.
+See `learned.py` for the training. As in the authors' work edges and writers have gates; an edge is
+kept if its own and its writer's are open.
 """
 
 from circuitfind.graph import Graph
@@ -17,5 +17,5 @@ class EdgePruning(Learned):
     paper = "Bhaskar et al. 2024, arXiv 2406.16778"
 
     def layout(self, graph: Graph) -> GateLayout:
-        """Return a gate per edge."""
+        """Return a gate per edge and per writer."""
         return EdgeGates(graph)

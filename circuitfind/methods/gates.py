@@ -62,62 +62,83 @@ class GateLayout(Protocol):
 
 
 @dataclass(frozen=True)
-class EdgeGates:
-    """A gate per edge."""
+class _WriterGates:
+    """What both layouts share: a gate on what every head and MLP writes, and more behind them.
+
+    An edge is open if its writer is, if one of the components that read it is, and if its own gate
+    is, whatever that stands for. The embedding and the logits have no gates.
+    """
 
     graph: Graph
 
-    @property
-    def n(self) -> int:
-        return self.graph.n_edges
+    @cached_property
+    def n_writers(self) -> int:
+        return sum(writer.stage > 0 for writer in self.graph.writers)
+
+    @cached_property
+    def feeds(self) -> Bool[Tensor, "reader writer"]:
+        return feeds(self.graph)
+
+    def by_writer(self, gates: Gates) -> Float[Tensor, " writer"]:
+        """Return the gate of each writer, that of the embedding open."""
+        n_embeddings = len(self.graph.writers) - self.n_writers
+        return torch.cat((gates.new_ones(n_embeddings), gates[: self.n_writers]))
+
+    def own(self, gates: Gates) -> Mask:
+        """Return the gate of each edge's own."""
+        raise NotImplementedError
 
     def mask(self, gates: Gates) -> Mask:
-        """Return the gates at the places of their edges."""
-        places = self.graph.edge_mask.to(gates.device)
-        return gates.new_zeros(places.shape).masked_scatter(places, gates)
+        """Return each edge's own gate times its writer's: a reader that is closed does nothing."""
+        return self.own(gates) * self.by_writer(gates)[:, None]
 
     def edges_open(self, probability: Gates) -> Float[Tensor, ""]:
-        """Return the sum of all probabilities."""
-        return probability.sum()
+        """Return the expected number of open edges."""
+        writes = self.by_writer(probability)
+        fed, places = (
+            part.to(probability.device, probability.dtype)
+            for part in (self.feeds, self.graph.edge_mask)
+        )
+        # The probability that one of the components that a reader feeds is open.
+        feeds_any = 1 - (1 - fed * writes).prod(1) * (1 - (fed.sum(1) == 0).to(fed.dtype))
+        return (self.own(probability) * writes[:, None] * feeds_any[None, :] * places).sum()
 
     def scores(self, probability: Gates) -> Mask:
-        """Return the probabilities at the places of their edges."""
-        return self.mask(probability).double().cpu()
+        """Return the smallest probability among the gates that each edge needs."""
+        ends = edges_between(self.graph, self.by_writer(probability).double().cpu(), 1.0)
+        return torch.minimum(ends, self.own(probability).double().cpu())
 
 
 @dataclass(frozen=True)
-class ComponentGates:
-    """A gate per head and MLP, on what it writes; the embedding is always kept."""
-
-    graph: Graph
+class EdgeGates(_WriterGates):
+    """A gate per edge, and one per head and MLP, on what it writes."""
 
     @property
     def n(self) -> int:
-        return sum(writer.stage > 0 for writer in self.graph.writers)
+        return self.n_writers + self.graph.n_edges
 
-    def mask(self, gates: Gates) -> Mask:
-        """Return each writer's gate on all its edges."""
-        return self._by_writer(gates)[:, None].expand(-1, len(self.graph.readers))
+    def own(self, gates: Gates) -> Mask:
+        """Return the edges' gates at the places of their edges."""
+        places = self.graph.edge_mask.to(gates.device)
+        return gates.new_zeros(places.shape).masked_scatter(places, gates[self.n_writers :])
 
-    def edges_open(self, probability: Gates) -> Float[Tensor, ""]:
-        """Return the expected number of edges between open components."""
-        writes = self._by_writer(probability)
-        fed, places = (
-            part.to(probability.device, probability.dtype)
-            for part in (self._feeds, self.graph.edge_mask)
-        )
-        # The probability that one of the components that a reader feeds is open.
-        reads = 1 - (1 - fed * writes).prod(1) * (1 - (fed.sum(1) == 0).to(fed.dtype))
-        return (writes[:, None] * reads[None, :] * places).sum()
 
-    def scores(self, probability: Gates) -> Mask:
-        """Return the probability of each edge's less probable end."""
-        return edges_between(self.graph, self._by_writer(probability).double().cpu(), 1.0)
+@dataclass(frozen=True)
+class ComponentGates(_WriterGates):
+    """A gate per head and MLP, on what it writes, and one per input of a head."""
+
+    @property
+    def n(self) -> int:
+        return self.n_writers + len(self.ports)
 
     @cached_property
-    def _feeds(self) -> Bool[Tensor, "reader writer"]:
-        return feeds(self.graph)
+    def ports(self) -> list[int]:
+        """The readers that have gates."""
+        return [index for index, reader in enumerate(self.graph.readers) if reader.port]
 
-    def _by_writer(self, gates: Gates) -> Float[Tensor, " writer"]:
-        n_embeddings = len(self.graph.writers) - len(gates)
-        return torch.cat((gates.new_ones(n_embeddings), gates))
+    def own(self, gates: Gates) -> Mask:
+        """Return the gate of each edge's reader; what an MLP reads is always open."""
+        ports = torch.tensor(self.ports, device=gates.device)
+        ungated = gates.new_ones(len(self.graph.readers))
+        by_reader = ungated.index_put((ports,), gates[self.n_writers :])
+        return by_reader.expand(len(self.graph.writers), -1)

@@ -63,7 +63,7 @@ class LearnedOptions(Choice):
     penalty: float | None = None
     steps: int = 400
     warm_up: float = 0.3
-    learning_rate: float = 0.2
+    learning_rate: float = 0.1
     price_rate: float = 1.0
     batch: int = 16
     start: float = 2.0

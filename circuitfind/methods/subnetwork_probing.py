@@ -1,8 +1,8 @@
-"""Subnetwork probing: a learned gate on every head and MLP (Cao et al. 2021, arXiv 2104.03514).
+"""Subnetwork probing: learned gates on heads, their inputs and MLPs.
 
-See `learned.py` for the training. The circuit is made of the edges between the components that are
-kept. In the comparison of Conmy et al. 2023 (arXiv 2304.14997) each of a head's query, key and
-value has a gate; here the gate is on what the head writes.
+Cao et al. 2021, arXiv 2104.03514; see `learned.py` for the training. The circuit is made of the
+edges between what stays open. In the comparison of Conmy et al. 2023 (arXiv 2304.14997) each of a
+head's query, key and value has a gate; here what the head writes has one, too.
 """
 
 from circuitfind.graph import Graph
@@ -14,9 +14,9 @@ class SubnetworkProbing(Learned):
     """Learned component masks as an entry of the table of methods."""
 
     name = "subnetwork-probing"
-    summary = "train a gate on every head and MLP, keep the edges between those that stay open"
+    summary = "train gates on heads, their inputs and MLPs, keep the edges between open ones"
     paper = "Cao et al. 2021, arXiv 2104.03514"
 
     def layout(self, graph: Graph) -> GateLayout:
-        """Return a gate per head and MLP."""
+        """Return a gate per head, head input and MLP."""
         return ComponentGates(graph)

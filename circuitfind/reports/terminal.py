@@ -37,11 +37,18 @@ def _of(part: int, whole: int) -> str:
 
 
 def _measured(name: str, row: Measurement) -> tuple[str, str]:
-    share = "undefined" if row.faithfulness is None else f"{row.faithfulness:.3f}"
     values = (
         f"full {shown(row.full)}, circuit {shown(row.circuit)}, empty {shown(row.empty)} {row.unit}"
     )
-    return name, f"{values}; faithfulness {share}"
+    return name, f"{values}; faithfulness {share_text(row)}"
+
+
+def share_text(row: Measurement) -> str:
+    """Return a faithfulness with its interval."""
+    if row.faithfulness is None:
+        return "undefined"
+    interval = "" if row.low is None else f" ({row.low:.3f} to {row.high:.3f})"
+    return f"{row.faithfulness:.3f}{interval}"
 
 
 def _checks(search: Mapping[str, Any]) -> str:
@@ -50,6 +57,16 @@ def _checks(search: Mapping[str, Any]) -> str:
         parts.append(f"empty graph {search['empty_graph_error']:.1e}")
     drift = "" if search["drift"] is None else f"; drift {search['drift']:.1e}"
     return f"{', '.join(parts)} off the model{drift}"
+
+
+def pairs_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Return names and what belongs to them as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

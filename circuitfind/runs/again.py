@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.effects import answer_metric
 from circuitfind.engine.direction import with_direction
 from circuitfind.errors import RunDirectoryError
-from circuitfind.metrics import find_metric
+from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem, assemble
+from circuitfind.prompts import PromptPairs
 from circuitfind.tasks import find_task
+from circuitfind.tasks.base import Task
 
 _NEEDED = ("task", "model", "n_prompts", "seed")
 
@@ -25,7 +28,17 @@ def says_its_problem(circuit: Circuit) -> bool:
 def _settings(circuit: Circuit) -> Mapping[str, Any]:
     """Return what a circuit was found with; circuits from patching have it one level deeper."""
     origin = circuit.origin
-    return {**origin, **origin["settings"]} if "settings" in origin else origin
+    return {**origin["settings"], **origin} if "settings" in origin else origin
+
+
+def _metric(name: str | None, prompts: PromptPairs, task: Task) -> Metric:
+    """Return the metric of a circuit; patching that names none measured the logit difference."""
+    if name is not None:
+        return find_metric(name)
+    answers = answer_metric(prompts)
+    if answers is not None and answers.name == "logit-difference":
+        return answers
+    return find_metric(task.metric)
 
 
 @dataclass
@@ -66,8 +79,7 @@ class Problems:
             model.vocabulary, int(settings["n_prompts"]), int(settings["seed"])
         )
         self._require_unchanged(circuit, path, model, prompts.fingerprint)
-        metric = find_metric(str(settings.get("metric") or task.metric))
-        metric = with_direction(metric, model, prompts)
+        metric = with_direction(_metric(settings.get("metric"), prompts, task), model, prompts)
         ablation = settings.get("ablation", "resample")
         return assemble(model, prompts, metric, ablation, graph=circuit.graph)
 

@@ -128,15 +128,19 @@ def _result(
     return RunResult(run.path, circuit, card, facts["search"])
 
 
-def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
-    """Make the same problem with prompts that the search has not seen, where a task can."""
+def held_out_problem(config: RunConfig, model: ResidualModel) -> Problem | None:
+    """Build the same problem with prompts that the search has not seen, where a task can."""
     if config.task_digest is not None:
         return None
-    seed = config.seed + _HELD_OUT_SEED
     try:
-        return IncrementalEngine(problem_of(config, model, seed=seed))
+        return problem_of(config, model, seed=config.seed + _HELD_OUT_SEED)
     except TaskError:
         return None
+
+
+def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
+    problem = held_out_problem(config, model)
+    return None if problem is None else IncrementalEngine(problem)
 
 
 def _facts(found: Found) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Circuits of runs to files of others, and back into directories of ours."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +80,9 @@ def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
 def _submission_name(circuit: Circuit) -> str:
     """Return the name that MIB gives to a folder: the task and the model."""
     task, model = (str(circuit.origin.get(name, name)) for name in ("task", "model"))
-    return f"{Path(task).stem.replace('_', '-')}_{Path(model).stem}"
+    task, model = Path(task).stem.replace("_", "-"), Path(model).stem
+    # Names come from a file, which may hold anything.
+    return re.sub(r"[^\w.+-]+", "-", f"{task}_{model}")[:200]
 
 
 def _write_new(files: dict[Path, str]) -> None:

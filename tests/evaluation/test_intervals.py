@@ -63,3 +63,10 @@ def test_few_prompts_or_no_gap_give_no_interval():
     assert mean_interval(some) is None
     many = torch.randn(9, generator=torch.Generator().manual_seed(0))
     assert share_interval(many, many, many) is None
+
+
+def test_a_share_of_successes_has_an_interval_although_some_draws_hold_successes_alone():
+    hits = torch.tensor([1.0] * 58 + [0.0] * 6)
+    low, high = mean_interval(hits)
+    assert 0.75 < low < 58 / 64 < high < 1
+    assert mean_interval(torch.tensor([1.0] * 63 + [0.0])) is None

@@ -61,8 +61,11 @@ def test_a_killed_search_ends_as_if_never_killed(search, n_times, program, tmp_p
     kill_and_resume(words, tmp_path, n_times, n_times, of_a_run)
 
 
-@pytest.mark.parametrize("n_times", [2, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_killed_sweep_ends_as_if_never_killed(n_times, program, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_times", "seed"),
+    [(2, 0), *(pytest.param(25, seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))],
+)
+def test_a_killed_sweep_ends_as_if_never_killed(n_times, seed, program, tmp_path, monkeypatch):
     monkeypatch.setattr(launching, "usual_start_method", lambda: "fork")
     file = program.with_name("sweep.toml")
     file.write_text(SWEEP)
@@ -70,4 +73,4 @@ def test_a_killed_sweep_ends_as_if_never_killed(n_times, program, tmp_path, monk
     def words(path):
         return ["sweep", file, "--workers", 2, "--out", path]
 
-    kill_and_resume(words, tmp_path, n_times, n_times, of_a_sweep)
+    kill_and_resume(words, tmp_path, n_times, seed, of_a_sweep)

@@ -1,0 +1,61 @@
+"""The command `evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuitfind.commands.console import emit, pass_bar, print_json, print_table, tell
+from circuitfind.commands.options import Circuit, Device, Json
+
+
+def evaluate(
+    circuit: Circuit,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Faithfulness, size curve, random circuits.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="More random circuits, knock-outs and sets.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with a run directory, a circuit file, or `known`: the circuit that is "
+            "published for the task, or that the model states."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task, where the file does not say, or another.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model, where the file does not say, or another.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Another metric than the run's.")] = None,
+    ablation: Annotated[str | None, typer.Option(help="Another ablation than the run's.")] = None,
+    prompts: Annotated[int | None, typer.Option(help="Another number of prompts.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes random circuits and sets.")] = 0,
+    device: Device = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write. [default: the run directory, or beside the file]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how good a circuit is: on prompts, against chance, and part by part."""
+    from circuitfind.reports.evaluation import assessment_tables
+    from circuitfind.runs.evaluate import Wish, effort_of, evaluate_run
+
+    given = {
+        "task": task, "model": model, "metric": metric, "ablation": ablation, "n_prompts": prompts,
+    }  # fmt: skip
+    settings = tuple((name, value) for name, value in given.items() if value is not None)
+    wish = Wish(effort_of(quick=quick, full=full), against, settings, out, seed, device)
+    with pass_bar() as on_pass:
+        found = evaluate_run(circuit, wish, tell=tell, on_pass=on_pass)
+    if as_json:
+        print_json(found.assessment.as_json())
+        return
+    for number, table in enumerate(assessment_tables(found.assessment)):
+        emit("\n" if number else "")
+        print_table(table)
+    emit("".join(f"{path}\n" for path in found.written))

@@ -1,0 +1,273 @@
+"""Evaluate a circuit: say what it will cost, then measure it.
+
+The unit of cost is a pass of all prompts through the model. How many are needed is known before,
+and how long one takes after the first ones, which measure faithfulness.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.circuit import Circuit
+from circuitfind.evaluation.assessment import Assessment, Reading
+from circuitfind.evaluation.baseline import Baseline, random_baseline
+from circuitfind.evaluation.completeness import Completeness, completeness, n_knock_out_passes
+from circuitfind.evaluation.cuts import removable
+from circuitfind.evaluation.false_discoveries import Discoveries, discoveries
+from circuitfind.evaluation.hypotheses import HypothesisTest
+from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
+from circuitfind.evaluation.meter import Meter
+from circuitfind.evaluation.minimality import Minimality, cut_each_edge, minimality
+from circuitfind.evaluation.roc import RocCurve
+from circuitfind.evaluation.scorecard import measurement, usual_metrics
+from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
+from circuitfind.metrics import Metric
+from circuitfind.problem import Problem
+
+_FEWEST_PER_TEMPLATE = 2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much an evaluation may cost.
+
+    Attributes:
+        name: What the command line calls it.
+        n_random: Random circuits of each kind.
+        n_knock_outs: Random sets of components that are knocked out.
+        n_greedy: How many components the greedily worst set may have.
+        n_sets: Random sets of edges in whose absence an edge without effect is tried again.
+        edges: Whether edges and components are tested one by one: all but the first three parts.
+    """
+
+    name: str
+    n_random: int
+    n_knock_outs: int = 0
+    n_greedy: int = 0
+    n_sets: int = 0
+    edges: bool = True
+
+
+QUICK = Effort("quick", n_random=20, edges=False)
+USUAL = Effort("usual", n_random=40, n_knock_outs=5, n_greedy=1, n_sets=3)
+FULL = Effort("full", n_random=100, n_knock_outs=20, n_greedy=3, n_sets=12)
+EFFORTS = (QUICK, USUAL, FULL)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on what.
+
+    Attributes:
+        circuit: The circuit.
+        problem: The question that it answers, with the prompts on which it was found.
+        held_out: The same with other prompts, where there are any.
+        ranking: All edges by importance, where the method gave any.
+        others: The same search's circuits at other thresholds.
+        roles: Groups of components that do the same.
+        roc: Its comparison with a known circuit.
+        against: The name of that.
+    """
+
+    circuit: Circuit
+    problem: Problem
+    held_out: Problem | None = None
+    ranking: Ranking | None = None
+    others: tuple[Circuit, ...] = ()
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    roc: tuple[RocCurve, ...] = ()
+    against: str | None = None
+
+
+def passes(subject: Subject, effort: Effort) -> dict[str, int]:
+    """Return how many passes each part takes; edges without effect can take some more."""
+    circuit, held_out = subject.circuit, subject.held_out is not None
+    found = {"faithfulness": 3 + 3 * held_out, "size curve": 0, "random circuits": 0}
+    if subject.ranking is not None:
+        found["size curve"] = len(SHARES)
+    if subject.others:
+        found["size curve"] = 2 + len(subject.others)
+    if circuit.n_edges:
+        found["random circuits"] = 1 + effort.n_random
+    if effort.edges and circuit.n_edges:
+        found["completeness"] = n_knock_out_passes(circuit, effort.n_knock_outs, effort.n_greedy)
+        found["minimality"] = 1 + circuit.n_edges + len(removable(circuit))
+        found["tests"] = n_ideal_passes(effort.n_random)
+        found["false discoveries"] = held_out * (1 + circuit.n_edges)
+    return found
+
+
+def assess(
+    subject: Subject,
+    effort: Effort = USUAL,
+    *,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda message: None,
+    on_pass: Callable[[float, int], None] = lambda done, total: None,
+) -> Assessment:
+    """Evaluate a circuit.
+
+    Args:
+        subject: What is evaluated, on what.
+        effort: How much it may cost.
+        seed: Fixes the random circuits and sets.
+        tell: Called with the cost, before it is paid.
+        on_pass: Called with the passes made and to be made.
+    """
+    return _Assessor(subject, effort, seed, tell, on_pass).run()
+
+
+class _Assessor:
+    def __init__(
+        self,
+        subject: Subject,
+        effort: Effort,
+        seed: int,
+        tell: Callable[[str], None],
+        on_pass: Callable[[float, int], None],
+    ) -> None:
+        self._subject, self._effort, self._seed, self._tell = subject, effort, seed, tell
+        self._circuit = subject.circuit
+        self._planned = passes(subject, effort)
+        total = sum(self._planned.values())
+        self._meters: list[Meter] = []
+
+        def count() -> None:
+            on_pass(sum(meter.n_passes for meter in self._meters), total)
+
+        for problem in (subject.problem, subject.held_out):
+            if problem is not None:
+                self._meters.append(Meter(problem, usual_metrics(problem), on_pass=count))
+        self._meter = self._meters[0]
+        self._own = subject.problem.metric
+
+    def run(self) -> Assessment:
+        subject, metric = self._subject, self._own
+        readings = self._readings()
+        self._say_cost()
+        cut = self._cut_edges()
+        return Assessment(
+            effort=self._effort.name,
+            ablation=subject.problem.ablation,
+            metric=metric.name,
+            unit=metric.unit,
+            n_edges=self._circuit.n_edges,
+            n_edges_full=self._circuit.graph.n_edges,
+            readings=readings,
+            curve=self._curve(),
+            baselines=self._baselines(),
+            completeness=self._completeness(),
+            minimality=self._minimality(cut),
+            tests=self._tests(cut),
+            discoveries=self._discoveries(),
+            roc=subject.roc,
+            against=subject.against,
+            n_passes=round(sum(meter.n_passes for meter in self._meters)),
+            seconds=sum(meter.seconds for meter in self._meters),
+        )
+
+    def _say_cost(self) -> None:
+        seconds = sum(self._planned.values()) * self._meter.seconds_per_pass
+        parts = ", ".join(f"{name} {n}" for name, n in self._planned.items() if n)
+        self._tell(
+            f"{sum(self._planned.values())} passes of {len(self._subject.problem.prompts)} prompts "
+            f"({parts}), about {_duration(seconds)}"
+        )
+
+    @property
+    def _tests_edges(self) -> bool:
+        return self._effort.edges and self._circuit.n_edges > 0
+
+    def _readings(self) -> tuple[Reading, ...]:
+        found = []
+        for place, meter in zip(("discovery", "held-out"), self._meters, strict=False):
+            values, (full, empty) = meter.values([self._circuit.kept.cpu()]), meter.limits
+            for metric in meter.metrics:
+                rows = [each[metric.name][0] for each in (full, values, empty)]
+                found.append(Reading(place, len(rows[0]), measurement(metric, *rows)))
+                if metric is self._own and place == "discovery":
+                    found += self._by_template(metric, rows)
+        return tuple(found)
+
+    def _by_template(
+        self, metric: Metric, rows: Sequence[Float[Tensor, " batch"]]
+    ) -> list[Reading]:
+        template = self._subject.problem.prompts.template
+        numbers = [] if template is None else template.unique().tolist()
+        if template is None or len(numbers) < 2:
+            return []
+        chosen = [(number, (template == number).cpu()) for number in numbers]
+        return [
+            Reading(
+                f"template {number}",
+                int(mask.sum()),
+                measurement(metric, *(row[mask] for row in rows)),
+            )
+            for number, mask in chosen
+            if int(mask.sum()) >= _FEWEST_PER_TEMPLATE
+        ]
+
+    def _curve(self) -> SizeCurve | None:
+        subject = self._subject
+        if subject.others:
+            everything = Circuit(self._circuit.graph, self._circuit.graph.edge_mask)
+            circuits = [self._circuit, *subject.others, everything]
+            asked = [circuit.n_edges / everything.n_edges for circuit in circuits]
+            return curve_of(self._meter, circuits, asked, "threshold")
+        return None if subject.ranking is None else size_curve(self._meter, subject.ranking)
+
+    def _baselines(self) -> tuple[Baseline, ...]:
+        if not self._circuit.n_edges:
+            return ()
+        found = random_baseline(
+            self._meter, self._circuit, self._effort.n_random, null="degree", seed=self._seed
+        )
+        return () if found is None else (found,)
+
+    def _completeness(self) -> Completeness | None:
+        if not self._tests_edges:
+            return None
+        return completeness(
+            self._meter,
+            self._circuit,
+            n_random=self._effort.n_knock_outs,
+            n_greedy=self._effort.n_greedy,
+            roles=self._subject.roles,
+            seed=self._seed,
+        )
+
+    def _cut_edges(self) -> Float[Tensor, "edge batch"]:
+        if not self._tests_edges:
+            return torch.zeros(0, len(self._subject.problem.prompts), dtype=torch.float64)
+        return cut_each_edge(self._meter, self._circuit)
+
+    def _minimality(self, cut: Float[Tensor, "edge batch"]) -> Minimality | None:
+        if not self._tests_edges:
+            return None
+        return minimality(
+            self._meter, self._circuit, n_sets=self._effort.n_sets, cut=cut, seed=self._seed
+        )
+
+    def _discoveries(self) -> Discoveries | None:
+        if not self._tests_edges or len(self._meters) < 2:
+            return None
+        meter, name = self._meters[1], self._own.name
+        whole = meter.values([self._circuit.kept.cpu()])[name]
+        rises = self._own.sign * (cut_each_edge(meter, self._circuit) - whole)
+        return discoveries(self._circuit, rises, held_out=True)
+
+    def _tests(self, cut: Float[Tensor, "edge batch"]) -> tuple[HypothesisTest, ...]:
+        if not self._tests_edges:
+            return ()
+        return ideal_tests(
+            self._meter, self._circuit, cut, n_random=self._effort.n_random, seed=self._seed
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,177 @@
+"""Does the circuit hold anything that it does not need?
+
+An edge matters if cutting it changes the metric, in the circuit or in the circuit without some
+set K: of two edges that stand in for one another each matters only where the other one is cut
+(Wang et al. 2022, arXiv 2211.00593, for nodes). For an edge that makes no difference in the whole
+circuit, K is all other edges into the same component, and some random sets. An edge that changes
+nothing for any K never matters, as far as was tried, and is listed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.circuit import Circuit
+from circuitfind.evaluation.cuts import removable, without, without_each_edge
+from circuitfind.evaluation.meter import Mask, Meter
+
+MATTERS = 0.002
+"""From which share of the gap between full and empty graph on a change counts."""
+
+_SHARES_CUT = (0.1, 0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much a part of the circuit is needed.
+
+    Attributes:
+        name: An edge or a component.
+        effect: Faithfulness that goes when it is cut in the circuit; negative: that is gained.
+        largest: The largest size of its effect over all sets K, the empty one included.
+        tried: How many sets K were tried.
+        matters: Whether `largest` counts.
+    """
+
+    name: str
+    effect: float
+    largest: float
+    tried: int
+    matters: bool
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """What a circuit needs of what it holds.
+
+    Attributes:
+        edges: All its edges, by the size of their effect.
+        components: All its components but the embedding, likewise.
+        useless_edges: Names of the edges that never mattered.
+        useless_components: Names of the components that changed nothing.
+    """
+
+    edges: tuple[Need, ...]
+    components: tuple[Need, ...]
+    useless_edges: tuple[str, ...]
+    useless_components: tuple[str, ...]
+
+
+def minimality(
+    meter: Meter,
+    circuit: Circuit,
+    *,
+    n_sets: int = 4,
+    cut: Float[Tensor, "edge batch"] | None = None,
+    seed: int = 0,
+) -> Minimality | None:
+    """Cut every edge and every component of a circuit.
+
+    Args:
+        meter: Measures it.
+        circuit: The circuit.
+        n_sets: How many random sets K are tried for an edge without effect.
+        cut: What `cut_each_edge` gives, if it is known already.
+        seed: Fixes the random sets.
+
+    Returns:
+        What was found, or None where the metric has no gap.
+    """
+    scale = _Scale(meter)
+    if not scale.gap:
+        return None
+    names = [edge.name for edge in circuit.edges]
+    (whole,) = scale.shares([circuit.kept.cpu()])
+    left = scale.of(cut_each_edge(meter, circuit) if cut is None else cut)
+    effects = [whole - share for share in left]
+    edges = [_need(name, effect) for name, effect in zip(names, effects, strict=True)]
+    edges = _retried(scale, circuit, edges, n_sets, seed)
+    parts = removable(circuit)
+    rest = scale.shares([without(circuit.graph, circuit.kept.cpu(), [name]) for name in parts])
+    components = [_need(name, whole - share) for name, share in zip(parts, rest, strict=True)]
+    edges, components = (
+        sorted(needs, key=lambda need: -abs(need.effect)) for needs in (edges, components)
+    )
+    return Minimality(
+        tuple(edges),
+        tuple(components),
+        tuple(need.name for need in edges if not need.matters),
+        tuple(need.name for need in components if not need.matters),
+    )
+
+
+def cut_each_edge(meter: Meter, circuit: Circuit) -> Float[Tensor, "edge batch"]:
+    """Measure the circuit without each of its edges, in their order, by the problem's metric."""
+    masks = without_each_edge(circuit)
+    if not masks:
+        return torch.zeros(0, len(meter.problem.prompts), dtype=torch.float64)
+    return meter.values(masks)[meter.problem.metric.name]
+
+
+class _Scale:
+    """Turns values of the problem's metric into shares of the gap."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter, self._name = meter, meter.problem.metric.name
+        full, self._empty = (float(limit[self._name].mean()) for limit in meter.limits)
+        self.gap = full - self._empty
+
+    def of(self, values: Float[Tensor, "circuit batch"]) -> list[float]:
+        shares: list[float] = ((values.mean(dim=1) - self._empty) / self.gap).tolist()
+        return shares
+
+    def shares(self, masks: Sequence[Mask]) -> list[float]:
+        return self.of(self._meter.values(masks)[self._name]) if masks else []
+
+
+def _need(name: str, effect: float) -> Need:
+    return Need(name, effect, abs(effect), 1, abs(effect) >= MATTERS)
+
+
+def _retried(
+    scale: _Scale, circuit: Circuit, needs: Sequence[Need], n_sets: int, seed: int
+) -> list[Need]:
+    """Try edges that made no difference again where other edges are cut."""
+    return [
+        need if need.matters else _with_sets(scale, circuit, need, n_sets, seed + number)
+        for number, need in enumerate(needs)
+    ]
+
+
+def _with_sets(scale: _Scale, circuit: Circuit, need: Need, n_sets: int, seed: int) -> Need:
+    edge = circuit.graph.edge(need.name)
+    place = (
+        circuit.graph.writer_index[edge.writer.name],
+        circuit.graph.reader_index[edge.reader.name],
+    )
+    masks = list(_contexts(circuit, place, n_sets, seed))
+    pairs = []
+    for mask in masks:
+        cut = mask.clone()
+        cut[place] = False
+        pairs += [mask, cut]
+    shares = scale.shares(pairs)
+    effects = [abs(a - b) for a, b in zip(shares[::2], shares[1::2], strict=True)]
+    largest = max([need.largest, *effects])
+    return replace(need, largest=largest, tried=1 + len(masks), matters=largest >= MATTERS)
+
+
+def _contexts(circuit: Circuit, place: tuple[int, int], n_sets: int, seed: int) -> Iterator[Mask]:
+    """Yield the circuit without sets K that do not hold the edge."""
+    graph, kept = circuit.graph, circuit.kept.cpu()
+    component = graph.readers[place[1]].component
+    into = torch.tensor([reader.component == component for reader in graph.readers])
+    siblings = kept & into
+    siblings[place] = False
+    if bool(siblings.any()):
+        yield kept & ~siblings
+    generator = np.random.default_rng(seed)
+    for number in range(n_sets):
+        share = _SHARES_CUT[number % len(_SHARES_CUT)]
+        drawn = torch.from_numpy(generator.random(kept.shape) < share)
+        drawn[place] = False
+        yield kept & ~drawn
