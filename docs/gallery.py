@@ -1,10 +1,11 @@
 """Write the gallery: a circuit, its picture and its figures for every task, by running the tool.
 
-    python docs/gallery.py [TASK ...]
+    python docs/gallery.py [TASK ...] [--plain]
 
 Text between `<!-- NAME -->` and `<!-- /NAME -->` of docs/gallery.md is replaced, the pictures in
-docs/images/gallery/ are drawn again, and the cards' figures go into docs/models.md. Seconds
-are left out: they depend on the machine.
+docs/images/gallery/ are drawn again, and the cards' figures go into docs/models.md. `--plain`
+also searches each task of words without any option and writes the table of those. Seconds are left
+out: they depend on the machine.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from figures import ROOT, replace_between, shown
 from circuitfind.models.zoo import TRAINED, model_card
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.discover import RunResult, run_discovery
+from circuitfind.runs.series import run_wanted
+from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import TASKS, find_task
 
 PAGE = "docs/gallery.md"
@@ -45,13 +48,35 @@ def main() -> None:
     """Run every task and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", help="which; by default all")
-    wanted = parser.parse_args().tasks
+    parser.add_argument("--plain", action="store_true", help="also search without options")
+    given = parser.parse_args()
+    wanted = given.tasks
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in (*(task.name for task in TASKS), "or-gate:both"):
         if name != "program" and (not wanted or name in wanted):
             with tempfile.TemporaryDirectory() as folder:
                 write_entry(name, Path(folder) / "run")
+    if given.plain:
+        replace_between(PAGE, "plain", plain_table())
     replace_between("docs/models.md", "zoo", zoo_table())
+
+
+def plain_table() -> str:
+    """Return what `circuitfind discover TASK` alone finds for each task of words."""
+    rows = ["| task | threshold | edges | | faithfulness | held-out prompts |", "|---" * 6 + "|"]
+    for task in TASKS:
+        if task.written_in == "words":
+            config = RunConfig(task.name, MODEL, "acdc", {"threshold": 0.0}, metric=task.metric)
+            with tempfile.TemporaryDirectory() as folder:
+                (result,) = run_wanted(Path(folder) / "run", config, Wanted())
+            card, threshold = result.card, result.circuit.origin["options"]["threshold"]
+            own, held_out = card.measurements[0], card.held_out
+            share = f"{100 * card.n_edges / card.n_edges_full:.1f} %"
+            rows.append(
+                f"| `{task.name}` | {threshold:.2g} {own.unit} | {card.n_edges} | {share} | "
+                f"{shown(own.faithfulness)} | {shown(held_out and held_out.faithfulness)} |"
+            )
+    return "\n".join(rows)
 
 
 def write_entry(name: str, folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from circuitfind.errors import TaskError
 from circuitfind.metrics import METRICS, check_metric, find_metric
 from circuitfind.tasks import TASKS, find_task
+from circuitfind.tasks.show import shown_pairs
 
 WORD_TASKS = [task for task in TASKS if task.written_in == "words"]
 
@@ -45,6 +46,15 @@ def test_every_metric_can_be_asked_of_the_prompts(task, zoo_vocabulary):
     assert find_metric(task.metric)
     for metric in METRICS:
         check_metric(metric, prompts)
+
+
+def test_shown_prompts_name_positions_in_order_and_cut_long_answers_short(zoo_vocabulary):
+    for row in shown_pairs(find_task("greater-than"), zoo_vocabulary):
+        places = [int(place.partition("=")[2]) for place in row["positions"].split()]
+        assert places == sorted(places) and len(places) == 4
+        later = row["answer"].split(", ")
+        assert len(later) <= 12 and later[-1] == "99"
+        assert "..." in row["answer"] + row["wrong answer"]
 
 
 def test_an_unknown_task_lists_the_known_ones():
