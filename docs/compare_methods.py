@@ -2,15 +2,14 @@
 
     python docs/compare_methods.py [--stories DIRECTORY] [--compiled DIRECTORY]
 
-Draws docs/images/methods-MODEL.svg for ioi-small, and for stories260k where its directory is given,
-and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
+Draws docs/images/methods.svg, a chart of ioi-small and one of stories260k where its directory is or
+was given, and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
 The compiled models, too, need their directory. Every figure is kept in docs/methods.json as soon
 as it is measured, and what is there is not measured again: delete what is to be measured anew.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,12 @@ from circuitfind.methods import METHODS, find_method
 from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
-from circuitfind.reports.line_chart import Axis, Point, Series, draw_lines
+from circuitfind.reports.line_chart import HEIGHT, WIDTH, Axis, Point, Series, draw_lines
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs/methods.json"
+FIGURE = ROOT / "docs/images/methods.svg"
+QUESTIONS = (("ioi-small", "ioi"), ("stories260k", "pronoun"))
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 LEARNED_SHARES = (0.05, 0.2)
 """Of which sizes masks are trained: each is a training of its own."""
@@ -52,7 +53,6 @@ def main() -> None:
         for seed in learned_masks.SEEDS:
             training = lambda name=name, seed=seed: learned_masks.trained(name, seed)  # noqa: E731
             results.need("learned", f"{name} {seed}", training)
-    write_page(results)
     models = {"ioi-small": ("ioi-small", "ioi")}
     if given.stories is not None:
         models["stories260k"] = (str(given.stories), "pronoun")
@@ -98,14 +98,17 @@ class Results:
 
 
 def text_of(results: Results) -> Iterator[str]:
-    """Draw the figures, and yield what the page says of them."""
-    for name, task in (("ioi-small", "ioi"), ("stories260k", "pronoun")):
-        curves = results.curves(name)
-        if len(curves) == len(METHODS):
-            figure = drawn(curves, f"{name}, {task}")
-            (ROOT / f"docs/images/methods-{name}.svg").write_text(figure)
-            yield figure_text(name, task)
-            yield table_of_sizes(curves)
+    """Draw the figure, and yield what the page says of it."""
+    whole = {
+        (name, task): curves
+        for name, task in QUESTIONS
+        if len(curves := results.curves(name)) == len(METHODS)
+    }
+    if whole:
+        charts = [drawn(curves, f"{name}, {task}") for (name, task), curves in whole.items()]
+        FIGURE.write_text(stacked(charts))
+        yield figure_text(whole)
+        yield table_of_sizes(whole)
 
 
 # --------------------------------------------------------------- faithfulness against size
@@ -167,27 +170,38 @@ class Comparison:
         return circuit.n_edges / self.kl.graph.n_edges, share_of(self.kl, circuit)
 
 
-def figure_text(name: str, task: str) -> str:
+def figure_text(questions: Iterable[tuple[str, str]]) -> str:
     """Return the figure with its caption."""
-    return f"""![Faithfulness against size on {name}](images/methods-{name}.svg)
+    asked = " and ".join(f"`{name}`, task `{task}`" for name, task in questions)
+    return f"""![Faithfulness against size of all methods](images/{FIGURE.name})
 
-`{name}`, task `{task}`, {N_PROMPTS} prompts, resample ablation: faithfulness by KL divergence over
+{asked}; {N_PROMPTS} prompts, resample ablation: faithfulness by KL divergence over
 the share of edges that are left when dead ends are removed. All methods are given KL divergence,
 `eap` and `hisp` the logit difference. `acdc` and `hybrid` are run with several thresholds, learned
 masks are trained for each size, `random` is the mean of {N_SEEDS} seeds. The best faithfulness of
 circuits of at most {TABLE_SHARE:.0%} of the edges:"""
 
 
-def table_of_sizes(curves: Mapping[str, Sequence[Point]]) -> str:
-    """Return the best faithfulness of each method at one size as a row of Markdown."""
-    best = {
-        name: max(
-            (share for size, share in points if round(size, 3) <= TABLE_SHARE), default=math.nan
-        )
-        for name, points in curves.items()
-    }
-    cells = ["-" if math.isnan(value) else f"{value + 0.0:.2f}" for value in best.values()]
-    return rows_of([list(best), cells])
+def table_of_sizes(models: Mapping[tuple[str, str], Mapping[str, Sequence[Point]]]) -> str:
+    """Return the best faithfulness of each method at one size, a row of Markdown for each model."""
+    rows = [["", *(method.name for method in METHODS)]]
+    for (name, _), curves in models.items():
+        best = [
+            max((share for size, share in points if round(size, 3) <= TABLE_SHARE), default=None)
+            for points in curves.values()
+        ]
+        rows.append([f"`{name}`", *("-" if b is None else f"{b + 0.0:.2f}" for b in best)])
+    return rows_of(rows)
+
+
+def stacked(charts: Sequence[str]) -> str:
+    """Return charts as one picture, one above the other."""
+    parts = [
+        chart.replace("<svg ", f'<svg y="{HEIGHT * row}" width="{WIDTH}" height="{HEIGHT}" ', 1)
+        for row, chart in enumerate(charts)
+    ]
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT * len(charts)}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{"".join(parts)}</svg>\n'
 
 
 COLOURS = {
