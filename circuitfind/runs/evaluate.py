@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
+from circuitfind.comparison.roles import groups
 from circuitfind.errors import (
     CircuitFileError,
     GraphError,
@@ -148,11 +149,7 @@ def _roles(
         except MetricError as error:
             tell(f"no roles of heads: {error}")
             return {}
-    inside, groups = set(removable(subject.circuit)), dict[str, list[str]]()
-    for role in found:
-        if role.component in inside:
-            groups.setdefault(role.role, []).append(role.component)
-    return {role: tuple(names) for role, names in groups.items() if len(names) > 1}
+    return groups(found, removable(subject.circuit))
 
 
 def _config(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
