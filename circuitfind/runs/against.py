@@ -1,6 +1,5 @@
 """Known circuits to hold a found one against: a file, a program's own, or a published one."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from circuitfind.circuit import Circuit
@@ -54,4 +53,4 @@ def published(task: str, graph: Graph) -> Truth:
     # Whether this model has them at all comes first: edges between others would be unknown names.
     truth = Truth(name, graph, components)
     edges = known_edges(known, graph)
-    return truth if edges is None else replace(truth, edges=graph.mask_of(edges))
+    return truth if edges is None else truth_of(Circuit(graph, graph.mask_of(edges)), name)

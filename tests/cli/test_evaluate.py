@@ -1,14 +1,19 @@
 """`evaluate` says its cost first, measures any circuit, and writes what the tables say."""
 
 import json
+import shutil
 from xml.etree import ElementTree
 
 import pytest
+import torch
+import transformers
 
 import circuitfind as cf
 from circuitfind.evaluation import meter
 from circuitfind.evaluation.assessment import assessment_from
+from circuitfind.models.zoo import zoo_path
 from circuitfind.runs.evaluation_files import PASSES
+from circuitfind.tasks.known.edges import known_edges
 
 
 @pytest.fixture
@@ -114,6 +119,27 @@ def test_known_circuits_are_those_that_models_state(cli):
     assert cli(*words).code == 0
     answer = cli("evaluate", "gate", "--quick", "--against", "known")
     assert "precision 1.000, recall 1.000, ROC area 1.000 by circuit (5 of 13)" in answer.out
+
+
+@pytest.mark.slow
+def test_a_published_circuit_is_known_in_every_model_of_the_papers_shape(cli, tmp_path):
+    model = tmp_path / "shaped"
+    sizes = {"n_layer": 12, "n_head": 12, "n_embd": 24, "n_positions": 32, "vocab_size": 1024}
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(model)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(zoo_path("gpt-4l") / file, model)
+    graph = cf.Graph(cf.load_model(str(model)).shape)
+    published = known_edges(cf.find_task("ioi").known_circuit, graph)
+    cf.Circuit(graph, graph.mask_of(published[::2])).save(tmp_path / "half.json")
+    words = ["--task", "ioi", "--model", model, "--prompts", 2, "--metric", "kl"]
+    answer = cli("evaluate", "half.json", *words, "--quick", "--against", "known", "--json")
+    assert answer.code == 0, answer.err
+    edges, components = answer.json["roc"]
+    assert (edges["n_true"], edges["precision"]) == (963, 1)
+    assert edges["recall"] == pytest.approx(0.5, abs=0.001)
+    assert components["of"] == "components"
+    assert answer.json["against"] == "Wang et al. 2022, arXiv 2211.00593, figure 2, in gpt2"
 
 
 def test_what_cannot_be_evaluated_is_one_line(cli, run, complaint, tmp_path):

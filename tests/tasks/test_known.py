@@ -1,8 +1,11 @@
 """Published circuits have as many edges as the papers say, in graphs of the papers' models."""
 
 import pytest
+import torch
 
+from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
+from circuitfind.evaluation.roc import roc_curves
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.runs.against import published
 from circuitfind.tasks import find_task
@@ -55,3 +58,16 @@ def test_a_model_without_these_components_is_refused():
         published("ioi", small)
     with pytest.raises(MethodError, match="no circuit of the task 'capitals' is known"):
         published("capitals", graph_of("ioi"))
+
+
+def test_the_published_circuit_is_the_best_answer_to_itself_and_others_are_less():
+    graph = graph_of("ioi")
+    truth = published("ioi", graph)
+    own = Circuit(graph, truth.edges)
+    other = Circuit(graph, truth.edges & (torch.arange(len(graph.readers)) % 2 == 0))
+    by_level = {curve.of: curve for curve in roc_curves(truth, own)}
+    assert set(by_level) == {"edges", "components"}
+    assert all((c.area, c.precision, c.recall) == (1, 1, 1) for c in by_level.values())
+    edges, _ = roc_curves(truth, other)
+    assert (edges.n_true, edges.n_all) == (963, 32_491)
+    assert edges.precision == 1 and edges.recall == pytest.approx(other.n_edges / 963)

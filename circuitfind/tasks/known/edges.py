@@ -18,8 +18,10 @@ End = str | tuple[str, ...]
 
 
 def known_components(known: Mapping[str, Any], graph: Graph) -> frozenset[str]:
-    """Return the components of a published circuit that write, the embedding not counted."""
-    return frozenset(_members("heads", known, graph) + _members("mlps", known, graph))
+    """Return the components of a published circuit, the embedding among them."""
+    return frozenset(
+        name for group in ("embed", "heads", "mlps") for name in _members(group, known, graph)
+    )
 
 
 def known_edges(known: Mapping[str, Any], graph: Graph) -> list[str] | None:
