@@ -18,11 +18,16 @@ _GREY = PALETTE[-1]
 
 def assessment_tables(assessment: Assessment) -> list[Table]:
     """Return the tables of an evaluation: what was found, and the tests."""
-    tables = [pairs_table(list(_rows(assessment)))]
+    tables = [pairs_table(assessment_rows(assessment))]
     if assessment.tests:
         headers = ["test", "statistic", "p", "outcome", "an ideal circuit", "note"]
         tables.append(listing(headers, [_test_row(test) for test in assessment.tests]))
     return tables
+
+
+def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
+    """Return what was found as names and texts."""
+    return list(_rows(assessment))
 
 
 def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
