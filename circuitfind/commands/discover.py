@@ -14,7 +14,7 @@ from circuitfind.commands.console import (
     progress_bar,
     tell,
 )
-from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Seed, Task
+from circuitfind.commands.options import Budget, Device, Dtype, Json, Memory, Model, Seed, Task
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -86,6 +86,7 @@ def discover(
     ] = False,
     dtype: Dtype = None,
     device: Device = "cpu",
+    memory: Memory = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
@@ -97,7 +98,7 @@ def discover(
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
-    from circuitfind.runs.budget import seconds_of, within
+    from circuitfind.runs.budget import bytes_of, seconds_of, within
     from circuitfind.runs.config import RunConfig
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
@@ -120,6 +121,7 @@ def discover(
         seed=seed,
         dtype=dtype,
         device=device,
+        memory=None if memory is None else bytes_of(memory),
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )

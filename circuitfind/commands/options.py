@@ -22,6 +22,13 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 Circuit = Annotated[Path, typer.Argument(help="A run directory or a circuit file.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="What a search may take beside the model (500MB, 2GB): with less than it would take, "
+        "it takes the prompts in chunks, to the same result. [default: what it takes]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Budget = Annotated[
     str | None,

@@ -20,6 +20,7 @@ from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Ablation, Problem, assemble
 from circuitfind.prompts import PromptPairs
+from circuitfind.runs.budget import bytes_of
 from circuitfind.tasks import find_task
 
 
@@ -61,6 +62,7 @@ def discover(
     problem: Problem,
     method: str = "acdc",
     *,
+    memory: int | str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
 ) -> Found:
@@ -69,6 +71,8 @@ def discover(
     Args:
         problem: The question.
         method: Name of the method.
+        memory: How many bytes the search may take beside the model, also as text like `2GB`; by
+            default what it takes. With less, it takes the prompts in chunks, to the same result.
         on_progress: Called as the search proceeds.
         options: The method's options, such as `threshold`.
 
@@ -76,7 +80,8 @@ def discover(
         CircuitfindError: An option is impossible, or the search failed.
     """
     entry = find_method(method)
-    engine = IncrementalEngine(problem)
+    allowed = bytes_of(memory) if isinstance(memory, str) else memory
+    engine = IncrementalEngine(problem, allowed)
     return search(engine, entry, entry.options(**options), on_progress=on_progress)
 
 
