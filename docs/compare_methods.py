@@ -24,7 +24,8 @@ from circuitfind.methods import METHODS, find_method
 from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
-from circuitfind.reports.line_chart import Axis, Point, Series, draw_lines
+from circuitfind.reports.canvas import Point
+from circuitfind.reports.chart import Axis, Series, draw_lines
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs/methods.json"
@@ -206,7 +207,7 @@ def drawn(curves: Mapping[str, Sequence[Point]], title: str) -> str:
             Series(name, tuple(point for point in points if point[0] > 0), COLOURS[name])
             for name, points in curves.items()
         ],
-    )
+    ).svg()
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> str:
