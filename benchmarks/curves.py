@@ -18,8 +18,9 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.memory import search_bytes
 from circuitfind.methods.forecast import Forecast, assumed_circuit, forecast
 from circuitfind.reports.chart import Axis, Series, colour_of_series, draw_lines
+from circuitfind.reports.diagram import Diagram
 
-CHART = ROOT / "docs" / "performance-curves.svg"
+CHART = ROOT / "docs" / "images" / "performance-curves.svg"
 METRIC = "logit-difference"
 SERIES = {
     "layers": ("n_layers", (4, 8, 12, 24)),
@@ -28,6 +29,8 @@ SERIES = {
     "tokens": ("n_tokens", (8, 16, 32, 64)),
 }
 COMPONENTS = (10, 20, 40, 80)
+ALLOWED = (600, 300)
+"""Megabytes beside the model; with less than the setting takes, prompts come in chunks."""
 
 
 class Row(NamedTuple):
@@ -44,7 +47,8 @@ def main() -> None:
     """Measure all and write the page."""
     rows = list(measured())
     base = next(row for row in rows if (row.series, row.value) == ("layers", Size().n_layers))
-    write_block("curves", "\n".join([*table(rows, base), "", *fits(rows)]))
+    image = f"![Time per test against each size, on logarithmic axes](images/{CHART.name})"
+    write_block("curves", "\n".join([*table(rows, base), "", *fits(rows), "", image]))
     CHART.write_text(chart(rows).svg())
 
 
@@ -54,10 +58,19 @@ def measured() -> Iterator[Row]:
         for value in values:
             yield measure(name, value, replace(Size(), **{field: value}))
     for value in COMPONENTS:
-        yield measure("components", value, Size(), value)
+        yield measure("components", value, Size(), n_components=value)
+    for value in ALLOWED:
+        yield measure("MB allowed", value, Size(), memory=value * 10**6)
 
 
-def measure(name: str, value: int, size: Size, n_components: int | None = None) -> Row:
+def measure(
+    name: str,
+    value: int,
+    size: Size,
+    *,
+    n_components: int | None = None,
+    memory: int | None = None,
+) -> Row:
     """Measure a few tests of a search at some size."""
     model = cf.load_model(random_gpt2(size))
     problem = cf.make_problem(model, random_pairs(size), metric=METRIC)
@@ -67,10 +80,10 @@ def measure(name: str, value: int, size: Size, n_components: int | None = None) 
         if n_components is None
         else assumed_circuit(graph, n_components)
     )
-    found = forecast(IncrementalEngine(problem), circuit)
+    found = forecast(IncrementalEngine(problem, memory), circuit)
     print(f"{value} {name}: {found}", flush=True)
-    memory = search_bytes(graph, size.n_prompts, size.n_tokens) / 1e6
-    return Row(name, value, graph.n_edges, found, memory)
+    taken = search_bytes(graph, size.n_prompts, size.n_tokens)
+    return Row(name, value, graph.n_edges, found, min(taken, memory or taken) / 1e6)
 
 
 def table(rows: Sequence[Row], base: Row) -> list[str]:
@@ -117,7 +130,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return above / sum((x - mean_x) ** 2 for x in xs)
 
 
-def chart(rows: Sequence[Row]):
+def chart(rows: Sequence[Row]) -> Diagram:
     """Draw the time per test against the size, both relative to each series' first."""
     series = []
     for number, name in enumerate((*SERIES, "components")):
@@ -130,7 +143,9 @@ def chart(rows: Sequence[Row]):
         colour, dashed = colour_of_series(number)
         series.append(Series(f"{name}, from {first.value}", points, colour, dashed=dashed))
     growth = Axis("times as many", 1.0, 16.0, (1, 2, 4, 8, 16), logarithmic=True)
-    cost = Axis("times the time per test", 0.25, 16.0, (0.25, 0.5, 1, 2, 4, 8, 16), logarithmic=True)
+    cost = Axis(
+        "times the time per test", 0.25, 16.0, (0.25, 0.5, 1, 2, 4, 8, 16), logarithmic=True
+    )
     line = Series("in proportion", ((1.0, 1.0), (16.0, 16.0)), "#999999", dots=False, dashed=True)
     return draw_lines("What a test costs", growth, cost, [*series, line])
 
