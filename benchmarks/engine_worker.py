@@ -19,6 +19,7 @@ from benchmarks.setting import ioi_like, read_problem
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.methods.acdc import AcdcOptions, search_from
 from circuitfind.problem import Problem
+from circuitfind.runs.bench import matrix_rate
 
 _BRUTE_FORCE = 5
 """How many full passes are timed."""
@@ -46,7 +47,9 @@ def main() -> None:
         "prepare_seconds": prepared,
         "edges": problem.graph.n_edges,
         "brute_force_seconds_per_edge": brute_force(engine),
-        "matrix_rate": matrix_rate(problem.model.shape.d_model),
+        "matrix_rate": matrix_rate(
+            problem.model.shape.d_model, problem.model.device, problem.model.dtype
+        ),
         "effects": {name: effect(engine, name) for name in given.sample},
     }
     print(json.dumps(found))
@@ -114,17 +117,6 @@ def effect(engine: IncrementalEngine, name: str) -> float:
     state = engine.start()
     (after,) = engine.cut_each(state, reader, [writer]).losses()
     return after - engine.loss(state)
-
-
-def matrix_rate(d_model: int) -> float:
-    """Return how many operations a second the machine does in an MLP's larger products."""
-    left, right = torch.randn(512, d_model), torch.randn(d_model, 4 * d_model)
-    times = []
-    for _ in range(20):
-        started = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - started)
-    return 2 * 512 * d_model * 4 * d_model / statistics.median(times)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "AcdcOptions": "circuitfind.methods.acdc",
+    "Assessment": "circuitfind.evaluation.assessment",
     "Circuit": "circuitfind.circuit",
     "CircuitfindError": "circuitfind.errors",
     "EdgeScores": "circuitfind.circuit",
@@ -28,13 +29,14 @@ _HOMES = {
     "Metric": "circuitfind.metrics",
     "ModelShape": "circuitfind.graph",
     "Pair": "circuitfind.prompts",
-    "Problem": "circuitfind.problem",
     "PatchResult": "circuitfind.patching.result",
+    "Problem": "circuitfind.problem",
     "PromptPairs": "circuitfind.prompts",
     "RunConfig": "circuitfind.runs.config",
     "TASKS": "circuitfind.tasks",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
+    "Wish": "circuitfind.runs.evaluate",
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
     "custom_metric": "circuitfind.metrics",
@@ -42,6 +44,8 @@ _HOMES = {
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
     "draw_heatmap": "circuitfind.reports.heatmap",
+    "evaluate": "circuitfind.runs.api",
+    "evaluate_run": "circuitfind.runs.evaluate",
     "export_circuit": "circuitfind.formats",
     "find_metric": "circuitfind.metrics",
     "find_roles": "circuitfind.comparison.roles",
@@ -50,16 +54,18 @@ _HOMES = {
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
     "load_comparison": "circuitfind.comparison.result",
-    "load_patching": "circuitfind.patching.files",
     "load_model": "circuitfind.models.loading",
+    "load_patching": "circuitfind.patching.files",
     "make_problem": "circuitfind.runs.api",
     "overlap": "circuitfind.comparison.overlap",
     "patch": "circuitfind.patching.sweep",
     "patch_together": "circuitfind.patching.together",
     "path_patch": "circuitfind.patching.path",
+    "repeat_run": "circuitfind.runs.stability",
     "run_discovery": "circuitfind.runs.discover",
     "save_patching": "circuitfind.patching.files",
     "scorecard": "circuitfind.evaluation.scorecard",
+    "stability": "circuitfind.evaluation.stability",
     "suggest_threshold": "circuitfind.methods.threshold",
     "to_frame": "circuitfind.formats.tables",
     "to_networkx": "circuitfind.formats.networks",
@@ -74,7 +80,9 @@ if TYPE_CHECKING:
     from circuitfind.comparison.roles import find_roles as find_roles
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
     from circuitfind.errors import CircuitfindError as CircuitfindError
+    from circuitfind.evaluation.assessment import Assessment as Assessment
     from circuitfind.evaluation.scorecard import scorecard as scorecard
+    from circuitfind.evaluation.stability import stability as stability
     from circuitfind.formats import export_circuit as export_circuit
     from circuitfind.formats import import_circuit as import_circuit
     from circuitfind.formats.networks import to_networkx as to_networkx
@@ -108,9 +116,13 @@ if TYPE_CHECKING:
     from circuitfind.reports.diagram import draw_difference as draw_difference
     from circuitfind.reports.heatmap import draw_heatmap as draw_heatmap
     from circuitfind.runs.api import discover as discover
+    from circuitfind.runs.api import evaluate as evaluate
     from circuitfind.runs.api import make_problem as make_problem
     from circuitfind.runs.config import RunConfig as RunConfig
     from circuitfind.runs.discover import run_discovery as run_discovery
+    from circuitfind.runs.evaluate import Wish as Wish
+    from circuitfind.runs.evaluate import evaluate_run as evaluate_run
+    from circuitfind.runs.stability import repeat_run as repeat_run
     from circuitfind.tasks import TASKS as TASKS
     from circuitfind.tasks import find_task as find_task
     from circuitfind.tasks.base import Task as Task

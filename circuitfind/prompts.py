@@ -85,15 +85,15 @@ class PromptPairs:
 
     def select(self, rows: Sequence[int] | slice) -> "PromptPairs":
         """Return some of the pairs, with the padding they no longer need cut off."""
-        width = int(self.lengths[rows].max())
+        some = self.rows(rows)
+        width = int(some.lengths.max())
+        return replace(some, clean=some.clean[:, :width], corrupted=some.corrupted[:, :width])
+
+    def rows(self, rows: Sequence[int] | slice) -> "PromptPairs":
+        """Return some of the pairs, as long as before."""
         return replace(
             self,
-            clean=self.clean[rows, :width],
-            corrupted=self.corrupted[rows, :width],
-            lengths=self.lengths[rows],
-            steps=self.steps[rows],
-            answers=self.answers[rows],
-            wrong_answers=self.wrong_answers[rows],
+            **{name: getattr(self, name)[rows] for name in _TENSORS},
             positions={name: index[rows] for name, index in self.positions.items()},
             template=None if self.template is None else self.template[rows],
         )

@@ -2,8 +2,8 @@
 
     python docs/compare_methods.py [--stories DIRECTORY] [--compiled DIRECTORY]
 
-Draws docs/images/methods.svg, a chart of ioi-small and one of stories260k where its directory is or
-was given, and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
+Draws docs/images/methods.svg, a panel for ioi-small and one for stories260k where its directory is
+or was given, and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
 The compiled models, too, need their directory. Every figure is kept in docs/methods.json as soon
 as it is measured, and what is there is not measured again: delete what is to be measured anew.
 """
@@ -24,7 +24,8 @@ from circuitfind.methods import METHODS, find_method
 from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
-from circuitfind.reports.line_chart import HEIGHT, WIDTH, Axis, Point, Series, draw_lines
+from circuitfind.reports.canvas import Point
+from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs/methods.json"
@@ -105,8 +106,7 @@ def text_of(results: Results) -> Iterator[str]:
         if len(curves := results.curves(name)) == len(METHODS)
     }
     if whole:
-        charts = [drawn(curves, f"{name}, {task}") for (name, task), curves in whole.items()]
-        FIGURE.write_text(stacked(charts))
+        FIGURE.write_text(drawn(whole))
         yield figure_text(whole)
         yield table_of_sizes(whole)
 
@@ -194,16 +194,6 @@ def table_of_sizes(models: Mapping[tuple[str, str], Mapping[str, Sequence[Point]
     return rows_of(rows)
 
 
-def stacked(charts: Sequence[str]) -> str:
-    """Return charts as one picture, one above the other."""
-    parts = [
-        chart.replace("<svg ", f'<svg y="{HEIGHT * row}" width="{WIDTH}" height="{HEIGHT}" ', 1)
-        for row, chart in enumerate(charts)
-    ]
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT * len(charts)}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{"".join(parts)}</svg>\n'
-
-
 COLOURS = {
     "acdc": "#000000",
     "exact": "#7f7f7f",
@@ -218,19 +208,26 @@ COLOURS = {
 }
 
 
-def drawn(curves: Mapping[str, Sequence[Point]], title: str) -> str:
-    """Return the figure: a line and a dot per circuit for each method."""
-    smallest = min(size for points in curves.values() for size, _ in points if size > 0)
+def drawn(models: Mapping[tuple[str, str], Mapping[str, Sequence[Point]]]) -> str:
+    """Return the figure: a panel for each model, a line and a dot per circuit for each method."""
+    sizes = [x for curves in models.values() for points in curves.values() for x, _ in points]
+    smallest = min(size for size in sizes if size > 0)
     ticks = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    return draw_lines(
-        f"Faithfulness against size: {title}",
+    return draw_panels(
+        "Faithfulness against size",
         Axis("edges left", smallest, 1.0, (0.001, 0.01, 0.1, 1.0), logarithmic=True, percent=True),
         Axis("faithfulness (KL)", -0.1, 1.1, ticks),
         [
-            Series(name, tuple(point for point in points if point[0] > 0), COLOURS[name])
-            for name, points in curves.items()
+            Plane(
+                tuple(
+                    Series(name, tuple(point for point in points if point[0] > 0), COLOURS[name])
+                    for name, points in curves.items()
+                ),
+                f"{model}, {task}",
+            )
+            for (model, task), curves in models.items()
         ],
-    )
+    ).svg()
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from circuitfind.commands.bench import bench
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
@@ -33,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     methods,
     metrics,
     inspect,
+    bench,
 )
 
 __all__ = ["COMMANDS"]

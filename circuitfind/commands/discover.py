@@ -14,7 +14,20 @@ from circuitfind.commands.console import (
     progress_bar,
     tell,
 )
-from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Seed, Task
+from circuitfind.commands.options import (
+    Budget,
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    MergeQkv,
+    Metric,
+    Model,
+    Prompts,
+    Seed,
+    SplitEmbedding,
+    Task,
+)
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -49,18 +62,12 @@ def discover(
             help="Another option of the method (`circuitfind methods`), NAME=VALUE; repeatable."
         ),
     ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="What to measure: kl, logit-difference, ... (`circuitfind metrics`). [default: "
-            "the task's own]"
-        ),
-    ] = None,
+    metric: Metric = None,
     ablation: Annotated[
         str,
         typer.Option(help="What a cut edge carries: resample, zero, mean or mean-over-positions."),
     ] = "resample",
-    prompts: Annotated[int, typer.Option(help="How many pairs of prompts.")] = 64,
+    prompts: Prompts = 64,
     seed: Seed = 0,
     order: Annotated[
         str | None,
@@ -78,14 +85,11 @@ def discover(
     keep_dead_ends: Annotated[
         bool, typer.Option("--keep-dead-ends", help="Do not remove edges that lead nowhere.")
     ] = False,
-    merge_qkv: Annotated[
-        bool, typer.Option("--merge-qkv", help="Give each head one input instead of q, k and v.")
-    ] = False,
-    split_embedding: Annotated[
-        bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
-    ] = False,
+    merge_qkv: MergeQkv = False,
+    split_embedding: SplitEmbedding = False,
     dtype: Dtype = None,
     device: Device = "cpu",
+    memory: Memory = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
@@ -97,7 +101,7 @@ def discover(
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
-    from circuitfind.runs.budget import seconds_of, within
+    from circuitfind.runs.budget import bytes_of, seconds_of, within
     from circuitfind.runs.config import RunConfig
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
@@ -120,6 +124,7 @@ def discover(
         seed=seed,
         dtype=dtype,
         device=device,
+        memory=None if memory is None else bytes_of(memory),
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import emit, pass_bar, print_json, print_table, tell
+from circuitfind.commands.console import (
+    emit,
+    interruptible,
+    pass_bar,
+    print_json,
+    print_table,
+    tell,
+)
 from circuitfind.commands.options import Circuit, Device, Json
 
 
@@ -50,7 +57,7 @@ def evaluate(
     }  # fmt: skip
     settings = tuple((name, value) for name, value in given.items() if value is not None)
     wish = Wish(effort_of(quick=quick, full=full), against, settings, out, seed, device)
-    with pass_bar() as on_pass:
+    with interruptible(out or circuit), pass_bar() as on_pass:
         found = evaluate_run(circuit, wish, tell=tell, on_pass=on_pass)
     if as_json:
         print_json(found.assessment.as_json())

@@ -221,7 +221,7 @@ def _compared(
             for item, place in zip(theirs, moved, strict=True)
             if place not in in_left
         ),
-        {EXCHANGED_HEADS: _by_chance(left, items, counterpart, ways)},
+        {EXCHANGED_HEADS: shared_by_match(left, items, counterpart, ways)},
     )
 
 
@@ -236,7 +236,7 @@ def _name(graph: Graph, item: Item) -> str:
     return "->".join(names) + (f".{port}" if port else "")
 
 
-def _by_chance(
+def shared_by_match(
     left: Graph,
     items: tuple[Sequence[Item], Sequence[Item]],
     counterpart: Int[np.ndarray, " right"],

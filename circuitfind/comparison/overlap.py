@@ -124,19 +124,34 @@ def _own(circuit: Circuit) -> EdgeScores | None:
     return EdgeScores(circuit.graph, circuit.effects, "", "")
 
 
+def edges_by_profile(left: Circuit, right: Circuit) -> Statistic:
+    """Return the Jaccard index of two circuits' edges, held against their layer profiles alone.
+
+    Undefined for circuits of different graphs, and where one keeps no edge.
+    """
+    if left.graph != right.graph:
+        return Statistic(None)
+    n_shared = int((left.kept & right.kept).sum())
+    nulls = {LAYER_PROFILE: _profile(left, right)}
+    return _held(n_shared, (left.n_edges, right.n_edges), jaccard, nulls)
+
+
 def _shared_edges(left: Circuit, right: Circuit, seed: int, draws: int) -> Shared:
-    graph, ours, theirs = left.graph, left.kept.cpu(), right.kept.cpu()
-    by_profile = shared_by_profile(
-        ours.numpy(), theirs.numpy(), graph.edge_mask.numpy(), layer_blocks(graph).numpy()
-    )
-    ways = exchanges(graph, seed=seed, draws=draws)
-    by_exchange = shared_by_exchange(ours, theirs, ways)
+    ways = exchanges(left.graph, seed=seed, draws=draws)
+    by_exchange = shared_by_exchange(left.kept.cpu(), right.kept.cpu(), ways)
     return shared(
-        [edge.name for edge in graph.edges()],
+        [edge.name for edge in left.graph.edges()],
         {edge.name for edge in left.edges},
         {edge.name for edge in right.edges},
-        {LAYER_PROFILE: by_profile, EXCHANGED_HEADS: by_exchange},
+        {LAYER_PROFILE: _profile(left, right), EXCHANGED_HEADS: by_exchange},
     )
+
+
+def _profile(left: Circuit, right: Circuit) -> Distribution:
+    graph = left.graph
+    ours, theirs = (circuit.kept.cpu().numpy() for circuit in (left, right))
+    blocks = layer_blocks(graph).numpy()
+    return shared_by_profile(ours, theirs, graph.edge_mask.numpy(), blocks)
 
 
 def _shared_components(left: Circuit, right: Circuit) -> Shared:
@@ -182,22 +197,26 @@ def compared(
         right: What is in the right one alone.
         nulls: How many members such sets share by chance, by null hypothesis.
     """
-    n_shared = len(both)
-    sizes = n_shared + len(left), n_shared + len(right)
-
-    def statistic(score: Score) -> Statistic:
-        if not min(sizes):
-            return Statistic(None)
-        chance = {
-            name: null.chance(n_shared, score(null.values, *sizes)) for name, null in nulls.items()
-        }
-        return Statistic(float(score(np.array([n_shared]), *sizes)[0]), chance)
-
-    return Shared(both, left, right, statistic(jaccard), statistic(coefficient))
+    sizes = len(both) + len(left), len(both) + len(right)
+    by_union, by_smaller = (
+        _held(len(both), sizes, score, nulls) for score in (jaccard, coefficient)
+    )
+    return Shared(both, left, right, by_union, by_smaller)
 
 
 Score = Callable[[Counts, int, int], Float[np.ndarray, " outcome"]]
 """From how many members sets share and the sizes of the sets to how alike they are."""
+
+
+def _held(
+    n_shared: int, sizes: tuple[int, int], score: Score, nulls: Mapping[str, Distribution]
+) -> Statistic:
+    if not min(sizes):
+        return Statistic(None)
+    chance = {
+        name: null.chance(n_shared, score(null.values, *sizes)) for name, null in nulls.items()
+    }
+    return Statistic(float(score(np.array([n_shared]), *sizes)[0]), chance)
 
 
 def jaccard(n_shared: Counts, left: int, right: int) -> Float[np.ndarray, " outcome"]:

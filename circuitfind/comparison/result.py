@@ -6,14 +6,14 @@ type, and shares and probabilities must lie between 0 and 1.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from circuitfind import records
 from circuitfind.comparison.chance import Chance, Statistic
 from circuitfind.comparison.matching import Matched
 from circuitfind.comparison.overlap import Overlap, Shared
-from circuitfind.comparison.plain import from_plain
 from circuitfind.comparison.roles import Role
 from circuitfind.comparison.transfer import Transfer
 from circuitfind.errors import ResultFileError
@@ -95,7 +95,7 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **records.as_json(self)}
 
 
 def load_comparison(path: Path | str) -> Comparison:
@@ -108,7 +108,7 @@ def load_comparison(path: Path | str) -> Comparison:
         content = parse_json(Path(path).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
-        found: Comparison = from_plain(
+        found: Comparison = records.from_json(
             Comparison, {name: value for name, value in content.items() if name != "format"}
         )
         _require_sense(found)

@@ -20,7 +20,7 @@ most have none. The names are those of Elhage et al. 2021
 et al. 2022 (arXiv 2211.00593); what earns them is defined here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from circuitfind.comparison.answers import Head, Written, turned_attention, written_answers
@@ -97,6 +97,15 @@ def labels(found: Sequence[Role]) -> dict[str, str]:
     for role in found:
         roles.setdefault(role.component, []).append(role.role)
     return {component: ", ".join(names) for component, names in roles.items()}
+
+
+def groups(found: Sequence[Role], among: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return which components, of some, have a role in common: two or more for each role."""
+    members: dict[str, list[str]] = {}
+    for role in found:
+        if role.component in among and role.component not in members.get(role.role, ()):
+            members.setdefault(role.role, []).append(role.component)
+    return {role: tuple(names) for role, names in members.items() if len(names) > 1}
 
 
 def name_of(head: Head) -> str:

@@ -7,11 +7,17 @@ the empty graph those on the corrupted prompts.
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import SelfCheckError
+from circuitfind.models.base import ResidualModel
 from circuitfind.models.self_check import TOLERANCE
+from circuitfind.prompts import PromptPairs
+
+_LOGITS = 1 << 24
+"""How many of the model's own logits, at all positions, are held at once; 64 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,23 @@ def check_limits(engine: IncrementalEngine) -> LimitCheck:
 def _difference(engine: IncrementalEngine, kept: Tensor, tokens: Tensor) -> float:
     model, prompts = engine.problem.model, engine.problem.prompts
     with torch.no_grad():
-        expected = prompts.at_steps(model.own_logits(tokens, prompts.real))
+        expected = _own_logits(model, prompts, tokens)
         found = model.logits(prompts.at_steps(engine.recomputed(kept)))
         real = prompts.step_is_real
         difference = (found - expected)[real].abs().max()
         # A program may say 0 everywhere; a difference of 0 is none then either.
         return float(difference / expected[real].abs().max()) if difference else 0.0
+
+
+def _own_logits(
+    model: ResidualModel, prompts: PromptPairs, tokens: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch step d_vocab"]:
+    """Return the model's own logits where the metric reads, of a few prompts at a time."""
+    size = max(1, _LOGITS // (tokens.shape[1] * model.shape.d_vocab))
+    parts = [slice(first, first + size) for first in range(0, len(tokens), size)]
+    return torch.cat(
+        [
+            prompts.rows(part).at_steps(model.own_logits(tokens[part], prompts.real[part]))
+            for part in parts
+        ]
+    )

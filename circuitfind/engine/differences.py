@@ -4,8 +4,9 @@ Stored are mixed values (`d_head` numbers a head and position); the stream-wide 
 heads exist only while they are asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -129,12 +130,9 @@ def run_on(problem: Problem, tokens: Tensor) -> Written:
     return written_of(run, embedding)
 
 
-def total(streams: Sequence[Tensor]) -> Tensor:
+def total(streams: Iterable[Tensor]) -> Tensor:
     """Return the sum of some streams."""
-    added = streams[0]
-    for stream in streams[1:]:
-        added = added + stream
-    return added
+    return reduce(torch.add, streams)
 
 
 def batches(problem: Problem, size: int) -> list[Problem]:

@@ -1,19 +1,18 @@
 """Cut one edge after another, re-running only what each cut can change.
 
 A full pass per candidate makes a search slow: GPT-2 small has 32,491 edges, and cutting one
-changes nothing before its reader. The engine keeps what every writer wrote, what every reader
-received, and every head's query, key and value. A cut changes what one reader receives; from there
-only components are run again that receive something new and still lead to the logits along kept
-edges: single heads, and of a head only the port that changed, at the positions that matter
-(`state.py`). Many candidates are evaluated together (`trial.py`). The sparser the circuit gets,
-the less each cut costs.
+changes nothing before its reader. The engine remembers a run and continues it (`chunk.py`). Where
+that takes more memory than there is, the prompts are taken in chunks and what is remembered is kept
+in files: the final streams of all prompts come together again before anything is measured, so
+averages are over all prompts, whatever the chunks.
 
 States are values: cutting returns a new one and leaves the old one usable, so a search tries a cut
 and keeps whichever state it prefers. There is nothing to undo. States share the tensors that did
 not change.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,14 +21,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.cuts import Cuts, candidates_at_once
-from circuitfind.engine.differences import Outputs, groups, total
-from circuitfind.engine.full_pass import Pass, embeddings, full_pass
-from circuitfind.engine.gaps import gaps_of
-from circuitfind.engine.gradients import TracedRun, segment_before, written_of
+from circuitfind.engine.chunk import ChunkEngine, Pair
+from circuitfind.engine.cuts import candidates_at_once
+from circuitfind.engine.gaps import carried
+from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.state import EngineState, Horizon, Projected, Stage, Stream, stages
-from circuitfind.engine.trial import Trial
+from circuitfind.engine.shelf import InFiles, InMemory
+from circuitfind.engine.state import ChunkState, Horizon, Stream
+from circuitfind.engine.trial import Candidates, Trial
 from circuitfind.errors import MethodError
 from circuitfind.problem import Problem
 from circuitfind.prompts import difference_start
@@ -38,76 +37,117 @@ _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Largest drift allowed, relative to the final stream. Norms of Hugging Face models round to
 float32 even where everything else is float64."""
 
-_PASS_FLOATS = 1 << 24
-"""How many numbers the writers of a pass from scratch may write together; 64 MiB in float32."""
 
-Pair = tuple[int, int]
-"""Indices of a writer and a reader."""
+@dataclass(frozen=True)
+class EngineState:
+    """A forward pass with some edges cut, on all prompts.
+
+    Attributes:
+        chunks: The pass on the prompts of each chunk.
+    """
+
+    chunks: tuple[ChunkState, ...]
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """True where an edge is kept."""
+        return self.chunks[0].kept
+
+    @property
+    def mask(self) -> Tensor:
+        """The kept edges as a tensor."""
+        return torch.from_numpy(self.kept.copy())
+
+    @property
+    def final(self) -> Stream:
+        """What the logits read, at the last positions or all."""
+        return _joined([chunk.final for chunk in self.chunks], dim=0)
+
+    @property
+    def live_readers(self) -> NDArray[np.bool_]:
+        """For each reader, whether a path of kept edges leads from it to the logits."""
+        return self.chunks[0].spans.readers > 0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Candidates that were evaluated.
+
+    Attributes:
+        engine: What evaluated them.
+        state: What they start from.
+        final: What the logits read in each of them, at the last positions or all.
+        trial: All that changes in them, where there is but one chunk.
+    """
+
+    engine: "IncrementalEngine"
+    state: EngineState
+    final: Candidates
+    trial: Trial | None
+
+    def losses(self) -> Iterator[float]:
+        """Yield each candidate's loss."""
+        return self.engine.readout.losses(self.final)
+
+    def pick(self, candidate: int, kept: NDArray[np.bool_]) -> EngineState:
+        """Return one candidate as a state; `kept` says which edges it keeps."""
+        if self.trial is not None:
+            return EngineState((self.trial.pick(candidate, kept),))
+        return self.engine.cut(self.state, _pairs(self.state.kept & ~kept))
 
 
 class IncrementalEngine:
     """Answers what happens when edges are cut, for one problem.
 
+    Args:
+        problem: The problem.
+        memory: How many bytes a search may take beside the model; by default what it takes.
+
     Attributes:
         problem: The problem.
         graph: Its graph.
-        clean: The full graph's run on the clean prompts.
-        gaps: The changes that cuts make.
-        readout: Turns final streams into metric values.
         horizon: How many positions can matter at all.
-        stages: The attention and the MLP of every block, in order.
+        chunks: What answers for the prompts of each chunk.
+        clean_final: The full graph's final stream on the clean prompts.
+        readout: Turns final streams into metric values.
+
+    Raises:
+        MethodError: The memory is too small for a single pair of prompts.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, memory: int | None = None) -> None:
         self.problem = problem
         self.graph = problem.graph
-        model, prompts = problem.model, problem.prompts
-        with torch.no_grad():
-            self._embedding = embeddings(model, problem.graph, prompts.clean)
-            self.clean = TracedRun(model, problem.graph, prompts.real, traced=False)
-            self.clean.run(total(self._embedding))
-            self.gaps = gaps_of(problem)
-        self.readout = Readout(problem, self.clean.final)
         self.horizon = horizon(problem)
-        self.stages: list[Stage] = list(stages(self.graph))
+        planned = plan(problem, memory)
+        parts = _chunks(problem, planned.n_prompts)
+        shelf = InMemory() if len(parts) == 1 else InFiles()
+        most_formed = planned.most_formed // len(parts)
+        with torch.no_grad():
+            self.chunks = [
+                ChunkEngine(part, instead, self.horizon, shelf, most_formed)
+                for part, instead in zip(parts, carried(parts), strict=True)
+            ]
+        self.clean_final: Stream = _joined([chunk.clean.final for chunk in self.chunks], dim=0)
+        self.readout = Readout(problem, self.clean_final)
 
     @property
     def most_candidates(self) -> int:
         """How many candidates are evaluated at once at most."""
-        n_prompts, d_model = len(self.clean.final), self.graph.shape.d_model
-        return candidates_at_once(n_prompts * self.horizon.changes * d_model)
+        final = len(self.clean_final) * self.horizon.steps * self.graph.shape.d_model
+        return min(self.chunks[0].most_candidates, candidates_at_once(final))
 
     def start(self) -> EngineState:
         """Return the full graph: every edge kept."""
-        clean = self.clean
-        read = {
-            index: clean.streams[segment_before(self.graph, reader.stage)]
-            for index, reader in enumerate(self.graph.readers)
-        }
-        written = written_of(clean, self._embedding)
-        outputs = Outputs(self.problem.model, written)
-        streams: dict[int, Stream] = {}
-        z: dict[int, Projected] = {}
-        with torch.no_grad():
-            for group in groups(self.graph):
-                if group.kind == "attention":
-                    z |= dict(zip(group.writers, written.z[group.layer], strict=True))
-                if group.writers[0] in self.gaps.streams:
-                    streams |= dict(zip(group.writers, outputs.of(group), strict=True))
-        return self._state(self.graph.edge_mask.numpy(), streams, read, z)
+        return EngineState(tuple(chunk.start() for chunk in self.chunks))
 
     def start_from(self, kept: Tensor) -> EngineState:
-        """Return the state with just these edges kept, computed from scratch."""
-        mask = kept.cpu() & self.graph.edge_mask
-        run = self._full_pass(mask, slice(None), keep_reads=True)
-        streams = {writer: run.written[writer] for writer in self.gaps.streams}
-        return self._state(mask.numpy(), streams, dict(enumerate(run.read)))
+        """Return the state with just these edges kept."""
+        return self.cut(self.start(), _pairs((self.graph.edge_mask & ~kept.cpu()).numpy()))
 
     def recomputed(self, kept: Tensor) -> Stream:
         """Return the final stream with just these edges kept, computed from scratch."""
-        size = max(1, _PASS_FLOATS // (self.graph.n_components * self.clean.final[0].numel()))
-        parts = [slice(first, first + size) for first in range(0, len(self.clean.final), size)]
-        return torch.cat([self._full_pass(kept.cpu(), part).final for part in parts])
+        return _joined([chunk.recomputed(kept) for chunk in self.chunks], dim=0)
 
     def loss(self, state: EngineState) -> float:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
@@ -115,38 +155,34 @@ class IncrementalEngine:
 
     def cut(self, state: EngineState, edges: Iterable[Pair]) -> EngineState:
         """Return the state with these edges cut as well; edges already cut stay so."""
-        kept = state.kept.copy()
-        trial = Trial(self, state, kept, n=1)
-        with torch.no_grad():
-            for reader, writers in _by_reader(edges).items():
-                span = int(state.spans.readers[reader])
-                gone = [writer for writer in writers if kept[writer, reader]]
-                if gone and span:
-                    trial.pending[reader] = total(list(self.gaps.of(state, gone, span)))[None]
-                kept[gone, reader] = False
-            trial.propagate()
-            return trial.pick(0, kept)
+        pairs = list(edges)
+        return EngineState(tuple(chunk.cut(part, pairs) for chunk, part in self._with(state)))
 
-    def cut_nested(self, state: EngineState, reader: int, writers: Sequence[int]) -> Trial:
+    def cut_nested(self, state: EngineState, reader: int, writers: Sequence[int]) -> Tried:
         """Evaluate cutting a reader's first edge, its first two, and so on."""
-        return self._try(state, reader, writers, nested=True)
+        return self._tried(state, reader, writers, nested=True)
 
-    def cut_each(self, state: EngineState, reader: int, writers: Sequence[int]) -> Trial:
+    def cut_each(self, state: EngineState, reader: int, writers: Sequence[int]) -> Tried:
         """Evaluate cutting each of a reader's edges alone."""
-        return self._try(state, reader, writers, nested=False)
+        return self._tried(state, reader, writers, nested=False)
 
-    def _try(
+    def gap(self, state: EngineState, writer: int) -> Stream:
+        """Return what a writer's cut edges carry less what it writes, where that can change."""
+        span = self.horizon.changes
+        return _joined([next(c.gaps.of(part, [writer], span)) for c, part in self._with(state)], 0)
+
+    def _tried(
         self, state: EngineState, reader: int, writers: Sequence[int], *, nested: bool
-    ) -> Trial:
-        if not state.spans.readers[reader]:
-            return Trial(self, state, state.kept, n=len(writers))
-        span = int(state.spans.readers[reader])
-        before = state.read[reader][:, -span:]
-        cuts = Cuts(reader, before, self.gaps.of(state, writers, span), nested=nested)
-        trial = Trial(self, state, state.kept, n=len(writers), cuts=cuts)
-        with torch.no_grad():
-            trial.propagate()
-        return trial
+    ) -> Tried:
+        finals: list[Candidates] = []
+        trial = None
+        for chunk, part in self._with(state):
+            trial = chunk.tried(part, reader, writers, nested=nested)
+            finals.append(trial.final)
+        return Tried(self, state, _joined(finals, dim=1), trial if len(finals) == 1 else None)
+
+    def _with(self, state: EngineState) -> Iterator[tuple[ChunkEngine, ChunkState]]:
+        return zip(self.chunks, state.chunks, strict=True)
 
     def require_no_drift(self, state: EngineState) -> float:
         """Compare a state with a pass from scratch.
@@ -158,9 +194,10 @@ class IncrementalEngine:
         Raises:
             MethodError: It is larger than the rounding of thousands of updates explains.
         """
-        n = state.final.shape[1]
+        final = state.final
+        n = final.shape[1]
         scratch = self.recomputed(state.mask)[:, -n:]
-        drift = float((state.final - scratch).norm() / self.clean.final[:, -n:].norm())
+        drift = float((final - scratch).norm() / self.clean_final[:, -n:].norm())
         allowed = _DRIFT[self.problem.model.dtype]
         if not drift <= allowed:
             raise MethodError(
@@ -172,100 +209,7 @@ class IncrementalEngine:
     @cached_property
     def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
         """What each writer sends along a cut edge."""
-        with torch.no_grad():
-            return self.gaps.replacement(slice(None))
-
-    def _full_pass(self, kept: Tensor, rows: slice, *, keep_reads: bool = False) -> Pass:
-        model, prompts = self.problem.model, self.problem.prompts
-        with torch.no_grad():
-            return full_pass(
-                model,
-                self.graph,
-                [stream[rows] for stream in self._embedding],
-                self.gaps.replacement(rows),
-                kept.to(model.device, model.dtype),
-                prompts.real[rows],
-                keep_reads=keep_reads,
-            )
-
-    def _state(
-        self,
-        kept: NDArray[np.bool_],
-        written: Mapping[int, Stream],
-        read: Mapping[int, Stream],
-        z: Mapping[int, Projected] | None = None,
-    ) -> EngineState:
-        """Make a state with every head's projections, and with what it mixes unless given."""
-        projected: dict[tuple[int, str], Projected] = {}
-        mixed: dict[int, Projected] = {}
-        with torch.no_grad():
-            for stage in self.stages:
-                if stage.is_attention:
-                    projected |= self._project_all(stage.layer, read)
-                    if z is None:
-                        mixed |= self._mix_all(stage, projected)
-        return EngineState(
-            self.graph, self.horizon, kept.copy(), written, read, projected, z or mixed
-        )
-
-    def _project_all(
-        self, layer: int, read: Mapping[int, Stream]
-    ) -> dict[tuple[int, str], Projected]:
-        projected: dict[tuple[int, str], Projected] = {}
-        for port in self.graph.ports:
-            readers = list(self.graph.head_readers(layer, port))
-            streams = {reader: read[reader] for reader in readers}
-            projected |= self.project(layer, readers, streams)
-        return projected
-
-    def _mix_all(
-        self, stage: Stage, projected: Mapping[tuple[int, str], Projected]
-    ) -> dict[int, Projected]:
-        layer, heads = stage.layer, range(self.graph.shape.n_heads)
-        query, key, value = (
-            torch.stack([projected[self.source(layer, head, port)] for head in heads])[:, None]
-            for port in ("q", "k", "v")
-        )
-        z = self.attend(layer, heads, query, key, value)
-        return dict(zip(stage.writers, z[:, 0], strict=True))
-
-    def project(
-        self, layer: int, readers: Sequence[int], streams: Mapping[int, Stream]
-    ) -> dict[tuple[int, str], Projected]:
-        """Return what readers of one port of a block project their streams to."""
-        port = self.graph.readers[readers[0]].port
-        assert port is not None
-        heads = [self.graph.readers[reader].head or 0 for reader in readers]
-        stream = _stacked([streams[reader] for reader in readers])
-        model = self.problem.model
-        return {
-            (reader, single): values
-            for single in (("q", "k", "v") if port == "qkv" else (port,))
-            for reader, values in zip(
-                readers, model.project(layer, single, heads, stream), strict=True
-            )
-        }
-
-    def attend(
-        self,
-        layer: int,
-        heads: Sequence[int],
-        query: Float[Tensor, "head _ batch last d_head"],
-        key: Float[Tensor, "head _ batch pos d_head"],
-        value: Float[Tensor, "head _ batch pos d_head"],
-    ) -> Float[Tensor, "head candidate batch last d_head"]:
-        """Return the mixed values of some heads for all candidates, which may share any input."""
-        real = self.problem.prompts.real
-        query, key, value = (values.flatten(1, 2) for values in (query, key, value))
-        z = self.problem.model.attend(layer, heads, query, key, value, real)
-        return z.view(len(heads), -1, len(real), *z.shape[2:])
-
-    def source(self, layer: int, head: int, port: str) -> tuple[int, str]:
-        """Return which reader a head's query, key or value is projected from."""
-        if not self.graph.split_qkv:
-            return self.graph.head_readers(layer, "qkv")[head], port
-        row = head if port == "q" else head // self.graph.shape.heads_per_kv_head
-        return self.graph.head_readers(layer, port)[row], port  # type: ignore[arg-type]
+        return _joined([chunk.replacement for chunk in self.chunks], dim=1)
 
 
 def horizon(problem: Problem) -> Horizon:
@@ -279,17 +223,16 @@ def horizon(problem: Problem) -> Horizon:
     return Horizon(steps, max(length - first, steps))
 
 
-def _by_reader(edges: Iterable[Pair]) -> dict[int, list[int]]:
-    """Sort edges by reader, each once, in their order."""
-    writers: dict[int, list[int]] = {}
-    for writer, reader in dict.fromkeys(edges):
-        writers.setdefault(reader, []).append(writer)
-    return writers
+def _chunks(problem: Problem, size: int) -> list[Problem]:
+    """Split a problem by its prompts; padding stays, so that positions are the same in all."""
+    prompts = problem.prompts
+    rows = (slice(first, first + size) for first in range(0, len(prompts), size))
+    return [replace(problem, prompts=prompts.rows(some)) for some in rows]
 
 
-def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:
-    """Stack streams without copying where there is one, or all are one and the same."""
-    first = streams[0]
-    if all(stream.data_ptr() == first.data_ptr() for stream in streams):
-        return first.expand(len(streams), *first.shape)
-    return torch.stack(list(streams))
+def _pairs(edges: NDArray[np.bool_]) -> list[Pair]:
+    return [(int(writer), int(reader)) for writer, reader in np.argwhere(edges)]
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)

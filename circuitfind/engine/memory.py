@@ -1,13 +1,24 @@
-"""How much memory a search takes beside the model, known before it starts."""
+"""How much memory a search takes beside the model, known before it starts, and how to take less."""
+
+from dataclasses import dataclass
+from math import ceil
 
 from circuitfind.engine.cuts import candidates_at_once
 from circuitfind.engine.differences import groups
 from circuitfind.engine.gradients import segments
+from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
+from circuitfind.problem import Problem
 
 _STREAMS_IN_WORK = 16
 """How many streams of all candidates are held together at most, as measured by a whole search at
 the shape of GPT-2 small (`benchmarks/versus.py`)."""
+
+FORMED_NUMBERS = 1 << 25
+"""How many numbers of formed gaps are remembered; 128 MiB in float32."""
+
+_FORMED_SHARE = 1 / 8
+"""Their share of a memory that is limited, at most."""
 
 
 def remembered_numbers(graph: Graph) -> int:
@@ -39,6 +50,62 @@ def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_numbe
         n_positions: Tokens of the longest prompt.
         bytes_per_number: Of the streams: 4, or 8 for float64.
     """
+    stream = n_prompts * n_positions * graph.shape.d_model
+    formed = min(FORMED_NUMBERS, graph.shape.n_layers * graph.shape.n_heads * stream)
+    return formed * bytes_per_number + chunk_bytes(graph, n_prompts, n_positions, bytes_per_number)
+
+
+def chunk_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number: int) -> int:
+    """Return about how many bytes that takes without formed gaps, as for a chunk of prompts."""
     remembered = remembered_numbers(graph) * n_prompts * n_positions
     stream = n_prompts * n_positions * graph.shape.d_model
-    return bytes_per_number * (remembered + _STREAMS_IN_WORK * candidates_at_once(stream) * stream)
+    in_work = _STREAMS_IN_WORK * candidates_at_once(stream) * stream
+    return bytes_per_number * (remembered + in_work)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a search keeps to a memory.
+
+    Attributes:
+        n_prompts: Pairs of prompts at a time.
+        most_formed: How many numbers of formed gaps may be remembered in all.
+    """
+
+    n_prompts: int
+    most_formed: int
+
+
+def plan(problem: Problem, memory: int | None) -> Plan:
+    """Plan a search that takes at most so many bytes beside the model.
+
+    Raises:
+        MethodError: A single pair of prompts takes more; or all of them do, on an accelerator.
+    """
+    n_prompts, n_positions = problem.prompts.clean.shape
+    if memory is None:
+        return Plan(n_prompts, FORMED_NUMBERS)
+    width = problem.model.dtype.itemsize
+    whole = search_bytes(problem.graph, n_prompts, n_positions, width)
+    if whole > memory and problem.model.device.type != "cpu":
+        # What chunks remember would have to go through the bus again and again.
+        raise MethodError(
+            f"the search takes {whole / 1e6:.0f} MB and {memory / 1e6:.0f} MB are allowed; on "
+            f"{problem.model.device.type} prompts cannot come in chunks: give fewer prompts, or "
+            "--device cpu"
+        )
+    most_formed = min(FORMED_NUMBERS, int(memory * _FORMED_SHARE) // width)
+    left = memory - most_formed * width
+
+    def fits(n: int) -> bool:
+        return chunk_bytes(problem.graph, n, n_positions, width) <= left
+
+    if not fits(1):
+        least = chunk_bytes(problem.graph, 1, n_positions, width) / (1 - _FORMED_SHARE)
+        raise MethodError(
+            f"a search takes at least {least / 1e6:.0f} MB beside the model, one pair of prompts "
+            f"at a time, and {memory / 1e6:.0f} MB are allowed; allow more, or shorten the prompts"
+        )
+    # As few chunks as possible, of about one size.
+    most = max(n for n in range(1, n_prompts + 1) if fits(n))
+    return Plan(ceil(n_prompts / ceil(n_prompts / most)), most_formed)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -105,8 +104,8 @@ def _require(
 
 
 @dataclass(frozen=True)
-class EngineState:
-    """A forward pass with some edges cut.
+class ChunkState:
+    """A forward pass on some prompts, with some edges cut.
 
     Tensors of a component hold at least the positions of its span, and always the last ones; keys
     and values hold all positions. What matters nowhere is not kept up to date: edges are only
@@ -135,16 +134,6 @@ class EngineState:
         """What the logits read."""
         return self.read[len(self.graph.readers) - 1]
 
-    @property
-    def mask(self) -> Tensor:
-        """The kept edges as a tensor."""
-        return torch.from_numpy(self.kept.copy())
-
     @cached_property
     def spans(self) -> Spans:
         return spans(self.graph, self.kept, self.horizon)
-
-    @property
-    def live_readers(self) -> NDArray[np.bool_]:
-        """For each reader, whether a path of kept edges leads from it to the logits."""
-        return self.spans.readers > 0

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import EngineState, Stage
+from circuitfind.engine.state import ChunkState, Stage
 
 if TYPE_CHECKING:
-    from circuitfind.engine.incremental import IncrementalEngine
+    from circuitfind.engine.chunk import ChunkEngine
 
 Candidates = Float[Tensor, "candidate batch _ d_model"]
 CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
@@ -34,15 +34,13 @@ class Trial:
     Attributes:
         engine: Gives the model and the replacements.
         state: What the candidates start from; never changed.
-        kept: The edges that are kept downstream, the same for all candidates.
         n: How many candidates there are.
         cuts: What tells the candidates apart, unless there is but one.
         pending: Changes that readers have yet to receive.
     """
 
-    engine: "IncrementalEngine"
-    state: EngineState
-    kept: NDArray[np.bool_]
+    engine: "ChunkEngine"
+    state: ChunkState
     n: int
     cuts: Cuts | None = None
     pending: dict[int, Candidates] = field(default_factory=dict)
@@ -52,10 +50,6 @@ class Trial:
     projected: dict[tuple[int, str], CandidateHeads] = field(default_factory=dict)
     z: dict[int, CandidateHeads] = field(default_factory=dict)
 
-    def losses(self) -> Iterator[float]:
-        """Yield each candidate's loss."""
-        return self.engine.readout.losses(self.final)
-
     @property
     def final(self) -> Candidates:
         """What the logits read, of each candidate."""
@@ -64,19 +58,19 @@ class Trial:
             return torch.cat(list(self.cuts.groups()))
         return self.read.get(last, self.state.read[last].expand(self.n, -1, -1, -1))
 
-    def pick(self, candidate: int, kept: NDArray[np.bool_]) -> EngineState:
+    def pick(self, candidate: int, kept: NDArray[np.bool_]) -> ChunkState:
         """Return one candidate as a state; `kept` says which edges it keeps."""
-        state = self.state
-        read = _picked(state.read, self.read, candidate)
+        state, keep = self.state, self.engine.keep
+        read = _of(candidate, self.read)
         if self.cuts is not None:
             read[self.cuts.reader] = self.cuts.received(candidate)
         return replace(
             state,
             kept=kept,
-            written=_picked(state.written, self.written, candidate),
-            read=read,
-            projected=_picked(state.projected, self.projected, candidate),
-            z=_picked(state.z, self.z, candidate),
+            written={**state.written, **keep(_of(candidate, self.written))},
+            read={**state.read, **keep(read)},
+            projected={**state.projected, **keep(_of(candidate, self.projected))},
+            z={**state.z, **keep(_of(candidate, self.z))},
         )
 
     def propagate(self) -> None:
@@ -118,7 +112,7 @@ class Trial:
     def _collect(self, readers: Sequence[int]) -> None:
         """Add up, for each reader, the changes that reach it along kept edges."""
         writers = list(self.changes)
-        arriving = self.kept[np.ix_(writers, readers)]
+        arriving = self.state.kept[np.ix_(writers, readers)]
         sums: dict[tuple[bytes, int], Candidates] = {}
         for column in np.flatnonzero(arriving.any(axis=0)).tolist():
             reader, pattern = readers[column], arriving[:, column]
@@ -237,11 +231,6 @@ class Trial:
         self.changes[writer] = new - self.state.written[writer][:, -new.shape[2] :]
 
 
-def _picked(
-    old: Mapping[Key, Tensor], new: Mapping[Key, Tensor], candidate: int
-) -> dict[Key, Tensor]:
+def _of(candidate: int, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
     # Copied where there are others, so that their share of the memory is freed.
-    return {
-        **old,
-        **{k: v[0] if len(v) == 1 else v[candidate].clone() for k, v in new.items()},
-    }
+    return {k: v[0] if len(v) == 1 else v[candidate].clone() for k, v in values.items()}

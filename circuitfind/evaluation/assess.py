@@ -21,6 +21,7 @@ from circuitfind.evaluation.hypotheses import HypothesisTest
 from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
 from circuitfind.evaluation.meter import Meter
 from circuitfind.evaluation.minimality import Minimality, cut_each_edge, minimality
+from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
@@ -67,7 +68,7 @@ class Subject:
         held_out: The same with other prompts, where there are any.
         ranking: All edges by importance, where the method gave any.
         others: The same search's circuits at other thresholds.
-        roles: Groups of components that do the same.
+        roles: Groups of the circuit's components that do the same.
         roc: Its comparison with a known circuit.
         against: The name of that.
     """
@@ -93,7 +94,9 @@ def passes(subject: Subject, effort: Effort) -> dict[str, int]:
     if circuit.n_edges:
         found["random circuits"] = 1 + effort.n_random
     if effort.edges and circuit.n_edges:
-        found["completeness"] = n_knock_out_passes(circuit, effort.n_knock_outs, effort.n_greedy)
+        found["completeness"] = n_knock_out_passes(
+            circuit, effort.n_knock_outs, effort.n_greedy, len(subject.roles)
+        )
         found["minimality"] = 1 + circuit.n_edges + len(removable(circuit))
         found["tests"] = n_ideal_passes(effort.n_random)
         found["false discoveries"] = held_out * (1 + circuit.n_edges)
@@ -107,6 +110,7 @@ def assess(
     seed: int = 0,
     tell: Callable[[str], None] = lambda message: None,
     on_pass: Callable[[float, int], None] = lambda done, total: None,
+    log: PassLog | None = None,
 ) -> Assessment:
     """Evaluate a circuit.
 
@@ -116,8 +120,9 @@ def assess(
         seed: Fixes the random circuits and sets.
         tell: Called with the cost, before it is paid.
         on_pass: Called with the passes made and to be made.
+        log: Passes that were made already, and where new ones are kept.
     """
-    return _Assessor(subject, effort, seed, tell, on_pass).run()
+    return _Assessor(subject, effort, seed, log or PassLog(), tell, on_pass).run()
 
 
 class _Assessor:
@@ -126,6 +131,7 @@ class _Assessor:
         subject: Subject,
         effort: Effort,
         seed: int,
+        log: PassLog,
         tell: Callable[[str], None],
         on_pass: Callable[[float, int], None],
     ) -> None:
@@ -140,7 +146,7 @@ class _Assessor:
 
         for problem in (subject.problem, subject.held_out):
             if problem is not None:
-                self._meters.append(Meter(problem, usual_metrics(problem), on_pass=count))
+                self._meters.append(Meter(problem, usual_metrics(problem), on_pass=count, log=log))
         self._meter = self._meters[0]
         self._own = subject.problem.metric
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from circuitfind import records
 from circuitfind.errors import ResultFileError
-from circuitfind.evaluation import records
 from circuitfind.evaluation.baseline import Baseline
 from circuitfind.evaluation.completeness import Completeness
 from circuitfind.evaluation.false_discoveries import Discoveries
@@ -84,8 +84,9 @@ def assessment_from(value: Any) -> Assessment:
         ResultFileError: It is none.
     """
     try:
-        return records.from_json(Assessment, value)
+        found: Assessment = records.from_json(Assessment, value)
     except ValueError as error:
         raise ResultFileError(
             f"this is no evaluation of a circuit ({error}); `circuitfind evaluate` writes one"
         ) from None
+    return found

@@ -112,15 +112,15 @@ def completeness(
     )
 
 
-def n_knock_out_passes(circuit: Circuit, n_random: int, n_greedy: int) -> int:
-    """Return how many passes `completeness` takes without roles, the limits not counted."""
+def n_knock_out_passes(circuit: Circuit, n_random: int, n_greedy: int, n_roles: int = 0) -> int:
+    """Return how many passes `completeness` takes, the limits not counted."""
     n = len(removable(circuit))
     if not n:
         return 0
     n_steps = min(n_greedy, n) - 1
     greedy = sum(n - step for step in range(1, n_steps + 1))
     outside = circuit.graph.n_components - 1 - n
-    return 2 * (n + n_random + greedy) + outside
+    return 2 * (n + n_roles + n_random + greedy) + outside
 
 
 class _Shares:

@@ -31,6 +31,8 @@ class EdgeEvidence:
         p_value: Two-sided, of this edge alone.
         adjusted: Adjusted after Benjamini & Hochberg.
         adjusted_any: Adjusted after Benjamini & Yekutieli.
+        low: Lower end of a 95 % interval of the effect, of this edge alone; None in older files.
+        high: Its upper end.
     """
 
     edge: str
@@ -38,6 +40,8 @@ class EdgeEvidence:
     p_value: float
     adjusted: float
     adjusted_any: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,13 @@ def discoveries(
     """
     if not len(rises) or rises.shape[1] < 2:
         return None
-    effects, chances = _p_values(rises.double().cpu())
+    effects, chances, half = _tested(rises.double().cpu())
     adjusted = false_discovery_control(chances, method="bh")
     adjusted_any = false_discovery_control(chances, method="by")
     names = [edge.name for edge in circuit.edges]
+    columns = effects, chances, adjusted, adjusted_any, effects - half, effects + half
     rows = [
-        EdgeEvidence(name, *map(float, row))
-        for name, *row in zip(names, effects, chances, adjusted, adjusted_any, strict=True)
+        EdgeEvidence(name, *map(float, row)) for name, *row in zip(names, *columns, strict=True)
     ]
     return Discoveries(
         held_out,
@@ -91,7 +95,8 @@ def discoveries(
     )
 
 
-def _p_values(rises: Float[Tensor, "edge batch"]) -> tuple[np.ndarray, np.ndarray]:
+def _tested(rises: Float[Tensor, "edge batch"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the means, their p-values, and half of the width of their intervals."""
     values = rises.numpy()
     n = values.shape[1]
     mean, error = values.mean(1), values.std(1, ddof=1) / np.sqrt(n)
@@ -99,4 +104,5 @@ def _p_values(rises: Float[Tensor, "edge batch"]) -> tuple[np.ndarray, np.ndarra
     nothing = np.abs(mean) <= 1e-12
     with np.errstate(divide="ignore", invalid="ignore"):
         chances = 2 * t.sf(np.abs(mean) / error, n - 1)
-    return mean, np.where(nothing, 1.0, np.nan_to_num(chances, nan=1.0))
+    half = t.ppf(1 - LEVEL / 2, n - 1) * error
+    return mean, np.where(nothing, 1.0, np.nan_to_num(chances, nan=1.0)), half

@@ -17,6 +17,7 @@ from torch import Tensor
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_written, replacements
+from circuitfind.evaluation.passes import PassLog, Rows, key_of, key_of_pass
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
 
@@ -42,6 +43,7 @@ class Meter:
         others: More metrics than the problem's own.
         prompts_at_once: How many prompts are measured together; by default as many as fit.
         on_pass: Called after each pass of all prompts.
+        log: Passes that were made already, and where new ones are kept.
     """
 
     def __init__(
@@ -51,29 +53,44 @@ class Meter:
         *,
         prompts_at_once: int | None = None,
         on_pass: Callable[[], None] = lambda: None,
+        log: PassLog | None = None,
     ) -> None:
         self.problem = problem
         self.metrics = (problem.metric, *(m for m in others if m.name != problem.metric.name))
         self.n_passes, self.seconds = 0.0, 0.0
         self.on_pass = on_pass
         self._size = prompts_at_once or _prompts_at_once(problem)
+        self._log = log or PassLog()
+        self._names = tuple(metric.name for metric in self.metrics)
+        self._key = key_of(problem, self._names, self._size)
 
     def values(self, kept: Sequence[Mask]) -> Values:
         """Measure some circuits, given as masks, on all prompts."""
         measured: dict[str, list[Tensor]] = {metric.name: [] for metric in self.metrics}
         share = 1 / len(self._parts)
-        for chunk in self._chunks():
+        for number, chunk in enumerate(self._chunks()):
             rows: dict[str, list[Tensor]] = {name: [] for name in measured}
             for mask in kept:
-                started = time.monotonic()
-                for name, values in chunk.values(mask).items():
-                    rows[name].append(values)
-                self.seconds += time.monotonic() - started
+                values, seconds = self._pass(number, chunk, mask)
+                for name, row in values.items():
+                    rows[name].append(row)
+                self.seconds += seconds
                 self.n_passes += share
                 self.on_pass()
             for name, found in rows.items():
                 measured[name].append(torch.stack(found))
         return {name: torch.cat(found, dim=1) for name, found in measured.items()}
+
+    def _pass(self, part: int, chunk: "_Chunk", mask: Mask) -> tuple[Rows, float]:
+        key = key_of_pass(self._key, part, mask)
+        earlier = self._log.get(key, self._names, len(self._parts[part].prompts))
+        if earlier is not None:
+            return earlier
+        started = time.monotonic()
+        values = chunk.values(mask)
+        seconds = time.monotonic() - started
+        self._log.add(key, values, seconds)
+        return values, seconds
 
     @cached_property
     def limits(self) -> tuple[Values, Values]:

@@ -118,7 +118,7 @@ def _measured(
     engine: IncrementalEngine, circuit: Circuit, metrics: Sequence[Metric]
 ) -> tuple[Measurement, ...]:
     finals = (
-        engine.clean.final,
+        engine.clean_final,
         engine.recomputed(circuit.kept),
         engine.recomputed(torch.zeros_like(circuit.kept)),
     )

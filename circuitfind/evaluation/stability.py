@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind import records
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.errors import MethodError
-from circuitfind.evaluation import records
 from circuitfind.evaluation.random_circuits import random_circuits
 
 _CHANCE_DRAWS = 20

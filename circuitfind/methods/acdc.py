@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.state import EngineState
+from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Edge
 from circuitfind.methods.base import (
@@ -136,6 +135,25 @@ def search_from(
     yield Progress(total, total, (), drift=search.drift())
 
 
+def evaluations(stays: Sequence[bool], most: int) -> int:
+    """Return how many cuts are evaluated to test edges of which these stay, at most `most` at once.
+
+    They are more than the edges: what was evaluated after an edge that stays is evaluated again.
+    """
+    done, width, evaluated = 0, _FIRST_WIDTH, 0
+    while done < len(stays):
+        batch = stays[done : done + min(width, most)]
+        evaluated += len(batch)
+        any_stays = any(batch)
+        done += batch.index(True) + 1 if any_stays else len(batch)
+        width = _next_width(min(width, most), stays=any_stays)
+    return evaluated
+
+
+def _next_width(width: int, *, stays: bool) -> int:
+    return max(_LEAST_WIDTH, width // 2) if stays else width + width // 2
+
+
 class _Search:
     """A search in progress: the circuit as it stands, and its loss."""
 
@@ -224,7 +242,7 @@ class _Search:
                 kept[batch[:gone], reader] = False
                 state = trial.pick(gone - 1, kept)
             done += gone + stays
-            width = max(_LEAST_WIDTH, width // 2) if stays else width + width // 2
+            width = _next_width(width, stays=stays)
 
     def _decision(self, name: str, before: float, after: float) -> Decision:
         effect = self._effect(name, before, after)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.state import EngineState
+from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.methods.base import Decision, Progress, Selection
 from circuitfind.methods.order import visits

@@ -221,7 +221,7 @@ class _Training:
             self._layout.mask(gates),
             part.prompts.real,
         )
-        readout = Readout(part, engine.clean.final[rows, :width])
+        readout = Readout(part, engine.clean_final[rows, :width])
         return problem.metric.loss(readout.values(run.final))
 
     def _edges_open(self, location: Tensor) -> Float[Tensor, ""]:
@@ -269,5 +269,5 @@ def _gap(engine: IncrementalEngine) -> float:
     """
     empty = engine.recomputed(torch.zeros_like(engine.graph.edge_mask))
     with torch.no_grad():
-        gap = abs(engine.readout.loss(empty) - engine.readout.loss(engine.clean.final))
+        gap = abs(engine.readout.loss(empty) - engine.readout.loss(engine.clean_final))
     return gap if 0 < gap < math.inf else 1.0

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
-from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.state import EngineState
+from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph, Reader
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row

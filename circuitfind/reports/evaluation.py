@@ -6,20 +6,28 @@ from rich.table import Table
 
 from circuitfind.evaluation.assessment import Assessment, Reading
 from circuitfind.evaluation.hypotheses import HypothesisTest
-from circuitfind.reports.line_chart import PALETTE, Axis, Series, draw_lines
+from circuitfind.reports.canvas import PALETTE
+from circuitfind.reports.chart import Axis, Series, colour_of_series, draw_lines
+from circuitfind.reports.diagram import Diagram
 from circuitfind.reports.terminal import listing, pairs_table, share_text
 
 _SHARES = Axis("", -0.1, 1.1, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 _MOST_NAMED = 8
+_GREY = PALETTE[-1]
 
 
 def assessment_tables(assessment: Assessment) -> list[Table]:
     """Return the tables of an evaluation: what was found, and the tests."""
-    tables = [pairs_table(list(_rows(assessment)))]
+    tables = [pairs_table(assessment_rows(assessment))]
     if assessment.tests:
         headers = ["test", "statistic", "p", "outcome", "an ideal circuit", "note"]
         tables.append(listing(headers, [_test_row(test) for test in assessment.tests]))
     return tables
+
+
+def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
+    """Return what was found as names and texts."""
+    return list(_rows(assessment))
 
 
 def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
@@ -119,17 +127,17 @@ def _chance(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
 
 
-def charts(assessment: Assessment) -> Mapping[str, str]:
-    """Return the charts of an evaluation in SVG, by file name."""
+def charts(assessment: Assessment) -> Mapping[str, Diagram]:
+    """Return the charts of an evaluation by name."""
     found = {
-        "size-curve.svg": _size_chart(assessment),
-        "knock-outs.svg": _knock_out_chart(assessment),
-        "roc.svg": _roc_chart(assessment),
+        "size-curve": _size_chart(assessment),
+        "knock-outs": _knock_out_chart(assessment),
+        "roc": _roc_chart(assessment),
     }
-    return {name: svg for name, svg in found.items() if svg is not None}
+    return {name: chart for name, chart in found.items() if chart is not None}
 
 
-def _size_chart(given: Assessment) -> str | None:
+def _size_chart(given: Assessment) -> Diagram | None:
     curve = given.curve
     if curve is None or curve.cpr is None or curve.cmd is None:
         return None
@@ -151,8 +159,8 @@ def _size_chart(given: Assessment) -> str | None:
         base = given.baselines[0]
         series += [
             Series("the circuit", ((own, base.faithfulness),), PALETTE[1], "none"),
-            Series("random circuits", ((own, base.mean),), PALETTE[6], "none"),
-            Series("95 % of them", ((own, base.low), (own, base.high)), PALETTE[6], dots=False),
+            Series("random circuits", ((own, base.mean),), _GREY, "none"),
+            Series("95 % of them", ((own, base.low), (own, base.high)), _GREY, dots=False),
         ]
     low = min(share for share, _ in [*points, (own or 1.0, 0)])
     x_axis = Axis(
@@ -166,18 +174,18 @@ def _faithfulness(given: Assessment) -> Axis:
     return Axis(f"faithfulness ({given.metric})", _SHARES.low, _SHARES.high, _SHARES.ticks)
 
 
-def _knock_out_chart(given: Assessment) -> str | None:
+def _knock_out_chart(given: Assessment) -> Diagram | None:
     if given.completeness is None:
         return None
     kinds = dict.fromkeys(each.kind for each in reversed(given.completeness.knock_outs))
-    series = [Series("alike", ((-0.1, -0.1), (1.1, 1.1)), PALETTE[6], dots=False, dashed=True)]
-    for kind, colour in zip(kinds, (*PALETTE[:6], *PALETTE[7:]) * len(kinds), strict=False):
+    series = [Series("alike", ((-0.1, -0.1), (1.1, 1.1)), _GREY, dots=False, dashed=True)]
+    for number, kind in enumerate(kinds):
         found = [each for each in given.completeness.knock_outs if each.kind == kind]
         series.append(
             Series(
                 kind,
                 tuple((each.full, each.circuit) for each in found),
-                colour,
+                colour_of_series(number)[0],
                 "none",
                 tips=tuple(", ".join(each.components) for each in found),
             )
@@ -187,7 +195,7 @@ def _knock_out_chart(given: Assessment) -> str | None:
     return draw_lines("Completeness: components knocked out", x_axis, y_axis, series)
 
 
-def _roc_chart(given: Assessment) -> str | None:
+def _roc_chart(given: Assessment) -> Diagram | None:
     if not given.roc:
         return None
     rates = Axis("false positive rate", 0.0, 1.0, _SHARES.ticks)
@@ -197,6 +205,7 @@ def _roc_chart(given: Assessment) -> str | None:
             ((0.0, 0.0), *_front(curve.points), (1.0, 1.0)),
             colour,
             "steps",
+            dots=False,
         )
         for curve, colour in zip(given.roc, PALETTE, strict=False)
     ]

@@ -9,14 +9,19 @@ with every place given, that Graphviz turns into images: the same result gives t
 from collections.abc import Sequence
 
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
-from circuitfind.reports.canvas import FAINT, LETTER, LINE, QUIET, Canvas, colour_of, text_width
+from circuitfind.reports.canvas import (
+    FAINT,
+    LINE,
+    QUIET,
+    Canvas,
+    colour_of,
+    label_levels,
+    text_width,
+)
 from circuitfind.reports.diagram import Diagram
 from circuitfind.reports.panels import Panel, panels_of
 
 _CELL, _GAP = 26.0, 34.0
-
-_MOST_LEVELS = 4
-"""Labels of columns that are wider than a column stand on several levels, at most so many."""
 
 _MEANINGS = {
     "denoising": "clean activations in the corrupted run: 1 restores the clean metric",
@@ -62,9 +67,7 @@ class _Drawing:
         self._panels, self._marked, self._scale = panels, marked, scale
         first = panels[0]
         self._left = max(map(text_width, (*first.rows, first.row_axis))) + 10
-        widest = max(text_width(label) for label in first.columns)
-        self._levels = min(_MOST_LEVELS, len(first.columns), -int(-widest // _CELL))
-        self._below = LINE * (self._levels + 1) + 6
+        self._below = LINE * (label_levels(first.columns, _CELL) + 1) + 6
         self._width = self._left + _CELL * len(first.columns)
         self._height = _CELL * len(first.rows) + self._below + _GAP
         self._per_line = max(1, int(_MOST_WIDE // (self._width + _GAP)))
@@ -89,8 +92,7 @@ class _Drawing:
         self._canvas.text(left - 6, y - 12, panel.row_axis, just="r", colour=QUIET)
         for number, label in enumerate(panel.rows):
             self._canvas.text(left - 6, bottom - _CELL * (number + 0.5), label, just="r")
-        for number, label in enumerate(panel.columns):
-            self._column_label(left + _CELL * (number + 0.5), bottom, label, number)
+        self._canvas.column_labels(panel.columns, left, bottom, _CELL)
         self._canvas.text(left, bottom + self._below - 6, panel.column_axis, colour=QUIET)
         marked = []
         for (row, column), patch in panel.cells.items():
@@ -112,15 +114,6 @@ class _Drawing:
             color=FAINT,
             tooltip=f"{where}: {patch.effect:.3f}",
         )
-
-    def _column_label(self, x: float, bottom: float, label: str, number: int) -> None:
-        """Write a label below its column, each on another level than its neighbours."""
-        level, room = number % self._levels, int(self._levels * _CELL / LETTER)
-        if level:
-            length = LINE * level
-            self._canvas.box((x, bottom + length / 2), (0.5, length), color=FAINT, fillcolor=FAINT)
-        shown = label if len(label) <= room else f"{label[: room - 1]}\u2026"
-        self._canvas.text(x, bottom + 10 + LINE * level, shown, just="")
 
     def _bar(self, y: float) -> None:
         steps, size = 41, 5.0

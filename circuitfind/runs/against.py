@@ -1,9 +1,6 @@
 """Known circuits to hold a found one against: a file, a program's own, or a published one."""
 
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
@@ -13,6 +10,7 @@ from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
 from circuitfind.runs.directory import load_circuit_of
 from circuitfind.tasks import find_task
+from circuitfind.tasks.known.edges import known_components, known_edges
 
 KNOWN = "known"
 
@@ -32,7 +30,7 @@ def known_circuit(against: str, problem: Problem, task: str) -> Truth:
     if against != KNOWN:
         return truth_of(load_circuit_of(Path(against), problem.graph), Path(against).name)
     stated = _stated(problem.model, problem)
-    return stated or _published(task, problem.graph)
+    return stated or published(task, problem.graph)
 
 
 def _stated(model: ResidualModel, problem: Problem) -> Truth | None:
@@ -43,7 +41,7 @@ def _stated(model: ResidualModel, problem: Problem) -> Truth | None:
     return truth_of(Circuit(problem.graph, problem.graph.mask_of(truth)), "the program's own")
 
 
-def _published(task: str, graph: Graph) -> Truth:
+def published(task: str, graph: Graph) -> Truth:
     """Return what is published for a task; of most circuits only the components are."""
     known = find_task(task).known_circuit
     if not known:
@@ -51,16 +49,8 @@ def _published(task: str, graph: Graph) -> Truth:
             f"no circuit of the task {task!r} is known; give --against a run directory or a "
             "circuit file"
         )
-    components = {name for names in known.get("heads", {}).values() for name in names}
-    mlps = known.get("mlps", ())
-    components |= _mlps(graph) if mlps == "all" else set(mlps)
-    edges = _edges(graph, known)
-    return Truth(f"{known['source']}, in {known['model']}", graph, frozenset(components), edges)
-
-
-def _mlps(graph: Graph) -> set[str]:
-    return {writer.name for writer in graph.writers if writer.head is None and writer.stage > 0}
-
-
-def _edges(graph: Graph, known: Any) -> torch.Tensor | None:
-    return graph.mask_of(known["connections"]) if "connections" in known else None
+    name, components = f"{known['source']}, in {known['model']}", known_components(known, graph)
+    # Whether this model has them at all comes first: edges between others would be unknown names.
+    truth = Truth(name, graph, components)
+    edges = known_edges(known, graph)
+    return truth if edges is None else truth_of(Circuit(graph, graph.mask_of(edges)), name)

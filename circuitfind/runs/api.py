@@ -1,10 +1,17 @@
-"""The short way from Python: a problem from names, and a search on it."""
+"""The short way from Python: a problem from names, a search on it, a verdict on its circuit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.evaluation.assess import EFFORTS, Subject, assess
+from circuitfind.evaluation.assessment import Assessment
+from circuitfind.evaluation.cuts import removable
+from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
 from circuitfind.graph import Graph
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
@@ -13,6 +20,7 @@ from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Ablation, Problem, assemble
 from circuitfind.prompts import PromptPairs
+from circuitfind.runs.budget import bytes_of
 from circuitfind.tasks import find_task
 
 
@@ -54,6 +62,7 @@ def discover(
     problem: Problem,
     method: str = "acdc",
     *,
+    memory: int | str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
 ) -> Found:
@@ -62,6 +71,8 @@ def discover(
     Args:
         problem: The question.
         method: Name of the method.
+        memory: How many bytes the search may take beside the model, also as text like `2GB`; by
+            default what it takes. With less, it takes the prompts in chunks, to the same result.
         on_progress: Called as the search proceeds.
         options: The method's options, such as `threshold`.
 
@@ -69,5 +80,42 @@ def discover(
         CircuitfindError: An option is impossible, or the search failed.
     """
     entry = find_method(method)
-    engine = IncrementalEngine(problem)
+    allowed = bytes_of(memory) if isinstance(memory, str) else memory
+    engine = IncrementalEngine(problem, allowed)
     return search(engine, entry, entry.options(**options), on_progress=on_progress)
+
+
+def evaluate(
+    problem: Problem,
+    circuit: Circuit,
+    effort: str = "usual",
+    *,
+    held_out: Problem | None = None,
+    scores: EdgeScores | None = None,
+    roles: Sequence[Role] = (),
+    tell: Callable[[str], None] = lambda message: None,
+) -> Assessment:
+    """Evaluate a circuit, as `circuitfind evaluate` does.
+
+    Args:
+        problem: The question, with the prompts on which the circuit was found.
+        circuit: The circuit.
+        effort: `quick`, `usual` or `full`.
+        held_out: The same question with other prompts.
+        scores: What ranks all edges for the size curve; by default the circuit's own effects.
+        roles: What heads do (`find_roles`); those of one role are knocked out together.
+        tell: Called with the cost, before it is paid.
+
+    Raises:
+        MethodError: There is no such effort.
+        MetricError: The metric does not tell the full from the empty graph.
+    """
+    known = {each.name: each for each in EFFORTS}
+    if effort not in known:
+        raise MethodError(f"no effort {effort!r}; choose one of {', '.join(known)}")
+    ranking = ranked_by_score(scores) if scores is not None else None
+    if ranking is None and circuit.effects is not None:
+        ranking = ranked_by_effect(circuit)
+    shared = groups(roles, removable(circuit))
+    subject = Subject(circuit, problem, held_out=held_out, ranking=ranking, roles=shared)
+    return assess(subject, known[effort], tell=tell)

@@ -1,4 +1,4 @@
-"""A limit on the time of a run: it stops after a step, with everything written, and resumes."""
+"""Limits on what a run may take: time, after which it stops and can resume, and memory."""
 
 import re
 import time
@@ -9,6 +9,8 @@ from circuitfind.errors import MethodError
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)")
 
 
 @runtime_checkable
@@ -39,6 +41,18 @@ def seconds_of(text: str) -> float:
     if found is None:
         raise MethodError(f"{text!r} is no amount of time; give one like 90s, 10m or 1.5h")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def bytes_of(text: str) -> int:
+    """Return how many bytes a text like `500MB` or `1.5GB` means; a GB is 10^9 bytes.
+
+    Raises:
+        MethodError: It means none.
+    """
+    found = _SIZE.fullmatch(text.strip().upper())
+    if found is None:
+        raise MethodError(f"{text!r} is no amount of memory; give one like 500MB or 1.5GB")
+    return int(float(found[1]) * _BYTES[found[2]])
 
 
 def within(

@@ -37,6 +37,7 @@ class RunConfig:
         seed: Fixes the prompts and every random choice.
         dtype: Number type of the weights; None means that of the file.
         device: Where to compute.
+        memory: How many bytes a search may take beside the model; None is what it takes.
         split_qkv: Whether a head's query, key and value are separate readers.
         split_embedding: Whether token and position embedding are separate writers.
         task_digest: A hash of the task's file, where it has one, so that an edited file is
@@ -55,6 +56,7 @@ class RunConfig:
     seed: int = 0
     dtype: str | None = None
     device: str = "cpu"
+    memory: int | None = None
     split_qkv: bool = True
     split_embedding: bool = False
     task_digest: str | None = None
@@ -100,9 +102,9 @@ class RunConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for two runs to be the same: everything but where it was computed."""
+        """What must agree for two runs to be the same: all but where and in what they ran."""
         values = asdict(self)
-        del values["device"], values["automatic"]
+        del values["device"], values["memory"], values["automatic"]
         return values
 
     @property

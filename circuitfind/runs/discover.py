@@ -62,7 +62,7 @@ def run_discovery(
         tell(f"{path} is finished: its results are read, not computed again")
         return read_result(path)
     model = load() if load else model_of(config)
-    engine = IncrementalEngine(problem_of(config, model, seed=config.seed))
+    engine = IncrementalEngine(problem_of(config, model, seed=config.seed), config.memory)
     facts = {
         "model_fingerprint": model.fingerprint,
         "prompts_fingerprint": engine.problem.prompts.fingerprint,
@@ -140,7 +140,7 @@ def held_out_problem(config: RunConfig, model: ResidualModel) -> Problem | None:
 
 def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
     problem = held_out_problem(config, model)
-    return None if problem is None else IncrementalEngine(problem)
+    return None if problem is None else IncrementalEngine(problem, config.memory)
 
 
 def _facts(found: Found) -> dict[str, dict[str, Any]]:

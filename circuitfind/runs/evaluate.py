@@ -1,21 +1,26 @@
 """Evaluate the circuit of a run, or of a file, and write down what came out."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
-from circuitfind.errors import CircuitFileError, GraphError, MethodError
+from circuitfind.comparison.roles import groups
+from circuitfind.errors import (
+    CircuitFileError,
+    GraphError,
+    MethodError,
+    MetricError,
+)
 from circuitfind.evaluation.assess import FULL, QUICK, USUAL, Effort, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
+from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
 from circuitfind.methods.base import circuit_of
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
-from circuitfind.reports.evaluation import charts
 from circuitfind.runs.against import known_circuit
 from circuitfind.runs.config import RunConfig, config_from, differences
 from circuitfind.runs.decisions import read_decisions
@@ -23,13 +28,17 @@ from circuitfind.runs.directory import (
     CIRCUIT,
     CONFIG,
     DECISIONS,
-    SCORECARD,
     load_circuit_of,
-    read_json,
     reported,
-    write_whole,
 )
 from circuitfind.runs.discover import held_out_problem, model_of, problem_of
+from circuitfind.runs.evaluation_files import (
+    drop_passes,
+    kept_passes,
+    require_replaceable,
+    write_assessment,
+)
+from circuitfind.runs.roles import measured_roles, read_roles, roles_file
 
 STEPWISE = ("acdc", "hybrid")
 """Methods that decide edge by edge, so that the circuits of several thresholds are not nested."""
@@ -93,6 +102,8 @@ def evaluate_run(
 ) -> Evaluated:
     """Evaluate a circuit and write `scorecard.json` and the charts.
 
+    Passes are kept as they are made, and found again if the evaluation is interrupted and repeated.
+
     Args:
         path: A run directory or a circuit file.
         wish: How.
@@ -111,9 +122,34 @@ def evaluate_run(
     _require_fit(path, circuit, problem, own=not wish.settings)
     subject = _subject(path, circuit, config, problem, wish.against)
     subject = replace(subject, held_out=held_out_problem(config, model))
-    assessment = assess(subject, wish.effort, seed=wish.seed, tell=tell, on_pass=on_pass)
     out = wish.out or _default_out(path)
-    return Evaluated(out, assessment, _write(out, assessment))
+    require_replaceable(out, subject, wish.effort)
+    with kept_passes(out, tell) as log:
+        subject = replace(subject, roles=_roles(path, wish, subject, tell))
+        assessment = assess(
+            subject, wish.effort, seed=wish.seed, tell=tell, on_pass=on_pass, log=log
+        )
+        written = write_assessment(out, assessment)
+    drop_passes(out)
+    return Evaluated(out, assessment, written)
+
+
+def _roles(
+    path: Path, wish: Wish, subject: Subject, tell: Callable[[str], None]
+) -> Mapping[str, tuple[str, ...]]:
+    """Return which of the circuit's components share a role, measured or read."""
+    if not wish.effort.edges:
+        return {}
+    own = not wish.settings and path.is_dir()
+    found = read_roles(roles_file(path), subject.circuit) if own else None
+    if found is None:
+        file = roles_file(path) if own and wish.out is None else None
+        try:
+            found = measured_roles(subject.problem, file, tell)
+        except MetricError as error:
+            tell(f"no roles of heads: {error}")
+            return {}
+    return groups(found, removable(subject.circuit))
 
 
 def _config(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
@@ -221,18 +257,3 @@ def _threshold(config: RunConfig) -> dict[str, Any]:
 
 def _default_out(path: Path) -> Path:
     return path if path.is_dir() else path.with_name(f"{path.stem}-evaluation")
-
-
-def _write(out: Path, assessment: Assessment) -> tuple[Path, ...]:
-    """Write the figures, beside what a run's scorecard says already, and the charts."""
-    with reported(out):
-        out.mkdir(parents=True, exist_ok=True)
-        file = out / SCORECARD
-        stored = read_json(file) if file.is_file() else {}
-        content = {**stored, "evaluation": assessment.as_json()}
-        write_whole(file, json.dumps(content, indent=1) + "\n")
-        written = [file]
-        for name, svg in charts(assessment).items():
-            write_whole(out / name, svg)
-            written.append(out / name)
-    return tuple(written)

@@ -9,15 +9,24 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
+from circuitfind.evaluation.assessment import assessment_from
 from circuitfind.evaluation.necessity import necessities
 from circuitfind.problem import Problem
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
+from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
 from circuitfind.runs.attention import attention_data
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.decisions import read_decisions
-from circuitfind.runs.directory import CONFIG, DECISIONS, ENVIRONMENT, read_json, write_whole
+from circuitfind.runs.directory import (
+    CONFIG,
+    DECISIONS,
+    ENVIRONMENT,
+    SCORECARD,
+    read_json,
+    write_whole,
+)
 from circuitfind.runs.discover import model_of, problem_of
 from circuitfind.runs.drawing import names_of, origin_line
 from circuitfind.runs.results import RunResult, read_result
@@ -109,11 +118,18 @@ def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
             "all": even_layout(circuit.graph),
         },
         "scorecard": finite(asdict(run.result.card)),
+        "evaluation": _evaluation(run),
         "search": finite(dict(run.result.search)),
         "attention": None if problem is None else attention_data(problem, circuit),
         "needed": {} if problem is None else _needed(problem, circuit),
         "provenance": _provenance(run),
     }
+
+
+def _evaluation(run: _Run) -> dict[str, Any] | None:
+    """Return what `circuitfind evaluate` has found out; None if it was not run."""
+    stored = read_json(run.result.path / SCORECARD).get("evaluation")
+    return None if stored is None else drawn_evaluation(assessment_from(stored))
 
 
 def _roles(run: _Run) -> dict[str, str]:

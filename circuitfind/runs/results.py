@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from circuitfind import records
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, RunDirectoryError
-from circuitfind.evaluation.scorecard import Measurement, Scorecard
+from circuitfind.evaluation.scorecard import Scorecard
 from circuitfind.runs.directory import SCORECARD, load_circuit_of, read_json
 
 
@@ -63,12 +64,9 @@ def read_scorecard(path: Path) -> tuple[Scorecard, dict[str, Any]]:
     """
     stored = read_json(path)
     try:
-        card = stored["scorecard"]
-        rows = tuple(Measurement(**row) for row in card["measurements"])
-        held_out = card["held_out"] and Measurement(**card["held_out"])
-        measured = Scorecard(**{**card, "measurements": rows, "held_out": held_out})
+        measured: Scorecard = records.from_json(Scorecard, stored["scorecard"], "the scorecard")
         return measured, dict(stored["search"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunDirectoryError(
-            f"{path} is damaged ({type(error).__name__} at {error}); delete it to compute it again"
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it to compute it again"
         ) from None

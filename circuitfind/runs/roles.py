@@ -6,16 +6,17 @@ write them under the heads. A file about another model or other prompts is refus
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from circuitfind import records
 from circuitfind.circuit import Circuit
-from circuitfind.comparison.plain import from_plain
 from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.errors import ResultFileError
+from circuitfind.problem import Problem
 from circuitfind.runs.again import Problems
 from circuitfind.runs.directory import circuit_file, load_circuit_of, reported, write_whole
+from circuitfind.stored import parse_json
 
 ROLES = "roles.json"
 FORMAT = "circuitfind roles 1"
@@ -42,14 +43,26 @@ def roles_of(
         tell(f"{file} is there: it is read, not measured again")
         return circuit, found
     problem = Problems(device).of(circuit, path)
-    tell(f"cost: about 12 passes over {len(problem.prompts)} prompts")
+    return circuit, measured_roles(problem, file, tell)
+
+
+def measured_roles(
+    problem: Problem, file: Path | None, tell: Callable[[str], None]
+) -> tuple[Role, ...]:
+    """Measure the roles of a model's heads, say before what that costs, and keep them in a file.
+
+    Raises:
+        MetricError: The metric is the same on clean and corrupted prompts.
+    """
+    tell(f"roles of heads: about 12 passes of {len(problem.prompts)} prompts")
     found = find_roles(problem)
-    facts = {"model_fingerprint": problem.model.fingerprint}
-    facts["prompts_fingerprint"] = problem.prompts.fingerprint
-    content = {"format": FORMAT, **facts, "roles": [asdict(role) for role in found]}
-    with reported(file.parent):
-        write_whole(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    return circuit, found
+    if file is not None:
+        facts = {"model_fingerprint": problem.model.fingerprint}
+        facts["prompts_fingerprint"] = problem.prompts.fingerprint
+        content = {"format": FORMAT, **facts, "roles": [records.as_json(role) for role in found]}
+        with reported(file.parent):
+            write_whole(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return found
 
 
 def roles_file(path: Path) -> Path:
@@ -67,12 +80,12 @@ def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
     if not file.is_file():
         return None
     try:
-        content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = parse_json(file.read_bytes())
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
         if [content[name] for name in _OF] != [circuit.origin.get(name) for name in _OF]:
             raise ValueError("it is about another model or other prompts")
-        found: tuple[Role, ...] = from_plain(tuple[Role, ...], content["roles"], "roles")
+        found: tuple[Role, ...] = records.from_json(tuple[Role, ...], content["roles"], "roles")
         _require_heads(circuit, found)
     except (ValueError, KeyError, TypeError) as error:
         raise ResultFileError(

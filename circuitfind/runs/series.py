@@ -143,7 +143,9 @@ class _Runs:
 
     def _suggestion(self) -> float:
         problem = problem_of(self._config, self._loaded(), seed=self._config.seed)
-        return suggest_threshold(IncrementalEngine(problem), seed=self._config.seed)
+        return suggest_threshold(
+            IncrementalEngine(problem, self._config.memory), seed=self._config.seed
+        )
 
     def _suggested_earlier(self) -> float | None:
         """Return the threshold of an automatic run that was begun here, if there is one."""

@@ -27,6 +27,7 @@ from typing import Any
 
 from circuitfind.errors import CircuitfindError, SweepError
 from circuitfind.models.zoo import ZOO
+from circuitfind.runs.budget import bytes_of
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.options import parsed_options
 from circuitfind.runs.wanted import Wanted
@@ -42,6 +43,7 @@ _SETTINGS: dict[str, type] = {
     "ablation": str,
     "dtype": str,
     "device": str,
+    "memory": str,
     "merge_qkv": bool,
     "split_embedding": bool,
 }
@@ -173,6 +175,7 @@ class _Plan:
                 seed=seed,
                 dtype=settings.get("dtype"),
                 device=settings.get("device", "cpu"),
+                memory=bytes_of(settings["memory"]) if "memory" in settings else None,
                 split_qkv=not settings.get("merge_qkv", False),
                 split_embedding=settings.get("split_embedding", False),
             )

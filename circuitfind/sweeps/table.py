@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitfindError
 from circuitfind.runs.directory import reported, write_whole
 from circuitfind.runs.results import RunResult, read_result
@@ -113,14 +112,3 @@ def _parquet(rows: Sequence[Row]) -> bytes:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
     return file.getvalue()
-
-
-def overlap(one: Circuit, other: Circuit) -> float | None:
-    """Return the Jaccard index of two circuits: shared edges over edges in either.
-
-    None for circuits of different graphs, and 1 for two empty ones.
-    """
-    if one.graph != other.graph:
-        return None
-    either = int((one.kept | other.kept).sum())
-    return int((one.kept & other.kept).sum()) / either if either else 1.0

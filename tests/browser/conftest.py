@@ -2,13 +2,17 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from circuitfind.evaluation.assess import USUAL
+from circuitfind.evaluation.assessment import Assessment
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.discover import run_discovery
+from circuitfind.runs.evaluate import Wish, evaluate_run
 from circuitfind.runs.report import write_report
 from circuitfind.runs.results import RunResult
 
@@ -86,3 +90,13 @@ def run(browser, tmp_path_factory) -> RunResult:
 @pytest.fixture(scope="session")
 def report(run) -> Path:
     return write_report(run.path)
+
+
+@pytest.fixture(scope="session")
+def evaluated(run, tmp_path_factory) -> tuple[Path, Assessment]:
+    """The report of the same run after a short evaluation, and what that said."""
+    path = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(run.path, path)
+    few = replace(USUAL, n_random=2, n_knock_outs=0, n_greedy=0, n_sets=0)
+    assessment = evaluate_run(path, Wish(few)).assessment
+    return write_report(path), assessment

@@ -210,11 +210,33 @@ def test_the_scorecard_shows_the_figures_of_the_file(open_page, report, run):
         assert share == shares[names.index(metric)][: len(share)]
 
 
+def test_an_evaluated_run_shows_its_size_curve_and_what_speaks_for_an_edge(open_page, evaluated):
+    file, found = evaluated
+    page = open_page(file)
+    page.locator("#tab-scorecard").click()
+    own = found.readings[0].measured
+    shown = page.locator(".measurement .figure").first.text_content()
+    assert shown == f"{own.faithfulness:.3f} ({own.low:.3f} to {own.high:.3f})"
+    plot = page.locator("svg[aria-label='Faithfulness against size']")
+    points = [point for point in found.curve.points if point.share > 0]
+    assert plot.locator("circle.kept").count() == len(points)
+    heights = [float(dot.get_attribute("cy")) for dot in plot.locator("circle.kept").all()]
+    ranked = sorted(range(len(points)), key=lambda i: -min(1.1, points[i].faithfulness))
+    assert [heights[i] for i in ranked] == sorted(heights)
+    facts = page.locator("table.facts").all_text_contents()
+    assert any(f"CPR {found.curve.cpr:.3f}" in text for text in facts)
+    best = found.discoveries.edges[0]
+    page.locator("#tab-edges").click()
+    page.locator(f"button[aria-label^='{best.edge},']").first.click()
+    details = page.locator("#panel").text_content()
+    assert "on 8 held-out prompts" in details and ", p " in details
+
+
 @both_sizes
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(open_page, report, size, theme):
+def test_axe_finds_nothing_serious(open_page, evaluated, size, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(report, size, theme)
+    page = open_page(evaluated[0], size, theme)
     choose(page, "a2.h2")
     for tab in TABS:
         page.locator(f"#tab-{tab}").click()

@@ -21,6 +21,7 @@ BEFORE_LOADING = {
     "a threshold in words": (["discover", "ioi", "--threshold", "low"], "'low' is no finite"),
     "one bad threshold of several": (["discover", "ioi", "--threshold", "1,nan"], "'1,nan' is no"),
     "no threshold after a comma": (["discover", "ioi", "--threshold", "1,"], "'1,' is no finite"),
+    "a memory in words": (["discover", "ioi", "--memory", "little"], "give one like 500MB"),
     "no prompts": (["discover", "ioi", "--prompts", "0"], "0 prompts were asked for"),
     "fewer than no prompts": (["discover", "ioi", "--prompts=-3"], "-3 prompts were asked for"),
     "prompts in words": (["discover", "ioi", "--prompts", "many"], "'--prompts'.*discover --help"),

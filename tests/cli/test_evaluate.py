@@ -1,12 +1,19 @@
 """`evaluate` says its cost first, measures any circuit, and writes what the tables say."""
 
 import json
+import shutil
 from xml.etree import ElementTree
 
 import pytest
+import torch
+import transformers
 
 import circuitfind as cf
+from circuitfind.evaluation import meter
 from circuitfind.evaluation.assessment import assessment_from
+from circuitfind.models.zoo import zoo_path
+from circuitfind.runs.evaluation_files import PASSES
+from circuitfind.tasks.known.edges import known_edges
 
 
 @pytest.fixture
@@ -25,14 +32,53 @@ def test_the_cost_comes_first_and_the_figures_are_written(evaluated, tmp_path):
     assessment = assessment_from(stored["evaluation"])
     assert (assessment.effort, assessment.metric) == ("quick", "l2")
     assert f"CPR {assessment.curve.cpr:.3f}" in evaluated.out
-    assert evaluated.out.endswith("run/scorecard.json\nrun/size-curve.svg\n")
+    files = ("scorecard.json", "size-curve.svg", "size-curve.png")
+    assert evaluated.out.endswith("".join(f"run/{name}\n" for name in files))
     root = ElementTree.parse(tmp_path / "run/size-curve.svg").getroot()
     assert root.tag.endswith("svg")
+    assert (tmp_path / "run/size-curve.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "run" / PASSES).exists()
 
 
 def test_an_evaluated_run_is_still_a_finished_run(cli, run, evaluated):
     answer = cli(*run)
     assert answer.code == 0 and "is finished" in answer.err
+
+
+def test_an_interrupted_evaluation_makes_no_pass_twice(cli, run, tmp_path, monkeypatch):
+    measure, made = meter._Chunk.values, []
+
+    def interrupted(chunk, kept):
+        if len(made) == 9:
+            raise KeyboardInterrupt
+        made.append(1)
+        return measure(chunk, kept)
+
+    monkeypatch.setattr(meter._Chunk, "values", interrupted)
+    answer = cli("evaluate", "run", "--quick")
+    assert answer.code == 130
+    assert answer.err.endswith("interrupted; repeat the command to resume in run\n")
+    assert len((tmp_path / "run" / PASSES).read_bytes().splitlines()) == 9
+    monkeypatch.setattr(meter._Chunk, "values", lambda *a: made.append(1) or measure(*a))
+    resumed = cli("evaluate", "run", "--quick", "--json")
+    assert "9 passes of an interrupted evaluation are there and not repeated" in resumed.err
+    assert resumed.json["n_passes"] == 37
+    n_made = len(made)
+    made.clear()
+    whole = cli("evaluate", "run", "--quick", "--out", "whole", "--json")
+    assert {**whole.json, "seconds": 0} == {**resumed.json, "seconds": 0}
+    assert len(made) == n_made
+
+
+def test_no_evaluation_replaces_one_that_says_more_or_something_else(cli, run, complaint, tmp_path):
+    assert cli("evaluate", "run", "--quick").code == 0
+    said = r"run holds another evaluation \(EFFORT, l2, resample, 8 prompts\), which this one would"
+    zero = cli("evaluate", "run", "--quick", "--ablation", "zero")
+    complaint(zero, said.replace("EFFORT", "quick"))
+    file = tmp_path / "run/scorecard.json"
+    file.write_text(file.read_text().replace('"effort": "quick"', '"effort": "full"'))
+    complaint(cli("evaluate", "run", "--quick"), said.replace("EFFORT", "full"))
+    assert cli("evaluate", "run", "--quick", "--ablation", "zero", "--out", "zero").code == 0
 
 
 def test_a_circuit_file_is_evaluated_where_it_came_from(cli, run, tmp_path):
@@ -73,6 +119,27 @@ def test_known_circuits_are_those_that_models_state(cli):
     assert cli(*words).code == 0
     answer = cli("evaluate", "gate", "--quick", "--against", "known")
     assert "precision 1.000, recall 1.000, ROC area 1.000 by circuit (5 of 13)" in answer.out
+
+
+@pytest.mark.slow
+def test_a_published_circuit_is_known_in_every_model_of_the_papers_shape(cli, tmp_path):
+    model = tmp_path / "shaped"
+    sizes = {"n_layer": 12, "n_head": 12, "n_embd": 24, "n_positions": 32, "vocab_size": 1024}
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(model)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(zoo_path("gpt-4l") / file, model)
+    graph = cf.Graph(cf.load_model(str(model)).shape)
+    published = known_edges(cf.find_task("ioi").known_circuit, graph)
+    cf.Circuit(graph, graph.mask_of(published[::2])).save(tmp_path / "half.json")
+    words = ["--task", "ioi", "--model", model, "--prompts", 2, "--metric", "kl"]
+    answer = cli("evaluate", "half.json", *words, "--quick", "--against", "known", "--json")
+    assert answer.code == 0, answer.err
+    edges, components = answer.json["roc"]
+    assert (edges["n_true"], edges["precision"]) == (963, 1)
+    assert edges["recall"] == pytest.approx(0.5, abs=0.001)
+    assert components["of"] == "components"
+    assert answer.json["against"] == "Wang et al. 2022, arXiv 2211.00593, figure 2, in gpt2"
 
 
 def test_what_cannot_be_evaluated_is_one_line(cli, run, complaint, tmp_path):

@@ -17,7 +17,7 @@ def test_roles_are_named_kept_and_drawn(cli, run, tmp_path):
     answer = cli("roles", run)
     assert answer.code == 0, answer.err
     assert "a0.h0      previous-token  1.000" in answer.out
-    assert "cost: " in answer.err
+    assert answer.err == "roles of heads: about 12 passes of 16 prompts\n"
     assert "previous-token" in unescape((tmp_path / "run" / "roles.svg").read_text())
     again = cli("roles", run, "--json")
     assert "it is read, not measured again" in again.err

@@ -5,12 +5,19 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import EXCHANGED_HEADS, exchanges
 from circuitfind.comparison.effects import Effects
 from circuitfind.comparison.looks import Looks
-from circuitfind.comparison.matching import compare_matched, distances, links_of, match
+from circuitfind.comparison.matching import (
+    compare_matched,
+    distances,
+    links_of,
+    match,
+    shared_by_match,
+)
 from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.errors import PromptError
 from circuitfind.graph import Graph
@@ -20,6 +27,7 @@ from tests.comparison.circuits import circuit, drawn, never_too_small, shape
 from tests.comparison.rebuilt import with_heads_reordered, with_weights_shuffled
 
 N_EDGES = 60
+SMALL = Graph(shape(n_layers=2, n_heads=2, has_mlp=False))
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +150,39 @@ def test_p_values_are_not_too_small_if_what_heads_do_says_nothing_of_their_wirin
     assert np.mean(places) < 0.65
 
 
+@pytest.mark.parametrize(
+    ("n_kv_heads", "n_times"),
+    [(2, 40), *(pytest.param(n, 300, marks=pytest.mark.slow) for n in (4, 2))],
+)
+def test_p_values_are_uniform_for_unrelated_circuits_of_unlike_models(n_kv_heads, n_times):
+    """Another depth, other heads, what heads do at random; within a step a place is drawn."""
+    generator = np.random.default_rng(11)
+    left_graph = Graph(shape(n_layers=2, n_heads=3))
+    right_graph = Graph(shape(n_layers=3, n_heads=4, n_kv_heads=n_kv_heads, has_mlp=False))
+    places, stated = [], []
+    for seed in range(n_times):
+        known = random_profiles(2 * seed, left_graph)
+        other = random_profiles(2 * seed + 1, right_graph)
+        left, right = drawn(left_graph, 0.4, generator), drawn(right_graph, 0.4, generator)
+        matched = match(known, other)
+        found = compare_matched(left, right, matched, seed=seed, draws=99).edges
+        stated.append(found.jaccard.chance[EXCHANGED_HEADS].p_value)
+        ways = exchanges(right_graph, seed=seed, draws=99).writers
+        counterpart = np.full(len(right_graph.writers) + 1, -1)
+        counterpart[[j for _, j, _ in matched]] = [i for i, _, _ in matched]
+        counterpart[-1] = len(left_graph.writers)
+        items = links_of(left), links_of(right)
+        null = shared_by_match(left_graph, items, counterpart, ways)
+        above, same = (
+            null.weights[where].sum()
+            for where in (null.values > len(found.both), null.values == len(found.both))
+        )
+        assert stated[-1] == pytest.approx(above + same)
+        places.append(float(above + generator.random() * same))
+    assert kstest(places, "uniform").pvalue > 0.01
+    assert never_too_small(stated)
+
+
 def test_circuits_of_tasks_with_other_positions_are_refused():
     left, right = random_profiles(0), random_profiles(1, places=("first", "(answer)"))
     with pytest.raises(
@@ -161,13 +202,15 @@ def name_of(graph, item) -> str:
     return f"{names[item[0]]}->{names[item[1]]}{ports[item[2]]}"
 
 
-def random_profiles(seed: int, places=("end", "(answer)")) -> Profiles:
+def random_profiles(seed: int, graph=SMALL, places=("end", "(answer)")) -> Profiles:
     generator = torch.Generator().manual_seed(seed)
-    graph = Graph(shape(n_layers=2, n_heads=2, has_mlp=False))
+    layers, heads = graph.shape.n_layers, graph.shape.n_heads
+    n_writers, n_readers = len(graph.writers), len(graph.readers)
 
     def draw(*sizes):
         return torch.rand(*sizes, generator=generator, dtype=torch.float64)
 
-    seen = Looks(places, ("previous", "right"), draw(2, 2, 2, 2))
-    contributions = Effects("kl", 1.0, draw(5, 13) / 20, places, draw(2, 5) / 20)
+    seen = Looks(places, ("previous", "right"), draw(2, 2, layers, heads))
+    by_place = draw(2, n_writers) / 20
+    contributions = Effects("kl", 1.0, draw(n_writers, n_readers) / 20, places, by_place)
     return Profiles(graph, seen, contributions)

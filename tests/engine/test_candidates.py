@@ -100,10 +100,11 @@ def test_queries_of_one_layer_can_matter_at_different_positions():
 def test_candidates_leave_the_state_that_they_start_from_as_it_is():
     engine = engine_of("llama")
     state = engine.start()
-    before = [tensor.clone() for tensor in (*state.read.values(), *state.written.values())]
+    (chunk,) = state.chunks
+    before = [tensor.clone() for tensor in (*chunk.read.values(), *chunk.written.values())]
     trial = engine.cut_nested(state, 0, [0])
     trial.pick(0, state.kept.copy())
-    after = [*state.read.values(), *state.written.values()]
+    after = [*chunk.read.values(), *chunk.written.values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert torch.equal(state.mask, engine.graph.edge_mask)
 

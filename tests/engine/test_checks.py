@@ -36,7 +36,7 @@ def test_a_wrong_part_is_met_with_the_measured_difference(part, limit, monkeypat
 
 def test_a_wrong_replacement_is_met_with_the_measured_difference():
     engine = IncrementalEngine(problem_of("gpt2"))
-    nothing = {writer: torch.zeros_like(z) for writer, z in engine.gaps.z.items()}
-    engine.gaps = replace(engine.gaps, z=nothing)
+    (chunk,) = engine.chunks
+    chunk.gaps = replace(chunk.gaps, carried=chunk.gaps.carried.map(torch.zeros_like))
     with pytest.raises(SelfCheckError, match="the empty graph does not reproduce"):
         check_limits(engine)

@@ -129,8 +129,8 @@ def test_a_direction_of_ones_own_is_a_metric():
     own[3] = 5.0
     metric = Metric("third", "activation", "higher", along(own), reads="stream")
     engine = engine_of("gpt2", metric=metric)
-    values = engine.readout.values(engine.clean.final)
-    assert torch.equal(values, engine.clean.final[:, -1, 3])
+    values = engine.readout.values(engine.clean_final)
+    assert torch.equal(values, engine.clean_final[:, -1, 3])
 
 
 def test_steps_that_a_prompt_does_not_have_are_left_out():

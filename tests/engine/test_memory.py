@@ -10,10 +10,11 @@ from tests.engine.problems import problem_of
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-neox-parallel"])
 def test_an_engine_remembers_no_more_than_stated(family):
     engine = IncrementalEngine(problem_of(family, "resample"))
-    state, clean = engine.start(), engine.clean
+    (chunk,) = engine.chunks
+    (state,), clean = engine.start().chunks, chunk.clean
     held = [*state.written.values(), *state.read.values(), *state.projected.values()]
     held += [*state.z.values(), *clean.streams, *clean.z, *clean.mlp]
-    held += [*engine.gaps.z.values(), *engine.gaps.streams.values()]
+    held += [*chunk.gaps.carried.z.values(), *chunk.gaps.carried.streams.values()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in held}
     numbers = sum(storage.nbytes() for storage in storages.values()) / state.final.itemsize
     stated = remembered_numbers(engine.graph) * engine.problem.prompts.clean.numel()

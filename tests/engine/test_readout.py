@@ -43,7 +43,7 @@ def test_kl_survives_logits_whose_exponentials_overflow(large_logits):
     final = engine.recomputed(random_mask(engine.graph, seed=0))
     steps, model = problem.prompts.at_steps, problem.model
     with torch.no_grad():
-        logits, full = (steps(model.logits(x)) for x in (final, engine.clean.final))
+        logits, full = (steps(model.logits(x)) for x in (final, engine.clean_final))
     assert (logits - full).max() > 1000
     expected = problem.metric(logits, problem.prompts, full)
     torch.testing.assert_close(engine.readout.values(final), expected, rtol=1e-9, atol=1e-9)
@@ -64,7 +64,7 @@ def test_values_are_the_metric_of_the_whole_logits(family, metric):
     model, prompts = engine.problem.model, engine.problem.prompts
     final = engine.recomputed(random_mask(engine.graph, seed=0))
     with torch.no_grad():
-        logits, full = (prompts.at_steps(model.logits(x)) for x in (final, engine.clean.final))
+        logits, full = (prompts.at_steps(model.logits(x)) for x in (final, engine.clean_final))
         found = engine.readout.values(final)
     torch.testing.assert_close(found, metric(logits, prompts, full), **EXACT)
     torch.testing.assert_close(engine.readout.measure(metric, final), found, **EXACT)

@@ -158,6 +158,15 @@ def test_p_values_of_edges_without_effect_are_uniform():
     assert kstest([row.p_value for row in found.edges], "uniform").pvalue > 0.05
 
 
+def test_intervals_cover_the_true_effect_in_95_of_100_cases_and_agree_with_the_test():
+    generator = torch.Generator().manual_seed(2)
+    rises = 1 + torch.randn(GRAPH.n_edges, 12, generator=generator, dtype=torch.float64)
+    found = discoveries(FULL, rises, held_out=True).edges
+    covered = sum(row.low <= 1 <= row.high for row in found) / len(found)
+    assert covered == pytest.approx(0.95, abs=3 * (0.95 * 0.05 / len(found)) ** 0.5)
+    assert all((row.low > 0 or row.high < 0) == (row.p_value < 0.05) for row in found)
+
+
 def test_the_share_of_false_discoveries_is_controlled():
     generator, shares = torch.Generator().manual_seed(0), []
     names = [edge.name for edge in FULL.edges]
@@ -178,4 +187,5 @@ def test_no_change_is_no_effect_and_the_same_change_everywhere_is_certain():
     by_name = {row.edge: row for row in discoveries(FULL, rises, held_out=False).edges}
     first, second = (edge.name for edge in FULL.edges[:2])
     assert (by_name[first].p_value, by_name[second].p_value) == (0, 1)
+    assert (by_name[first].low, by_name[first].high) == (1, 1)
     assert discoveries(FULL, rises[:, :1], held_out=False) is None

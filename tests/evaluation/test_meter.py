@@ -50,7 +50,7 @@ def test_the_limits_are_the_full_and_the_empty_graph():
     meter = Meter(engine.problem)
     full, empty = (limit["logit-difference"][0] for limit in meter.limits)
     nothing = torch.zeros_like(engine.graph.edge_mask)
-    torch.testing.assert_close(full, engine.readout.values(engine.clean.final), **EXACT)
+    torch.testing.assert_close(full, engine.readout.values(engine.clean_final), **EXACT)
     torch.testing.assert_close(empty, engine.readout.values(engine.recomputed(nothing)), **EXACT)
 
 

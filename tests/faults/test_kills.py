@@ -43,7 +43,7 @@ def of_a_run(path):
 
 
 def of_a_sweep(path):
-    if (path / "figures" / "comparison.svg").exists():
+    if (path / "figures" / "comparison.png").exists():
         return "finished"
     finished = len(list(path.glob("runs/*/circuit.json")))
     return "gathering" if finished == 4 else f"after {finished} of 4 runs"

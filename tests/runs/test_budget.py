@@ -6,7 +6,7 @@ import pytest
 
 from circuitfind.errors import MethodError
 from circuitfind.methods.base import Progress
-from circuitfind.runs.budget import BudgetSpentError, seconds_of, within
+from circuitfind.runs.budget import BudgetSpentError, bytes_of, seconds_of, within
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,19 @@ def test_an_amount_of_time_is_read(text, seconds):
 def test_what_is_no_amount_of_time_is_refused(text):
     with pytest.raises(MethodError, match="is no amount of time; give one like 90s, 10m or 1.5h"):
         seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500MB", 5 * 10**8), ("1.5GB", 15 * 10**8), (" 2 kb ", 2000), ("7B", 7)]
+)
+def test_an_amount_of_memory_is_read(text, size):
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "1", "much", "-1MB", "1GiB", "1MB 2KB", "nanGB"])
+def test_what_is_no_amount_of_memory_is_refused(text):
+    with pytest.raises(MethodError, match="is no amount of memory; give one like 500MB or 1.5GB"):
+        bytes_of(text)
 
 
 def test_a_finished_search_is_not_stopped():

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ import circuitfind
 from circuitfind.circuit import load_circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ReportError, RunDirectoryError
+from circuitfind.evaluation.assess import USUAL
 from circuitfind.evaluation.necessity import necessities
 from circuitfind.models.loading import load_model
+from circuitfind.reports.evaluation import assessment_rows
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.discover import problem_of, run_discovery
+from circuitfind.runs.evaluate import Wish, evaluate_run
 from circuitfind.runs.report import write_report
 from circuitfind.tasks import find_task
 
@@ -155,6 +159,26 @@ def test_the_scorecard_is_that_of_the_file(run, shown):
     stored = json.loads((run.path / "scorecard.json").read_text())
     assert shown["scorecard"] == stored["scorecard"]
     assert shown["search"] == stored["search"]
+
+
+def test_an_evaluation_is_on_the_page_as_it_is_in_the_file(discover, model, tmp_path):
+    path = discover(tmp_path / "run", n_prompts=8).path
+    assert data_of(write_report(path))["runs"][0]["evaluation"] is None
+    few = replace(USUAL, n_random=4, n_knock_outs=0, n_greedy=0, n_sets=0)
+    found = evaluate_run(path, Wish(few), load=lambda config: model).assessment
+    shown = data_of(write_report(path))["runs"][0]["evaluation"]
+    assert (shown["effort"], shown["metric"]) == ("usual", found.metric)
+    assert shown["rows"] == [list(row) for row in assessment_rows(found)]
+    points = [[p.share, p.faithfulness] for p in found.curve.points if p.share > 0]
+    np.testing.assert_allclose(shown["curve"]["points"], points, rtol=1e-6)
+    baseline = found.baselines[0]
+    ends = [baseline.low, baseline.mean, baseline.high]
+    np.testing.assert_allclose(shown["curve"]["random"], ends, rtol=1e-6)
+    rows = {row.edge: row for row in found.discoveries.edges}
+    assert set(shown["evidence"]["edges"]) == set(rows)
+    for name, (effect, adjusted, low, high) in shown["evidence"]["edges"].items():
+        assert (effect, adjusted) == pytest.approx((rows[name].effect, rows[name].adjusted))
+        assert low is None or low <= effect <= high
 
 
 def test_the_provenance_is_that_of_the_files(run, shown):

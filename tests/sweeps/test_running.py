@@ -30,6 +30,7 @@ def test_a_sweep_ends_with_every_run_a_table_and_figures(planned, workers, tmp_p
     assert [row["run"] for row in rows] == [run.name for run in runs]
     assert {file.name for file in files} == {
         "table.csv", "table.parquet", "faithfulness.svg", "stability.svg", "comparison.svg",
+        "faithfulness.png", "stability.png", "comparison.png",
     }  # fmt: skip
     assert sorted(row["run"] for row in attempts_in(tmp_path)) == sorted(run.name for run in runs)
 

@@ -66,5 +66,5 @@ def test_a_tokenizer_that_splits_names_is_refused(stories_vocabulary):
 def test_the_published_circuit_names_heads_of_gpt2():
     heads = [head for role in IOI.known_circuit["heads"].values() for head in role]
     assert len(heads) == len(set(heads)) == 26
-    roles = {*IOI.known_circuit["heads"], "embed", "logits"}
+    roles = {*IOI.known_circuit["heads"], "embed", "logits", "heads", "mlps"}
     assert {end for path in IOI.known_circuit["paths"] for end in path[:2]} == roles

@@ -46,6 +46,7 @@ interface RawRun {
   };
   layouts: { circuit: Layout; all: Layout };
   scorecard: Scorecard;
+  evaluation: Evaluation | null;
   search: SearchFigures;
   attention: Attention | null;
   /** By edge: its effect when it alone is cut from the circuit, and the ends of its interval. */
@@ -60,6 +61,33 @@ export interface Measurement {
   circuit: number;
   empty: number;
   faithfulness: number | null;
+  /** Ends of a 95 % interval of the faithfulness. */
+  low: number | null;
+  high: number | null;
+}
+
+/** What `circuitfind evaluate` has found out. */
+export interface Evaluation {
+  effort: string;
+  metric: string;
+  rows: [string, string][];
+  curve: SizeCurve | null;
+  evidence: Evidence | null;
+}
+
+/** Faithfulness by the share of edges; `random` has the 2.5 % quantile, mean and 97.5 % quantile. */
+export interface SizeCurve {
+  by: string;
+  points: [number, number][];
+  own: [number, number];
+  random: [number, number, number] | null;
+}
+
+/** By edge: its effect when cut from the circuit, the adjusted p-value, the ends of its interval. */
+export interface Evidence {
+  prompts: number;
+  heldOut: boolean;
+  edges: Record<string, [number, number, number | null, number | null]>;
 }
 
 export interface Scorecard {

@@ -5,7 +5,7 @@ import { button, h, type Child } from "./dom";
 import type { Component, Edge, Run } from "./data";
 import { size } from "./data";
 import type { Selection, Store } from "./store";
-import { count, describe, neededText, portName, signed, valueText, verdict } from "./text";
+import { count, describe, evidenceName, evidenceText, neededText, portName, signed, valueText, verdict } from "./text";
 import { shownEdges } from "./strokes";
 
 const MOST_LISTED = 12;
@@ -66,6 +66,8 @@ function ofEdge(edge: Edge, run: Run, store: Store): Child[] {
     ["decided", `${edge.index + 1} of ${run.edges.length.toLocaleString("en")}`],
   ];
   const needed = neededText(edge, run);
+  const evidence = evidenceText(edge, run);
+  if (evidence) facts.splice(2, 0, [evidenceName(run), evidence]);
   if (needed) facts.splice(2, 0, ["cut from the circuit", needed]);
   if (edge.effect !== null && edge.score !== null) facts.push(["score", signed(edge.score)]);
   const end = (component: Component) =>

@@ -13,7 +13,7 @@ import { scorecardPanel } from "./scorecard";
 import { searchPanel } from "./search";
 import { Store, type State, type Tab } from "./store";
 import { circuitStrokes, differenceStrokes, replayStrokes } from "./strokes";
-import { count, neededText, number, valueText, verdict } from "./text";
+import { count, evidenceName, evidenceText, neededText, number, valueText, verdict } from "./text";
 import { themeButton } from "./theme";
 
 const TABS: [Tab, string][] = [
@@ -178,7 +178,13 @@ function tooltip(line: Line, run: Run): string[] {
 
 function edgeTip(edge: Edge, run: Run): string[] {
   const needed = neededText(edge, run);
-  const parts = [edge.name, valueText(edge, run), needed && `cut from the circuit: ${needed}`];
+  const evidence = evidenceText(edge, run);
+  const parts = [
+    edge.name,
+    valueText(edge, run),
+    needed && `cut from the circuit: ${needed}`,
+    evidence && `${evidenceName(run)}: ${evidence}`,
+  ];
   return [...parts.filter(Boolean), verdict(edge, run)];
 }
 

@@ -2,6 +2,7 @@
 
 import { max, min } from "d3-array";
 import { scaleLinear, scaleLog } from "d3-scale";
+import type { SizeCurve } from "./data";
 import { s } from "./dom";
 import { number } from "./text";
 
@@ -17,6 +18,7 @@ interface Axes {
   xLabel: string;
   yLabel: string;
   yTicks?: number[];
+  xTicks?: [number, string][];
 }
 
 function frame(label: string, axes: Axes, marks: SVGElement[]): SVGSVGElement {
@@ -30,12 +32,11 @@ function frame(label: string, axes: Axes, marks: SVGElement[]): SVGSVGElement {
       s("text", { x: EDGE.left - 5, y: 3.5, "text-anchor": "end" }, number(tick, 2)),
     ),
   );
-  const ticks = x
-    .ticks(5)
-    .filter(Number.isInteger)
-    .map((tick) =>
-      s("text", { x: x(tick), y: bottom + 13, "text-anchor": "middle" }, tick.toLocaleString("en")),
-    );
+  const whole = x.ticks(5).filter(Number.isInteger);
+  const named = axes.xTicks ?? whole.map((tick): [number, string] => [tick, tick.toLocaleString("en")]);
+  const ticks = named.map(([tick, name]) =>
+    s("text", { x: x(tick), y: bottom + 13, "text-anchor": x(tick) > WIDTH - 20 ? "end" : "middle" }, name),
+  );
   return s(
     "svg",
     { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
@@ -89,6 +90,34 @@ export function rankPlot(dots: Dot[], threshold: number | null, unit: string): S
     ...marks,
     ...line,
   ]);
+}
+
+/** Faithfulness against the share of edges, the circuit, and random circuits of its size. */
+export function sizePlot(curve: SizeCurve): SVGSVGElement {
+  const smallest = Math.min(0.1, ...curve.points.map(([share]) => share), curve.own[0] || 1);
+  const x = scaleLog([smallest, 1], [EDGE.left, WIDTH - EDGE.right]).clamp(true);
+  const y = scaleLinear([-0.1, 1.1], [HEIGHT - EDGE.bottom, EDGE.top]).clamp(true);
+  const at = ([share, f]: [number, number]) => ({ cx: x(share).toFixed(1), cy: y(f).toFixed(1) });
+  const path = curve.points.map(([share, f], i) => `${i ? "L" : "M"}${x(share).toFixed(1)},${y(f).toFixed(1)}`);
+  const percent = (share: number): [number, string] => [share, `${Number((100 * share).toPrecision(2))} %`];
+  const powers = [0.0001, 0.001, 0.01, 0.1, 1].filter((share) => share >= smallest);
+  const axes = { x, y, xLabel: "edges left", yLabel: "faithfulness", yTicks: [0, 0.5, 1], xTicks: powers.map(percent) };
+  return frame("Faithfulness against size", axes, [
+    s("path", { class: "curve", d: path.join("") }),
+    ...curve.points.map((point) => s("circle", { class: "kept", ...at(point), r: 2.5 })),
+    ...spread(curve, x, y),
+    s("circle", { class: "own", ...at(curve.own), r: 4 }),
+  ]);
+}
+
+/** Random circuits: a dot at their mean, and a line over 95 % of them. */
+function spread({ own: [share], random }: SizeCurve, x: Scale, y: Scale): SVGElement[] {
+  if (!random) return [];
+  const [low, mean, high] = random;
+  return [
+    s("line", { class: "spread", x1: x(share), x2: x(share), y1: y(low), y2: y(high) }),
+    s("circle", { class: "cut", cx: x(share), cy: y(mean), r: 3 }),
+  ];
 }
 
 /** The loss after each decision, and a mark that can be moved to one of them. */

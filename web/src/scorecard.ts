@@ -1,9 +1,9 @@
 // How good the circuit is: shares of the behaviour, sizes, and how exact the run was.
 
 import { h, type Child } from "./dom";
-import type { Measurement, Run } from "./data";
+import type { Evaluation, Measurement, Run } from "./data";
 import { factTable } from "./details";
-import { rankPlot } from "./plots";
+import { rankPlot, sizePlot } from "./plots";
 import { count, number, percent } from "./text";
 
 export function scorecardPanel(runs: Run[]): Child[] {
@@ -30,6 +30,7 @@ function card(run: Run): Child[] {
     ),
     ...rows,
     heldOut,
+    ...(run.evaluation ? evaluated(run.evaluation) : []),
     h("h3", {}, isEffect ? "Effects" : "Scores"),
     h(
       "p",
@@ -59,6 +60,22 @@ function card(run: Run): Child[] {
   ];
 }
 
+function evaluated(evaluation: Evaluation): Child[] {
+  const { curve, effort, metric, rows } = evaluation;
+  return [
+    curve && h("h3", {}, "Size"),
+    curve && h("p", { class: "quiet" }, `Faithfulness (${metric}) of the first edges by ${curve.by}.`, ...keys(curve.random !== null)),
+    curve && sizePlot(curve),
+    h("h3", {}, `Evaluation (${effort})`),
+    factTable(rows),
+  ];
+}
+
+function keys(random: boolean): Child[] {
+  const chance = [", ", h("span", { class: "key cut" }, "random circuits and 95 % of them")];
+  return [" ", h("span", { class: "key own" }, "The circuit"), ...(random ? chance : []), "."];
+}
+
 function of(part: number, whole: number): string {
   return `${part.toLocaleString("en")} of ${whole.toLocaleString("en")} (${percent(part / whole)})`;
 }
@@ -73,6 +90,10 @@ function difference(value: number | null, from: string): string {
   return value === null ? "not applicable" : `${value.toExponential(1)} off ${from}`;
 }
 
+function interval(row: Measurement): string {
+  return row.low === null || row.high === null ? "" : ` (${row.low.toFixed(3)} to ${row.high.toFixed(3)})`;
+}
+
 function measured(name: string, row: Measurement): HTMLElement {
   const share = row.faithfulness;
   const bar = h("span", { class: "share" });
@@ -82,7 +103,7 @@ function measured(name: string, row: Measurement): HTMLElement {
     "div",
     { class: "measurement" },
     h("span", { class: "name" }, name),
-    h("span", { class: "figure" }, share === null ? "undefined" : share.toFixed(3)),
+    h("span", { class: "figure" }, share === null ? "undefined" : share.toFixed(3) + interval(row)),
     bar,
     h("span", { class: "quiet" }, values),
   );

@@ -83,6 +83,23 @@ export function neededText(edge: Edge, run: Run): string {
   return `${signed(effect)} ${run.unit}${interval}`;
 }
 
+/** What an evaluation found of an edge on other prompts, with its interval and p-value. */
+export function evidenceText(edge: Edge, run: Run): string {
+  const evidence = run.evaluation?.evidence;
+  const found = evidence?.edges[edge.name];
+  if (!evidence || !found) return "";
+  const [effect, adjusted, low, high] = found;
+  const interval = low === null || high === null ? "" : ` (95 %: ${signed(low)} to ${signed(high)})`;
+  const chance = adjusted < 0.001 ? "p < 0.001" : `p ${adjusted.toFixed(3)}`;
+  return `${signed(effect)} ${run.unit}${interval}, ${chance}`;
+}
+
+/** On which prompts that was. */
+export function evidenceName(run: Run): string {
+  const evidence = run.evaluation?.evidence;
+  return evidence ? `on ${evidence.prompts} ${evidence.heldOut ? "held-out " : ""}prompts` : "";
+}
+
 /** An edge's number with what kind of number it is. */
 export function valueText(edge: Edge, run: Run): string {
   if (edge.effect !== null) return `effect ${signed(edge.effect)} ${run.unit}`.trim();

@@ -1,7 +1,8 @@
 """The IOI circuit of GPT-2 small.
 
-Wang et al., 2022, "Interpretability in the Wild", https://arxiv.org/abs/2211.00593, figure 2.
-`edges` is the size that Conmy et al. (2023) give it in their own graph.
+Wang et al., 2022, "Interpretability in the Wild", https://arxiv.org/abs/2211.00593, figure 2, with
+the paths (`edges.py`) that Conmy et al., 2023, https://arxiv.org/abs/2304.14997, take for it;
+`edges` is its size in their graph.
 """
 
 KNOWN_CIRCUIT = {
@@ -25,8 +26,14 @@ KNOWN_CIRCUIT = {
         "duplicate token": ("a0.h1", "a0.h10", "a3.h0"),
         "previous token": ("a2.h2", "a4.h11"),
     },
-    # Writer's role, reader's role, the ports it is read through ("" for the logits).
+    # Between roles as in the figure. The MLPs, which the paper never ablates, stand beside them.
     "paths": (
+        ("embed", "mlps", ""),
+        ("embed", "logits", ""),
+        ("mlps", "mlps", ""),
+        ("mlps", "logits", ""),
+        ("mlps", "heads", "qkv"),
+        ("heads", "mlps", ""),
         ("embed", "previous token", "qkv"),
         ("embed", "duplicate token", "qkv"),
         ("embed", "s-inhibition", "q"),

@@ -1,0 +1,49 @@
+"""The command `bench`."""
+
+from typing import Annotated
+
+import typer
+
+from circuitfind.commands.console import print_facts
+from circuitfind.commands.options import (
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    Metric,
+    Model,
+    Prompts,
+    Seed,
+    Task,
+)
+
+
+def bench(
+    task: Task,
+    model: Model = None,
+    components: Annotated[
+        int, typer.Option(help="Heads and MLPs of the circuit that the search is to end at.")
+    ] = 30,
+    metric: Metric = None,
+    prompts: Prompts = 64,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Predict what an ACDC search of TASK takes here, from a few of its tests; beside brute force.
+
+    A random circuit of as many components is assumed. What a search really takes follows the
+    circuit that it finds.
+    """
+    from circuitfind.models.loading import load_model
+    from circuitfind.runs.api import make_problem
+    from circuitfind.runs.bench import benchmarked
+    from circuitfind.runs.budget import bytes_of
+    from circuitfind.tasks import model_for
+
+    allowed = None if memory is None else bytes_of(memory)
+    loaded = load_model(model_for(task, model), dtype=dtype, device=device)
+    problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
+    print_facts(benchmarked(problem, components, allowed), as_json=as_json)

@@ -1,0 +1,211 @@
+"""Cut edges for some of a problem's prompts, re-running only what each cut can change.
+
+The engine keeps what every writer wrote, what every reader received, and every head's query, key
+and value. A cut changes what one reader receives; from there only components are run again that
+receive something new and still lead to the logits along kept edges: single heads, and of a head
+only the port that changed, at the positions that matter (`state.py`). Many candidates are evaluated
+together (`trial.py`). The sparser the circuit gets, the less each cut costs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.cuts import Cuts, candidates_at_once
+from circuitfind.engine.differences import Outputs, groups, total
+from circuitfind.engine.full_pass import Pass, embeddings, full_pass
+from circuitfind.engine.gaps import Carried, Gaps
+from circuitfind.engine.gradients import TracedRun, segment_before, written_of
+from circuitfind.engine.shelf import Shelf
+from circuitfind.engine.state import ChunkState, Horizon, Projected, Stage, Stream, stages
+from circuitfind.engine.trial import Trial
+from circuitfind.problem import Problem
+
+_PASS_FLOATS = 1 << 24
+"""How many numbers the writers of a pass from scratch may write together; 64 MiB in float32."""
+
+Pair = tuple[int, int]
+"""Indices of a writer and a reader."""
+
+
+class ChunkEngine:
+    """Answers what happens when edges are cut, for some prompts.
+
+    Args:
+        problem: The problem with these prompts only.
+        carried: What cut edges carry on them.
+        horizon: How many positions can matter at all.
+        shelf: Where what is remembered is kept.
+        most_formed: How many numbers of formed gaps are remembered beside that.
+
+    Attributes:
+        clean: The full graph's run on the clean prompts.
+        gaps: The changes that cuts make.
+        stages: The attention and the MLP of every block, in order.
+    """
+
+    def __init__(
+        self, problem: Problem, carried: Carried, horizon: Horizon, shelf: Shelf, most_formed: int
+    ) -> None:
+        self.problem, self.graph, self.horizon = problem, problem.graph, horizon
+        self.keep = shelf.keep
+        model, prompts = problem.model, problem.prompts
+        with torch.no_grad():
+            self._embedding = embeddings(model, problem.graph, prompts.clean)
+            self.clean = TracedRun(model, problem.graph, prompts.real, traced=False)
+            self.clean.run(total(self._embedding))
+        for name in ("streams", "z", "mlp"):
+            kept = self.keep(dict(enumerate(getattr(self.clean, name))))
+            setattr(self.clean, name, list(kept.values()))
+        carried = Carried(self.keep(carried.z), self.keep(carried.streams))
+        self.gaps = Gaps(problem, carried, most_formed)
+        self.stages: list[Stage] = list(stages(self.graph))
+
+    @property
+    def most_candidates(self) -> int:
+        """How many candidates are evaluated at once at most."""
+        n_prompts, d_model = len(self.clean.final), self.graph.shape.d_model
+        return candidates_at_once(n_prompts * self.horizon.changes * d_model)
+
+    def start(self) -> ChunkState:
+        """Return the full graph: every edge kept."""
+        clean = self.clean
+        read = {
+            index: clean.streams[segment_before(self.graph, reader.stage)]
+            for index, reader in enumerate(self.graph.readers)
+        }
+        outputs = Outputs(self.problem.model, written_of(clean, self._embedding))
+        written: dict[int, Stream] = {}
+        z: dict[int, Projected] = {}
+        projected: dict[tuple[int, str], Projected] = {}
+        with torch.no_grad():
+            for group in groups(self.graph):
+                if group.kind == "attention":
+                    z |= dict(zip(group.writers, clean.z[group.layer], strict=True))
+                    projected |= self._project_all(group.layer, read)
+                if group.writers[0] in self.gaps.carried.streams:
+                    streams = dict(zip(group.writers, outputs.of(group), strict=True))
+                    # What MLPs write is the clean run's own.
+                    written |= streams if group.kind == "mlp" else self.keep(streams)
+        kept = self.graph.edge_mask.numpy().copy()
+        projected = self.keep(projected)
+        return ChunkState(self.graph, self.horizon, kept, written, read, projected, z)
+
+    def recomputed(self, kept: Tensor) -> Stream:
+        """Return the final stream with just these edges kept, computed from scratch."""
+        size = max(1, _PASS_FLOATS // (self.graph.n_components * self.clean.final[0].numel()))
+        parts = [slice(first, first + size) for first in range(0, len(self.clean.final), size)]
+        return torch.cat([self._full_pass(kept.cpu(), part).final for part in parts])
+
+    def cut(self, state: ChunkState, edges: Iterable[Pair]) -> ChunkState:
+        """Return the state with these edges cut as well; edges already cut stay so."""
+        kept = state.kept.copy()
+        gone = [pair for pair in dict.fromkeys(edges) if kept[pair]]
+        for pair in gone:
+            kept[pair] = False
+        # What leads nowhere any more once these edges are gone need not be brought up to date.
+        after = replace(state, kept=kept)
+        trial = Trial(self, after, n=1)
+        with torch.no_grad():
+            for reader, writers in _by_reader(gone).items():
+                if span := int(after.spans.readers[reader]):
+                    trial.pending[reader] = total(self.gaps.of(state, writers, span))[None]
+            trial.propagate()
+            return trial.pick(0, kept)
+
+    def tried(
+        self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
+    ) -> Trial:
+        """Evaluate cutting a reader's first edge, its first two and so on, or each alone."""
+        trial = Trial(self, state, n=len(writers))
+        if span := int(state.spans.readers[reader]):
+            gaps = self.gaps.of(state, writers, span)
+            trial.cuts = Cuts(reader, state.read[reader][:, -span:], gaps, nested=nested)
+            with torch.no_grad():
+                trial.propagate()
+        return trial
+
+    @property
+    def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
+        """What each writer sends along a cut edge."""
+        with torch.no_grad():
+            return self.gaps.replacement(slice(None))
+
+    def _full_pass(self, kept: Tensor, rows: slice) -> Pass:
+        model, prompts = self.problem.model, self.problem.prompts
+        with torch.no_grad():
+            return full_pass(
+                model,
+                self.graph,
+                [stream[rows] for stream in self._embedding],
+                self.gaps.replacement(rows),
+                kept.to(model.device, model.dtype),
+                prompts.real[rows],
+            )
+
+    def _project_all(
+        self, layer: int, read: Mapping[int, Stream]
+    ) -> dict[tuple[int, str], Projected]:
+        projected: dict[tuple[int, str], Projected] = {}
+        for port in self.graph.ports:
+            readers = list(self.graph.head_readers(layer, port))
+            streams = {reader: read[reader] for reader in readers}
+            projected |= self.project(layer, readers, streams)
+        return projected
+
+    def project(
+        self, layer: int, readers: Sequence[int], streams: Mapping[int, Stream]
+    ) -> dict[tuple[int, str], Projected]:
+        """Return what readers of one port of a block project their streams to."""
+        port = self.graph.readers[readers[0]].port
+        assert port is not None
+        heads = [self.graph.readers[reader].head or 0 for reader in readers]
+        stream = _stacked([streams[reader] for reader in readers])
+        model = self.problem.model
+        return {
+            (reader, single): values
+            for single in (("q", "k", "v") if port == "qkv" else (port,))
+            for reader, values in zip(
+                readers, model.project(layer, single, heads, stream), strict=True
+            )
+        }
+
+    def attend(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head _ batch last d_head"],
+        key: Float[Tensor, "head _ batch pos d_head"],
+        value: Float[Tensor, "head _ batch pos d_head"],
+    ) -> Float[Tensor, "head candidate batch last d_head"]:
+        """Return the mixed values of some heads for all candidates, which may share any input."""
+        real = self.problem.prompts.real
+        query, key, value = (values.flatten(1, 2) for values in (query, key, value))
+        z = self.problem.model.attend(layer, heads, query, key, value, real)
+        return z.view(len(heads), -1, len(real), *z.shape[2:])
+
+    def source(self, layer: int, head: int, port: str) -> tuple[int, str]:
+        """Return which reader a head's query, key or value is projected from."""
+        if not self.graph.split_qkv:
+            return self.graph.head_readers(layer, "qkv")[head], port
+        row = head if port == "q" else head // self.graph.shape.heads_per_kv_head
+        return self.graph.head_readers(layer, port)[row], port  # type: ignore[arg-type]
+
+
+def _by_reader(edges: Iterable[Pair]) -> dict[int, list[int]]:
+    """Sort edges by reader, in their order."""
+    writers: dict[int, list[int]] = {}
+    for writer, reader in edges:
+        writers.setdefault(reader, []).append(writer)
+    return writers
+
+
+def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:
+    """Stack streams without copying where there is one, or all are one and the same."""
+    first = streams[0]
+    if all(stream.data_ptr() == first.data_ptr() for stream in streams):
+        return first.expand(len(streams), *first.shape)
+    return torch.stack(list(streams))

@@ -1,0 +1,101 @@
+"""Keep what passes of prompts gave in a file as they are made, so that none is made twice.
+
+A line of JSON for each pass: a key, what each metric gave for each prompt, and how long it took.
+The key is a hash of all that decides the outcome, so lines of other models, prompts or settings are
+never taken for these. A last line that was cut short is dropped, as if its pass had not been made.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitfind.problem import Problem
+from circuitfind.records import from_json
+from circuitfind.stored import parse_json
+
+Rows = Mapping[str, Float[Tensor, " batch"]]
+"""What metrics, by name, gave for each prompt."""
+
+
+class PassLog:
+    """Passes, made now or earlier.
+
+    Attributes:
+        n_earlier: How many the file held at first.
+
+    Args:
+        file: Where they are kept; None keeps them as long as this object.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._known: dict[str, tuple[Rows, float]] = dict(_earlier(file)) if file else {}
+        self._file: IO[bytes] | None = None if file is None else _opened(file)
+        self.n_earlier = len(self._known)
+
+    def get(self, key: str, metrics: Sequence[str], n_prompts: int) -> tuple[Rows, float] | None:
+        """Return what a pass gave, and the seconds that it took; None if it was not made yet."""
+        found = self._known.get(key)
+        if found is None:
+            return None
+        shapes = [(name, len(values)) for name, values in found[0].items()]
+        return found if shapes == [(name, n_prompts) for name in metrics] else None
+
+    def add(self, key: str, rows: Rows, seconds: float) -> None:
+        """Keep what a pass gave."""
+        self._known[key] = rows, seconds
+        if self._file is not None:
+            plain = [[name, values.tolist()] for name, values in rows.items()]
+            self._file.write(json.dumps([key, plain, seconds]).encode() + b"\n")
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._file is not None:
+            self._file.close()
+
+
+_Line = tuple[str, tuple[tuple[str, tuple[float, ...]], ...], float]
+
+
+def _earlier(file: Path) -> Iterator[tuple[str, tuple[Rows, float]]]:
+    """Yield what the whole lines of a file hold."""
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        try:
+            key, rows, seconds = from_json(_Line, parse_json(line, finite=False))
+        except ValueError:
+            continue
+        tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows}
+        yield key, (tensors, seconds)
+
+
+def _opened(file: Path) -> IO[bytes]:
+    """Open a file at the end of its last whole line; each line is written at once."""
+    opened = file.open("ab", buffering=0)
+    content = file.read_bytes()
+    opened.truncate(content.rfind(b"\n") + 1)
+    return opened
+
+
+def key_of(problem: Problem, metrics: tuple[str, ...], at_once: int) -> str:
+    """Return what passes of all circuits on some prompts have in common, as a hash."""
+    graph, model = problem.graph, problem.model
+    facts = [
+        model.fingerprint, str(model.dtype), str(model.device), problem.prompts.fingerprint,
+        problem.ablation, metrics, at_once,
+        repr(graph.shape), graph.split_qkv, graph.split_embedding,
+    ]  # fmt: skip
+    return _hash(json.dumps(facts).encode())
+
+
+def key_of_pass(common: str, part: int, kept: Bool[Tensor, "writer reader"]) -> str:
+    """Return the key of a pass of some of the prompts through a circuit."""
+    return _hash(f"{common} {part} ".encode() + kept.cpu().numpy().tobytes())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

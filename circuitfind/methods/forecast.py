@@ -1,0 +1,162 @@
+"""What an ACDC search will take, measured on a few of its tests before it starts.
+
+The cost of a search follows the circuit that it leaves: an edge is tested if what it leads into
+still leads to the logits, and a test runs again what still does. So a circuit is assumed, the tests
+are counted for it, and of a few readers some edges are tested, each in the state in which the
+search would meet it.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.state import spans
+from circuitfind.errors import MethodError
+from circuitfind.graph import Graph
+from circuitfind.methods.acdc import evaluations
+from circuitfind.methods.order import visits
+
+_SAMPLES = 12
+"""How many readers are sampled, spread over the visits."""
+
+_TESTS = 8
+"""How many edges into each are tested together: the width at which a search begins."""
+
+_SAMPLES_BETWEEN = 4
+"""After how many samples a full pass is timed."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a search will take if it ends at the circuit that was assumed.
+
+    Attributes:
+        tests: Edges that will be tested.
+        evaluations: Cuts that will be evaluated for that, some of them in vain.
+        operations: Floating-point operations of their matrix products.
+        seconds: Their time, on this machine as it was just now.
+        seconds_full_pass: Time of a pass from scratch, which brute force needs for every edge.
+        operations_full_pass: Floating-point operations of its matrix products.
+    """
+
+    tests: int
+    evaluations: int
+    operations: float
+    seconds: float
+    seconds_full_pass: float
+    operations_full_pass: int
+
+    @property
+    def seconds_per_test(self) -> float:
+        return self.seconds / max(1, self.tests)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Tests of edges into one reader.
+
+    Attributes:
+        reader: Its index.
+        writers: Where the edges come from, in the order of the tests.
+        kept: The edges that are kept when it is visited.
+        evaluations: How many cuts are evaluated for the tests.
+    """
+
+    reader: int
+    writers: Sequence[int]
+    kept: Bool[Tensor, "writer reader"]
+    evaluations: int
+
+
+def forecast(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) -> Forecast:
+    """Measure a few tests of a search that ends at a circuit."""
+    tested = tested_visits(engine, circuit)
+    size = math.ceil(len(tested) / _SAMPLES)
+    strata = [tested[first : first + size] for first in range(0, len(tested), size)]
+    operations = seconds = 0.0
+    passes = []
+    for number, stratum in enumerate(strata):
+        counted, took = _sampled(engine, stratum)
+        operations, seconds = operations + counted, seconds + took
+        # Full passes are timed in between, so that both meet the machine in the same state.
+        if number % _SAMPLES_BETWEEN == 0:
+            passes.append(_measured(lambda: engine.readout.loss(engine.recomputed(circuit))))
+    return Forecast(
+        tests=sum(len(visit.writers) for visit in tested),
+        evaluations=sum(visit.evaluations for visit in tested),
+        operations=operations,
+        seconds=seconds,
+        seconds_full_pass=float(np.median([took for _, took in passes])),
+        operations_full_pass=passes[0][0],
+    )
+
+
+def tested_visits(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) -> list[Visit]:
+    """Return the visits of a search that ends at a circuit, less those that test nothing."""
+    graph = engine.graph
+    kept = graph.edge_mask.clone()
+    found = []
+    for reader, writers in visits(graph, "backward-index", seed=0):
+        if spans(graph, kept.numpy(), engine.horizon).readers[reader]:
+            evaluated = evaluations(circuit[writers, reader].tolist(), engine.most_candidates)
+            found.append(Visit(reader, writers, kept.clone(), evaluated))
+        kept[:, reader] &= circuit[:, reader]
+    return found
+
+
+def assumed_circuit(
+    graph: Graph, n_components: int, seed: int = 0
+) -> Bool[Tensor, "writer reader"]:
+    """Return a random circuit of so many heads and MLPs, each on a path to the logits.
+
+    Every input of each of them reads one that comes before it, or the embedding; those that no
+    other reads are read by the logits.
+
+    Raises:
+        MethodError: The model has fewer heads and MLPs.
+    """
+    embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
+    blocks = range(len(embeddings), len(graph.writers))
+    if not 1 <= n_components <= len(blocks):
+        raise MethodError(
+            f"{n_components} components were assumed; the model has {len(blocks)} heads and MLPs, "
+            "so give a number between 1 and that"
+        )
+    draw = random.Random(seed)
+    chosen = sorted(draw.sample(blocks, n_components))
+    circuit = torch.zeros_like(graph.edge_mask)
+    for component in chosen:
+        for reader in graph.readers_of[graph.writers[component].name]:
+            before = [w for w in (*embeddings, *chosen) if graph.edge_mask[w, reader]]
+            circuit[draw.choice(before), reader] = True
+    unread = [writer for writer in chosen if not circuit[writer].any()]
+    circuit[unread, -1] = True
+    return circuit
+
+
+def _sampled(engine: IncrementalEngine, stratum: Sequence[Visit]) -> tuple[float, float]:
+    """Return the operations and the seconds of some visits' tests, from a few of the middle one."""
+    visit = stratum[len(stratum) // 2]
+    some = visit.writers[: min(_TESTS, engine.most_candidates)]
+    state = engine.start_from(visit.kept)
+    measured = _measured(lambda: list(engine.cut_nested(state, visit.reader, some).losses()))
+    times = sum(each.evaluations for each in stratum) / len(some)
+    return measured[0] * times, measured[1] * times
+
+
+def _measured(act: Callable[[], object]) -> tuple[int, float]:
+    """Return the operations and the seconds of something, done once before to warm up."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    started = time.perf_counter()
+    act()
+    return counter.get_total_flops(), time.perf_counter() - started

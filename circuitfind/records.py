@@ -1,0 +1,108 @@
+"""Write frozen dataclasses as plain JSON values, and read them back.
+
+Reading refuses whatever is not of the declared types, and says where it stands. Types are made of
+dataclasses, tuples, mappings, literals, optional values and plain ones. Fields that have a default
+may be missing; none besides the declared ones may be there.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """Return a dataclass as plain JSON values; a number that is not finite becomes None."""
+    plain: dict[str, Any] = _plain(asdict(record))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(kind: Any, value: Any, place: str = "it") -> Any:
+    """Return the value of a type that `as_json` has written.
+
+    Args:
+        kind: The type.
+        value: What JSON gave.
+        place: Where the value stands, for messages.
+
+    Raises:
+        ValueError: The value is not of the type; the message says where.
+    """
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _record(kind, value, place)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return _optional(inner, value, place)
+    if origin is tuple:
+        return _tuple(inner, value, place)
+    if origin in (dict, Mapping):
+        _require(isinstance(value, dict), f"{place} is no object")
+        return {name: from_json(inner[1], part, f"{place}.{name}") for name, part in value.items()}
+    if origin is Literal:
+        _require(value in inner, f"{place} is {value!r}, none of {', '.join(map(repr, inner))}")
+        return value
+    return _single(kind, value, place)
+
+
+def _record(kind: Any, value: Any, place: str) -> Any:
+    _require(isinstance(value, dict), f"{place} is no object")
+    hints, known = get_type_hints(kind), {item.name: item for item in fields(kind)}
+    unknown = sorted(set(value) - set(known))
+    _require(not unknown, f"{place} has an unknown field {unknown[:1]}")
+    missing = sorted(
+        name
+        for name, item in known.items()
+        if name not in value and item.default is MISSING and item.default_factory is MISSING
+    )
+    _require(not missing, f"{place} lacks the field {missing[:1]}")
+    return kind(
+        **{name: from_json(hints[name], part, f"{place}.{name}") for name, part in value.items()}
+    )
+
+
+def _optional(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
+    if value is None and NoneType in kinds:
+        return None
+    (kind,) = (kind for kind in kinds if kind is not NoneType)
+    return from_json(kind, value, place)
+
+
+def _tuple(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
+    _require(isinstance(value, list), f"{place} is no list")
+    each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
+    _require(len(each) == len(value), f"{place} holds {len(value)} values, not {len(each)}")
+    return tuple(
+        from_json(kind, part, f"{place}[{number}]")
+        for number, (kind, part) in enumerate(zip(each, value, strict=True))
+    )
+
+
+def _single(kind: Any, value: Any, place: str) -> Any:
+    # JSON writes 1.0 and reads 1; True is no number here.
+    fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    fits = fits and (kind is bool or not isinstance(value, bool))
+    _require(fits, f"{place} is {value!r}, not of type {kind.__name__}")
+    return _number(value, place) if kind is float else value
+
+
+def _number(value: int | float, place: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{place} is too large") from None
+
+
+def _require(condition: bool, complaint: str) -> None:  # noqa: FBT001
+    if not condition:
+        raise ValueError(complaint)

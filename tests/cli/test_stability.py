@@ -1,0 +1,40 @@
+"""`stability` says what it will do, repeats a run, and shows what stays."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def repeated(cli, run):
+    return cli("stability", "run", "--vary", "resamples,orders", "--repetitions", 2)
+
+
+def test_the_table_and_the_files_say_the_same(repeated, tmp_path):
+    assert repeated.code == 0, repeated.err
+    assert "4 repetitions of the search (resamples, orders) in run-stability" in repeated.err
+    stored = json.loads((tmp_path / "run-stability/stability.json").read_text())
+    lines = repeated.out.splitlines()
+    assert lines[0].split() == ["varied", "n_runs", "jaccard", "chance", "smallest", "largest"]
+    for line, row in zip(lines[1:3], stored["variations"], strict=True):
+        name, n_runs, jaccard, *_ = line.split()
+        assert (name, int(n_runs)) == (row["varied"], 3)
+        assert float(jaccard) == round(row["jaccard"], 3)
+    assert lines[3] == f"consensus: {stored['n_consensus']} edges in at least 80% of 5 runs"
+    files = ("stability.json", "consensus.json", "consensus.svg")
+    assert lines[4:] == [f"run-stability/{name}" for name in files]
+    assert all((tmp_path / "run-stability" / name).exists() for name in files)
+
+
+def test_repetitions_are_not_computed_again_and_json_is_the_file(cli, repeated, tmp_path):
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("run-stability/*/circuit.json")}
+    assert len(made) == 4
+    again = cli("stability", "run", "--vary", "resamples,orders", "--repetitions", 2, "--json")
+    assert again.json == json.loads((tmp_path / "run-stability/stability.json").read_text())
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+
+
+def test_what_cannot_be_repeated_is_one_line(cli, run, complaint):
+    complaint(cli("stability", "run", "--vary", "moods"), "cannot vary 'moods'; choose among")
+    complaint(cli("stability", "run", "--repetitions", 0), "0 repetitions show nothing")
+    complaint(cli("stability", "nowhere"), "cannot")
