@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import learned_masks
 from figures import replace_between
 from known_circuits import TEXT as KNOWN_TEXT
 from known_circuits import areas, known_models, scores_of, table_of
@@ -47,6 +48,12 @@ def main() -> None:
     for name, value in (("stories260k", given.stories), ("the compiled models", given.compiled)):
         if value is None:
             print(f"{name}: no directory is given; only what was measured earlier is shown")
+    results.need("learned", "eap-ig", learned_masks.asked)
+    for name in learned_masks.LEARNED:
+        for seed in learned_masks.SEEDS:
+            training = lambda name=name, seed=seed: learned_masks.trained(name, seed)  # noqa: E731
+            results.need("learned", f"{name} {seed}", training)
+    write_page(results)
     models = {"ioi-small": ("ioi-small", "ioi")}
     if given.stories is not None:
         models["stories260k"] = (str(given.stories), "pronoun")
@@ -62,6 +69,9 @@ def write_page(results: "Results") -> None:
     """Write down what is measured whole; the rest of the page stays as it is."""
     if text := list(text_of(results)):
         replace_between("docs/methods.md", "comparison", "\n\n".join(text))
+    if learned := results.values.get("learned"):
+        text = f"{learned_masks.text_of(learned)}\n\n{rows_of(learned_masks.table_of(learned))}"
+        replace_between("docs/methods.md", "learned", text)
     known = f"{KNOWN_TEXT}\n\n{rows_of(table_of(results.values['areas']))}"
     replace_between("docs/methods.md", "known-circuits", known)
 

@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import print_facts
-from circuitfind.commands.options import Device, Dtype, Json, Memory, Model, Seed, Task
+from circuitfind.commands.options import (
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    Metric,
+    Model,
+    Prompts,
+    Seed,
+    Task,
+)
 
 
 def bench(
@@ -14,10 +24,8 @@ def bench(
     components: Annotated[
         int, typer.Option(help="Heads and MLPs of the circuit that the search is to end at.")
     ] = 30,
-    metric: Annotated[
-        str | None, typer.Option(help="What to measure. [default: the task's own]")
-    ] = None,
-    prompts: Annotated[int, typer.Option(help="How many pairs of prompts.")] = 64,
+    metric: Metric = None,
+    prompts: Prompts = 64,
     seed: Seed = 0,
     dtype: Dtype = None,
     device: Device = "cpu",

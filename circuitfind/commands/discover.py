@@ -14,7 +14,20 @@ from circuitfind.commands.console import (
     progress_bar,
     tell,
 )
-from circuitfind.commands.options import Budget, Device, Dtype, Json, Memory, Model, Seed, Task
+from circuitfind.commands.options import (
+    Budget,
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    MergeQkv,
+    Metric,
+    Model,
+    Prompts,
+    Seed,
+    SplitEmbedding,
+    Task,
+)
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -49,18 +62,12 @@ def discover(
             help="Another option of the method (`circuitfind methods`), NAME=VALUE; repeatable."
         ),
     ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="What to measure: kl, logit-difference, ... (`circuitfind metrics`). [default: "
-            "the task's own]"
-        ),
-    ] = None,
+    metric: Metric = None,
     ablation: Annotated[
         str,
         typer.Option(help="What a cut edge carries: resample, zero, mean or mean-over-positions."),
     ] = "resample",
-    prompts: Annotated[int, typer.Option(help="How many pairs of prompts.")] = 64,
+    prompts: Prompts = 64,
     seed: Seed = 0,
     order: Annotated[
         str | None,
@@ -78,12 +85,8 @@ def discover(
     keep_dead_ends: Annotated[
         bool, typer.Option("--keep-dead-ends", help="Do not remove edges that lead nowhere.")
     ] = False,
-    merge_qkv: Annotated[
-        bool, typer.Option("--merge-qkv", help="Give each head one input instead of q, k and v.")
-    ] = False,
-    split_embedding: Annotated[
-        bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
-    ] = False,
+    merge_qkv: MergeQkv = False,
+    split_embedding: SplitEmbedding = False,
     dtype: Dtype = None,
     device: Device = "cpu",
     memory: Memory = None,

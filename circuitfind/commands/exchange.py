@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit
-from circuitfind.commands.options import Circuit
+from circuitfind.commands.options import Circuit, MergeQkv, SplitEmbedding
 
 
 def export(
@@ -44,12 +44,8 @@ def import_(
         int | None,
         typer.Option(help="Keep this many edges of the largest scores. [default: what FILE keeps]"),
     ] = None,
-    merge_qkv: Annotated[
-        bool, typer.Option("--merge-qkv", help="Give each head one input instead of q, k and v.")
-    ] = False,
-    split_embedding: Annotated[
-        bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
-    ] = False,
+    merge_qkv: MergeQkv = False,
+    split_embedding: SplitEmbedding = False,
 ) -> None:
     """Read a circuit of another program into a directory."""
     from circuitfind.graph import Graph

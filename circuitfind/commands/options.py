@@ -16,6 +16,20 @@ Model = Annotated[
         "hub name. [default: gpt-4l, or the model that the task is about]"
     ),
 ]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="What to measure: kl, logit-difference, ... (`circuitfind metrics`). [default: the "
+        "task's own]"
+    ),
+]
+Prompts = Annotated[int, typer.Option(help="How many pairs of prompts.")]
+MergeQkv = Annotated[
+    bool, typer.Option("--merge-qkv", help="Give each head one input instead of q, k and v.")
+]
+SplitEmbedding = Annotated[
+    bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
+]
 Seed = Annotated[int, typer.Option(help="Fixes the prompts and every random choice.")]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")

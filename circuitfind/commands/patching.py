@@ -14,7 +14,7 @@ from circuitfind.commands.console import (
     progress_bar,
     tell,
 )
-from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Seed, Task
+from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Prompts, Seed, Task
 
 if TYPE_CHECKING:
     from circuitfind.runs.patch_config import PatchConfig
@@ -33,7 +33,6 @@ MetricOption = Annotated[
         help="What to measure. [default: logit-difference, or the task's own without answers]"
     ),
 ]
-Prompts = Annotated[int, typer.Option(help="How many pairs of prompts.")]
 Threshold = Annotated[
     float,
     typer.Option(

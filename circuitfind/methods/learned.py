@@ -1,17 +1,22 @@
 """Learned masks: gates trained to keep the loss low with few edges, by gradient descent.
 
 Each step draws the gates, runs the model on some prompts with the soft mask they make, and descends
+the loss, divided by how much it differs between the full and the empty graph, on the surface where
+the expected number of open edges is what the step asks for: all edges at the beginning, fewer over
+the first part of the training, then the number that is wanted.
 
-    loss / gap + a (s - t) + b (s - t)^2
+1. The slope of the loss less a multiplier times the slope of the expected number of edges: the
+   Lagrange multiplier for which a common shift of all gates changes nothing.
+2. A step of Adam along it.
+3. A common shift of all gates back to the number of edges that is asked for.
 
-where gap is how much the loss differs between the full and the empty graph, s the expected share of
-edges cut, and t the target, which rises from 0 over the first part of the training; a and b ascend,
-so that s is held at t (a Lagrangian). With a fixed `penalty` the price is penalty times the
-expected share of edges kept instead. At the end every edge has a probability; without another wish
-the circuit holds the most probable edges, as many as the gates expect.
+The usual way is to let a multiplier rise by gradient ascent. In a few hundred steps that one does
+not settle: the gates expect more edges than were wanted, or fewer. With a fixed `penalty` there is
+no such surface; the price of keeping all edges is the penalty.
 
-All randomness of a step comes from the seed and the step's number, so a training that was
-interrupted goes on bit for bit from its last checkpoint.
+At the end every edge has a probability; without another wish the circuit holds the most probable
+edges, as many as the gates expect. All randomness of a step comes from the seed and the step's
+number, so a training that was interrupted goes on bit for bit from its last checkpoint.
 """
 
 import math
@@ -39,6 +44,15 @@ _STEPS_PER_CHECKPOINT = 10
 _SEED_STRIDE = 1_000_003
 """Seeds of neighbouring steps and of neighbouring runs never meet."""
 
+_LARGEST_SHIFT, _HALVINGS = 20.0, 40
+"""Of all locations at once after a step; they move by a learning rate each."""
+
+_SMALLEST_WIDENING = 1e-12
+"""Where all gates are decided nothing moves them, and no multiplier is needed."""
+
+_FEWEST_OPEN = 0.5
+"""Expected edges: no shift closes all of them for certain."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedOptions(Choice):
@@ -49,9 +63,8 @@ class LearnedOptions(Choice):
         penalty: Fixed price of keeping all edges instead of a target; 1 is as much as the loss
             differs between the full and the empty graph.
         steps: Training steps.
-        warm_up: Share of the steps over which the target rises.
+        warm_up: Share of the steps over which the number of edges falls to what is wanted.
         learning_rate: Of the gates.
-        price_rate: How fast the Lagrangian's factors a and b rise with what is missing.
         batch: Prompts drawn for each step.
         start: Where the gates' locations begin; larger is more open.
         seed: Fixes the draws.
@@ -64,7 +77,6 @@ class LearnedOptions(Choice):
     steps: int = 400
     warm_up: float = 0.3
     learning_rate: float = 0.1
-    price_rate: float = 1.0
     batch: int = 16
     start: float = 2.0
     seed: int = 0
@@ -79,7 +91,6 @@ class LearnedOptions(Choice):
             ("steps", self.steps, self.steps >= 1),
             ("warm_up", self.warm_up, 0 <= self.warm_up <= 1),
             ("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf),
-            ("price_rate", self.price_rate, 0 < self.price_rate < math.inf),
             ("batch", self.batch, self.batch >= 1),
             ("start", self.start, math.isfinite(self.start)),
         ):
@@ -95,7 +106,6 @@ _RANGES = {
     "steps": "1 or more",
     "warm_up": "a share of the steps",
     "learning_rate": "a number above 0",
-    "price_rate": "a number above 0",
     "batch": "1 prompt or more",
     "start": "a finite number",
 }
@@ -149,35 +159,25 @@ class _Training:
         self._embedding = embeddings(problem.model, problem.graph, problem.prompts.clean)
         dtype, device = problem.model.dtype, problem.model.device
         self._location = torch.full((layout.n,), options.start, dtype=dtype, device=device)
-        self._factors = torch.zeros(2, dtype=dtype, device=device)
-        self._moments = {
-            name: torch.zeros_like(tensor)
-            for part, tensor in self._learned.items()
-            for name in (f"{part}.mean", f"{part}.square")
-        }
+        self._moments = {name: torch.zeros_like(self._location) for name in ("mean", "square")}
         self._done = 0
         self._gap = _gap(engine)
-
-    @property
-    def _learned(self) -> dict[str, Tensor]:
-        return {"location": self._location, "factors": self._factors}
+        self._most = float(self._edges_open(self._location))
 
     def restore(self, state: State) -> int:
         """Take up an earlier checkpoint; return how many steps it had done."""
         device = self._location.device
         self._location = state["location"].to(device)
-        self._factors = state["factors"].to(device)
         self._moments = {name: state[name].to(device) for name in self._moments}
         self._done = int(state["done"])
         return self._done
 
     def state(self, done: int) -> State:
         """Return all that the training needs to go on, and at its end what it has found."""
-        state = {**self._learned, **self._moments, "done": torch.tensor(done)}
-        probability = open_probability(self._location)
-        state["expected"] = self._layout.edges_open(probability).double().cpu()
+        state = {"location": self._location, **self._moments, "done": torch.tensor(done)}
+        state["expected"] = self._edges_open(self._location).double().cpu()
         if done == self._options.steps:
-            state["scores"] = self._layout.scores(probability)
+            state["scores"] = self._layout.scores(open_probability(self._location))
         return state
 
     def advance_to(self, step: int) -> None:
@@ -188,21 +188,23 @@ class _Training:
 
     def _step(self, number: int) -> None:
         generator = torch.Generator().manual_seed(self._options.seed * _SEED_STRIDE + number)
-        location, factors = (part.clone().requires_grad_() for part in self._learned.values())
+        location = self._location.clone().requires_grad_()
         with torch.enable_grad():
             loss = self._loss(drawn(location, generator), generator) / self._gap
-            loss = loss + self._price(location, factors, number)
+            edges = self._edges_open(location)
         if not bool(loss.isfinite()):
             raise MethodError(
                 f"the loss became {float(loss.detach())} in training step {number}; choose a "
                 "metric that stays finite on these prompts, or a smaller learning_rate"
             )
-        descend = torch.autograd.grad(loss, (location, factors), allow_unused=True)
-        rate = self._options.learning_rate
-        self._location = self._location - rate * self._adam("location", descend[0])
-        if descend[1] is not None:
-            # In proportion to what is missing, so that the price settles where the target is met.
-            self._factors = self._factors + self._options.price_rate * descend[1]
+        (slope,), (widening,) = (torch.autograd.grad(each, location) for each in (loss, edges))
+        if self._options.penalty is not None:
+            price = self._options.penalty / self._engine.graph.n_edges
+            self._descend(slope + price * widening)
+        else:
+            multiplier = slope.sum() / widening.sum().clamp_min(_SMALLEST_WIDENING)
+            self._descend(slope - multiplier * widening)
+            self._location = self._location + self._shift_to(self._wanted(number))
 
     def _loss(self, gates: Tensor, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the loss of some prompts with a soft mask."""
@@ -222,14 +224,25 @@ class _Training:
         readout = Readout(part, engine.clean_final[rows, :width])
         return problem.metric.loss(readout.values(run.final))
 
-    def _price(self, location: Tensor, factors: Tensor, number: int) -> Float[Tensor, ""]:
-        n_edges = self._engine.graph.n_edges
-        kept = self._layout.edges_open(open_probability(location)) / n_edges
-        if self._options.penalty is not None:
-            return self._options.penalty * kept
-        warm_up = max(1.0, self._options.warm_up * self._options.steps)
-        short = 1 - kept - self._target * min(1.0, (number + 1) / warm_up)
-        return factors[0] * short + factors[1] * short**2
+    def _edges_open(self, location: Tensor) -> Float[Tensor, ""]:
+        return self._layout.edges_open(open_probability(location))
+
+    def _wanted(self, number: int) -> float:
+        """Return how many edges are to be open after a step, on average over draws."""
+        wanted = max((1 - self._target) * self._engine.graph.n_edges, _FEWEST_OPEN)
+        done = min(1.0, (number + 1) / max(1.0, self._options.warm_up * self._options.steps))
+        return self._most + (min(wanted, self._most) - self._most) * done
+
+    def _shift_to(self, n_edges: float) -> float:
+        """Return what added to all locations makes the expected number of open edges so many."""
+        low, high = -_LARGEST_SHIFT, _LARGEST_SHIFT
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if float(self._edges_open(self._location + middle)) > n_edges:
+                high = middle
+            else:
+                low = middle
+        return (low + high) / 2
 
     @property
     def _target(self) -> float:
@@ -238,14 +251,15 @@ class _Training:
             return options.sparsity
         return 0.95 if options.n_edges is None else 1 - options.n_edges / self._engine.graph.n_edges
 
-    def _adam(self, name: str, slope: Tensor) -> Tensor:
-        """Return the direction in which Adam moves (Kingma & Ba 2015, arXiv 1412.6980)."""
+    def _descend(self, slope: Tensor) -> None:
+        """Move the locations as Adam does (Kingma & Ba 2015, arXiv 1412.6980)."""
         first, second, tiny = 0.9, 0.999, 1e-8
-        mean = first * self._moments[f"{name}.mean"] + (1 - first) * slope
-        square = second * self._moments[f"{name}.square"] + (1 - second) * slope**2
-        self._moments |= {f"{name}.mean": mean, f"{name}.square": square}
+        mean = first * self._moments["mean"] + (1 - first) * slope
+        square = second * self._moments["square"] + (1 - second) * slope**2
+        self._moments = {"mean": mean, "square": square}
         n = self._done + 1
-        return mean / (1 - first**n) / ((square / (1 - second**n)).sqrt() + tiny)
+        step = mean / (1 - first**n) / ((square / (1 - second**n)).sqrt() + tiny)
+        self._location = self._location - self._options.learning_rate * step
 
 
 def _gap(engine: IncrementalEngine) -> float:

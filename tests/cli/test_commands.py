@@ -167,3 +167,19 @@ def test_the_tour_of_a_new_user_works_on_the_embedded_model(cli):
     facts = cli("inspect", "ioi-small").out
     assert re.search(r"^edges +479$", facts, re.M)
     assert "recipe.n_layers" in cli("models", "ioi-small").out
+
+
+def test_bench_counts_tests_and_fits_into_the_memory_given(cli):
+    words = ["bench", "ioi", "--model", "ioi-small", "--prompts", 4, "--components", 5, "--json"]
+    whole, little = cli(*words).json, cli(*words, "--memory", "10MB").json
+    assert whole["chunks of prompts"] == 1 < little["chunks of prompts"]
+    assert 0 < whole["edges tested"] == little["edges tested"] <= whole["edges"] == 479
+    assert little["memory beside the model, MB"] == 10
+    assert cli("bench", "ioi", "--model", "ioi-small", "--components", 99).code == 2
+
+
+def test_a_search_in_little_memory_finds_the_same_circuit(cli, tmp_path):
+    words = ["discover", "ioi", "--model", "ioi-small", "--prompts", 4, "--threshold", 0.05]
+    whole = cli(*words, "--json", "--out", tmp_path / "whole").json
+    little = cli(*words, "--json", "--out", tmp_path / "little", "--memory", "10MB").json
+    assert whole["edges"] == little["edges"] != []

@@ -6,8 +6,10 @@ closer than 1/20, so an edge that changes an answer anywhere costs more, and rou
 
 import json
 import random
+import re
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +21,10 @@ from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.search import search
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
-from circuitfind.problem import assemble
+from circuitfind.problem import ABLATIONS, assemble
 from circuitfind.prompts import Pair, collate
+from circuitfind.runs.api import discover, make_problem
+from tests.oracles.compiled import CompiledOracle
 
 PROGRAMS = {
     "hist": lambda symbols: [symbols.count(symbol) for symbol in symbols],
@@ -32,6 +36,10 @@ PROGRAMS = {
 """What each program computes, written out."""
 
 THRESHOLD = 1e-3
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+STATED = re.compile(r"Tracr compiler .* at every threshold from (\S+) to (\S+):", re.S)
+"""Where the page says at which thresholds true circuits are found."""
+
 TOLERANCE = 0.01
 """Of numerical outputs, which are fractions with a denominator of at most 5."""
 
@@ -93,6 +101,26 @@ def test_with_zero_ablation_the_circuit_found_is_the_composed_one(shared, progra
     assert sorted(edge.name for edge in circuit.edges) == sorted(
         facts_of(shared, program)["composition_edges"]
     )
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_circuit_found_is_the_true_one_at_every_threshold_of_the_range(
+    shared, program, ablation
+):
+    """The true one: the composed edges that cannot be spared, by an oracle of its own."""
+    file = shared / "models" / "tracr" / f"{program}.json"
+    problem = make_problem(load_model(file, dtype="float64"), "program", ablation=ablation)
+    prompts, edges = problem.prompts, problem.graph.edges()
+    oracle = CompiledOracle(file, problem.graph, prompts.clean, prompts.corrupted, ablation)
+    true = oracle.without_spare(facts_of(shared, program)["composition_edges"])
+    everything = oracle.outputs(edge.name for edge in edges)
+    assert (oracle.outputs(true) - everything)[:, 1:].abs().max() < 1e-3
+    low, high = (float(bound) for bound in STATED.search(PAGE.read_text(encoding="utf-8")).groups())
+    for step in range(4):
+        threshold = low * (high / low) ** (step / 3)
+        found = {edge.name for edge in discover(problem, threshold=threshold).circuit.edges}
+        assert found == true, threshold
 
 
 # ------------------------------------------------------------------------------- bad files

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ from circuitfind.problem import ABLATIONS
 from circuitfind.prompts import Pair, collate
 from circuitfind.runs.api import discover, make_problem
 from circuitfind.tasks import find_task
+from tests.oracles.compiled import CompiledOracle
 
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 CASES = [(name, ablation) for name in WIRED for ablation in ABLATIONS]
 
 
@@ -89,6 +93,33 @@ def test_cutting_edges_alone_finds_those_that_are_stated(name, ablation):
     effects = {decision.edge: abs(decision.effect or 0) for decision in found.decisions}
     assert {edge for edge, effect in effects.items() if effect >= 1e-6} == expected
     assert max((e for edge, e in effects.items() if edge not in expected), default=0) < 1e-20
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("name", WIRED)
+def test_the_truth_says_all_that_the_model_says_and_no_edge_of_it_can_be_spared(name, ablation):
+    """By an oracle that adds up streams from their definition and knows nothing of the engine."""
+    model = load_model(name)
+    prompts = find_task(name).write_prompts(model.vocabulary, 64, 3)
+    graph = Graph(model.shape)
+    oracle = CompiledOracle(zoo_path(name), graph, prompts.clean, prompts.corrupted, ablation)
+    truth = set(model.sizes["truth"][ablation])
+    everything = oracle.outputs(edge.name for edge in graph.edges())
+    assert (oracle.outputs(truth) - everything)[:, 1:].abs().max() < 1e-6
+    assert oracle.needed(truth) == truth
+
+
+def test_the_page_states_what_the_models_do():
+    rows = re.findall(r"^\| `([\w-]+)` \| .* \| (\d+) \| (\d+) \| (\S+) to (\S+) \|$",
+                      PAGE.read_text(encoding="utf-8"), re.M)  # fmt: skip
+    assert {name for name, *_ in rows} == set(WIRED)
+    for name, resample, more, low, high in rows:
+        sizes = load_model(name).sizes
+        truth = sizes["truth"]
+        assert len(truth["resample"]) == len(truth["mean"]) == int(resample)
+        assert set(truth["mean"]) == set(truth["resample"]) <= set(truth["zero"])
+        assert len(truth["zero"]) - len(truth["resample"]) == int(more)
+        assert sizes["thresholds"] == [float(low), float(high)]
 
 
 @pytest.mark.parametrize("name", WIRED)

@@ -195,11 +195,12 @@ def test_training_twice_gives_the_same_weights(architecture):
 
 
 @pytest.mark.slow
-def test_retraining_a_model_gives_the_same_accuracy(vocabulary, tmp_path):
+@pytest.mark.parametrize("name", ["attn-2l", "gpt-2l"])
+def test_retraining_a_model_gives_the_same_accuracy(name, vocabulary, tmp_path):
     """As its script does; a machine may round otherwise, so accuracies are compared."""
     examples = corpus.training_examples(vocabulary)
-    card = train_model("attn-2l", examples, vocabulary.tokenizer, tmp_path)
-    for task, accuracy in model_card("attn-2l")["accuracy"].items():
+    card = train_model(name, examples, vocabulary.tokenizer, tmp_path)
+    for task, accuracy in model_card(name)["accuracy"].items():
         assert card["accuracy"][task] == pytest.approx(accuracy, abs=0.01), task
 
 
