@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -10,8 +11,10 @@ import transformers
 
 import circuitfind as cf
 from circuitfind.evaluation import meter
+from circuitfind.evaluation.assess import USUAL
 from circuitfind.evaluation.assessment import assessment_from
 from circuitfind.models.zoo import zoo_path
+from circuitfind.runs import evaluate as evaluating
 from circuitfind.runs.evaluation_files import PASSES
 from circuitfind.tasks.known.edges import known_edges
 
@@ -81,7 +84,9 @@ def test_no_evaluation_replaces_one_that_says_more_or_something_else(cli, run, c
     assert cli("evaluate", "run", "--quick", "--ablation", "zero", "--out", "zero").code == 0
 
 
-def test_a_circuit_file_is_evaluated_where_it_came_from(cli, run, tmp_path):
+def test_a_circuit_file_is_evaluated_where_it_came_from(cli, run, tmp_path, monkeypatch):
+    few = replace(USUAL, n_random=3, n_knock_outs=1, n_sets=1)
+    monkeypatch.setattr(evaluating, "USUAL", few)
     (tmp_path / "run/circuit.json").rename(tmp_path / "mine.json")
     answer = cli("evaluate", "mine.json", "--against", "mine.json", "--json")
     assert answer.code == 0

@@ -121,19 +121,19 @@ def test_an_edge_that_changes_less_than_random_ones_fails_minimality():
     cut = cut_each_edge(meter, circuit)
     # As if cutting the last edge changed nothing.
     cut[-1] = meter.values([circuit.kept])["logit-difference"][0]
-    minimal = ideal_tests(meter, circuit, cut, n_random=6)[2]
+    minimal = ideal_tests(meter, circuit, cut, n_random=2)[2]
     assert minimal.rejected and minimal.statistic >= 1
 
 
 def test_scores_of_words_are_tested_and_the_cost_is_known():
-    problem = make_problem(load_model("ioi-small"), "ioi", n_prompts=8, metric="logit-difference")
-    circuit = discover(problem, "eap", n_edges=30, walk="greedy").circuit
+    problem = make_problem(load_model("ioi-small"), "ioi", n_prompts=6, metric="logit-difference")
+    circuit = discover(problem, "eap", n_edges=20, walk="greedy").circuit
     meter = Meter(problem)
     cut = cut_each_edge(meter, circuit)
     _ = meter.limits
     before = meter.n_passes
-    tests = ideal_tests(meter, circuit, cut, n_random=3)
-    assert meter.n_passes - before == n_ideal_passes(3)
+    tests = ideal_tests(meter, circuit, cut, n_random=2)
+    assert meter.n_passes - before == n_ideal_passes(2)
     assert [test.name for test in tests] == [
         "equivalence", "independence", "minimality", "sufficiency",
     ]  # fmt: skip
@@ -170,7 +170,7 @@ def test_intervals_cover_the_true_effect_in_95_of_100_cases_and_agree_with_the_t
 def test_the_share_of_false_discoveries_is_controlled():
     generator, shares = torch.Generator().manual_seed(0), []
     names = [edge.name for edge in FULL.edges]
-    for _ in range(60):
+    for _ in range(40):
         rises = torch.randn(GRAPH.n_edges, 24, generator=generator, dtype=torch.float64)
         rises[: len(rises) // 4] += 1
         found = discoveries(FULL, rises, held_out=True)

@@ -52,10 +52,13 @@ def kill_and_resume(
     Returns:
         How often the command was killed at which stage.
     """
+    # In this process, so that its copies need not load the libraries, each for itself.
+    assert call(*words(folder / "whole")) == 0
     started = time.monotonic()
-    assert ended(begun(words(folder / "whole"))) == 0
+    assert ended(begun(words(folder / "again"))) == 0
     duration = time.monotonic() - started
     expected, moment, stages = files_of(folder / "whole"), random.Random(seed), Counter[str]()
+    assert files_of(folder / "again") == expected
     for number in range(n_times):
         path = folder / f"killed-{number}"
         killed_after(words(path), moment.uniform(0, duration))

@@ -27,9 +27,8 @@ def two_workers():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
-@pytest.mark.parametrize(
-    ("text", "n_runs"), [(SMALL, 4), pytest.param(SIXTY, 60, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "n_runs"), [(SMALL, 4), (SIXTY, 60)])
 def test_on_two_workers_one_of_which_is_killed_every_run_ends_once(
     text, n_runs, planned, two_workers, tmp_path
 ):
