@@ -2,15 +2,14 @@
 
     python docs/compare_methods.py [--stories DIRECTORY] [--compiled DIRECTORY]
 
-Draws docs/images/methods-MODEL.svg for ioi-small, and for stories260k where its directory is given,
-and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
+Draws docs/images/methods.svg, a panel for ioi-small and one for stories260k where its directory is
+or was given, and writes the tables between `<!-- NAME -->` and `<!-- /NAME -->` in docs/methods.md.
 The compiled models, too, need their directory. Every figure is kept in docs/methods.json as soon
 as it is measured, and what is there is not measured again: delete what is to be measured anew.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,12 @@ from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
 from circuitfind.reports.canvas import Point
-from circuitfind.reports.chart import Axis, Series, draw_lines
+from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs/methods.json"
+FIGURE = ROOT / "docs/images/methods.svg"
+QUESTIONS = (("ioi-small", "ioi"), ("stories260k", "pronoun"))
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 LEARNED_SHARES = (0.05, 0.2)
 """Of which sizes masks are trained: each is a training of its own."""
@@ -53,7 +54,6 @@ def main() -> None:
         for seed in learned_masks.SEEDS:
             training = lambda name=name, seed=seed: learned_masks.trained(name, seed)  # noqa: E731
             results.need("learned", f"{name} {seed}", training)
-    write_page(results)
     models = {"ioi-small": ("ioi-small", "ioi")}
     if given.stories is not None:
         models["stories260k"] = (str(given.stories), "pronoun")
@@ -99,14 +99,16 @@ class Results:
 
 
 def text_of(results: Results) -> Iterator[str]:
-    """Draw the figures, and yield what the page says of them."""
-    for name, task in (("ioi-small", "ioi"), ("stories260k", "pronoun")):
-        curves = results.curves(name)
-        if len(curves) == len(METHODS):
-            figure = drawn(curves, f"{name}, {task}")
-            (ROOT / f"docs/images/methods-{name}.svg").write_text(figure)
-            yield figure_text(name, task)
-            yield table_of_sizes(curves)
+    """Draw the figure, and yield what the page says of it."""
+    whole = {
+        (name, task): curves
+        for name, task in QUESTIONS
+        if len(curves := results.curves(name)) == len(METHODS)
+    }
+    if whole:
+        FIGURE.write_text(drawn(whole))
+        yield figure_text(whole)
+        yield table_of_sizes(whole)
 
 
 # --------------------------------------------------------------- faithfulness against size
@@ -168,27 +170,28 @@ class Comparison:
         return circuit.n_edges / self.kl.graph.n_edges, share_of(self.kl, circuit)
 
 
-def figure_text(name: str, task: str) -> str:
+def figure_text(questions: Iterable[tuple[str, str]]) -> str:
     """Return the figure with its caption."""
-    return f"""![Faithfulness against size on {name}](images/methods-{name}.svg)
+    asked = " and ".join(f"`{name}`, task `{task}`" for name, task in questions)
+    return f"""![Faithfulness against size of all methods](images/{FIGURE.name})
 
-`{name}`, task `{task}`, {N_PROMPTS} prompts, resample ablation: faithfulness by KL divergence over
+{asked}; {N_PROMPTS} prompts, resample ablation: faithfulness by KL divergence over
 the share of edges that are left when dead ends are removed. All methods are given KL divergence,
 `eap` and `hisp` the logit difference. `acdc` and `hybrid` are run with several thresholds, learned
 masks are trained for each size, `random` is the mean of {N_SEEDS} seeds. The best faithfulness of
 circuits of at most {TABLE_SHARE:.0%} of the edges:"""
 
 
-def table_of_sizes(curves: Mapping[str, Sequence[Point]]) -> str:
-    """Return the best faithfulness of each method at one size as a row of Markdown."""
-    best = {
-        name: max(
-            (share for size, share in points if round(size, 3) <= TABLE_SHARE), default=math.nan
-        )
-        for name, points in curves.items()
-    }
-    cells = ["-" if math.isnan(value) else f"{value + 0.0:.2f}" for value in best.values()]
-    return rows_of([list(best), cells])
+def table_of_sizes(models: Mapping[tuple[str, str], Mapping[str, Sequence[Point]]]) -> str:
+    """Return the best faithfulness of each method at one size, a row of Markdown for each model."""
+    rows = [["", *(method.name for method in METHODS)]]
+    for (name, _), curves in models.items():
+        best = [
+            max((share for size, share in points if round(size, 3) <= TABLE_SHARE), default=None)
+            for points in curves.values()
+        ]
+        rows.append([f"`{name}`", *("-" if b is None else f"{b + 0.0:.2f}" for b in best)])
+    return rows_of(rows)
 
 
 COLOURS = {
@@ -205,17 +208,24 @@ COLOURS = {
 }
 
 
-def drawn(curves: Mapping[str, Sequence[Point]], title: str) -> str:
-    """Return the figure: a line and a dot per circuit for each method."""
-    smallest = min(size for points in curves.values() for size, _ in points if size > 0)
+def drawn(models: Mapping[tuple[str, str], Mapping[str, Sequence[Point]]]) -> str:
+    """Return the figure: a panel for each model, a line and a dot per circuit for each method."""
+    sizes = [x for curves in models.values() for points in curves.values() for x, _ in points]
+    smallest = min(size for size in sizes if size > 0)
     ticks = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    return draw_lines(
-        f"Faithfulness against size: {title}",
+    return draw_panels(
+        "Faithfulness against size",
         Axis("edges left", smallest, 1.0, (0.001, 0.01, 0.1, 1.0), logarithmic=True, percent=True),
         Axis("faithfulness (KL)", -0.1, 1.1, ticks),
         [
-            Series(name, tuple(point for point in points if point[0] > 0), COLOURS[name])
-            for name, points in curves.items()
+            Plane(
+                tuple(
+                    Series(name, tuple(point for point in points if point[0] > 0), COLOURS[name])
+                    for name, points in curves.items()
+                ),
+                f"{model}, {task}",
+            )
+            for (model, task), curves in models.items()
         ],
     ).svg()
 

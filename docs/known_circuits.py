@@ -28,7 +28,9 @@ compose and the output changes when it is cut in the circuit of all edges that c
 on the ablation. `acdc` and `hybrid` give a point per threshold, all others a point per score;
 learned masks are trained for the size of the true circuit, and `hybrid` hands half of all edges on.
 `exact` cuts every edge alone, so it is blind to edges that stand in for one another
-(`backup-head`). `eap` and `hisp` refuse squared distance: its gradient at the clean run is zero."""
+(`backup-head`). Under zero ablation that model has two circuits of three edges that say all it
+says, one through each head; the first head's counts as true, and `edge-pruning` finds the backup's.
+`eap` and `hisp` refuse squared distance: its gradient at the clean run is zero."""
 
 
 @dataclass(frozen=True)

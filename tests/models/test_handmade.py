@@ -186,6 +186,21 @@ def test_the_backup_takes_over_when_the_first_head_is_silent():
     assert float(engine.loss(state)) < 1e-20
 
 
+def test_the_backups_own_route_is_a_circuit_of_the_same_size_under_zero_ablation():
+    model = load_model("backup-head")
+    prompts = find_task("backup-head").write_prompts(model.vocabulary, 16, 0)
+    graph = Graph(model.shape)
+    oracle = CompiledOracle(
+        zoo_path("backup-head"), graph, prompts.clean, prompts.corrupted, "zero"
+    )
+    everything = oracle.outputs(edge.name for edge in graph.edges())
+    backup = {"embed->a1.h0.k", "embed->a1.h0.v", "a1.h0->logits"}
+    for circuit in (set(model.sizes["truth"]["zero"]), backup):
+        assert len(circuit) == 3
+        assert (oracle.outputs(circuit) - everything)[:, 1:].abs().max() < 1e-6
+        assert oracle.needed(circuit) == circuit
+
+
 def exchanged(prompts):
     pairs = zip(prompts.corrupted.tolist(), prompts.clean.tolist(), strict=True)
     return collate([Pair(clean, corrupted, [(), ()], steps=[1, 2]) for clean, corrupted in pairs])
