@@ -109,11 +109,11 @@ def test_what_is_no_assessment_is_refused():
     problem = wired("and-gate")
     value = assess(Subject(circuit_of(problem), problem), QUICK).as_json()
     for name, wrong, said in (
-        ("n_edges", "many", "n_edges is 'many', not int"),
+        ("n_edges", "many", "n_edges is 'many', not of type int"),
         ("readings", 3, "readings is no list"),
-        ("curve", {}, r"curve has the fields \[\]"),
+        ("curve", {}, "curve lacks the field"),
     ):
         with pytest.raises(ResultFileError, match=said):
             assessment_from({**value, name: wrong})
-    with pytest.raises(ResultFileError, match="has the fields"):
+    with pytest.raises(ResultFileError, match="it is no object"):
         assessment_from([])
