@@ -6,10 +6,11 @@ One size at a time is changed from the setting of `versus.py`. Of every search s
 measured (`circuitfind/methods/forecast.py`). Writes a table and a chart to docs/performance.md.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 import circuitfind as cf
 from benchmarks.page import ROOT, write_block
@@ -124,10 +125,7 @@ def fits(rows: Sequence[Row]) -> Iterator[str]:
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Return the least-squares slope of points on logarithmic axes."""
-    xs, ys = ([math.log(value) for value in values] for values in zip(*points, strict=True))
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    above = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-    return above / sum((x - mean_x) ** 2 for x in xs)
+    return float(np.polyfit(*np.log(np.array(points)).T, deg=1)[0])
 
 
 def chart(rows: Sequence[Row]) -> Diagram:

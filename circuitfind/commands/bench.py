@@ -40,10 +40,10 @@ def bench(
     from circuitfind.models.loading import load_model
     from circuitfind.runs.api import make_problem
     from circuitfind.runs.bench import benchmarked
-    from circuitfind.runs.budget import bytes_of
+    from circuitfind.runs.budget import allowed_bytes
     from circuitfind.tasks import model_for
 
-    allowed = None if memory is None else bytes_of(memory)
+    allowed = allowed_bytes(memory)
     loaded = load_model(model_for(task, model), dtype=dtype, device=device)
     problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
     print_facts(benchmarked(problem, components, allowed), as_json=as_json)

@@ -101,7 +101,7 @@ def discover(
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
-    from circuitfind.runs.budget import bytes_of, seconds_of, within
+    from circuitfind.runs.budget import allowed_bytes, seconds_of, within
     from circuitfind.runs.config import RunConfig
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
@@ -124,7 +124,7 @@ def discover(
         seed=seed,
         dtype=dtype,
         device=device,
-        memory=None if memory is None else bytes_of(memory),
+        memory=allowed_bytes(memory),
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )

@@ -67,13 +67,11 @@ class Visit:
     Attributes:
         reader: Its index.
         writers: Where the edges come from, in the order of the tests.
-        kept: The edges that are kept when it is visited.
         evaluations: How many cuts are evaluated for the tests.
     """
 
     reader: int
     writers: Sequence[int]
-    kept: Bool[Tensor, "writer reader"]
     evaluations: int
 
 
@@ -81,11 +79,14 @@ def forecast(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) 
     """Measure a few tests of a search that ends at a circuit."""
     tested = tested_visits(engine, circuit)
     size = math.ceil(len(tested) / _SAMPLES)
-    strata = [tested[first : first + size] for first in range(0, len(tested), size)]
     operations = seconds = 0.0
     passes = []
-    for number, stratum in enumerate(strata):
-        counted, took = _sampled(engine, stratum)
+    for number, first in enumerate(range(0, len(tested), size)):
+        stratum = tested[first : first + size]
+        middle = len(stratum) // 2
+        kept = _kept_after(tested[: first + middle], engine.graph, circuit)
+        times = sum(visit.evaluations for visit in stratum)
+        counted, took = (each * times for each in _sampled(engine, stratum[middle], kept))
         operations, seconds = operations + counted, seconds + took
         # Full passes are timed in between, so that both meet the machine in the same state.
         if number % _SAMPLES_BETWEEN == 0:
@@ -108,7 +109,7 @@ def tested_visits(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reade
     for reader, writers in visits(graph, "backward-index", seed=0):
         if spans(graph, kept.numpy(), engine.horizon).readers[reader]:
             evaluated = evaluations(circuit[writers, reader].tolist(), engine.most_candidates)
-            found.append(Visit(reader, writers, kept.clone(), evaluated))
+            found.append(Visit(reader, writers, evaluated))
         kept[:, reader] &= circuit[:, reader]
     return found
 
@@ -143,14 +144,23 @@ def assumed_circuit(
     return circuit
 
 
-def _sampled(engine: IncrementalEngine, stratum: Sequence[Visit]) -> tuple[float, float]:
-    """Return the operations and the seconds of some visits' tests, from a few of the middle one."""
-    visit = stratum[len(stratum) // 2]
+def _kept_after(
+    earlier: Sequence[Visit], graph: Graph, circuit: Bool[Tensor, "writer reader"]
+) -> Bool[Tensor, "writer reader"]:
+    """Return the edges that are kept after some visits; those that test nothing lead nowhere."""
+    kept, readers = graph.edge_mask.clone(), [visit.reader for visit in earlier]
+    kept[:, readers] &= circuit[:, readers]
+    return kept
+
+
+def _sampled(
+    engine: IncrementalEngine, visit: Visit, kept: Bool[Tensor, "writer reader"]
+) -> tuple[float, float]:
+    """Return the operations and the seconds of an evaluation, from a few tests of a visit."""
     some = visit.writers[: min(_TESTS, engine.most_candidates)]
-    state = engine.start_from(visit.kept)
-    measured = _measured(lambda: list(engine.cut_nested(state, visit.reader, some).losses()))
-    times = sum(each.evaluations for each in stratum) / len(some)
-    return measured[0] * times, measured[1] * times
+    state = engine.start_from(kept)
+    counted, took = _measured(lambda: list(engine.cut_nested(state, visit.reader, some).losses()))
+    return counted / len(some), took / len(some)
 
 
 def _measured(act: Callable[[], object]) -> tuple[int, float]:

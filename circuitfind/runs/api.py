@@ -20,7 +20,7 @@ from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Ablation, Problem, assemble
 from circuitfind.prompts import PromptPairs
-from circuitfind.runs.budget import bytes_of
+from circuitfind.runs.budget import allowed_bytes
 from circuitfind.tasks import find_task
 
 
@@ -80,8 +80,7 @@ def discover(
         CircuitfindError: An option is impossible, or the search failed.
     """
     entry = find_method(method)
-    allowed = bytes_of(memory) if isinstance(memory, str) else memory
-    engine = IncrementalEngine(problem, allowed)
+    engine = IncrementalEngine(problem, allowed_bytes(memory))
     return search(engine, entry, entry.options(**options), on_progress=on_progress)
 
 

@@ -43,6 +43,11 @@ def seconds_of(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def allowed_bytes(memory: int | str | None) -> int | None:
+    """Return how many bytes are meant where they may be given as text, or not at all."""
+    return bytes_of(memory) if isinstance(memory, str) else memory
+
+
 def bytes_of(text: str) -> int:
     """Return how many bytes a text like `500MB` or `1.5GB` means; a GB is 10^9 bytes.
 

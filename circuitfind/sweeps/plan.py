@@ -27,7 +27,7 @@ from typing import Any
 
 from circuitfind.errors import CircuitfindError, SweepError
 from circuitfind.models.zoo import ZOO
-from circuitfind.runs.budget import bytes_of
+from circuitfind.runs.budget import allowed_bytes
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.options import parsed_options
 from circuitfind.runs.wanted import Wanted
@@ -175,7 +175,7 @@ class _Plan:
                 seed=seed,
                 dtype=settings.get("dtype"),
                 device=settings.get("device", "cpu"),
-                memory=bytes_of(settings["memory"]) if "memory" in settings else None,
+                memory=allowed_bytes(settings.get("memory")),
                 split_qkv=not settings.get("merge_qkv", False),
                 split_embedding=settings.get("split_embedding", False),
             )
