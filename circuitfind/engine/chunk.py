@@ -62,7 +62,7 @@ class ChunkEngine:
             setattr(self.clean, name, list(kept.values()))
         carried = Carried(self.keep(carried.z), self.keep(carried.streams))
         self.gaps = Gaps(problem, carried, most_formed)
-        self.stages: list[Stage] = list(stages(self.graph))
+        self.stages: tuple[Stage, ...] = stages(self.graph)
 
     @property
     def most_candidates(self) -> int:

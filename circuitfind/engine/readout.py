@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitfind.engine.shift import ShiftReadout
+from circuitfind.engine.shift import ROWS, ShiftReadout
 from circuitfind.measures import Reference
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
@@ -98,6 +98,8 @@ class Readout:
     def _together(self) -> int:
         """For how many candidates logits are computed at once."""
         steps = self._prompts.steps.numel()
+        if self._shifts is not None:
+            return max(1, ROWS // steps)
         width = self._model.shape.d_vocab if self._columns is None else len(self._columns)
         return max(1, _LOGITS // (steps * width))
 

@@ -21,6 +21,9 @@ Stepped = Float[Tensor, "candidate batch step d_model"]
 _TOKENS = 2048
 """How many tokens' logits are held at once."""
 
+ROWS = 256
+"""Of how many steps of prompts; with fewer, more time goes into reading the unembedding."""
+
 
 class ShiftReadout:
     """Turns final streams at the metric's steps into shifts.

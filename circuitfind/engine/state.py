@@ -8,9 +8,9 @@ matters either at the positions from the first step on, or at those from the fir
 or nowhere: its span, a number of positions counted from the end of the prompts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -36,7 +36,7 @@ class Horizon:
     changes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """The attention or the MLP of a block.
 
@@ -45,23 +45,47 @@ class Stage:
         writers: Indices of its writers.
         readers: Indices of its readers.
         is_attention: Which of the two it is.
+        here: What its writers read at a position to write there: an index of a reader for each
+            writer, once for each port (queries, MLPs).
+        earlier: What they read at that position and all earlier ones (keys, values).
     """
 
     layer: int
     writers: list[int]
     readers: list[int]
     is_attention: bool
+    here: tuple[NDArray[np.int64], ...]
+    earlier: tuple[NDArray[np.int64], ...]
 
 
-def stages(graph: Graph) -> Iterator[Stage]:
+@lru_cache(maxsize=8)
+def stages(graph: Graph) -> tuple[Stage, ...]:
     """Return the attention and the MLP of every block, in the order in which they run."""
+    found = []
     for layer in range(graph.shape.n_layers):
+        heads = list(graph.head_writers(layer))
         readers = [i for port in graph.ports for i in graph.head_readers(layer, port)]
-        yield Stage(layer, list(graph.head_writers(layer)), readers, is_attention=True)
+        found.append(Stage(layer, heads, readers, True, *_fed_by(graph, heads)))  # noqa: FBT003
         if graph.shape.has_mlp:
             name = f"m{layer}"
             writer, reader = graph.writer_index[name], graph.reader_index[name]
-            yield Stage(layer, [writer], [reader], is_attention=False)
+            mlp = Stage(layer, [writer], [reader], False, *_fed_by(graph, [writer]))  # noqa: FBT003
+            found.append(mlp)
+    return tuple(found)
+
+
+Ports = tuple[NDArray[np.int64], ...]
+
+
+def _fed_by(graph: Graph, writers: Sequence[int]) -> tuple[Ports, Ports]:
+    """Return what writers read at a position alone, and what at all earlier ones too."""
+    ports = zip(*(graph.readers_of[graph.writers[writer].name] for writer in writers), strict=True)
+    here: list[NDArray[np.int64]] = []
+    earlier: list[NDArray[np.int64]] = []
+    for readers in ports:
+        alone = graph.readers[readers[0]].port in ("q", None)
+        (here if alone else earlier).append(np.array(readers))
+    return tuple(here), tuple(earlier)
 
 
 @dataclass(frozen=True)
@@ -80,27 +104,20 @@ def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
     writers = np.zeros(len(graph.writers), dtype=np.int64)
     readers = np.zeros(len(graph.readers), dtype=np.int64)
     readers[graph.reader_index["logits"]] = horizon.steps
-    for stage in reversed(list(stages(graph))):
+    for stage in reversed(stages(graph)):
         # In parallel blocks no edge leads from a block's heads to its MLP, so one stage at a time
         # is right there too.
         own = (kept[stage.writers] * readers).max(axis=1)
         if graph.shape.heads_share_norm and stage.is_attention:
             own[:] = own.max()
         writers[stage.writers] = own
-        for row in np.flatnonzero(own).tolist():
-            component = graph.writers[stage.writers[row]].name
-            _require(graph, component, int(own[row]), readers, horizon)
+        for port in stage.here:
+            readers[port] = own
+        for port in stage.earlier:
+            readers[port[own > 0]] = horizon.changes
     embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
     writers[embeddings] = (kept[embeddings] * readers).max(axis=1)
     return Spans(writers, readers)
-
-
-def _require(
-    graph: Graph, component: str, span: int, readers: NDArray[np.int64], horizon: Horizon
-) -> None:
-    for reader in graph.readers_of[component]:
-        earlier_too = graph.readers[reader].port in ("k", "v", "qkv")
-        readers[reader] = max(readers[reader], horizon.changes if earlier_too else span)
 
 
 @dataclass(frozen=True)

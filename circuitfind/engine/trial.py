@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import ChunkState, Stage
+from circuitfind.engine.state import ChunkState, Stage, Stream
 
 if TYPE_CHECKING:
     from circuitfind.engine.chunk import ChunkEngine
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Candidates = Float[Tensor, "candidate batch _ d_model"]
 CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
 Key = TypeVar("Key")
+
+_SMALL = 1 << 18
+"""How many numbers a stream of all candidates may have to be put into one with others."""
 
 
 @dataclass
@@ -37,6 +40,11 @@ class Trial:
         n: How many candidates there are.
         cuts: What tells the candidates apart, unless there is but one.
         pending: Changes that readers have yet to receive.
+        received: Changes that they received.
+        changes: Changes of what writers write.
+        written: What they write, where it was computed whole.
+        projected: Heads' new queries, keys and values.
+        z: Heads' new mixed values.
     """
 
     engine: "ChunkEngine"
@@ -44,7 +52,7 @@ class Trial:
     n: int
     cuts: Cuts | None = None
     pending: dict[int, Candidates] = field(default_factory=dict)
-    read: dict[int, Candidates] = field(default_factory=dict)
+    received: dict[int, Candidates] = field(default_factory=dict)
     changes: dict[int, Candidates] = field(default_factory=dict)
     written: dict[int, Candidates] = field(default_factory=dict)
     projected: dict[tuple[int, str], CandidateHeads] = field(default_factory=dict)
@@ -56,22 +64,40 @@ class Trial:
         last = len(self.state.graph.readers) - 1
         if self.cuts is not None and self.cuts.reader == last:
             return torch.cat(list(self.cuts.groups()))
-        return self.read.get(last, self.state.read[last].expand(self.n, -1, -1, -1))
+        if last not in self.received:
+            return self.state.read[last].expand(self.n, -1, -1, -1)
+        change = self.received[last]
+        return self.state.read[last][:, -change.shape[2] :] + change
 
     def pick(self, candidate: int, kept: NDArray[np.bool_]) -> ChunkState:
         """Return one candidate as a state; `kept` says which edges it keeps."""
         state, keep = self.state, self.engine.keep
-        read = _of(candidate, self.read)
-        if self.cuts is not None:
-            read[self.cuts.reader] = self.cuts.received(candidate)
         return replace(
             state,
             kept=kept,
             written={**state.written, **keep(_of(candidate, self.written))},
-            read={**state.read, **keep(read)},
+            read={**state.read, **keep(self._read(candidate))},
             projected={**state.projected, **keep(_of(candidate, self.projected))},
             z={**state.z, **keep(_of(candidate, self.z))},
         )
+
+    def _read(self, candidate: int) -> dict[int, Stream]:
+        """Return what readers of one candidate receive, where that is new."""
+        shared: dict[tuple[int, int], Stream] = {}
+        for reader, change in self.received.items():
+            if self._source(reader) not in shared:
+                before = self.state.read[reader][:, -change.shape[2] :]
+                shared[self._source(reader)] = before + change[candidate]
+        read = {reader: shared[self._source(reader)] for reader in self.received}
+        if self.cuts is not None:
+            read[self.cuts.reader] = self.cuts.received(candidate)
+        return read
+
+    def _source(self, reader: int) -> tuple[int, int]:
+        """Tell readers apart that receive something else: one tensor serves all others."""
+        if self.cuts is not None and self.cuts.reader == reader:
+            return id(self.cuts), 0
+        return id(self.state.read[reader]), id(self.received[reader])
 
     def propagate(self) -> None:
         """Run everything again that a pending change reaches."""
@@ -97,16 +123,8 @@ class Trial:
         live = [reader for reader in readers if self.state.spans.readers[reader]]
         self._collect(live)
         reached = [reader for reader in live if reader in self.pending]
-        # Readers that received the same before and the same change now share one tensor.
-        shared: dict[tuple[int, int], Candidates] = {}
         for reader in reached:
-            change, before = self.pending[reader], self.state.read[reader]
-            key = (id(before), id(change))
-            if key not in shared:
-                shared[key] = before[:, -change.shape[2] :] + change
-            self.read[reader] = shared[key]
-        for reader in reached:
-            del self.pending[reader]
+            self.received[reader] = self.pending.pop(reader)
         return reached
 
     def _collect(self, readers: Sequence[int]) -> None:
@@ -124,23 +142,28 @@ class Trial:
             self.pending[reader] = sums[key] if earlier is None else earlier + sums[key]
 
     def _sum(self, writers: Sequence[int], span: int) -> Candidates:
-        total = self.changes[writers[0]][:, :, -span:]
-        for writer in writers[1:]:
-            total = total + self.changes[writer][:, :, -span:]
+        first, *others = (self.changes[writer][:, :, -span:] for writer in writers)
+        if not others:
+            return first
+        total = first + others[0]
+        for change in others[1:]:
+            total += change
         return total
 
-    def _received(self, reader: int) -> Iterator[Candidates]:
+    def _streams(self, reader: int) -> Iterator[Candidates]:
         """Yield what a reader receives, some candidates at a time."""
         if self.cuts is not None and self.cuts.reader == reader:
             yield from self.cuts.groups()
-        else:
-            read = self.read[reader]
-            yield from read.split(group_size(read[0]))
+            return
+        change = self.received[reader]
+        before = self.state.read[reader][:, -change.shape[2] :]
+        for some in change.split(group_size(before)):
+            yield before + some
 
     def _run_mlp(self, stage: Stage) -> None:
         (reader,), mlp = stage.readers, self.engine.problem.model.mlp
         new = [
-            mlp(stage.layer, some.flatten(0, 1)).view(some.shape) for some in self._received(reader)
+            mlp(stage.layer, some.flatten(0, 1)).view(some.shape) for some in self._streams(reader)
         ]
         self._write(stage.writers[0], torch.cat(new))
 
@@ -160,23 +183,47 @@ class Trial:
             self._attend(stage, some, span)
 
     def _project(self, layer: int, readers: Sequence[int]) -> None:
-        groups = zip(*(self._received(reader) for reader in readers), strict=True)
-        parts = [
-            self.engine.project(
-                layer,
-                readers,
-                {r: some.flatten(0, 1) for r, some in zip(readers, group, strict=True)},
-            )
-            for group in groups
-        ]
-        for key in parts[0]:
-            new = torch.cat([part[key] for part in parts]).unflatten(0, (self.n, -1))
-            old = self.state.projected[key]
-            if key[1] != "q" and new.shape[2] < old.shape[1]:
-                # Later positions attend to all earlier ones, changed or not.
-                unchanged = old[:, : -new.shape[2]].expand(self.n, -1, -1, -1)
-                new = torch.cat((unchanged, new), dim=2)
-            self.projected[key] = new
+        alike: dict[tuple[int, int], list[int]] = {}
+        for reader in readers:
+            alike.setdefault(self._source(reader), []).append(reader)
+        if self._is_small(readers[0]):
+            self._project_together(layer, list(alike.values()))
+        else:
+            for some in alike.values():
+                self._project_together(layer, [some])
+
+    def _is_small(self, reader: int) -> bool:
+        """Say whether streams are so small that putting several into one takes no time."""
+        if self.cuts is not None and self.cuts.reader == reader:
+            return False
+        return self.received[reader].numel() <= _SMALL
+
+    def _project_together(self, layer: int, alike: Sequence[Sequence[int]]) -> None:
+        """Project readers, given by what they receive."""
+        readers = [reader for some in alike for reader in some]
+        done = 0
+        for streams in zip(*(self._streams(some[0]) for some in alike), strict=True):
+            n, batch, span, _ = streams[0].shape
+            received = {
+                reader: stream.flatten(0, 1)
+                for some, stream in zip(alike, streams, strict=True)
+                for reader in some
+            }
+            for key, values in self.engine.project(layer, readers, received).items():
+                if not done:
+                    self.projected[key] = self._room(key, span)
+                self.projected[key][done : done + n, :, -span:] = values.unflatten(0, (n, batch))
+            done += n
+
+    def _room(self, key: tuple[int, str], span: int) -> CandidateHeads:
+        """Return where to put projections; keys and values of earlier positions are there."""
+        old = self.state.projected[key]
+        if key[1] == "q":
+            return old.new_empty(self.n, len(old), span, old.shape[-1])
+        # Later positions attend to all earlier ones, changed or not.
+        room = old.new_empty(self.n, *old.shape)
+        room[:, :, :-span] = old[:, :-span]
+        return room
 
     def _attend(self, stage: Stage, writers: Sequence[int], span: int) -> None:
         engine, graph = self.engine, self.state.graph

@@ -196,7 +196,10 @@ class _Search:
         gone = [w for w, decision in zip(writers, decisions, strict=True) if not decision.kept]
         if gone:
             self._state = self._cut(reader, gone)
-            self._current = self._engine.loss(self._state)
+        # Edges that went untested changed nothing: they were cut before, or nothing reads them.
+        measured = [each.after for each in decisions if not each.kept and each.after is not None]
+        if measured:
+            self._current = measured[-1]
 
     def drift(self) -> float:
         """Hold the state to a pass from scratch.

@@ -102,9 +102,9 @@ class TransformerLensModel:
     ) -> Float[Tensor, "head batch pos d_head"]:
         weight, bias = self._projections[layer][port]
         normed = self._normed_once(layer, stream).flatten(1, 2)
-        projected = torch.bmm(normed, _rows(weight, heads)).view(*stream.shape[:3], -1)
+        projected = _by_head(normed, weight, heads).view(*stream.shape[:3], -1)
         if bias is not None:
-            projected = projected + _rows(bias, heads)[:, None, None, :]
+            projected += bias[list(heads), None, None]
         return projected.to(self.dtype)
 
     def _normed_once(
@@ -131,8 +131,8 @@ class TransformerLensModel:
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
     ) -> Float[Tensor, "head batch pos d_model"]:
         # In the streams' type, so that differences of outputs are outputs of differences.
-        weight = _rows(self._bridge.blocks[layer].attn.W_O, heads).to(self.dtype)
-        raw = torch.bmm(z.to(self.dtype).flatten(1, 2), weight).view(*z.shape[:3], -1)
+        weight = self._bridge.blocks[layer].attn.W_O
+        raw = _by_head(z.flatten(1, 2), weight, heads, self.dtype).view(*z.shape[:3], -1)
         if not self.shape.heads_share_norm:
             return raw
         return raw * _applied_scale(self._bridge.blocks[layer].ln1_post, raw.sum(0))
@@ -241,13 +241,22 @@ def _leaves_logits_alone(bridge: Any, dtype: torch.dtype) -> bool:
     return torch.equal(bridge.adapter.apply_output_logits_transform(probe.clone()), probe)
 
 
-def _rows(weight: Tensor, heads: Sequence[int]) -> Tensor:
-    """Select heads without copying where all or one are asked for."""
+def _by_head(
+    values: Float[Tensor, "head row inner"],
+    weight: Float[Tensor, "any_head inner outer"],
+    heads: Sequence[int],
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "head row outer"]:
+    """Multiply by each head's weights, in a given type or their own.
+
+    Some heads are multiplied one by one: to gather their weights takes longer.
+    """
+    dtype = dtype or weight.dtype
+    values = values.to(dtype)
     if list(heads) == list(range(weight.shape[0])):
-        return weight
-    if len(heads) == 1:
-        return weight[heads[0] : heads[0] + 1]
-    return weight[list(heads)]
+        return torch.bmm(values, weight.to(dtype))
+    products = [each @ weight[head].to(dtype) for each, head in zip(values, heads, strict=True)]
+    return products[0][None] if len(products) == 1 else torch.stack(products)
 
 
 def _applied_scale(norm: Any, total: Float[Tensor, "batch pos d_model"]) -> Tensor:

@@ -17,6 +17,7 @@ SIZES = {
     (acdc, "_LEAST_WIDTH"): [1, 5],
     (shift, "_TOKENS"): [1, 3, 2048],
     (readout, "_LOGITS"): [1, 50, 10**7],
+    (readout, "ROWS"): [1, 5, 256],
     (chunk, "_PASS_FLOATS"): [1, 10**7],
     (memory, "FORMED_NUMBERS"): [0, 300, 10**7],
 }

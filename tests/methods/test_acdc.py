@@ -2,12 +2,13 @@
 
 import math
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
 import torch
 
+import circuitfind as cf
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
@@ -213,6 +214,28 @@ def test_progress_counts_every_edge_and_ends_with_the_drift():
     assert [step.drift for step in steps] == [None] * len(steps)
     assert last == Progress(engine.graph.n_edges, engine.graph.n_edges, (), last.drift)
     assert last.drift is not None and last.drift < 1e-12
+
+
+@pytest.mark.parametrize("name", ["ioi-small", "llama-4l", "attn-2l"])
+def test_a_whole_search_in_float32_drifts_by_less_than_a_millionth(name):
+    problem = cf.make_problem(load_model(name), "ioi", n_prompts=8, metric="kl")
+    assert problem.model.weights_dtype == torch.float32
+    found = cf.discover(problem, threshold=0.02)
+    assert found.drift is not None and found.drift < 1e-6
+
+
+def test_the_metric_is_read_once_beside_the_tests(monkeypatch):
+    engine, read = engine_of("gpt2"), []
+    monkeypatch.setattr(engine.readout, "loss", lambda final: read.append(final) or 1.0)
+    decided(engine, AcdcOptions(threshold=0.02))
+    assert len(read) == 1
+
+
+def test_each_test_starts_from_the_loss_that_the_cut_before_it_left():
+    decisions = [d for d in decided(engine_of("llama"), AcdcOptions(threshold=0.02)) if d.effect]
+    assert {d.kept for d in decisions} == {True, False}
+    for earlier, later in pairwise(decisions):
+        assert later.before == (earlier.before if earlier.kept else earlier.after)
 
 
 def test_an_effect_of_exactly_the_threshold_keeps_the_edge():
