@@ -11,8 +11,11 @@ from circuitfind.graph import Graph
 from circuitfind.problem import Problem
 
 _STREAMS_IN_WORK = 16
-"""How many streams of all candidates are held together at most: about twice what a whole search at
-the shape of GPT-2 small was measured to hold (`benchmarks/versus.py`); larger circuits hold more."""
+"""How many streams of all candidates are held together at most.
+
+About twice what a whole search at the shape of GPT-2 small was measured to hold
+(`benchmarks/versus.py`); larger circuits hold more.
+"""
 
 FORMED_NUMBERS = 1 << 25
 """How many numbers of formed gaps are remembered; 128 MiB in float32."""
