@@ -20,7 +20,7 @@ from circuitfind.engine.full_pass import Pass, embeddings, full_pass
 from circuitfind.engine.gaps import Carried, Gaps
 from circuitfind.engine.gradients import TracedRun, segment_before, written_of
 from circuitfind.engine.shelf import Shelf
-from circuitfind.engine.state import ChunkState, Horizon, Projected, Stage, Stream, stages
+from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream
 from circuitfind.engine.trial import Trial
 from circuitfind.problem import Problem
 
@@ -44,7 +44,6 @@ class ChunkEngine:
     Attributes:
         clean: The full graph's run on the clean prompts.
         gaps: The changes that cuts make.
-        stages: The attention and the MLP of every block, in order.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class ChunkEngine:
             setattr(self.clean, name, list(kept.values()))
         carried = Carried(self.keep(carried.z), self.keep(carried.streams))
         self.gaps = Gaps(problem, carried, most_formed)
-        self.stages: tuple[Stage, ...] = stages(self.graph)
 
     @property
     def most_candidates(self) -> int:

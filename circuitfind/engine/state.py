@@ -21,6 +21,8 @@ from circuitfind.graph import Graph
 
 Stream = Float[Tensor, "batch _ d_model"]
 Projected = Float[Tensor, "batch _ d_head"]
+Ports = tuple[NDArray[np.int64], ...]
+"""Indices of readers, one for each writer of a stage, port by port."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ class Stage:
         writers: Indices of its writers.
         readers: Indices of its readers.
         is_attention: Which of the two it is.
-        here: What its writers read at a position to write there: an index of a reader for each
-            writer, once for each port (queries, MLPs).
+        here: What its writers read at a position to write there (queries, MLPs).
         earlier: What they read at that position and all earlier ones (keys, values).
     """
 
@@ -54,8 +55,8 @@ class Stage:
     writers: list[int]
     readers: list[int]
     is_attention: bool
-    here: tuple[NDArray[np.int64], ...]
-    earlier: tuple[NDArray[np.int64], ...]
+    here: Ports
+    earlier: Ports
 
 
 @lru_cache(maxsize=8)
@@ -65,16 +66,16 @@ def stages(graph: Graph) -> tuple[Stage, ...]:
     for layer in range(graph.shape.n_layers):
         heads = list(graph.head_writers(layer))
         readers = [i for port in graph.ports for i in graph.head_readers(layer, port)]
-        found.append(Stage(layer, heads, readers, True, *_fed_by(graph, heads)))  # noqa: FBT003
+        here, earlier = _fed_by(graph, heads)
+        found.append(Stage(layer, heads, readers, is_attention=True, here=here, earlier=earlier))
         if graph.shape.has_mlp:
             name = f"m{layer}"
-            writer, reader = graph.writer_index[name], graph.reader_index[name]
-            mlp = Stage(layer, [writer], [reader], False, *_fed_by(graph, [writer]))  # noqa: FBT003
-            found.append(mlp)
+            mlp, reader = graph.writer_index[name], graph.reader_index[name]
+            here, earlier = _fed_by(graph, [mlp])
+            found.append(
+                Stage(layer, [mlp], [reader], is_attention=False, here=here, earlier=earlier)
+            )
     return tuple(found)
-
-
-Ports = tuple[NDArray[np.int64], ...]
 
 
 def _fed_by(graph: Graph, writers: Sequence[int]) -> tuple[Ports, Ports]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import ChunkState, Stage, Stream
+from circuitfind.engine.state import ChunkState, Stage, Stream, stages
 
 if TYPE_CHECKING:
     from circuitfind.engine.chunk import ChunkEngine
@@ -66,8 +66,7 @@ class Trial:
             return torch.cat(list(self.cuts.groups()))
         if last not in self.received:
             return self.state.read[last].expand(self.n, -1, -1, -1)
-        change = self.received[last]
-        return self.state.read[last][:, -change.shape[2] :] + change
+        return self._changed(last, self.received[last])
 
     def pick(self, candidate: int, kept: NDArray[np.bool_]) -> ChunkState:
         """Return one candidate as a state; `kept` says which edges it keeps."""
@@ -86,8 +85,7 @@ class Trial:
         shared: dict[tuple[int, int], Stream] = {}
         for reader, change in self.received.items():
             if self._source(reader) not in shared:
-                before = self.state.read[reader][:, -change.shape[2] :]
-                shared[self._source(reader)] = before + change[candidate]
+                shared[self._source(reader)] = self._changed(reader, change[candidate])
         read = {reader: shared[self._source(reader)] for reader in self.received}
         if self.cuts is not None:
             read[self.cuts.reader] = self.cuts.received(candidate)
@@ -106,7 +104,7 @@ class Trial:
         if not changed:
             return
         first = min(graph.readers[reader].stage for reader in changed)
-        for stage in self.engine.stages:
+        for stage in stages(graph):
             if graph.readers[stage.readers[0]].stage < first:
                 continue
             reached = self._receive(stage.readers)
@@ -156,9 +154,12 @@ class Trial:
             yield from self.cuts.groups()
             return
         change = self.received[reader]
-        before = self.state.read[reader][:, -change.shape[2] :]
-        for some in change.split(group_size(before)):
-            yield before + some
+        for some in change.split(group_size(change[0])):
+            yield self._changed(reader, some)
+
+    def _changed(self, reader: int, change: Float[Tensor, "*_ _ d_model"]) -> Tensor:
+        """Return what a reader receives with a change, of one candidate or of several."""
+        return self.state.read[reader][:, -change.shape[-2] :] + change
 
     def _run_mlp(self, stage: Stage) -> None:
         (reader,), mlp = stage.readers, self.engine.problem.model.mlp
