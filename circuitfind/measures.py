@@ -1,7 +1,8 @@
 """What metrics compute: from logits, or the final stream, to one number per prompt.
 
 Each takes what it reads at the prompts' steps, the prompts, and the same of the full model, and
-averages over a prompt's steps, never over prompts.
+averages over a prompt's steps, never over prompts. What it reads may be that of several candidates,
+stacked in front.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from circuitfind.prompts import NO_TOKEN, PromptPairs
 
-Logits = Float[Tensor, "batch step d_vocab"]
-Stream = Float[Tensor, "batch step d_model"]
-PerPrompt = Float[Tensor, " batch"]
+Logits = Float[Tensor, "*candidate batch step d_vocab"]
+Stream = Float[Tensor, "*candidate batch step d_model"]
+PerStep = Float[Tensor, "*candidate batch step"]
+PerPrompt = Float[Tensor, "*candidate batch"]
 
 
 @dataclass(frozen=True)
@@ -55,29 +57,28 @@ class Shift:
         expected: Their own mean rise under the full model's distribution, in nats.
     """
 
-    log_normaliser: Float[Tensor, "batch step"]
-    expected: Float[Tensor, "batch step"]
+    log_normaliser: PerStep
+    expected: PerStep
 
 
 Measure = Callable[[Logits | Stream, PromptPairs, Reference], PerPrompt]
 ShiftMeasure = Callable[[Shift, PromptPairs], PerPrompt]
 
 
-def _mean_over_steps(values: Float[Tensor, "batch step"], prompts: PromptPairs) -> PerPrompt:
+def _mean_over_steps(values: PerStep, prompts: PromptPairs) -> PerPrompt:
     real = prompts.step_is_real
-    return values.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)
+    return values.masked_fill(~real, 0).sum(-1) / real.sum(-1)
 
 
 def _chosen(
     values: Logits, tokens: Int[Tensor, "batch step choice"]
-) -> tuple[Float[Tensor, "batch step choice"], Bool[Tensor, "batch step choice"]]:
+) -> tuple[Float[Tensor, "*candidate batch step choice"], Bool[Tensor, "batch step choice"]]:
     given = tokens != NO_TOKEN
-    return values.gather(-1, tokens.clamp(min=0)).masked_fill(~given, 0), given
+    index = tokens.clamp(min=0).expand(*values.shape[:-1], -1)
+    return values.gather(-1, index).masked_fill(~given, 0), given
 
 
-def _mean_chosen(
-    values: Logits, tokens: Int[Tensor, "batch step choice"]
-) -> Float[Tensor, "batch step"]:
+def _mean_chosen(values: Logits, tokens: Int[Tensor, "batch step choice"]) -> PerStep:
     chosen, given = _chosen(values, tokens)
     return chosen.sum(-1) / given.sum(-1).clamp(min=1)
 
@@ -86,7 +87,7 @@ def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """KL(full || circuit), summed over the vocabulary and averaged over the prompt's steps."""
     # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
     shifted = logits - full.log_normaliser[..., None]
-    cross = torch.einsum("bsv,bsv->bs", full.probability, shifted)
+    cross = torch.einsum("bsv,...bsv->...bs", full.probability, shifted)
     return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
 
 
@@ -95,7 +96,7 @@ def kl_of_shift(shift: Shift, prompts: PromptPairs) -> PerPrompt:
     return _mean_over_steps(shift.log_normaliser - shift.expected, prompts)
 
 
-def _log_sum_exp_(values: Logits) -> Float[Tensor, "batch step"]:
+def _log_sum_exp_(values: Logits) -> PerStep:
     """Return the log of the sum of exponentials, using up its argument.
 
     Vocabulary-sized temporaries cost more than the arithmetic on them.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,6 +32,9 @@ from circuitfind.prompts import NO_TOKEN, PromptPairs
 
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
+
+_DIMENSIONS = 3
+"""Prompt, step and token: what a function of the user's is given has no more than these."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,9 @@ class Metric:
         """The factor that turns the metric into a loss: 1 if lower is better, otherwise -1."""
         return 1 if self.better == "lower" else -1
 
-    def loss(self, values: PerPrompt) -> Float[Tensor, ""]:
+    def loss(self, values: PerPrompt) -> Float[Tensor, "*candidate"]:
         """Return the mean over prompts, in float64, turned so that lower is better."""
-        return self.sign * values.double().mean()
+        return self.sign * values.double().mean(-1)
 
 
 def custom_metric(
@@ -102,6 +106,8 @@ def custom_metric(
     """Make a metric of any function from logits and prompts to one number per prompt."""
 
     def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+        if logits.ndim > _DIMENSIONS:
+            return torch.stack([measure(candidate, prompts, full) for candidate in logits])
         values = function(logits, prompts)
         if values.shape != (len(prompts),):
             raise MetricError(

@@ -8,7 +8,6 @@ together (`trial.py`). The sparser the circuit gets, the less each cut costs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from circuitfind.engine.full_pass import Pass, embeddings, full_pass
 from circuitfind.engine.gaps import Carried, Gaps
 from circuitfind.engine.gradients import TracedRun, segment_before, written_of
 from circuitfind.engine.shelf import Shelf
-from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream
+from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
 from circuitfind.problem import Problem
 
@@ -89,8 +88,9 @@ class ChunkEngine:
                     # What MLPs write is the clean run's own.
                     written |= streams if group.kind == "mlp" else self.keep(streams)
         kept = self.graph.edge_mask.numpy().copy()
+        everywhere = spans(self.graph, kept, self.horizon)
         projected = self.keep(projected)
-        return ChunkState(self.graph, self.horizon, kept, written, read, projected, z)
+        return ChunkState(self.graph, self.horizon, kept, everywhere, written, read, projected, z)
 
     def recomputed(self, kept: Tensor) -> Stream:
         """Return the final stream with just these edges kept, computed from scratch."""
@@ -105,14 +105,14 @@ class ChunkEngine:
         for pair in gone:
             kept[pair] = False
         # What leads nowhere any more once these edges are gone need not be brought up to date.
-        after = replace(state, kept=kept)
+        after = state.keeping(kept)
         trial = Trial(self, after, n=1)
         with torch.no_grad():
             for reader, writers in _by_reader(gone).items():
                 if span := int(after.spans.readers[reader]):
                     trial.pending[reader] = total(self.gaps.of(state, writers, span))[None]
             trial.propagate()
-            return trial.pick(0, kept)
+            return trial.pick(0, after)
 
     def tried(
         self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool

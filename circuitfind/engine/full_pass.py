@@ -70,9 +70,7 @@ def full_pass(
         real: True at positions that are no padding; needed by bidirectional models only.
         keep_reads: Whether the result holds what each reader received.
     """
-    run = _MaskedRun(model, graph, real, keep_reads=keep_reads)
-    run.replacement, run.kept = replacement, kept
-    return run.run(embedding)
+    return _MaskedRun(model, graph, real, replacement, kept, keep_reads=keep_reads).run(embedding)
 
 
 def embeddings(
@@ -159,22 +157,34 @@ class _PlainRun:
 class _MaskedRun(_PlainRun):
     """The same with a mask: the running sum is that of the replacements and the constants."""
 
-    replacement: Streams
-    kept: Mask
+    def __init__(
+        self,
+        model: ResidualModel,
+        graph: Graph,
+        real: Tensor | None,
+        replacement: Streams,
+        kept: Mask,
+        *,
+        keep_reads: bool,
+    ) -> None:
+        super().__init__(model, graph, real, keep_reads=keep_reads)
+        self._replacement, self._kept = replacement, kept
+        # What has been written less its replacement: all later readers need it.
+        self._differences: list[Streams] = []
 
     def _sum_for(self, readers: range) -> Streams:
         streams = super()._sum_for(readers)
         first = 0
-        for written in self._written:
-            rows = slice(first, first + len(written))
-            mask = self.kept[rows, readers.start : readers.stop].to(written.dtype)
-            difference = written - self.replacement[rows]
+        for difference in self._differences:
+            rows = slice(first, first + len(difference))
+            mask = self._kept[rows, readers.start : readers.stop].to(difference.dtype)
             streams = streams + torch.einsum("wr,wbpd->rbpd", mask, difference)
-            first += len(written)
+            first += len(difference)
         return streams
 
     def _write(self, written: Streams, attention_layer: int | None = None) -> None:
         first = sum(len(earlier) for earlier in self._written)
-        replacement = self.replacement[first : first + len(written)]
+        replacement = self._replacement[first : first + len(written)]
         super()._write(replacement, attention_layer)
         self._written[-1] = written
+        self._differences.append(written - replacement)

@@ -93,7 +93,8 @@ class Tried:
     def pick(self, candidate: int, kept: NDArray[np.bool_]) -> EngineState:
         """Return one candidate as a state; `kept` says which edges it keeps."""
         if self.trial is not None:
-            return EngineState((self.trial.pick(candidate, kept),))
+            (state,) = self.state.chunks
+            return EngineState((self.trial.pick(candidate, state.keeping(kept)),))
         return self.engine.cut(self.state, _pairs(self.state.kept & ~kept))
 
 

@@ -79,20 +79,15 @@ class Readout:
         for some in finals.split(self._together):
             with torch.no_grad():
                 values = self._values(some[:, self._rows, index])
-                losses = torch.stack([self.metric.loss(each) for each in values])
-            yield from losses.tolist()
+            yield from self.metric.loss(values).tolist()
 
-    def _values(self, stepped: Stepped) -> list[Float[Tensor, " batch"]]:
-        """Return the metric of each prompt, candidate by candidate."""
+    def _values(self, stepped: Stepped) -> Float[Tensor, "candidate batch"]:
+        """Return the metric of each prompt, for each candidate."""
         if self._shifts is not None:
             assert self.metric.of_shift is not None
-            shifts = self._shifts.shifts(stepped)
-            return [self.metric.of_shift(shift, self._prompts) for shift in shifts]
-        read = self._read(stepped.flatten(0, 1))
-        return [
-            self.metric.measure(candidate, self._renumbered, self._full)
-            for candidate in read.view(*stepped.shape[:-1], -1)
-        ]
+            return self.metric.of_shift(self._shifts.shift(stepped), self._prompts)
+        read = self._read(stepped.flatten(0, 1)).view(*stepped.shape[:-1], -1)
+        return self.metric.measure(read, self._renumbered, self._full)
 
     @property
     def _together(self) -> int:

@@ -26,7 +26,7 @@ ROWS = 256
 
 
 class ShiftReadout:
-    """Turns final streams at the metric's steps into shifts.
+    """Turns final streams at the metric's steps into what tells them from the full model's logits.
 
     Args:
         model: A model with an affine unembedding.
@@ -47,12 +47,11 @@ class ShiftReadout:
         self._log_normaliser = full.log_normaliser
         self._mean_row = full.probability @ self._weight
 
-    def shifts(self, streams: Stepped) -> list[Shift]:
-        """Return the shift of each candidate."""
+    def shift(self, streams: Stepped) -> Shift:
+        """Return the shift of all candidates."""
         normed = self._model.final_norm(streams.flatten(0, 1)).view(streams.shape)
         expected = ((normed - self._clean) * self._mean_row).sum(-1)
-        normalisers = self._log_normalisers(normed)
-        return [Shift(*parts) for parts in zip(normalisers, expected, strict=True)]
+        return Shift(self._log_normalisers(normed), expected)
 
     def _log_normalisers(self, normed: Stepped) -> Float[Tensor, "candidate batch step"]:
         flat = normed.flatten(0, 2)

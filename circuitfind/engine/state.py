@@ -9,8 +9,8 @@ or nowhere: its span, a number of positions counted from the end of the prompts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -108,7 +108,9 @@ def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
     for stage in reversed(stages(graph)):
         # In parallel blocks no edge leads from a block's heads to its MLP, so one stage at a time
         # is right there too.
-        own = (kept[stage.writers] * readers).max(axis=1)
+        first, last = stage.writers[0], stage.writers[-1]
+        later = slice(stage.readers[-1] + 1, None)
+        own = (kept[first : last + 1, later] * readers[later]).max(axis=1)
         if graph.shape.heads_share_norm and stage.is_attention:
             own[:] = own.max()
         writers[stage.writers] = own
@@ -133,6 +135,7 @@ class ChunkState:
         graph: What the indices refer to.
         horizon: How many positions can matter at all.
         kept: True where an edge is kept.
+        spans: At how many positions components matter, which follows from the edges kept.
         written: What each writer writes, by writer index; of heads only where they share a norm.
         read: What each reader receives, by reader index.
         projected: Each head's query, key and value, by reader index and port.
@@ -142,6 +145,7 @@ class ChunkState:
     graph: Graph
     horizon: Horizon
     kept: NDArray[np.bool_]
+    spans: Spans
     written: Mapping[int, Stream]
     read: Mapping[int, Stream]
     projected: Mapping[tuple[int, str], Projected]
@@ -152,6 +156,6 @@ class ChunkState:
         """What the logits read."""
         return self.read[len(self.graph.readers) - 1]
 
-    @cached_property
-    def spans(self) -> Spans:
-        return spans(self.graph, self.kept, self.horizon)
+    def keeping(self, kept: NDArray[np.bool_]) -> "ChunkState":
+        """Return the state with these edges kept, before anything is brought up to date."""
+        return replace(self, kept=kept, spans=spans(self.graph, kept, self.horizon))

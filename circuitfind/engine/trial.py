@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.cuts import Cuts, group_size
@@ -68,12 +67,11 @@ class Trial:
             return self.state.read[last].expand(self.n, -1, -1, -1)
         return self._changed(last, self.received[last])
 
-    def pick(self, candidate: int, kept: NDArray[np.bool_]) -> ChunkState:
-        """Return one candidate as a state; `kept` says which edges it keeps."""
-        state, keep = self.state, self.engine.keep
+    def pick(self, candidate: int, state: ChunkState) -> ChunkState:
+        """Bring a state up to date that keeps the edges that one candidate keeps."""
+        keep = self.engine.keep
         return replace(
             state,
-            kept=kept,
             written={**state.written, **keep(_of(candidate, self.written))},
             read={**state.read, **keep(self._read(candidate))},
             projected={**state.projected, **keep(_of(candidate, self.projected))},

@@ -170,19 +170,17 @@ class _Search:
 
     def visit(self, reader: int, writers: Sequence[int]) -> list[Decision]:
         """Decide about all edges into one reader."""
-        there = [writer for writer in writers if self._state.kept[writer, reader]]
-        gone = [writer for writer in writers if not self._state.kept[writer, reader]]
+        kept = self._state.kept[:, reader]
+        there = [writer for writer in writers if kept[writer]]
+        gone = [writer for writer in writers if not kept[writer]]
         by_writer = dict(zip(gone, self._all_cut(reader, gone, "scored"), strict=True))
         by_writer |= dict(zip(there, self._decide(reader, there), strict=True))
         decisions = [by_writer[writer] for writer in writers]
-        self.replay(reader, writers, decisions)
+        self._settle(reader, writers, decisions)
         return decisions
 
     def replay(self, reader: int, writers: Sequence[int], decisions: Sequence[Decision]) -> None:
-        """Cut what was decided to be cut into a reader, all at once.
-
-        Searches continue from this state, so that rounding depends on nothing but the decisions:
-        a resumed search repeats it to the last bit.
+        """Repeat what an earlier run of the search decided.
 
         Raises:
             MethodError: The decisions are not those of this search.
@@ -193,6 +191,14 @@ class _Search:
                 f"the earlier decisions do not fit this search: {decisions[0].edge!r} stands where "
                 f"{names[0]!r} should; start in an empty directory"
             )
+        self._settle(reader, writers, decisions)
+
+    def _settle(self, reader: int, writers: Sequence[int], decisions: Sequence[Decision]) -> None:
+        """Cut what was decided to be cut into a reader, all at once.
+
+        Searches continue from this state, so that rounding depends on nothing but the decisions:
+        a resumed search repeats it to the last bit.
+        """
         gone = [w for w, decision in zip(writers, decisions, strict=True) if not decision.kept]
         if gone:
             self._state = self._cut(reader, gone)

@@ -9,6 +9,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
+
 from circuitfind.graph import Graph
 
 Order = Literal["backward-index", "forward-index", "random"]
@@ -18,11 +20,9 @@ Order = Literal["backward-index", "forward-index", "random"]
 def visits(graph: Graph, order: Order, seed: int) -> list[tuple[int, list[int]]]:
     """Return each reader with its writers, as indices, in the order in which ACDC tests them."""
     heads = _heads_by_layer(graph, order, seed)
-    writers = list(_writers(graph, heads))
-    return [
-        (reader, [writer for writer in writers if bool(graph.edge_mask[writer, reader])])
-        for reader in _readers(graph, heads)
-    ]
+    writers = np.array(list(_writers(graph, heads)))
+    reads = graph.edge_mask.numpy()[writers]
+    return [(reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, heads)]
 
 
 def _heads_by_layer(graph: Graph, order: Order, seed: int) -> list[list[int]]:
