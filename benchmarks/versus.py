@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.page import ROOT, write_block
 from benchmarks.setting import Size, write_setting
+from circuitfind.threads import wait_a_moment
 
 HERE = Path(__file__).parent
 MEASURED = ROOT / ".bench" / "versus"
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--without-auto-circuit", action="store_true")
     parser.add_argument("--resume", action="store_true", help="keep what an earlier call measured")
     given = parser.parse_args()
+    wait_a_moment()
     other = None if given.without_auto_circuit else environment()
     if not given.resume:
         shutil.rmtree(MEASURED, ignore_errors=True)
@@ -94,8 +96,7 @@ def ours(folder: Path, metric: str, *more: str) -> Result:
 
 def worker(python: Path, script: str, *arguments: str) -> Result:
     """Run a worker and read the JSON that it prints last."""
-    # Threads that spin while they wait slow down whoever else is on the machine.
-    variables = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [python, HERE / script, *arguments], check=True, stdout=subprocess.PIPE, env=variables
     )

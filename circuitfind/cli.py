@@ -4,12 +4,11 @@ Results go to stdout, everything else to stderr. An error that the user can act 
 exit code 2. Heavy imports sit inside the commands, so that `--help` answers at once.
 """
 
-import os
-
 import typer
 
 from circuitfind.commands import COMMANDS
 from circuitfind.commands.console import quieten_libraries, run_app
+from circuitfind.threads import wait_a_moment
 
 app = typer.Typer(
     name="circuitfind",
@@ -25,8 +24,6 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run the command; see `circuitfind.commands.console.run_app` for how it ends."""
-    # Small models gain nothing from threads that spin while they wait, and lose much where the
-    # cores are shared; must be set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_a_moment()
     quieten_libraries()
     raise SystemExit(run_app(app))

@@ -57,7 +57,8 @@ class TransformerLensModel:
         self.causal = getattr(bridge.cfg, "attention_dir", "causal") == "causal"
         self.shape = _shape(bridge, learned_positions=self._learns_positions())
         affine = self.dtype == self.weights_dtype and _leaves_logits_alone(bridge, self.dtype)
-        self.unembedding = _unembedding(bridge) if affine else None
+        self._unembedding = _unembedding(bridge)
+        self.unembedding = self._unembedding if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
         self._mlps = [mlp_of(block) for block in bridge.blocks] if self.shape.has_mlp else []
@@ -162,7 +163,7 @@ class TransformerLensModel:
         stream: Float[Tensor, "batch pos d_model"],
         columns: Int[Tensor, " column"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        normed, (weight, bias) = self.final_norm(stream), _unembedding(self._bridge)
+        normed, (weight, bias) = self.final_norm(stream), self._unembedding
         if columns is not None:
             weight, bias = weight[columns], None if bias is None else bias[columns]
         logits = torch.nn.functional.linear(normed, weight, bias).to(self.dtype)
@@ -232,7 +233,9 @@ def _projections(attention: Any) -> dict[str, tuple[Tensor, Tensor | None]]:
 
 def _unembedding(bridge: Any) -> Unembedding:
     unembed = bridge.unembed.original_component
-    return Unembedding(unembed.weight, unembed.bias)
+    bias = unembed.bias
+    # TransformerLens gives a model that has none a bias of zeros, and to add it takes time.
+    return Unembedding(unembed.weight, bias if bias is not None and bool(bias.any()) else None)
 
 
 def _leaves_logits_alone(bridge: Any, dtype: torch.dtype) -> bool:
