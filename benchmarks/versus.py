@@ -55,7 +55,7 @@ def main() -> None:
         counted = once("operations", lambda: ours(folder, "logit-difference", "--count"))
         rounds = [one_round(folder, other, number) for number in range(given.rounds)]
     result = medians(rounds) | {"operations": counted}
-    write_block("versus", table(result))
+    write_block("versus", "\n".join([table(result), *spread(rounds)]))
 
 
 def environment() -> Path:
@@ -112,6 +112,24 @@ def medians(rounds: list[Result]) -> Result:
         return statistics.median(values)
 
     return middle(rounds)
+
+
+def spread(rounds: list[Result]) -> list[str]:
+    """Say how far the rounds are apart: a machine shared with others changes its speed."""
+    if len(rounds) == 1 or "auto-circuit" not in rounds[0]:
+        return []
+    figures = (
+        ", ".join(
+            f"{one['auto-circuit']['seconds_per_test'] / one[metric]['seconds_per_test']:.0f}x"
+            for one in rounds
+        )
+        for metric in ("logit-difference", "kl")
+    )
+    return [
+        f"These are medians of {len(rounds)} rounds; auto-circuit per tested edge, round by round: "
+        + " (answer metric) and ".join(figures)
+        + " (KL)."
+    ]
 
 
 def disagreement(result: Result) -> float:
