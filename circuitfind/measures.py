@@ -1,8 +1,8 @@
 """What metrics compute: from logits, or the final stream, to one number per prompt.
 
 Each takes what it reads at the prompts' steps, the prompts, and the same of the full model, and
-averages over a prompt's steps, never over prompts. What it reads may be that of several candidates,
-stacked in front.
+averages over a prompt's steps, never over prompts. Those here take what is read of several
+candidates, too, stacked in front.
 """
 
 from collections.abc import Callable

@@ -33,9 +33,6 @@ from circuitfind.prompts import NO_TOKEN, PromptPairs
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
 
-_DIMENSIONS = 3
-"""Prompt, step and token: what a function of the user's is given has no more than these."""
-
 
 @dataclass(frozen=True)
 class MeanDifference:
@@ -65,6 +62,8 @@ class Metric:
             (`engine.direction.with_direction`); None for metrics that need none or have it.
         slope: Where its gradient says something: `everywhere`; `not at the full model` if it is
             smallest there, so that its gradient is zero; `nowhere` if it changes in jumps.
+        stacked: Whether `measure` takes what it reads of several candidates at once, stacked in
+            front, and returns as many rows.
         of_shift: The same value from the logits' shift alone, which costs less than all logits;
             None where that does not fix it.
         summary: What it measures, in a sentence.
@@ -78,6 +77,7 @@ class Metric:
     needs: Literal["none", "right", "right and wrong"] = "none"
     direction: MeanDifference | None = None
     slope: Literal["everywhere", "not at the full model", "nowhere"] = "everywhere"
+    stacked: bool = False
     of_shift: ShiftMeasure | None = None
     summary: str = ""
 
@@ -85,6 +85,14 @@ class Metric:
         self, read: Logits | Stream, prompts: PromptPairs, full: Logits | Stream
     ) -> PerPrompt:
         return self.measure(read, prompts, Reference(full))
+
+    def of_candidates(
+        self, read: Logits | Stream, prompts: PromptPairs, full: Reference
+    ) -> Float[Tensor, "candidate batch"]:
+        """Return the value per prompt of each candidate, given what is read of all of them."""
+        if self.stacked:
+            return self.measure(read, prompts, full)
+        return torch.stack([self.measure(candidate, prompts, full) for candidate in read])
 
     @property
     def sign(self) -> int:
@@ -106,8 +114,6 @@ def custom_metric(
     """Make a metric of any function from logits and prompts to one number per prompt."""
 
     def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-        if logits.ndim > _DIMENSIONS:
-            return torch.stack([measure(candidate, prompts, full) for candidate in logits])
         values = function(logits, prompts)
         if values.shape != (len(prompts),):
             raise MetricError(
@@ -184,6 +190,7 @@ METRICS = (
         kl,
         slope="not at the full model",
         of_shift=kl_of_shift,
+        stacked=True,
         summary="KL divergence of the circuit from the full model",
     ),
     Metric(
@@ -193,6 +200,7 @@ METRICS = (
         logit_difference,
         reads="answers",
         needs="right and wrong",
+        stacked=True,
         summary="logit of the right answer less that of the wrong one",
     ),
     Metric(
@@ -201,6 +209,7 @@ METRICS = (
         "higher",
         probability_difference,
         needs="right and wrong",
+        stacked=True,
         summary="probability of the right answers less that of the wrong ones",
     ),
     Metric(
@@ -209,6 +218,7 @@ METRICS = (
         "lower",
         loss,
         needs="right",
+        stacked=True,
         summary="negative log-likelihood of the right answers",
     ),
     Metric(
@@ -218,6 +228,7 @@ METRICS = (
         accuracy,
         needs="right",
         slope="nowhere",
+        stacked=True,
         summary="how often a right answer comes first",
     ),
     Metric(
@@ -226,6 +237,7 @@ METRICS = (
         "lower",
         l2,
         slope="not at the full model",
+        stacked=True,
         summary="squared distance to the full model's outputs",
     ),
     Metric(
@@ -235,6 +247,7 @@ METRICS = (
         _without_direction,
         reads="stream",
         direction=MeanDifference(),
+        stacked=True,
         summary="projection of the final stream on the mean difference of clean and corrupted",
     ),
 )

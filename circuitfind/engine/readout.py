@@ -87,7 +87,7 @@ class Readout:
             assert self.metric.of_shift is not None
             return self.metric.of_shift(self._shifts.shift(stepped), self._prompts)
         read = self._read(stepped.flatten(0, 1)).view(*stepped.shape[:-1], -1)
-        return self.metric.measure(read, self._renumbered, self._full)
+        return self.metric.of_candidates(read, self._renumbered, self._full)
 
     @property
     def _together(self) -> int:

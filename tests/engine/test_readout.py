@@ -1,10 +1,12 @@
 """The readout: the metric's numbers, and no logit that the metric does not read."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.metrics import METRICS
+from circuitfind.metrics import METRICS, Metric
 from tests.engine.problems import EXACT, engine_of, problem_of, random_mask
 
 OF_LOGITS = [metric for metric in METRICS if metric.reads != "stream"]
@@ -69,6 +71,20 @@ def test_values_are_the_metric_of_the_whole_logits(family, metric):
     torch.testing.assert_close(found, metric(logits, prompts, full), **EXACT)
     torch.testing.assert_close(engine.readout.measure(metric, final), found, **EXACT)
     assert engine.readout.loss(final) == pytest.approx(metric.sign * float(found.mean()), abs=1e-12)
+
+
+def test_a_metric_of_the_users_own_is_given_one_candidate_at_a_time():
+    def of_right(logits, prompts, full):
+        assert logits.shape == full.logits.shape
+        return logits.gather(-1, prompts.answers).mean((1, 2))
+
+    problem = problem_of("gpt2", "resample", metric="loss")
+    metric = Metric("own", "logits", "higher", of_right)
+    engine = IncrementalEngine(replace(problem, metric=metric))
+    reader = len(engine.graph.readers) - 1
+    found = list(engine.cut_each(engine.start(), reader, [0, 1]).losses())
+    alone = [engine.loss(engine.cut(engine.start(), [(writer, reader)])) for writer in (0, 1)]
+    assert found == pytest.approx(alone, abs=1e-12)
 
 
 # ------------------------------------------------------------------------------- helpers
