@@ -15,9 +15,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import peak, resident
-from benchmarks.setting import ioi_like, read_problem
+from benchmarks.setting import fixed_search, read_problem
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.acdc import AcdcOptions, search_from
 from circuitfind.problem import Problem
 from circuitfind.runs.bench import matrix_rate
 
@@ -57,7 +56,6 @@ def main() -> None:
 
 def search(engine: IncrementalEngine) -> dict[str, float]:
     """Search with fixed decisions and return what it took."""
-    kept = ioi_like(engine.graph.shape)
     evaluated = [0]
     original = engine.cut_nested
 
@@ -69,10 +67,7 @@ def search(engine: IncrementalEngine) -> dict[str, float]:
     tests = kept_edges = 0
     drift = 0.0
     started = time.perf_counter()
-    steps = search_from(
-        engine, AcdcOptions(0.0), engine.start(), goes=lambda edge, effect: edge not in kept
-    )
-    for progress in steps:
+    for progress in fixed_search(engine):
         tests += sum(decision.reason == "tested" for decision in progress.decisions)
         kept_edges += sum(decision.kept for decision in progress.decisions)
         drift = progress.drift or drift

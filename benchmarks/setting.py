@@ -6,6 +6,7 @@ for indirect object identification in GPT-2 small, by role, and a few MLPs.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuitfind as cf
 from circuitfind.graph import Graph, ModelShape
+from circuitfind.methods.acdc import AcdcOptions, search_from
+from circuitfind.methods.base import Progress
 from circuitfind.problem import Problem
 from circuitfind.prompts import Pair, PromptPairs, collate
 
@@ -131,6 +134,14 @@ def ioi_like(shape: ModelShape) -> frozenset[str]:
         for port in (ports or [""])
     }
     return frozenset(wanted & names)
+
+
+def fixed_search(engine: cf.IncrementalEngine) -> Iterator[Progress]:
+    """Search with the decisions fixed in advance, whatever the effects are."""
+    kept = ioi_like(engine.graph.shape)
+    yield from search_from(
+        engine, AcdcOptions(0.0), engine.start(), goes=lambda edge, effect: edge not in kept
+    )
 
 
 def _moved(component: str, shape: ModelShape) -> str:

@@ -17,20 +17,16 @@ import time
 from pathlib import Path
 
 from benchmarks.page import ROOT, write_block
-from benchmarks.setting import Size, ioi_like, read_problem, write_setting
+from benchmarks.setting import Size, fixed_search, read_problem, write_setting
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.acdc import AcdcOptions, search_from
+from circuitfind.threads import A_MOMENT
 
 ROUNDS = 3
 WAYS = {
-    "spin a moment, then sleep (what the command line sets)": {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "2000",
-    },
+    "spin a moment, then sleep (what the command line sets)": A_MOMENT,
     "sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin for milliseconds (what they do unless told)": {},
 }
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def main() -> None:
@@ -55,19 +51,15 @@ def main() -> None:
 def search(folder: Path) -> None:
     """Search, and print how long it took."""
     engine = IncrementalEngine(read_problem(folder, "logit-difference"))
-    kept = ioi_like(engine.graph.shape)
     started = time.perf_counter()
-    steps = search_from(
-        engine, AcdcOptions(0.0), engine.start(), goes=lambda edge, effect: edge not in kept
-    )
-    for _ in steps:
+    for _ in fixed_search(engine):
         pass
     print(time.perf_counter() - started)
 
 
 def run(folder: str, variables: dict[str, str], together: int) -> list[float]:
     """Run some searches at once; return how long each of them took, in seconds."""
-    rest = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    rest = {name: value for name, value in os.environ.items() if name not in A_MOMENT}
     command = [sys.executable, "-m", "benchmarks.waiting", "--search", folder]
     searches = [
         subprocess.Popen(command, cwd=ROOT, env=rest | variables, stdout=subprocess.PIPE)

@@ -2,7 +2,7 @@
 
 import os
 
-_A_MOMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+A_MOMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 
 
 def wait_a_moment() -> None:
@@ -13,5 +13,5 @@ def wait_a_moment() -> None:
     other processes from running: two searches on two cores then take several times as long. What
     the user has set stays.
     """
-    if not _A_MOMENT.keys() & os.environ.keys():
-        os.environ.update(_A_MOMENT)
+    if not A_MOMENT.keys() & os.environ.keys():
+        os.environ.update(A_MOMENT)
