@@ -13,14 +13,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.composed import Composed
 from circuitfind.engine.cuts import Cuts, candidates_at_once
 from circuitfind.engine.differences import Outputs, groups, total
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass
 from circuitfind.engine.gaps import Carried, Gaps
 from circuitfind.engine.gradients import TracedRun, segment_before, written_of
+from circuitfind.engine.memory import most_composed
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
+from circuitfind.models.base import SinglePort
+from circuitfind.models.readings import Reading
 from circuitfind.problem import Problem
 
 _PASS_FLOATS = 1 << 24
@@ -38,9 +42,11 @@ class ChunkEngine:
         carried: What cut edges carry on them.
         horizon: How many positions can matter at all.
         shelf: Where what is remembered is kept.
-        most_formed: How many numbers of formed gaps are remembered beside that.
+        most_formed: How many numbers of formed gaps and composed weights are remembered beside
+            that.
 
     Attributes:
+        composed: Weights of heads and their readers, multiplied together.
         clean: The full graph's run on the clean prompts.
         gaps: The changes that cuts make.
     """
@@ -51,6 +57,8 @@ class ChunkEngine:
         self.problem, self.graph, self.horizon = problem, problem.graph, horizon
         self.keep = shelf.keep
         model, prompts = problem.model, problem.prompts
+        n_composed = most_composed(most_formed)
+        self.composed = Composed(model, problem.graph, n_composed)
         with torch.no_grad():
             self._embedding = embeddings(model, problem.graph, prompts.clean)
             self.clean = TracedRun(model, problem.graph, prompts.real, traced=False)
@@ -59,7 +67,7 @@ class ChunkEngine:
             kept = self.keep(dict(enumerate(getattr(self.clean, name))))
             setattr(self.clean, name, list(kept.values()))
         carried = Carried(self.keep(carried.z), self.keep(carried.streams))
-        self.gaps = Gaps(problem, carried, most_formed)
+        self.gaps = Gaps(problem, carried, most_formed - n_composed)
 
     @property
     def most_candidates(self) -> int:
@@ -110,9 +118,9 @@ class ChunkEngine:
         with torch.no_grad():
             for reader, writers in _by_reader(gone).items():
                 if span := int(after.spans.readers[reader]):
-                    trial.pending[reader] = total(self.gaps.of(state, writers, span))[None]
+                    trial.changes.pending[reader] = total(self.gaps.of(state, writers, span))[None]
             trial.propagate()
-            return trial.pick(0, after)
+            return trial.pick(0, after).settled()
 
     def tried(
         self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
@@ -158,18 +166,33 @@ class ChunkEngine:
         self, layer: int, readers: Sequence[int], streams: Mapping[int, Stream]
     ) -> dict[tuple[int, str], Projected]:
         """Return what readers of one port of a block project their streams to."""
-        port = self.graph.readers[readers[0]].port
-        assert port is not None
         heads = [self.graph.readers[reader].head or 0 for reader in readers]
         stream = _stacked([streams[reader] for reader in readers])
         model = self.problem.model
         return {
             (reader, single): values
-            for single in (("q", "k", "v") if port == "qkv" else (port,))
+            for single in self.ports(readers[0])
             for reader, values in zip(
                 readers, model.project(layer, single, heads, stream), strict=True
             )
         }
+
+    def ports(self, reader: int) -> tuple[SinglePort, ...]:
+        """Return which inputs of a head a reader is; none for an MLP."""
+        port = self.graph.readers[reader].port
+        if port is None:
+            return ()
+        return ("q", "k", "v") if port == "qkv" else (port,)
+
+    def readings(self, reader: int) -> tuple[Reading, ...]:
+        """Return how a reader reads, for each of its ports; empty where that is not known."""
+        found = self.graph.readers[reader]
+        assert found.layer is not None
+        readings = [
+            self.problem.model.reading(found.layer, port, found.head or 0)
+            for port in self.ports(reader) or (None,)
+        ]
+        return tuple(reading for reading in readings if reading is not None)
 
     def attend(
         self,

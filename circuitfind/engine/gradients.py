@@ -13,20 +13,19 @@ With `checkpoint`, MLPs too are run again on the way back and nothing inside the
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph
-from circuitfind.models.base import ResidualModel
+from circuitfind.models.base import ResidualModel, SinglePort
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "reader batch pos d_model"]
 Heads = Float[Tensor, "head batch pos d_head"]
 
-SinglePort = Literal["q", "k", "v"]
 _SINGLE: tuple[SinglePort, ...] = ("q", "k", "v")
 
 

@@ -18,7 +18,13 @@ About twice what a whole search at the shape of GPT-2 small was measured to hold
 """
 
 FORMED_NUMBERS = 1 << 25
-"""How many numbers of formed gaps are remembered; 128 MiB in float32."""
+"""How many numbers of formed gaps and composed weights are remembered; 128 MiB in float32."""
+
+COMPOSED_SHARE = 1 / 4
+"""The share of composed weights in that, at most."""
+
+_WIDEST_MLP = 8
+"""How many times as wide as the stream what an MLP reads is taken to be, gates included."""
 
 _FORMED_SHARE = 1 / 8
 """Their share of a memory that is limited, at most."""
@@ -54,16 +60,34 @@ def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_numbe
         bytes_per_number: Of the streams: 4, or 8 for float64.
     """
     stream = n_prompts * n_positions * graph.shape.d_model
-    formed = min(FORMED_NUMBERS, graph.shape.n_layers * graph.shape.n_heads * stream)
+    gaps = graph.shape.n_layers * graph.shape.n_heads * stream
+    formed = min(
+        FORMED_NUMBERS, gaps + min(_composed_numbers(graph), most_composed(FORMED_NUMBERS))
+    )
     return formed * bytes_per_number + chunk_bytes(graph, n_prompts, n_positions, bytes_per_number)
 
 
 def chunk_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number: int) -> int:
-    """Return about how many bytes that takes without formed gaps, as for a chunk of prompts."""
+    """Return about how many bytes that takes with nothing formed, as for a chunk of prompts."""
     remembered = remembered_numbers(graph) * n_prompts * n_positions
     stream = n_prompts * n_positions * graph.shape.d_model
     in_work = _STREAMS_IN_WORK * candidates_at_once(stream) * stream
     return bytes_per_number * (remembered + in_work)
+
+
+def most_composed(formed: int) -> int:
+    """Return how many of so many formed numbers may be composed weights."""
+    return int(formed * COMPOSED_SHARE)
+
+
+def _composed_numbers(graph: Graph) -> int:
+    """Return how many numbers the weights of all heads and all readers composed would be."""
+    shape = graph.shape
+    mixed = shape.n_layers * shape.n_heads * shape.d_head
+    read = shape.n_layers * (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
+    if shape.has_mlp:
+        read += shape.n_layers * _WIDEST_MLP * shape.d_model
+    return mixed * read
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ class Plan:
 
     Attributes:
         n_prompts: Pairs of prompts at a time.
-        most_formed: How many numbers of formed gaps may be remembered in all.
+        most_formed: How many numbers of formed gaps and composed weights may be remembered in all.
     """
 
     n_prompts: int

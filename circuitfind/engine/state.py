@@ -9,7 +9,7 @@ or nowhere: its span, a number of positions counted from the end of the prompts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.graph import Graph
+from circuitfind.models.readings import Reading
 
 Stream = Float[Tensor, "batch _ d_model"]
 Projected = Float[Tensor, "batch _ d_head"]
+Read = tuple[int, Reading]
+"""A reader, and how one of its ports reads."""
+
 Ports = tuple[NDArray[np.int64], ...]
 """Indices of readers, one for each writer of a stage, port by port."""
 
@@ -140,6 +144,8 @@ class ChunkState:
         read: What each reader receives, by reader index.
         projected: Each head's query, key and value, by reader index and port.
         z: Each head's mixed values, by writer index.
+        products: Linear maps of what some readers receive, as far as they were asked for on the way
+            here from a state that had none.
     """
 
     graph: Graph
@@ -150,11 +156,23 @@ class ChunkState:
     read: Mapping[int, Stream]
     projected: Mapping[tuple[int, str], Projected]
     z: Mapping[int, Projected]
+    products: Mapping[Read, Float[Tensor, "batch _ _"]] = field(default_factory=dict)
 
     @property
     def final(self) -> Stream:
         """What the logits read."""
         return self.read[len(self.graph.readers) - 1]
+
+    def product(self, read: Read, stream: Stream) -> Float[Tensor, "batch _ _"]:
+        """Return the linear map of what a reader receives, given that at its last positions."""
+        known, (_, reading) = self.products.get(read), read
+        if known is None:
+            return reading.linear(reading.norm.centre(stream))
+        return known[:, -stream.shape[-2] :]
+
+    def settled(self) -> "ChunkState":
+        """Return the state with no products, so that rounding does not depend on the way here."""
+        return replace(self, products={})
 
     def keeping(self, kept: NDArray[np.bool_]) -> "ChunkState":
         """Return the state with these edges kept, before anything is brought up to date."""

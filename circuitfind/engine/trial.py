@@ -6,23 +6,22 @@ matters, for all candidates together, stacked along the batch. A change travels 
 only.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.changes import CandidateHeads, Candidates, Changes
+from circuitfind.engine.composed import Through
 from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import ChunkState, Stage, Stream, stages
+from circuitfind.engine.state import ChunkState, Read, Stage, Stream, stages
 
 if TYPE_CHECKING:
     from circuitfind.engine.chunk import ChunkEngine
 
-Candidates = Float[Tensor, "candidate batch _ d_model"]
-CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
 Key = TypeVar("Key")
 
 _SMALL = 1 << 18
@@ -38,10 +37,9 @@ class Trial:
         state: What the candidates start from; never changed.
         n: How many candidates there are.
         cuts: What tells the candidates apart, unless there is but one.
-        pending: Changes that readers have yet to receive.
-        received: Changes that they received.
-        changes: Changes of what writers write.
-        written: What they write, where it was computed whole.
+        changes: What changes on the way.
+        written: What writers write, where it was computed whole.
+        through: What was read through composed weights.
         projected: Heads' new queries, keys and values.
         z: Heads' new mixed values.
     """
@@ -50,12 +48,14 @@ class Trial:
     state: ChunkState
     n: int
     cuts: Cuts | None = None
-    pending: dict[int, Candidates] = field(default_factory=dict)
-    received: dict[int, Candidates] = field(default_factory=dict)
-    changes: dict[int, Candidates] = field(default_factory=dict)
+    changes: Changes = field(init=False)
     written: dict[int, Candidates] = field(default_factory=dict)
+    through: list[Through] = field(default_factory=list)
     projected: dict[tuple[int, str], CandidateHeads] = field(default_factory=dict)
     z: dict[int, CandidateHeads] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.changes = Changes(self.state)
 
     @property
     def final(self) -> Candidates:
@@ -63,28 +63,30 @@ class Trial:
         last = len(self.state.graph.readers) - 1
         if self.cuts is not None and self.cuts.reader == last:
             return torch.cat(list(self.cuts.groups()))
-        if last not in self.received:
+        if last not in self.changes.received:
             return self.state.read[last].expand(self.n, -1, -1, -1)
-        return self._changed(last, self.received[last])
+        return self._changed(last, self.changes.received[last])
 
     def pick(self, candidate: int, state: ChunkState) -> ChunkState:
         """Bring a state up to date that keeps the edges that one candidate keeps."""
-        keep = self.engine.keep
+        keep, read = self.engine.keep, self._read_by(candidate)
+        products = self.engine.composed.carried(self.through, candidate)
         return replace(
             state,
             written={**state.written, **keep(_of(candidate, self.written))},
-            read={**state.read, **keep(self._read(candidate))},
+            read={**state.read, **keep(read)},
             projected={**state.projected, **keep(_of(candidate, self.projected))},
             z={**state.z, **keep(_of(candidate, self.z))},
+            products={**_without(read, state.products), **keep(products)},
         )
 
-    def _read(self, candidate: int) -> dict[int, Stream]:
+    def _read_by(self, candidate: int) -> dict[int, Stream]:
         """Return what readers of one candidate receive, where that is new."""
         shared: dict[tuple[int, int], Stream] = {}
-        for reader, change in self.received.items():
+        for reader, change in self.changes.received.items():
             if self._source(reader) not in shared:
                 shared[self._source(reader)] = self._changed(reader, change[candidate])
-        read = {reader: shared[self._source(reader)] for reader in self.received}
+        read = {reader: shared[self._source(reader)] for reader in self.changes.received}
         if self.cuts is not None:
             read[self.cuts.reader] = self.cuts.received(candidate)
         return read
@@ -93,65 +95,33 @@ class Trial:
         """Tell readers apart that receive something else: one tensor serves all others."""
         if self.cuts is not None and self.cuts.reader == reader:
             return id(self.cuts), 0
-        return id(self.state.read[reader]), id(self.received[reader])
+        return id(self.state.read[reader]), id(self.changes.received[reader])
 
     def propagate(self) -> None:
         """Run everything again that a pending change reaches."""
         graph = self.state.graph
-        changed = [*self.pending, *([] if self.cuts is None else [self.cuts.reader])]
+        changed = [*self.changes.pending, *([] if self.cuts is None else [self.cuts.reader])]
         if not changed:
             return
         first = min(graph.readers[reader].stage for reader in changed)
         for stage in stages(graph):
             if graph.readers[stage.readers[0]].stage < first:
                 continue
-            reached = self._receive(stage.readers)
+            reached = self.changes.receive(stage.readers)
             if self.cuts is not None and self.cuts.reader in stage.readers:
                 reached = [self.cuts.reader]
             if reached and stage.is_attention:
                 self._run_heads(stage, reached)
             elif reached:
                 self._run_mlp(stage)
-        self._receive([len(graph.readers) - 1])
-
-    def _receive(self, readers: Sequence[int]) -> list[int]:
-        """Bring what these readers receive up to date; return those that received a change."""
-        live = [reader for reader in readers if self.state.spans.readers[reader]]
-        self._collect(live)
-        reached = [reader for reader in live if reader in self.pending]
-        for reader in reached:
-            self.received[reader] = self.pending.pop(reader)
-        return reached
-
-    def _collect(self, readers: Sequence[int]) -> None:
-        """Add up, for each reader, the changes that reach it along kept edges."""
-        writers = list(self.changes)
-        arriving = self.state.kept[np.ix_(writers, readers)]
-        sums: dict[tuple[bytes, int], Candidates] = {}
-        for column in np.flatnonzero(arriving.any(axis=0)).tolist():
-            reader, pattern = readers[column], arriving[:, column]
-            span = int(self.state.spans.readers[reader])
-            key = (pattern.tobytes(), span)
-            if key not in sums:
-                sums[key] = self._sum([writers[row] for row in np.flatnonzero(pattern)], span)
-            earlier = self.pending.get(reader)
-            self.pending[reader] = sums[key] if earlier is None else earlier + sums[key]
-
-    def _sum(self, writers: Sequence[int], span: int) -> Candidates:
-        first, *others = (self.changes[writer][:, :, -span:] for writer in writers)
-        if not others:
-            return first
-        total = first + others[0]
-        for change in others[1:]:
-            total += change
-        return total
+        self.changes.receive([len(graph.readers) - 1])
 
     def _streams(self, reader: int) -> Iterator[Candidates]:
         """Yield what a reader receives, some candidates at a time."""
         if self.cuts is not None and self.cuts.reader == reader:
             yield from self.cuts.groups()
             return
-        change = self.received[reader]
+        change = self.changes.received[reader]
         for some in change.split(group_size(change[0])):
             yield self._changed(reader, some)
 
@@ -161,18 +131,46 @@ class Trial:
 
     def _run_mlp(self, stage: Stage) -> None:
         (reader,), mlp = stage.readers, self.engine.problem.model.mlp
-        new = [
-            mlp(stage.layer, some.flatten(0, 1)).view(some.shape) for some in self._streams(reader)
-        ]
+        if self._comes_from_few_heads(reader):
+            new = [values for (values,) in self._read_through([reader])]
+        else:
+            new = [
+                mlp(stage.layer, some.flatten(0, 1)).view(some.shape)
+                for some in self._streams(reader)
+            ]
         self._write(stage.writers[0], torch.cat(new))
+
+    def _comes_from_few_heads(self, reader: int) -> bool:
+        """Say whether it saves work to read a reader's change through composed weights."""
+        senders = self.changes.senders.get(reader, ())
+        return self.engine.composed.pays(senders) and bool(self.engine.readings(reader))
+
+    def _read_through(self, readers: Sequence[int]) -> Iterator[list[CandidateHeads]]:
+        """Yield what each port of readers makes of their change, some candidates at a time."""
+        reads = [(reader, port) for reader in readers for port in self.engine.readings(reader)]
+        moved, read = self.changes.of_heads(readers[0]), self.state.read
+        span = moved.change.shape[-2]
+        # Readers that receive the same stream are given one tensor, to be normed once.
+        streams = {id(read[reader]): read[reader][:, -span:] for reader in readers}
+        received = tuple(streams[id(read[reader])] for reader, _ in reads)
+        products = tuple(map(self.state.product, reads, received))
+        self.through.append(Through(tuple(reads), received, products, moved))
+        return self.engine.composed.read(self.through[-1])
 
     def _run_heads(self, stage: Stage, reached: Sequence[int]) -> None:
         graph, spans = self.state.graph, self.state.spans
         # Queries of one layer can matter at different positions; keys and values never do.
         together: dict[tuple[str | None, int], list[int]] = {}
+        through: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for reader in reached:
-            key = graph.readers[reader].port, int(spans.readers[reader])
-            together.setdefault(key, []).append(reader)
+            span = int(spans.readers[reader])
+            if self._comes_from_few_heads(reader):
+                senders = self.changes.senders[reader]
+                through.setdefault((senders, span), []).append(reader)
+            else:
+                together.setdefault((graph.readers[reader].port, span), []).append(reader)
+        for readers in through.values():
+            self._project_through(readers)
         for readers in together.values():
             self._project(stage.layer, readers)
         fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
@@ -191,11 +189,22 @@ class Trial:
             for some in alike.values():
                 self._project_together(layer, [some])
 
+    def _project_through(self, readers: Sequence[int]) -> None:
+        """Project readers of one change, which comes from few heads."""
+        keys = [(reader, port) for reader in readers for port in self.engine.ports(reader)]
+        span = self.changes.received[readers[0]].shape[-2]
+        rooms, done = [self._room(key, span) for key in keys], 0
+        for parts in self._read_through(readers):
+            for room, values in zip(rooms, parts, strict=True):
+                room[done : done + len(values), :, -span:] = values
+            done += len(parts[0])
+        self.projected |= dict(zip(keys, rooms, strict=True))
+
     def _is_small(self, reader: int) -> bool:
         """Say whether streams are so small that putting several into one takes no time."""
         if self.cuts is not None and self.cuts.reader == reader:
             return False
-        return self.received[reader].numel() <= _SMALL
+        return self.changes.received[reader].numel() <= _SMALL
 
     def _project_together(self, layer: int, alike: Sequence[Sequence[int]]) -> None:
         """Project readers, given by what they receive."""
@@ -237,8 +246,10 @@ class Trial:
             self._write_heads(stage, span)
         else:
             before = torch.stack([self.state.z[writer][None, :, -span:] for writer in writers])
-            outputs = self._outputs(stage.layer, heads, mixed - before)
-            self.changes |= dict(zip(writers, outputs, strict=True))
+            moved = mixed - before
+            outputs = self._outputs(stage.layer, heads, moved)
+            self.changes.moved |= dict(zip(writers, moved, strict=True))
+            self.changes.sent |= dict(zip(writers, outputs, strict=True))
 
     def _write_heads(self, stage: Stage, span: int) -> None:
         """Write all heads of a block again: what one writes depends on what all of them mix."""
@@ -274,9 +285,13 @@ class Trial:
 
     def _write(self, writer: int, new: Candidates) -> None:
         self.written[writer] = new
-        self.changes[writer] = new - self.state.written[writer][:, -new.shape[2] :]
+        self.changes.sent[writer] = new - self.state.written[writer][:, -new.shape[2] :]
 
 
 def _of(candidate: int, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
     # Copied where there are others, so that their share of the memory is freed.
     return {k: v[0] if len(v) == 1 else v[candidate].clone() for k, v in values.items()}
+
+
+def _without(readers: Collection[int], products: Mapping[Read, Tensor]) -> dict[Read, Tensor]:
+    return {read: product for read, product in products.items() if read[0] not in readers}

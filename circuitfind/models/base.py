@@ -18,7 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.graph import ModelShape
+from circuitfind.models.readings import Reading
 from circuitfind.models.vocabulary import Vocabulary
+
+SinglePort = Literal["q", "k", "v"]
+"""One input of a head."""
 
 
 class Embedding(NamedTuple):
@@ -88,7 +92,7 @@ class ResidualModel(Protocol):
     def project(
         self,
         layer: int,
-        port: Literal["q", "k", "v"],
+        port: SinglePort,
         heads: Sequence[int],
         stream: Float[Tensor, "head batch pos d_model"],
     ) -> Float[Tensor, "head batch pos d_head"]:
@@ -133,6 +137,18 @@ class ResidualModel(Protocol):
         self, layer: int, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
         """Return what the MLP of a block adds to the stream, its norms included."""
+        ...
+
+    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
+        """Return the steps by which an input of a head, or the MLP of a block, reads a stream.
+
+        A search takes them where that saves work, and `project` or `mlp` where there are none.
+
+        Args:
+            layer: The block.
+            port: Which input of the head; None for the MLP.
+            head: Which head; of ports k and v a key/value head.
+        """
         ...
 
     def final_norm(

@@ -12,7 +12,7 @@ and say something at every position. Nothing is unpickled and no code is run.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError
 from circuitfind.graph import ModelShape
-from circuitfind.models.base import Embedding, Unembedding
+from circuitfind.models.base import Embedding, SinglePort, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Vocabulary
@@ -104,7 +104,7 @@ class CompiledModel:
     def project(
         self,
         layer: int,
-        port: Literal["q", "k", "v"],
+        port: SinglePort,
         heads: Sequence[int],
         stream: Float[Tensor, "head batch pos d_model"],
     ) -> Float[Tensor, "head batch pos d_head"]:
@@ -139,6 +139,9 @@ class CompiledModel:
         return self._activation(inner) @ self._block(layer, "mlp.W_out") + self._block(
             layer, "mlp.b_out"
         )
+
+    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> None:
+        """Return None: these models have no norms, and are small."""
 
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]

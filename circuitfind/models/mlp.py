@@ -1,17 +1,61 @@
-"""How to call the MLP of a TransformerLens block: the families that need to be called otherwise."""
+"""The MLP of a TransformerLens block, as a whole and in steps.
+
+Some families need to be called otherwise than the rest.
+"""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from circuitfind.models.readings import AffineMap, Reading, linear_norm, reading_of
 
 _WRITTEN_OUT_GELU = "NewGELUActivation"
 """The tanh form of GELU (Hendrycks & Gimpel 2016), eight passes over the hidden layer."""
 
 
-def mlp_of(block: Any) -> Callable[[Tensor], Tensor]:
+class Mlp:
+    """What the MLP of a block adds to the stream, its norms included.
+
+    Args:
+        block: The block of a bridge.
+        dtype: Type of the streams.
+        weights_dtype: Type of the weights.
+    """
+
+    def __init__(self, block: Any, dtype: torch.dtype, weights_dtype: torch.dtype) -> None:
+        self._block, self._dtype, self._weights_dtype = block, dtype, weights_dtype
+        parts = block._modules
+        norm = parts.get("ln2" if "ln2" in parts or "ln2_post" in parts else "ln1")
+        # The module below the bridge's wrapper: the same numbers without the cost of hooks.
+        self._norm = None if norm is None else norm.original_component
+        self._after = parts.get("ln2_post")
+        self._call = _call_of(block)
+
+    def __call__(self, stream: Float[Tensor, "batch pos _"]) -> Float[Tensor, "batch pos _"]:
+        normed = stream.to(self._weights_dtype)
+        normed = normed if self._norm is None else self._norm(normed)
+        return self._normed(self._call(normed).reshape(stream.shape)).to(self._dtype)
+
+    def _normed(self, written: Tensor) -> Tensor:
+        return written if self._after is None else self._after(written)
+
+    def reading(self) -> Reading | None:
+        """Return the steps by which it reads a stream, where they are known."""
+        if self._norm is None or self._weights_dtype != self._dtype:
+            return None
+        halves = _halves_of(self._block)
+        if halves is None:
+            return None
+        norm = linear_norm(self._norm, halves.maps[0].weight[:, 0])
+        return reading_of(norm, halves.maps, lambda inner: self._normed(halves.finish(inner)), self)
+
+
+def _call_of(block: Any) -> Callable[[Tensor], Tensor]:
     """Return a function from the normed stream to what the MLP writes."""
     mlp = block.mlp
     if getattr(mlp, "name", "") is None:
@@ -25,6 +69,84 @@ def mlp_of(block: Any) -> Callable[[Tensor], Tensor]:
     return lambda stream: _first((module or mlp)(stream))
 
 
+class Halves(NamedTuple):
+    """An MLP, taken apart after the maps that read its input.
+
+    Attributes:
+        maps: Those maps, such as a gate and what it gates.
+        finish: Makes what the MLP writes from their outputs, side by side.
+    """
+
+    maps: tuple[AffineMap, ...]
+    finish: Callable[[Tensor], Tensor]
+
+
+def _halves_of(block: Any) -> Halves | None:
+    """Take the MLP of a block apart.
+
+    Returns:
+        None for a mixture of experts, and where the MLP is no module that is given the stream.
+    """
+    if getattr(block.mlp, "name", "") is None or type(block.mlp).__name__ == "BloomMLPBridge":
+        return None
+    original = block.mlp.original_component
+    module = _with_one_pass_gelu(original) or original
+    some_stream = block.attn.W_Q.new_ones(1, 1, block.attn.W_Q.shape[1])
+    maps: dict[str, AffineMap] = {}
+    for name, part in _called_with(some_stream, module):
+        if (found := _affine(part, some_stream.dtype)) is None:
+            return None
+        maps[name] = found
+    if not maps:
+        return None
+    widths = [found.weight.shape[1] for found in maps.values()]
+
+    def finish(products: Tensor) -> Tensor:
+        given = dict(zip(maps, products.split(widths, dim=-1), strict=True))
+        instead = {name: _Given(values) for name, values in given.items()}
+        return _first(_with_parts(module, instead)(products))
+
+    return Halves(tuple(maps.values()), finish)
+
+
+def _called_with(stream: Tensor, module: Any) -> list[tuple[str, Any]]:
+    """Run a module on a stream and return its parts that read just that."""
+    found = []
+    names = {part: name for name, part in module.named_children()}
+
+    def note(part: Any, args: tuple[Any, ...]) -> None:
+        if args and args[0] is stream:
+            found.append((names[part], part))
+
+    handles = [part.register_forward_pre_hook(note) for part in names]
+    try:
+        with torch.no_grad():
+            module(stream)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _affine(part: Any, dtype: torch.dtype) -> AffineMap | None:
+    inner = getattr(part, "original_component", part)
+    if not isinstance(inner, Conv1D | torch.nn.Linear) or inner.weight.dtype != dtype:
+        return None
+    weight = inner.weight if isinstance(inner, Conv1D) else inner.weight.T
+    return AffineMap(weight, inner.bias)
+
+
+class _Given(torch.nn.Module):
+    """Stands for a map whose outputs are known."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self._outputs = outputs
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self._outputs
+
+
 def _with_one_pass_gelu(module: Any) -> Any | None:
     """Return a copy that shares the weights and computes the same GELU in one pass.
 
@@ -35,11 +157,14 @@ def _with_one_pass_gelu(module: Any) -> Any | None:
     ]
     if not names:
         return None
-    fused = copy.copy(module)
-    fused._modules = dict(module._modules)
-    for name in names:
-        fused._modules[name] = torch.nn.GELU(approximate="tanh")
-    return fused
+    return _with_parts(module, dict.fromkeys(names, torch.nn.GELU(approximate="tanh")))
+
+
+def _with_parts(module: Any, parts: Mapping[str, Callable[[Tensor], Tensor]]) -> Any:
+    """Return a copy of a module with some of its parts replaced; it shares the weights."""
+    changed = copy.copy(module)
+    changed._modules = {**module._modules, **parts}
+    return changed
 
 
 def _first(written: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -15,7 +15,7 @@ of writers lose nothing.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,9 +30,10 @@ from circuitfind.models.attention import (
     capture_calls,
     direct_or_replayed,
 )
-from circuitfind.models.base import Embedding, Unembedding
+from circuitfind.models.base import Embedding, SinglePort, Unembedding
 from circuitfind.models.fingerprint import weights_fingerprint
-from circuitfind.models.mlp import mlp_of
+from circuitfind.models.mlp import Mlp
+from circuitfind.models.readings import AffineMap, LinearNorm, Reading, linear_norm, reading_of
 from circuitfind.models.vocabulary import Vocabulary
 
 _EMBEDDING_HOOKS = ("hook_embed", "hook_pos_embed")
@@ -61,9 +62,13 @@ class TransformerLensModel:
         self.unembedding = self._unembedding if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
-        self._mlps = [mlp_of(block) for block in bridge.blocks] if self.shape.has_mlp else []
+        types = self.dtype, self.weights_dtype
+        has_mlp = self.shape.has_mlp
+        self._mlps = [Mlp(block, *types) for block in bridge.blocks] if has_mlp else []
         self._calls = lru_cache(_REMEMBERED_CALLS)(self._captured_calls)
         self._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(self._chosen_core)
+        self._readings = lru_cache(maxsize=None)(self._found_reading)
+        self._norms = lru_cache(maxsize=None)(self._found_norm)
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         parts = self._embedding_parts(tokens)
@@ -97,7 +102,7 @@ class TransformerLensModel:
     def project(
         self,
         layer: int,
-        port: Literal["q", "k", "v"],
+        port: SinglePort,
         heads: Sequence[int],
         stream: Float[Tensor, "head batch pos d_model"],
     ) -> Float[Tensor, "head batch pos d_head"]:
@@ -113,8 +118,8 @@ class TransformerLensModel:
     ) -> Float[Tensor, "head batch pos d_model"]:
         """Norm what each head's port reads; once where all of them read one and the same."""
         if stream.stride(0) or stream.is_leaf and stream.requires_grad:
-            return self._norm(layer, "ln1", stream)
-        return self._norm(layer, "ln1", stream[:1]).expand_as(stream)
+            return self._normed(layer, stream)
+        return self._normed(layer, stream[:1]).expand_as(stream)
 
     def attend(
         self,
@@ -145,12 +150,30 @@ class TransformerLensModel:
     def mlp(
         self, layer: int, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        block = self._bridge.blocks[layer]
-        name = "ln2" if "ln2" in block._modules or "ln2_post" in block._modules else "ln1"
-        written = self._mlps[layer](self._norm(layer, name, stream)).reshape(stream.shape)
-        if "ln2_post" in block._modules:
-            written = block.ln2_post(written)
-        return written.to(self.dtype)
+        return self._mlps[layer](stream)
+
+    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
+        return self._readings(layer, port, head)
+
+    def _found_reading(self, layer: int, port: SinglePort | None, head: int) -> Reading | None:
+        with torch.no_grad():
+            if port is None:
+                return self._mlps[layer].reading() if self._mlps else None
+            norm = self._norms(layer)
+            if norm is None or self.weights_dtype != self.dtype:
+                return None
+            weight, bias = self._projections[layer][port]
+            own = AffineMap(weight[head], None if bias is None else bias[head])
+            return reading_of(
+                norm, [own], None, lambda stream: self.project(layer, port, [head], stream[None])[0]
+            )
+
+    def _found_norm(self, layer: int) -> LinearNorm | None:
+        """Read off what norms the stream for the heads of a block; one serves all of them."""
+        norm = self._bridge.blocks[layer]._modules.get("ln1")
+        if norm is None:
+            return None
+        return linear_norm(norm.original_component, self._projections[layer]["q"][0][0, :, 0])
 
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]
@@ -177,9 +200,10 @@ class TransformerLensModel:
             logits: Tensor = self._bridge(tokens, **padding)
         return logits.to(self.dtype)
 
-    def _norm(self, layer: int, name: str, stream: Tensor) -> Tensor:
+    def _normed(self, layer: int, stream: Tensor) -> Tensor:
+        """Norm what the attention of a block reads."""
         stream = stream.to(self.weights_dtype)
-        norm = self._bridge.blocks[layer]._modules.get(name)
+        norm = self._bridge.blocks[layer]._modules.get("ln1")
         # The module below the bridge's wrapper: the same numbers without the cost of hooks.
         return stream if norm is None else norm.original_component(stream)
 

@@ -1,18 +1,17 @@
 """What one component makes of a changed input, all else as in the recorded run."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph, Reader, Writer
-from circuitfind.models.base import ResidualModel
+from circuitfind.models.base import ResidualModel, SinglePort
 from circuitfind.patching.continuation import Point
 from circuitfind.patching.exchange import Patched
 from circuitfind.patching.recording import Recording, Stream
 
-_PORTS: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
+_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
 
 Changes = Float[Tensor, "candidate batch pos d_model"]
 

@@ -5,13 +5,12 @@ a run can be taken up at any point without running again what lies before it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.models.base import Embedding, ResidualModel
+from circuitfind.models.base import Embedding, ResidualModel, SinglePort
 
 Stream = Float[Tensor, "batch pos d_model"]
 Heads = Float[Tensor, "_ batch pos d_head"]
@@ -79,9 +78,7 @@ def record(
     return Recording(embedding, tuple(streams), tuple(attention), tuple(mlp), **by_layer)
 
 
-def project(
-    model: ResidualModel, layer: int, port: Literal["q", "k", "v"], stream: Stream
-) -> Heads:
+def project(model: ResidualModel, layer: int, port: SinglePort, stream: Stream) -> Heads:
     """Return all heads' queries, or all key/value heads' keys or values, of one stream."""
     n = model.shape.n_heads if port == "q" else model.shape.n_kv_heads
     return model.project(layer, port, range(n), stream.expand(n, *stream.shape))

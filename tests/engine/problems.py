@@ -4,9 +4,10 @@ The package and the oracle are given models of their own, built twice from one s
 either does to its model can reach the other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import jaxtyping
@@ -176,3 +177,42 @@ def without_type_checks() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", value=False)
+
+
+def watch(
+    model: ResidualModel, parts: Sequence[str], note: Callable[..., None], monkeypatch: Any
+) -> None:
+    """Have the name and the arguments of each part of a model noted when it is run.
+
+    Readings count as the parts whose work they do, given a linear map in place of a stream.
+    """
+    for layer in range(model.shape.n_layers):
+        model.reading(layer, None)  # compared with the parts when it is first asked for
+        for port, n_heads in (("q", "n_heads"), ("k", "n_kv_heads"), ("v", "n_kv_heads")):
+            for head in range(getattr(model.shape, n_heads)):
+                model.reading(layer, port, head)
+    reading = cache(partial(_noted_reading, model.reading, note))
+    monkeypatch.setattr(model, "reading", lambda layer, port, head=0: reading(layer, port, head))
+    for name in parts:
+        original = getattr(model, name)
+
+        def noted(*args: Any, name: str = name, original: Any = original) -> Any:
+            note(name, *args)
+            return original(*args)
+
+        monkeypatch.setattr(model, name, noted)
+
+
+def _noted_reading(original: Any, note: Any, layer: int, port: Any, head: int) -> Any:
+    reading = original(layer, port, head)
+    if reading is None:
+        return None
+
+    def finish(inner: Tensor) -> Tensor:
+        if port is None:
+            note("mlp", layer, inner)
+            return reading.finish(inner)  # type: ignore[no-any-return]
+        note("project", layer, port, [head], inner)
+        return inner
+
+    return replace(reading, finish=finish)

@@ -15,6 +15,7 @@ from tests.engine.problems import (
     problem_of,
     prompts_of,
     random_mask,
+    watch,
 )
 
 FAMILIES = (
@@ -153,18 +154,17 @@ def test_parts_are_run_at_the_positions_that_matter_alone(edge, expected, monkey
     engine = IncrementalEngine(problem_of("gpt2", n_shared=4))
     state, widths = engine.start(), {}
     streams = {"project": 3, "attend": 2, "output": 2, "mlp": 1}
-    for name, place in streams.items():
-        original = getattr(engine.problem.model, name)
 
-        def record(*args, name=name, original=original, place=place):
-            widths.setdefault(name, set()).add(args[place].shape[-2])
-            return original(*args)
+    def note(name, *args):
+        widths.setdefault(name, set()).add(args[streams[name]].shape[-2])
 
-        monkeypatch.setattr(engine.problem.model, name, record)
     where = engine.graph.edge(edge)
     pair = (
         engine.graph.writer_index[where.writer.name],
         engine.graph.reader_index[where.reader.name],
     )
+    watch(engine.problem.model, list(streams), note, monkeypatch)
+    engine.cut(state, [pair])
+    widths.clear()  # Weights were composed, which puts all of a head's through `output`.
     engine.cut(state, [pair])
     assert {name: max(found) for name, found in widths.items()} == expected

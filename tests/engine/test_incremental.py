@@ -21,6 +21,7 @@ from tests.engine.problems import (
     oracle_of,
     problem_of,
     random_mask,
+    watch,
 )
 from tests.oracles.checkpoints import FAMILIES
 
@@ -250,17 +251,14 @@ def work(monkeypatch) -> Any:
 
     def recording(engine: IncrementalEngine) -> list[tuple[Any, ...]]:
         calls: list[tuple[Any, ...]] = []
-        model = engine.problem.model
+
+        def note(name: str, *args: Any) -> None:
+            said = [list(a) if isinstance(a, list | range) else a for a in args]
+            calls.append((name, *(a for a in said if isinstance(a, int | str | list))))
+
         # Not `output`, which also forms what the cut edge itself carries.
-        for name in ("embed", "project", "attend", "mlp", "logits"):
-            original = getattr(model, name)
-
-            def record(*args: Any, name: str = name, original: Any = original) -> Any:
-                said = [list(a) if isinstance(a, list | range) else a for a in args]
-                calls.append((name, *(a for a in said if isinstance(a, int | str | list))))
-                return original(*args)
-
-            monkeypatch.setattr(model, name, record)
+        parts = ("embed", "project", "attend", "mlp", "logits")
+        watch(engine.problem.model, parts, note, monkeypatch)
         return calls
 
     return recording

@@ -1,0 +1,160 @@
+"""What readers make of what heads mix: their output weights multiplied with the readers' weights.
+
+What a head writes is as wide as the stream, but made from the few numbers that it mixes. Where a
+reader reads linearly but for a factor (`models/readings.py`), the change that it makes of some
+heads' is a product of these few numbers with composed weights, which depend on the model alone.
+(Elhage et al. 2021 read circuits off such products.) What it made of the stream before the change
+goes from state to state, so that the stream itself is multiplied by nothing but the factor.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.engine.cuts import group_size
+from circuitfind.engine.state import Read, Stream
+from circuitfind.graph import Graph
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.readings import Reading
+
+Candidates = Float[Tensor, "candidate batch _ d_model"]
+
+
+class Moved(NamedTuple):
+    """A change of what some heads mix.
+
+    Attributes:
+        writers: The heads' indices.
+        z: The changes, side by side.
+        change: What they write for it together.
+    """
+
+    writers: tuple[int, ...]
+    z: Float[Tensor, "candidate batch _ mixed"]
+    change: Candidates
+
+
+class Through(NamedTuple):
+    """Readers that all receive one change of what some heads mix.
+
+    Attributes:
+        reads: The readers with how they read, once for each port; all must give as many numbers.
+        streams: What these readers receive without the change, at the positions that matter.
+        products: The linear maps of that.
+        moved: The change.
+    """
+
+    reads: tuple[Read, ...]
+    streams: tuple[Stream, ...]
+    products: tuple[Float[Tensor, "batch _ _"], ...]
+    moved: Moved
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """How the ports read."""
+        return tuple(reading for _, reading in self.reads)
+
+
+class Composed:
+    """Composed weights, remembered as long as there is room.
+
+    Args:
+        model: Gives the weights.
+        graph: What the indices of writers refer to.
+        most: How many numbers are remembered.
+    """
+
+    def __init__(self, model: ResidualModel, graph: Graph, most: int) -> None:
+        self._model, self._graph = model, graph
+        self._known = Recent(most)
+
+    def pays(self, writers: Sequence[int]) -> bool:
+        """Say whether what these writers mix is little beside what they write."""
+        shape = self._graph.shape
+        return (
+            bool(writers)
+            and not shape.heads_share_norm
+            and 2 * len(writers) * shape.d_head <= shape.d_model
+            and all(self._graph.writers[writer].head is not None for writer in writers)
+        )
+
+    def read(self, through: Through) -> Iterator[list[Float[Tensor, "candidate batch _ _"]]]:
+        """Yield what each port makes of its stream with the change, some candidates at a time."""
+        readings, moved = through.readings, through.moved
+        weights = self._composed(readings, moved.writers)
+        before = torch.cat(through.products, dim=-1)
+        # Readers of one stage have one norm.
+        norm = readings[0].norm
+        centred = {id(stream): norm.centre(stream) for stream in through.streams}
+        size = group_size(moved.change[0])
+        for z, change in zip(moved.z.split(size), moved.change.split(size), strict=True):
+            products = z @ weights
+            products += before
+            change = norm.centre(change)
+            factors = {each: norm.factor(stream + change) for each, stream in centred.items()}
+            parts = products.chunk(len(readings), dim=-1)
+            yield [
+                reading.rest(part, factors[id(stream)])
+                for reading, stream, part in zip(readings, through.streams, parts, strict=True)
+            ]
+
+    def carried(self, throughs: Sequence[Through], candidate: int) -> dict[Read, Tensor]:
+        """Return the linear maps of what readers receive with the change of one candidate."""
+        carried: dict[Read, Tensor] = {}
+        for through in throughs:
+            weights = self._composed(through.readings, through.moved.writers)
+            changes = (through.moved.z[candidate] @ weights).chunk(len(through.reads), dim=-1)
+            sums = (before + new for before, new in zip(through.products, changes, strict=True))
+            carried |= dict(zip(through.reads, sums, strict=True))
+        return carried
+
+    def _composed(
+        self, readings: tuple[Reading, ...], writers: tuple[int, ...]
+    ) -> Float[Tensor, "mixed _"]:
+        """Return the map from what heads mix to what readers make of it, all side by side."""
+        key = readings, writers
+        if (known := self._known.get(key)) is None:
+            outputs = torch.cat([self._output(writer) for writer in writers])
+            outputs = readings[0].norm.centre(outputs)
+            known = torch.cat([reading.linear(outputs) for reading in readings], dim=-1)
+            self._known.put(key, known)
+        return known
+
+    def _output(self, writer: int) -> Float[Tensor, "d_head d_model"]:
+        """Return a head's output weights: what it writes for one of each number that it mixes."""
+        head = self._graph.writers[writer]
+        assert head.layer is not None and head.head is not None
+        shape, model = self._graph.shape, self._model
+        each = torch.eye(shape.d_head, dtype=model.dtype, device=model.device)
+        return model.output(head.layer, [head.head], each[None, None])[0, 0]
+
+
+class Recent:
+    """Tensors by key, as many of those used last as there is room for.
+
+    Args:
+        most: How many numbers are remembered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._known: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable) -> Tensor | None:
+        """Return what is remembered, or None."""
+        if key in self._known:
+            self._known.move_to_end(key)
+        return self._known.get(key)
+
+    def put(self, key: Hashable, tensor: Tensor) -> None:
+        """Remember a tensor, and forget those that were not used for longest."""
+        if key in self._known:
+            self._held -= self._known.pop(key).numel()
+        self._known[key] = tensor
+        self._held += tensor.numel()
+        while self._held > self._most:
+            self._held -= self._known.popitem(last=False)[1].numel()

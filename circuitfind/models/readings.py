@@ -1,0 +1,141 @@
+"""What a component does first with a stream that it reads, taken apart into three steps.
+
+    a linear map of the stream  ->  times a factor for each position  ->  the rest
+
+The factor is what a norm divides by; it alone depends on the stream as a whole. So whoever knows
+the linear map of two streams knows that of their sum, and the linear map of what a head writes is
+one of the few numbers that it mixes: the product of its output weights with the reader's weights
+(Elhage et al. 2021 call that virtual weights). A search that changes few heads multiplies a tenth
+of the numbers that way.
+
+Norms and weights are read off a model's modules, which is a guess, so each reading is compared
+with what the model does, on random streams (`reading_of`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+"""Largest distance from what the model does, relative to its norm. Norms that round to float32 in a
+float64 model cannot be told from the rounded stream, and are left to the model."""
+
+
+class LinearNorm(NamedTuple):
+    """A layer norm or an RMS norm.
+
+    Attributes:
+        centred: Whether the mean is taken off first, as a layer norm does.
+        gain: Factor of each dimension.
+        bias: Added after all.
+        eps: Added to the mean square.
+    """
+
+    centred: bool
+    gain: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
+    eps: float
+
+    def centre(self, stream: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ d_model"]:
+        """Return a stream less its mean, if the norm takes it off."""
+        return stream - stream.mean(-1, keepdim=True) if self.centred else stream
+
+    def factor(self, centred: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ 1"]:
+        """Return what the norm multiplies each position of a stream by, given its centred form."""
+        # Several times as fast as the variance or a layer norm of PyTorch.
+        size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+        return torch.rsqrt(size.square() / centred.shape[-1] + self.eps)
+
+
+class AffineMap(NamedTuple):
+    """A map that a normed stream goes through.
+
+    Attributes:
+        weight: Each column gives one output.
+        bias: Added to the outputs, or None.
+    """
+
+    weight: Float[Tensor, "d_model width"]
+    bias: Float[Tensor, " width"] | None
+
+
+def linear_norm(norm: Callable[[Tensor], Tensor], like: Float[Tensor, " d_model"]) -> LinearNorm:
+    """Read off what a norm does to streams of a type; whether it is a norm at all is not asked."""
+    eps = float(getattr(norm, "eps", getattr(norm, "variance_epsilon", 0.0)))
+    zeros, ones = torch.zeros_like(like), torch.ones_like(like)
+    bias = norm(zeros)
+    # Nothing is left of equal numbers once their mean is taken off.
+    centred = bool(torch.equal(norm(ones), bias))
+    plain = LinearNorm(centred, ones, zeros, eps)
+    # No entry is near zero, with its mean taken off or not.
+    probe = ones + torch.arange(len(like), device=like.device) % 2
+    probe[::2] *= -1
+    inner = plain.centre(probe)
+    gain = (norm(probe) - bias) / (inner * plain.factor(inner))
+    return LinearNorm(centred, gain, bias, eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a component makes of a stream, in three steps.
+
+    Attributes:
+        norm: What it norms the stream with.
+        weights: The maps that the normed stream goes through, whose outputs stand side by side.
+        constant: What their outputs are for a stream of zeros.
+        finish: What becomes of them, or None.
+    """
+
+    norm: LinearNorm
+    weights: tuple[Float[Tensor, "d_model _"], ...]
+    constant: Float[Tensor, " width"]
+    finish: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def width(self) -> int:
+        """How many numbers the linear map gives for a position."""
+        return len(self.constant)
+
+    def linear(self, centred: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
+        """Return the linear map of a centred stream, or of a part of one."""
+        normed = centred * self.norm.gain
+        products = [normed @ weight for weight in self.weights]
+        return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+    def rest(
+        self, product: Float[Tensor, "*_ width"], factor: Float[Tensor, "*_ 1"]
+    ) -> Float[Tensor, "*_ _"]:
+        """Return what the component makes of a stream's linear map and factor."""
+        inner = torch.addcmul(self.constant, product, factor)
+        return inner if self.finish is None else self.finish(inner)
+
+    def is_right(self, whole: Callable[[Tensor], Tensor]) -> bool:
+        """Say whether the steps give what the component gives on random streams."""
+        gain = self.norm.gain
+        generator = torch.Generator().manual_seed(0)
+        # Neither centred nor of size one, so that every part of a norm shows.
+        probe = 1 + 3 * torch.randn(2, 3, len(gain), generator=generator, dtype=gain.dtype)
+        probe = probe.to(gain.device)
+        expected = whole(probe)
+        centred = self.norm.centre(probe)
+        found = self.rest(self.linear(centred), self.norm.factor(centred))
+        return bool((found - expected).norm() <= _TOLERANCE[gain.dtype] * expected.norm())
+
+
+def reading_of(
+    norm: LinearNorm,
+    maps: Sequence[AffineMap],
+    finish: Callable[[Tensor], Tensor] | None,
+    whole: Callable[[Tensor], Tensor],
+) -> Reading | None:
+    """Return how a component reads, or None where that is not what the whole component does."""
+    constants = [
+        norm.bias @ weight if bias is None else norm.bias @ weight + bias for weight, bias in maps
+    ]
+    weights = tuple(weight for weight, _ in maps)
+    reading = Reading(norm, weights, torch.cat(constants), finish)
+    return reading if reading.is_right(whole) else None

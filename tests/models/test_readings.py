@@ -1,0 +1,120 @@
+"""The steps by which components read are theirs, or there are none."""
+
+import pytest
+import torch
+
+from circuitfind.models.loading import load_model
+from circuitfind.models.readings import AffineMap, linear_norm, reading_of
+from tests.oracles.checkpoints import FAMILIES, build, float64_throughout
+
+BRIDGED = [name for name, family in FAMILIES.items() if family.bridge_is_right]
+WHOLE = {
+    "opt": "its MLP is no module of its own",
+    "bloom": "its MLP is given the stream a second time, to add to",
+    "mixtral": "its MLP is a mixture of experts",
+    "attention-only": "it has no MLP",
+}
+"""Families whose MLPs have no steps, and why."""
+
+D_MODEL = 12
+
+
+@pytest.mark.parametrize("family", BRIDGED)
+def test_what_is_read_of_a_sum_follows_from_what_is_read_of_its_parts(family):
+    with float64_throughout(), torch.no_grad():
+        model = load_model(build(family, n_layers=2))
+        for whole, reading in components(model):
+            first, second = streams(model), streams(model, seed=1)
+            centre = reading.norm.centre
+            product = reading.linear(centre(first)) + reading.linear(centre(second))
+            factor = reading.norm.factor(centre(first) + centre(second))
+            found = reading.rest(product, factor)
+            torch.testing.assert_close(found, whole(first + second), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("family", BRIDGED)
+def test_all_heads_and_most_mlps_read_in_steps(family, dtype):
+    with float64_throughout():
+        model = load_model(build(family, dtype=dtype, n_layers=2))
+        for layer in range(2):
+            assert all(model.reading(layer, port) is not None for port in "qkv")
+            assert (model.reading(layer, None) is None) == (family in WHOLE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_left_to_the_model(dtype):
+    model = load_model(build("gpt2", dtype=dtype, n_layers=1))
+    assert model.reading(0, "q") is None and model.reading(0, None) is None
+
+
+def test_norms_that_round_in_between_are_left_to_the_model():
+    """Those of Hugging Face take float32 in float64 models too."""
+    model = load_model(build("llama", dtype=torch.float64, n_layers=1))
+    assert model.reading(0, "q") is None and model.reading(0, None) is None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_norm_is_read_off(bias):
+    norm = torch.nn.LayerNorm(D_MODEL, eps=1e-3, bias=bias, dtype=torch.float64)
+    for part in norm.parameters():
+        torch.nn.init.normal_(part, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = linear_norm(norm, norm.weight)
+    assert found.centred and found.eps == 1e-3
+    torch.testing.assert_close(found.gain, norm.weight.detach(), rtol=0, atol=1e-12)
+    expected = norm.bias.detach() if bias else torch.zeros(D_MODEL, dtype=torch.float64)
+    torch.testing.assert_close(found.bias, expected, rtol=0, atol=1e-12)
+
+
+def test_a_root_mean_square_norm_is_read_off():
+    norm = torch.nn.RMSNorm(D_MODEL, eps=1e-3, dtype=torch.float64)
+    torch.nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = linear_norm(norm, norm.weight)
+    assert not found.centred and not found.bias.any()
+    torch.testing.assert_close(found.gain, norm.weight.detach(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("error", ["norm", "weight", "bias", "finish"])
+def test_steps_that_are_not_the_components_are_refused(error):
+    norm = torch.nn.LayerNorm(D_MODEL, dtype=torch.float64)
+    layer = torch.nn.Linear(D_MODEL, 5, dtype=torch.float64)
+    own = AffineMap(layer.weight.T, layer.bias)
+
+    def whole(stream):
+        return layer(norm(stream)).relu()
+
+    def told(error):
+        read_off = linear_norm(norm, norm.weight)
+        wrong = own._replace(weight=own.weight * 1.001) if error == "weight" else own
+        wrong = own._replace(bias=None) if error == "bias" else wrong
+        return (
+            read_off._replace(eps=0.01) if error == "norm" else read_off,
+            [wrong],
+            torch.nn.functional.gelu if error == "finish" else torch.relu,
+        )
+
+    with torch.no_grad():
+        assert reading_of(*told(None), whole) is not None
+        assert reading_of(*told(error), whole) is None
+
+
+def components(model):
+    """Yield what each component makes of a stream, and how it reads, where it has steps."""
+    for layer in range(model.shape.n_layers):
+        for port in "qkv":
+            n_heads = model.shape.n_heads if port == "q" else model.shape.n_kv_heads
+            for head in range(n_heads):
+
+                def project(stream, layer=layer, port=port, head=head):
+                    return model.project(layer, port, [head], stream[None])[0]
+
+                yield project, model.reading(layer, port, head)
+        if (reading := model.reading(layer, None)) is not None:
+            yield lambda stream, layer=layer: model.mlp(layer, stream), reading
+
+
+def streams(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 1 + torch.randn(2, 4, model.shape.d_model, generator=generator, dtype=torch.float64)
