@@ -23,7 +23,7 @@ from circuitfind.engine.memory import most_composed
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
-from circuitfind.models.base import SinglePort
+from circuitfind.models.base import SINGLE_PORTS, SinglePort
 from circuitfind.models.readings import Reading
 from circuitfind.problem import Problem
 
@@ -182,7 +182,7 @@ class ChunkEngine:
         port = self.graph.readers[reader].port
         if port is None:
             return ()
-        return ("q", "k", "v") if port == "qkv" else (port,)
+        return SINGLE_PORTS if port == "qkv" else (port,)
 
     def readings(self, reader: int) -> tuple[Reading, ...]:
         """Return how a reader reads, for each of its ports; empty where that is not known."""

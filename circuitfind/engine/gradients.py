@@ -20,13 +20,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph
-from circuitfind.models.base import ResidualModel, SinglePort
+from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "reader batch pos d_model"]
 Heads = Float[Tensor, "head batch pos d_head"]
-
-_SINGLE: tuple[SinglePort, ...] = ("q", "k", "v")
 
 
 class ReaderGradients(NamedTuple):
@@ -192,7 +190,7 @@ class _Attention:
 
     def run(self, stream: Stream) -> Stream:
         owner, layer = self._owner, self._layer
-        projected = {port: self._project(port, stream) for port in _SINGLE}
+        projected = {port: self._project(port, stream) for port in SINGLE_PORTS}
         z = self._mixed(projected)
         owner.z.append(z)
         if owner.traced:
@@ -234,7 +232,7 @@ class _Attention:
             readers = graph.head_readers(self._layer, port)
             at_port: Any = sum(
                 self._pulled_through(single, arrived[single])
-                for single in (_SINGLE if port == "qkv" else (port,))
+                for single in (SINGLE_PORTS if port == "qkv" else (port,))
             )
             yield ReaderGradients(readers, graph.readers[readers[0]].stage, at_port)
         self._stream = None

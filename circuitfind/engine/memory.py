@@ -20,7 +20,7 @@ About twice what a whole search at the shape of GPT-2 small was measured to hold
 FORMED_NUMBERS = 1 << 25
 """How many numbers of formed gaps and composed weights are remembered; 128 MiB in float32."""
 
-COMPOSED_SHARE = 1 / 4
+_COMPOSED_SHARE = 1 / 4
 """The share of composed weights in that, at most."""
 
 _WIDEST_MLP = 8
@@ -77,7 +77,7 @@ def chunk_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number
 
 def most_composed(formed: int) -> int:
     """Return how many of so many formed numbers may be composed weights."""
-    return int(formed * COMPOSED_SHARE)
+    return int(formed * _COMPOSED_SHARE)
 
 
 def _composed_numbers(graph: Graph) -> int:

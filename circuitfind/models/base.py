@@ -24,6 +24,8 @@ from circuitfind.models.vocabulary import Vocabulary
 SinglePort = Literal["q", "k", "v"]
 """One input of a head."""
 
+SINGLE_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
+
 
 class Embedding(NamedTuple):
     """What enters the stream before the first block.

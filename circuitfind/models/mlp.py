@@ -39,9 +39,9 @@ class Mlp:
     def __call__(self, stream: Float[Tensor, "batch pos _"]) -> Float[Tensor, "batch pos _"]:
         normed = stream.to(self._weights_dtype)
         normed = normed if self._norm is None else self._norm(normed)
-        return self._normed(self._call(normed).reshape(stream.shape)).to(self._dtype)
+        return self._normed_after(self._call(normed).reshape(stream.shape)).to(self._dtype)
 
-    def _normed(self, written: Tensor) -> Tensor:
+    def _normed_after(self, written: Tensor) -> Tensor:
         return written if self._after is None else self._after(written)
 
     def reading(self) -> Reading | None:
@@ -52,7 +52,9 @@ class Mlp:
         if halves is None:
             return None
         norm = linear_norm(self._norm, halves.maps[0].weight[:, 0])
-        return reading_of(norm, halves.maps, lambda inner: self._normed(halves.finish(inner)), self)
+        return reading_of(
+            norm, halves.maps, lambda inner: self._normed_after(halves.finish(inner)), self
+        )
 
 
 def _call_of(block: Any) -> Callable[[Tensor], Tensor]:

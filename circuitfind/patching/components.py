@@ -6,12 +6,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph, Reader, Writer
-from circuitfind.models.base import ResidualModel, SinglePort
+from circuitfind.models.base import SINGLE_PORTS, ResidualModel
 from circuitfind.patching.continuation import Point
 from circuitfind.patching.exchange import Patched
 from circuitfind.patching.recording import Recording, Stream
-
-_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
 
 Changes = Float[Tensor, "candidate batch pos d_model"]
 
@@ -128,7 +126,7 @@ class Components:
             "v": base.value[layer][kv_heads],
         }
         mixed = {port: values.repeat(1, n, 1, 1) for port, values in recorded.items()}
-        for port in _PORTS:
+        for port in SINGLE_PORTS:
             if reader.port is not None and port in reader.port:
                 projected = model.project(layer, port, [reader.head], entering)
                 mixed[port] = projected.expand_as(mixed[port])
