@@ -24,6 +24,7 @@ from circuitfind.threads import A_MOMENT
 ROUNDS = 3
 WAYS = {
     "spin a moment, then sleep (what the command line sets)": A_MOMENT,
+    "spin less than half as long": A_MOMENT | {"GOMP_SPINCOUNT": "2000"},
     "sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin for milliseconds (what they do unless told)": {},
 }

@@ -12,7 +12,7 @@ POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
-        ({}, {POLICY: "PASSIVE", SPINS: "2000"}),
+        ({}, {POLICY: "PASSIVE", SPINS: "5000"}),
         ({POLICY: "ACTIVE"}, {POLICY: "ACTIVE"}),
         ({SPINS: "0"}, {SPINS: "0"}),
     ],

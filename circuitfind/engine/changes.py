@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.composed import Moved
-from circuitfind.engine.state import ChunkState
+from circuitfind.engine.state import Candidates, ChunkState
 
-Candidates = Float[Tensor, "candidate batch _ d_model"]
 CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
 
 

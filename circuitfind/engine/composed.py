@@ -16,12 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.cuts import group_size
-from circuitfind.engine.state import Read, Stream
+from circuitfind.engine.state import Candidates, Read, Stream
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.readings import Reading
-
-Candidates = Float[Tensor, "candidate batch _ d_model"]
 
 
 class Moved(NamedTuple):

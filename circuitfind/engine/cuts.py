@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Stream = Float[Tensor, "batch _ d_model"]
-Candidates = Float[Tensor, "candidate batch _ d_model"]
+from circuitfind.engine.state import Candidates, Stream
 
 _TOGETHER = {"cpu": 1 << 20}
 """How many numbers of candidates are in work at once; 4 MiB in float32."""

@@ -15,10 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.differences import Outputs, groups, run_on, total
-from circuitfind.engine.state import ChunkState
+from circuitfind.engine.state import ChunkState, Stream
 from circuitfind.problem import Problem
-
-Stream = Float[Tensor, "batch _ d_model"]
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.changes import Candidates
 from circuitfind.engine.chunk import ChunkEngine, Pair
 from circuitfind.engine.cuts import candidates_at_once
 from circuitfind.engine.gaps import carried
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.shelf import InFiles, InMemory
-from circuitfind.engine.state import ChunkState, Horizon, Stream
+from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
 from circuitfind.engine.trial import Trial
 from circuitfind.errors import MethodError
 from circuitfind.problem import Problem

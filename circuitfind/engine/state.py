@@ -21,6 +21,7 @@ from circuitfind.graph import Graph
 from circuitfind.models.readings import Reading
 
 Stream = Float[Tensor, "batch _ d_model"]
+Candidates = Float[Tensor, "candidate batch _ d_model"]
 Projected = Float[Tensor, "batch _ d_head"]
 Read = tuple[int, Reading]
 """A reader, and how one of its ports reads."""

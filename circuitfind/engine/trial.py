@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.changes import CandidateHeads, Candidates, Changes
+from circuitfind.engine.changes import CandidateHeads, Changes
 from circuitfind.engine.composed import Through
 from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import ChunkState, Read, Stage, Stream, stages
+from circuitfind.engine.state import Candidates, ChunkState, Read, Stage, Stream, stages
 
 if TYPE_CHECKING:
     from circuitfind.engine.chunk import ChunkEngine

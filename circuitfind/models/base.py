@@ -1,4 +1,4 @@
-"""What circuitfind asks of a model: six small functions over one residual stream.
+"""What circuitfind asks of a model: small functions over one residual stream.
 
 Everything that differs between families (norms, rotary positions, grouped heads, soft caps, gated
 MLPs) stays behind these functions; everything that a circuit needs to know (who writes what, who
