@@ -46,10 +46,8 @@ class Mlp:
 
     def reading(self) -> Reading | None:
         """Return the steps by which it reads a stream, where they are known."""
-        if self._norm is None or self._weights_dtype != self._dtype:
-            return None
         halves = _halves_of(self._block)
-        if halves is None:
+        if halves is None or self._norm is None:
             return None
         norm = linear_norm(self._norm, halves.maps[0].weight[:, 0])
         return reading_of(
@@ -139,7 +137,7 @@ def _affine(part: Any, dtype: torch.dtype) -> AffineMap | None:
 
 
 class _Given(torch.nn.Module):
-    """Stands for a map whose outputs are known."""
+    """Stands for a map whose outputs are known; a module, as whoever counts operations expects."""
 
     def __init__(self, outputs: Tensor) -> None:
         super().__init__()

@@ -5,11 +5,11 @@
 The factor is what a norm divides by; it alone depends on the stream as a whole. So whoever knows
 the linear map of two streams knows that of their sum, and the linear map of what a head writes is
 one of the few numbers that it mixes: the product of its output weights with the reader's weights
-(Elhage et al. 2021 call that virtual weights). A search that changes few heads multiplies a tenth
-of the numbers that way.
+(Elhage et al. 2021 call that virtual weights). A search that changes one head of twelve multiplies
+a twelfth of the numbers that way.
 
-Norms and weights are read off a model's modules, which is a guess, so each reading is compared
-with what the model does, on random streams (`reading_of`).
+That a model's modules do just this is a guess, so each reading is compared with what the model
+does, on random streams (`reading_of`).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-"""Largest distance from what the model does, relative to its norm. Norms that round to float32 in a
-float64 model cannot be told from the rounded stream, and are left to the model."""
+"""Largest distance from what the model does, relative to its norm. In a float64 model, norms that
+compute in float32 miss it and are left to the model."""
+
+_TINY = 1e-4
+"""Size of streams that show what a norm adds to their mean square."""
 
 
 class LinearNorm(NamedTuple):
@@ -64,19 +67,35 @@ class AffineMap(NamedTuple):
 
 
 def linear_norm(norm: Callable[[Tensor], Tensor], like: Float[Tensor, " d_model"]) -> LinearNorm:
-    """Read off what a norm does to streams of a type; whether it is a norm at all is not asked."""
-    eps = float(getattr(norm, "eps", getattr(norm, "variance_epsilon", 0.0)))
-    zeros, ones = torch.zeros_like(like), torch.ones_like(like)
-    bias = norm(zeros)
-    # Nothing is left of equal numbers once their mean is taken off.
-    centred = bool(torch.equal(norm(ones), bias))
-    plain = LinearNorm(centred, ones, zeros, eps)
+    """Read off what a norm does to streams of a type; whether it is a norm at all is not asked.
+
+    Modules name what they add to the mean square differently, or do not, so it is measured.
+    """
+    bias, ones = norm(torch.zeros_like(like)), torch.ones_like(like)
     # No entry is near zero, with its mean taken off or not.
     probe = ones + torch.arange(len(like), device=like.device) % 2
     probe[::2] *= -1
-    inner = plain.centre(probe)
-    gain = (norm(probe) - bias) / (inner * plain.factor(inner))
-    return LinearNorm(centred, gain, bias, eps)
+    normed = norm(probe) - bias
+    # Little is left of equal numbers once their mean is taken off.
+    centred = bool((norm(ones) - bias).norm() < 0.1 * normed.norm())
+    inner = probe - probe.mean() if centred else probe
+    tiny = norm(_TINY * inner) - bias
+    eps = _eps(inner.square().mean(), (normed.norm() / tiny.norm()).square())
+    unscaled = LinearNorm(centred, ones, bias, eps)
+    return unscaled._replace(gain=normed / (inner * unscaled.factor(inner)))
+
+
+def _eps(square: Float[Tensor, ""], ratio: Float[Tensor, ""]) -> float:
+    """Return what a norm adds to the mean square.
+
+    Args:
+        square: The mean square of a stream.
+        ratio: Of the mean squares of that stream, normed, and of _TINY times the stream, normed:
+            (_TINY² square + eps) / (_TINY² (square + eps)).
+    """
+    eps = _TINY**2 * square * (ratio - 1) / (1 - _TINY**2 * ratio)
+    # Where it is next to nothing, rounding can make it less.
+    return float(eps.clamp(min=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +136,17 @@ class Reading:
         """Say whether the steps give what the component gives on random streams."""
         gain = self.norm.gain
         generator = torch.Generator().manual_seed(0)
-        # Neither centred nor of size one, so that every part of a norm shows.
+        # Not centred, and of all sizes, so that every part of a norm shows.
         probe = 1 + 3 * torch.randn(2, 3, len(gain), generator=generator, dtype=gain.dtype)
+        probe *= torch.tensor([1, 1e-2, 1e-4], dtype=gain.dtype)[:, None]
         probe = probe.to(gain.device)
         expected = whole(probe)
         centred = self.norm.centre(probe)
-        found = self.rest(self.linear(centred), self.norm.factor(centred))
+        try:
+            found = self.rest(self.linear(centred), self.norm.factor(centred))
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            # What was taken for the parts of a module are not all that it is made of.
+            return False
         return bool((found - expected).norm() <= _TOLERANCE[gain.dtype] * expected.norm())
 
 

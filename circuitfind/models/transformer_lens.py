@@ -139,9 +139,8 @@ class TransformerLensModel:
         # In the streams' type, so that differences of outputs are outputs of differences.
         weight = self._bridge.blocks[layer].attn.W_O
         raw = _by_head(z.flatten(1, 2), weight, heads, self.dtype).view(*z.shape[:3], -1)
-        if not self.shape.heads_share_norm:
-            return raw
-        return raw * _applied_scale(self._bridge.blocks[layer].ln1_post, raw.sum(0))
+        norm = self._norms(layer, "ln1_post")
+        return raw if norm is None else raw * (norm.gain * norm.factor(raw.sum(0)))
 
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         bias: Tensor | None = self._bridge.blocks[layer].attn.b_O
@@ -156,11 +155,12 @@ class TransformerLensModel:
         return self._readings(layer, port, head)
 
     def _found_reading(self, layer: int, port: SinglePort | None, head: int) -> Reading | None:
+        if self.weights_dtype != self.dtype:
+            return None
         with torch.no_grad():
             if port is None:
                 return self._mlps[layer].reading() if self._mlps else None
-            norm = self._norms(layer)
-            if norm is None or self.weights_dtype != self.dtype:
+            if (norm := self._norms(layer, "ln1")) is None:
                 return None
             weight, bias = self._projections[layer][port]
             own = AffineMap(weight[head], None if bias is None else bias[head])
@@ -168,12 +168,14 @@ class TransformerLensModel:
                 norm, [own], None, lambda stream: self.project(layer, port, [head], stream[None])[0]
             )
 
-    def _found_norm(self, layer: int) -> LinearNorm | None:
-        """Read off what norms the stream for the heads of a block; one serves all of them."""
-        norm = self._bridge.blocks[layer]._modules.get("ln1")
+    def _found_norm(self, layer: int, name: str) -> LinearNorm | None:
+        """Read off one of a block's norms; that before its attention serves all heads."""
+        norm = self._bridge.blocks[layer]._modules.get(name)
         if norm is None:
             return None
-        return linear_norm(norm.original_component, self._projections[layer]["q"][0][0, :, 0])
+        like = torch.zeros(self.shape.d_model, dtype=self.dtype, device=self.device)
+        with torch.no_grad():
+            return linear_norm(norm.original_component, like)
 
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]
@@ -284,12 +286,3 @@ def _by_head(
         return torch.bmm(values, weight.to(dtype))
     products = [each @ weight[head].to(dtype) for each, head in zip(values, heads, strict=True)]
     return products[0][None] if len(products) == 1 else torch.stack(products)
-
-
-def _applied_scale(norm: Any, total: Float[Tensor, "batch pos d_model"]) -> Tensor:
-    """Return the factor by which an RMS norm multiplies each entry of its input."""
-    module = norm.original_component
-    eps = float(getattr(module, "eps", getattr(module, "variance_epsilon", 0.0)))
-    ones = torch.ones_like(total[:1, :1]).to(module.weight.dtype)
-    gain: Tensor = module(ones).to(total.dtype) * (1 + eps) ** 0.5
-    return gain * torch.rsqrt(total.square().mean(-1, keepdim=True) + eps)

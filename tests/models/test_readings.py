@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 from circuitfind.models.loading import load_model
 from circuitfind.models.readings import AffineMap, linear_norm, reading_of
@@ -19,12 +20,13 @@ WHOLE = {
 D_MODEL = 12
 
 
+@pytest.mark.parametrize("size", [1, 1e-4])
 @pytest.mark.parametrize("family", BRIDGED)
-def test_what_is_read_of_a_sum_follows_from_what_is_read_of_its_parts(family):
+def test_what_is_read_of_a_sum_follows_from_what_is_read_of_its_parts(family, size):
     with float64_throughout(), torch.no_grad():
         model = load_model(build(family, n_layers=2))
         for whole, reading in components(model):
-            first, second = streams(model), streams(model, seed=1)
+            first, second = size * streams(model), size * streams(model, seed=1)
             centre = reading.norm.centre
             product = reading.linear(centre(first)) + reading.linear(centre(second))
             factor = reading.norm.factor(centre(first) + centre(second))
@@ -61,7 +63,7 @@ def test_a_layer_norm_is_read_off(bias):
         torch.nn.init.normal_(part, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = linear_norm(norm, norm.weight)
-    assert found.centred and found.eps == 1e-3
+    assert found.centred and found.eps == pytest.approx(1e-3, rel=1e-9)
     torch.testing.assert_close(found.gain, norm.weight.detach(), rtol=0, atol=1e-12)
     expected = norm.bias.detach() if bias else torch.zeros(D_MODEL, dtype=torch.float64)
     torch.testing.assert_close(found.bias, expected, rtol=0, atol=1e-12)
@@ -73,13 +75,32 @@ def test_a_root_mean_square_norm_is_read_off():
     with torch.no_grad():
         found = linear_norm(norm, norm.weight)
     assert not found.centred and not found.bias.any()
+    assert found.eps == pytest.approx(1e-3, rel=1e-9)
     torch.testing.assert_close(found.gain, norm.weight.detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("width", [12, 768])
+@pytest.mark.parametrize("eps", [1e-12, 1e-8, 1e-6, 1e-5, 1e-2])
+def test_what_a_norm_adds_to_the_mean_square_is_measured_in_float32(eps, width):
+    norm = torch.nn.LayerNorm(width, eps=eps)
+    torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        # Below the mean squares of streams, the digits of a number this small do not matter.
+        assert linear_norm(norm, norm.weight).eps == pytest.approx(eps, rel=1e-4, abs=1e-13)
+
+
+def test_a_norm_that_does_not_say_what_it_adds_is_read_off():
+    with torch.no_grad():
+        found = linear_norm(OlmoLayerNorm(D_MODEL), torch.zeros(D_MODEL))
+    assert found.centred and found.eps == pytest.approx(1e-5, rel=1e-4)
+    torch.testing.assert_close(found.gain, torch.ones(D_MODEL))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("error", ["norm", "weight", "bias", "finish"])
-def test_steps_that_are_not_the_components_are_refused(error):
-    norm = torch.nn.LayerNorm(D_MODEL, dtype=torch.float64)
-    layer = torch.nn.Linear(D_MODEL, 5, dtype=torch.float64)
+def test_steps_that_are_not_the_components_are_refused(error, dtype):
+    norm = torch.nn.LayerNorm(D_MODEL, dtype=dtype)
+    layer = torch.nn.Linear(D_MODEL, 5, dtype=dtype)
     own = AffineMap(layer.weight.T, layer.bias)
 
     def whole(stream):
@@ -90,7 +111,7 @@ def test_steps_that_are_not_the_components_are_refused(error):
         wrong = own._replace(weight=own.weight * 1.001) if error == "weight" else own
         wrong = own._replace(bias=None) if error == "bias" else wrong
         return (
-            read_off._replace(eps=0.01) if error == "norm" else read_off,
+            read_off._replace(eps=0.0) if error == "norm" else read_off,
             [wrong],
             torch.nn.functional.gelu if error == "finish" else torch.relu,
         )
