@@ -19,12 +19,10 @@ from circuitfind.engine.differences import Outputs, groups, total
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass
 from circuitfind.engine.gaps import Carried, Gaps
 from circuitfind.engine.gradients import TracedRun, segment_before, written_of
-from circuitfind.engine.memory import most_composed
 from circuitfind.engine.shelf import Shelf
-from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream, spans
+from circuitfind.engine.state import ChunkState, Horizon, PortReading, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
 from circuitfind.models.base import SINGLE_PORTS, SinglePort
-from circuitfind.models.readings import Reading
 from circuitfind.problem import Problem
 
 _PASS_FLOATS = 1 << 24
@@ -42,23 +40,26 @@ class ChunkEngine:
         carried: What cut edges carry on them.
         horizon: How many positions can matter at all.
         shelf: Where what is remembered is kept.
-        most_formed: How many numbers of formed gaps and composed weights are remembered beside
-            that.
+        composed: Weights of heads and their readers, multiplied together.
+        most_formed: How many numbers of formed gaps are remembered beside that.
 
     Attributes:
-        composed: Weights of heads and their readers, multiplied together.
         clean: The full graph's run on the clean prompts.
         gaps: The changes that cuts make.
     """
 
     def __init__(
-        self, problem: Problem, carried: Carried, horizon: Horizon, shelf: Shelf, most_formed: int
+        self,
+        problem: Problem,
+        carried: Carried,
+        horizon: Horizon,
+        shelf: Shelf,
+        composed: Composed,
+        most_formed: int,
     ) -> None:
         self.problem, self.graph, self.horizon = problem, problem.graph, horizon
-        self.keep = shelf.keep
+        self.keep, self.composed = shelf.keep, composed
         model, prompts = problem.model, problem.prompts
-        n_composed = most_composed(most_formed)
-        self.composed = Composed(model, problem.graph, n_composed)
         with torch.no_grad():
             self._embedding = embeddings(model, problem.graph, prompts.clean)
             self.clean = TracedRun(model, problem.graph, prompts.real, traced=False)
@@ -67,7 +68,7 @@ class ChunkEngine:
             kept = self.keep(dict(enumerate(getattr(self.clean, name))))
             setattr(self.clean, name, list(kept.values()))
         carried = Carried(self.keep(carried.z), self.keep(carried.streams))
-        self.gaps = Gaps(problem, carried, most_formed - n_composed)
+        self.gaps = Gaps(problem, carried, most_formed)
 
     @property
     def most_candidates(self) -> int:
@@ -120,7 +121,7 @@ class ChunkEngine:
                 if span := int(after.spans.readers[reader]):
                     trial.changes.pending[reader] = total(self.gaps.of(state, writers, span))[None]
             trial.propagate()
-            return trial.pick(0, after).settled()
+            return trial.pick(0, after)
 
     def tried(
         self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
@@ -184,15 +185,23 @@ class ChunkEngine:
             return ()
         return SINGLE_PORTS if port == "qkv" else (port,)
 
-    def readings(self, reader: int) -> tuple[Reading, ...]:
-        """Return how a reader reads, for each of its ports; empty where that is not known."""
-        found = self.graph.readers[reader]
-        assert found.layer is not None
-        readings = [
-            self.problem.model.reading(found.layer, port, found.head or 0)
-            for port in self.ports(reader) or (None,)
-        ]
-        return tuple(reading for reading in readings if reading is not None)
+    def readings(self, readers: Sequence[int]) -> tuple[PortReading, ...]:
+        """Return how readers of one stage read, port by port.
+
+        Returns:
+            Nothing unless that is known of all, with one norm and equally wide.
+        """
+        found: list[PortReading] = []
+        for index in readers:
+            reader = self.graph.readers[index]
+            assert reader.layer is not None
+            for port in self.ports(index) or (None,):
+                reading = self.problem.model.reading(reader.layer, port, reader.head or 0)
+                if reading is None:
+                    return ()
+                found.append((index, reading))
+        alike = {(id(reading.norm), reading.width) for _, reading in found}
+        return tuple(found) if len(alike) == 1 else ()
 
     def attend(
         self,

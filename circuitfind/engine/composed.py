@@ -4,7 +4,8 @@ What a head writes is as wide as the stream, but made from the few numbers that 
 reader reads linearly but for a factor (`models/readings.py`), the change that it makes of some
 heads' is a product of these few numbers with composed weights, which depend on the model alone.
 (Elhage et al. 2021 read circuits off such products.) What it made of the stream before the change
-goes from state to state, so that the stream itself is multiplied by nothing but the factor.
+goes from state to state while edges into one reader are tested, so that the stream is multiplied by
+the weights once for all of them.
 """
 
 from collections import OrderedDict
@@ -16,10 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.cuts import group_size
-from circuitfind.engine.state import Candidates, Read, Stream
+from circuitfind.engine.state import Candidates, PortReading, Stream
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.readings import Reading
+
+_SHARE = 1 / 4
+"""The share of what is remembered that weights composed for one use may take."""
 
 
 class Moved(NamedTuple):
@@ -40,13 +44,13 @@ class Through(NamedTuple):
     """Readers that all receive one change of what some heads mix.
 
     Attributes:
-        reads: The readers with how they read, once for each port; all must give as many numbers.
+        ports: The readers with how they read, once for each port, all equally wide.
         streams: What these readers receive without the change, at the positions that matter.
         products: The linear maps of that.
         moved: The change.
     """
 
-    reads: tuple[Read, ...]
+    ports: tuple[PortReading, ...]
     streams: tuple[Stream, ...]
     products: tuple[Float[Tensor, "batch _ _"], ...]
     moved: Moved
@@ -54,7 +58,7 @@ class Through(NamedTuple):
     @property
     def readings(self) -> tuple[Reading, ...]:
         """How the ports read."""
-        return tuple(reading for _, reading in self.reads)
+        return tuple(reading for _, reading in self.ports)
 
 
 class Composed:
@@ -71,7 +75,7 @@ class Composed:
         self._known = Recent(most)
 
     def pays(self, writers: Sequence[int]) -> bool:
-        """Say whether what these writers mix is little beside what they write."""
+        """Say whether these writers are heads that mix few numbers beside those that they write."""
         shape = self._graph.shape
         return (
             bool(writers)
@@ -79,6 +83,14 @@ class Composed:
             and 2 * len(writers) * shape.d_head <= shape.d_model
             and all(self._graph.writers[writer].head is not None for writer in writers)
         )
+
+    def fits(self, writers: Sequence[int], readings: Sequence[Reading]) -> bool:
+        """Say whether the weights of heads and readers are few enough to be remembered with others.
+
+        Composed anew for every use they would take longer than they save.
+        """
+        width = sum(reading.width for reading in readings)
+        return len(writers) * self._graph.shape.d_head * width <= _SHARE * self._known.most
 
     def read(self, through: Through) -> Iterator[list[Float[Tensor, "candidate batch _ _"]]]:
         """Yield what each port makes of its stream with the change, some candidates at a time."""
@@ -100,14 +112,14 @@ class Composed:
                 for reading, stream, part in zip(readings, through.streams, parts, strict=True)
             ]
 
-    def carried(self, throughs: Sequence[Through], candidate: int) -> dict[Read, Tensor]:
+    def carried(self, throughs: Sequence[Through], candidate: int) -> dict[PortReading, Tensor]:
         """Return the linear maps of what readers receive with the change of one candidate."""
-        carried: dict[Read, Tensor] = {}
+        carried: dict[PortReading, Tensor] = {}
         for through in throughs:
             weights = self._composed(through.readings, through.moved.writers)
-            changes = (through.moved.z[candidate] @ weights).chunk(len(through.reads), dim=-1)
+            changes = (through.moved.z[candidate] @ weights).chunk(len(through.ports), dim=-1)
             sums = (before + new for before, new in zip(through.products, changes, strict=True))
-            carried |= dict(zip(through.reads, sums, strict=True))
+            carried |= dict(zip(through.ports, sums, strict=True))
         return carried
 
     def _composed(
@@ -134,12 +146,12 @@ class Composed:
 class Recent:
     """Tensors by key, as many of those used last as there is room for.
 
-    Args:
+    Attributes:
         most: How many numbers are remembered.
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
+        self.most, self._held = most, 0
         self._known: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def get(self, key: Hashable) -> Tensor | None:
@@ -149,10 +161,15 @@ class Recent:
         return self._known.get(key)
 
     def put(self, key: Hashable, tensor: Tensor) -> None:
-        """Remember a tensor, and forget those that were not used for longest."""
+        """Remember a tensor, and forget those that were not used for longest.
+
+        One that takes more room than there is makes others give way for nothing, and is not kept.
+        """
         if key in self._known:
             self._held -= self._known.pop(key).numel()
+        if tensor.numel() > self.most:
+            return
         self._known[key] = tensor
         self._held += tensor.numel()
-        while self._held > self._most:
+        while self._held > self.most:
             self._held -= self._known.popitem(last=False)[1].numel()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.chunk import ChunkEngine, Pair
+from circuitfind.engine.composed import Composed
 from circuitfind.engine.cuts import candidates_at_once
 from circuitfind.engine.gaps import carried
 from circuitfind.engine.memory import plan
@@ -94,7 +95,8 @@ class Tried:
         """Return one candidate as a state; `kept` says which edges it keeps."""
         if self.trial is not None:
             (state,) = self.state.chunks
-            return EngineState((self.trial.pick(candidate, state.keeping(kept)),))
+            picked = self.trial.pick(candidate, state.keeping(kept))
+            return EngineState((replace(picked, products=self.trial.products(candidate)),))
         return self.engine.cut(self.state, _pairs(self.state.kept & ~kept))
 
 
@@ -124,10 +126,11 @@ class IncrementalEngine:
         planned = plan(problem, memory)
         parts = _chunks(problem, planned.n_prompts)
         shelf = InMemory() if len(parts) == 1 else InFiles()
+        composed = Composed(problem.model, problem.graph, planned.most_composed)
         most_formed = planned.most_formed // len(parts)
         with torch.no_grad():
             self.chunks = [
-                ChunkEngine(part, instead, self.horizon, shelf, most_formed)
+                ChunkEngine(part, instead, self.horizon, shelf, composed, most_formed)
                 for part, instead in zip(parts, carried(parts), strict=True)
             ]
         self.clean_final: Stream = _joined([chunk.clean.final for chunk in self.chunks], dim=0)

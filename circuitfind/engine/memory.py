@@ -20,14 +20,14 @@ About twice what a whole search at the shape of GPT-2 small was measured to hold
 FORMED_NUMBERS = 1 << 25
 """How many numbers of formed gaps and composed weights are remembered; 128 MiB in float32."""
 
-_COMPOSED_SHARE = 1 / 4
-"""The share of composed weights in that, at most."""
-
-_WIDEST_MLP = 8
-"""How many times as wide as the stream what an MLP reads is taken to be, gates included."""
-
 _FORMED_SHARE = 1 / 8
-"""Their share of a memory that is limited, at most."""
+"""The share of a memory that is limited which these may take."""
+
+_COMPOSED_SHARE = 1 / 4
+"""The share of these which composed weights may take."""
+
+_HIDDEN_WIDTH = 8
+"""How many times as wide as the stream an MLP's hidden layer is taken to be, gates included."""
 
 
 def remembered_numbers(graph: Graph) -> int:
@@ -35,7 +35,8 @@ def remembered_numbers(graph: Graph) -> int:
 
     The clean run: what every writer writes (heads: what they mix, unless they share a norm), what
     enters every block, and every head's query, key and value. The corrupted run: what every writer
-    writes. And at most as much as the clean run again, for the circuit as it stands.
+    writes. And at most as much as the clean run again, for the circuit as it stands, with what its
+    readers make of what they receive.
     """
     shape = graph.shape
     mixed = shape.n_layers * shape.n_heads * shape.d_head
@@ -47,7 +48,7 @@ def remembered_numbers(graph: Graph) -> int:
     entering = (len(segments(graph)) + 1) * shape.d_model
     projected = shape.n_layers * (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
     clean = mixed + streams + entering + projected
-    return 2 * clean + mixed + streams
+    return 2 * clean + mixed + streams + _products(graph)
 
 
 def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number: int = 4) -> int:
@@ -59,11 +60,11 @@ def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_numbe
         n_positions: Tokens of the longest prompt.
         bytes_per_number: Of the streams: 4, or 8 for float64.
     """
-    stream = n_prompts * n_positions * graph.shape.d_model
-    gaps = graph.shape.n_layers * graph.shape.n_heads * stream
-    formed = min(
-        FORMED_NUMBERS, gaps + min(_composed_numbers(graph), most_composed(FORMED_NUMBERS))
-    )
+    shape = graph.shape
+    stream = n_prompts * n_positions * shape.d_model
+    gaps = shape.n_layers * shape.n_heads * stream
+    composed = shape.n_layers * shape.n_heads * shape.d_head * _products(graph)
+    formed = min(FORMED_NUMBERS, gaps + min(composed, int(FORMED_NUMBERS * _COMPOSED_SHARE)))
     return formed * bytes_per_number + chunk_bytes(graph, n_prompts, n_positions, bytes_per_number)
 
 
@@ -75,19 +76,14 @@ def chunk_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number
     return bytes_per_number * (remembered + in_work)
 
 
-def most_composed(formed: int) -> int:
-    """Return how many of so many formed numbers may be composed weights."""
-    return int(formed * _COMPOSED_SHARE)
-
-
-def _composed_numbers(graph: Graph) -> int:
-    """Return how many numbers the weights of all heads and all readers composed would be."""
+def _products(graph: Graph) -> int:
+    """Return how many numbers all readers make linearly of a position, where that is remembered."""
     shape = graph.shape
-    mixed = shape.n_layers * shape.n_heads * shape.d_head
-    read = shape.n_layers * (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
-    if shape.has_mlp:
-        read += shape.n_layers * _WIDEST_MLP * shape.d_model
-    return mixed * read
+    if shape.heads_share_norm:
+        return 0
+    projected = (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
+    hidden = _HIDDEN_WIDTH * shape.d_model if shape.has_mlp else 0
+    return shape.n_layers * (projected + hidden)
 
 
 @dataclass(frozen=True)
@@ -96,11 +92,13 @@ class Plan:
 
     Attributes:
         n_prompts: Pairs of prompts at a time.
-        most_formed: How many numbers of formed gaps and composed weights may be remembered in all.
+        most_formed: How many numbers of formed gaps may be remembered in all.
+        most_composed: How many numbers of composed weights.
     """
 
     n_prompts: int
     most_formed: int
+    most_composed: int
 
 
 def plan(problem: Problem, memory: int | None) -> Plan:
@@ -111,7 +109,7 @@ def plan(problem: Problem, memory: int | None) -> Plan:
     """
     n_prompts, n_positions = problem.prompts.clean.shape
     if memory is None:
-        return Plan(n_prompts, FORMED_NUMBERS)
+        return _plan(n_prompts, FORMED_NUMBERS)
     width = problem.model.dtype.itemsize
     whole = search_bytes(problem.graph, n_prompts, n_positions, width)
     if whole > memory and problem.model.device.type != "cpu":
@@ -135,4 +133,9 @@ def plan(problem: Problem, memory: int | None) -> Plan:
         )
     # As few chunks as possible, of about one size.
     most = max(n for n in range(1, n_prompts + 1) if fits(n))
-    return Plan(ceil(n_prompts / ceil(n_prompts / most)), most_formed)
+    return _plan(ceil(n_prompts / ceil(n_prompts / most)), most_formed)
+
+
+def _plan(n_prompts: int, formed: int) -> Plan:
+    composed = int(formed * _COMPOSED_SHARE)
+    return Plan(n_prompts, formed - composed, composed)

@@ -23,7 +23,7 @@ from circuitfind.models.readings import Reading
 Stream = Float[Tensor, "batch _ d_model"]
 Candidates = Float[Tensor, "candidate batch _ d_model"]
 Projected = Float[Tensor, "batch _ d_head"]
-Read = tuple[int, Reading]
+PortReading = tuple[int, Reading]
 """A reader, and how one of its ports reads."""
 
 Ports = tuple[NDArray[np.int64], ...]
@@ -145,8 +145,8 @@ class ChunkState:
         read: What each reader receives, by reader index.
         projected: Each head's query, key and value, by reader index and port.
         z: Each head's mixed values, by writer index.
-        products: Linear maps of what some readers receive, as far as they were asked for on the way
-            here from a state that had none.
+        products: Linear maps of what some readers receive, where these were carried along with it.
+            They round otherwise than those made anew.
     """
 
     graph: Graph
@@ -157,24 +157,24 @@ class ChunkState:
     read: Mapping[int, Stream]
     projected: Mapping[tuple[int, str], Projected]
     z: Mapping[int, Projected]
-    products: Mapping[Read, Float[Tensor, "batch _ _"]] = field(default_factory=dict)
+    products: Mapping[PortReading, Float[Tensor, "batch _ _"]] = field(default_factory=dict)
 
     @property
     def final(self) -> Stream:
         """What the logits read."""
         return self.read[len(self.graph.readers) - 1]
 
-    def product(self, read: Read, stream: Stream) -> Float[Tensor, "batch _ _"]:
+    def product(self, port: PortReading, stream: Stream) -> Float[Tensor, "batch _ _"]:
         """Return the linear map of what a reader receives, given that at its last positions."""
-        known, (_, reading) = self.products.get(read), read
+        known, (_, reading) = self.products.get(port), port
         if known is None:
             return reading.linear(reading.norm.centre(stream))
         return known[:, -stream.shape[-2] :]
 
-    def settled(self) -> "ChunkState":
-        """Return the state with no products, so that rounding does not depend on the way here."""
-        return replace(self, products={})
-
     def keeping(self, kept: NDArray[np.bool_]) -> "ChunkState":
-        """Return the state with these edges kept, before anything is brought up to date."""
-        return replace(self, kept=kept, spans=spans(self.graph, kept, self.horizon))
+        """Return the state with these edges kept, before anything is brought up to date.
+
+        It has no products, so that rounding does not depend on the way here.
+        """
+        now = spans(self.graph, kept, self.horizon)
+        return replace(self, kept=kept, spans=now, products={})

@@ -6,7 +6,7 @@ matters, for all candidates together, stacked along the batch. A change travels 
 only.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitfind.engine.changes import CandidateHeads, Changes
 from circuitfind.engine.composed import Through
 from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import Candidates, ChunkState, Read, Stage, Stream, stages
+from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stage, Stream, stages
 
 if TYPE_CHECKING:
     from circuitfind.engine.chunk import ChunkEngine
@@ -69,16 +69,20 @@ class Trial:
 
     def pick(self, candidate: int, state: ChunkState) -> ChunkState:
         """Bring a state up to date that keeps the edges that one candidate keeps."""
-        keep, read = self.engine.keep, self._read_by(candidate)
-        products = self.engine.composed.carried(self.through, candidate)
+        keep = self.engine.keep
         return replace(
             state,
             written={**state.written, **keep(_of(candidate, self.written))},
-            read={**state.read, **keep(read)},
+            read={**state.read, **keep(self._read_by(candidate))},
             projected={**state.projected, **keep(_of(candidate, self.projected))},
             z={**state.z, **keep(_of(candidate, self.z))},
-            products={**_without(read, state.products), **keep(products)},
         )
+
+    def products(self, candidate: int) -> dict[PortReading, Float[Tensor, "batch _ _"]]:
+        """Return the linear maps of what readers receive in one candidate, where known."""
+        new = {*self.changes.received, *([] if self.cuts is None else [self.cuts.reader])}
+        old = {port: known for port, known in self.state.products.items() if port[0] not in new}
+        return old | self.engine.composed.carried(self.through, candidate)
 
     def _read_by(self, candidate: int) -> dict[int, Stream]:
         """Return what readers of one candidate receive, where that is new."""
@@ -131,7 +135,7 @@ class Trial:
 
     def _run_mlp(self, stage: Stage) -> None:
         (reader,), mlp = stage.readers, self.engine.problem.model.mlp
-        if self._comes_from_few_heads(reader):
+        if self._comes_from_few_heads([reader]):
             new = [values for (values,) in self._read_through([reader])]
         else:
             new = [
@@ -140,53 +144,48 @@ class Trial:
             ]
         self._write(stage.writers[0], torch.cat(new))
 
-    def _comes_from_few_heads(self, reader: int) -> bool:
-        """Say whether it saves work to read a reader's change through composed weights."""
-        senders = self.changes.senders.get(reader, ())
-        return self.engine.composed.pays(senders) and bool(self.engine.readings(reader))
+    def _comes_from_few_heads(self, readers: Sequence[int]) -> bool:
+        """Say whether it saves work to read the change of readers through composed weights."""
+        composed, senders = self.engine.composed, self.changes.senders.get(readers[0], ())
+        if not composed.pays(senders):
+            return False
+        readings = [reading for _, reading in self.engine.readings(readers)]
+        return bool(readings) and composed.fits(senders, readings)
 
     def _read_through(self, readers: Sequence[int]) -> Iterator[list[CandidateHeads]]:
         """Yield what each port of readers makes of their change, some candidates at a time."""
-        reads = [(reader, port) for reader in readers for port in self.engine.readings(reader)]
+        ports = self.engine.readings(readers)
         moved, read = self.changes.of_heads(readers[0]), self.state.read
         span = moved.change.shape[-2]
         # Readers that receive the same stream are given one tensor, to be normed once.
         streams = {id(read[reader]): read[reader][:, -span:] for reader in readers}
-        received = tuple(streams[id(read[reader])] for reader, _ in reads)
-        products = tuple(map(self.state.product, reads, received))
-        self.through.append(Through(tuple(reads), received, products, moved))
+        received = tuple(streams[id(read[reader])] for reader, _ in ports)
+        products = tuple(map(self.state.product, ports, received))
+        self.through.append(Through(ports, received, products, moved))
         return self.engine.composed.read(self.through[-1])
 
     def _run_heads(self, stage: Stage, reached: Sequence[int]) -> None:
-        graph, spans = self.state.graph, self.state.spans
+        graph, spans, senders = self.state.graph, self.state.spans, self.changes.senders
+        whole: list[int] = []
         # Queries of one layer can matter at different positions; keys and values never do.
-        together: dict[tuple[str | None, int], list[int]] = {}
-        through: dict[tuple[tuple[int, ...], int], list[int]] = {}
-        for reader in reached:
-            span = int(spans.readers[reader])
-            if self._comes_from_few_heads(reader):
-                senders = self.changes.senders[reader]
-                through.setdefault((senders, span), []).append(reader)
+        for readers in _alike(reached, lambda r: (senders.get(r), int(spans.readers[r]))):
+            if self._comes_from_few_heads(readers):
+                self._project_through(readers)
             else:
-                together.setdefault((graph.readers[reader].port, span), []).append(reader)
-        for readers in through.values():
-            self._project_through(readers)
-        for readers in together.values():
+                whole += readers
+        for readers in _alike(whole, lambda r: (graph.readers[r].port, int(spans.readers[r]))):
             self._project(stage.layer, readers)
         fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
         writers = [w for w in stage.writers if graph.writers[w].name in fed and spans.writers[w]]
-        for span in sorted({int(spans.writers[writer]) for writer in writers}):
-            some = [writer for writer in writers if spans.writers[writer] == span]
-            self._attend(stage, some, span)
+        for some in _alike(writers, lambda w: int(spans.writers[w])):
+            self._attend(stage, some, int(spans.writers[some[0]]))
 
     def _project(self, layer: int, readers: Sequence[int]) -> None:
-        alike: dict[tuple[int, int], list[int]] = {}
-        for reader in readers:
-            alike.setdefault(self._source(reader), []).append(reader)
+        alike = _alike(readers, self._source)
         if self._is_small(readers[0]):
-            self._project_together(layer, list(alike.values()))
+            self._project_together(layer, alike)
         else:
-            for some in alike.values():
+            for some in alike:
                 self._project_together(layer, [some])
 
     def _project_through(self, readers: Sequence[int]) -> None:
@@ -288,10 +287,14 @@ class Trial:
         self.changes.sent[writer] = new - self.state.written[writer][:, -new.shape[2] :]
 
 
+def _alike(indices: Iterable[int], trait: Callable[[int], Hashable]) -> list[list[int]]:
+    """Put indices that share a trait together, in their order."""
+    groups: dict[Hashable, list[int]] = {}
+    for index in indices:
+        groups.setdefault(trait(index), []).append(index)
+    return list(groups.values())
+
+
 def _of(candidate: int, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
     # Copied where there are others, so that their share of the memory is freed.
     return {k: v[0] if len(v) == 1 else v[candidate].clone() for k, v in values.items()}
-
-
-def _without(readers: Collection[int], products: Mapping[Read, Tensor]) -> dict[Read, Tensor]:
-    return {read: product for read, product in products.items() if read[0] not in readers}

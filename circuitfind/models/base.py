@@ -144,7 +144,8 @@ class ResidualModel(Protocol):
     def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
         """Return the steps by which an input of a head, or the MLP of a block, reads a stream.
 
-        A search takes them where that saves work, and `project` or `mlp` where there are none.
+        A search takes them where that saves work, and `project` or `mlp` where there are none. It
+        remembers by them what it made with them, so they are the same object every time.
 
         Args:
             layer: The block.

@@ -1,10 +1,13 @@
 """Read through composed weights, all is as it is read whole."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from circuitfind.engine import composed
+from circuitfind.engine import composed, cuts
 from circuitfind.engine.composed import Composed, Recent
+from circuitfind.models.readings import LinearNorm
 from tests.engine.problems import EXACT, engine_of, random_mask
 
 FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma", "phi3", "mixtral", "bidirectional"]
@@ -26,21 +29,72 @@ def test_through_composed_weights_everything_is_as_without_them(family, ablation
 @pytest.mark.parametrize("split_qkv", [False, True])
 def test_what_was_read_is_carried_on_as_if_read_anew(split_qkv):
     engine = engine_of("gpt2", n_layers=3, split_qkv=split_qkv)
-    (state,) = engine.start_from(random_mask(engine.graph, seed=0, share=0.5)).chunks
-    (chunk,), carried = engine.chunks, 0
+    state, carried = engine.start_from(random_mask(engine.graph, seed=0, share=0.5)), 0
     for reader in reversed(range(len(engine.graph.readers))):
-        for writer in state.kept[:, reader].nonzero()[0].tolist()[::3]:
+        writers = state.kept[:, reader].nonzero()[0].tolist()
+        for some in filter(None, (writers[:2], writers[2:4])):
             kept = state.kept.copy()
-            kept[writer, reader] = False
-            trial = chunk.tried(state, reader, [writer], nested=True)
-            state = trial.pick(0, state.keeping(kept))
-            for (read, reading), product in state.products.items():
+            kept[some, reader] = False
+            state = engine.cut_nested(state, reader, some).pick(len(some) - 1, kept)
+            (chunk,) = state.chunks
+            for (index, reading), product in chunk.products.items():
                 carried += 1
-                stream = state.read[read][:, -product.shape[-2] :]
+                stream = chunk.read[index][:, -product.shape[-2] :]
                 expected = reading.linear(reading.norm.centre(stream))
                 torch.testing.assert_close(product, expected, **EXACT)
     assert carried
-    assert not state.settled().products
+
+
+def test_rounding_does_not_depend_on_what_was_carried():
+    """A resumed search, which cuts from a state that carries nothing, repeats it bit for bit."""
+    engine = engine_of("gpt2", n_layers=3)
+    state, reader = engine.start(), engine.graph.reader_index["a1.h0.q"]
+    tried = engine.cut_nested(state, reader, [0, 1])
+    kept = state.kept.copy()
+    kept[0, reader] = False
+    (carrying,) = tried.pick(0, kept).chunks
+    assert carrying.products
+    (cut,) = engine.cut(tried.pick(0, kept), [(1, reader)]).chunks
+    assert not cut.products
+    assert not carrying.keeping(kept).products
+
+
+@pytest.mark.parametrize("together", [1, 200])
+def test_however_few_candidates_are_read_at_once_nothing_changes(together, monkeypatch):
+    engine = engine_of("gpt2", n_layers=3)
+    state = engine.start_from(random_mask(engine.graph, seed=0, share=0.5))
+    readers = [
+        index for index in range(len(engine.graph.readers)) if state.kept[:, index].sum() > 2
+    ]
+
+    def tried():
+        for reader in readers:
+            yield engine.cut_nested(state, reader, state.kept[:, reader].nonzero()[0].tolist())
+
+    expected = [each.final for each in tried()]
+    uses = count_reads(monkeypatch)
+    monkeypatch.setattr(cuts, "_TOGETHER", {"cpu": together})
+    for found, final in zip(tried(), expected, strict=True):
+        torch.testing.assert_close(found.final, final, **EXACT)
+    assert uses
+
+
+def test_readers_that_do_not_read_alike_are_left_to_the_model(monkeypatch):
+    engine = engine_of("gpt2", n_layers=3)
+    chunk, graph, own = engine.chunks[0], engine.graph, engine.problem.model.reading
+    readers = list(graph.head_readers(1, "q"))[:2]
+    assert len(chunk.readings(readers)) == 2
+
+    def with_another_norm(layer, port, head):
+        reading = own(layer, port, head)
+        return replace(reading, norm=LinearNorm(*reading.norm)) if head else reading
+
+    monkeypatch.setattr(engine.problem.model, "reading", with_another_norm)
+    assert not chunk.readings(readers) and chunk.readings(readers[:1])
+    monkeypatch.setattr(
+        engine.problem.model, "reading", lambda *port: None if port[2] else own(*port)
+    )
+    assert not chunk.readings(readers) and chunk.readings(readers[:1])
 
 
 def test_where_heads_share_a_norm_nothing_is_composed(monkeypatch):
@@ -57,6 +111,7 @@ def test_weights_are_composed_only_where_few_numbers_change():
     heads = list(graph.head_writers(0))
     shape = graph.shape
     few = shape.d_model // (2 * shape.d_head)
+    assert few < len(heads)
     assert pays(heads[:few]) and not pays(heads[: few + 1])
     assert not pays([graph.writer_index["m0"]]) and not pays([graph.writer_index["embed"]])
 
@@ -81,8 +136,20 @@ def test_what_is_put_anew_takes_the_room_of_the_old():
 
 def test_what_is_larger_than_the_room_is_not_remembered():
     recent = Recent(most=3)
+    recent.put("b", torch.zeros(2))
     recent.put("a", torch.zeros(4))
-    assert recent.get("a") is None
+    assert recent.get("a") is None and recent.get("b") is not None
+
+
+def test_weights_are_composed_only_where_others_find_room_beside_them():
+    engine = engine_of("gpt2")
+    model, graph = engine.problem.model, engine.graph
+    writers, reading = [graph.writer_index["a0.h0"]], model.reading(1, "q", 0)
+    needed = graph.shape.d_head * len(reading.constant)
+    assert Composed(model, graph, 4 * needed).fits(writers, [reading])
+    assert not Composed(model, graph, 4 * needed - 1).fits(writers, [reading])
+    assert not Composed(model, graph, 4 * needed).fits(writers, [reading, reading])
+    assert not Composed(model, graph, 4 * needed).fits(writers * 2, [reading])
 
 
 def count_reads(monkeypatch):
