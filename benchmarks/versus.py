@@ -118,17 +118,17 @@ def spread(rounds: list[Result]) -> list[str]:
     """Say how far the rounds are apart: a machine shared with others changes its speed."""
     if len(rounds) == 1 or "auto-circuit" not in rounds[0]:
         return []
-    figures = (
-        ", ".join(
-            f"{one['auto-circuit']['seconds_per_test'] / one[metric]['seconds_per_test']:.0f}x"
+
+    def each(metric: str) -> str:
+        ratios = (
+            one["auto-circuit"]["seconds_per_test"] / one[metric]["seconds_per_test"]
             for one in rounds
         )
-        for metric in ("logit-difference", "kl")
-    )
+        return ", ".join(f"{ratio:.0f}x" for ratio in ratios)
+
     return [
         f"These are medians of {len(rounds)} rounds; auto-circuit per tested edge, round by round: "
-        + " (answer metric) and ".join(figures)
-        + " (KL)."
+        f"{each('logit-difference')} (answer metric) and {each('kl')} (KL)."
     ]
 
 

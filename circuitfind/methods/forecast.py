@@ -164,7 +164,11 @@ def _sampled(
 
 
 def _measured(act: Callable[[], object]) -> tuple[int, float]:
-    """Return the operations and the seconds of something, done once before to warm up."""
+    """Return the operations and the seconds of something, done before to warm up.
+
+    What is made once and remembered after that is in neither.
+    """
+    act()
     with FlopCounterMode(display=False) as counter:
         act()
     started = time.perf_counter()

@@ -90,7 +90,8 @@ def search_threshold(
     """Search for the threshold whose circuit meets a target best.
 
     A larger threshold usually keeps fewer edges and less of the behaviour, so a number of edges is
-    approached from small circuits and a faithfulness from large ones.
+    approached from small circuits and a faithfulness from large ones. Just as many edges as are
+    wanted end the search.
 
     Args:
         attempt: Runs one search at a threshold.
@@ -108,6 +109,8 @@ def search_threshold(
     low, high, threshold = 0.0, math.inf, start
     for _ in range(n_trials):
         trials.append(attempt(threshold))
+        if trials[-1].n_edges == target.n_edges:
+            break
         smaller = target.met_by(trials[-1]) == (target.n_edges is not None)
         low, high = (low, threshold) if smaller else (threshold, high)
         threshold = _between(low, high)

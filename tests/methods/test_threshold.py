@@ -65,6 +65,12 @@ def test_a_faithfulness_is_approached_from_above(faithfulness, start):
     assert best.n_edges <= 1.05 * edges_for(faithfulness) + 1
 
 
+def test_a_search_that_hits_the_number_of_edges_is_the_last():
+    first = shrinking(0.01)
+    best, trials = search_threshold(shrinking, Target(n_edges=first.n_edges), 0.01)
+    assert trials == [best] == [first]
+
+
 def test_no_more_searches_are_made_than_allowed():
     for n_trials in (1, 3):
         _, trials = search_threshold(shrinking, Target(n_edges=999), 1.0, n_trials=n_trials)
