@@ -4,7 +4,7 @@ A change holds the positions at which its writer matters; a reader takes those a
 itself. Readers that the same writers reach receive one and the same tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,3 +78,11 @@ class Changes:
         for change in others[1:]:
             total += change
         return total
+
+
+def alike(indices: Sequence[int], trait: Callable[[int], Hashable]) -> list[list[int]]:
+    """Put indices that share a trait together, in their order."""
+    groups: dict[Hashable, list[int]] = {}
+    for index in indices:
+        groups.setdefault(trait(index), []).append(index)
+    return list(groups.values())

@@ -10,6 +10,7 @@ the weights once for all of them.
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ from circuitfind.models.readings import Reading
 
 _SHARE = 1 / 4
 """The share of what is remembered that weights composed for one use may take."""
+
+_WORTH = 1 << 23
+"""How many multiplications must be saved: fewer take no longer than the steps beside them."""
 
 
 class Moved(NamedTuple):
@@ -84,13 +88,21 @@ class Composed:
             and all(self._graph.writers[writer].head is not None for writer in writers)
         )
 
-    def fits(self, writers: Sequence[int], readings: Sequence[Reading]) -> bool:
-        """Say whether the weights of heads and readers are few enough to be remembered with others.
+    def saves(
+        self, writers: Sequence[int], readings: Sequence[Reading], change: Candidates
+    ) -> bool:
+        """Say whether a change that heads make is worth reading through composed weights.
 
-        Composed anew for every use they would take longer than they save.
+        These must be few enough to be remembered with others: composed anew for every use they
+        would take longer than they save.
         """
+        mixed = len(writers) * self._graph.shape.d_head
         width = sum(reading.width for reading in readings)
-        return len(writers) * self._graph.shape.d_head * width <= _SHARE * self._known.most
+        *rows, d_model = change.shape
+        return (
+            mixed * width <= _SHARE * self._known.most
+            and prod(rows) * (d_model - mixed) * width >= _WORTH
+        )
 
     def read(self, through: Through) -> Iterator[list[Float[Tensor, "candidate batch _ _"]]]:
         """Yield what each port makes of its stream with the change, some candidates at a time."""

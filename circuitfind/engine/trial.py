@@ -6,7 +6,7 @@ matters, for all candidates together, stacked along the batch. A change travels 
 only.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.changes import CandidateHeads, Changes
+from circuitfind.engine.changes import CandidateHeads, Changes, alike
 from circuitfind.engine.composed import Through
 from circuitfind.engine.cuts import Cuts, group_size
 from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stage, Stream, stages
@@ -146,11 +146,12 @@ class Trial:
 
     def _comes_from_few_heads(self, readers: Sequence[int]) -> bool:
         """Say whether it saves work to read the change of readers through composed weights."""
-        composed, senders = self.engine.composed, self.changes.senders.get(readers[0], ())
-        if not composed.pays(senders):
+        senders = self.changes.senders.get(readers[0], ())
+        if not self.engine.composed.pays(senders):
             return False
         readings = [reading for _, reading in self.engine.readings(readers)]
-        return bool(readings) and composed.fits(senders, readings)
+        change = self.changes.received[readers[0]]
+        return bool(readings) and self.engine.composed.saves(senders, readings, change)
 
     def _read_through(self, readers: Sequence[int]) -> Iterator[list[CandidateHeads]]:
         """Yield what each port of readers makes of their change, some candidates at a time."""
@@ -168,24 +169,24 @@ class Trial:
         graph, spans, senders = self.state.graph, self.state.spans, self.changes.senders
         whole: list[int] = []
         # Queries of one layer can matter at different positions; keys and values never do.
-        for readers in _alike(reached, lambda r: (senders.get(r), int(spans.readers[r]))):
+        for readers in alike(reached, lambda r: (senders.get(r), int(spans.readers[r]))):
             if self._comes_from_few_heads(readers):
                 self._project_through(readers)
             else:
                 whole += readers
-        for readers in _alike(whole, lambda r: (graph.readers[r].port, int(spans.readers[r]))):
+        for readers in alike(whole, lambda r: (graph.readers[r].port, int(spans.readers[r]))):
             self._project(stage.layer, readers)
         fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
         writers = [w for w in stage.writers if graph.writers[w].name in fed and spans.writers[w]]
-        for some in _alike(writers, lambda w: int(spans.writers[w])):
+        for some in alike(writers, lambda w: int(spans.writers[w])):
             self._attend(stage, some, int(spans.writers[some[0]]))
 
     def _project(self, layer: int, readers: Sequence[int]) -> None:
-        alike = _alike(readers, self._source)
+        groups = alike(readers, self._source)
         if self._is_small(readers[0]):
-            self._project_together(layer, alike)
+            self._project_together(layer, groups)
         else:
-            for some in alike:
+            for some in groups:
                 self._project_together(layer, [some])
 
     def _project_through(self, readers: Sequence[int]) -> None:
@@ -205,15 +206,15 @@ class Trial:
             return False
         return self.changes.received[reader].numel() <= _SMALL
 
-    def _project_together(self, layer: int, alike: Sequence[Sequence[int]]) -> None:
+    def _project_together(self, layer: int, groups: Sequence[Sequence[int]]) -> None:
         """Project readers, given by what they receive."""
-        readers = [reader for some in alike for reader in some]
+        readers = [reader for some in groups for reader in some]
         done = 0
-        for streams in zip(*(self._streams(some[0]) for some in alike), strict=True):
+        for streams in zip(*(self._streams(some[0]) for some in groups), strict=True):
             n, batch, span, _ = streams[0].shape
             received = {
                 reader: stream.flatten(0, 1)
-                for some, stream in zip(alike, streams, strict=True)
+                for some, stream in zip(groups, streams, strict=True)
                 for reader in some
             }
             for key, values in self.engine.project(layer, readers, received).items():
@@ -285,14 +286,6 @@ class Trial:
     def _write(self, writer: int, new: Candidates) -> None:
         self.written[writer] = new
         self.changes.sent[writer] = new - self.state.written[writer][:, -new.shape[2] :]
-
-
-def _alike(indices: Iterable[int], trait: Callable[[int], Hashable]) -> list[list[int]]:
-    """Put indices that share a trait together, in their order."""
-    groups: dict[Hashable, list[int]] = {}
-    for index in indices:
-        groups.setdefault(trait(index), []).append(index)
-    return list(groups.values())
 
 
 def _of(candidate: int, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:

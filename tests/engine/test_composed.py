@@ -146,10 +146,25 @@ def test_weights_are_composed_only_where_others_find_room_beside_them():
     model, graph = engine.problem.model, engine.graph
     writers, reading = [graph.writer_index["a0.h0"]], model.reading(1, "q", 0)
     needed = graph.shape.d_head * len(reading.constant)
-    assert Composed(model, graph, 4 * needed).fits(writers, [reading])
-    assert not Composed(model, graph, 4 * needed - 1).fits(writers, [reading])
-    assert not Composed(model, graph, 4 * needed).fits(writers, [reading, reading])
-    assert not Composed(model, graph, 4 * needed).fits(writers * 2, [reading])
+    change = torch.zeros(3, 2, 5, graph.shape.d_model, dtype=torch.float64)
+    assert Composed(model, graph, 4 * needed).saves(writers, [reading], change)
+    assert not Composed(model, graph, 4 * needed - 1).saves(writers, [reading], change)
+    assert not Composed(model, graph, 4 * needed).saves(writers, [reading, reading], change)
+    assert not Composed(model, graph, 4 * needed).saves(writers * 2, [reading], change)
+
+
+def test_weights_are_composed_only_where_they_save_enough(monkeypatch):
+    engine = engine_of("gpt2")
+    model, graph, shape = engine.problem.model, engine.graph, engine.graph.shape
+    writers, reading = [graph.writer_index["a0.h0"]], model.reading(1, "q", 0)
+    change = torch.zeros(3, 2, 5, shape.d_model, dtype=torch.float64)
+    saved = 3 * 2 * 5 * (shape.d_model - shape.d_head) * len(reading.constant)
+    composes = Composed(model, graph, 10**6)
+    monkeypatch.setattr(composed, "_WORTH", saved)
+    assert composes.saves(writers, [reading], change)
+    assert not composes.saves(writers, [reading], change[1:])
+    assert composes.saves(writers, [reading, reading], change[1:])
+    assert not composes.saves(writers * 2, [reading], change)
 
 
 def count_reads(monkeypatch):
