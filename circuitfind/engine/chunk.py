@@ -22,7 +22,7 @@ from circuitfind.engine.gradients import TracedRun, segment_before, written_of
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, PortReading, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
-from circuitfind.models.base import SINGLE_PORTS, SinglePort
+from circuitfind.models.base import SinglePort, single_ports
 from circuitfind.problem import Problem
 
 _PASS_FLOATS = 1 << 24
@@ -181,9 +181,7 @@ class ChunkEngine:
     def ports(self, reader: int) -> tuple[SinglePort, ...]:
         """Return which inputs of a head a reader is; none for an MLP."""
         port = self.graph.readers[reader].port
-        if port is None:
-            return ()
-        return SINGLE_PORTS if port == "qkv" else (port,)
+        return () if port is None else single_ports(port)
 
     def readings(self, readers: Sequence[int]) -> tuple[PortReading, ...]:
         """Return how readers of one stage read, port by port.

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph
-from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort
+from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort, single_ports
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "reader batch pos d_model"]
@@ -231,8 +231,7 @@ class _Attention:
         for port in graph.ports:
             readers = graph.head_readers(self._layer, port)
             at_port: Any = sum(
-                self._pulled_through(single, arrived[single])
-                for single in (SINGLE_PORTS if port == "qkv" else (port,))
+                self._pulled_through(single, arrived[single]) for single in single_ports(port)
             )
             yield ReaderGradients(readers, graph.readers[readers[0]].stage, at_port)
         self._stream = None

@@ -46,8 +46,7 @@ def remembered_numbers(graph: Graph) -> int:
         if group.kind != "attention" or shape.heads_share_norm
     )
     entering = (len(segments(graph)) + 1) * shape.d_model
-    projected = shape.n_layers * (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
-    clean = mixed + streams + entering + projected
+    clean = mixed + streams + entering + _projected(graph)
     return 2 * clean + mixed + streams + _products(graph)
 
 
@@ -81,9 +80,14 @@ def _products(graph: Graph) -> int:
     shape = graph.shape
     if shape.heads_share_norm:
         return 0
-    projected = (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
-    hidden = _HIDDEN_WIDTH * shape.d_model if shape.has_mlp else 0
-    return shape.n_layers * (projected + hidden)
+    hidden = shape.n_layers * _HIDDEN_WIDTH * shape.d_model if shape.has_mlp else 0
+    return _projected(graph) + hidden
+
+
+def _projected(graph: Graph) -> int:
+    """Return how many numbers the queries, keys and values of a position are."""
+    shape = graph.shape
+    return shape.n_layers * (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
 
 
 @dataclass(frozen=True)

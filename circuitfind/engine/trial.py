@@ -135,8 +135,8 @@ class Trial:
 
     def _run_mlp(self, stage: Stage) -> None:
         (reader,), mlp = stage.readers, self.engine.problem.model.mlp
-        if self._comes_from_few_heads([reader]):
-            new = [values for (values,) in self._read_through([reader])]
+        if ports := self._through_heads([reader]):
+            new = [values for (values,) in self._read_through([reader], ports)]
         else:
             new = [
                 mlp(stage.layer, some.flatten(0, 1)).view(some.shape)
@@ -144,18 +144,18 @@ class Trial:
             ]
         self._write(stage.writers[0], torch.cat(new))
 
-    def _comes_from_few_heads(self, readers: Sequence[int]) -> bool:
-        """Say whether it saves work to read the change of readers through composed weights."""
-        senders = self.changes.senders.get(readers[0], ())
-        if not self.engine.composed.pays(senders):
-            return False
-        readings = [reading for _, reading in self.engine.readings(readers)]
-        change = self.changes.received[readers[0]]
-        return bool(readings) and self.engine.composed.saves(senders, readings, change)
+    def _through_heads(self, readers: Sequence[int]) -> tuple[PortReading, ...]:
+        """Return how readers of one change read, if it saves work to do so through few heads."""
+        composed, senders = self.engine.composed, self.changes.senders.get(readers[0], ())
+        if not composed.pays(senders):
+            return ()
+        ports, change = self.engine.readings(readers), self.changes.received[readers[0]]
+        return ports if composed.saves(senders, [each for _, each in ports], change) else ()
 
-    def _read_through(self, readers: Sequence[int]) -> Iterator[list[CandidateHeads]]:
+    def _read_through(
+        self, readers: Sequence[int], ports: tuple[PortReading, ...]
+    ) -> Iterator[list[CandidateHeads]]:
         """Yield what each port of readers makes of their change, some candidates at a time."""
-        ports = self.engine.readings(readers)
         moved, read = self.changes.of_heads(readers[0]), self.state.read
         span = moved.change.shape[-2]
         # Readers that receive the same stream are given one tensor, to be normed once.
@@ -170,8 +170,8 @@ class Trial:
         whole: list[int] = []
         # Queries of one layer can matter at different positions; keys and values never do.
         for readers in alike(reached, lambda r: (senders.get(r), int(spans.readers[r]))):
-            if self._comes_from_few_heads(readers):
-                self._project_through(readers)
+            if ports := self._through_heads(readers):
+                self._project_through(readers, ports)
             else:
                 whole += readers
         for readers in alike(whole, lambda r: (graph.readers[r].port, int(spans.readers[r]))):
@@ -189,12 +189,12 @@ class Trial:
             for some in groups:
                 self._project_together(layer, [some])
 
-    def _project_through(self, readers: Sequence[int]) -> None:
+    def _project_through(self, readers: Sequence[int], ports: tuple[PortReading, ...]) -> None:
         """Project readers of one change, which comes from few heads."""
         keys = [(reader, port) for reader in readers for port in self.engine.ports(reader)]
         span = self.changes.received[readers[0]].shape[-2]
         rooms, done = [self._room(key, span) for key in keys], 0
-        for parts in self._read_through(readers):
+        for parts in self._read_through(readers, ports):
             for room, values in zip(rooms, parts, strict=True):
                 room[done : done + len(values), :, -span:] = values
             done += len(parts[0])

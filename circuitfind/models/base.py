@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.graph import ModelShape
+from circuitfind.graph import ModelShape, Port
 from circuitfind.models.readings import Reading
 from circuitfind.models.vocabulary import Vocabulary
 
@@ -25,6 +25,11 @@ SinglePort = Literal["q", "k", "v"]
 """One input of a head."""
 
 SINGLE_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
+
+
+def single_ports(port: Port) -> tuple[SinglePort, ...]:
+    """Return which inputs of a head a port is: all of them where they are merged."""
+    return SINGLE_PORTS if port == "qkv" else (port,)
 
 
 class Embedding(NamedTuple):

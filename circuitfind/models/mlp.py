@@ -58,15 +58,23 @@ class Mlp:
 def _call_of(block: Any) -> Callable[[Tensor], Tensor]:
     """Return a function from the normed stream to what the MLP writes."""
     mlp = block.mlp
-    if getattr(mlp, "name", "") is None:
-        # OPT: the two linear maps sit on the layer itself, so there is no module to call.
+    if _is_no_module(mlp):
         activation, first = block.original_component.activation_fn, getattr(mlp, "in")
         return lambda stream: mlp.out(activation(first(stream)))
-    if type(mlp).__name__ == "BloomMLPBridge":
-        # Bloom's MLP adds the residual stream itself.
+    if _adds_the_stream(mlp):
         return lambda stream: mlp(stream, torch.zeros_like(stream))
     module = _with_one_pass_gelu(mlp.original_component)
     return lambda stream: _first((module or mlp)(stream))
+
+
+def _is_no_module(mlp: Any) -> bool:
+    """OPT: the two linear maps sit on the layer itself, so there is no module to call."""
+    return getattr(mlp, "name", "") is None
+
+
+def _adds_the_stream(mlp: Any) -> bool:
+    """Bloom's MLP adds the residual stream itself."""
+    return type(mlp).__name__ == "BloomMLPBridge"
 
 
 class Halves(NamedTuple):
@@ -87,7 +95,7 @@ def _halves_of(block: Any) -> Halves | None:
     Returns:
         None for a mixture of experts, and where the MLP is no module that is given the stream.
     """
-    if getattr(block.mlp, "name", "") is None or type(block.mlp).__name__ == "BloomMLPBridge":
+    if _is_no_module(block.mlp) or _adds_the_stream(block.mlp):
         return None
     original = block.mlp.original_component
     module = _with_one_pass_gelu(original) or original
@@ -120,8 +128,7 @@ def _called_with(stream: Tensor, module: Any) -> list[tuple[str, Any]]:
 
     handles = [part.register_forward_pre_hook(note) for part in names]
     try:
-        with torch.no_grad():
-            module(stream)
+        module(stream)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.models.base import Embedding, ResidualModel, SinglePort
+from circuitfind.models.base import SINGLE_PORTS, Embedding, ResidualModel, SinglePort
 
 Stream = Float[Tensor, "batch pos d_model"]
 Heads = Float[Tensor, "_ batch pos d_head"]
@@ -64,7 +64,7 @@ def record(
         kept: dict[str, list[Heads]] = {"query": [], "key": [], "value": [], "z": []}
         for layer in range(model.shape.n_layers):
             entering = streams[-1]
-            query, key, value = (project(model, layer, port, entering) for port in ("q", "k", "v"))
+            query, key, value = (project(model, layer, port, entering) for port in SINGLE_PORTS)
             z = attend(model, layer, query, key, value, real)
             attention.append(add_heads(model, layer, z))
             for name, heads in (("query", query), ("key", key), ("value", value), ("z", z)):

@@ -78,10 +78,14 @@ def test_candidates_together_are_each_of_them_alone(family, place, nested):
             assert losses[place_] == pytest.approx(engine.loss(alone), abs=1e-12)
             picked = together.pick(place_, alone.kept)
             torch.testing.assert_close(picked.final, alone.final, **EXACT)
+            further = [(int(state.kept[:, -1].nonzero()[0][0]), len(engine.graph.readers) - 1)]
+            torch.testing.assert_close(
+                engine.cut(picked, further).final, engine.cut(alone, further).final, **EXACT
+            )
             for later in range(reader, len(engine.graph.readers), 7):
-                if further := alone.kept[:, later].nonzero()[0].tolist()[:2]:
+                if some := alone.kept[:, later].nonzero()[0].tolist()[:2]:
                     found, expected = (
-                        engine.cut_nested(start, later, further).final for start in (picked, alone)
+                        engine.cut_nested(start, later, some).final for start in (picked, alone)
                     )
                     torch.testing.assert_close(found, expected, **EXACT)
 
