@@ -2,10 +2,11 @@
 //
 // Apart, components stand where the static diagrams have them. Grouped, the heads of a layer are one
 // box; these boxes stand in a column on the left, MLPs in one on the right, and a line bundles all
-// edges between two boxes.
+// edges between two boxes. Lines go around the boxes that they do not touch.
 
 import { sum } from "d3-array";
 import type { Component, Edge, Layout } from "./data";
+import { routes, type Route } from "./routes";
 import { count, describe } from "./text";
 
 export interface Box {
@@ -42,10 +43,19 @@ export interface Line {
   path: string;
 }
 
+/** A line that belongs to the model, not to a circuit. */
+export interface Arc {
+  id: string;
+  from: Box;
+  to: Box;
+  port: string;
+  path: string;
+}
+
 export interface Scene {
   boxes: Box[];
   lines: Line[];
-  arcs: { id: string; path: string }[];
+  arcs: Arc[];
   bounds: { x: number; y: number; width: number; height: number };
 }
 
@@ -75,10 +85,16 @@ export function sceneOf(drawn: Drawn): Scene {
   const arcs = drawn.arcs.flatMap(([from, to]) => {
     const [tail, head] = [boxOf.get(from.name), boxOf.get(to.name)];
     if (!tail || !head || tail === head) return [];
-    return [{ id: `${from.name}|${to.name}`, path: curve(tail, head, "", false) }];
+    return [{ id: `${from.name}|${to.name}`, from: tail, to: head, port: "", path: "" }];
   });
-  return { boxes, lines, arcs, bounds: boundsOf(boxes, drawn.grouped) };
+  const ways = [...lines, ...arcs];
+  const found = routes(boxes, ways.map(({ from, to, port }) => ({ from, to, entry: PORT_OFFSET[port] ?? 0 })));
+  ways.forEach((way, i) => (way.path = found[i].path));
+  return { boxes, lines, arcs, bounds: boundsOf(boxes, found) };
 }
+
+/** Where lines into a head end, in widths of its box from the centre. */
+const PORT_OFFSET: Record<string, number> = { q: -0.3, v: 0.3 };
 
 function plainBoxes({ components, layout, aspect }: Drawn): Box[] {
   const stretch = stretchOf(layout, aspect);
@@ -149,11 +165,11 @@ function placedInRows(rows: Map<string, Box[]>, aspect: number): Box[] {
   const order = [...rows.keys()].sort((a, b) => Number(a) - Number(b));
   const column = Math.max(COLUMN, Math.min(3 * COLUMN, 7 * aspect * order.length));
   let y = 0;
-  let layer: number | null | undefined;
+  let below: Box[] | null = null;
   for (const key of order) {
     const row = rows.get(key)!;
-    if (layer !== undefined) y -= row[0].layer === layer ? 32 : 42;
-    layer = row[0].layer;
+    if (below) y -= (tallest(below) + tallest(row)) / 2 + (row[0].layer === below[0].layer ? 16 : 26);
+    below = row;
     const width = sum(row, (box) => box.width + 9) - 9;
     const centre = sideOf(row[0]) * column;
     let left = centre - width / 2;
@@ -164,6 +180,10 @@ function placedInRows(rows: Map<string, Box[]>, aspect: number): Box[] {
     }
   }
   return order.flatMap((key) => rows.get(key)!);
+}
+
+function tallest(row: Box[]): number {
+  return Math.max(...row.map((box) => box.height));
 }
 
 /** Heads stand on the left, MLPs on the right. */
@@ -177,9 +197,8 @@ function plainLine(stroke: Stroke, boxOf: Map<string, Box>): Line[] {
   const to = boxOf.get(stroke.edge.target.name);
   if (!from || !to) return [];
   const { edge, tone, strength, negative } = stroke;
-  const path = curve(from, to, edge.port, false);
   return [
-    { id: edge.name, from, to, tone, strength, negative, port: edge.port, edges: [edge], path },
+    { id: edge.name, from, to, tone, strength, negative, port: edge.port, edges: [edge], path: "" },
   ];
 }
 
@@ -216,61 +235,21 @@ function bundle(id: string, members: Stroke[], boxOf: Map<string, Box>): Line {
     negative: sum(measured, (member) => (member.negative ? -1 : 1) * member.strength!) < 0,
     port: ports.size === 1 ? edge.port : "",
     edges: members.map((member) => member.edge),
-    path: curve(from, to, ports.size === 1 ? edge.port : "", true),
+    path: "",
   };
 }
 
-const PORT_OFFSET: Record<string, number> = { q: -0.3, v: 0.3 };
-
-/** A Bezier curve that leaves a box upwards and enters the next one from below. */
-function curve(from: Box, to: Box, port: string, inColumns: boolean): string {
-  const startY = from.y - from.height / 2;
-  const endY = to.y + to.height / 2 + 5;
-  const startX = from.x + within(0.08 * (to.x - from.x), from.width / 3);
-  const endX = to.x + (PORT_OFFSET[port] ?? 0) * to.width;
-  const rise = 0.45 * (startY - endY);
-  const aside = inColumns
-    ? columnDetour(from, to, startY - endY)
-    : detour(endX - startX, startY - endY);
-  const points = [
-    [startX, startY],
-    [startX + aside, startY - rise],
-    [endX + aside, endY + rise],
-    [endX, endY],
-  ].map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`);
-  return `M${points[0]}C${points[1]} ${points[2]} ${points[3]}`;
-}
-
-function within(value: number, limit: number): number {
-  return Math.max(-limit, Math.min(limit, value));
-}
-
-/** How far to bend a steep line aside, so that it does not hide behind a column. */
-function detour(across: number, up: number): number {
-  const steepness = Math.max(0, 1 - Math.abs(across) / 40);
-  const side = across >= 0 ? 1 : -1;
-  return side * steepness * Math.min(70, 0.22 * Math.max(0, up - 60));
-}
-
-/** Lines within a column bulge outwards, the farther the longer; others bend inwards. */
-function columnDetour(from: Box, to: Box, up: number): number {
-  const sides = sideOf(from) + sideOf(to);
-  const bulge = Math.min(260, 14 + 0.3 * Math.max(0, up - 30));
-  if (Math.abs(sides) === 2) return Math.sign(sides) * bulge;
-  return sides * 0.45 * bulge;
-}
-
-function boundsOf(boxes: Box[], inColumns: boolean): Scene["bounds"] {
+function boundsOf(boxes: Box[], found: Route[]): Scene["bounds"] {
   if (!boxes.length) return { x: 0, y: 0, width: 100, height: 60 };
-  const left = Math.min(...boxes.map((box) => box.x - box.width / 2));
-  const right = Math.max(...boxes.map((box) => box.x + box.width / 2));
+  const edges = (side: -1 | 1) => boxes.map((box) => box.x + (side * box.width) / 2);
+  const left = Math.min(...edges(-1), ...found.map((route) => route.left));
+  const right = Math.max(...edges(1), ...found.map((route) => route.right));
   const top = Math.min(...boxes.map((box) => box.y - box.height / 2));
   const bottom = Math.max(...boxes.map((box) => box.y + box.height / 2));
-  const aside = inColumns ? Math.min(200, 0.2 * (bottom - top)) : 0;
   return {
-    x: left - MARGIN - aside,
+    x: left - MARGIN,
     y: top - MARGIN,
-    width: right - left + 2 * (MARGIN + aside),
+    width: right - left + 2 * MARGIN,
     height: bottom - top + 2 * MARGIN,
   };
 }

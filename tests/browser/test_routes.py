@@ -1,0 +1,133 @@
+"""Lines of the report's graph go around every box that they do not touch."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from circuitfind.graph import Graph, ModelShape
+from circuitfind.methods.base import Decision, circuit_of
+from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
+from circuitfind.reports.page.html import page_html
+from tests.browser.test_page import choose, slide
+
+SHAPES = {
+    "gpt": ModelShape(4, 4, 4, 64, 16, 100),
+    "grouped heads": ModelShape(4, 6, 2, 64, 16, 100),
+    "no MLPs": ModelShape(3, 8, 8, 64, 16, 100, has_mlp=False),
+    "parallel": ModelShape(6, 8, 8, 64, 16, 100, parallel_mlp=True),
+    "deep": ModelShape(12, 4, 4, 64, 16, 100),
+}
+LINES = """all => all.map(e => ({
+    path: e.getAttribute("d"),
+    name: e.__data__.id,
+    from: e.__data__.from.id,
+    to: e.__data__.to.id,
+}))"""
+BOXES = """all => all.map(({__data__: {id, x, y, width, height}}) => ({id, x, y, width, height}))"""
+STEPS = np.linspace(0, 1, 41)[:, None]
+BERNSTEIN = np.concatenate(
+    [(1 - STEPS) ** 3, 3 * STEPS * (1 - STEPS) ** 2, 3 * STEPS**2 * (1 - STEPS), STEPS**3], axis=1
+)
+
+
+def points_of(path: str) -> np.ndarray:
+    """Return points along a path of cubic Bezier curves."""
+    assert re.fullmatch(r"M[-\d.,]+C[-\d., ]+", path)
+    given = np.array([float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", path)])
+    corners = given.reshape(-1, 2)
+    starts = range(0, len(corners) - 1, 3)
+    return np.concatenate([BERNSTEIN @ corners[at : at + 4] for at in starts])
+
+
+def behind(page) -> list[tuple[str, str]]:
+    """Return each line with each box behind which it passes, though it does not end there."""
+    found = []
+    for pane in page.locator(".pane:visible").all():
+        boxes = pane.locator(".box").evaluate_all(BOXES)
+        lines = pane.locator(".lines path").evaluate_all(LINES)
+        centres = np.array([[box["x"], box["y"]] for box in boxes])
+        halves = np.array([[box["width"], box["height"]] for box in boxes]) / 2
+        for line in lines:
+            points = points_of(line["path"])[:, None]
+            crossed = (np.abs(points - centres) < halves).all(axis=2).any(axis=0)
+            others = [boxes[index]["id"] for index in np.flatnonzero(crossed)]
+            found += [(line["name"], box) for box in others if box not in (line["from"], line["to"])]
+    return found
+
+
+def report_of(
+    template: Path, file: Path, shape: ModelShape, share: float, roles: Mapping[str, str]
+) -> Path:
+    """Write a report of random effects, in which a share of the model's edges is kept."""
+    text = template.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    graph = Graph(shape)
+    random = torch.Generator().manual_seed(0)
+    effects = torch.rand(graph.n_edges, generator=random).tolist()
+    decisions = [
+        Decision(edge.name, effect > 1 - share, "tested", 0.0, effect, effect)
+        for edge, effect in zip(graph.edges(), effects, strict=True)
+    ]
+    circuit = circuit_of(graph, decisions)
+    data["runs"][0] |= {
+        "graph": drawn_graph(graph, roles),
+        "edges": drawn_edges(circuit, decisions),
+        "layouts": {"circuit": layout_of(graph, circuit.edges), "all": even_layout(graph)},
+    }
+    file.write_text(page_html("random", data), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_no_line_of_a_found_circuit_passes_behind_a_box(open_page, report, run, size):
+    page = open_page(report, size)
+    assert page.locator(".lines path").count() == run.circuit.n_edges
+    assert behind(page) == []
+    slide(page, 12)
+    assert behind(page) == []
+    page.locator("input.grouped").check()
+    slide(page, run.circuit.n_edges)
+    assert behind(page) == []
+
+
+def test_no_line_passes_behind_a_box_that_is_not_in_the_circuit(open_page, report, run):
+    page = open_page(report)
+    page.locator("input.scope").check()
+    page.locator("input.grouped").uncheck()
+    for n in (run.circuit.graph.n_edges, 20):
+        slide(page, n)
+        assert page.locator(".box.idle").count() == 0 or n == 20
+        assert behind(page) == []
+    page.locator("input.grouped").check()
+    assert behind(page) == []
+
+
+@pytest.mark.parametrize("share", [0.06, 0.9])
+@pytest.mark.parametrize("name", [name for name in SHAPES if name != "deep"])
+def test_no_line_passes_behind_a_box_whatever_the_model(open_page, report, tmp_path, name, share):
+    roles = {"a1.h0": "induction", "a1.h2": "previous token", "a2.h1": "a name that is long"}
+    file = report_of(report, tmp_path / "random.html", SHAPES[name], share, roles)
+    page = open_page(file)
+    page.locator("input.grouped").uncheck()
+    n_lines = page.locator(".lines path").count()
+    assert behind(page) == []
+    page.locator("input.grouped").check()
+    assert 1 < page.locator(".lines path").count() < n_lines
+    assert behind(page) == []
+    for layer in (1, 2):
+        choose(page, f"layer {layer}")
+        page.get_by_role("button", name="Draw apart").click()
+        assert behind(page) == []
+
+
+def test_no_line_of_600_passes_behind_a_box_of_a_deep_model(open_page, report, tmp_path):
+    file = report_of(report, tmp_path / "random.html", SHAPES["deep"], 0.132, {})
+    page = open_page(file)
+    page.locator("input.grouped").uncheck()
+    assert 550 < page.locator(".lines path").count() < 650
+    assert behind(page) == []
