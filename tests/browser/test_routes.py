@@ -55,8 +55,8 @@ def behind(page) -> list[tuple[str, str]]:
         for line in lines:
             points = points_of(line["path"])[:, None]
             crossed = (np.abs(points - centres) < halves).all(axis=2).any(axis=0)
-            others = [boxes[index]["id"] for index in np.flatnonzero(crossed)]
-            found += [(line["name"], box) for box in others if box not in (line["from"], line["to"])]
+            others = {boxes[index]["id"] for index in np.flatnonzero(crossed)}
+            found += [(line["name"], box) for box in others - {line["from"], line["to"]}]
     return found
 
 
