@@ -154,9 +154,9 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
         if kind in metric.needs and not bool(answered.all()):
             row = int((~answered).any(dim=1).nonzero()[0])
             raise MetricError(
-                f"the metric {metric.name!r} needs a {kind} answer at every step and prompt {row} "
-                "has none; give one, or choose a metric that needs none: 'kl' for language models, "
-                "'l2' for compiled programs"
+                f"the metric {metric.name!r} needs a {kind} answer at every step and "
+                f"{prompts.place(row)} has none; give one, or choose a metric that needs none: "
+                "'kl' for language models, 'l2' for compiled programs"
             )
 
 

@@ -55,9 +55,10 @@ class Problem:
             )
         length = self.prompts.clean.shape[1]
         if length > self.model.n_positions:
+            place = self.prompts.place(int(self.prompts.lengths.argmax()))
             raise PromptError(
                 f"the longest prompt has {length} tokens and {self.model.name!r} reads at most "
-                f"{self.model.n_positions}; shorten it"
+                f"{self.model.n_positions}; shorten {place}"
             )
         if self.metric.direction is not None:
             raise MetricError(
@@ -73,14 +74,15 @@ class Problem:
         for tokens in (prompts.clean, prompts.corrupted):
             if (found := _outside(tokens, 0, self.model.n_tokens)) is not None:
                 raise PromptError(
-                    f"prompt {found[0]} holds the token {found[1]} and {name!r} knows "
+                    f"{prompts.place(found[0])} holds the token {found[1]} and {name!r} knows "
                     f"{self.model.n_tokens} tokens, counted from 0; use its own tokenizer"
                 )
         for tokens in (prompts.answers, prompts.wrong_answers):
             if (found := _outside(tokens, NO_TOKEN, self.model.shape.d_vocab)) is not None:
                 raise PromptError(
-                    f"prompt {found[0]} has the answer {found[1]} and {name!r} gives logits for "
-                    f"{self.model.shape.d_vocab} tokens, counted from 0; use its own tokenizer"
+                    f"{prompts.place(found[0])} has the answer {found[1]} and {name!r} gives "
+                    f"logits for {self.model.shape.d_vocab} tokens, counted from 0; use its own "
+                    "tokenizer"
                 )
 
 

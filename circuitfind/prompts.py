@@ -19,9 +19,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuitfind.errors import PromptError
+from circuitfind.pairs import Pair as Pair
+from circuitfind.pairs import complaint_about
 
 NO_TOKEN = -1
 """Fills up rows of steps and answers that are shorter than the longest."""
+
+_MOST_NUMBERS = 2**28
+"""In one tensor: with more, it is padding that fills the memory."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class PromptPairs:
         wrong_answers: Tokens that the corrupted prompt would make right; may be empty.
         positions: Named positions, one index per prompt.
         template: Which template each prompt was written from.
+        places: Where each pair comes from, such as the line of a file; None if nobody said.
     """
 
     clean: Int[Tensor, "batch pos"]
@@ -47,9 +53,20 @@ class PromptPairs:
     wrong_answers: Int[Tensor, "batch step wrong"]
     positions: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     template: Int[Tensor, " batch"] | None = None
+    places: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return self.clean.shape[0]
+
+    def place(self, row: int) -> str:
+        """Return what messages call a pair: where it comes from, or its number, from 0."""
+        return (self.places[row] if self.places else "") or f"prompt {row}"
+
+    @property
+    def n_distinct(self) -> int:
+        """How many different pairs there are; repeated ones say nothing new about a behaviour."""
+        parts = (getattr(self, name).flatten(1) for name in _TENSORS if name != "lengths")
+        return len(torch.cat([part for part in parts], dim=1).unique(dim=0))
 
     @cached_property
     def real(self) -> Bool[Tensor, "batch pos"]:
@@ -96,6 +113,7 @@ class PromptPairs:
             **{name: getattr(self, name)[rows] for name in _TENSORS},
             positions={name: index[rows] for name, index in self.positions.items()},
             template=None if self.template is None else self.template[rows],
+            places=self.places and _selected(self.places, rows),
         )
 
     def to(self, device: torch.device | str) -> "PromptPairs":
@@ -108,44 +126,25 @@ class PromptPairs:
         )
 
 
+def _selected(places: tuple[str, ...], rows: Sequence[int] | slice) -> tuple[str, ...]:
+    return places[rows] if isinstance(rows, slice) else tuple(places[row] for row in rows)
+
+
 _TENSORS = ("clean", "corrupted", "lengths", "steps", "answers", "wrong_answers")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One clean and one corrupted prompt before they become rows of `PromptPairs`.
-
-    Attributes:
-        clean: Tokens of the clean prompt.
-        corrupted: Tokens of the corrupted prompt, as many.
-        answers: The right tokens at each step.
-        wrong_answers: The wrong tokens at each step; may be empty.
-        steps: Where the metric reads; the last position unless given.
-        positions: Named positions.
-        template: Which template it was written from.
-    """
-
-    clean: Sequence[int]
-    corrupted: Sequence[int]
-    answers: Sequence[Sequence[int]]
-    wrong_answers: Sequence[Sequence[int]] = ()
-    steps: Sequence[int] | None = None
-    positions: Mapping[str, int] = field(default_factory=dict)
-    template: int = 0
-
-
 def collate(pairs: Sequence[Pair]) -> PromptPairs:
-    """Turn single pairs into tensors.
+    """Turn single pairs into tensors; an answer that is given twice counts once.
 
     Raises:
-        PromptError: There are no pairs, the prompts of a pair differ in length, a corrupted prompt
-            equals its clean one, a pair reads at no position or has answers for more steps than it
-            reads, a position lies outside its prompt, or only some of the pairs name a position.
+        PromptError: There are no pairs, there is something wrong with one (`complaint_about`), only
+            some of them name a position, or one is so long that padding fills the memory.
     """
     if not pairs:
         raise PromptError("there are no prompts; give at least one pair")
     for row, pair in enumerate(pairs):
-        _check_pair(row, pair)
+        if complaint := complaint_about(pair):
+            raise PromptError(f"{pair.place or f'pair {row}'}{complaint}")
     names = _shared_names(pairs)
     lengths = torch.tensor([len(pair.clean) for pair in pairs])
     # Padding repeats token 0: any token will do, since no real position reads it.
@@ -153,41 +152,15 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
         clean=_padded([pair.clean for pair in pairs], fill=0),
         corrupted=_padded([pair.corrupted for pair in pairs], fill=0),
         lengths=lengths,
-        steps=_padded([_steps(pair) for pair in pairs], fill=NO_TOKEN),
+        steps=_padded([pair.read_at for pair in pairs], fill=NO_TOKEN),
         answers=_padded_choices([pair.answers for pair in pairs], pairs),
         wrong_answers=_padded_choices([pair.wrong_answers for pair in pairs], pairs),
         positions={
             name: torch.tensor([pair.positions[name] for pair in pairs]) for name in sorted(names)
         },
         template=torch.tensor([pair.template for pair in pairs]),
+        places=tuple(p.place for p in pairs) if any(pair.place for pair in pairs) else None,
     )
-
-
-def _check_pair(row: int, pair: Pair) -> None:
-    if len(pair.clean) != len(pair.corrupted):
-        raise PromptError(
-            f"pair {row} is misaligned: its clean prompt has {len(pair.clean)} tokens and its "
-            f"corrupted one {len(pair.corrupted)}; make both prompts equally long"
-        )
-    if list(pair.clean) == list(pair.corrupted):
-        raise PromptError(
-            f"pair {row}: the corruption changes nothing; "
-            "give a corrupted prompt that differs from the clean one"
-        )
-    outside = [p for p in (*_steps(pair), *pair.positions.values()) if not 0 <= p < len(pair.clean)]
-    if outside:
-        raise PromptError(
-            f"pair {row}: position {outside[0]} lies outside its prompt of {len(pair.clean)} "
-            "tokens; positions count from 0"
-        )
-    n_steps, n_answered = len(_steps(pair)), max(len(pair.answers), len(pair.wrong_answers))
-    if not n_steps:
-        raise PromptError(f"pair {row} reads at no position; give at least one step")
-    if n_answered > n_steps:
-        raise PromptError(
-            f"pair {row} has answers for {n_answered} steps and reads {n_steps}; "
-            "give one list of answers per step"
-        )
 
 
 def _shared_names(pairs: Sequence[Pair]) -> set[str]:
@@ -196,31 +169,40 @@ def _shared_names(pairs: Sequence[Pair]) -> set[str]:
         missing = every - set(pair.positions)
         if missing:
             raise PromptError(
-                f"pair {row} does not name the position {sorted(missing)[0]!r} that others do; "
+                f"{pair.place or f'pair {row}'} does not name the position "
+                f"{sorted(missing)[0]!r} that others do; "
                 "name the same positions in every pair"
             )
     return every
 
 
-def _steps(pair: Pair) -> Sequence[int]:
-    return (len(pair.clean) - 1,) if pair.steps is None else pair.steps
-
-
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch width"]:
     width = max(len(row) for row in rows)
+    _require_room(len(rows), width)
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
 
 
 def _padded_choices(
     choices: Sequence[Sequence[Sequence[int]]], pairs: Sequence[Pair]
 ) -> Int[Tensor, "batch step choice"]:
-    n_steps = max(len(_steps(pair)) for pair in pairs)
+    n_steps = max(len(pair.read_at) for pair in pairs)
+    # Tokens are answers whatever text they come from: given twice, they would count twice.
+    choices = [[list(dict.fromkeys(tokens)) for tokens in row] for row in choices]
     width = max((len(tokens) for row in choices for tokens in row), default=0)
+    _require_room(len(choices), n_steps * width)
     filled = torch.full((len(choices), n_steps, width), NO_TOKEN, dtype=torch.long)
     for row, by_step in enumerate(choices):
         for step, tokens in enumerate(by_step):
             filled[row, step, : len(tokens)] = torch.tensor(list(tokens), dtype=torch.long)
     return filled
+
+
+def _require_room(rows: int, width: int) -> None:
+    if rows * width > _MOST_NUMBERS:
+        raise PromptError(
+            f"{rows:,} pairs as wide as the widest of them are {rows * width:,} numbers, and at "
+            f"most {_MOST_NUMBERS:,} are kept; use fewer pairs, or leave out the longest"
+        )
 
 
 def difference_start(prompts: PromptPairs) -> Int[Tensor, " batch"]:

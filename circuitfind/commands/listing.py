@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import print_facts, print_json, print_rows
+from circuitfind.commands.console import print_facts, print_json, print_rows, tell
 from circuitfind.commands.options import Device, Dtype, Json, Model, Seed
 
 
@@ -18,8 +18,9 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """List the tasks, or show what one looks like to a model."""
-    from circuitfind.tasks import TASKS, find_task, model_for
+    from circuitfind.tasks import TASKS, find_task, model_for, task_file
 
+    notes: list[str] = []
     if task is None:
         rows = [
             {
@@ -33,11 +34,15 @@ def tasks(
         ]
     else:
         from circuitfind.models.loading import load_vocabulary
-        from circuitfind.tasks.show import shown_pairs
+        from circuitfind.tasks.reading import MOST_ROWS
+        from circuitfind.tasks.show import notes_on, shown_pairs
 
-        vocabulary = load_vocabulary(model_for(task, model))
-        rows = shown_pairs(find_task(task), vocabulary, seed=seed)
+        vocabulary, found = load_vocabulary(model_for(task, model)), find_task(task)
+        rows = shown_pairs(found, vocabulary, seed=seed)
+        notes = notes_on(found, vocabulary, n=MOST_ROWS) if task_file(task) else []
     print_rows(rows, as_json=as_json)
+    for note in notes:
+        tell(f"note: {note}")
 
 
 def models(

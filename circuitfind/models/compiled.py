@@ -25,7 +25,7 @@ from circuitfind.graph import ModelShape
 from circuitfind.models.base import Embedding, SinglePort, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
-from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.models.vocabulary import Reading, Vocabulary
 from circuitfind.stored import parse_json
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -57,13 +57,32 @@ class SymbolVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         """Return the numbers of symbols separated by spaces, after the one that starts inputs."""
-        unknown = [symbol for symbol in text.split() if symbol not in self.symbols]
+        tokens, unknown = self.read(text)
         if unknown:
             raise ModelError(
                 f"the program knows no symbol {unknown[0]!r}; it knows {', '.join(self.symbols)}"
             )
+        return tokens
+
+    def read(self, text: str) -> Reading:
+        """Return the numbers of the symbols that the program knows, and those that it does not."""
+        symbols = text.split()
         start = [] if self.bos is None else [self.bos]
-        return [*start, *(self.symbols[symbol] for symbol in text.split())]
+        if start and symbols[:1] == ["BOS"]:
+            del symbols[0]
+        known = [self.symbols[symbol] for symbol in symbols if symbol in self.symbols]
+        return Reading(
+            [*start, *known], [symbol for symbol in symbols if symbol not in self.symbols]
+        )
+
+    def following(self, text: str, answer: str) -> list[int]:
+        """Return the number of a symbol, or nothing if there is no such symbol."""
+        number = self.word(answer.strip())
+        return [] if number is None else [number]
+
+    def shown(self, token: int) -> str:
+        """Return a symbol."""
+        return self.decode([token])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the symbols of some numbers."""

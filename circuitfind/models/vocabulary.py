@@ -1,14 +1,31 @@
 """Text to tokens and back, the same for every tokenizer.
 
-Tokenizers disagree on where a word's leading space belongs, so the token of a word is always asked
-for as it stands inside a text: what the tokenizer adds when the word is appended to another.
+Tokenizers disagree on where a word's leading space belongs, and some merge the end of one text with
+the start of the next. So the token of a word is always asked for as it stands inside a text: what
+the tokenizer adds when the word is appended to another.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from circuitfind.errors import TaskError
+
+_BOUNDARIES = ("\n", "(", '"')
+"""Texts whose end tokenizers leave alone, whatever follows; a space is not among them."""
+
+
+class Reading(NamedTuple):
+    """What a model reads of a text.
+
+    Attributes:
+        tokens: Its tokens.
+        unknown: The parts of the text that it cannot read, in order.
+    """
+
+    tokens: list[int]
+    unknown: list[str]
 
 
 @dataclass(frozen=True)
@@ -16,7 +33,7 @@ class Vocabulary:
     """A model's tokenizer, as tasks see it.
 
     Attributes:
-        tokenizer: A Hugging Face tokenizer.
+        tokenizer: A Hugging Face tokenizer; None for programs and for prompts given by token ids.
         bos: Token put before every prompt, or None where the model was trained without one.
     """
 
@@ -24,13 +41,92 @@ class Vocabulary:
     bos: int | None = None
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a prompt, with the one that starts sequences if there is one."""
-        tokens = self.tokenizer.encode(text, add_special_tokens=False)
-        return [*([] if self.bos is None else [self.bos]), *tokens]
+        """Return the tokens of a prompt, with the one that starts sequences if there is one.
+
+        A text that begins with that token itself, as chat templates write it, gets no second one.
+        """
+        return self._started(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _started(self, tokens: Sequence[int]) -> list[int]:
+        start = [] if self.bos is None or tokens[:1] == [self.bos] else [self.bos]
+        return [*start, *tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of some tokens."""
         return str(self.tokenizer.decode(list(tokens)))
+
+    def shown(self, token: int) -> str:
+        """Return a token's text as it stands inside a text, with its spaces and breaks visible."""
+        if self.tokenizer is None:
+            return str(token)
+        piece, stem = self.decode([token]), self.encode("a")
+        before, text = self.decode(stem), self.decode([*stem, token])
+        if self._holds_spaces and text.startswith(before):
+            piece = text.removeprefix(before)
+        return piece.replace(" ", "␣").replace("\n", "\\n").replace("\t", "\\t")
+
+    def following(self, text: str, answer: str) -> list[int]:
+        """Return the tokens by which a text goes on with exactly this answer.
+
+        Where the tokenizer would merge the end of the text with the start of the answer, the text's
+        own tokens stand, since they are what the model reads. Empty if the answer has no tokens.
+        """
+        if answer in self.added:
+            return [self.added[answer]]
+        for before in (text, *(("a",) if answer[:1].isspace() else _BOUNDARIES)):
+            stem, longer = self.encode(before), self.encode(before + answer)
+            if longer[: len(stem)] == stem:
+                return longer[len(stem) :]
+        return []
+
+    @cached_property
+    def _holds_spaces(self) -> bool:
+        """Whether a word's token tells if a space precedes it."""
+        return self.encode("a a")[-1:] != self.encode("(a")[-1:]
+
+    @cached_property
+    def added(self) -> dict[str, int]:
+        """The tokens that were added to the tokenizer, special ones among them, by their text."""
+        return {} if self.tokenizer is None else dict(self.tokenizer.get_added_vocab())
+
+    @cached_property
+    def special(self) -> tuple[str, ...]:
+        """The texts of tokens that are marks rather than words, such as the end of a turn."""
+        known = {} if self.tokenizer is None else self.tokenizer.added_tokens_decoder
+        return tuple(str(token) for token in known.values() if token.special)
+
+    def read(self, text: str) -> Reading:
+        """Return the tokens of a prompt, as `encode` does, and what of it the model cannot read.
+
+        That is what the tokenizer turns into its unknown token, unless the text names that token
+        itself, and what it leaves out.
+        """
+        number, name = self.tokenizer.unk_token_id, self.tokenizer.unk_token
+        if not self.tokenizer.is_fast:
+            words = [word for word in text.split() if word != name]
+            return Reading(self.encode(text), [w for w in words if number in self.encode(w)])
+        tokens, spans = self._spans(text)
+        pieces = (text[start:end].strip() for start, end in spans)
+        unknown = [
+            piece
+            for token, piece in zip(tokens, pieces, strict=True)
+            if token == number and piece != name
+        ]
+        if _has_gaps(text, spans):
+            # What follows a character that was left out is given a wrong span; words are short.
+            words = [word for word in text.split() if _has_gaps(word, self._spans(word)[1])]
+            unknown += words or [text.strip()]
+        return Reading(self._started(tokens), unknown)
+
+    def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return a text's tokens, and which characters each stands for."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], found["offset_mapping"]
+
+    def knows(self, text: str, tokens: Sequence[int]) -> bool:
+        """Tell whether the model can read all of a text with these tokens; quicker than `read`."""
+        number = self.tokenizer.unk_token_id
+        return (number is not None and number not in tokens) or not self.read(text).unknown
 
     def word(self, word: str) -> int | None:
         """Return the token of a word that follows another, or None if it takes several tokens."""
@@ -58,6 +154,17 @@ class Vocabulary:
     def single_words(self, words: Sequence[str]) -> list[str]:
         """Return those of the words that the tokenizer keeps whole, in the given order."""
         return [word for word in words if self.word(word) is not None]
+
+
+def _has_gaps(text: str, spans: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether there are visible characters that no token covers."""
+    covered = bytearray(len(text))
+    for start, end in spans:
+        covered[start:end] = b"\1" * (end - start)
+    return any(
+        not covered[place] and character.isprintable() and not character.isspace()
+        for place, character in enumerate(text)
+    )
 
 
 def vocabulary_of(tokenizer: Any) -> Vocabulary:

@@ -73,8 +73,8 @@ def _partner(prompts: PromptPairs, row: int, others: list[int]) -> int:
     differing = [n for n in others if not torch.equal(prompts.clean[n], prompts.clean[row])]
     if not differing:
         raise PromptError(
-            f"prompt {row} has no other of its length and named positions to interchange with; "
-            "give more prompts, or another mode"
+            f"{prompts.place(row)} has no other of its length and named positions to interchange "
+            "with; give more prompts, or another mode"
         )
     template = prompts.template
     same = [n for n in differing if template is not None and template[n] == template[row]]
@@ -103,8 +103,8 @@ def interchanged(prompts: PromptPairs, partners: Int[Tensor, " batch"]) -> Promp
     if bool(unfit.any()):
         row = int(unfit.nonzero()[0])
         raise PromptError(
-            f"prompt {row} cannot be interchanged with prompt {int(partners[row])}: partners have "
-            "the same length and differ"
+            f"{prompts.place(row)} cannot be interchanged with "
+            f"{prompts.place(int(partners[row]))}: partners have the same length and differ"
         )
     return replace(
         prompts,

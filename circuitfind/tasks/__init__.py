@@ -7,13 +7,14 @@ from circuitfind.tasks.agreement import AGREEMENT
 from circuitfind.tasks.arithmetic import ARITHMETIC
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.capitals import CAPITAL_OF
-from circuitfind.tasks.custom import SUFFIXES, custom_task
+from circuitfind.tasks.custom import custom_task
 from circuitfind.tasks.docstring import DOCSTRING
 from circuitfind.tasks.greater_than import GREATER_THAN
 from circuitfind.tasks.induction import INDUCTION
 from circuitfind.tasks.ioi import IOI
 from circuitfind.tasks.program import PROGRAM, WIRED
 from circuitfind.tasks.pronoun import PRONOUN
+from circuitfind.tasks.reading import SUFFIXES
 from circuitfind.tasks.refusal import REFUSAL
 from circuitfind.tasks.successor import SUCCESSOR
 
@@ -72,4 +73,4 @@ def model_for(task: str, model: str | None) -> str:
 def task_file(name: str) -> Path | None:
     """Return the file that describes a task, or None if the task is a named one."""
     named = any(task.name == name.partition(":")[0] for task in TASKS)
-    return None if named or Path(name).suffix not in SUFFIXES else Path(name)
+    return None if named or Path(name).suffix.lower() not in SUFFIXES else Path(name)

@@ -28,7 +28,8 @@ class Task:
             one.
         known_circuit: The published circuit, as data, where there is one.
         model: The embedded model to study unless another is named; None means the usual one.
-        written_in: The words of a language, the symbols of a compiled program, or either.
+        written_in: The words of a language, the symbols of a compiled program, either, or token
+            ids, which need no tokenizer.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Task:
     corruptions: Mapping[str, Writer] = field(default_factory=dict)
     known_circuit: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
-    written_in: Literal["words", "symbols", "either"] = "words"
+    written_in: Literal["words", "symbols", "either", "ids"] = "words"
 
     def corrupted_by(self, corruption: str) -> "Task":
         """Return the task with another corruption, named `TASK:CORRUPTION`.
@@ -62,10 +63,12 @@ class Task:
         Raises:
             TaskError: The model reads no text, or its tokenizer cannot express the task.
         """
+        if vocabulary is None and self.written_in == "ids":
+            vocabulary = Vocabulary(None)
         if vocabulary is None:
             raise TaskError(
                 f"the task {self.name!r} is written in words and this model has no tokenizer; "
-                "give a model directory with tokenizer files"
+                "give a model directory with tokenizer files, or a task file of token ids"
             )
         self._require_readable_by(vocabulary)
         if n < 1:

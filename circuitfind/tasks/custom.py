@@ -1,65 +1,51 @@
 """Tasks from a file: JSON lines or CSV with a pair of prompts on each line.
 
-    clean          the clean prompt
-    corrupted      the corrupted prompt, with as many tokens
-    answer         the right next word, or several
-    wrong_answer   the wrong next word, or several (may be left out)
-    positions      names of positions, counted in tokens from 0 (may be left out)
+    clean, corrupted      the prompts, with equally many tokens
+    answer, wrong_answer  the right next word and the wrong one, or several; no wrong one is needed
+    ..._ids               the same four as token ids, for models without a tokenizer too
+    positions             names of positions, counted in tokens from 0
+    steps                 where the metric reads; the last position unless given
+    chat, system          whether prompts are a user's turn to a chat model, and its system prompt
+    space                 whether a space precedes the answers (`circuitfind.tasks.answers`)
 
-Answers are single tokens that follow the prompt after a space. Several are a list in JSON and
-separated by `|` in CSV; positions are an object in JSON and `name=index;name=index` in CSV. A
-beginning-of-sequence token is added where the model has one, and does not count in positions.
+A beginning-of-sequence token is added to texts where the model has one, and does not count in
+positions and steps. Token ids are taken as they are.
 """
 
-import csv
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from circuitfind.errors import PromptError, TaskError
+from circuitfind.errors import CircuitfindError, PromptError, TaskError
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.prompts import Pair
-from circuitfind.stored import parse_json
+from circuitfind.pairs import Pair, complaint_about
+from circuitfind.tasks.answers import MOST_QUOTED, UNREADABLE, answer_token, listed
 from circuitfind.tasks.base import Task
-
-SUFFIXES = (".jsonl", ".csv")
-COLUMNS = ("clean", "corrupted", "answer", "wrong_answer", "positions")
-REQUIRED = COLUMNS[:3]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a file.
-
-    Attributes:
-        place: File and line, for messages.
-    """
-
-    place: str
-    clean: str
-    corrupted: str
-    answers: Sequence[str]
-    wrong_answers: Sequence[str] = ()
-    positions: Mapping[str, int] = field(default_factory=dict)
+from circuitfind.tasks.chat import conversation
+from circuitfind.tasks.reading import Complaints, read_rows
+from circuitfind.tasks.rows import Choices, LineError, Prompt, Row
 
 
 def custom_task(path: Path) -> Task:
     """Read a task from a file.
 
     Writing n pairs gives all lines of a file with n or fewer, and otherwise n of them drawn by the
-    seed, in the file's order.
+    seed, in the file's order. All lines must be such that the tokenizer can express them.
 
     Raises:
         TaskError: The file cannot be read, is empty, or a line lacks something.
     """
     rows = read_rows(path)
+    written: list[tuple[Vocabulary, list[Pair]]] = []
 
     def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
+        if not written or written[0][0] is not vocabulary:
+            written[:] = [(vocabulary, _pairs(vocabulary, path, rows))]
+        pairs = written[0][1]
         chosen = sorted(random.Random(seed).sample(range(len(rows)), min(n, len(rows))))
-        return [_pair(vocabulary, rows[index]) for index in chosen]
+        return [pairs[index] for index in chosen]
 
     return Task(
         name=path.stem,
@@ -67,146 +53,127 @@ def custom_task(path: Path) -> Task:
         source=str(path),
         metric="kl",
         write=write,
-        written_in="either",
+        written_in="either" if any(row.needs_tokenizer for row in rows) else "ids",
     )
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read and check a file's lines.
-
-    Raises:
-        TaskError: The file cannot be read, is empty, or a line lacks something.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise TaskError(f"cannot read the task file {path}: {reason}") from None
-    records = _csv_records if path.suffix == ".csv" else _json_records
-    rows = [_row(place, record) for place, record in records(path, text)]
-    if not rows:
-        raise TaskError(f"{path} holds no pairs of prompts; write one on each line")
-    return rows
-
-
-def _json_records(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
+def _pairs(vocabulary: Vocabulary, path: Path, rows: Sequence[Row]) -> list[Pair]:
+    complaints, pairs = Complaints(path), []
+    for row in rows:
         try:
-            record = parse_json(line)
-        except json.JSONDecodeError as error:
-            raise TaskError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
-        except ValueError as error:
-            raise TaskError(f"{place} is not JSON that can be used: {error}") from None
-        if not isinstance(record, dict):
-            raise TaskError(f"{place} is not a JSON object; write {{{_example()}}}")
-        yield place, record
+            pairs.append(_pair(vocabulary, row, f"{path.name}, line {row.line}"))
+        except LineError as error:
+            complaints.add(row.line, str(error), PromptError)
+        except CircuitfindError as error:
+            complaints.add(row.line, f": {error}", type(error))
+    complaints.raise_if_any(len(rows))
+    return pairs
 
 
-def _example() -> str:
-    return ", ".join(f'"{column}": ...' for column in REQUIRED)
+@dataclass(frozen=True)
+class _Written:
+    """A prompt as the model reads it.
+
+    Attributes:
+        tokens: Its tokens.
+        text: Its text; None for one that is given by token ids.
+        start: How many tokens come before the first that is counted.
+        space: What is put before answers; None leaves it to the usual rule.
+    """
+
+    tokens: Sequence[int]
+    text: str | None = None
+    start: int = 0
+    space: str | None = None
+
+    def before(self, vocabulary: Vocabulary, step: int) -> str:
+        """Return the text up to a step."""
+        if self.text is not None and step == len(self.tokens) - 1:
+            return self.text
+        return vocabulary.decode(self.tokens[self.start : step + 1])
 
 
-def _csv_records(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    lines = text.splitlines(keepends=True)
-    reader = csv.DictReader(lines, strict=True)
-    try:
-        for record in reader:
-            place = f"{path}, line {reader.line_num}"
-            if None in record or None in record.values():
-                raise TaskError(
-                    f"{place} does not have the {len(reader.fieldnames or ())} columns of the "
-                    "header; put prompts that contain commas in double quotes"
-                )
-            yield (
-                place,
-                {
-                    **record,
-                    "answer": _listed(record.get("answer")),
-                    "wrong_answer": _listed(record.get("wrong_answer")),
-                    "positions": _named(place, record.get("positions")),
-                },
-            )
-    except csv.Error as error:
-        number = min(reader.line_num + 1, len(lines))
-        raise TaskError(f"{path}, line {number} is not CSV: {error}") from None
-
-
-def _listed(cell: str | None) -> list[str] | None:
-    return [word for word in cell.split("|") if word.strip()] if cell else None
-
-
-def _named(place: str, cell: str | None) -> dict[str, int] | None:
-    if not cell:
-        return None
-    try:
-        items = (item.split("=") for item in cell.split(";") if item.strip())
-        return {name.strip(): int(index) for name, index in items}
-    except ValueError:
-        raise TaskError(
-            f"{place}: cannot read the positions {cell!r}; write name=index;name=index"
-        ) from None
-
-
-def _row(place: str, record: Mapping[str, Any]) -> Row:
-    missing = [column for column in REQUIRED if not record.get(column)]
-    unknown = sorted(set(record) - set(COLUMNS))
-    if missing or unknown:
-        said = f"has no {missing[0]!r}" if missing else f"has a column {unknown[0]!r}"
-        raise TaskError(
-            f"{place} {said}; the columns are {', '.join(COLUMNS)}, the last two optional"
-        )
-    answers, wrong = (_words(record.get(column)) for column in ("answer", "wrong_answer"))
-    positions = record.get("positions") or {}
-    texts = (record["clean"], record["corrupted"], *(answers or ("",)), *(wrong or ()))
-    if answers is None or wrong is None or not all(isinstance(t, str) and t.strip() for t in texts):
-        raise TaskError(f"{place}: prompts must be texts, and answers texts or lists of texts")
-    if not isinstance(positions, dict) or not all(type(i) is int for i in positions.values()):
-        raise TaskError(f"{place}: positions must be an object from names to whole numbers")
-    return Row(place, record["clean"], record["corrupted"], answers, wrong, positions)
-
-
-def _words(value: object) -> list[Any] | None:
-    if value is None:
-        return []
-    if isinstance(value, str):
-        value = [value]
-    return value if isinstance(value, list) else None
-
-
-def _pair(vocabulary: Vocabulary, row: Row) -> Pair:
-    clean, corrupted = vocabulary.encode(row.clean), vocabulary.encode(row.corrupted)
-    if len(clean) != len(corrupted):
-        raise PromptError(
-            f"{row.place} is misaligned: {len(clean)} clean tokens {_shown(vocabulary, clean)} and "
-            f"{len(corrupted)} corrupted ones {_shown(vocabulary, corrupted)}; "
-            "make both prompts equally long"
-        )
-    if clean == corrupted:
-        raise PromptError(f"{row.place}: the corruption changes nothing; change the prompt")
-    offset = 0 if vocabulary.bos is None else 1
-    positions = {name: index + offset for name, index in row.positions.items()}
-    for name, index in positions.items():
-        if not offset <= index < len(clean):
-            raise PromptError(
-                f"{row.place}: the position {name!r} is {index - offset} and the prompt has "
-                f"{len(clean) - offset} tokens, counted from 0"
-            )
-    answers, wrong = (
-        [_answer(vocabulary, row, word) for word in words]
-        for words in (row.answers, row.wrong_answers)
+def _pair(vocabulary: Vocabulary, row: Row, place: str) -> Pair:
+    clean, corrupted = (
+        _written(vocabulary, row, name, prompt)
+        for name, prompt in (("clean", row.clean), ("corrupted", row.corrupted))
     )
-    return Pair(clean, corrupted, [answers], [wrong] if wrong else (), positions=positions)
+    if len(clean.tokens) != len(corrupted.tokens):
+        raise LineError(
+            f" is misaligned: {len(clean.tokens)} clean tokens {_shown(vocabulary, clean)} and "
+            f"{len(corrupted.tokens)} corrupted ones {_shown(vocabulary, corrupted)}; make both "
+            "prompts equally long"
+        )
+    place_of = partial(_index, clean)
+    steps = None if row.steps is None else [place_of("step", index) for index in row.steps]
+    read = [len(clean.tokens) - 1] if steps is None else steps
+    right, wrong = (
+        _tokens(vocabulary, clean, read, choices) for choices in (row.answers, row.wrong_answers)
+    )
+    positions = {
+        name: place_of(f"position {name!r}", index) for name, index in row.positions.items()
+    }
+    pair = Pair(
+        clean.tokens, corrupted.tokens, right, wrong, steps, positions=positions, place=place
+    )
+    if complaint := complaint_about(pair):
+        raise LineError(complaint)
+    return pair
 
 
-def _shown(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
-    return "|".join(vocabulary.decode([token]) for token in tokens)
+def _written(vocabulary: Vocabulary, row: Row, name: str, prompt: Prompt) -> _Written:
+    text, space = _text(vocabulary, row, prompt)
+    if text is None:
+        return _Written([token for token in prompt if isinstance(token, int)], space=space)
+    tokens, unknown = vocabulary.read(text)
+    if unknown:
+        raise TaskError(f"the {name} prompt holds {listed(unknown)}, {UNREADABLE}")
+    start = 0 if vocabulary.bos is None else 1
+    if len(tokens) == start:
+        raise PromptError(f"the {name} prompt has no tokens; write some words")
+    return _Written(tokens, text, start, space)
 
 
-def _answer(vocabulary: Vocabulary, row: Row, word: str) -> int:
-    try:
-        return vocabulary.answer(word.strip())
-    except TaskError as error:
-        raise TaskError(f"{row.place}: {error}") from None
+def _text(vocabulary: Vocabulary, row: Row, prompt: Prompt) -> tuple[str | None, str | None]:
+    """Return a prompt's text, None if it is given by token ids, and what precedes answers."""
+    space = None if row.space is None else " " * row.space
+    if isinstance(prompt, str) and not row.chat:
+        return prompt, space
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = [turn for turn in turns if not isinstance(turn, int)]
+    if not messages:
+        return None, space
+    if row.system is not None:
+        messages = [{"role": "system", "content": row.system}, *messages]
+    written = conversation(vocabulary, messages)
+    return written.text, written.space if space is None else space
+
+
+def _tokens(
+    vocabulary: Vocabulary, prompt: _Written, steps: Sequence[int], choices: Choices
+) -> list[list[int]]:
+    return [
+        [
+            answer
+            if isinstance(answer, int)
+            else answer_token(vocabulary, prompt.before(vocabulary, step), answer, prompt.space)
+            for answer in answers
+        ]
+        for step, answers in zip(steps, choices, strict=False)
+    ]
+
+
+def _index(prompt: _Written, what: str, index: int) -> int:
+    if not 0 <= index < len(prompt.tokens) - prompt.start:
+        raise PromptError(
+            f"the {what} is {index} and the prompt has {len(prompt.tokens) - prompt.start} tokens, "
+            "counted from 0"
+        )
+    return index + prompt.start
+
+
+def _shown(vocabulary: Vocabulary, prompt: _Written) -> str:
+    if prompt.text is None:
+        return " ".join(map(str, prompt.tokens[:MOST_QUOTED]))[:MOST_QUOTED]
+    text = "|".join(vocabulary.shown(token) for token in prompt.tokens[:MOST_QUOTED])
+    return text if len(text) <= 2 * MOST_QUOTED else f"{text[: 2 * MOST_QUOTED]}..."

@@ -71,7 +71,8 @@ def _fill(vocabulary: Vocabulary, template: str, noun: str, name: str) -> Filled
     if filled is None:
         raise TaskError(
             f"this tokenizer merges words of the 'pronoun' template {template!r} with their "
-            "neighbours; write the prompts to a .jsonl file and give that as the task"
+            "neighbours, or does not know one; write the prompts to a .jsonl file and give that as "
+            "the task"
         )
     return filled
 
@@ -80,10 +81,14 @@ def _couples(
     vocabulary: Vocabulary, kind: str, candidates: tuple[Couple, ...] | list[Couple]
 ) -> list[Couple]:
     stem = len(vocabulary.encode("a"))
-    width = {
-        word: len(vocabulary.encode(f"a {word}")) - stem for couple in candidates for word in couple
-    }
-    couples = [(woman, man) for woman, man in candidates if width[woman] == width[man]]
+    tokens = {word: vocabulary.encode(f"a {word}") for couple in candidates for word in couple}
+    width = {word: len(found) - stem for word, found in tokens.items()}
+    known = {word: vocabulary.knows(word, found) for word, found in tokens.items()}
+    couples = [
+        (woman, man)
+        for woman, man in candidates
+        if width[woman] == width[man] and known[woman] and known[man]
+    ]
     if not couples:
         raise TaskError(
             f"the task 'pronoun' needs {kind} of both genders with equally many tokens and this "

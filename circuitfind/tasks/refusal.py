@@ -21,6 +21,7 @@ from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task
+from circuitfind.tasks.chat import conversation, has_template
 from circuitfind.tasks.writing import (
     Couple,
     draw_pairs,
@@ -90,19 +91,13 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
 
 def _frame(vocabulary: Vocabulary) -> tuple[str, Callable[[str], int | None]]:
     """Return the text around a request, and what finds the token of the answer's first word."""
-    if not getattr(vocabulary.tokenizer, "chat_template", None):
+    if not has_template(vocabulary):
         return DIALOGUE.format(request=_REQUEST), vocabulary.word
-    text = vocabulary.tokenizer.apply_chat_template(
-        [{"role": "user", "content": _REQUEST}], tokenize=False, add_generation_prompt=True
-    )
-    if vocabulary.bos is not None:
-        # `encode` adds the token that starts sequences; a template that writes it would double it.
-        text = text.removeprefix(vocabulary.decode([vocabulary.bos]))
-    stem = vocabulary.encode(text)
+    text, space = conversation(vocabulary, [{"role": "user", "content": _REQUEST}])
 
     def first_word(word: str) -> int | None:
-        longer = vocabulary.encode(text + word)
-        return longer[-1] if longer[:-1] == stem else None
+        tokens = vocabulary.following(text, space + word)
+        return tokens[0] if len(tokens) == 1 else None
 
     return text.replace("{", "{{").replace("}", "}}"), first_word
 

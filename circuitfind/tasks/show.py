@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.prompts import NO_TOKEN
+from circuitfind.prompts import NO_TOKEN, PromptPairs
 from circuitfind.tasks.base import Task
 
 _MOST_WORDS = 12
 """Longer lists of answers are shown without their middle."""
+
+_ONLY_IDS = Vocabulary(None)
 
 
 def shown_pairs(
@@ -16,34 +18,62 @@ def shown_pairs(
 ) -> list[dict[str, str]]:
     """Return some pairs as text, a line each: both prompts, the answers, and the named positions.
 
+    Prompts are shown token by token, separated by `|`, with visible spaces (`␣`); answers with the
+    numbers of their tokens.
+
     Raises:
         TaskError: The model reads no text, or its tokenizer cannot express the task.
     """
     prompts = task.write_prompts(vocabulary, n, seed)
-    assert vocabulary is not None  # or the task would have refused
-    rows = []
-    for row in range(len(prompts)):
-        length = int(prompts.lengths[row])
-        clean, corrupted = (
-            vocabulary.decode(tokens[row, :length].tolist()).replace("\n", "\\n")
-            for tokens in (prompts.clean, prompts.corrupted)
-        )
-        places = {name: int(index[row]) for name, index in prompts.positions.items()}
-        names = [f"{name}={place}" for name, place in sorted(places.items(), key=itemgetter(1))]
-        rows.append(
-            {
-                "clean": clean,
-                "corrupted": corrupted,
-                "answer": _words(vocabulary, prompts.answers[row].flatten().tolist()),
-                "wrong answer": _words(vocabulary, prompts.wrong_answers[row].flatten().tolist()),
-                "positions": " ".join(names),
-            }
-        )
-    return rows
+    return [_shown(prompts, row, vocabulary or _ONLY_IDS) for row in range(len(prompts))]
 
 
-def _words(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
-    words = [vocabulary.decode([token]).strip() for token in tokens if token != NO_TOKEN]
+def notes_on(task: Task, vocabulary: Vocabulary | None, *, n: int, seed: int = 0) -> list[str]:
+    """Return what should be known of a task's prompts before anything is measured on them.
+
+    Raises:
+        TaskError: The model reads no text, or its tokenizer cannot express the task.
+    """
+    prompts = task.write_prompts(vocabulary, n, seed)
+    notes = []
+    if prompts.n_distinct < len(prompts):
+        notes.append(
+            f"{prompts.n_distinct} of the {len(prompts)} pairs are distinct; repeated ones make "
+            "intervals narrower than they should be"
+        )
+    pairs = task.write(vocabulary or _ONLY_IDS, n, seed)
+    choices = [
+        step for pair in pairs for side in (pair.answers, pair.wrong_answers) for step in side
+    ]
+    if repeated := sum(len(set(step)) < len(step) for step in choices):
+        notes.append(
+            f"{repeated} lists of answers name a token twice, such as with and without its space; "
+            "it counts once"
+        )
+    return notes
+
+
+def _shown(prompts: PromptPairs, row: int, vocabulary: Vocabulary) -> dict[str, str]:
+    length = int(prompts.lengths[row])
+    clean, corrupted = (
+        "|".join(vocabulary.shown(token) for token in tokens[row, :length].tolist())
+        for tokens in (prompts.clean, prompts.corrupted)
+    )
+    places = {name: int(index[row]) for name, index in prompts.positions.items()}
+    names = [f"{name}={place}" for name, place in sorted(places.items(), key=itemgetter(1))]
+    return {
+        "clean": clean,
+        "corrupted": corrupted,
+        "answer": _answers(vocabulary, prompts.answers[row].flatten().tolist()),
+        "wrong answer": _answers(vocabulary, prompts.wrong_answers[row].flatten().tolist()),
+        "positions": " ".join(names),
+    }
+
+
+def _answers(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
+    words = [f"{vocabulary.shown(token)} {token}" for token in tokens if token != NO_TOKEN]
+    if vocabulary.tokenizer is None:
+        words = [vocabulary.shown(token) for token in tokens if token != NO_TOKEN]
     if len(words) > _MOST_WORDS:
         words[_MOST_WORDS - 2 : -1] = ["..."]
     return ", ".join(words)

@@ -39,9 +39,13 @@ def fill(
         named: Slots to be found again among the tokens; by default all.
 
     Returns:
-        The tokens, or None if the tokenizer merges the end of a word with what follows it.
+        The tokens, or None if the tokenizer merges the end of a word with what follows it, or does
+        not know a word.
     """
-    tokens = vocabulary.encode(template.format(**words))
+    whole = template.format(**words)
+    tokens = vocabulary.encode(whole)
+    if not vocabulary.knows(whole, tokens):
+        return None
     text, positions = "", {}
     for literal, slot, _, _ in Formatter().parse(template):
         text += literal

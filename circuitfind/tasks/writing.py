@@ -41,8 +41,8 @@ def _drawn(
         if pair is not None:
             return pair
     raise TaskError(
-        f"this tokenizer merges the words of the {task!r} templates with their neighbours; "
-        "write the prompts to a .jsonl file and give that as the task"
+        f"this tokenizer merges the words of the {task!r} templates with their neighbours, or does "
+        "not know them; write the prompts to a .jsonl file and give that as the task"
     )
 
 
@@ -83,9 +83,14 @@ def width(vocabulary: Vocabulary, word: str) -> int:
 
 
 def equally_wide(vocabulary: Vocabulary, couples: Sequence[Couple]) -> list[Couple]:
-    """Return the couples whose words take as many tokens as each other."""
-    widths = {word: width(vocabulary, word) for couple in couples for word in couple}
-    return [(one, other) for one, other in couples if widths[one] == widths[other]]
+    """Return the couples of known words that take as many tokens as each other."""
+    words = {word: vocabulary.encode(f"a {word}") for couple in couples for word in couple}
+    return [
+        (one, other)
+        for one, other in couples
+        if len(words[one]) == len(words[other])
+        and all(vocabulary.knows(word, words[word]) for word in (one, other))
+    ]
 
 
 def templated_pair(

@@ -1,0 +1,71 @@
+"""The token of an answer: the one that follows a prompt as it is written.
+
+An answer is appended to its prompt, and its token is what the tokenizer adds. A space is put
+between them where a writer would put one: where the answer begins with a letter or a digit, and the
+prompt ends in none of these: white space, an opening bracket or quotation mark, a special token
+such as the end of a turn. Any other answer is taken exactly as written.
+"""
+
+import re
+
+from circuitfind.errors import TaskError
+from circuitfind.models.vocabulary import Vocabulary
+
+MOST_QUOTED = 60
+"""How many characters of a file a message repeats at a time."""
+
+_OPEN = re.compile(r"""(?:\s|[(\[{“‘„«‹<¿¡]|(?:^|\s)["'])\Z""")
+"""Ends of a text that no space follows."""
+
+
+def answer_token(vocabulary: Vocabulary, prompt: str, answer: str, space: str | None = None) -> int:
+    """Return the token of an answer after a prompt.
+
+    Args:
+        vocabulary: The tokenizer.
+        prompt: The text before the answer.
+        answer: The answer's text.
+        space: What is put between them; by default a space where a writer would put one.
+
+    Raises:
+        TaskError: The answer holds what the model cannot read, or is not one token.
+    """
+    between = space_between(vocabulary, prompt, answer) if space is None else space
+    if answer[:1].isspace():
+        between = ""
+    tokens = vocabulary.following(prompt, between + answer)
+    if answer in vocabulary.added:
+        tokens = [vocabulary.added[answer]]
+    elif unknown := vocabulary.read(answer).unknown:
+        raise TaskError(f"the answer {shortened(answer)} holds {listed(unknown)}, {UNREADABLE}")
+    if len(tokens) != 1:
+        written = "|".join(vocabulary.shown(token) for token in tokens[:MOST_QUOTED])
+        raise TaskError(
+            f"the answer {shortened(answer)} is not a single token for this tokenizer, but "
+            f"{len(tokens)} ({written[:MOST_QUOTED]}); choose answers that it keeps whole, or give "
+            "token ids"
+        )
+    return int(tokens[0])
+
+
+def space_between(vocabulary: Vocabulary, prompt: str, answer: str) -> str:
+    """Return a space where a writer would put one between a prompt and its answer."""
+    if not answer[:1].isalnum() or not prompt or prompt.endswith(vocabulary.special):
+        return ""
+    return "" if _OPEN.search(prompt) else " "
+
+
+UNREADABLE = "which the model cannot read; use words of its vocabulary"
+
+
+def listed(words: list[str]) -> str:
+    """Return the first of some words as messages quote them."""
+    first = ", ".join(shortened(word) for word in dict.fromkeys(words[:3]))
+    return first[: 2 * MOST_QUOTED]
+
+
+def shortened(value: object) -> str:
+    """Return a value as messages quote it, cut off after some characters."""
+    text = repr(value[:MOST_QUOTED] if isinstance(value, str) else value)
+    cut = len(text) > MOST_QUOTED or (isinstance(value, str) and len(value) > MOST_QUOTED)
+    return f"{text[: MOST_QUOTED - 3]}..." if cut else text
