@@ -60,6 +60,7 @@ _HOMES = {
     "overlap": "circuitfind.comparison.overlap",
     "patch": "circuitfind.patching.sweep",
     "patch_together": "circuitfind.patching.together",
+    "patch_report": "circuitfind.reports.patching",
     "path_patch": "circuitfind.patching.path",
     "repeat_run": "circuitfind.runs.stability",
     "run_discovery": "circuitfind.runs.discover",
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from circuitfind.reports.diagram import draw_circuit as draw_circuit
     from circuitfind.reports.diagram import draw_difference as draw_difference
     from circuitfind.reports.heatmap import draw_heatmap as draw_heatmap
+    from circuitfind.reports.patching import patch_report as patch_report
     from circuitfind.runs.api import discover as discover
     from circuitfind.runs.api import evaluate as evaluate
     from circuitfind.runs.api import make_problem as make_problem

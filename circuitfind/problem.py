@@ -30,6 +30,8 @@ class Problem:
         prompts: Clean and corrupted prompts, on the model's device.
         metric: How well the model does.
         ablation: What a cut edge carries.
+        default_metric: The metric that was taken because none was chosen, such as the task's own;
+            None where one was chosen.
     """
 
     model: ResidualModel
@@ -37,6 +39,7 @@ class Problem:
     prompts: PromptPairs
     metric: Metric
     ablation: Ablation = "resample"
+    default_metric: Metric | None = None
 
     def __post_init__(self) -> None:
         if self.ablation not in ABLATIONS:
@@ -67,6 +70,11 @@ class Problem:
             )
         self._require_known_tokens()
         check_metric(self.metric, self.prompts)
+
+    @property
+    def metric_is_default(self) -> bool:
+        """Whether nobody chose the metric, so that a command may measure another by default."""
+        return self.metric is self.default_metric
 
     def _require_known_tokens(self) -> None:
         """Refuse numbers that would end in an error deep inside the model."""
@@ -101,7 +109,8 @@ def assemble(
     ablation: Ablation = "resample",
     *,
     graph: Graph | None = None,
+    default_metric: Metric | None = None,
 ) -> Problem:
     """Put a problem together, with the prompts moved to the model's device."""
     graph = Graph(model.shape) if graph is None else graph
-    return Problem(model, graph, prompts.to(model.device), metric, ablation)
+    return Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)

@@ -18,7 +18,7 @@ from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Pro
 
 if TYPE_CHECKING:
     from circuitfind.runs.patch_config import PatchConfig
-    from circuitfind.runs.patching import PatchRun
+    from circuitfind.runs.patch_run import PatchRun
 
 ModeOption = Annotated[
     str,
@@ -66,7 +66,7 @@ def patch(
         ),
     ] = None,
     metric: MetricOption = None,
-    prompts: Prompts = 32,
+    prompts: Prompts = 64,
     seed: Seed = 0,
     threshold: Threshold = 0.05,
     discover: Annotated[
@@ -75,8 +75,14 @@ def patch(
     ] = False,
     edge_threshold: Annotated[
         float | None,
-        typer.Option(help="Smallest effect of an edge of it. [default: a fifth of --threshold]"),
+        typer.Option(
+            help="Smallest effect of an edge of it. [default: a fifth of --threshold, halved up to "
+            "5 times until --target-faithfulness is reached]"
+        ),
     ] = None,
+    target_faithfulness: Annotated[
+        float, typer.Option(help="Wanted faithfulness of the circuit.")
+    ] = 0.8,
     dtype: Dtype = None,
     device: Device = "cpu",
     out: Out = None,
@@ -101,6 +107,7 @@ def patch(
         threshold=threshold,
         discover=discover,
         edge_threshold=edge_threshold,
+        target_faithfulness=target_faithfulness,
     )
     _run(config, out, budget, as_json=as_json)
 
@@ -126,7 +133,7 @@ def path_patch(
     ] = False,
     mode: ModeOption = "noising",
     metric: MetricOption = None,
-    prompts: Prompts = 32,
+    prompts: Prompts = 64,
     seed: Seed = 0,
     threshold: Threshold = 0.05,
     dtype: Dtype = None,
@@ -173,6 +180,10 @@ def _run(config: "PatchConfig", out: Path | None, budget: str | None, *, as_json
         print_json(run.as_json())
     else:
         _print(run)
+    if run.failure is not None:
+        raise run.failure
+    if run.circuit is not None and (warning := run.circuit_warning(config.target_faithfulness)):
+        tell(f"warning: {warning}")
 
 
 def _print(run: "PatchRun") -> None:

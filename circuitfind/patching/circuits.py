@@ -1,21 +1,20 @@
 """From a sweep to a minimal circuit: the components that matter, and the edges between them.
 
-1. Take the components at which a patch was significant: a head for its output, pattern or query, a
-   key/value head for its key or value, a block's heads or MLP for what they add. A site of the
-   stream stands for no component, but where its effect changes from one depth to the next, the
-   components in between did that.
+1. Take the components at which a patch was significant (`significant`).
 2. Keep only the edges between them, and of these cut one after another, from the logits back, as
    ACDC does (Conmy et al. 2023, arXiv 2304.14997): for good, if that raises the loss by less than
    a share of the difference between the two runs.
 3. Remove what no path from the embedding to the logits uses.
+4. Measure the faithfulness. Below the wanted one, search again with half the share, a few times.
 
 This is the classroom way from a sweep to a circuit. What the sweep missed the circuit lacks: a
 denoising sweep finds single patches that suffice, a noising sweep what is needed, and the circuit's
-scorecard tells how far they got.
+origin tells how far they got.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,121 +22,57 @@ from torch import Tensor
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
-from circuitfind.graph import Graph, Reader
-from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
+from circuitfind.metrics import faithfulness
+from circuitfind.patching.pairs import posed
+from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult
+from circuitfind.patching.significant import significant_components
+from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 
-_DEPTH = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
-"""Where in a block a site of the stream lies; a block is two deep."""
+DEFAULT_FAITHFULNESS = 0.8
 
 _EDGES_PER_COMPONENT = 5
-
-
-@dataclass(frozen=True)
-class Significant:
-    """The components that a sweep found to matter.
-
-    Attributes:
-        writers: Components whose output mattered, or that do something with an input that did.
-        readers: Their inputs that may matter; if no port of a head was swept, all of them.
-    """
-
-    writers: frozenset[str]
-    readers: frozenset[str]
-
-
-def significant_components(
-    result: PatchResult, graph: Graph, threshold: float = DEFAULT_THRESHOLD
-) -> Significant:
-    """Return the components at which a patch was significant."""
-    writers, ports = set[str](), set[str]()
-    for row in result.significant(threshold):
-        if row.site in ("q", "k", "v"):
-            reader = _port(graph, row.indices[0], row.indices[2], row.site)
-            ports.add(reader.name)
-            writers |= set(graph.components_fed_by(reader))
-        elif row.site not in _DEPTH:
-            writers |= set(_written_at(graph, row))
-    writers |= set(_between(result, graph, threshold))
-    swept = {site for site in ("q", "k", "v") if site in result.values}
-    readers = {
-        reader.name
-        for reader in graph.readers
-        if reader.name in ports
-        or (reader.port not in swept and writers & set(graph.components_fed_by(reader)))
-    }
-    return Significant(frozenset(writers), frozenset(readers))
-
-
-def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
-    if not graph.split_qkv:
-        return graph.reader(f"a{layer}.h{head}.qkv")
-    return graph.reader(f"{graph.attention_component(layer, head, port)}.{port}")  # type: ignore[arg-type]
-
-
-def _written_at(graph: Graph, row: Row) -> Iterator[str]:
-    layer = int(row.place["layer"])
-    if row.site == "mlp_out":
-        yield f"m{layer}"
-    elif row.site == "attn_out":
-        yield from _heads(graph, layer)
-    else:
-        yield f"a{layer}.h{row.place['head']}"
-
-
-def _heads(graph: Graph, layer: int) -> Iterator[str]:
-    for writer in graph.head_writers(layer):
-        yield graph.writers[writer].name
-
-
-def _between(result: PatchResult, graph: Graph, threshold: float) -> Iterator[str]:
-    """Yield the components between two depths of the stream whose effects differ."""
-    by_place: dict[int, dict[int, float]] = {}
-    for site, depth in _DEPTH.items():
-        for row in result.rows(site) if site in result.values else ():
-            layer, place = row.indices
-            by_place.setdefault(place, {})[2 * layer + depth] = row.effect
-    for effects in by_place.values():
-        depths = sorted(effects)
-        for before, after in zip(depths, depths[1:], strict=False):
-            if abs(effects[after] - effects[before]) >= threshold:
-                yield from _at_depths(graph, before, after)
-
-
-def _at_depths(graph: Graph, before: int, after: int) -> Iterator[str]:
-    for depth in range(before, after):
-        layer, is_mlp = divmod(depth, 2)
-        if not is_mlp:
-            yield from _heads(graph, layer)
-        elif graph.shape.has_mlp:
-            yield f"m{layer}"
+_MOST_SEARCHES = 6
+"""The last one keeps edges with a 32nd of the effect that the first one asks for."""
 
 
 def circuit_of(
-    engine: IncrementalEngine,
+    asked: Problem | IncrementalEngine,
     result: PatchResult,
     threshold: float = DEFAULT_THRESHOLD,
     *,
     edge_threshold: float | None = None,
+    target_faithfulness: float = DEFAULT_FAITHFULNESS,
 ) -> Circuit:
     """Return the edges that are needed between the components that a sweep found to matter.
 
     Args:
-        engine: The problem that was swept, with the pairs that its mode exchanges (`posed`) and
-            the ablation `resample`.
+        asked: The problem that was swept, or an engine of it. An engine must hold the prompts that
+            the mode exchanges (`posed`), the metric of the result and the ablation `resample`.
         result: What the sweep measured.
         threshold: Smallest effect of a patch that matters, as a share of the difference between
             the two runs.
-        edge_threshold: Smallest effect of an edge that is kept, likewise; by default a fifth of
-            the threshold, because a component acts through several edges.
+        edge_threshold: Smallest effect of an edge that is kept, likewise. By default a fifth of
+            the threshold, because a component acts through several edges, and less where that
+            is needed for the wanted faithfulness.
+        target_faithfulness: The wanted faithfulness; only without an `edge_threshold`.
 
     Returns:
-        The circuit; its effects are those of the cuts, in the metric's unit.
+        The circuit; its effects are those of the cuts, in the metric's unit. Its origin holds the
+        `edge_threshold` that was used and the `faithfulness` that was reached, which is smaller
+        than the wanted one where the edges between these components do not suffice.
 
     Raises:
-        MethodError: No component, or no path from the embedding to the logits, is left.
+        MethodError: No component, or no path from the embedding to the logits, is left; or the
+            engine measures another metric than the result.
     """
-    search = EdgeSearch(engine, result, threshold, edge_threshold=edge_threshold)
+    search = EdgeSearch(
+        asked,
+        result,
+        threshold,
+        edge_threshold=edge_threshold,
+        target_faithfulness=target_faithfulness,
+    )
     *_, last = search.steps()
     assert last.state is not None
     return search.circuit(last.state)
@@ -148,14 +83,16 @@ class EdgeSearch:
 
     def __init__(
         self,
-        engine: IncrementalEngine,
+        asked: Problem | IncrementalEngine,
         result: PatchResult,
         threshold: float = DEFAULT_THRESHOLD,
         *,
         edge_threshold: float | None = None,
+        target_faithfulness: float = DEFAULT_FAITHFULNESS,
     ) -> None:
-        self._engine, self._threshold = engine, threshold
-        graph = engine.graph
+        self.engine = _engine(asked, result)
+        self._result, self._threshold, self._wanted = result, threshold, target_faithfulness
+        graph = self.engine.graph
         self._found = significant_components(result, graph, threshold)
         if not self._found.writers:
             raise MethodError(
@@ -166,11 +103,13 @@ class EdgeSearch:
         rows = torch.tensor([w.stage == 0 or w.name in self._found.writers for w in graph.writers])
         columns = torch.tensor([reader.name in names for reader in graph.readers])
         self._among = Circuit(graph, graph.edge_mask & rows[:, None] & columns).connected()
-        share = threshold / _EDGES_PER_COMPONENT if edge_threshold is None else edge_threshold
-        self._needed = share * abs(result.gap)
+        first = threshold / _EDGES_PER_COMPONENT
+        self._shares = [first / 2**n for n in range(_MOST_SEARCHES)]
+        if edge_threshold is not None:
+            self._shares = [edge_threshold]
 
     def steps(self, state: State | None = None) -> Iterator[Checkpoint]:
-        """Cut every edge whose absence raises the loss by less than a threshold, as ACDC does.
+        """Search with one edge threshold after another, until the circuit is faithful enough.
 
         Args:
             state: That of an earlier checkpoint of the same search, to go on from there.
@@ -178,10 +117,27 @@ class EdgeSearch:
         Yields:
             A checkpoint after each reader; the last one's state holds the circuit.
         """
-        engine, graph, among = self._engine, self._engine.graph, self._among
+        search = 0 if state is None else int(state["search"])
+        while True:
+            for checkpoint in self._searched(search, state):
+                state = checkpoint.state
+                yield checkpoint
+            assert state is not None
+            if search + 1 == len(self._shares) or self._suffices(state["kept"]):
+                return
+            search, state = search + 1, None
+
+    def _suffices(self, kept: Tensor) -> bool:
+        return kept.equal(self._among.kept) or self._faithfulness(kept) >= self._wanted
+
+    def _searched(self, search: int, state: State | None) -> Iterator[Checkpoint]:
+        """Cut every edge whose absence raises the loss by less than a threshold, as ACDC does."""
+        engine, graph, among = self.engine, self.engine.graph, self._among
+        needed = self._shares[search] * abs(self._result.gap)
         total = among.n_edges
         nothing = torch.full(graph.edge_mask.shape, torch.nan, dtype=torch.float64)
         begun = state or {"kept": among.kept, "effects": nothing, "tested": torch.tensor(0)}
+        begun = {**begun, "search": torch.tensor(search)}
         current, done = engine.start_from(begun["kept"]), int(begun["tested"])
         effects = begun["effects"]
         if done == total:
@@ -192,23 +148,30 @@ class EdgeSearch:
             passed += len(writers)
             if not writers or passed <= done:
                 continue
-            current, effects = self._without_needless(current, effects.clone(), reader, writers)
+            current, effects = self._without_needless(
+                current, effects.clone(), reader, writers, needed
+            )
             now = {"kept": current.mask, "effects": effects, "tested": torch.tensor(passed)}
-            yield Checkpoint(passed, total, "edges", now)
+            yield Checkpoint(passed, total, "edges", {**begun, **now})
         engine.require_no_drift(current)
 
     def _without_needless(
-        self, state: EngineState, effects: Tensor, reader: int, writers: Sequence[int]
+        self,
+        state: EngineState,
+        effects: Tensor,
+        reader: int,
+        writers: Sequence[int],
+        needed: float,
     ) -> tuple[EngineState, Tensor]:
         """Cut a reader's needless edges, from the latest writer back, and note every effect."""
-        engine = self._engine
+        engine = self.engine
         current = engine.loss(state)
         for writer in reversed(writers):
             trial = engine.cut(state, [(writer, reader)])
             rise = engine.loss(trial) - current
             if state.live_readers[reader]:
                 effects[writer, reader] = rise
-            if rise < self._needed:
+            if rise < needed:
                 state, current = trial, current + rise
         return state, effects
 
@@ -218,11 +181,41 @@ class EdgeSearch:
         Raises:
             MethodError: No path from the embedding to the logits is left.
         """
-        circuit = Circuit(self._engine.graph, state["kept"], state["effects"]).connected()
+        circuit = Circuit(self.engine.graph, state["kept"], state["effects"]).connected()
         if not circuit.n_edges:
+            advice = "" if self._result.mode == "noising" else ", or the mode noising"
             raise MethodError(
                 f"between the {len(self._found.writers)} components with an effect of "
                 f"{self._threshold:g} or more no path from the embedding to the logits is needed; "
-                "choose a smaller threshold, or the mode noising"
+                f"choose a smaller threshold{advice}"
             )
-        return circuit
+        origin = {
+            **self._result.origin,
+            "edge_threshold": self._shares[int(state["search"])],
+            "faithfulness": self._faithfulness(state["kept"]),
+        }
+        return replace(circuit, origin=origin)
+
+    def _faithfulness(self, kept: Tensor) -> float:
+        full, empty = self._ends
+        return faithfulness(full, self._loss(kept), empty)
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        """The loss of the full graph and of the empty one."""
+        graph = self.engine.graph
+        return self._loss(graph.edge_mask), self._loss(torch.zeros_like(graph.edge_mask))
+
+    def _loss(self, kept: Tensor) -> float:
+        return self.engine.readout.loss(self.engine.recomputed(kept))
+
+
+def _engine(asked: Problem | IncrementalEngine, result: PatchResult) -> IncrementalEngine:
+    if isinstance(asked, Problem):
+        return IncrementalEngine(replace(posed(asked, result.mode), ablation="resample"))
+    if asked.problem.metric.name != result.metric:
+        raise MethodError(
+            f"the engine measures {asked.problem.metric.name!r} and the sweep measured "
+            f"{result.metric!r}; give circuit_of the problem instead of an engine"
+        )
+    return asked

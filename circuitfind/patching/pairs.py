@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitfind.errors import MethodError, PromptError
+from circuitfind.patching.metric import with_metric
 from circuitfind.patching.result import MODES, Mode
 from circuitfind.problem import Problem
 from circuitfind.prompts import NO_TOKEN, PromptPairs
@@ -30,13 +31,14 @@ def require_mode(mode: str) -> None:
 
 
 def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -> Problem:
-    """Return the problem with the prompts that a mode exchanges as its pairs.
+    """Return the problem that a mode measures: the prompts that it exchanges, and the metric.
 
     Raises:
         MethodError: The mode is unknown, or partners are given to one that has none.
         PromptError: A prompt has no partner.
     """
     require_mode(mode)
+    problem = with_metric(problem)
     if mode != "interchange":
         if partners is not None:
             raise MethodError(f"partners belong to the mode interchange, not to {mode}; leave out")

@@ -23,6 +23,7 @@ from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError, MethodError
 from circuitfind.graph import Graph, Reader, Writer
+from circuitfind.metrics import Metric
 from circuitfind.patching.components import Components
 from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
@@ -183,15 +184,10 @@ def linearised_edges(
 
     Raises:
         MethodError: The metric has no gradient on the base run: KL divergence of the run from
-            itself is at its minimum.
+            itself is at its minimum, and accuracy changes in jumps.
     """
     problem = posed(problem, mode)
-    if problem.metric.name in ("kl", "l2") and mode != "denoising":
-        raise MethodError(
-            f"the metric {problem.metric.name!r} has no slope on the clean run, where it is "
-            "smallest, so nothing can be estimated from its gradient; choose logit-difference or "
-            "loss, or the mode denoising"
-        )
+    _require_slope(problem.metric, mode)
     model, graph, prompts = problem.model, problem.graph, problem.prompts
     base, source = prompts.clean, prompts.corrupted
     if mode == "denoising":
@@ -200,9 +196,25 @@ def linearised_edges(
         written = plain_pass(model, graph, source, prompts.real).written
         clean = plain_pass(model, graph, prompts.clean, prompts.real).final
         embedding = embeddings(model, graph, base)
-    kept = graph.edge_mask.to(device=model.device, dtype=model.dtype).requires_grad_()
-    run = full_pass(model, graph, embedding, written, kept, prompts.real)
-    value = Readout(problem, clean).values(run.final).double().mean()
+    # The caller may have switched gradients off.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        kept = graph.edge_mask.to(device=model.device, dtype=model.dtype).requires_grad_()
+        run = full_pass(model, graph, embedding, written, kept, prompts.real)
+        value = Readout(problem, clean).values(run.final).double().mean()
+        (gradient,) = torch.autograd.grad(value, kept)
     # Keeping less of an edge is taking more of what it carries otherwise.
-    (gradient,) = torch.autograd.grad(value, kept)
     return torch.where(graph.edge_mask, -gradient.cpu().double(), torch.nan)
+
+
+def _require_slope(metric: Metric, mode: Mode) -> None:
+    if metric.slope == "nowhere":
+        raise MethodError(
+            f"the metric {metric.name!r} has no slope anywhere, so nothing can be estimated from "
+            "its gradient; choose logit-difference or loss"
+        )
+    if metric.slope == "not at the full model" and mode != "denoising":
+        raise MethodError(
+            f"the metric {metric.name!r} has no slope on the clean run, where it is smallest, so "
+            "nothing can be estimated from its gradient; choose logit-difference or loss, or the "
+            "mode denoising"
+        )

@@ -10,13 +10,16 @@ dividing, so that single prompts on which the runs hardly differ do no harm.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.errors import MethodError, MetricError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Mode = Literal["denoising", "noising", "interchange"]
 """Clean activations into the corrupted run; corrupted ones into the clean run; those of another
@@ -40,6 +43,7 @@ class Row(NamedTuple):
         indices: The same in numbers.
         effect: Share of the way from the base run to the source run.
         error: Standard error of the effect over prompts; NaN with a single prompt.
+        value: The mean metric of the patched run, in the metric's unit.
     """
 
     site: str
@@ -47,6 +51,7 @@ class Row(NamedTuple):
     indices: tuple[int, ...]
     effect: float
     error: float
+    value: float
 
     @property
     def is_real(self) -> bool:
@@ -118,7 +123,7 @@ class PatchResult:
     def rows(self, site: str | None = None) -> Iterator[Row]:
         """Yield every patch of one site, or of all; those that do not exist are left out."""
         for name in self.values if site is None else (site,):
-            effect, error = self.effect(name), self.error(name)
+            effect, error, mean = self.effect(name), self.error(name), self.mean(name)
             for flat in range(effect.numel()):
                 index = _unraveled(flat, effect.shape)
                 if effect[index].isnan():
@@ -127,7 +132,31 @@ class PatchResult:
                     axis: self.labels[axis][i]
                     for axis, i in zip(self.axes[name], index, strict=True)
                 }
-                yield Row(name, place, index, float(effect[index]), float(error[index]))
+                numbers = (float(values[index]) for values in (effect, error, mean))
+                yield Row(name, place, index, *numbers)
+
+    def records(self) -> Iterator[dict[str, str | float]]:
+        """Yield every patch as one row of a table: its site, its labels, and what was measured.
+
+        Rows have the same names in the same order; an axis that a site does not have is empty.
+        """
+        axes = dict.fromkeys(axis for site in self.values for axis in self.axes[site])
+        for row in self.rows():
+            labels = {axis: row.place.get(axis, "") for axis in axes}
+            measured = {"value": row.value, "effect": row.effect, "standard_error": row.error}
+            yield {"site": row.site, **labels, **measured}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return every patch as a row of a pandas frame (see `records`).
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(list(self.records()))
+        frame.attrs.update(mode=self.mode, metric=self.metric, unit=self.unit)
+        return frame
 
     def significant(self, threshold: float = DEFAULT_THRESHOLD) -> list[Row]:
         """Return the patches that matter, largest first.

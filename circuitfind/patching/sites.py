@@ -88,6 +88,8 @@ GROUPS = {
 def find_sites(wanted: str, shape: ModelShape | None = None) -> tuple[Site, ...]:
     """Return sites by their names, separated by commas, in the order of the table.
 
+    A group stands for those of its sites that the model has.
+
     Raises:
         MethodError: There is no such site, or the model has none of it.
     """
@@ -96,20 +98,26 @@ def find_sites(wanted: str, shape: ModelShape | None = None) -> tuple[Site, ...]
         if word not in GROUPS and word not in SITE_BY_NAME:
             known = ", ".join([*SITE_BY_NAME, *GROUPS])
             raise MethodError(f"no site named {word!r}; choose from {known}")
-        names |= set(GROUPS.get(word, (word,)))
-    found = tuple(site for site in SITES if site.name in names)
-    if shape is not None:
-        for site in found:
-            _require_in(shape, site)
-    return found
+        names |= set(_named(word, shape))
+    return tuple(site for site in SITES if site.name in names)
 
 
-def _require_in(shape: ModelShape, site: Site) -> None:
-    reads_once = shape.parallel_mlp or not shape.has_mlp
-    if site.name == "resid_mid" and reads_once:
-        raise MethodError(
-            "this model has no resid_mid: nothing reads the stream between a block's attention "
-            "and its end; choose resid_pre or resid_post"
+def _named(word: str, shape: ModelShape | None) -> tuple[str, ...]:
+    """Return the sites of a name; of a group of several those that the model has."""
+    names = GROUPS.get(word, (word,))
+    lacking = {name: reason for name in names if shape and (reason := _lack(shape, name))}
+    if len(names) == len(lacking):
+        raise MethodError(f"this model has no {names[0]}: {lacking[names[0]]}")
+    return tuple(name for name in names if name not in lacking)
+
+
+def _lack(shape: ModelShape, name: str) -> str:
+    """Say why a model lacks a site, and what to do; nothing where it has the site."""
+    if name == "resid_mid" and (shape.parallel_mlp or not shape.has_mlp):
+        return (
+            "nothing reads the stream between a block's attention and its end; choose resid_pre "
+            "or resid_post"
         )
-    if site.name == "mlp_out" and not shape.has_mlp:
-        raise MethodError("this model has no mlp_out: its blocks have no MLP; leave it out")
+    if name == "mlp_out" and not shape.has_mlp:
+        return "its blocks have no MLP; leave it out"
+    return ""

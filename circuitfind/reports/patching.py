@@ -1,14 +1,32 @@
-"""The report of a sweep: how much of it is significant, in which layers, and where most."""
+"""The report of a sweep: the two runs, how much is significant, in which layers, and where most.
 
+Each effect is a share of the gap between the two runs. Where that gap may be chance, the report
+warns that the effects mean nothing.
+"""
+
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Float
 from rich.table import Table
+from torch import Tensor
 
-from circuitfind.patching.result import PatchResult, Row
+from circuitfind.evaluation.intervals import mean_interval
+from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
 
-_MOST_LAYERS, _MOST_ROWS = 3, 10
+_MOST_LAYERS, _MOST_ROWS = 5, 10
+
+_STREAM = ("resid_pre", "resid_mid", "resid_post")
+
+_ENDS = {
+    "denoising": ("corrupted prompts", "clean prompts"),
+    "noising": ("clean prompts", "corrupted prompts"),
+    "interchange": ("clean prompts", "other prompts"),
+}
+"""What the patched run and the other run read."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +38,8 @@ class SiteReport:
         n_significant: Patches that are significant.
         n: All patches.
         layers: The layers with the largest sum of significant effects, that one first; empty where
-            the site has no layers.
+            the site has no layers. The stream only carries what earlier layers wrote, so for its
+            sites these are the layers that change its effect most.
     """
 
     site: str
@@ -58,7 +77,10 @@ class PatchReport:
             "unit": result.unit,
             "n_prompts": result.n_prompts,
             "base": float(result.base.mean()),
+            "base_interval": mean_interval(result.base),
             "source": float(result.source.mean()),
+            "source_interval": mean_interval(result.source),
+            "warnings": list(self.warnings),
             "threshold": self.threshold,
             "sites": [
                 {
@@ -74,6 +96,7 @@ class PatchReport:
                 {
                     "site": row.site,
                     **row.place,
+                    "value": row.value,
                     "effect": row.effect,
                     # JSON knows no NaN: with a single prompt there is no error.
                     "standard_error": None if row.error != row.error else row.error,
@@ -82,13 +105,38 @@ class PatchReport:
             ],
         }
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons not to trust the effects, a sentence each."""
+        ends = mean_interval(self.result.source - self.result.base)
+        if ends is None or not ends[0] <= 0 <= ends[1]:
+            return ()
+        unit = f" {self.result.unit}" if self.result.unit else ""
+        return (
+            f"the two runs differ by {self.result.gap:.3g}{unit} ({ends[0]:.3g} to {ends[1]:.3g}), "
+            "which may be chance, so effects, which are shares of that, mean nothing; give more "
+            "prompts, or choose another task, model or metric",
+        )
+
+    def csv(self) -> str:
+        """Return every patch, significant or not, as CSV; see `PatchResult.records`."""
+        file, records = io.StringIO(), list(self.result.records())
+        table = csv.DictWriter(file, list(records[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(records)
+        return file.getvalue()
+
     def tables(self) -> list[Table]:
         """Return the report for a terminal: ends, sites, largest patches."""
         return [
             _table(("", ""), self._ends()),
             _table(("site", "significant", "share", "top layers"), self._site_rows()),
-            _table(("site", "where", "effect", "standard error"), self._largest()),
+            _table(self._columns, self._largest()),
         ]
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return "site", "where", self.result.metric, "effect", "standard error"
 
     def markdown(self) -> str:
         """Return the report as Markdown, with every significant patch."""
@@ -98,21 +146,20 @@ class PatchReport:
             "",
             _markdown_table(("site", "significant", "share", "top layers"), self._site_rows()),
             "",
-            _markdown_table(
-                ("site", "where", "effect", "standard error"), self._largest(most=None)
-            ),
+            _markdown_table(self._columns, self._largest(most=None)),
         ]
         return "\n".join(parts) + "\n"
 
     def _ends(self) -> list[tuple[str, str]]:
         result = self.result
-        unit = f" {result.unit}" if result.unit else ""
+        base, source = _ENDS[result.mode]
         return [
             ("mode", result.mode),
-            (f"{result.metric}, patched run", f"{float(result.base.mean()):.4g}{unit}"),
-            (f"{result.metric}, other run", f"{float(result.source.mean()):.4g}{unit}"),
+            (f"{result.metric}, patched run ({base})", _mean(result.base, result.unit)),
+            (f"{result.metric}, other run ({source})", _mean(result.source, result.unit)),
             ("prompts", str(result.n_prompts)),
             ("significant from", f"{self.threshold:g} of the difference on"),
+            *(("warning", warning) for warning in self.warnings),
         ]
 
     def _site_rows(self) -> Iterator[tuple[str, ...]]:
@@ -124,31 +171,58 @@ class PatchReport:
         for row in self.rows[:most]:
             where = ", ".join(f"{axis.replace('_', ' ')} {at}" for axis, at in row.place.items())
             error = "-" if row.error != row.error else f"{row.error:.3f}"
-            yield row.site, where, f"{row.effect:+.3f}", error
+            yield row.site, where, f"{row.value:.4g}", f"{row.effect:+.3f}", error
 
 
-def report(result: PatchResult, threshold: float) -> PatchReport:
-    """Say what a sweep found."""
+def _mean(values: Float[Tensor, " batch"], unit: str) -> str:
+    ends = mean_interval(values)
+    interval = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
+    return f"{float(values.mean()):.4g}{interval} {unit}".strip()
+
+
+def patch_report(result: PatchResult, threshold: float = DEFAULT_THRESHOLD) -> PatchReport:
+    """Return the report of a sweep.
+
+    Args:
+        result: The measurements.
+        threshold: From which size of effect on a patch is significant.
+    """
     rows = result.significant(threshold)
     sites = tuple(
         SiteReport(
             site,
             sum(row.site == site for row in rows),
             sum(1 for _ in result.rows(site)),
-            _top_layers([row for row in rows if row.site == site]),
+            _top_layers(result, site, threshold),
         )
         for site in result.sites
     )
     return PatchReport(result, threshold, sites, tuple(rows))
 
 
-def _top_layers(rows: Sequence[Row]) -> tuple[str, ...]:
+def _top_layers(result: PatchResult, site: str, threshold: float) -> tuple[str, ...]:
     sums: dict[str, float] = {}
-    for row in rows:
-        if "layer" in row.place:
-            layer = row.place["layer"]
-            sums[layer] = sums.get(layer, 0.0) + abs(row.effect)
+    shares = _changes(result, site) if site in _STREAM else _effects(result, site, threshold)
+    for layer, size in shares:
+        if size >= threshold:
+            sums[layer] = sums.get(layer, 0.0) + size
     return tuple(sorted(sums, key=lambda layer: -sums[layer])[:_MOST_LAYERS])
+
+
+def _effects(result: PatchResult, site: str, threshold: float) -> Iterator[tuple[str, float]]:
+    for row in result.significant(threshold):
+        if row.site == site and "layer" in row.place:
+            yield row.place["layer"], abs(row.effect)
+
+
+def _changes(result: PatchResult, site: str) -> Iterator[tuple[str, float]]:
+    """Yield by how much each layer changes the effect of the stream, place by place."""
+    # The stream that enters the next block is what this one has changed.
+    labels = result.labels["layer"]
+    changed_by = labels[:-1] if site == "resid_pre" else labels[1:]
+    for layer, changes in zip(changed_by, result.effect(site).diff(dim=0).abs(), strict=True):
+        for change in changes.flatten().tolist():
+            yield layer, change
 
 
 def _table(

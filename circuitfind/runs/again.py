@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
-from circuitfind.comparison.effects import answer_metric
 from circuitfind.engine.direction import with_direction
 from circuitfind.errors import RunDirectoryError
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
+from circuitfind.patching.metric import default_metric
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import PromptPairs
 from circuitfind.tasks import find_task
@@ -32,13 +32,8 @@ def _settings(circuit: Circuit) -> Mapping[str, Any]:
 
 
 def _metric(name: str | None, prompts: PromptPairs, task: Task) -> Metric:
-    """Return the metric of a circuit; patching that names none measured the logit difference."""
-    if name is not None:
-        return find_metric(name)
-    answers = answer_metric(prompts)
-    if answers is not None and answers.name == "logit-difference":
-        return answers
-    return find_metric(task.metric)
+    """Return the metric of a circuit; only circuits from patching may name none."""
+    return default_metric(prompts, find_metric(task.metric)) if name is None else find_metric(name)
 
 
 @dataclass

@@ -41,7 +41,9 @@ def make_problem(
         task: A task's name, the path of a .jsonl or .csv file, or prompts.
         n_prompts: How many pairs to write.
         seed: Fixes the pairs.
-        metric: A metric or its name; by default the task's own, or `kl` for prompts.
+        metric: A metric or its name; by default the task's own, or `kl` for prompts. Patching
+            (`patch`, `path_patch`, ...) measures the logit difference unless one is given here,
+            where every prompt has right and wrong answers.
         ablation: What a cut edge carries.
         graph: Which edges to search; by default all, with q, k and v apart.
 
@@ -55,7 +57,8 @@ def make_problem(
         task = found.write_prompts(model.vocabulary, n_prompts, seed)
     chosen = metric if isinstance(metric, Metric) else find_metric(metric or default)
     chosen = with_direction(chosen, model, task)
-    return assemble(model, task, chosen, ablation, graph=graph)
+    unchosen = chosen if metric is None else None
+    return assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
 
 
 def discover(

@@ -10,12 +10,13 @@ from typing import Any
 from circuitfind.errors import MethodError, TaskError
 from circuitfind.metrics import find_metric
 from circuitfind.models.zoo import ZOO
+from circuitfind.patching.circuits import DEFAULT_FAITHFULNESS
 from circuitfind.patching.pairs import require_mode
 from circuitfind.patching.result import DEFAULT_THRESHOLD
 from circuitfind.patching.sites import find_sites
 from circuitfind.tasks import find_task, task_file
 
-_OF_THE_REPORT = ("threshold", "discover", "edge_threshold")
+_OF_THE_REPORT = ("threshold", "discover", "edge_threshold", "target_faithfulness")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class PatchConfig:
         device: Where to compute.
         threshold: Smallest effect that is significant.
         discover: Whether to find and draw the circuit of what is significant.
-        edge_threshold: Smallest effect of its edges; None for the default.
+        edge_threshold: Smallest effect of its edges; None for the default, which is lowered until
+            the circuit is as faithful as wanted.
+        target_faithfulness: The wanted faithfulness of the circuit.
     """
 
     task: str
@@ -53,13 +56,14 @@ class PatchConfig:
     together: bool = False
     mode: str = "denoising"
     metric: str | None = None
-    n_prompts: int = 32
+    n_prompts: int = 64
     seed: int = 0
     dtype: str | None = None
     device: str = "cpu"
     threshold: float = DEFAULT_THRESHOLD
     discover: bool = False
     edge_threshold: float | None = None
+    target_faithfulness: float = DEFAULT_FAITHFULNESS
 
     def validate(self) -> None:
         """Check every name before anything is loaded.
@@ -86,6 +90,11 @@ class PatchConfig:
                     f"the {name} {share} is no share of an effect; give a positive number such "
                     "as 0.05"
                 )
+        if not 0 < self.target_faithfulness <= 1:
+            raise MethodError(
+                f"the target faithfulness must be above 0 and at most 1, not "
+                f"{self.target_faithfulness}"
+            )
 
     @property
     def kind(self) -> str:

@@ -1,7 +1,8 @@
 """The directory of a measurement by patching, safe against interruption.
 
 `config.json` says what is measured and is written first; `state.safetensors` holds what an
-interruption left; `patching.safetensors` and `patching.json` hold the measurement, once it is
+interruption left; `environment.json` says where and how long
+it ran; `patching.safetensors` and `patching.json` hold the measurement, once it is
 complete. What follows from it can be made anew with another threshold: the report, the heatmaps
 and, if it was asked for, the circuit. `report.json` is written last and says what it was made with.
 Each file is written in one step. While a process works in a directory, others are refused.
@@ -18,6 +19,7 @@ from circuitfind.patching.files import load_patching, to_bytes, to_json
 from circuitfind.patching.result import PatchResult
 from circuitfind.runs.config import environment
 from circuitfind.runs.directory import (
+    ENVIRONMENT,
     STATE,
     discard,
     held,
@@ -28,9 +30,9 @@ from circuitfind.runs.directory import (
 )
 
 CONFIG, RESULT, TENSORS = "config.json", "patching.json", "patching.safetensors"
-REPORT, TEXT, CIRCUIT = "report.json", "report.md", "circuit.json"
+REPORT, TEXT, TABLE, CIRCUIT = "report.json", "report.md", "patches.csv", "circuit.json"
 _DRAWN = ("diagram.svg", "diagram.dot")
-_NAMES = {CONFIG, RESULT, TENSORS, REPORT, TEXT, CIRCUIT, STATE, *_DRAWN}
+_NAMES = {CONFIG, ENVIRONMENT, RESULT, TENSORS, REPORT, TEXT, TABLE, CIRCUIT, STATE, *_DRAWN}
 
 
 class PatchDirectory:
@@ -139,6 +141,11 @@ class PatchDirectory:
         """
         with reported(self.path):
             write_whole(self.path / name, content)
+
+    def write_environment(self, device: str, seconds: float) -> None:
+        """Write down where and how long the measurement ran, which no other file holds."""
+        content = {**environment(), "device": device, "seconds": round(seconds, 3)}
+        self.write(ENVIRONMENT, json.dumps(content, indent=1) + "\n")
 
     def write_result(self, result: PatchResult) -> None:
         """Write the complete measurement."""

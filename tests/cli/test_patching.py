@@ -25,8 +25,10 @@ def test_a_sweep_prints_and_writes_its_report(cli, sweep, tmp_path):
     answer = cli(*sweep, "--sites", "resid,head", "--out", "run")
     assert answer.code == 0
     assert "resid_pre" in answer.out
+    assert "l2, patched run (clean prompts)" in answer.out
     assert answer.out.endswith("run/heatmap-resid_pre.svg\nrun/heatmap-head.svg\n")
-    for name in ("report.md", "report.json", "heatmap-head.svg", "patching.safetensors"):
+    names = ("report.md", "report.json", "patches.csv", "heatmap-head.svg", "patching.safetensors")
+    for name in names:
         assert (tmp_path / "run" / name).stat().st_size
     result = load_patching(tmp_path / "run" / "patching.json")
     assert result.sites == ("resid_pre", "head")
@@ -81,9 +83,35 @@ def test_what_an_interrupted_write_left_is_written_again(cli, sweep, tmp_path):
     assert (tmp_path / "run" / "report.md").read_text() != "half"
 
 
+def test_a_circuit_that_is_not_found_leaves_the_sweep_in_place(cli, sweep, tmp_path):
+    words = [*sweep, "--sites", "head,mlp", "--out", "run"]
+    discover = [*words, "--discover", "--threshold", 0.001, "--edge-threshold", 50]
+    for _ in range(2):
+        answer = cli(*discover)
+        assert answer.code == 2
+        assert "heatmap-head.svg" in answer.out
+        *_, said = answer.err.splitlines()
+        assert "no path from the embedding to the logits is needed" in said
+        assert "noising" not in said
+        for name in ("report.md", "report.json", "heatmap-head.png", "patching.json"):
+            assert (tmp_path / "run" / name).stat().st_size
+        assert not (tmp_path / "run" / "circuit.json").exists()
+    answer = cli(*discover, "--json")
+    assert (answer.code, answer.json["no_circuit"]) == (2, said.removeprefix("circuitfind: "))
+    assert cli(*words, "--discover", "--threshold", 0.001).code == 0
+    assert (tmp_path / "run" / "circuit.json").exists()
+
+
+def test_a_circuit_that_is_not_faithful_enough_is_warned_of(cli, sweep):
+    words = [*sweep, "--sites", "head", "--discover", "--threshold", 0.001, "--out", "run"]
+    found = cli(*words, "--edge-threshold", 0.3)
+    assert found.code == 0
+    assert "warning: the circuit's faithfulness is below the wanted 0.8" in found.err
+
+
 def test_another_threshold_needs_no_other_measurement(cli, complaint, sweep, tmp_path):
     words = [*sweep, "--sites", "head,mlp", "--out", "run", "--json", "--discover", "--threshold"]
-    complaint(cli(*words, 50), "no component has an effect of 50 or more")
+    assert cli(*words, 50).code == 2
     measured = (tmp_path / "run" / "patching.json").stat().st_mtime_ns
     few, many = cli(*words, 0.05), cli(*words, 0.0001)
     assert (few.code, many.code) == (0, 0), (few, many)
@@ -140,11 +168,10 @@ def assert_same_files(run, whole):
     assert {file.name for file in run.iterdir()} == {file.name for file in whole.iterdir()}
     for file in whole.iterdir():
         ours, theirs = (folder / file.name for folder in (run, whole))
-        if file.name == "report.json":
-            assert {**json.loads(ours.read_text()), "run": ""} == {
-                **json.loads(theirs.read_text()),
-                "run": "",
-            }
+        if file.name == "environment.json":
+            for found in (ours, theirs):
+                measured = json.loads(found.read_text())
+                assert measured["seconds"] > 0 and measured["device"] == "cpu"
         else:
             assert ours.read_bytes() == theirs.read_bytes(), file.name
 
@@ -175,6 +202,7 @@ BAD_SWEEPS = {
     "threshold": (["--threshold", -1], "the threshold -1.0 is no share"),
     "threshold nan": (["--threshold", "nan"], "the threshold nan is no share"),
     "edge threshold": (["--edge-threshold", 0], "the edge threshold 0.0 is no share"),
+    "faithfulness": (["--target-faithfulness", 1.5], "target faithfulness must be above 0"),
     "prompts": (["--prompts", 0], "0 prompts were asked for"),
     "device": (["--device", "tpu"], "tpu"),
     "dtype": (["--dtype", "int8"], "no number type|int8"),

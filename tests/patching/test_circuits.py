@@ -7,9 +7,12 @@ import torch
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph, ModelShape
-from circuitfind.patching.circuits import circuit_of, significant_components
+from circuitfind.models.loading import load_model
+from circuitfind.patching.circuits import circuit_of
 from circuitfind.patching.result import PatchResult
+from circuitfind.patching.significant import significant_components
 from circuitfind.patching.sweep import patch
+from circuitfind.runs.api import make_problem
 from tests.engine.problems import problem_of
 
 GROUPED = Graph(ModelShape(2, 4, 2, 8, 2, 5))
@@ -91,6 +94,37 @@ def searched(engine, result, threshold, edge_threshold):
     )
 
 
+@pytest.fixture(scope="module")
+def ioi():
+    return make_problem(load_model("ioi-small"), "ioi", n_prompts=32, metric="logit-difference")
+
+
+def test_edges_are_added_until_the_circuit_is_faithful(ioi):
+    engine = IncrementalEngine(ioi)
+    result = patch(ioi, "mlp,head", mode="noising")
+    assert share(engine, circuit_of(engine, result, edge_threshold=0.01)) < 0.8
+    found = circuit_of(ioi, result)
+    assert share(engine, found) >= 0.8
+    assert found.origin["faithfulness"] == pytest.approx(share(engine, found))
+    assert found.origin["edge_threshold"] == 0.005
+    same = circuit_of(engine, result, edge_threshold=0.005)
+    assert found.kept.equal(same.kept)
+
+
+def test_a_circuit_that_cannot_be_faithful_says_what_it_reached(ioi):
+    found = circuit_of(ioi, patch(ioi, "mlp,head", mode="denoising"))
+    reached = share(IncrementalEngine(ioi), found)
+    assert reached < 0.8
+    assert found.origin["faithfulness"] == pytest.approx(reached)
+
+
+def share(engine, circuit):
+    """Return the faithfulness of a circuit by whole passes."""
+    masks = (engine.graph.edge_mask, circuit.kept, torch.zeros_like(circuit.kept))
+    full, ours, empty = (engine.readout.loss(engine.recomputed(mask)) for mask in masks)
+    return (ours - empty) / (full - empty)
+
+
 def test_nothing_significant_is_no_circuit():
     problem = problem_of("gpt2", metric="logit-difference")
     result = patch(problem, "head", positions="all")
@@ -100,6 +134,8 @@ def test_nothing_significant_is_no_circuit():
 
 def test_a_circuit_that_needs_no_path_is_refused():
     problem = problem_of("gpt2", metric="logit-difference")
-    result = patch(problem, "head,mlp", positions="all")
-    with pytest.raises(MethodError, match="no path from the embedding to the logits is needed"):
-        circuit_of(IncrementalEngine(problem), result, 0.01, edge_threshold=50.0)
+    for mode, advice in (("denoising", "threshold, or the mode noising"), ("noising", "threshold")):
+        result = patch(problem, "head,mlp", mode=mode, positions="all")
+        said = f"no path from the embedding to the logits is needed; choose a smaller {advice}$"
+        with pytest.raises(MethodError, match=said):
+            circuit_of(IncrementalEngine(problem), result, 0.01, edge_threshold=50.0)

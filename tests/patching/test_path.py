@@ -14,6 +14,7 @@ from transformer_lens.tools.analysis.attribution_patching import (
 
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.errors import CircuitfindError
+from circuitfind.metrics import find_metric
 from circuitfind.patching.path import PATH, linearised_edges, path_patch
 from circuitfind.patching.together import patch_together
 from tests.engine.problems import EXACT, oracle_of, problem_of, prompts_of
@@ -237,6 +238,23 @@ def test_what_is_no_path_is_refused(options, said):
         path_patch(problem_of("gpt2", metric="logit-difference"), **options)
 
 
-def test_a_metric_without_slope_is_not_linearised():
-    with pytest.raises(CircuitfindError, match="'kl' has no slope on the clean run"):
-        linearised_edges(problem_of("gpt2", metric="kl"))
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_edges_are_linearised_where_gradients_are_off(off):
+    problem = problem_of("gpt2", metric="logit-difference", lengths=LENGTHS)
+    expected = linearised_edges(problem)
+    with off():
+        found = linearised_edges(problem)
+    assert torch.equal(found.nan_to_num(99.0), expected.nan_to_num(99.0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "said"),
+    [
+        (find_metric("kl"), "noising", "'kl' has no slope on the clean run"),
+        (replace(find_metric("kl"), name="mine"), "noising", "'mine' has no slope on the clean"),
+        (find_metric("accuracy"), "denoising", "'accuracy' has no slope anywhere"),
+    ],
+)
+def test_a_metric_without_slope_is_not_linearised(metric, mode, said):
+    with pytest.raises(CircuitfindError, match=said):
+        linearised_edges(problem_of("gpt2", metric=metric), mode=mode)

@@ -11,6 +11,7 @@ from circuitfind.errors import CircuitfindError
 from circuitfind.patching.files import load_patching, save_patching
 from circuitfind.patching.result import PatchResult
 from circuitfind.patching.sweep import patch
+from circuitfind.reports.patching import patch_report
 from tests.engine.problems import problem_of
 
 
@@ -112,3 +113,48 @@ def test_damaged_files_are_refused(damage, tmp_path):
 def test_a_site_that_was_not_swept_is_refused():
     with pytest.raises(CircuitfindError, match="no site 'head'; it has attn_out"):
         result_of([[0, 2]]).effect("head")
+
+
+def test_every_patch_is_a_row_of_a_frame():
+    result = result_of([[0, 2], [4, 6]])
+    frame = result.to_frame()
+    assert list(frame) == [
+        "site", "layer", "position", "value", "effect", "standard_error"
+    ]  # fmt: skip
+    assert frame["value"].tolist() == [1, 5]
+    assert frame["effect"].tolist() == [0, 1]
+    assert frame.attrs["metric"] == "logit-difference"
+    written = patch_report(result).csv().splitlines()
+    assert written == [",".join(frame), "attn_out,0,0,1.0,0.0,0.0", "attn_out,0,1,5.0,1.0,0.0"]
+
+
+def test_the_top_layers_of_the_stream_are_those_that_change_it():
+    # The information enters in layer 1 and stays; the stream has an effect from layer 2 on.
+    values = torch.tensor([0.0, 0, 4, 4, 4]).double()[:, None, None].expand(5, 1, 2)
+    ends = torch.zeros(2).double(), torch.full((2,), 4.0).double()
+    labels = {"layer": tuple("01234"), "position": ("end",)}
+    for site, layer in (("resid_pre", "1"), ("resid_post", "2")):
+        result = PatchResult(
+            {site: values}, {site: ("layer", "position")}, labels, *ends, "denoising", "m", "u"
+        )
+        assert patch_report(result).sites[0].layers == (layer,)
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_gap_within_its_noise_is_warned_of(sure):
+    base = torch.arange(10).double()
+    source = base + 0.03 + (0 if sure else torch.tensor([2.0, -2.0] * 5).double())
+    result = PatchResult(
+        {"head": base[None] + 1},
+        {"head": ("head",)},
+        {"head": ("0",)},
+        base,
+        source,
+        "denoising",
+        "logit-difference",
+        "logits",
+    )
+    report = patch_report(result)
+    shown = [report.markdown(), *report.as_json()["warnings"]]
+    assert all(("may be chance" in text) != sure for text in shown)
+    assert len(shown) == (1 if sure else 2)

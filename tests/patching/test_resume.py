@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.models.loading import load_model
 from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.path import PathPatching
 from circuitfind.patching.sweep import Sweep, patch
 from circuitfind.patching.together import Together
+from circuitfind.runs.api import make_problem
 from tests.engine.problems import problem_of
 
 MIXED = (4, 3, 4)
@@ -64,3 +66,16 @@ def test_a_resumed_search_for_edges_finds_the_same():
         found = search.circuit(last.state)
         assert found.kept.equal(expected.kept)
         torch.testing.assert_close(found.effects, expected.effects, equal_nan=True)
+
+
+def test_a_search_with_several_edge_thresholds_goes_on_in_any_of_them():
+    problem = make_problem(load_model("gpt-4l"), "agreement", n_prompts=32)
+    result = patch(problem, "mlp,head", mode="noising")
+    search = EdgeSearch(problem, result)
+    whole = list(search.steps())
+    expected = search.circuit(whole[-1].state)
+    each = len(whole) // (int(whole[-1].state["search"]) + 1)
+    assert each < len(whole)
+    for after in (0, each - 1, each, len(whole) - 1):
+        *_, last = EdgeSearch(search.engine, result).steps(whole[after].state)
+        assert search.circuit(last.state).kept.equal(expected.kept)

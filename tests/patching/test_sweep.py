@@ -118,6 +118,16 @@ def test_a_site_that_a_model_lacks_is_refused(family, site, said):
         patch(problem_of(family, metric="logit-difference"), site)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_group_is_those_of_its_sites_that_the_model_has(family):
+    found = patch(problem_of(family, metric="logit-difference"), positions="all")
+    assert found.sites == ("resid_pre", "attn_out", "mlp_out")[: 3 if has_mlp(family) else 2]
+
+
+def has_mlp(family):
+    return model_of(family).shape.has_mlp
+
+
 def test_runs_that_the_metric_cannot_tell_apart_are_refused():
     pair = Pair([5, 6, 7], [8, 6, 7], answers=[[9]], wrong_answers=[[9]])
     problem = assemble(model_of("gpt2"), collate([pair]), find_metric("logit-difference"))

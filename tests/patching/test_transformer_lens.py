@@ -70,13 +70,21 @@ def test_groups_are_what_transformer_lens_stacks(family, stack):
         assert means.std() > 0.01
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_the_middle_of_blocks_is_that_of_transformer_lens(family):
-    # Parallel blocks have no such stream. On GPT-2's bridge the hook of TransformerLens 4.3 reaches
-    # what the MLP reads, not the stream; test_brute_force.py has that case.
-    expected = lens.get_act_patch_resid_mid(*lens_inputs(family))
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_the_middle_of_blocks_is_that_of_transformer_lens_without_gradients(family):
+    # Parallel blocks have no such stream.
+    with torch.no_grad():
+        expected = lens.get_act_patch_resid_mid(*lens_inputs(family))
     found = patch(problem_for(family), "resid_mid", positions="each").mean("resid_mid")
     torch.testing.assert_close(found, expected.double(), **CLOSE)
+
+
+def test_with_gradients_transformer_lens_patches_what_the_mlp_reads_instead():
+    # It clones an activation that requires a gradient, so the patch does not reach the stream.
+    expected = lens.get_act_patch_resid_mid(*lens_inputs("gpt2"))
+    found = patch(problem_for("gpt2"), "resid_mid,mlp_out", positions="each")
+    torch.testing.assert_close(found.mean("mlp_out"), expected.double(), **CLOSE)
+    assert (found.mean("resid_mid") - expected).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

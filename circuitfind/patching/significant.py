@@ -1,0 +1,95 @@
+"""Which components a sweep found to matter.
+
+A head for its output, pattern or query, a key/value head for its key or value, a block's heads or
+MLP for what they add. A site of the stream stands for no component, but where its effect changes
+from one depth to the next, the components in between did that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from circuitfind.graph import Graph, Reader
+from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
+
+_DEPTH = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
+"""Where in a block a site of the stream lies; a block is two deep."""
+
+
+@dataclass(frozen=True)
+class Significant:
+    """The components that a sweep found to matter.
+
+    Attributes:
+        writers: Components whose output mattered, or that do something with an input that did.
+        readers: Their inputs that may matter; if no port of a head was swept, all of them.
+    """
+
+    writers: frozenset[str]
+    readers: frozenset[str]
+
+
+def significant_components(
+    result: PatchResult, graph: Graph, threshold: float = DEFAULT_THRESHOLD
+) -> Significant:
+    """Return the components at which a patch was significant."""
+    writers, ports = set[str](), set[str]()
+    for row in result.significant(threshold):
+        if row.site in ("q", "k", "v"):
+            reader = _port(graph, row.indices[0], row.indices[2], row.site)
+            ports.add(reader.name)
+            writers |= set(graph.components_fed_by(reader))
+        elif row.site not in _DEPTH:
+            writers |= set(_written_at(graph, row))
+    writers |= set(_between(result, graph, threshold))
+    swept = {site for site in ("q", "k", "v") if site in result.values}
+    readers = {
+        reader.name
+        for reader in graph.readers
+        if reader.name in ports
+        or (reader.port not in swept and writers & set(graph.components_fed_by(reader)))
+    }
+    return Significant(frozenset(writers), frozenset(readers))
+
+
+def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
+    if not graph.split_qkv:
+        return graph.reader(f"a{layer}.h{head}.qkv")
+    return graph.reader(f"{graph.attention_component(layer, head, port)}.{port}")  # type: ignore[arg-type]
+
+
+def _written_at(graph: Graph, row: Row) -> Iterator[str]:
+    layer = int(row.place["layer"])
+    if row.site == "mlp_out":
+        yield f"m{layer}"
+    elif row.site == "attn_out":
+        yield from _heads(graph, layer)
+    else:
+        yield f"a{layer}.h{row.place['head']}"
+
+
+def _heads(graph: Graph, layer: int) -> Iterator[str]:
+    for writer in graph.head_writers(layer):
+        yield graph.writers[writer].name
+
+
+def _between(result: PatchResult, graph: Graph, threshold: float) -> Iterator[str]:
+    """Yield the components between two depths of the stream whose effects differ."""
+    by_place: dict[int, dict[int, float]] = {}
+    for site, depth in _DEPTH.items():
+        for row in result.rows(site) if site in result.values else ():
+            layer, place = row.indices
+            by_place.setdefault(place, {})[2 * layer + depth] = row.effect
+    for effects in by_place.values():
+        depths = sorted(effects)
+        for before, after in zip(depths, depths[1:], strict=False):
+            if abs(effects[after] - effects[before]) >= threshold:
+                yield from _at_depths(graph, before, after)
+
+
+def _at_depths(graph: Graph, before: int, after: int) -> Iterator[str]:
+    for depth in range(before, after):
+        layer, is_mlp = divmod(depth, 2)
+        if not is_mlp:
+            yield from _heads(graph, layer)
+        elif graph.shape.has_mlp:
+            yield f"m{layer}"

@@ -1,0 +1,82 @@
+"""Patching has one default metric, in every function and on the command line."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from circuitfind.circuit import Circuit
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.metrics import find_metric
+from circuitfind.models.loading import load_model
+from circuitfind.patching.circuits import circuit_of
+from circuitfind.patching.path import linearised_edges, path_patch
+from circuitfind.patching.sweep import patch
+from circuitfind.patching.together import patch_together
+from circuitfind.runs.again import Problems
+from circuitfind.runs.api import make_problem
+from circuitfind.runs.patch_config import PatchConfig
+from circuitfind.runs.patching import run_patching
+from tests.engine.problems import model_of, problem_of, prompts_of
+
+FUNCTIONS = {
+    "patch": lambda problem: patch(problem, "head", positions="all").values["head"],
+    "path_patch": lambda problem: path_patch(problem, ["embed"]).values["path"],
+    "patch_together": lambda problem: patch_together(problem, ["embed"], ["m0", "logits"]).values[
+        "path"
+    ],
+    "linearised_edges": linearised_edges,
+}
+
+
+@pytest.fixture
+def unchosen():
+    return make_problem(model_of("gpt2"), prompts_of())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_default_metric_is_the_logit_difference(function, unchosen):
+    assert unchosen.metric.name == "kl"
+    found = FUNCTIONS[function](unchosen)
+    expected = FUNCTIONS[function](problem_of("gpt2", metric="logit-difference"))
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_a_chosen_metric_is_kept():
+    chosen = make_problem(model_of("gpt2"), prompts_of(), metric="kl")
+    assert patch(chosen, "head").metric == "kl"
+
+
+def test_a_metric_put_into_a_problem_is_a_chosen_one(unchosen):
+    changed = replace(unchosen, metric=find_metric("probability-difference"))
+    assert patch(changed, "head").metric == "probability-difference"
+
+
+def test_without_wrong_answers_the_default_is_the_metric_of_the_task():
+    prompts = prompts_of()
+    one_sided = replace(prompts, wrong_answers=torch.full_like(prompts.wrong_answers, -1))
+    assert patch(make_problem(model_of("gpt2"), one_sided), "head").metric == "kl"
+
+
+def test_the_command_line_python_and_evaluation_measure_the_same(tmp_path):
+    model = load_model("gpt-2l")
+    config = PatchConfig("ioi", "gpt-2l", "mlp", n_prompts=4)
+    ours = run_patching(tmp_path / "run", config).report.result
+    problem = make_problem(model, "ioi", n_prompts=4)
+    theirs = patch(problem, "mlp")
+    assert ours.metric == theirs.metric == "logit-difference"
+    assert ours.origin["unit"] == theirs.unit == "logits"
+    torch.testing.assert_close(ours.values, theirs.values)
+    circuit = Circuit(problem.graph, problem.graph.edge_mask, origin=ours.origin)
+    assert Problems().of(circuit, tmp_path).metric.name == "logit-difference"
+
+
+def test_a_circuit_is_searched_with_the_metric_of_the_sweep(unchosen):
+    swept = patch(unchosen, "mlp,head", mode="noising", positions="all")
+    found = circuit_of(unchosen, swept, 0.1, edge_threshold=0.05)
+    chosen = problem_of("gpt2", metric="logit-difference")
+    expected = circuit_of(IncrementalEngine(chosen), swept, 0.1, edge_threshold=0.05)
+    assert found.kept.equal(expected.kept)
+    with pytest.raises(MethodError, match="the engine measures 'kl' and the sweep measured"):
+        circuit_of(IncrementalEngine(unchosen), swept)
