@@ -15,8 +15,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuitfind as cf
 from circuitfind.graph import Graph, ModelShape
-from circuitfind.methods.acdc import AcdcOptions, search_from
 from circuitfind.methods.base import Progress
+from circuitfind.methods.edge_by_edge import search_from
+from circuitfind.methods.order import visits
 from circuitfind.problem import Problem
 from circuitfind.prompts import Pair, PromptPairs, collate
 
@@ -139,9 +140,8 @@ def ioi_like(shape: ModelShape) -> frozenset[str]:
 def fixed_search(engine: cf.IncrementalEngine) -> Iterator[Progress]:
     """Search with the decisions fixed in advance, whatever the effects are."""
     kept = ioi_like(engine.graph.shape)
-    yield from search_from(
-        engine, AcdcOptions(0.0), engine.start(), goes=lambda edge, effect: edge not in kept
-    )
+    plan = visits(engine.graph, "backward-index", seed=0)
+    yield from search_from(engine, engine.start(), plan, lambda edge, effect: edge not in kept)
 
 
 def _moved(component: str, shape: ModelShape) -> str:

@@ -5,7 +5,7 @@ averages over a prompt's steps, never over prompts. Those here take what is read
 candidates, too, stacked in front.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,35 +32,27 @@ class Reference:
     logits: Logits | Stream
 
     @cached_property
-    def log_normaliser(self) -> Float[Tensor, "batch step"]:
-        return self.logits.logsumexp(-1)
-
-    @cached_property
     def log_probability(self) -> Logits:
-        return self.logits - self.log_normaliser[..., None]
+        return self.logits.log_softmax(-1)
 
     @cached_property
     def probability(self) -> Logits:
-        return self.log_probability.exp()
-
-    @cached_property
-    def negative_entropy(self) -> Float[Tensor, "batch step"]:
-        return (self.probability * self.log_probability).sum(-1)
+        # Its sum is nearer to 1 than that of the exponentials of the logs.
+        return self.logits.softmax(-1)
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How a circuit's logits differ from the full model's, in two numbers a step.
+    """How far a circuit's logits are from the full model's, in one number a step.
 
     Attributes:
-        log_normaliser: Rise of the log of the sum of their exponentials, in nats.
-        expected: Their own mean rise under the full model's distribution, in nats.
+        divergence: KL(full || circuit), in nats; never negative.
     """
 
-    log_normaliser: PerStep
-    expected: PerStep
+    divergence: PerStep
 
 
+Rises = Callable[[], Iterator[tuple[slice, Logits]]]
 Measure = Callable[[Logits | Stream, PromptPairs, Reference], PerPrompt]
 ShiftMeasure = Callable[[Shift, PromptPairs], PerPrompt]
 
@@ -84,25 +76,51 @@ def _mean_chosen(values: Logits, tokens: Int[Tensor, "batch step choice"]) -> Pe
 
 
 def kl(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """KL(full || circuit), summed over the vocabulary and averaged over the prompt's steps."""
-    # Shifted by the full model's normaliser, all large terms are near 0 and cancel without loss.
-    shifted = logits - full.log_normaliser[..., None]
-    cross = torch.einsum("bsv,...bsv->...bs", full.probability, shifted)
-    return _mean_over_steps(full.negative_entropy - cross + _log_sum_exp_(shifted), prompts)
+    """KL(full || circuit), summed over the vocabulary and averaged over the prompt's steps.
+
+    Never negative, and exactly 0 where the logits are those of the full model.
+    """
+    rise = logits - full.logits
+    rise -= torch.einsum("bsv,...bsv->...bs", full.probability, rise)[..., None]
+    return _mean_over_steps(divergence(lambda: iter([(slice(None), rise)]), full), prompts)
 
 
 def kl_of_shift(shift: Shift, prompts: PromptPairs) -> PerPrompt:
-    """KL(full || circuit): entropies cancel, and all but the normaliser is linear in the logits."""
-    return _mean_over_steps(shift.log_normaliser - shift.expected, prompts)
+    """KL(full || circuit)."""
+    return _mean_over_steps(shift.divergence, prompts)
 
 
-def _log_sum_exp_(values: Logits) -> PerStep:
-    """Return the log of the sum of exponentials, using up its argument.
+def divergence(rises: Rises, full: Reference) -> PerStep:
+    """Return KL(full || circuit) of each step, log E[exp(rise) - rise] where E[rise] is 0.
 
-    Vocabulary-sized temporaries cost more than the arithmetic on them.
+    E is the mean under the full model's distribution. No token's exp(rise) - 1 - rise is negative,
+    so nothing cancels and the result is never negative, however near it is to 0.
+
+    Args:
+        rises: Yields some tokens at a time, and by how much the circuit's logits of them are larger
+            than the full model's, minus the mean of that over all tokens.
+        full: The full model.
     """
-    largest = values.detach().amax(-1, keepdim=True)
-    return values.sub_(largest).exp_().sum(-1).log() + largest[..., 0]
+    sums = _surplus(rises(), full)
+    beyond = ~sums.isfinite()
+    if not bool(beyond.any()):
+        return sums.log1p()
+    # So far from the full model that exponentials overflow: the divergence is large, and its log
+    # can be taken of the sum as a whole.
+    near = _surplus(((at, rise.masked_fill(beyond[..., None], 0)) for at, rise in rises()), full)
+    parts = [(full.log_probability[..., at] + rise).logsumexp(-1) for at, rise in rises()]
+    far = torch.stack(parts).logsumexp(0).clamp(min=0)
+    return torch.where(beyond, far, near.log1p())
+
+
+def _surplus(rises: Iterable[tuple[slice, Logits]], full: Reference) -> PerStep:
+    parts = [
+        # In place, since vocabulary-sized temporaries cost more than the arithmetic on them.
+        rise.expm1().sub(rise).mul_(full.probability[..., at]).sum(-1)
+        for at, rise in rises
+    ]
+    # Rounding may leave a sum of terms near 0 below 0.
+    return torch.stack(parts).sum(0).clamp(min=0)
 
 
 def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:

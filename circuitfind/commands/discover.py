@@ -73,14 +73,19 @@ def discover(
         str | None,
         typer.Option(
             help="Order in which acdc visits a layer's heads: backward-index, forward-index or "
-            "random. [default: backward-index]"
+            "random; or a file with the name of a reader or an edge on each line. [default: "
+            "backward-index]"
         ),
     ] = None,
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare the size of the effect, not its value.")
     ] = False,
     group_qkv: Annotated[
-        bool, typer.Option("--group-qkv", help="First try to cut all edges into a port at once.")
+        bool,
+        typer.Option(
+            "--group-qkv",
+            help="At each layer, first try to cut all edges into each port of its heads at once.",
+        ),
     ] = False,
     keep_dead_ends: Annotated[
         bool, typer.Option("--keep-dead-ends", help="Do not remove edges that lead nowhere.")

@@ -145,27 +145,33 @@ class _Chunk:
             clean = plain_pass(
                 problem.model, problem.graph, problem.prompts.clean, problem.prompts.real
             )
+            self._clean = clean.final
             self._replacement = replacements(problem, mean)
         self._readouts = {
             metric.name: Readout(replace(problem, metric=metric), clean.final) for metric in metrics
         }
 
     def values(self, kept: Mask) -> dict[str, Float[Tensor, " batch"]]:
-        problem = self._problem
-        model, prompts = problem.model, problem.prompts
         with torch.no_grad():
-            final = full_pass(
-                model,
-                problem.graph,
-                embeddings(model, problem.graph, prompts.clean),
-                self._replacement,
-                kept.to(model.device, model.dtype),
-                prompts.real,
-            ).final
+            # The full graph is the model: nothing of it is rounded differently.
+            is_full = torch.equal(kept, self._problem.graph.edge_mask)
+            final = self._clean if is_full else self._final(kept)
             return {
                 name: readout.values(final).double().cpu()
                 for name, readout in self._readouts.items()
             }
+
+    def _final(self, kept: Mask) -> Float[Tensor, "batch pos d_model"]:
+        problem = self._problem
+        model, prompts = problem.model, problem.prompts
+        return full_pass(
+            model,
+            problem.graph,
+            embeddings(model, problem.graph, prompts.clean),
+            self._replacement,
+            kept.to(model.device, model.dtype),
+            prompts.real,
+        ).final
 
 
 def _prompts_at_once(problem: Problem) -> int:

@@ -22,7 +22,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.state import spans
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
-from circuitfind.methods.acdc import evaluations
+from circuitfind.methods.edge_by_edge import evaluations
 from circuitfind.methods.order import visits
 
 _SAMPLES = 12

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from circuitfind.circuit import EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
-from circuitfind.methods.acdc import Acdc, AcdcOptions, search_from
+from circuitfind.methods.acdc import Acdc, AcdcOptions, search_with
 from circuitfind.methods.base import Decision, Progress, Selection
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions
 
@@ -64,7 +64,7 @@ class Hybrid:
         scores = EdgeScores(graph, values, engine.problem.metric.unit, method.name)
         left = scores.top(math.ceil(options.share * graph.n_edges))
         by_name = {edge.name: score for edge, score in scores.ranked()}
-        for progress in search_from(engine, options, engine.start_from(left.kept), resume):
+        for progress in search_with(engine, options, engine.start_from(left.kept), resume):
             scored = (replace(d, score=by_name[d.edge]) for d in progress.decisions)
             yield replace(progress, decisions=tuple(scored))
 

@@ -2,30 +2,121 @@
 
 From the logits back, so that everything before the edge being tested is still the clean run.
 Within a layer the MLP comes first and then the heads' v readers, their k readers and their q
-readers; each reader's writers from the latest back, the embedding last.
+readers; each reader's writers from the latest back, the embedding last. Or an order of the user's
+own: a list of readers and edges.
 """
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
-from circuitfind.graph import Graph
+from circuitfind.errors import GraphError, MethodError
+from circuitfind.graph import Edge, Graph, Reader
 
-Order = Literal["backward-index", "forward-index", "random"]
+NamedOrder = Literal["backward-index", "forward-index", "random"]
 """How the heads of a layer are visited: H-1..0 as the original code does, 0..H-1, or shuffled."""
 
+Order = str | Sequence[str | Edge | Reader]
+"""A `NamedOrder`, a file with the name of a reader or an edge on each line, or those in sequence.
 
-def visits(graph: Graph, order: Order, seed: int) -> list[tuple[int, list[int]]]:
-    """Return each reader with its writers, as indices, in the order in which ACDC tests them."""
+A reader stands for all edges into it, from the latest writer back.
+"""
+
+Visit = tuple[int, list[int]]
+"""A reader and some of its writers, as indices, in the order in which the edges are tested."""
+
+
+def settled_order(order: Order) -> str | tuple[str, ...]:
+    """Return the name of an order, or the names in an order of the user's own.
+
+    Raises:
+        MethodError: There is neither an order nor a file of that name, or it is not a text file.
+    """
+    if not isinstance(order, str):
+        return tuple(item if isinstance(item, str) else item.name for item in order)
+    return order if order in get_args(NamedOrder) else _from_file(Path(order))
+
+
+def _from_file(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise MethodError(
+            f"no order named {str(path)!r}; choose one of {', '.join(get_args(NamedOrder))}, or "
+            "give a file with the name of a reader or an edge on each line"
+        )
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise MethodError(f"cannot read the order in {path} ({error}); give a text file") from None
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def visits(graph: Graph, order: Order, seed: int) -> list[Visit]:
+    """Return each reader with its writers, as indices, in the order in which ACDC tests them.
+
+    Raises:
+        MethodError: An order of the user's own names something that the graph does not have, or
+            does not name every edge exactly once.
+    """
+    settled = settled_order(order)
+    if isinstance(settled, tuple):
+        return _listed(graph, settled)
+    return _by_layer(graph, settled, seed)
+
+
+def _listed(graph: Graph, names: Sequence[str]) -> list[Visit]:
+    usual = dict(_by_layer(graph, "backward-index", seed=0))
+    pairs: dict[tuple[int, int], None] = {}
+    for name in names:
+        for pair in _pairs(graph, name, usual):
+            if pair in pairs:
+                raise MethodError(
+                    f"the order has {_name(graph, pair)!r} twice; name each edge once, by itself "
+                    "or with its reader"
+                )
+            pairs[pair] = None
+    missing = [(w, reader) for reader in usual for w in usual[reader] if (w, reader) not in pairs]
+    if missing:
+        raise MethodError(
+            f"the order lacks {len(missing)} of {graph.n_edges} edges, first "
+            f"{_name(graph, missing[0])!r}; name every reader or edge of the graph"
+        )
+    by_reader = groupby(pairs, key=lambda pair: pair[1])
+    return [(reader, [writer for writer, _ in some]) for reader, some in by_reader]
+
+
+def _pairs(graph: Graph, name: str, usual: dict[int, list[int]]) -> list[tuple[int, int]]:
+    """Return the writers and readers of the edges that a name of an order stands for."""
+    if "->" in name:
+        try:
+            edge = graph.edge(name)
+        except GraphError as error:
+            raise MethodError(f"the order cannot be used: {error}") from None
+        return [(graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name])]
+    if name not in graph.reader_index:
+        raise MethodError(
+            f"the order names {name[:80]!r}, which is neither a reader nor an edge of the graph; "
+            "readers have names such as 'logits', 'm0' or 'a0.h1.q'"
+        )
+    reader = graph.reader_index[name]
+    return [(writer, reader) for writer in usual[reader]]
+
+
+def _name(graph: Graph, pair: tuple[int, int]) -> str:
+    return Edge(graph.writers[pair[0]], graph.readers[pair[1]]).name
+
+
+def _by_layer(graph: Graph, order: str, seed: int) -> list[Visit]:
     heads = _heads_by_layer(graph, order, seed)
     writers = np.array(list(_writers(graph, heads)))
     reads = graph.edge_mask.numpy()[writers]
     return [(reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, heads)]
 
 
-def _heads_by_layer(graph: Graph, order: Order, seed: int) -> list[list[int]]:
+def _heads_by_layer(graph: Graph, order: str, seed: int) -> list[list[int]]:
     """Return the order of the query heads of each layer."""
     shuffle = random.Random(seed)
     layers = []

@@ -120,11 +120,17 @@ class RunConfig:
 
 
 def _complete(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    known = fields(find_method(method).options)
+    kind = find_method(method).options
+    known = fields(kind)
     defaults = {option.name: option.default for option in known if option.default is not MISSING}
     if "seed" in defaults:
         defaults["seed"] = seed
-    return {**defaults, **options}
+    values = {**defaults, **options}
+    if values.get("order") is not None:
+        # What a file of an order says, not where it lies: an edited file is another run.
+        order = kind(**values).order
+        values["order"] = order if isinstance(order, str) else list(order)
+    return values
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
@@ -196,6 +202,8 @@ def _difference(name: str, there: Any, here: Any) -> str:
         return ""
     if name == "task_digest":
         return "the task's file has changed since"
+    if isinstance(there, list) or isinstance(here, list):
+        return f"its {name} is another"
     there, here = ("not given" if value is None else value for value in (there, here))
     return f"{name} is {there} there and {here} here"
 

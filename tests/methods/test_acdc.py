@@ -14,9 +14,11 @@ from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.base import Decision, Progress, circuit_of
+from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.order import Order, visits
 from circuitfind.methods.search import search
 from circuitfind.metrics import custom_metric, find_metric
+from circuitfind.models.handmade import WIRED
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from tests.engine.problems import (
@@ -26,8 +28,8 @@ from tests.engine.problems import (
     model_of,
     oracle_of,
     prompts_of,
-    without_type_checks,
 )
+from tests.evaluation.wired import wired
 from tests.oracles import search as oracle_search
 from tests.oracles.checkpoints import FAMILIES, build
 
@@ -82,10 +84,55 @@ def test_the_same_with_heads_visited_from_the_first(family):
     assert_same_search(family, "resample", 0.01, order="forward-index")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-neox-parallel"])
-def test_the_same_with_a_group_test_of_each_port_first(family):
-    found = assert_same_search(family, "resample", 0.02, group_qkv=True)
+@pytest.mark.parametrize(
+    ("family", "ablation", "seed", "threshold"),
+    [
+        ("gpt2", "resample", 0, 0.003),
+        ("gpt2", "zero", 1, 0.01),
+        ("llama", "resample", 2, 0.02),
+        ("falcon", "mean", 0, 0.01),
+        ("gemma2", "resample", 0, 0.02),
+        ("gpt-neox-parallel", "resample", 1, 0.01),
+        ("bidirectional", "resample", 1, 0.02),
+        ("attention-only", "resample", 2, 0.02),
+    ],
+)
+def test_the_same_with_all_groups_of_a_layer_tested_before_its_first_single_edge(
+    family, ablation, seed, threshold
+):
+    found = assert_same_search(family, ablation, threshold, seed=seed, group_qkv=True)
     assert {decision.reason for decision in found} >= {"group", "tested"}
+
+
+@pytest.mark.parametrize("threshold", [1e-9, 1e-4, 0.3])
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("name", [*WIRED])
+def test_the_same_groups_on_models_wired_by_hand(name, ablation, threshold):
+    engine = IncrementalEngine(wired(name, ablation))
+    expected = oracle_search.acdc(
+        engine.recomputed, engine.graph, engine.readout.loss, threshold, group_qkv=True
+    )
+    found = decided(engine, AcdcOptions(threshold=threshold, group_qkv=True))
+    assert_same_decisions(found, expected.decisions)
+
+
+def test_groups_are_tested_by_value_key_and_query_from_the_last_head_and_not_where_a_head_is_dead():
+    engine, tried = engine_of("gpt2"), []
+    heads = [f"a1.h{head}" for head in reversed(range(engine.graph.shape.n_heads))]
+
+    def goes(name, effect):
+        tried.append(name)
+        return not name.startswith("every edge into") and name not in ("a1.h0->logits", "m0->m1")
+
+    plan = visits(engine.graph, "backward-index", seed=0)
+    list(search_from(engine, engine.start(), plan, goes, group_ports=True))
+    groups = [name.removeprefix("every edge into ") for name in tried if name.startswith("every")]
+    assert groups[:3] == ["a1.h0.v", "a1.h0.k", "a1.h0.q"]
+    tried.clear()
+    list(search_from(engine, engine.start(), plan, everything_stays(tried), group_ports=True))
+    first = tried.index("every edge into " + heads[0] + ".v")
+    ports = [f"{head}.{port}" for port in "vkq" for head in heads]
+    assert tried[first : first + len(ports)] == [f"every edge into {name}" for name in ports]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt-neox-parallel", "bloom", "bidirectional"])
@@ -167,6 +214,7 @@ def test_every_order_visits_each_edge_once_and_each_reader_after_all_that_it_lea
         ("gpt2", "mean", {"order": "random", "seed": 2}),
         ("llama", "zero", {"absolute": True}),
         ("gemma2", "resample", {"group_qkv": True}),
+        ("llama", "zero", {"group_qkv": True}),
     ],
 )
 def test_a_resumed_search_decides_bit_for_bit_as_an_uninterrupted_one(
@@ -178,6 +226,16 @@ def test_a_resumed_search_decides_bit_for_bit_as_an_uninterrupted_one(
     assert first == whole[: len(first)]
     rest = decided(engine, options, resume=first)
     assert first + rest == whole
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_search_by_groups_resumes_after_any_of_its_decisions(family):
+    engine, options = engine_of(family), AcdcOptions(threshold=0.02, group_qkv=True)
+    whole = list(uninterrupted(family, "resample", options))
+    assert any(d.reason == "group" for d in whole)
+    for stop in range(0, len(whole) + 1, 5):
+        found = search(engine, Acdc(), options, resume=whole[:stop])
+        assert list(found.decisions) == whole
 
 
 @pytest.mark.parametrize("cut_short_by", [1, 2, 3])
@@ -276,8 +334,8 @@ def test_a_threshold_that_is_no_number_is_refused(threshold):
 
 def test_an_unknown_order_lists_the_known_ones():
     line = "no order named 'up'; choose one of backward-index"
-    with without_type_checks(), pytest.raises(MethodError, match=line):
-        AcdcOptions(threshold=0.1, order="up")  # type: ignore[arg-type]
+    with pytest.raises(MethodError, match=line):
+        AcdcOptions(threshold=0.1, order="up")
 
 
 # ------------------------------------------------------------------------------- helpers
@@ -337,6 +395,14 @@ def decided(
 ) -> list[Decision]:
     progress = Acdc().run(engine, options, resume or [])
     return [decision for step in progress for decision in step.decisions]
+
+
+def everything_stays(tried: list[str]) -> Any:
+    def goes(name: str, effect: float) -> bool:
+        tried.append(name)
+        return False
+
+    return goes
 
 
 @cache

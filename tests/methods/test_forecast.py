@@ -9,8 +9,9 @@ from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
-from circuitfind.methods.acdc import AcdcOptions, search_from
+from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.forecast import assumed_circuit, forecast
+from circuitfind.methods.order import visits
 from tests.engine.problems import engine_of
 from tests.oracles.checkpoints import FAMILIES
 
@@ -53,8 +54,8 @@ def test_a_circuit_larger_than_the_model_cannot_be_assumed(n_components):
 def searched(engine, circuit):
     """Search with the decisions that lead to a circuit; return how many edges were tested."""
     names = {edge.name for edge in Circuit(engine.graph, circuit).edges}
-    options = AcdcOptions(0.0)
-    steps = search_from(engine, options, engine.start(), goes=lambda edge, _: edge not in names)
+    plan = visits(engine.graph, "backward-index", seed=0)
+    steps = search_from(engine, engine.start(), plan, lambda edge, _: edge not in names)
     return sum(d.reason == "tested" for progress in steps for d in progress.decisions)
 
 

@@ -6,7 +6,7 @@ in the same order with the same effects.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,9 @@ from circuitfind.graph import Graph, Reader
 Order = Literal["default", "forward-index"]
 LogitsOf = Callable[[Tensor], Tensor]
 """From a mask [writer reader] to logits [batch pos vocab], such as `BruteForce(...).logits`."""
+CHANNEL = "channel of "
+"""Begins the name of the node between what a port reads and its head."""
+
 Loss = Callable[[Tensor], float]
 """From logits [batch pos vocab] to one number, lower is better."""
 
@@ -84,30 +87,30 @@ def acdc(
         threshold: An edge goes for good if its effect is less than this, strictly and signed.
         order: `default` visits heads from the last to the first, `forward-index` from the first.
         absolute: Compare the effect's absolute value.
-        group_qkv: First try to cut all edges into a head's port at once.
+        group_qkv: Give each port of a head a node of its own between what the port reads and the
+            head, as the original code does (`nodes_in_order`). The single edge into that node is
+            tested like any other; without it, none of what the port reads arrives.
     """
     search = _Search(logits_of, loss, threshold, absolute, Found(graph.edge_mask.clone()))
     search.found.loss = loss(logits_of(search.found.kept))
-    for reader_name in readers_in_order(graph, order):
-        column = graph.reader_index[reader_name]
-        reader = graph.readers[column]
-        writers = list(writers_in_order(graph, reader, order))
-        nothing_left = search.found.kept.clone()
-        nothing_left[:, column] = False
-        if is_dead(graph, reader, search.found.kept):
-            gone = True
-            search.found.kept = nothing_left
+    for node in nodes_in_order(graph, order) if group_qkv else readers_in_order(graph, order):
+        reader = graph.readers[graph.reader_index[node.removeprefix(CHANNEL)]]
+        column = graph.reader_index[reader.name]
+        dead = is_dead(graph, reader, search.found.kept)
+        names = [f"{writer}->{reader.name}" for writer in writers_in_order(graph, reader, order)]
+        if node.startswith(CHANNEL):
+            without = search.found.kept.clone()
+            without[:, column] = False
+            if not dead and search.try_cut(f"*->{reader.name}", without):
+                search.drop_untested(names)
+                search.without_channel.add(reader.name)
+        elif reader.name in search.without_channel:
+            continue
+        elif dead:
+            search.found.kept[:, column] = False
+            search.drop_untested(names)
         else:
-            as_group = group_qkv and reader.port is not None
-            gone = as_group and search.try_cut(f"*->{reader_name}", nothing_left)
-        for writer_name in writers:
-            name = f"{writer_name}->{reader_name}"
-            if gone:
-                search.drop_untested(name)
-            else:
-                trial = search.found.kept.clone()
-                trial[graph.writer_index[writer_name], column] = False
-                search.try_cut(name, trial)
+            search.try_each(names, column, graph)
     return search.found
 
 
@@ -118,6 +121,13 @@ class _Search:
     threshold: float
     absolute: bool
     found: Found
+    without_channel: set[str] = field(default_factory=set)
+
+    def try_each(self, names: Iterable[str], column: int, graph: Graph) -> None:
+        for name in names:
+            trial = self.found.kept.clone()
+            trial[graph.writer_index[name.partition("->")[0]], column] = False
+            self.try_cut(name, trial)
 
     def try_cut(self, name: str, trial: Tensor) -> bool:
         """Run the model for a trial mask, stay there if the loss rises little, and log it."""
@@ -130,8 +140,9 @@ class _Search:
             self.found.kept, self.found.loss = trial, after
         return cut
 
-    def drop_untested(self, name: str) -> None:
-        self._log(Decision(name, self.found.loss, None, None, kept=False, tested=False))
+    def drop_untested(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._log(Decision(name, self.found.loss, None, None, kept=False, tested=False))
 
     def _log(self, decision: Decision) -> None:
         self.found.decisions.append(decision)
@@ -147,6 +158,23 @@ def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
             of_port = {int(r.head or 0): r.name for r in in_layer if r.port == port}
             for head in sorted(of_port, reverse=order == "default"):
                 yield of_port[head]
+
+
+def nodes_in_order(graph: Graph, order: Order) -> Iterator[str]:
+    """Yield readers and channels in the order in which the original ACDC code visits its nodes.
+
+    It walks the places of a forward pass backwards, and at each place the heads from the last. In a
+    pass all queries, then all keys, then all values of a layer are computed, each from an input of
+    its own, after all those inputs were formed: so backwards come a layer's value, key and query
+    channels, and only then its value, key and query inputs.
+    """
+    readers = list(readers_in_order(graph, order))
+    for layer in [None, *reversed(range(graph.shape.n_layers))]:
+        here = [graph.readers[graph.reader_index[name]] for name in readers]
+        here = [reader for reader in here if reader.layer == layer]
+        yield from (reader.name for reader in here if reader.port is None)
+        yield from (CHANNEL + reader.name for reader in here if reader.port)
+        yield from (reader.name for reader in here if reader.port)
 
 
 def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str]:

@@ -15,6 +15,10 @@ SEARCHES = {
     "exact": {"method": "exact", "options": {"n_edges": 9}},
     "eap-ig": {"method": "eap-ig", "options": {"n_edges": 9, "steps": 2}},
     "hybrid": {"method": "hybrid", "options": {"threshold": 0.01, "share": 0.6, "steps": 2}},
+    "hybrid by groups": {
+        "method": "hybrid",
+        "options": {"threshold": 0.1, "share": 0.6, "steps": 2, "group_qkv": True},
+    },
 }
 
 
