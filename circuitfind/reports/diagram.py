@@ -17,7 +17,7 @@ from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.errors import ReportError
 from circuitfind.graph import Edge, Graph
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import MAX_ROUTED, Box, BoxKind, Entry, Line, Picture, Stroke
+from circuitfind.reports.picture import MANY_LINES, Box, BoxKind, Entry, Line, Picture, Stroke
 from circuitfind.reports.rendering import ImageFormat, render
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
@@ -108,7 +108,7 @@ def draw_circuit(
     """
     effects = {edge: circuit.effect(edge) for edge in circuit.edges}
     drawn = sorted(effects, key=lambda edge: size(effects[edge]), reverse=True)[:max_edges]
-    scale = EffectScale(tuple(effects[edge] for edge in drawn), unit, len(drawn) > MAX_ROUTED)
+    scale = EffectScale(tuple(effects[edge] for edge in drawn), unit, len(drawn) > MANY_LINES)
     lines = [
         _line(
             edge,
@@ -158,7 +158,7 @@ def draw_difference(
     )
     union = [(edge, text, colour) for text, colour, edges in classes for edge in edges]
     drawn = union[:max_edges]
-    width, opacity = (0.7, 0.5) if len(drawn) > MAX_ROUTED else (1.2, 1.0)
+    width, opacity = (0.7, 0.5) if len(drawn) > MANY_LINES else (1.2, 1.0)
     lines = [
         _line(
             edge,

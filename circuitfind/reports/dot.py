@@ -1,7 +1,7 @@
 """Write a picture as Graphviz DOT text, byte for byte the same for the same picture.
 
-Small pictures leave the layout to Graphviz's `dot`, which leads every line around the boxes. Large
-ones carry their own (`layout.py`) and tell Graphviz, by `layout=nop2`, to keep every position.
+Pictures carry their own layout (`layout.py`, `routes.py`) and tell Graphviz, by `layout=nop2`, to
+keep every position.
 """
 
 import re
@@ -11,10 +11,12 @@ from textwrap import wrap
 
 import graphviz
 
-from circuitfind.reports.layout import Layout, box_height, box_width, place
+from circuitfind.reports.layout import Layout, box_height, box_width, compacted, place
 from circuitfind.reports.picture import Box, BoxKind, Entry, Line, Picture, Stroke
+from circuitfind.reports.routes import Route, route
 
 FONT = "Arial"
+_AXIS_WIDTH = 45.0
 CAPTION_COLUMNS = 66  # about as wide as the legend, which stretches under a wider caption
 _QUIET = "#777777"
 
@@ -34,9 +36,8 @@ _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
 
 def write_dot(picture: Picture) -> str:
     """Return the DOT text of a picture."""
-    if not picture.boxes:
-        return str(_empty(picture).source)
-    return str((_placed if picture.is_large else _routed)(picture).source)
+    canvas = _placed(compacted(picture)) if picture.boxes else _empty(picture)
+    return str(canvas.source)
 
 
 def _canvas(picture: Picture, **attributes: str) -> graphviz.Digraph:
@@ -56,31 +57,25 @@ def _empty(picture: Picture) -> graphviz.Digraph:
     return canvas
 
 
-def _routed(picture: Picture) -> graphviz.Digraph:
-    canvas = _canvas(picture, rankdir="BT", nodesep="0.2", ranksep="0.35")
-    axis = [_axis_name(index) for index in range(len(picture.rows))]
-    for name, label, row in zip(axis, _axis_labels(picture), picture.rows, strict=True):
-        with canvas.subgraph(graph_attr={"rank": "same"}) as rank:
-            rank.node(name, label=label, **_AXIS_STYLE, group="axis")
-            for box in row:
-                rank.node(box.name, **_box_attributes(box))
-    for below, above in zip(axis, axis[1:], strict=False):
-        canvas.edge(below, above, style="invis", weight="100")
-    for line in picture.lines:
-        canvas.edge(line.tail, line.head, **_line_attributes(line))
-    return canvas
-
-
 def _placed(picture: Picture) -> graphviz.Digraph:
     canvas, layout = _canvas(picture, layout="nop2"), place(picture)
+    routes = route(layout, picture.lines)
+    boxes = [layout.centres[box.name][0] - box_width(box) / 2 for box in picture.boxes]
+    left = min([*boxes, *(x for way in routes for x, _ in way.points)]) - _AXIS_WIDTH
     for index, (label, row) in enumerate(zip(_axis_labels(picture), picture.rows, strict=True)):
-        position = f"-45,{layout.centres[row[0].name][1]:.1f}"
+        position = f"{left:.1f},{layout.centres[row[0].name][1]:.1f}"
         canvas.node(_axis_name(index), label=label, pos=position, **_AXIS_STYLE)
         for box in row:
             canvas.node(box.name, pos=_position(layout, box), **_box_attributes(box))
-    for line in picture.lines:
-        canvas.edge(line.tail, line.head, pos=layout.curve(line), **_line_attributes(line))
+    for line, way in zip(picture.lines, routes, strict=True):
+        canvas.edge(line.tail, line.head, pos=_spline(way), **_line_attributes(line))
     return canvas
+
+
+def _spline(way: Route) -> str:
+    """Return a line as Graphviz writes splines: the tip of its arrow, then the control points."""
+    tip = [f"e,{way.tip[0]:.1f},{way.tip[1]:.1f}"] if way.tip else []
+    return " ".join([*tip, *(f"{x:.1f},{y:.1f}" for x, y in way.points)])
 
 
 def _position(layout: Layout, box: Box) -> str:
@@ -97,11 +92,15 @@ def _axis_name(index: int) -> str:
 
 def _axis_labels(picture: Picture) -> list[str]:
     """Return a label for each row: `layer 5` at the first row of a layer, otherwise nothing."""
-    layers = [row[0].layer for row in picture.rows]
+    layers = [sorted({box.layer for box in row if box.layer is not None}) for row in picture.rows]
     return [
-        "" if layer is None or layer == before else f"layer {layer}"
-        for before, layer in zip([None, *layers], layers, strict=False)
+        "" if not layer or layer == before else _layer_text(layer[0], layer[-1])
+        for before, layer in zip([[], *layers], layers, strict=False)
     ]
+
+
+def _layer_text(first: int, last: int) -> str:
+    return f"layer {first}" if first == last else f"layers {first}-{last}"
 
 
 def _box_attributes(box: Box) -> dict[str, str]:

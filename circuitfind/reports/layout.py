@@ -1,32 +1,35 @@
-"""Place the boxes of a large picture and bend its lines.
+"""Place the boxes of a picture.
 
-Graphviz's own layered layout gives every line room of its own in each row that it crosses, so a
-circuit of 500 edges becomes a strip 8,000 points wide and 600 high. Here lines may pass behind
-boxes, and a picture is as wide as its fullest row: each row is sorted by the mean position of its
-boxes' neighbours (Sugiyama's barycentre sweeps) and lines are single Bezier curves that leave a box
-upwards and enter the next one from below, q on the left, k in the middle and v on the right.
+Rows stand above each other in the order in which components run. In each row boxes are sorted by
+the mean place of what they are joined to (Sugiyama's barycentre sweeps). Lines that pass a row take
+part in this with little room of their own, so that boxes stand beside strong lines and not in their
+way; `routes.py` then leads every line around the boxes.
 """
 
 import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import fmean
 
-from circuitfind.reports.picture import Box, Line, Picture
+from circuitfind.reports.picture import Box, Picture
 
 Point = tuple[float, float]
 
 SWEEPS = 12
 SLIMMEST = 0.7  # least width of a drawing, in heights, unless that
-LOOSEST = 1.5  # is more than this many times the width of its fullest row
+LOOSEST = 2.0  # is more than this many times the width of its fullest row
 BOX_HEIGHT = 20.0
 ROLE_HEIGHT = 11.0
-ARROW_LENGTH = 5.0
-_ARC_WEIGHT = 10  # keeps heads above the key/value head that they share
-_GAP = 9.0
+_ARC_WEIGHT = 10.0  # keeps heads above the key/value head that they share
+_GAP = 18.0
+_LANE = 6.0  # room for a line that passes a row,
+_MOST_LANES = 150.0  # and for all of them
+_EVENNESS = 0.3  # share of even spacing in the place of a box; the rest follows its neighbours
 _ROW_GAP = {True: 40.0, False: 26.0}  # between layers, and within one
-_PORT_OFFSET = {"q": -0.3, "k": 0.0, "v": 0.3}  # in box widths
+_TIGHTER = 0.6  # gaps of a deep picture, as a share of those of others
+_DEEP = 30  # rows
+_WIDEST_MERGED = 500.0  # width of all boxes in rows that are merged
 
 
 def box_width(box: Box) -> float:
@@ -45,123 +48,169 @@ def _columns(text: str) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the centre of each box is, in points, upwards from the lower left corner."""
+    """Where boxes are.
+
+    Attributes:
+        boxes: The boxes by name.
+        centres: The middle of each box, in points, upwards from the lower left corner.
+        rows: The boxes row by row, from the bottom. The boxes of a row have one height.
+    """
 
     boxes: Mapping[str, Box]
     centres: Mapping[str, Point]
-
-    def curve(self, line: Line) -> str:
-        """Return a line as Graphviz writes splines: the tip of its arrow, four control points."""
-        tail, head = self.boxes[line.tail], self.boxes[line.head]
-        (tail_x, tail_y), (head_x, head_y) = self.centres[line.tail], self.centres[line.head]
-        start_y, tip_y = tail_y + box_height(tail) / 2, head_y - box_height(head) / 2
-        start_x = tail_x + _within(0.08 * (head_x - tail_x), box_width(tail) / 3)
-        tip_x = head_x + _PORT_OFFSET.get(line.port or "", 0.0) * box_width(head)
-        end_y = tip_y if line.stroke.arrow == "none" else tip_y - ARROW_LENGTH
-        rise = 0.45 * (end_y - start_y)
-        aside = _detour(tip_x - start_x, end_y - start_y)
-        points = [
-            (start_x, start_y),
-            (start_x + aside, start_y + rise),
-            (tip_x + aside, end_y - rise),
-            (tip_x, end_y),
-        ]
-        curve = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        return curve if end_y == tip_y else f"e,{tip_x:.1f},{tip_y:.1f} {curve}"
-
-
-def _within(value: float, limit: float) -> float:
-    return max(-limit, min(limit, value))
-
-
-def _detour(across: float, up: float) -> float:
-    """Return how far to bend a steep line aside, so that it does not hide behind a column."""
-    steepness = max(0.0, 1.0 - abs(across) / 40.0)
-    side = 1.0 if across >= 0 else -1.0
-    return side * steepness * min(70.0, 0.22 * max(0.0, up - 60.0))
+    rows: Sequence[Sequence[Box]]
 
 
 def place(picture: Picture) -> Layout:
     """Place every box: rows from bottom to top, each sorted to shorten the lines."""
     rows = picture.rows
     heights = _place_up(rows)
-    fullest = max(map(_row_width, rows))
+    slots, neighbours = _slots(picture, rows)
+    fullest = max(2 * sum(slot.half for slot in row) for row in slots)
     width = max(fullest, min(SLIMMEST * heights[-1], LOOSEST * fullest))
-    across = _place_across(rows, _neighbours(picture), width)
+    across = _place_across(slots, neighbours, width)
     centres = {
         box.name: (across[box.name], y) for row, y in zip(rows, heights, strict=True) for box in row
     }
-    return Layout({box.name: box for box in picture.boxes}, centres)
+    return Layout({box.name: box for box in picture.boxes}, centres, rows)
+
+
+def compacted(picture: Picture) -> Picture:
+    """Merge rows of a deep picture that no line joins, so that it is not a tall strip.
+
+    Boxes still never stand below one that runs before them.
+    """
+    if len(picture.rows) <= _DEEP:
+        return picture
+    joined = {frozenset((line.tail, line.head)) for line in picture.lines}
+    merged = list[list[Box]]()
+    for row in picture.rows:
+        together = [*(merged[-1] if merged else []), *row]
+        apart = any(frozenset((a.name, b.name)) in joined for a in row for b in together)
+        if not merged or apart or sum(map(box_width, together)) > _WIDEST_MERGED:
+            merged.append(row)
+        else:
+            merged[-1] = together
+    boxes = [replace(box, row=(index, 0)) for index, row in enumerate(merged) for box in row]
+    return replace(picture, boxes=boxes)
 
 
 def _place_up(rows: Sequence[Sequence[Box]]) -> list[float]:
     heights = [max(map(box_height, row)) for row in rows]
     centre, centres = heights[0] / 2, [heights[0] / 2]
+    scale = _TIGHTER if len(rows) > _DEEP else 1.0
     for index, (below, above) in enumerate(pairwise(rows)):
         new_layer = below[0].layer != above[0].layer
-        centre += (heights[index] + heights[index + 1]) / 2 + _ROW_GAP[new_layer]
+        centre += (heights[index] + heights[index + 1]) / 2 + scale * _ROW_GAP[new_layer]
         centres.append(centre)
     return centres
 
 
-def _neighbours(picture: Picture) -> dict[str, list[str]]:
-    neighbours: dict[str, list[str]] = {box.name: [] for box in picture.boxes}
+_Key = str | tuple[str, str, int]
+"""A box, or the lines from one box to another where they pass a row."""
+
+_Neighbours = Mapping[_Key, Sequence[tuple[_Key, float]]]
+"""What lines join each slot to, in the rows next to it, and how strongly."""
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Room in a row.
+
+    Attributes:
+        key: What it is for.
+        half: Half of the room.
+    """
+
+    key: _Key
+    half: float
+
+
+def _slots(
+    picture: Picture, rows: Sequence[Sequence[Box]]
+) -> tuple[list[list[_Slot]], _Neighbours]:
+    """Return the slots of each row, and what joins them."""
+    number = {box.name: index for index, row in enumerate(rows) for box in row}
+    strengths: dict[tuple[str, str], float] = defaultdict(float)
     for line in picture.lines:
-        weight = 1 if line.name else _ARC_WEIGHT
-        neighbours[line.tail] += weight * [line.head]
-        neighbours[line.head] += weight * [line.tail]
-    return neighbours
+        ends = sorted((line.tail, line.head), key=number.__getitem__)
+        strengths[ends[0], ends[1]] += line.stroke.width if line.name else _ARC_WEIGHT
+    passing: list[list[_Key]] = [[] for _ in rows]
+    neighbours: dict[_Key, list[tuple[_Key, float]]] = defaultdict(list)
+    for (low, high), strength in strengths.items():
+        way: list[_Key] = [low]
+        for row in range(number[low] + 1, number[high]):
+            way.append((low, high, row))
+            passing[row].append(way[-1])
+        for below, above in pairwise([*way, high]):
+            neighbours[below].append((above, strength))
+            neighbours[above].append((below, strength))
+    slots = []
+    for boxes, keys in zip(rows, passing, strict=True):
+        half = min(_LANE, _MOST_LANES / max(1, len(keys))) / 2
+        own = [_Slot(box.name, (box_width(box) + _GAP) / 2) for box in boxes]
+        slots.append([*own, *(_Slot(key, half) for key in keys)])
+    return slots, neighbours
 
 
 def _place_across(
-    rows: Sequence[Sequence[Box]], neighbours: Mapping[str, Sequence[str]], width: float
-) -> dict[str, float]:
-    across: dict[str, float] = {}
-    for row in rows:
-        across |= _spread(row, width)
+    rows: Sequence[Sequence[_Slot]], neighbours: _Neighbours, width: float
+) -> dict[_Key, float]:
+    across: dict[_Key, float] = {}
     for sweep in range(SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            wish = {
-                box.name: fmean([across[name] for name in neighbours[box.name]] or [width / 2])
-                for box in row
-            }
-            across |= _spread(sorted(row, key=lambda box: wish[box.name]), width, wish)
+            wish = {slot.key: _mean_place(slot.key, neighbours, across, width) for slot in row}
+            across |= _spread(sorted(row, key=lambda slot: wish[slot.key]), width, wish)
     return across
 
 
-def _row_width(row: Sequence[Box]) -> float:
-    return sum(box_width(box) + _GAP for box in row) - _GAP
+def _mean_place(
+    key: _Key, neighbours: _Neighbours, across: Mapping[_Key, float], width: float
+) -> float:
+    placed = [(across[other], strength) for other, strength in neighbours[key] if other in across]
+    total = sum(strength for _, strength in placed)
+    return sum(x * strength for x, strength in placed) / total if total else width / 2
 
 
-def _spread(
-    row: Sequence[Box], width: float, wish: Mapping[str, float] | None = None
-) -> dict[str, float]:
+def _spread(row: Sequence[_Slot], width: float, wish: Mapping[_Key, float]) -> dict[_Key, float]:
     """Place a row in the given order without overlaps, between its wishes and even spacing."""
-    slack = (width - _row_width(row)) / len(row)
-    even, left = list[float](), 0.0
-    for box in row:
-        even.append(left + (box_width(box) + slack) / 2)
-        left += box_width(box) + slack + _GAP
-    if wish is None:
-        return {box.name: x for box, x in zip(row, even, strict=True)}
-    wanted = [(wish[box.name] + x) / 2 for box, x in zip(row, even, strict=True)]
-    return {box.name: x for box, x in zip(row, _separated(row, wanted, width), strict=True)}
+    halves = [slot.half for slot in row]
+    stretch = width / (2 * sum(halves))
+    wanted, left = list[float](), 0.0
+    for slot in row:
+        even = left + slot.half * stretch
+        left += 2 * slot.half * stretch
+        wanted.append(_EVENNESS * even + (1 - _EVENNESS) * wish[slot.key])
+    places = separated(wanted, halves, (0.0, width))
+    return {slot.key: x for slot, x in zip(row, places, strict=True)}
 
 
-def _separated(row: Sequence[Box], wanted: Sequence[float], width: float) -> list[float]:
-    """Move positions apart, equally far to both sides, and inside the width."""
-    halves = [box_width(box) / 2 for box in row]
+def separated(
+    wanted: Sequence[float], halves: Sequence[float], limits: tuple[float, float]
+) -> list[float]:
+    """Move things on a line apart, equally far to both sides, and inside limits.
+
+    Args:
+        wanted: Where their middles would be; their order is kept.
+        halves: Half of the room that each needs.
+        limits: Between which they have room enough.
+    """
+    low, high = limits
     rightwards = _pushed(wanted, halves)
-    leftwards = [-x for x in reversed(_pushed([-x for x in reversed(wanted)], halves[::-1]))]
+    leftwards = _mirrored(_pushed(_mirrored(wanted), halves[::-1]))
     middle = [(a + b) / 2 for a, b in zip(rightwards, leftwards, strict=True)]
-    inside = _pushed([max(x, half) for x, half in zip(middle, halves, strict=True)], halves)
-    mirrored = [min(x, width - half) for x, half in zip(inside, halves, strict=True)]
-    return [-x for x in reversed(_pushed([-x for x in reversed(mirrored)], halves[::-1]))]
+    inside = _pushed([max(x, low + half) for x, half in zip(middle, halves, strict=True)], halves)
+    capped = [min(x, high - half) for x, half in zip(inside, halves, strict=True)]
+    return _mirrored(_pushed(_mirrored(capped), halves[::-1]))
+
+
+def _mirrored(places: Sequence[float]) -> list[float]:
+    return [-x for x in reversed(places)]
 
 
 def _pushed(wanted: Sequence[float], halves: Sequence[float]) -> list[float]:
-    """Move positions to the right until each is clear of the one before it."""
+    """Move places to the right until each is clear of the one before it."""
     placed = [wanted[0]]
     for x, before, half in zip(wanted[1:], halves, halves[1:], strict=False):
-        placed.append(max(x, placed[-1] + before + _GAP + half))
+        placed.append(max(x, placed[-1] + before + half))
     return placed

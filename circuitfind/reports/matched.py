@@ -13,7 +13,7 @@ from circuitfind.comparison.matching import Matched
 from circuitfind.graph import Graph
 from circuitfind.reports.diagram import MAX_EDGES, Diagram, kind_of
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import MAX_ROUTED, Box, Entry, Line, Picture, Stroke
+from circuitfind.reports.picture import MANY_LINES, Box, Entry, Line, Picture, Stroke
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
     RIGHT_COLOUR,
@@ -67,7 +67,7 @@ def draw_matched(
     )
     union = [(edge, each) for each in classes for edge in each.edges]
     drawn = union[:max_edges]
-    width, opacity = (0.7, 0.5) if len(drawn) > MAX_ROUTED else (1.2, 1.0)
+    width, opacity = (0.7, 0.5) if len(drawn) > MANY_LINES else (1.2, 1.0)
     lines = [_line(edge, each, width, opacity) for edge, each in reversed(drawn)]
     counts = [Entry(f"{c.text}: {len(c.edges)}", Stroke(c.colour, width=2.0)) for c in classes]
     if len(drawn) < len(union):

@@ -1,6 +1,7 @@
 """What a diagram shows, before anything is placed: boxes, lines between them, and a legend.
 
-`diagram.py` turns circuits into pictures, `layout.py` places large ones, `dot.py` writes them.
+`diagram.py` turns circuits into pictures, `layout.py` places the boxes, `routes.py` leads the lines
+around them, `dot.py` writes all of it.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from typing import Literal
 BoxKind = Literal["end", "head", "kv", "mlp", "norm"]
 Row = tuple[int, int]
 
-# With more lines than this, a layered layout becomes a strip too wide to read.
-MAX_ROUTED = 80
+MANY_LINES = 80
+"""With more lines than this, weak ones are drawn faintly."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,6 @@ class Picture:
     lines: Sequence[Line]
     legend: Sequence[Sequence[Entry]] = ()
     caption: Sequence[str] = ()
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it has too many lines to lead each one around the boxes."""
-        return sum(bool(line.name) for line in self.lines) > MAX_ROUTED
 
     @property
     def rows(self) -> list[list[Box]]:

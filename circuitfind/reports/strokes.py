@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from circuitfind.graph import Edge
 from circuitfind.reports.picture import Entry, Stroke
@@ -30,11 +31,15 @@ _ARROW_NAMES = {"normal": "triangle", "diamond": "diamond", "dot": "dot", "vee":
 _GREY = PORT_COLOURS[None]
 _THINNEST, _THICKEST, _UNMEASURED = 0.5, 4.0, 1.0
 _FAINTEST, _FAINT_UNMEASURED = 0.12, 0.5
+_RANGE = 1e3
+"""Of the largest effect to the one that the thinnest line stands for, at most."""
 
 
 @dataclass(frozen=True)
 class EffectScale:
-    """How strokes show effects: width grows linearly with size, negative effects are dashed.
+    """How strokes show effects: width grows with the logarithm of the size; negative is dashed.
+
+    The thinnest line stands for the smallest effect, or for a thousandth of the largest and below.
 
     Attributes:
         effects: Effects of the drawn edges; None where not measured.
@@ -46,21 +51,29 @@ class EffectScale:
     unit: str
     fades: bool
 
-    @property
-    def sizes(self) -> list[float]:
-        """The finite sizes of the measured effects."""
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The sizes of the thinnest and of the thickest line; zeros if no effect has a size."""
         measured = [abs(effect) for effect in self.effects if effect is not None]
-        return [value for value in measured if value < math.inf]
+        sizes = [value for value in measured if 0 < value < math.inf]
+        largest = max(sizes, default=0.0)
+        return max(min(sizes, default=0.0), largest / _RANGE), largest
 
     def stroke(self, effect: float | None, colour: str = _GREY) -> Stroke:
         """Return how an edge of this effect is drawn."""
         if effect is None:
             return Stroke(colour, _UNMEASURED, _FAINT_UNMEASURED if self.fades else 1.0)
-        largest = max(self.sizes, default=0.0)
-        strength = min(1.0, abs(effect) / largest) if largest else 0.0
+        strength = self._strength(abs(effect))
         width = _THINNEST + (_THICKEST - _THINNEST) * strength
-        opacity = _FAINTEST + (1 - _FAINTEST) * math.sqrt(strength) if self.fades else 1.0
+        opacity = _FAINTEST + (1 - _FAINTEST) * strength**2 if self.fades else 1.0
         return Stroke(colour, width, opacity, dashed=effect < 0)
+
+    def _strength(self, value: float) -> float:
+        """Return how strong an effect of a size is, from 0 to 1."""
+        low, high = self.ends
+        if value >= high > 0:
+            return 1.0
+        return math.log(value / low) / math.log(high / low) if value > low else 0.0
 
     def legend(self) -> list[Entry]:
         """Explain sign and size as far as they occur."""
@@ -69,15 +82,27 @@ class EffectScale:
             entries.append(Entry("effect > 0: cutting the edge does harm", Stroke(_GREY)))
         if any(effect is not None and effect < 0 for effect in self.effects):
             entries.append(Entry("effect < 0: cutting it helps", Stroke(_GREY, dashed=True)))
-        sizes = sorted(self.sizes)
-        for value in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
-            text = f"size of effect {effect_text(value, self.unit)}"
-            entries.append(Entry(text, self.stroke(value)))
+        entries += [Entry(text, self.stroke(value)) for value, text in self._marks()]
         if None in self.effects:
             entries.append(Entry("effect not measured", self.stroke(None)))
-        if self.fades and sizes:
+        if self.fades and self.ends[1]:
             entries.append(Entry("the weaker, the fainter"))
         return entries
+
+    def _marks(self) -> list[tuple[float, str]]:
+        """Return sizes for the legend, the thinnest line's first, and what it says of them."""
+        low, high = self.ends
+        measured = [abs(effect) for effect in self.effects if effect is not None]
+        if not measured:
+            return []
+        below = "up to " if min(measured) < low else ""
+        # The square roots keep the product of two sizes from leaving the range of numbers.
+        values = [low, math.sqrt(low) * math.sqrt(high), high] if high > 2 * low else [low, high]
+        texts = {effect_text(value, self.unit): value for value in values}
+        return [
+            (value, f"size of effect {below if value == low else ''}{text}")
+            for text, value in texts.items()
+        ]
 
 
 def size(effect: float | None) -> float:

@@ -1,0 +1,294 @@
+"""Lead the lines of a placed picture around its boxes.
+
+In each row that a line passes it takes a gap between two boxes, or the free space beside the row:
+
+1. Gaps: dynamic programming chooses the gaps through which a line bends least, for the last lines
+   first. A crowded gap costs more.
+2. Lanes: each line is pulled taut within its gaps, and lines that share a gap are moved apart.
+3. Curve: x as a function of y is a monotone cubic interpolation (Fritsch and Carlson 1980). Between
+   two places it never leaves their range, and a line enters and leaves a row in one gap, so that
+   it cannot touch a box that is not its end.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from circuitfind.reports.layout import Layout, Point, box_height, box_width, separated
+from circuitfind.reports.picture import Box, Line
+
+ARROW_LENGTH = 5.0
+_CLEAR = 4.0  # least distance between a box and the middle of a line
+_LANE = 4.5  # between two lines in one gap, if there is room,
+_BUNDLE = 70.0  # and between the outermost two
+_BESIDE = 1e5  # width of the free space beside a row
+_TRIED = 6  # how many gaps of a row are tried for a line
+_CROWDED = 40.0  # cost of a gap whose lanes are all taken, in squared points per point of height
+_PULLS = 12
+_PORT_PLACES = {"q": -0.3, "k": 0.0, "v": 0.3}  # in box widths, from the middle of the box
+_PORT_SPREAD, _OPEN_SPREAD = 0.08, 0.36  # in box widths, to either side
+
+_Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of a line.
+
+    Attributes:
+        points: Control points of joined cubic Bezier curves, 3 n + 1 of them, from tail to head.
+        tip: Where the arrowhead ends; None if there is none.
+    """
+
+    points: tuple[Point, ...]
+    tip: Point | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of boxes as an obstacle: from y to y, and the gaps from x to x."""
+
+    low: float
+    high: float
+    gaps: tuple[_Range, ...]
+
+    @property
+    def middle(self) -> float:
+        return (self.low + self.high) / 2
+
+
+@dataclass
+class _Path:
+    """A line on its way upwards; lines that lead down are turned at the end.
+
+    Attributes:
+        line: The line.
+        box_below: The box at its lower end.
+        box_above: The box at its upper end.
+        below: Where it begins.
+        above: Where it ends.
+        first: Number of the first row that it passes.
+        rows: The rows that it passes.
+        free: Between which heights it may move sideways.
+        gaps: The number of the gap that it takes in each row.
+        places: Where it crosses the middle of each row.
+    """
+
+    line: Line
+    box_below: Box
+    box_above: Box
+    below: Point
+    above: Point
+    first: int
+    rows: Sequence[_Row]
+    free: _Range
+    gaps: Sequence[int] = ()
+    places: Sequence[float] = ()
+
+    @property
+    def is_down(self) -> bool:
+        return self.line.tail == self.box_above.name
+
+    @property
+    def xs(self) -> list[float]:
+        return [self.below[0], *self.places, self.above[0]]
+
+    @property
+    def ys(self) -> list[float]:
+        return [self.below[1], *(row.middle for row in self.rows), self.above[1]]
+
+    def straight(self, y: float) -> float:
+        """Return where the straight line between the ends is at a height."""
+        (x, low), (end_x, high) = self.below, self.above
+        return x + (end_x - x) * (y - low) / (high - low)
+
+
+def route(layout: Layout, lines: Sequence[Line]) -> list[Route]:
+    """Return the way of each line between boxes of different rows.
+
+    Args:
+        layout: Where the boxes are.
+        lines: The lines. Later ones, which are drawn over earlier ones, choose first.
+    """
+    rows = [_row(layout, boxes) for boxes in layout.rows]
+    number = {box.name: index for index, boxes in enumerate(layout.rows) for box in boxes}
+    paths = [_path(line, layout, rows, number) for line in lines]
+    loads: dict[tuple[int, int], float] = defaultdict(float)
+    for path in reversed(paths):
+        _choose_gaps(path, loads)
+    for path in paths:
+        _pull(path)
+    _give_lanes(paths)
+    _spread_ends(paths)
+    return [_route(path) for path in paths]
+
+
+def _row(layout: Layout, boxes: Sequence[Box]) -> _Row:
+    y = layout.centres[boxes[0].name][1]
+    half = max(map(box_height, boxes)) / 2
+    middles = [(layout.centres[box.name][0], box_width(box) / 2 + _CLEAR) for box in boxes]
+    sides = sorted((x - room, x + room) for x, room in middles)
+    lows = [-_BESIDE, *(right for _, right in sides)]
+    highs = [*(left for left, _ in sides), _BESIDE]
+    return _Row(y - half, y + half, tuple(zip(lows, highs, strict=True)))
+
+
+def _path(line: Line, layout: Layout, rows: Sequence[_Row], number: Mapping[str, int]) -> _Path:
+    low, high = sorted((line.tail, line.head), key=number.__getitem__)
+    below, above = layout.boxes[low], layout.boxes[high]
+    (low_x, low_y), (high_x, high_y) = layout.centres[low], layout.centres[high]
+    aside = _PORT_PLACES.get(line.port or "", 0.0)
+    arrow = 0.0 if line.stroke.arrow == "none" else ARROW_LENGTH
+    down = line.tail == high
+    low_room, high_room = (arrow, 0.0) if down else (0.0, arrow)
+    return _Path(
+        line,
+        below,
+        above,
+        (low_x + down * aside * box_width(below), low_y + box_height(below) / 2 + low_room),
+        (
+            high_x + (not down) * aside * box_width(above),
+            high_y - box_height(above) / 2 - high_room,
+        ),
+        number[low] + 1,
+        rows[number[low] + 1 : number[high]],
+        (rows[number[low]].high + low_room, rows[number[high]].low - high_room),
+    )
+
+
+def _choose_gaps(path: _Path, loads: dict[tuple[int, int], float]) -> None:
+    """Choose the gaps through which a line bends least, by dynamic programming over the rows."""
+    # For each gap tried in the row before: the cost of the way so far, the place, and the gaps.
+    ways: list[tuple[float, float, tuple[int, ...]]] = [(0.0, path.below[0], ())]
+    y = path.below[1]
+    for index, row in enumerate(path.rows):
+        rise, y = max(1.0, row.middle - y), row.middle
+        straight, reached = path.straight(y), []
+        for gap in _nearest(row.gaps, straight):
+            low, high = row.gaps[gap]
+            place = _within(straight, row.gaps[gap])
+            crowding = _CROWDED * (loads[path.first + index, gap] / (high - low)) ** 2
+            cost, taken = min(
+                (before + (place - x) ** 2 / rise + crowding, gaps) for before, x, gaps in ways
+            )
+            reached.append((cost, place, (*taken, gap)))
+        ways = reached
+    end_x, rise = path.above[0], max(1.0, path.above[1] - y)
+    path.gaps = min((cost + (end_x - x) ** 2 / rise, gaps) for cost, x, gaps in ways)[1]
+    for index, gap in enumerate(path.gaps):
+        loads[path.first + index, gap] += _LANE
+    path.places = [
+        _within(path.straight(row.middle), row.gaps[gap])
+        for row, gap in zip(path.rows, path.gaps, strict=True)
+    ]
+
+
+def _nearest(gaps: Sequence[_Range], x: float) -> list[int]:
+    """Return the numbers of the gaps nearest to a place that a line can pass."""
+    passable = [index for index, (low, high) in enumerate(gaps) if low < high]
+    return sorted(passable, key=lambda index: abs(_within(x, gaps[index]) - x))[:_TRIED]
+
+
+def _within(value: float, limits: _Range) -> float:
+    return max(limits[0], min(limits[1], value))
+
+
+def _pull(path: _Path) -> None:
+    """Pull a line taut: move each place towards the straight line between its neighbours."""
+    xs, ys = path.xs, path.ys
+    for _ in range(_PULLS):
+        for index, (row, gap) in enumerate(zip(path.rows, path.gaps, strict=True), start=1):
+            share = (ys[index] - ys[index - 1]) / (ys[index + 1] - ys[index - 1])
+            x = xs[index - 1] + share * (xs[index + 1] - xs[index - 1])
+            xs[index] = _within(x, row.gaps[gap])
+    path.places = xs[1:-1]
+
+
+def _give_lanes(paths: Sequence[_Path]) -> None:
+    """Move lines apart that pass the same gap."""
+    sharing: dict[tuple[int, int], list[tuple[_Path, int]]] = defaultdict(list)
+    for path in paths:
+        for index, gap in enumerate(path.gaps):
+            sharing[path.first + index, gap].append((path, index))
+    for (_, gap), members in sharing.items():
+        path, index = members[0]
+        low, high = path.rows[index].gaps[gap]
+        members.sort(key=_lane_order(low))
+        half = min(_LANE, min(_BUNDLE, high - low) / len(members)) / 2
+        wanted = [path.places[index] for path, index in members]
+        lanes = separated(wanted, [half] * len(members), (low, high))
+        for (path, index), place in zip(members, lanes, strict=True):
+            path.places = [*path.places[:index], place, *path.places[index + 1 :]]
+
+
+def _lane_order(low: float) -> Callable[[tuple[_Path, int]], tuple[float, float]]:
+    """Order lines from left to right; of those that bend around one box, the longest outside."""
+
+    def order(member: tuple[_Path, int]) -> tuple[float, float]:
+        path, index = member
+        x, length = path.places[index], path.above[1] - path.below[1]
+        return round(x, 1), length if x - low < 1.0 else -length
+
+    return order
+
+
+def _spread_ends(paths: Sequence[_Path]) -> None:
+    """Let lines touch a box beside each other, in the order of where they come from or lead to."""
+    belows: dict[tuple[str, str | None], list[_Path]] = defaultdict(list)
+    aboves: dict[tuple[str, str | None], list[_Path]] = defaultdict(list)
+    for path in paths:
+        port = path.line.port
+        belows[path.box_below.name, port if path.is_down else None].append(path)
+        aboves[path.box_above.name, None if path.is_down else port].append(path)
+    for (_, port), members in belows.items():
+        shifts = _shifts(members[0].box_below, port, len(members))
+        for path, shift in zip(sorted(members, key=lambda path: path.xs[1]), shifts, strict=True):
+            path.below = path.below[0] + shift, path.below[1]
+    for (_, port), members in aboves.items():
+        shifts = _shifts(members[0].box_above, port, len(members))
+        for path, shift in zip(sorted(members, key=lambda path: path.xs[-2]), shifts, strict=True):
+            path.above = path.above[0] + shift, path.above[1]
+
+
+def _shifts(box: Box, port: str | None, n: int) -> list[float]:
+    half = box_width(box) * (_PORT_SPREAD if port in _PORT_PLACES else _OPEN_SPREAD)
+    step = min(_LANE, 2 * half / max(1, n - 1))
+    return [step * (index - (n - 1) / 2) for index in range(n)]
+
+
+def _route(path: _Path) -> Route:
+    low, high = path.free
+    # Where a neighbour in the row is higher than the box, the line is straight as far as that.
+    points = [path.below, *([(path.below[0], low)] if low > path.below[1] else [])]
+    slopes = _slopes(path.xs, path.ys)[1:-1]
+    for row, gap, x, slope in zip(path.rows, path.gaps, path.places, slopes, strict=True):
+        lean = slope * (row.high - row.low) / 2
+        points.append((_within(x - lean, row.gaps[gap]), row.low))
+        points.append((_within(x + lean, row.gaps[gap]), row.high))
+    points += [*([(path.above[0], high)] if high < path.above[1] else []), path.above]
+    up = -1.0 if path.is_down else 1.0
+    along = [(x, up * y) for x, y in (reversed(points) if path.is_down else points)]
+    curve = tuple((x, up * y) for x, y in _bezier(along))
+    x, y = curve[-1]
+    tip = None if path.line.stroke.arrow == "none" else (x, y + up * ARROW_LENGTH)
+    return Route(curve, tip)
+
+
+def _slopes(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
+    """Return dx/dy at each place so that the cubic interpolation is monotone between places.
+
+    The line enters its head upright.
+    """
+    rises = [(b - a) / (d - c) for (a, b), (c, d) in zip(pairwise(xs), pairwise(ys), strict=True)]
+    inner = [2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(rises)]
+    return [rises[0] / 2, *inner, 0.0]
+
+
+def _bezier(points: Sequence[Point]) -> list[Point]:
+    slopes = _slopes([x for x, _ in points], [y for _, y in points])
+    curve = [points[0]]
+    for ((ax, ay), (bx, by)), (a, b) in zip(pairwise(points), pairwise(slopes), strict=True):
+        third = (by - ay) / 3
+        curve += [(ax + a * third, ay + third), (bx - b * third, by - third), (bx, by)]
+    return curve
