@@ -18,7 +18,8 @@ _GREY = PALETTE[-1]
 
 def assessment_tables(assessment: Assessment) -> list[Table]:
     """Return the tables of an evaluation: what was found, and the tests."""
-    tables = [pairs_table(assessment_rows(assessment))]
+    cost = f"{assessment.n_passes} passes, {assessment.seconds:.0f} s"
+    tables = [pairs_table([*assessment_rows(assessment), ("cost", cost)])]
     if assessment.tests:
         headers = ["test", "statistic", "p", "outcome", "an ideal circuit", "note"]
         tables.append(listing(headers, [_test_row(test) for test in assessment.tests]))
@@ -26,7 +27,7 @@ def assessment_tables(assessment: Assessment) -> list[Table]:
 
 
 def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
-    """Return what was found as names and texts."""
+    """Return what was found as names and texts, without the time that it took."""
     return list(_rows(assessment))
 
 
@@ -54,7 +55,6 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
             f"precision {precision}, recall {curve.recall:.3f}, ROC area {curve.area:.3f} "
             f"by {curve.by} ({curve.n_true} of {curve.n_all})",
         )
-    yield "cost", f"{given.n_passes} passes, {given.seconds:.0f} s"
 
 
 def _reading_rows(readings: Sequence[Reading]) -> Iterator[tuple[str, str]]:

@@ -79,14 +79,15 @@ def write_report(
         CircuitfindError: A run is not finished, or a file is damaged or cannot be written.
     """
     runs = [_read(place) for place in (path, against) if place is not None]
-    names = [path.resolve().name] if against is None else list(names_of(path, against))
+    # One run needs no name, and a report does not depend on where its run stands.
+    names = ["this run"] if against is None else list(names_of(path, against))
     titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
     data = {
         "runs": [
             {"name": name, "title": title, **_run_data(run, tell)}
             for run, name, title in zip(runs, names, titles, strict=True)
         ],
-        "comparison": _comparison(*(run.circuit for run in runs)) if against else None,
+        "comparison": _comparison(*runs) if against else None,
     }
     beside = REPORT if against is None else f"report-{names[1].replace('/', '-').strip('-.')}.html"
     file = out or path / beside
@@ -106,24 +107,32 @@ def _read(path: Path) -> _Run:
 
 def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
     circuit, config, problem = run.circuit, run.config, _problem(run, tell)
+    roles = _roles(run)
     decisions = read_decisions(run.result.path / DECISIONS)
     return {
         "unit": circuit.origin.get("unit", ""),
         "method": config.method,
         "threshold": config.options.get("threshold"),
-        "graph": drawn_graph(circuit.graph, _roles(run)),
+        "graph": drawn_graph(circuit.graph, roles),
         "edges": drawn_edges(circuit, decisions),
         "layouts": {
-            "circuit": layout_of(circuit.graph, circuit.edges),
-            "all": even_layout(circuit.graph),
+            "circuit": layout_of(circuit.graph, circuit.edges, roles),
+            "all": even_layout(circuit.graph, roles),
         },
         "scorecard": finite(asdict(run.result.card)),
         "evaluation": _evaluation(run),
-        "search": finite(dict(run.result.search)),
+        "search": _search(run),
         "attention": None if problem is None else attention_data(problem, circuit),
         "needed": {} if problem is None else _needed(problem, circuit),
         "provenance": _provenance(run),
     }
+
+
+def _search(run: _Run) -> dict[str, Any]:
+    """Return the figures of the search but for its time, which differs from run to run."""
+    figures = {name: value for name, value in run.result.search.items() if name != "seconds"}
+    found: dict[str, Any] = finite(figures)
+    return found
 
 
 def _evaluation(run: _Run) -> dict[str, Any] | None:
@@ -184,8 +193,9 @@ def _provenance(run: _Run) -> dict[str, dict[str, Any]]:
     return {"settings": config, "options": options, "environment": dict(run.environment)}
 
 
-def _comparison(left: Circuit, right: Circuit) -> dict[str, Any]:
+def _comparison(one: _Run, other: _Run) -> dict[str, Any]:
     """Say what two circuits share; only edges of one and the same graph can be compared."""
+    left, right = one.circuit, other.circuit
     if left.graph != right.graph:
         return {"sameGraph": False}
     graph = left.graph
@@ -195,5 +205,5 @@ def _comparison(left: Circuit, right: Circuit) -> dict[str, Any]:
         "both": [edge.name for edge in graph.edges(both)],
         "left": [edge.name for edge in left.without(right)],
         "right": [edge.name for edge in right.without(left)],
-        "layout": layout_of(graph, graph.edges(either)),
+        "layout": layout_of(graph, graph.edges(either), {**_roles(other), **_roles(one)}),
     }

@@ -5,6 +5,7 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -224,12 +225,39 @@ def test_an_evaluated_run_shows_its_size_curve_and_what_speaks_for_an_edge(open_
     ranked = sorted(range(len(points)), key=lambda i: -min(1.1, points[i].faithfulness))
     assert [heights[i] for i in ranked] == sorted(heights)
     facts = page.locator("table.facts").all_text_contents()
+    assert not any("passes" in text for text in facts)
     assert any(f"CPR {found.curve.cpr:.3f}" in text for text in facts)
     best = found.discoveries.edges[0]
     page.locator("#tab-edges").click()
     page.locator(f"button[aria-label^='{best.edge},']").first.click()
     details = page.locator("#panel").text_content()
     assert "on 8 held-out prompts" in details and ", p " in details
+
+
+def test_an_evaluated_run_shows_its_hypothesis_tests_and_knock_outs(open_page, evaluated):
+    file, found = evaluated
+    page = open_page(file)
+    page.locator("#tab-scorecard").click()
+    rows = page.locator("table.tests tbody").all()
+    assert len(rows) == len(found.tests) == 4
+    for row, test in zip(rows, found.tests, strict=True):
+        outcome = {True: "rejected", False: "kept", None: "says nothing"}[test.rejected]
+        cells = row.locator("th, td").all_text_contents()
+        assert (cells[0], cells[3], cells[4]) == (test.name, outcome, test.ideal)
+        assert test.note in cells[5]
+        assert row.locator(".not-ideal").count() == int(test.as_ideal is False)
+    plot = page.locator("svg[aria-label='Completeness: components knocked out']")
+    dots = plot.locator("circle").all()
+    knocked_out = found.completeness.knock_outs
+    assert len(dots) == len(knocked_out) > 2
+    for value, at, sign in (("full", "cx", 1), ("circuit", "cy", -1)):
+        known = np.array([getattr(each, value) for each in knocked_out])
+        places = np.array([float(dot.get_attribute(at)) for dot in dots])
+        slope, start = np.polyfit(known, places, 1)
+        assert sign * slope > 0
+        np.testing.assert_allclose(places, start + slope * known, atol=0.1)
+    worst = dots[0].locator("title").text_content()
+    assert ", ".join(knocked_out[0].components) in worst
 
 
 @both_sizes
@@ -329,7 +357,10 @@ def large(report, tmp_path_factory) -> Path:
     data["runs"][0] |= {
         "graph": drawn_graph(graph, {}),
         "edges": drawn_edges(circuit, decisions),
-        "layouts": {"circuit": layout_of(graph, circuit.edges), "all": even_layout(graph)},
+        "layouts": {
+            "circuit": layout_of(graph, circuit.edges, {}),
+            "all": even_layout(graph, {}),
+        },
     }
     file = tmp_path_factory.mktemp("large") / "large.html"
     file.write_text(page_html("large", data), encoding="utf-8")

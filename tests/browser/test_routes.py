@@ -29,6 +29,11 @@ LINES = """all => all.map(e => ({
     to: e.__data__.to.id,
 }))"""
 BOXES = """all => all.map(({__data__: {id, x, y, width, height}}) => ({id, x, y, width, height}))"""
+TEXTS = """all => all.map(e => [
+    e.querySelector(".role").textContent,
+    Math.max(...[...e.querySelectorAll("text")].map(text => text.getBBox().width)),
+    e.querySelector("rect").getBBox().width,
+])"""
 STEPS = np.linspace(0, 1, 41)[:, None]
 BERNSTEIN = np.concatenate(
     [(1 - STEPS) ** 3, 3 * STEPS * (1 - STEPS) ** 2, 3 * STEPS**2 * (1 - STEPS), STEPS**3], axis=1
@@ -77,7 +82,10 @@ def report_of(
     data["runs"][0] |= {
         "graph": drawn_graph(graph, roles),
         "edges": drawn_edges(circuit, decisions),
-        "layouts": {"circuit": layout_of(graph, circuit.edges), "all": even_layout(graph)},
+        "layouts": {
+            "circuit": layout_of(graph, circuit.edges, roles),
+            "all": even_layout(graph, roles),
+        },
     }
     file.write_text(page_html("random", data), encoding="utf-8")
     return file
@@ -105,6 +113,19 @@ def test_no_line_passes_behind_a_box_that_is_not_in_the_circuit(open_page, repor
         assert behind(page) == []
     page.locator("input.grouped").check()
     assert behind(page) == []
+
+
+def test_roles_fit_in_their_boxes(open_page, report, tmp_path):
+    roles = {"a1.h0": "duplicate token head", "a1.h2": "previous token", "a2.h1": "S-inhibition"}
+    page = open_page(report_of(report, tmp_path / "roles.html", SHAPES["gpt"], 0.5, roles))
+    for grouped in (False, True):
+        page.locator("input.grouped").set_checked(grouped)
+        if grouped:
+            choose(page, "layer 1")
+            page.get_by_role("button", name="Draw apart").click()
+        boxes = page.locator(".box").evaluate_all(TEXTS)
+        assert {role for role, _, _ in boxes} >= {"duplicate token head", "previous token"}
+        assert all(text <= box for _, text, box in boxes)
 
 
 @pytest.mark.parametrize("share", [0.06, 0.9])

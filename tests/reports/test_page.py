@@ -138,7 +138,10 @@ def test_a_report_of_all_edges_of_gpt2_small_stays_below_five_megabytes():
     run = {
         "graph": drawn_graph(graph, {}),
         "edges": drawn_edges(circuit, decisions),
-        "layouts": {"circuit": layout_of(graph, circuit.edges), "all": even_layout(graph)},
+        "layouts": {
+            "circuit": layout_of(graph, circuit.edges, {}),
+            "all": even_layout(graph, {}),
+        },
         "attention": "x" * MOST_LETTERS,
     }
     assert len(page_html("large", {"runs": [run]}).encode()) < 5_000_000

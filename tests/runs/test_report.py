@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
 import re
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,7 @@ MODEL = "ioi-small"
 ZOO = Path(circuitfind.__file__).parent / "models" / "zoo"
 N_PROMPTS = 8
 DIGITS = 1e-6
+TESTS = {"equivalence", "independence", "minimality", "sufficiency"}
 
 
 def data_of(file):
@@ -158,7 +162,41 @@ def test_the_patterns_are_those_that_hugging_face_reports(shown, small, prompts)
 def test_the_scorecard_is_that_of_the_file(run, shown):
     stored = json.loads((run.path / "scorecard.json").read_text())
     assert shown["scorecard"] == stored["scorecard"]
+    assert stored["search"].pop("seconds") > 0
     assert shown["search"] == stored["search"]
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from circuitfind.runs.config import config_from
+from circuitfind.runs.discover import run_discovery
+from circuitfind.runs.report import write_report
+
+write_report(run_discovery(Path(sys.argv[2]), config_from(Path(sys.argv[1]))).path)
+"""
+
+
+def test_another_process_writes_the_same_report_elsewhere_and_differs_in_seconds_only(
+    run, tmp_path
+):
+    first, other = write_report(run.path).read_bytes(), tmp_path / "deeper" / "elsewhere"
+    config = run.path.resolve() / "config.json"
+    subprocess.run(
+        [sys.executable, "-c", AGAIN, str(config), str(other)],
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        check=True,
+    )
+    assert (other / "report.html").read_bytes() == first
+    assert write_report(other).read_bytes() == first
+    written = {file.name for file in other.iterdir()}
+    assert written == {file.name for file in run.path.iterdir() if file.suffix != ".lock"}
+    for name in written - {"scorecard.json"}:
+        assert (other / name).read_bytes() == (run.path / name).read_bytes(), name
+    cards = [json.loads((path / "scorecard.json").read_text()) for path in (run.path, other)]
+    for card in cards:
+        assert card["search"].pop("seconds") > 0
+    assert cards[0] == cards[1]
 
 
 def test_an_evaluation_is_on_the_page_as_it_is_in_the_file(discover, model, tmp_path):
@@ -174,6 +212,13 @@ def test_an_evaluation_is_on_the_page_as_it_is_in_the_file(discover, model, tmp_
     baseline = found.baselines[0]
     ends = [baseline.low, baseline.mean, baseline.high]
     np.testing.assert_allclose(shown["curve"]["random"], ends, rtol=1e-6)
+    assert shown["tests"] == [asdict(test) for test in found.tests]
+    assert {test["name"] for test in shown["tests"]} == TESTS
+    knocked_out = found.completeness.knock_outs
+    assert len(shown["knockOuts"]) == len(knocked_out) > 0
+    for row, known in zip(shown["knockOuts"], knocked_out, strict=True):
+        assert (row["kind"], row["components"]) == (known.kind, list(known.components))
+        assert (row["full"], row["circuit"]) == pytest.approx((known.full, known.circuit))
     rows = {row.edge: row for row in found.discoveries.edges}
     assert set(shown["evidence"]["edges"]) == set(rows)
     for name, (effect, adjusted, low, high) in shown["evidence"]["edges"].items():

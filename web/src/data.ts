@@ -72,6 +72,9 @@ export interface Evaluation {
   metric: string;
   rows: [string, string][];
   curve: SizeCurve | null;
+  /** The worst set first. */
+  knockOuts: KnockOut[];
+  tests: HypothesisTest[];
   evidence: Evidence | null;
 }
 
@@ -81,6 +84,25 @@ export interface SizeCurve {
   points: [number, number][];
   own: [number, number];
   random: [number, number, number] | null;
+}
+
+/** What is left of the model's and of the circuit's faithfulness without some components. */
+export interface KnockOut {
+  kind: string;
+  components: string[];
+  full: number | null;
+  circuit: number | null;
+}
+
+/** A test of what an ideal circuit would satisfy; `rejected` is null where it says nothing. */
+export interface HypothesisTest {
+  name: string;
+  ideal: string;
+  statistic: number | null;
+  n: number;
+  p_value: number | null;
+  rejected: boolean | null;
+  note: string;
 }
 
 /** By edge: its effect when cut from the circuit, the adjusted p-value, the ends of its interval. */
@@ -107,7 +129,6 @@ export interface SearchFigures {
   full_graph_error: number | null;
   empty_graph_error: number | null;
   drift: number | null;
-  seconds: number;
 }
 
 export interface Prompt {

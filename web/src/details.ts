@@ -5,7 +5,7 @@ import { button, h, type Child } from "./dom";
 import type { Component, Edge, Run } from "./data";
 import { size } from "./data";
 import type { Selection, Store } from "./store";
-import { count, describe, evidenceName, evidenceText, neededText, portName, signed, valueText, verdict } from "./text";
+import { count, describe, evidenceName, evidenceText, neededText, portName, signed, valueFigure, valueText, verdict } from "./text";
 import { shownEdges } from "./strokes";
 
 const MOST_LISTED = 12;
@@ -203,11 +203,11 @@ function edgeRow(
       h("span", { class: "name mono" }, label(edge)),
       {
         class: "edge-row",
-        "aria-label": `${edge.name}, ${edge.value === null ? "not measured" : signed(edge.value)}`,
+        "aria-label": `${edge.name}, ${edge.value === null ? "not measured" : valueFigure(edge)}`,
         onclick: () => store.set({ selected: { kind: "edge", name: edge.name }, tab: "details" }),
       },
       bar,
-      h("span", { class: "figure" }, edge.value === null ? "–" : signed(edge.value)),
+      h("span", { class: "figure" }, valueFigure(edge)),
     ),
   );
 }

@@ -2,9 +2,9 @@
 
 import { max, min } from "d3-array";
 import { scaleLinear, scaleLog } from "d3-scale";
-import type { SizeCurve } from "./data";
+import type { KnockOut, SizeCurve } from "./data";
 import { s } from "./dom";
-import { number } from "./text";
+import { number, withoutRounding } from "./text";
 
 const WIDTH = 400;
 const HEIGHT = 170;
@@ -19,11 +19,12 @@ interface Axes {
   yLabel: string;
   yTicks?: number[];
   xTicks?: [number, string][];
+  height?: number;
 }
 
 function frame(label: string, axes: Axes, marks: SVGElement[]): SVGSVGElement {
-  const { x, y } = axes;
-  const bottom = HEIGHT - EDGE.bottom;
+  const { x, y, height = HEIGHT } = axes;
+  const bottom = height - EDGE.bottom;
   const grid = (axes.yTicks ?? y.ticks(4)).map((tick) =>
     s(
       "g",
@@ -39,14 +40,14 @@ function frame(label: string, axes: Axes, marks: SVGElement[]): SVGSVGElement {
   );
   return s(
     "svg",
-    { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
+    { class: "plot", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label },
     ...grid,
     s("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: bottom, y2: bottom }),
     ...ticks,
     ...marks,
     s(
       "text",
-      { class: "axis-label", x: (EDGE.left + WIDTH - EDGE.right) / 2, y: HEIGHT - 5, "text-anchor": "middle" },
+      { class: "axis-label", x: (EDGE.left + WIDTH - EDGE.right) / 2, y: height - 5, "text-anchor": "middle" },
       axes.xLabel,
     ),
     s(
@@ -120,11 +121,46 @@ function spread({ own: [share], random }: SizeCurve, x: Scale, y: Scale): SVGEle
   ];
 }
 
+const SQUARE = 300;
+const FOUR_KINDS = 4;
+
+/** What is left of the circuit against what is left of the model, and the kinds of dots in it. */
+export function knockOutPlot(knockOuts: KnockOut[]): { svg: SVGSVGElement; kinds: string[] } {
+  const dots = knockOuts.flatMap(({ kind, components, full, circuit }) =>
+    full === null || circuit === null ? [] : [{ kind: kind.split(" ")[0], name: kind, components, full, circuit }],
+  );
+  const kinds = [...new Set(dots.map((dot) => dot.kind))].sort();
+  const values = dots.flatMap(({ full, circuit }) => [full, circuit]);
+  const reach = [Math.min(-0.1, ...values), Math.max(1.1, ...values)];
+  const x = scaleLinear(reach, [EDGE.left, WIDTH - EDGE.right]);
+  const y = scaleLinear(reach, [SQUARE - EDGE.bottom, EDGE.top]);
+  const [low, high] = reach;
+  const marks = dots.map(({ kind, name, components, full, circuit }) =>
+    s(
+      "circle",
+      { class: `kind-${kinds.indexOf(kind) % FOUR_KINDS}`, cx: x(full).toFixed(1), cy: y(circuit).toFixed(1), r: 3.5 },
+      s("title", {}, `${name}: ${components.join(", ")}; model ${number(full)}, circuit ${number(circuit)}`),
+    ),
+  );
+  const ticks = x.ticks(6);
+  const axes = {
+    x,
+    y,
+    height: SQUARE,
+    xLabel: "left of the model without them",
+    yLabel: "left of the circuit",
+    yTicks: ticks,
+    xTicks: ticks.map((tick): [number, string] => [tick, number(tick, 2)]),
+  };
+  const alike = s("line", { class: "alike", x1: x(low), y1: y(low), x2: x(high), y2: y(high) });
+  return { svg: frame("Completeness: components knocked out", axes, [alike, ...marks]), kinds };
+}
+
 /** The loss after each decision, and a mark that can be moved to one of them. */
 export function lossPlot(losses: (number | null)[], unit: string) {
   const known = losses.flatMap((loss, step) => (loss === null ? [] : [{ loss, step }]));
   const x = scaleLinear([0, Math.max(1, losses.length)], [EDGE.left, WIDTH - EDGE.right]);
-  const low = min(known, (point) => point.loss) ?? 0;
+  const low = withoutRounding(min(known, (point) => point.loss) ?? 0);
   const high = max(known, (point) => point.loss) ?? 1;
   const range = [HEIGHT - EDGE.bottom, EDGE.top];
   const y = scaleLinear([Math.min(0, low), high > low ? high : low + 1], range).nice(4);

@@ -1,10 +1,10 @@
 // How good the circuit is: shares of the behaviour, sizes, and how exact the run was.
 
 import { h, type Child } from "./dom";
-import type { Evaluation, Measurement, Run } from "./data";
+import type { Evaluation, HypothesisTest, KnockOut, Measurement, Run } from "./data";
 import { factTable } from "./details";
-import { rankPlot, sizePlot } from "./plots";
-import { count, number, percent } from "./text";
+import { knockOutPlot, rankPlot, sizePlot } from "./plots";
+import { chance, count, measuredText, number, percent } from "./text";
 
 export function scorecardPanel(runs: Run[]): Child[] {
   return runs.map((run) =>
@@ -49,7 +49,6 @@ function card(run: Run): Child[] {
       ["prompts", String(scorecard.n_prompts)],
       ["edges tested", search.edges_tested.toLocaleString("en")],
       ["dead ends", deadEnds(run)],
-      ["seconds", search.seconds.toFixed(1)],
     ]),
     h("h3", {}, "How exact"),
     factTable([
@@ -61,14 +60,85 @@ function card(run: Run): Child[] {
 }
 
 function evaluated(evaluation: Evaluation): Child[] {
-  const { curve, effort, metric, rows } = evaluation;
+  const { curve, effort, metric, rows, knockOuts, tests } = evaluation;
   return [
     curve && h("h3", {}, "Size"),
     curve && h("p", { class: "quiet" }, `Faithfulness (${metric}) of the first edges by ${curve.by}.`, ...keys(curve.random !== null)),
     curve && sizePlot(curve),
+    ...(knockOuts.length ? completeness(knockOuts, metric) : []),
+    ...(tests.length ? hypotheses(tests) : []),
     h("h3", {}, `Evaluation (${effort})`),
     factTable(rows),
   ];
+}
+
+function completeness(knockOuts: KnockOut[], metric: string): Child[] {
+  const { svg, kinds } = knockOutPlot(knockOuts);
+  const keys = kinds.flatMap((kind, i): Child[] => [
+    i ? ", " : "",
+    h("span", { class: `key kind-${i}` }, kind),
+  ]);
+  return [
+    h("h3", {}, "Knock-outs"),
+    h(
+      "p",
+      { class: "quiet" },
+      `Faithfulness (${metric}) that is left when the same components are taken out of circuit and ` +
+        "model. On the dashed line both break alike; below it the circuit lacks something. Each dot is a set of components: ",
+      ...keys,
+      ".",
+    ),
+    svg,
+  ];
+}
+
+/** What each test takes for granted until the figures speak against it. */
+const HYPOTHESES: Record<string, string> = {
+  equivalence: "circuit and model outperform each other equally often",
+  independence: "the model without the circuit scores independently of the model",
+  minimality: "every edge changes more than most random edges do",
+  sufficiency: "the circuit is no closer to the model than most random circuits",
+};
+
+const TEST_COLUMNS = ["test", "statistic", "p", "outcome", "ideal"];
+
+function hypotheses(tests: HypothesisTest[]): Child[] {
+  return [
+    h("h3", {}, "Hypothesis tests"),
+    h(
+      "p",
+      { class: "quiet" },
+      "Whether each hypothesis is rejected at a level of 5 %, and whether it would be for an ideal circuit.",
+    ),
+    h(
+      "table",
+      { class: "tests" },
+      h("thead", {}, h("tr", {}, ...TEST_COLUMNS.map((name) => h("th", { scope: "col" }, name)))),
+      ...tests.map(testRows),
+    ),
+  ];
+}
+
+function testRows(test: HypothesisTest): HTMLElement {
+  const { name, ideal, statistic, p_value, rejected, note } = test;
+  const silent = statistic === null || p_value === null || rejected === null;
+  const outcome = silent ? "says nothing" : rejected ? "rejected" : "kept";
+  const judged = silent ? "" : outcome === ideal ? "as-ideal" : "not-ideal";
+  const parts = [HYPOTHESES[name] && `Hypothesis: ${HYPOTHESES[name]}.`, note && `Found: ${note}.`];
+  return h(
+    "tbody",
+    {},
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      h("td", {}, statistic === null ? "–" : number(statistic)),
+      h("td", {}, p_value === null ? "–" : chance(p_value)),
+      h("td", { class: judged }, outcome),
+      h("td", {}, ideal),
+    ),
+    h("tr", { class: "note" }, h("td", { class: "quiet", colspan: TEST_COLUMNS.length }, parts.filter(Boolean).join(" "))),
+  );
 }
 
 function keys(random: boolean): Child[] {
@@ -98,7 +168,7 @@ function measured(name: string, row: Measurement): HTMLElement {
   const share = row.faithfulness;
   const bar = h("span", { class: "share" });
   bar.style.setProperty("--share", String(Math.max(0, Math.min(1, share ?? 0))));
-  const values = `full ${number(row.full, 4)}, circuit ${number(row.circuit, 4)}, empty ${number(row.empty, 4)} ${row.unit}`;
+  const values = `full ${measuredText(row.full)}, circuit ${measuredText(row.circuit)}, empty ${measuredText(row.empty)} ${row.unit}`;
   return h(
     "div",
     { class: "measurement" },

@@ -4,7 +4,7 @@ import { button, h, type Child } from "./dom";
 import type { Edge, Run } from "./data";
 import { lossPlot } from "./plots";
 import type { Store } from "./store";
-import { signed, verdict } from "./text";
+import { valueFigure, verdict } from "./text";
 
 const ROWS_BEFORE = 6;
 const ROWS = 14;
@@ -93,12 +93,11 @@ function told(run: Run, step: number): string {
 
 function decisionRow(edge: Edge, step: number, go: () => void): HTMLElement {
   const state = edge.index + 1 === step ? "now" : edge.index + 1 > step ? "open" : "";
-  const value = edge.value === null ? "–" : signed(edge.value);
   const outcome = edge.decided ? "kept" : edge.reason === "dead" ? "dead" : "cut";
   const cells: Child[] = [
     h("td", {}, String(edge.index + 1)),
     h("td", {}, button(edge.name, { class: "link mono", onclick: go })),
-    h("td", { class: "figure" }, value),
+    h("td", { class: "figure" }, valueFigure(edge)),
     h("td", { class: outcome }, outcome),
   ];
   return h("tr", { class: state }, ...cells);

@@ -9,6 +9,28 @@ export function number(value: number, digits = 3): string {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** What is smaller than this in a measured value is rounding. */
+const ROUNDING = 1e-6;
+
+/** A value of a metric, with four digits. */
+export function measuredText(value: number): string {
+  return number(withoutRounding(value), 4);
+}
+
+/** A measured change, with its sign. */
+export function effectText(value: number): string {
+  return signed(withoutRounding(value));
+}
+
+export function withoutRounding(value: number): number {
+  return Math.abs(value) < ROUNDING ? 0 : value;
+}
+
+/** A p-value. */
+export function chance(value: number): string {
+  return value < 0.001 ? value.toExponential(0) : value.toFixed(3);
+}
+
 export function signed(value: number): string {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -71,7 +93,7 @@ export function verdict(edge: Edge, run: Run): string {
     default:
       return edge.before === null || edge.after === null
         ? `${what}, by its own test.`
-        : `${what}: cutting it moves the loss from ${number(edge.before)} to ${number(edge.after)} ${run.unit}.`;
+        : `${what}: cutting it moves the loss from ${measuredText(edge.before)} to ${measuredText(edge.after)} ${run.unit}.`;
   }
 }
 
@@ -79,8 +101,8 @@ export function verdict(edge: Edge, run: Run): string {
 export function neededText(edge: Edge, run: Run): string {
   const [effect, low, high] = run.needed[edge.name] ?? [];
   if (effect === undefined) return "";
-  const interval = low === undefined ? "" : ` (95 %: ${signed(low)} to ${signed(high)})`;
-  return `${signed(effect)} ${run.unit}${interval}`;
+  const interval = low === undefined ? "" : ` (95 %: ${effectText(low)} to ${effectText(high)})`;
+  return `${effectText(effect)} ${run.unit}${interval}`;
 }
 
 /** What an evaluation found of an edge on other prompts, with its interval and p-value. */
@@ -89,9 +111,9 @@ export function evidenceText(edge: Edge, run: Run): string {
   const found = evidence?.edges[edge.name];
   if (!evidence || !found) return "";
   const [effect, adjusted, low, high] = found;
-  const interval = low === null || high === null ? "" : ` (95 %: ${signed(low)} to ${signed(high)})`;
-  const chance = adjusted < 0.001 ? "p < 0.001" : `p ${adjusted.toFixed(3)}`;
-  return `${signed(effect)} ${run.unit}${interval}, ${chance}`;
+  const interval = low === null || high === null ? "" : ` (95 %: ${effectText(low)} to ${effectText(high)})`;
+  const p = adjusted < 0.001 ? "p < 0.001" : `p ${adjusted.toFixed(3)}`;
+  return `${effectText(effect)} ${run.unit}${interval}, ${p}`;
 }
 
 /** On which prompts that was. */
@@ -100,9 +122,15 @@ export function evidenceName(run: Run): string {
   return evidence ? `on ${evidence.prompts} ${evidence.heldOut ? "held-out " : ""}prompts` : "";
 }
 
+/** An edge's number: its effect, or else its score. */
+export function valueFigure(edge: Edge): string {
+  if (edge.effect !== null) return effectText(edge.effect);
+  return edge.score === null ? "–" : signed(edge.score);
+}
+
 /** An edge's number with what kind of number it is. */
 export function valueText(edge: Edge, run: Run): string {
-  if (edge.effect !== null) return `effect ${signed(edge.effect)} ${run.unit}`.trim();
+  if (edge.effect !== null) return `effect ${effectText(edge.effect)} ${run.unit}`.trim();
   if (edge.score !== null) return `score ${signed(edge.score)}`;
   return "not measured";
 }

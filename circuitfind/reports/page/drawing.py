@@ -5,6 +5,7 @@ file: entry i of each list under `edges` is about edge i.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from circuitfind.circuit import Circuit
@@ -72,23 +73,32 @@ def drawn_edges(circuit: Circuit, decisions: Sequence[Decision]) -> dict[str, An
     }
 
 
-def layout_of(graph: Graph, edges: Sequence[Edge]) -> Places:
-    """Return where the components that the edges touch are drawn, so that lines are short."""
+def layout_of(graph: Graph, edges: Sequence[Edge], roles: Mapping[str, str]) -> Places:
+    """Return where the components that the edges touch are drawn, so that lines are short.
+
+    Boxes are as wide as names and roles need.
+    """
     lines = [
         Line(edge.writer.component, edge.reader.component, STRUCTURE, edge.name, edge.reader.port)
         for edge in edges
     ]
-    return _places(*boxes_and_arcs(graph, edges), lines)
+    return _places(*boxes_and_arcs(graph, edges), lines, roles)
 
 
-def even_layout(graph: Graph) -> Places:
+def even_layout(graph: Graph, roles: Mapping[str, str]) -> Places:
     """Return where all components of a model are drawn, heads in the order of their numbers."""
-    return _places(*boxes_and_arcs(graph, graph.edges()), [])
+    return _places(*boxes_and_arcs(graph, graph.edges()), [], roles)
 
 
-def _places(boxes: Sequence[Box], arcs: Sequence[Line], lines: Sequence[Line]) -> Places:
-    if not boxes:
+def _places(
+    plain: Sequence[Box],
+    arcs: Sequence[Line],
+    lines: Sequence[Line],
+    roles: Mapping[str, str],
+) -> Places:
+    if not plain:
         return {}
+    boxes = [replace(box, role=roles.get(box.name, "")) for box in plain]
     layout = place(Picture(boxes, [*arcs, *lines]))
     return {
         box.name: (round(x, 1), round(y, 1), round(box_width(box), 1))
