@@ -9,6 +9,7 @@ Dependencies", https://arxiv.org/abs/1611.01368; Finlayson et al., 2021, "Causal
 Syntactic Agreement Mechanisms in Neural Language Models", https://arxiv.org/abs/2106.06087.
 """
 
+import math
 import random
 
 from circuitfind.models.vocabulary import Vocabulary
@@ -74,7 +75,8 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             named=("subject", "distractor"),
         )
 
-    return draw_pairs("agreement", n, seed, draw)
+    capacity = len(TEMPLATES) * math.perm(len(nouns), 2) * 2 * 2
+    return draw_pairs("agreement", n, seed, draw, capacity=capacity)
 
 
 AGREEMENT = Task(

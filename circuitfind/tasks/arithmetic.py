@@ -58,7 +58,9 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             named=("a", "b"),
         )
 
-    return draw_pairs("arithmetic", n, seed, draw)
+    different = sum(a + b != c + d for a, b in sums for c, d in sums)
+    capacity = len(TEMPLATES) * len(NAMES) * different
+    return draw_pairs("arithmetic", n, seed, draw, capacity=capacity)
 
 
 ARITHMETIC = Task(

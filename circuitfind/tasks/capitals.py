@@ -83,7 +83,8 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             named=("name", "country"),
         )
 
-    return draw_pairs("capitals", n, seed, draw)
+    capacity = len(TEMPLATES) * len(NAMES) * sum(len(others[country]) for country in usable)
+    return draw_pairs("capitals", n, seed, draw, capacity=capacity)
 
 
 CAPITAL_OF = Task(

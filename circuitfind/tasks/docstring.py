@@ -16,6 +16,7 @@ transformer", Alignment Forum; searched with ACDC by Conmy et al., 2023,
 https://arxiv.org/abs/2304.14997.
 '''
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -86,7 +87,8 @@ def _writer(changed: Sequence[str]) -> Callable[[Vocabulary, int, int], list[Pai
                 named=(*DEFINED, *DOCUMENTED),
             )
 
-        return draw_pairs("docstring", n, seed, draw)
+        capacity = math.perm(len(names), 11) * math.perm(len(words), len(FILLERS))
+        return draw_pairs("docstring", n, seed, draw, capacity=capacity)
 
     return write
 

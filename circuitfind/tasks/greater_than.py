@@ -51,14 +51,19 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
         "greater-than", "century whose years are two tokens", len(usable), len(CENTURIES), 1
     )
 
+    between = {
+        century: [year for year in years if min(years) < year < max(years) and year != BASE]
+        for century, years in usable.items()
+    }
+
     def draw(rng: random.Random, row: int) -> Pair | None:
         number, noun = rng.randrange(len(TEMPLATES)), rng.choice(NOUNS)
         century = rng.choice(list(usable))
-        years = usable[century]
-        between = [year for year in years if min(years) < year < max(years) and year != BASE]
-        return _pair(vocabulary, number, noun, century, rng.choice(between), years)
+        year = rng.choice(between[century])
+        return _pair(vocabulary, number, noun, century, year, usable[century])
 
-    return draw_pairs("greater-than", n, seed, draw)
+    capacity = len(TEMPLATES) * len(NOUNS) * sum(map(len, between.values()))
+    return draw_pairs("greater-than", n, seed, draw, capacity=capacity)
 
 
 def _pair(

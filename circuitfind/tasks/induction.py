@@ -8,6 +8,7 @@ Olsson et al., 2022, "In-context Learning and Induction Heads", https://arxiv.or
 searched with ACDC by Conmy et al., 2023, https://arxiv.org/abs/2304.14997.
 """
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task
+from circuitfind.tasks.writing import require_room
 
 PERIOD = 10
 """Words before the repetition."""
@@ -33,6 +35,7 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     """
     rng = random.Random(seed)
     words = ordinary_words(vocabulary, rng)
+    require_room("induction", n, math.perm(len(words), 2 * PERIOD))
     return [repetition(vocabulary, rng, words, PERIOD) for _ in range(n)]
 
 

@@ -9,6 +9,7 @@ Wang et al., 2022, "Interpretability in the Wild: a Circuit for Indirect Object 
 GPT-2 small", https://arxiv.org/abs/2211.00593.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +52,9 @@ Corruption = Callable[[Sequence[str]], Sequence[str]]
 """From five names, the first two the clean prompt's, to the corrupted prompt's three."""
 
 
-def _writer(corrupted: Corruption) -> Callable[[Vocabulary, int, int], list[Pair]]:
+def _writer(corrupted: Corruption, n_names: int) -> Callable[[Vocabulary, int, int], list[Pair]]:
+    """Return what writes pairs with a corruption that uses so many of the five names."""
+
     def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
         """Write n pairs, ABBA and BABA in turn.
 
@@ -74,7 +77,8 @@ def _writer(corrupted: Corruption) -> Callable[[Vocabulary, int, int], list[Pair
             five = rng.sample(list(names), 5)
             return _pair(vocabulary, template, text, five, corrupted(five), names)
 
-        return draw_pairs("ioi", n, seed, draw)
+        capacity = len(TEMPLATES) * len(places) * len(objects) * math.perm(len(names), n_names)
+        return draw_pairs("ioi", n, seed, draw, capacity=capacity)
 
     return write
 
@@ -119,7 +123,7 @@ def _third_repeated(names: Sequence[str]) -> Sequence[str]:
     return names[0], names[1], names[2]
 
 
-write = _writer(_three_others)
+write = _writer(_three_others, 5)
 
 IOI = Task(
     name="ioi",
@@ -127,6 +131,6 @@ IOI = Task(
     source="Wang et al. 2022, arXiv 2211.00593",
     metric="kl",
     write=write,
-    corruptions={"flip": _writer(_subject_flipped), "third": _writer(_third_repeated)},
+    corruptions={"flip": _writer(_subject_flipped, 2), "third": _writer(_third_repeated, 3)},
     known_circuit=KNOWN_CIRCUIT,
 )

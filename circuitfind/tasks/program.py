@@ -16,6 +16,10 @@ from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task
+from circuitfind.tasks.writing import require_room
+
+_LONG = 40
+"""Symbols; there are more inputs of this length than anybody asks for."""
 
 
 def _write(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
@@ -28,6 +32,8 @@ def _write(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
             f"the program has {len(symbols)} input symbols and reads {length} of them; random "
             "inputs need at least 2 symbols and 1 position"
         )
+    inputs = len(symbols) ** min(length, _LONG)
+    require_room("program", n, inputs * (inputs - 1))
     generator = random.Random(seed)
     return [_pair(generator, symbols, start, length) for _ in range(n)]
 
@@ -52,6 +58,7 @@ def _write_both(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
             "a gate reads the symbols 0 and 1 and this program reads "
             f"{', '.join(vocabulary.symbols)}; choose the task 'program'"
         )
+    require_room("both", n, 1)
     length = vocabulary.n_positions - len(start)
     on, off = ([*start, *[vocabulary.symbols[symbol]] * length] for symbol in "10")
     steps = range(len(start), len(start) + length)

@@ -17,6 +17,7 @@ from circuitfind.tasks.base import Task
 from circuitfind.tasks.known.pronoun import KNOWN_CIRCUIT
 from circuitfind.tasks.templates import Filled, fill
 from circuitfind.tasks.words import MEN, WOMEN
+from circuitfind.tasks.writing import require_room
 
 TEMPLATES = (
     "One day, a {noun} named {name} went to the park.",
@@ -43,6 +44,7 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     she, he = vocabulary.answer("She"), vocabulary.answer("He")
     nouns = _couples(vocabulary, "nouns", NOUNS)
     names = _couples(vocabulary, "names", [(woman, man) for woman in WOMEN for man in MEN])
+    require_room("pronoun", n, len(TEMPLATES) * len(nouns) * len(names) * 2)
     rng = random.Random(seed)
     pairs = []
     for row in range(n):

@@ -86,7 +86,8 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             named=("verb", "thing"),
         )
 
-    return draw_pairs("refusal", n, seed, draw)
+    capacity = len(REQUESTS) * len(THINGS) * len(verbs)
+    return draw_pairs("refusal", n, seed, draw, capacity=capacity)
 
 
 def _frame(vocabulary: Vocabulary) -> tuple[str, Callable[[str], int | None]]:

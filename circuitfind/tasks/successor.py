@@ -7,6 +7,7 @@ Gould et al., 2023, "Successor Heads: Recurring, Interpretable Attention Heads I
 https://arxiv.org/abs/2312.09230.
 """
 
+import math
 import random
 from collections.abc import Mapping
 
@@ -63,7 +64,9 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             named=("kind", "item"),
         )
 
-    return draw_pairs("successor", n, seed, draw)
+    items = [len(sequences[kind]) for kind in kinds]
+    capacity = len(TEMPLATES) * len(NAMES) * sum(math.perm(each, 2) for each in items)
+    return draw_pairs("successor", n, seed, draw, capacity=capacity)
 
 
 def _usable(vocabulary: Vocabulary, items: Mapping[str, str]) -> dict[str, int]:

@@ -12,6 +12,12 @@ from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.templates import Filled, fill
 
+MOST_PAIRS = 100_000
+"""More are not written at once: it would take longer than a search."""
+
+_MOST_REPEATED = 10_000
+"""So many are written even of a task that can write fewer different ones."""
+
 _MOST_ATTEMPTS = 100
 
 Couple = tuple[str, str]
@@ -19,15 +25,44 @@ Couple = tuple[str, str]
 
 
 def draw_pairs(
-    task: str, n: int, seed: int, draw: Callable[[random.Random, int], Pair | None]
+    task: str,
+    n: int,
+    seed: int,
+    draw: Callable[[random.Random, int], Pair | None],
+    *,
+    capacity: int,
 ) -> list[Pair]:
-    """Draw n pairs; `draw` takes the generator and the pair's number, and returns None to retry.
+    """Draw n pairs.
+
+    Args:
+        task: The task's name.
+        n: How many pairs.
+        seed: Fixes the pairs.
+        draw: Takes the generator and the pair's number, and returns None to be asked again.
+        capacity: How many different pairs can be drawn, or an upper limit of that.
 
     Raises:
-        TaskError: A pair could not be drawn in many attempts.
+        TaskError: These are too many, or a pair could not be drawn in many attempts.
     """
+    require_room(task, n, capacity)
     rng = random.Random(seed)
     return [_drawn(task, rng, row, draw) for row in range(n)]
+
+
+def require_room(task: str, n: int, capacity: int) -> None:
+    """Refuse more pairs than a task can write, or than anybody can wait for.
+
+    Pairs are drawn with repetition, so some thousands are allowed of a task of few different pairs.
+
+    Raises:
+        TaskError: The message says how many are possible.
+    """
+    most = min(max(capacity, _MOST_REPEATED), MOST_PAIRS)
+    if n > most:
+        can = f" and it can write {capacity:,} different ones" if capacity < MOST_PAIRS else ""
+        raise TaskError(
+            f"{n:,} prompts of the task {task!r} were asked for{can}; ask for at most {most:,}"
+        )
 
 
 def _drawn(

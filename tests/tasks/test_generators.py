@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from circuitfind.errors import TaskError
+from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.models.zoo.training import word_tokenizer
 from circuitfind.prompts import NO_TOKEN
 from circuitfind.runs.config import RunConfig
 from circuitfind.tasks import TASKS, find_task
+from circuitfind.tasks.corpus import vocabulary_words
+from circuitfind.tasks.refusal import VERBS
 
 from .conftest import load_vocabulary
 
@@ -164,3 +168,47 @@ def test_answers_of_a_century_cover_most_years():
     for pair in find_task("greater-than").write(vocabulary, 20, 0):
         assert len(pair.answers[0]) + len(pair.wrong_answers[0]) >= 60
         assert all(token != NO_TOKEN for token in pair.answers[0])
+
+
+# ------------------------------------------------------------------ how many pairs there are
+
+
+def capacity_of(name: str, vocabulary: Vocabulary) -> int:
+    with pytest.raises(TaskError, match="10,000,000,000 prompts of the task .* ask") as refused:
+        BY_NAME[name].write_prompts(vocabulary, 10**10, 0)
+    found = re.search(r"can write ([\d,]+) different", str(refused.value))
+    return int(found[1].replace(",", "")) if found else 10**10
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_more_pairs_than_a_task_can_write_are_refused_with_how_many_it_can(name):
+    vocabulary = vocabulary_named("zoo")
+    capacity = capacity_of(name, vocabulary)
+    most = min(max(capacity, 10_000), 100_000)
+    with pytest.raises(TaskError, match=f"ask for at most {most:,}$"):
+        BY_NAME[name].write_prompts(vocabulary, most + 1, 0)
+    assert BY_NAME[name].write_prompts(vocabulary, 300, 0).n_distinct <= capacity
+
+
+def test_the_pairs_that_a_task_can_write_are_counted_exactly_where_they_are_few():
+    """Two couples of verbs, twenty things and six requests: drawn until all were seen."""
+    dropped = {verb for couple in VERBS[2:] for verb in couple} - {"steal", "wash", "paint"}
+    vocabulary = Vocabulary(word_tokenizer(sorted(set(vocabulary_words()) - dropped)))
+    pairs = BY_NAME["refusal"].write(vocabulary, 3_000, 0)
+    seen = {(tuple(pair.clean), tuple(pair.corrupted)) for pair in pairs}
+    assert len(seen) == capacity_of("refusal", vocabulary) == 240
+    gate = SymbolVocabulary(None, None, {"0": 0, "1": 1}, 2)
+    with pytest.raises(TaskError, match="it can write 12 different ones; ask for at most 10,000"):
+        find_task("and-gate").write_prompts(gate, 10_001, 0)
+    assert find_task("and-gate").write_prompts(gate, 1_000, 0).n_distinct == 12
+
+
+@pytest.mark.parametrize("length", [1, 1_000_000])
+def test_programs_say_how_many_inputs_they_have_however_long_they_are(length):
+    vocabulary = SymbolVocabulary(None, None, {"a": 0, "b": 1}, length)
+    with pytest.raises(TaskError, match="1,000,000,000,000 prompts of the task"):
+        find_task("program").write_prompts(vocabulary, 10**12, 0)
+    with pytest.raises(TaskError, match="can write 1 different ones; ask for at most 10,000"):
+        find_task("and-gate:both").write_prompts(
+            SymbolVocabulary(None, None, {"0": 0, "1": 1}, length), 10**12, 0
+        )
