@@ -75,7 +75,7 @@ class SymbolVocabulary(Vocabulary):
             [*start, *known], [symbol for symbol in symbols if symbol not in self.symbols]
         )
 
-    def following(self, text: str, answer: str) -> list[int]:
+    def following(self, text: str, answer: str, tokens: Sequence[int] | None = None) -> list[int]:
         """Return the number of a symbol, or nothing if there is no such symbol."""
         number = self.word(answer.strip())
         return [] if number is None else [number]

@@ -65,15 +65,24 @@ class Vocabulary:
             piece = text.removeprefix(before)
         return piece.replace(" ", "␣").replace("\n", "\\n").replace("\t", "\\t")
 
-    def following(self, text: str, answer: str) -> list[int]:
+    def following(self, text: str, answer: str, tokens: Sequence[int] | None = None) -> list[int]:
         """Return the tokens by which a text goes on with exactly this answer.
 
         Where the tokenizer would merge the end of the text with the start of the answer, the text's
         own tokens stand, since they are what the model reads. Empty if the answer has no tokens.
+
+        Args:
+            text: The text before the answer.
+            answer: The answer, with the space before it if there is one.
+            tokens: Those of the text, where they are known.
         """
         if answer in self.added:
             return [self.added[answer]]
-        for before in (text, *(("a",) if answer[:1].isspace() else _BOUNDARIES)):
+        stem = self.encode(text) if tokens is None else list(tokens)
+        longer = self.encode(text + answer)
+        if longer[: len(stem)] == stem:
+            return longer[len(stem) :]
+        for before in ("a",) if answer[:1].isspace() else _BOUNDARIES:
             stem, longer = self.encode(before), self.encode(before + answer)
             if longer[: len(stem)] == stem:
                 return longer[len(stem) :]
@@ -125,7 +134,7 @@ class Vocabulary:
 
     def knows(self, text: str, tokens: Sequence[int]) -> bool:
         """Tell whether the model can read all of a text with these tokens; quicker than `read`."""
-        number = self.tokenizer.unk_token_id
+        number = getattr(self.tokenizer, "unk_token_id", None)
         return (number is not None and number not in tokens) or not self.read(text).unknown
 
     def word(self, word: str) -> int | None:

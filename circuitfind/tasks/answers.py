@@ -7,6 +7,7 @@ such as the end of a turn. Any other answer is taken exactly as written.
 """
 
 import re
+from collections.abc import Sequence
 
 from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
@@ -18,7 +19,14 @@ _OPEN = re.compile(r"""(?:\s|[(\[{“‘„«‹<¿¡]|(?:^|\s)["'])\Z""")
 """Ends of a text that no space follows."""
 
 
-def answer_token(vocabulary: Vocabulary, prompt: str, answer: str, space: str | None = None) -> int:
+def answer_token(
+    vocabulary: Vocabulary,
+    prompt: str,
+    answer: str,
+    space: str | None = None,
+    *,
+    tokens: Sequence[int] | None = None,
+) -> int:
     """Return the token of an answer after a prompt.
 
     Args:
@@ -26,26 +34,27 @@ def answer_token(vocabulary: Vocabulary, prompt: str, answer: str, space: str | 
         prompt: The text before the answer.
         answer: The answer's text.
         space: What is put between them; by default a space where a writer would put one.
+        tokens: Those of the prompt, where they are known.
 
     Raises:
         TaskError: The answer holds what the model cannot read, or is not one token.
     """
-    between = space_between(vocabulary, prompt, answer) if space is None else space
-    if answer[:1].isspace():
-        between = ""
-    tokens = vocabulary.following(prompt, between + answer)
     if answer in vocabulary.added:
-        tokens = [vocabulary.added[answer]]
-    elif unknown := vocabulary.read(answer).unknown:
-        raise TaskError(f"the answer {shortened(answer)} holds {listed(unknown)}, {UNREADABLE}")
-    if len(tokens) != 1:
-        written = "|".join(vocabulary.shown(token) for token in tokens[:MOST_QUOTED])
+        return vocabulary.added[answer]
+    between = space_between(vocabulary, prompt, answer) if space is None else space
+    written = answer if answer[:1].isspace() else between + answer
+    found = vocabulary.following(prompt, written, tokens)
+    if not vocabulary.knows(answer, found):
+        unknown = listed(vocabulary.read(answer).unknown)
+        raise TaskError(f"the answer {shortened(answer)} holds {unknown}, {UNREADABLE}")
+    if len(found) != 1:
+        pieces = "|".join(vocabulary.shown(token) for token in found[:MOST_QUOTED])
         raise TaskError(
             f"the answer {shortened(answer)} is not a single token for this tokenizer, but "
-            f"{len(tokens)} ({written[:MOST_QUOTED]}); choose answers that it keeps whole, or give "
+            f"{len(found)} ({pieces[:MOST_QUOTED]}); choose answers that it keeps whole, or give "
             "token ids"
         )
-    return int(tokens[0])
+    return int(found[0])
 
 
 def space_between(vocabulary: Vocabulary, prompt: str, answer: str) -> str:

@@ -18,6 +18,8 @@ from circuitfind.tasks.answers import shortened
 from circuitfind.tasks.rows import COLUMNS, LineError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_MOST_HEADER = 10_000
+"""Characters."""
 _YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _ANSWERS = ("answer", "wrong_answer", "answer_ids", "wrong_answer_ids")
 
@@ -30,6 +32,11 @@ def csv_records(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Mappi
     """
     # Only the ends of lines that CSV knows end a line: a cell may hold any other character.
     first = next(io.StringIO(text, newline=""), "")
+    if len(first) > _MOST_HEADER:
+        raise TaskError(
+            f"{path} begins with a line of {len(first):,} characters, which is not the header of a "
+            f"task; the columns are {', '.join(COLUMNS)}"
+        )
     separator = max(_SEPARATORS, key=partial(_known_columns, first))
     reader = csv.reader(
         io.StringIO(text, newline=""),

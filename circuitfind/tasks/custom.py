@@ -86,11 +86,14 @@ class _Written:
     start: int = 0
     space: str | None = None
 
-    def before(self, vocabulary: Vocabulary, step: int) -> str:
-        """Return the text up to a step."""
+    def answer(self, vocabulary: Vocabulary, step: int, answer: str | int) -> int:
+        """Return the token of an answer after a step."""
+        if isinstance(answer, int):
+            return answer
         if self.text is not None and step == len(self.tokens) - 1:
-            return self.text
-        return vocabulary.decode(self.tokens[self.start : step + 1])
+            return answer_token(vocabulary, self.text, answer, self.space, tokens=self.tokens)
+        before = vocabulary.decode(self.tokens[self.start : step + 1])
+        return answer_token(vocabulary, before, answer, self.space)
 
 
 def _pair(vocabulary: Vocabulary, row: Row, place: str) -> Pair:
@@ -153,12 +156,7 @@ def _tokens(
     vocabulary: Vocabulary, prompt: _Written, steps: Sequence[int], choices: Choices
 ) -> list[list[int]]:
     return [
-        [
-            answer
-            if isinstance(answer, int)
-            else answer_token(vocabulary, prompt.before(vocabulary, step), answer, prompt.space)
-            for answer in answers
-        ]
+        [prompt.answer(vocabulary, step, answer) for answer in answers]
         for step, answers in zip(steps, choices, strict=False)
     ]
 

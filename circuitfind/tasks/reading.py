@@ -18,7 +18,9 @@ from circuitfind.tasks.rows import REQUIRED, LineError, Row, row_from
 
 SUFFIXES = (".jsonl", ".csv")
 MOST_BYTES = 64_000_000
-MOST_ROWS = 20_000
+MOST_ROWS = 10_000
+_MOST_LINES = 1_000_000
+"""Empty lines and line breaks inside cells included."""
 _DESCRIBED = 3
 """How many bad lines a message describes."""
 _MOST_SAID = 150
@@ -78,7 +80,12 @@ def read_rows(path: Path) -> list[Row]:
     """
     records = csv_records if path.suffix.lower() == ".csv" else _json_records
     complaints, rows, total = Complaints(path), list[Row](), 0
-    for line, record in records(path, _text(path)):
+    text = _text(path)
+    if text.count("\n") > _MOST_LINES or text.count("\r") > _MOST_LINES:
+        raise TaskError(
+            f"{path} has more than {_MOST_LINES:,} lines; leave out those that are empty"
+        )
+    for line, record in records(path, text):
         total += 1
         if total > MOST_ROWS:
             raise TaskError(
@@ -104,9 +111,10 @@ def _text(path: Path) -> str:
                 "its lines"
             )
         return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise TaskError(f"cannot read the task file {path}: {reason}") from None
+    except (OSError, ValueError) as error:
+        decoded = isinstance(error, UnicodeDecodeError)
+        reason = "it is not UTF-8 text" if decoded else getattr(error, "strerror", None) or error
+        raise TaskError(f"cannot read the task file {str(path)!r}: {reason}") from None
 
 
 def _json_records(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Mapping[str, Any]]]]:

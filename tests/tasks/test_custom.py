@@ -186,6 +186,11 @@ def test_an_empty_file_is_refused(task_file, name):
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(TaskError, match=r"cannot read the task file .*: No such file"):
         find_task(str(tmp_path / "absent.jsonl"))
+    with pytest.raises(TaskError, match="cannot read the task file .*: embedded null byte"):
+        find_task("nothing\0.csv")
+    with pytest.raises(TaskError, match="cannot read the task file .*: Is a directory"):
+        (tmp_path / "folder.csv").mkdir()
+        find_task(str(tmp_path / "folder.csv"))
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TaskError, match="it is not UTF-8 text"):
         find_task(str(tmp_path / "binary.csv"))
@@ -261,9 +266,16 @@ def test_files_that_are_too_large_are_refused_before_they_are_used(tmp_path):
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(TaskError, match="64,000,001 bytes and a task file may have 64,000,000"):
         find_task(str(path))
-    path.write_text("clean,corrupted,answer\n" + "a,b,c\n" * 200_000)
-    with pytest.raises(TaskError, match="holds more than 20,000 pairs, the most that a task file"):
-        find_task(str(path))
+    header, rows = "clean,corrupted,answer\n", "holds more than 10,000 pairs"
+    for content, said in (
+        (header + "a,b,c\n" * 200_000, rows),
+        (header + "a,b\n" * 200_000, rows),
+        (header + "\n" * 1_000_001, "more than 1,000,000 lines; leave out those that are empty"),
+        ("," * 1_000_000, "a line of 1,000,000 characters, which is not the header of a task"),
+    ):
+        path.write_text(content)
+        with pytest.raises(TaskError, match=said):
+            find_task(str(path))
 
 
 def test_a_pair_is_named_by_its_line_wherever_it_is_refused(task_file, zoo_vocabulary):
