@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from circuitfind.errors import TaskError
+from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 
 MOST_QUOTED = 60
@@ -45,8 +46,10 @@ def answer_token(
     written = answer if answer[:1].isspace() else between + answer
     found = vocabulary.following(prompt, written, tokens)
     if not vocabulary.knows(answer, found):
-        unknown = listed(vocabulary.read(answer).unknown)
-        raise TaskError(f"the answer {shortened(answer)} holds {unknown}, {UNREADABLE}")
+        raise TaskError(
+            f"the answer {shortened(answer)} is not a single token for this tokenizer: "
+            f"{unreadable(vocabulary, vocabulary.read(answer).unknown)}"
+        )
     if len(found) != 1:
         pieces = "|".join(vocabulary.shown(token) for token in found[:MOST_QUOTED])
         raise TaskError(
@@ -64,13 +67,13 @@ def space_between(vocabulary: Vocabulary, prompt: str, answer: str) -> str:
     return "" if _OPEN.search(prompt) else " "
 
 
-UNREADABLE = "which the model cannot read; use words of its vocabulary"
-
-
-def listed(words: list[str]) -> str:
-    """Return the first of some words as messages quote them."""
+def unreadable(vocabulary: Vocabulary, words: Sequence[str]) -> str:
+    """Return what is said of words that a model cannot read."""
+    if isinstance(vocabulary, SymbolVocabulary):
+        known = ", ".join(vocabulary.symbols)[: 2 * MOST_QUOTED]
+        return f"the program knows no symbol {shortened(words[0])}; it knows {known}"
     first = ", ".join(shortened(word) for word in dict.fromkeys(words[:3]))
-    return first[: 2 * MOST_QUOTED]
+    return f"the model cannot read {first[: 2 * MOST_QUOTED]}; use words of its vocabulary"
 
 
 def shortened(value: object) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from circuitfind.errors import CircuitfindError, PromptError, TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.pairs import Pair, complaint_about
-from circuitfind.tasks.answers import MOST_QUOTED, UNREADABLE, answer_token, listed
+from circuitfind.tasks.answers import MOST_QUOTED, answer_token, unreadable
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.chat import conversation
 from circuitfind.tasks.reading import Complaints, read_rows
@@ -130,7 +130,7 @@ def _written(vocabulary: Vocabulary, row: Row, name: str, prompt: Prompt) -> _Wr
         return _Written([token for token in prompt if isinstance(token, int)], space=space)
     tokens, unknown = vocabulary.read(text)
     if unknown:
-        raise TaskError(f"the {name} prompt holds {listed(unknown)}, {UNREADABLE}")
+        raise TaskError(f"in the {name} prompt, {unreadable(vocabulary, unknown)}")
     start = 0 if vocabulary.bos is None else 1
     if len(tokens) == start:
         raise PromptError(f"the {name} prompt has no tokens; write some words")

@@ -159,7 +159,7 @@ def test_a_bad_csv_line_is_named(csv_file, line, message):
         (
             ROW | {"wrong_answer": "Xerxes"},
             TaskError,
-            r"line 2: the answer 'Xerxes' holds 'Xerxes', which the model cannot read",
+            r"line 2: the answer 'Xerxes' is not a single .* model cannot read 'Xerxes'; use",
         ),
         (
             ROW | {"positions": {"IO": 15}},
