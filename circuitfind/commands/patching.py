@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 ModeOption = Annotated[
     str,
     typer.Option(
-        help="denoising (clean activations into the corrupted run), noising (corrupted into clean) "
-        "or interchange (those of another clean prompt into the clean run)."
+        help="denoising (clean activations into the corrupted run), noising (corrupted into "
+        "clean), interchange (each prompt of a pair into the other) or interchange-within (those "
+        "of another clean prompt into the clean run)."
     ),
 ]
 MetricOption = Annotated[

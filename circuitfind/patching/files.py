@@ -88,6 +88,8 @@ def _result_from(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> P
     for site, found in values.items():
         _require_shape(site, found, (*(len(labels[axis]) for axis in axes[site]), len(base)))
     _require_shape("source", source, (len(base),))
+    if content["mode"] == "interchange" and len(base) % 2:
+        raise ValueError(f"it has {len(base)} prompts, and an interchange has each pair twice")
     return PatchResult(
         values,
         axes,

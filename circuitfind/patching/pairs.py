@@ -2,8 +2,9 @@
 
 Denoising puts clean activations into the corrupted run and finds what suffices to restore the
 behaviour; noising puts corrupted ones into the clean run and finds what is needed for it. An
-interchange (Geiger et al. 2021, arXiv 2106.02997) puts in those of another prompt of the task, so
-that the model should give that prompt's answer instead.
+interchange (Geiger et al. 2021, arXiv 2106.02997) puts in those of another prompt, so that the
+model should give that prompt's answer instead: across the pair, both ways, or within a kind, where
+clean prompts take activations of other clean prompts.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ from dataclasses import replace
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from circuitfind.errors import MethodError, PromptError
 from circuitfind.patching.metric import with_metric
 from circuitfind.patching.result import MODES, Mode
 from circuitfind.problem import Problem
 from circuitfind.prompts import NO_TOKEN, PromptPairs
+
+_NO_PARTNER = -1
 
 
 def require_mode(mode: str) -> None:
@@ -39,30 +43,58 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
     """
     require_mode(mode)
     problem = with_metric(problem)
-    if mode != "interchange":
-        if partners is not None:
-            raise MethodError(f"partners belong to the mode interchange, not to {mode}; leave out")
-        return problem
     prompts = problem.prompts
-    chosen = partners_of(prompts) if partners is None else torch.tensor(list(partners))
-    return replace(problem, prompts=interchanged(prompts, chosen.to(prompts.clean.device)))
+    if mode == "interchange-within":
+        chosen = partners_of(prompts) if partners is None else torch.tensor(list(partners))
+        return replace(problem, prompts=interchanged(prompts, chosen.to(prompts.clean.device)))
+    if partners is not None:
+        raise MethodError(
+            f"partners belong to the mode interchange-within, not to {mode}; leave them out"
+        )
+    return replace(problem, prompts=both_ways(prompts)) if mode == "interchange" else problem
+
+
+def both_ways(prompts: PromptPairs) -> PromptPairs:
+    """Return every pair twice, the second time with its two prompts and their answers exchanged."""
+    n = len(prompts)
+    twice = prompts.rows([*range(n), *range(n)])
+    turned = (torch.arange(2 * n, device=prompts.clean.device) >= n)[:, None]
+    width = max(prompts.answers.shape[-1], prompts.wrong_answers.shape[-1])
+    right, wrong = (
+        pad(tokens, (0, width - tokens.shape[-1]), value=NO_TOKEN)
+        for tokens in (twice.answers, twice.wrong_answers)
+    )
+    return replace(
+        twice,
+        clean=torch.where(turned, twice.corrupted, twice.clean),
+        corrupted=torch.where(turned, twice.clean, twice.corrupted),
+        answers=torch.where(turned[..., None], wrong, right),
+        wrong_answers=torch.where(turned[..., None], right, wrong),
+    )
 
 
 def partners_of(prompts: PromptPairs) -> Int[Tensor, " batch"]:
     """Return for each prompt another of its length and named positions, to be patched from.
 
-    The next one of its template, or where there is none the next one of any template.
+    The next one of its template that has other right answers, or where there is none the next one
+    of any template; -1 for a prompt without any.
 
     Raises:
-        PromptError: A prompt is the only one of its kind.
+        PromptError: No prompt has another.
     """
     alike: dict[tuple[int, ...], list[int]] = {}
     for row in range(len(prompts)):
         alike.setdefault(_kind(prompts, row), []).append(row)
-    partners = torch.zeros(len(prompts), dtype=torch.long)
+    partners = torch.full((len(prompts),), _NO_PARTNER)
     for rows in alike.values():
         for place, row in enumerate(rows):
             partners[row] = _partner(prompts, row, [*rows[place + 1 :], *rows[:place]])
+    if bool((partners == _NO_PARTNER).all()):
+        raise PromptError(
+            f"none of the {len(prompts)} prompts has another of its length and named positions "
+            "with another right answer, so they cannot be interchanged within a kind; choose the "
+            "mode interchange, which exchanges across each pair, or give more prompts"
+        )
     return partners
 
 
@@ -72,46 +104,43 @@ def _kind(prompts: PromptPairs, row: int) -> tuple[int, ...]:
 
 
 def _partner(prompts: PromptPairs, row: int, others: list[int]) -> int:
-    differing = [n for n in others if not torch.equal(prompts.clean[n], prompts.clean[row])]
-    if not differing:
-        raise PromptError(
-            f"{prompts.place(row)} has no other of its length and named positions to interchange "
-            "with; give more prompts, or another mode"
-        )
+    # By the same answer the metric cannot tell which of two prompts the model answers.
+    told_apart = prompts.answers if bool((prompts.answers != NO_TOKEN).any()) else prompts.clean
+    differing = [n for n in others if not torch.equal(told_apart[n], told_apart[row])]
     template = prompts.template
     same = [n for n in differing if template is not None and template[n] == template[row]]
-    return (same or differing)[0]
+    return [*same, *differing, _NO_PARTNER][0]
 
 
 def interchanged(prompts: PromptPairs, partners: Int[Tensor, " batch"]) -> PromptPairs:
     """Return pairs of clean prompts: each with its partner in place of the corrupted prompt.
 
     The partner's right answers become the wrong ones, so that a logit difference says which of the
-    two prompts the model answers.
+    two prompts the model answers. Prompts whose partner is -1 are left out.
 
     Raises:
         PromptError: There is not one partner per prompt, or one is of another length or itself.
     """
     if len(partners) != len(prompts) or not bool(
-        ((partners >= 0) & (partners < len(prompts))).all()
+        ((partners >= _NO_PARTNER) & (partners < len(prompts))).all()
     ):
         raise PromptError(
             f"{len(partners)} partners for {len(prompts)} prompts; give each prompt the number of "
-            "another one"
+            "another one, or -1 to leave it out"
         )
+    paired = (partners != _NO_PARTNER).nonzero().flatten()
     unfit = (prompts.lengths[partners] != prompts.lengths) | (
         prompts.clean[partners] == prompts.clean
     ).all(dim=1)
-    if bool(unfit.any()):
-        row = int(unfit.nonzero()[0])
+    if bool(unfit[paired].any()):
+        row = int(paired[unfit[paired]][0])
         raise PromptError(
             f"{prompts.place(row)} cannot be interchanged with "
             f"{prompts.place(int(partners[row]))}: partners have the same length and differ"
         )
+    kept, others = prompts.rows(paired.tolist()), partners[paired]
     return replace(
-        prompts,
-        corrupted=prompts.clean[partners],
-        wrong_answers=torch.where(
-            prompts.step_is_real[..., None], prompts.answers[partners], NO_TOKEN
-        ),
+        kept,
+        corrupted=prompts.clean[others],
+        wrong_answers=torch.where(kept.step_is_real[..., None], prompts.answers[others], NO_TOKEN),
     )

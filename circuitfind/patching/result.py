@@ -10,7 +10,7 @@ dividing, so that single prompts on which the runs hardly differ do no harm.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,11 +21,11 @@ from circuitfind.errors import MethodError, MetricError
 if TYPE_CHECKING:
     import pandas as pd
 
-Mode = Literal["denoising", "noising", "interchange"]
-"""Clean activations into the corrupted run; corrupted ones into the clean run; those of another
-clean prompt into the clean run."""
+Mode = Literal["denoising", "noising", "interchange", "interchange-within"]
+"""Clean activations into the corrupted run; corrupted ones into the clean run; those of each prompt
+of a pair into the run of the other; those of another clean prompt into the clean run."""
 
-MODES: tuple[Mode, ...] = ("denoising", "noising", "interchange")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of the two runs says nothing."""
@@ -109,11 +109,21 @@ class PatchResult:
 
     def error(self, site: str) -> Float[Tensor, "*axes"]:
         """Return the standard error of each effect over prompts; NaN with a single prompt."""
-        if self.n_prompts == 1:
+        changes = self.by_pair(self._of(site) - self.base)
+        if changes.shape[-1] == 1:
             return torch.full_like(self.mean(site), torch.nan)
-        spread = (self._of(site) - self.base).std(-1) / self.n_prompts**0.5
+        spread = changes.std(-1) / changes.shape[-1] ** 0.5
         error: Tensor = spread / abs(self.gap)
         return error
+
+    def by_pair(self, values: Float[Tensor, "*axes batch"]) -> Float[Tensor, "*axes pair"]:
+        """Return one value per pair of prompts: an interchange measures each pair both ways.
+
+        The two belong together, so that noise is counted over pairs.
+        """
+        if self.mode != "interchange":
+            return values
+        return values.unflatten(-1, (2, -1)).mean(-2)
 
     def _of(self, site: str) -> Float[Tensor, "*axes batch"]:
         if site not in self.values:

@@ -37,11 +37,13 @@ def patch(
         problem: Gives the model, the pairs of prompts and the metric.
         sites: What to patch: names of `SITES` or `GROUPS`, separated by commas.
         mode: Clean activations into the corrupted run (`denoising`), corrupted ones into the clean
-            run (`noising`), or those of another clean prompt into the clean run (`interchange`).
+            run (`noising`), those of each prompt of a pair into the run of the other
+            (`interchange`), or those of another clean prompt into the clean run
+            (`interchange-within`).
         positions: `each`, `all` (at once), `last`, `named`, or names and indices separated by
             commas; by default `named` where the prompts name positions, otherwise `each`.
-        partners: For `interchange`, the number of the prompt that each prompt is patched from; by
-            default the next one like it (`partners_of`).
+        partners: For `interchange-within`, the number of the prompt that each prompt is patched
+            from, or -1 to leave it out; by default the next one like it (`partners_of`).
         rows: How many prompts, all patches' together, run through the model at once. No result
             depends on it.
         on_progress: Called as the sweep proceeds.
@@ -71,7 +73,7 @@ class Sweep(Measurement):
         super().__init__(
             posed(problem, mode, partners), mode, default_rows(problem) if rows is None else rows
         )
-        prompts, shape = problem.prompts, problem.model.shape
+        prompts, shape = self.problem.prompts, problem.model.shape
         self._sites = find_sites(sites, shape)
         self._places = places(
             prompts, positions or default_places(prompts), problem.model.vocabulary

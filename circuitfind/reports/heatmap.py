@@ -26,7 +26,8 @@ _CELL, _GAP = 26.0, 34.0
 _MEANINGS = {
     "denoising": "clean activations in the corrupted run: 1 restores the clean metric",
     "noising": "corrupted activations in the clean run: 1 breaks it like the corrupted prompt",
-    "interchange": "another prompt's activations in the clean run: 1 does as that prompt",
+    "interchange": "one prompt's activations in the other of its pair: 1 does as the one",
+    "interchange-within": "another prompt's activations in the clean run: 1 does as that prompt",
 }
 _MOST_WIDE = 1100
 

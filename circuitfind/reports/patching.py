@@ -24,7 +24,8 @@ _STREAM = ("resid_pre", "resid_mid", "resid_post")
 _ENDS = {
     "denoising": ("corrupted prompts", "clean prompts"),
     "noising": ("clean prompts", "corrupted prompts"),
-    "interchange": ("clean prompts", "other prompts"),
+    "interchange": ("each prompt of a pair", "the other one"),
+    "interchange-within": ("clean prompts", "other clean prompts"),
 }
 """What the patched run and the other run read."""
 
@@ -77,9 +78,9 @@ class PatchReport:
             "unit": result.unit,
             "n_prompts": result.n_prompts,
             "base": float(result.base.mean()),
-            "base_interval": mean_interval(result.base),
+            "base_interval": mean_interval(result.by_pair(result.base)),
             "source": float(result.source.mean()),
-            "source_interval": mean_interval(result.source),
+            "source_interval": mean_interval(result.by_pair(result.source)),
             "warnings": list(self.warnings),
             "threshold": self.threshold,
             "sites": [
@@ -108,12 +109,13 @@ class PatchReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the effects, a sentence each."""
-        ends = mean_interval(self.result.source - self.result.base)
+        result = self.result
+        ends = mean_interval(result.by_pair(result.source - result.base))
         if ends is None or not ends[0] <= 0 <= ends[1]:
             return ()
-        unit = f" {self.result.unit}" if self.result.unit else ""
+        unit = f" {result.unit}" if result.unit else ""
         return (
-            f"the two runs differ by {self.result.gap:.3g}{unit} ({ends[0]:.3g} to {ends[1]:.3g}), "
+            f"the two runs differ by {result.gap:.3g}{unit} ({ends[0]:.3g} to {ends[1]:.3g}), "
             "which may be chance, so effects, which are shares of that, mean nothing; give more "
             "prompts, or choose another task, model or metric",
         )
@@ -152,12 +154,18 @@ class PatchReport:
 
     def _ends(self) -> list[tuple[str, str]]:
         result = self.result
-        base, source = _ENDS[result.mode]
+        mode, (base, source) = result.mode, _ENDS[result.mode]
         return [
             ("mode", result.mode),
-            (f"{result.metric}, patched run ({base})", _mean(result.base, result.unit)),
-            (f"{result.metric}, other run ({source})", _mean(result.source, result.unit)),
-            ("prompts", str(result.n_prompts)),
+            (
+                f"{result.metric}, patched run ({base})",
+                _mean(result.by_pair(result.base), result.unit),
+            ),
+            (
+                f"{result.metric}, other run ({source})",
+                _mean(result.by_pair(result.source), result.unit),
+            ),
+            ("prompts", f"{result.n_prompts}{' (pairs, both ways)' * (mode == 'interchange')}"),
             ("significant from", f"{self.threshold:g} of the difference on"),
             *(("warning", warning) for warning in self.warnings),
         ]

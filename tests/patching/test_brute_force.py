@@ -96,17 +96,31 @@ def test_patches_equal_hooked_runs(family, mode, positions):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_interchange_takes_activations_of_another_clean_prompt(family):
+def test_an_interchange_within_takes_activations_of_another_clean_prompt(family):
     tokens = prompts()
     problem = assemble(model_of(family), tokens, find_metric("logit-difference"))
     partners = [2, 3, 0, 1]
-    found = patch(problem, "attn_out,v", mode="interchange", positions="all", partners=partners)
+    found = patch(
+        problem, "attn_out,v", mode="interchange-within", positions="all", partners=partners
+    )
     against = tokens.answers[partners]
     tokens.wrong_answers.copy_(against)
     for site in ("attn_out", "v"):
         base, source = tokens.clean, tokens.clean[partners]
         expected = expected_values(family, site, base, source, tokens, "all")
         torch.testing.assert_close(found.values[site], expected, **EXACT)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_interchange_exchanges_the_prompts_of_each_pair_both_ways(family):
+    tokens = prompts()
+    problem = assemble(model_of(family), tokens, find_metric("logit-difference"))
+    found = patch(problem, "attn_out,v", mode="interchange", positions="subject,end")
+    turned = replace(tokens, answers=tokens.wrong_answers, wrong_answers=tokens.answers)
+    for site in ("attn_out", "v"):
+        ways = ((tokens.clean, tokens.corrupted, tokens), (tokens.corrupted, tokens.clean, turned))
+        expected = [expected_values(family, site, *way, "subject,end") for way in ways]
+        torch.testing.assert_close(found.values[site], torch.cat(expected, dim=-1), **EXACT)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,7 +150,7 @@ def test_the_middle_of_a_block_is_the_stream_before_it_and_what_attention_adds(f
 def pairs_of_lengths(*lengths):
     return collate(
         [
-            Pair([3 + row] * n, [1] * n, [[2]], positions={"end": n - 1})
+            Pair([3 + row] * n, [1] * n, [[10 + row]], positions={"end": n - 1})
             for row, n in enumerate(lengths)
         ]
     )
@@ -152,11 +166,20 @@ def test_a_partner_of_the_same_template_goes_first():
     assert partners_of(alternating).tolist() == [2, 2, 0, 0]
 
 
-def test_a_prompt_without_its_like_cannot_be_interchanged():
-    with pytest.raises(
-        PromptError, match="prompt 1 has no other of its length and named positions"
-    ):
-        partners_of(pairs_of_lengths(3, 4, 3))
+def test_a_prompt_without_its_like_is_left_out():
+    pairs = pairs_of_lengths(3, 4, 3)
+    assert partners_of(pairs).tolist() == [2, -1, 0]
+    found = interchanged(pairs, partners_of(pairs))
+    assert found.clean[:, 0].tolist() == [3, 5]
+    assert found.corrupted[:, 0].tolist() == [5, 3]
+    assert found.wrong_answers[:, 0, 0].tolist() == [12, 10]
+
+
+def test_prompts_with_one_answer_cannot_be_interchanged_within_their_kind():
+    pairs = pairs_of_lengths(3, 3)
+    same = replace(pairs, answers=torch.full_like(pairs.answers, 2))
+    with pytest.raises(PromptError, match="none of the 2 prompts has another"):
+        partners_of(same)
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,15 @@ def test_a_gap_within_its_noise_is_warned_of(sure):
     shown = [report.markdown(), *report.as_json()["warnings"]]
     assert all(("may be chance" in text) != sure for text in shown)
     assert len(shown) == (1 if sure else 2)
+
+
+def test_the_noise_of_an_interchange_is_that_of_pairs():
+    # Both ways of a pair agree, so that they are one observation and not two.
+    values, base = torch.tensor([1.0, 5, 1, 5]).double(), torch.zeros(4).double()
+    result = PatchResult(
+        {"head": values[None]}, {"head": ("head",)}, {"head": ("0",)},
+        base, base + 4, "interchange", "m", "u",
+    )  # fmt: skip
+    (row,) = result.rows()
+    assert row.effect == 0.75
+    assert math.isclose(row.error, math.sqrt(8) / math.sqrt(2) / 4)

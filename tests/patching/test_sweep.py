@@ -1,5 +1,7 @@
 """Laws of sweeps that need no oracle, and what they refuse."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -97,7 +99,7 @@ def test_compiled_programs_can_be_swept(tmp_path):
         ({"positions": "named"}, "these prompts name no positions"),
         ({"positions": ","}, "no position is given"),
         ({"mode": "both"}, "no mode named 'both'; choose one of denoising, noising, interchange"),
-        ({"partners": [1, 0]}, "partners belong to the mode interchange"),
+        ({"partners": [1, 0]}, "partners belong to the mode interchange-within"),
         ({"rows": 0}, "0 rows cannot be run at once"),
     ],
 )
@@ -129,7 +131,8 @@ def has_mlp(family):
 
 
 def test_runs_that_the_metric_cannot_tell_apart_are_refused():
-    pair = Pair([5, 6, 7], [8, 6, 7], answers=[[9]], wrong_answers=[[9]])
-    problem = assemble(model_of("gpt2"), collate([pair]), find_metric("logit-difference"))
+    prompts = collate([Pair([5, 6, 7], [8, 6, 7], answers=[[9]])])
+    alike = replace(prompts, wrong_answers=prompts.answers)
+    problem = assemble(model_of("gpt2"), alike, find_metric("logit-difference"))
     with pytest.raises(MetricError, match="the same metric"):
         patch(problem)
