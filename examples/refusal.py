@@ -3,7 +3,7 @@
 import circuitfind as cf
 
 model = cf.load_model("gpt-4l")
-problem = cf.make_problem(model, "refusal", n_prompts=16, metric="logit-difference")
+problem = cf.make_problem(model, "refusal", n_prompts=16)
 
 # 1. Which layers refuse? Take each block's attention and MLP from the run on the harmless request.
 layers = cf.patch(problem, "attn,mlp", mode="noising", positions="all")
@@ -16,9 +16,8 @@ cf.draw_heatmap(swept, "head").save("refusal-heads.png")
 cf.draw_heatmap(swept, "mlp_out").save("refusal-mlps.png")
 
 # 3. The minimal circuit between what is significant, and how much of the refusal it keeps.
-engine = cf.IncrementalEngine(problem)
-circuit = cf.circuit_of(engine, swept)
+circuit = cf.circuit_of(problem, swept)
 print(f"{circuit.n_edges} of {problem.graph.n_edges} edges")
-for measured in cf.scorecard(engine, circuit).measurements:
+for measured in cf.scorecard(cf.IncrementalEngine(problem), circuit).measurements:
     print(f"{measured.metric}: faithfulness {measured.faithfulness:.2f}")
 cf.draw_circuit(circuit, unit="logits").save("refusal.svg")

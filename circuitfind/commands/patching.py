@@ -40,6 +40,9 @@ Threshold = Annotated[
         help="Smallest significant effect, as a share of the difference between the two runs."
     ),
 ]
+Annotate = Annotated[
+    bool, typer.Option("--annotate", help="Write every effect into its square of the heatmaps.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -66,10 +69,21 @@ def patch(
             "commas. [default: named, or each where the prompts name none]"
         ),
     ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Which layers, such as 3-5,8. [default: all]")
+    ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Which heads of them, such as 0,2; of keys and values those that these heads "
+            "read. [default: all]"
+        ),
+    ] = None,
     metric: MetricOption = None,
     prompts: Prompts = 64,
     seed: Seed = 0,
     threshold: Threshold = 0.05,
+    annotate: Annotate = False,
     discover: Annotated[
         bool,
         typer.Option("--discover", help="Find and draw the circuit of what is significant."),
@@ -99,6 +113,8 @@ def patch(
         model=model_for(task, model),
         sites=sites,
         positions=positions,
+        layers=layers,
+        heads=heads,
         mode=mode,
         metric=metric,
         n_prompts=prompts,
@@ -106,6 +122,7 @@ def patch(
         dtype=dtype,
         device=device,
         threshold=threshold,
+        annotate=annotate,
         discover=discover,
         edge_threshold=edge_threshold,
         target_faithfulness=target_faithfulness,
@@ -137,6 +154,7 @@ def path_patch(
     prompts: Prompts = 64,
     seed: Seed = 0,
     threshold: Threshold = 0.05,
+    annotate: Annotate = False,
     dtype: Dtype = None,
     device: Device = "cpu",
     out: Out = None,
@@ -161,6 +179,7 @@ def path_patch(
         dtype=dtype,
         device=device,
         threshold=threshold,
+        annotate=annotate,
     )
     _run(config, out, budget, as_json=as_json)
 

@@ -30,6 +30,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of the two runs says nothing."""
 
+_AS_HEAD = {"kv_head": "head"}
+
 DEFAULT_THRESHOLD = 0.05
 _STANDARD_ERRORS = 1.96
 
@@ -123,7 +125,8 @@ class PatchResult:
         """
         if self.mode != "interchange":
             return values
-        return values.unflatten(-1, (2, -1)).mean(-2)
+        means: Tensor = values.unflatten(-1, (2, -1)).mean(-2)
+        return means
 
     def _of(self, site: str) -> Float[Tensor, "*axes batch"]:
         if site not in self.values:
@@ -144,6 +147,28 @@ class PatchResult:
                 }
                 numbers = (float(values[index]) for values in (effect, error, mean))
                 yield Row(name, place, index, *numbers)
+
+    def stacked(self) -> tuple[Float[Tensor, "site ..."], tuple[str, ...]]:
+        """Return the mean metric of all sites as one tensor, with the names of its axes.
+
+        As TransformerLens' `..._every` functions stack them, with a key/value head where others
+        have a head; NaN where a site has fewer key/value heads than others have heads.
+
+        Raises:
+            MethodError: The sites have different axes.
+        """
+        alike = {tuple(_AS_HEAD.get(axis, axis) for axis in axes) for axes in self.axes.values()}
+        if len(alike) != 1:
+            raise MethodError(
+                f"the sites {', '.join(self.values)} have different axes and cannot be stacked; "
+                "patch those of one kind alone"
+            )
+        means = [self.mean(site) for site in self.values]
+        size = [max(sizes) for sizes in zip(*(mean.shape for mean in means), strict=True)]
+        whole = torch.full((len(means), *size), torch.nan, dtype=means[0].dtype)
+        for row, mean in zip(whole, means, strict=True):
+            row[tuple(map(slice, mean.shape))] = mean
+        return whole, ("site", *alike.pop())
 
     def records(self) -> Iterator[dict[str, str | float]]:
         """Yield every patch as one row of a table: its site, its labels, and what was measured.

@@ -35,7 +35,8 @@ def significant_components(
     writers, ports = set[str](), set[str]()
     for row in result.significant(threshold):
         if row.site in ("q", "k", "v"):
-            reader = _port(graph, row.indices[0], row.indices[2], row.site)
+            head = row.place["head" if row.site == "q" else "kv_head"]
+            reader = _port(graph, int(row.place["layer"]), int(head), row.site)
             ports.add(reader.name)
             writers |= set(graph.components_fed_by(reader))
         elif row.site not in _DEPTH:
@@ -77,7 +78,7 @@ def _between(result: PatchResult, graph: Graph, threshold: float) -> Iterator[st
     by_place: dict[int, dict[int, float]] = {}
     for site, depth in _DEPTH.items():
         for row in result.rows(site) if site in result.values else ():
-            layer, place = row.indices
+            layer, place = int(row.place["layer"]), row.indices[1]
             by_place.setdefault(place, {})[2 * layer + depth] = row.effect
     for effects in by_place.values():
         depths = sorted(effects)

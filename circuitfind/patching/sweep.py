@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 from circuitfind.graph import ModelShape
+from circuitfind.patching.choice import chosen
 from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
 from circuitfind.patching.places import default_places, places
 from circuitfind.patching.result import Mode, PatchResult
-from circuitfind.patching.sites import find_sites
+from circuitfind.patching.sites import Site, find_sites
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
 
@@ -27,6 +28,8 @@ def patch(
     *,
     mode: Mode = "denoising",
     positions: str | None = None,
+    layers: str | Sequence[int] | None = None,
+    heads: str | Sequence[int] | None = None,
     partners: Sequence[int] | None = None,
     rows: int | None = None,
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
@@ -42,6 +45,8 @@ def patch(
             (`interchange-within`).
         positions: `each`, `all` (at once), `last`, `named`, or names and indices separated by
             commas; by default `named` where the prompts name positions, otherwise `each`.
+        layers: Which blocks, as numbers from 0 or as text such as `3-5,8`; all unless given.
+        heads: Which heads, likewise; of keys and values those that these heads read.
         partners: For `interchange-within`, the number of the prompt that each prompt is patched
             from, or -1 to leave it out; by default the next one like it (`partners_of`).
         rows: How many prompts, all patches' together, run through the model at once. No result
@@ -49,11 +54,20 @@ def patch(
         on_progress: Called as the sweep proceeds.
 
     Raises:
-        MethodError: A site or the mode does not exist, or the model has none of it.
+        MethodError: A site, layer, head or mode does not exist, or the model has none of it.
         PromptError: A position does not exist.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    sweep = Sweep(problem, sites, mode, positions=positions, partners=partners, rows=rows)
+    sweep = Sweep(
+        problem,
+        sites,
+        mode,
+        positions=positions,
+        layers=layers,
+        heads=heads,
+        partners=partners,
+        rows=rows,
+    )
     return sweep.finished(on_progress)
 
 
@@ -67,6 +81,8 @@ class Sweep(Measurement):
         mode: Mode = "denoising",
         *,
         positions: str | None = None,
+        layers: str | Sequence[int] | None = None,
+        heads: str | Sequence[int] | None = None,
         partners: Sequence[int] | None = None,
         rows: int | None = None,
     ) -> None:
@@ -79,7 +95,9 @@ class Sweep(Measurement):
             prompts, positions or default_places(prompts), problem.model.vocabulary
         )
         names = tuple(place.name for place in self._places)
-        known = {**_numbers(shape), "position": names, "source_position": names}
+        self._numbers = _numbers(shape, layers, heads)
+        numbers = {axis: tuple(map(str, each)) for axis, each in self._numbers.items()}
+        known = {**numbers, "position": names, "source_position": names}
         self.axes = {site.name: site.axes for site in self._sites}
         self.labels = {axis: known[axis] for axes in self.axes.values() for axis in axes}
         self.n_patches = sum(
@@ -95,16 +113,27 @@ class Sweep(Measurement):
         width = runs.problem.prompts.clean.shape[1]
         masks = [place.mask[prompts, :width] for place in self._places]
         by_entry = sorted(self._sites, key=lambda site: site.enters)
-        for layer in range(self.problem.model.shape.n_layers):
+        for along, layer in enumerate(self._numbers["layer"]):
             for site in by_entry:
                 make = getattr(runs.exchange, site.name)
                 for at in product(range(len(masks)), repeat=site.n_places):
                     patched = make(layer, *(masks[place] for place in at))
-                    n_candidates = len(patched.streams)
-                    keys = ((site.name, site.index(layer, at, i)) for i in range(n_candidates))
-                    yield Patch(tuple(keys), patched)
+                    heads = self._heads(site)
+                    streams = patched.streams if heads is None else patched.streams[list(heads)]
+                    keys = ((site.name, site.index(along, at, i)) for i in range(len(streams)))
+                    yield Patch(tuple(keys), patched._replace(streams=streams))
+
+    def _heads(self, site: Site) -> tuple[int, ...] | None:
+        """Return which of a site's heads are patched; None where it has no heads."""
+        axes = [axis for axis in ("head", "kv_head") if axis in site.axes]
+        return self._numbers[axes[0]] if axes else None
 
 
-def _numbers(shape: ModelShape) -> dict[str, tuple[str, ...]]:
-    sizes = {"layer": shape.n_layers, "head": shape.n_heads, "kv_head": shape.n_kv_heads}
-    return {axis: tuple(map(str, range(size))) for axis, size in sizes.items()}
+def _numbers(
+    shape: ModelShape, layers: str | Sequence[int] | None, heads: str | Sequence[int] | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the numbers of the layers, heads and key/value heads that are patched."""
+    of_heads = chosen(heads, shape.n_heads, "head")
+    read = sorted({head // shape.heads_per_kv_head for head in of_heads})
+    of_layers = chosen(layers, shape.n_layers, "layer")
+    return {"layer": of_layers, "head": of_heads, "kv_head": tuple(read)}

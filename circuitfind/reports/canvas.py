@@ -133,7 +133,8 @@ class Canvas:
 
 def label_levels(labels: Sequence[str], width: float) -> int:
     """Return on how many levels labels stand below columns of a width."""
-    widest = max(map(text_width, labels))
+    # With room for a letter between them, so that neighbours do not read as one word.
+    widest = max(map(text_width, labels)) + LETTER
     return max(1, min(_MOST_LEVELS, len(labels), -int(-widest // width)))
 
 

@@ -1,9 +1,11 @@
 """Heatmaps of patching: a square per patch, coloured by its effect, with axes that say what it is.
 
 Layers run upwards, as in circuit diagrams. Orange is an effect towards the source run, blue one
-away from it, white none; a frame marks what is significant. In an SVG, resting the pointer on a
-square names the patch and gives its effect in figures. Like circuits, heatmaps are DOT text, here
-with every place given, that Graphviz turns into images: the same result gives the same bytes.
+away from it, white none; a frame marks what is significant. Colours end at an effect of 1, that of
+the whole source run, so that patches that do more do not fade all others. In an SVG, resting the
+pointer on a square names the patch and gives its effect in figures. Like circuits, heatmaps are
+DOT text, here with every place given, that Graphviz turns into images: the same result gives the
+same bytes.
 """
 
 from collections.abc import Sequence
@@ -30,10 +32,16 @@ _MEANINGS = {
     "interchange-within": "another prompt's activations in the clean run: 1 does as that prompt",
 }
 _MOST_WIDE = 1100
+_DARK = 0.8
+"""From this share of the scale on, figures on a square are white."""
 
 
 def draw_heatmap(
-    result: PatchResult, site: str, *, threshold: float = DEFAULT_THRESHOLD
+    result: PatchResult,
+    site: str,
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    annotate: bool = False,
 ) -> Diagram:
     """Draw one site of a result.
 
@@ -41,6 +49,7 @@ def draw_heatmap(
         result: What was measured.
         site: The site.
         threshold: From which size of effect on a patch is significant.
+        annotate: Write every effect into its square, in hundredths.
 
     Raises:
         MethodError: The result has no such site.
@@ -48,12 +57,12 @@ def draw_heatmap(
     rows = list(result.rows(site))
     marked = {row.indices for row in result.significant(threshold) if row.site == site}
     panels, note = panels_of(result, site, rows)
-    scale = max((abs(row.effect) for row in rows), default=0.0) or 1.0
+    largest = max((abs(row.effect) for row in rows), default=0.0) or 1.0
     lines = [
         f"{site}, {result.mode}: {_MEANINGS[result.mode]}",
         f"effect on {result.metric}, frames: {threshold:g} or more {_noise(result.n_prompts)}",
     ]
-    drawing = _Drawing(panels, marked, scale)
+    drawing = _Drawing(panels, marked, largest, annotate=annotate)
     return Diagram(drawing.dot([*lines, *([note] if note else [])]))
 
 
@@ -64,8 +73,16 @@ def _noise(n_prompts: int) -> str:
 class _Drawing:
     """Panels side by side, as many as fit, with caption and colour bar; `y` counts downwards."""
 
-    def __init__(self, panels: Sequence[Panel], marked: set[tuple[int, ...]], scale: float) -> None:
-        self._panels, self._marked, self._scale = panels, marked, scale
+    def __init__(
+        self,
+        panels: Sequence[Panel],
+        marked: set[tuple[int, ...]],
+        largest: float,
+        *,
+        annotate: bool,
+    ) -> None:
+        self._panels, self._marked, self._annotate = panels, marked, annotate
+        self._largest, self._scale = largest, min(1.0, largest)
         first = panels[0]
         self._left = max(map(text_width, (*first.rows, first.row_axis))) + 10
         self._below = LINE * (label_levels(first.columns, _CELL) + 1) + 6
@@ -108,12 +125,17 @@ class _Drawing:
 
     def _cell(self, centre: tuple[float, float], patch: Row) -> None:
         where = ", ".join(f"{axis} {label}" for axis, label in patch.place.items())
+        share = patch.effect / self._scale
+        number = _hundredths(patch.effect) if self._annotate else ""
         self._canvas.box(
             centre,
             (_CELL, _CELL),
-            fillcolor=colour_of(patch.effect / self._scale),
+            fillcolor=colour_of(share),
             color=FAINT,
             tooltip=f"{where}: {patch.effect:.3f}",
+            label=number,
+            fontsize="8",
+            fontcolor="#ffffff" if abs(share) > _DARK else "#222222",
         )
 
     def _bar(self, y: float) -> None:
@@ -128,4 +150,14 @@ class _Drawing:
             (1.0, self._scale, "r"),
         ):
             self._canvas.text(size * steps * share, y + 14, f"{value:.2g}", just=just)
-        self._canvas.text(size * steps + 8, y, "effect")
+        beyond = f", up to {self._largest:.2g}" if self._largest > self._scale else ""
+        self._canvas.text(size * steps + 8, y, f"effect{beyond}")
+
+
+def _hundredths(effect: float) -> str:
+    """Return an effect as short as a square is: .87, -.05, 1.4, 0."""
+    if abs(effect) < 0.005:
+        return "0"
+    if abs(effect) >= 0.995:
+        return f"{effect:.1f}"
+    return f"{effect:.2f}".replace("0.", ".")

@@ -16,7 +16,7 @@ from circuitfind.patching.result import DEFAULT_THRESHOLD
 from circuitfind.patching.sites import find_sites
 from circuitfind.tasks import find_task, task_file
 
-_OF_THE_REPORT = ("threshold", "discover", "edge_threshold", "target_faithfulness")
+_OF_THE_REPORT = ("threshold", "annotate", "discover", "edge_threshold", "target_faithfulness")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class PatchConfig:
         model: What `load_model` takes, as text.
         sites: What a sweep patches; None for path patching.
         positions: Where; None for the default.
+        layers: Which layers a sweep patches, such as `3-5,8`; None for all.
+        heads: Which heads, likewise.
         senders: Where paths begin; None for all.
         receivers: Where they end; None for all.
         via: What they lead through.
@@ -40,6 +42,7 @@ class PatchConfig:
         dtype: Number type of the weights; None means that of the file.
         device: Where to compute.
         threshold: Smallest effect that is significant.
+        annotate: Whether heatmaps give every effect in figures.
         discover: Whether to find and draw the circuit of what is significant.
         edge_threshold: Smallest effect of its edges; None for the default, which is lowered until
             the circuit is as faithful as wanted.
@@ -50,6 +53,8 @@ class PatchConfig:
     model: str
     sites: str | None = None
     positions: str | None = None
+    layers: str | None = None
+    heads: str | None = None
     senders: tuple[str, ...] | None = None
     receivers: tuple[str, ...] | None = None
     via: tuple[str, ...] = ()
@@ -61,6 +66,7 @@ class PatchConfig:
     dtype: str | None = None
     device: str = "cpu"
     threshold: float = DEFAULT_THRESHOLD
+    annotate: bool = False
     discover: bool = False
     edge_threshold: float | None = None
     target_faithfulness: float = DEFAULT_FAITHFULNESS
@@ -121,11 +127,16 @@ class PatchConfig:
         return identity
 
     @property
+    def _subset(self) -> tuple[str, ...]:
+        chosen = (("layers", self.layers), ("heads", self.heads))
+        return tuple(f"{name}{numbers}" for name, numbers in chosen if numbers is not None)
+
+    @property
     def default_path(self) -> Path:
         """Where the files go unless a directory is named."""
         task, model = (Path(name).resolve() for name in (self.task, self.model))
         short = model.stem if model.suffix == ".json" else model.name
-        what: tuple[str | None, ...] = (self.sites,)
+        what: tuple[str | None, ...] = (self.sites, *self._subset)
         if self.sites is None:
             ends = [",".join(names or ("all",)) for names in (self.senders, self.receivers)]
             what = (ends[0], *self.via, ends[1], *["together"] * self.together)

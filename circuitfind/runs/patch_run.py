@@ -86,7 +86,9 @@ def write_report(directory: PatchDirectory, run: PatchRun, config: PatchConfig) 
     result = run.report.result
     directory.drop_report()
     for site in result.sites:
-        heatmap = draw_heatmap(result, site, threshold=run.report.threshold)
+        heatmap = draw_heatmap(
+            result, site, threshold=run.report.threshold, annotate=config.annotate
+        )
         directory.write(f"heatmap-{site}.svg", heatmap.svg())
         directory.write(f"heatmap-{site}.png", heatmap.png())
     directory.write(TEXT, run.report.markdown())

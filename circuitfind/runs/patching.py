@@ -197,7 +197,14 @@ def _measurement(config: PatchConfig, problem: Problem) -> Measurement:
         return Together(problem, senders or (), receivers or (), mode)
     if config.sites is None:
         return PathPatching(problem, senders, receivers, mode, via=config.via)
-    return Sweep(problem, config.sites, mode, positions=config.positions)
+    return Sweep(
+        problem,
+        config.sites,
+        mode,
+        positions=config.positions,
+        layers=config.layers,
+        heads=config.heads,
+    )
 
 
 def _facts(config: PatchConfig, model: str, unit: str) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def test_a_sweep_prints_and_writes_its_report(cli, sweep, tmp_path):
     assert result.origin["settings"]["mode"] == "noising"
 
 
+def test_some_heads_of_some_layers_are_patched(cli, sweep):
+    words = [*sweep, "--sites", "head", "--layers", "0", "--heads", "1", "--annotate", "--json"]
+    found = cli(*words, "--out", "run")
+    assert found.json["sites"][0]["patches"] == 1
+
+
 def test_a_circuit_is_found_drawn_and_measured(cli, sweep, tmp_path):
     answer = cli(
         *sweep, "--sites", "head,mlp", "--discover", "--threshold", 0.001, "--out", "run", "--json"

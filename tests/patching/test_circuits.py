@@ -35,6 +35,16 @@ def test_a_head_stands_for_itself_and_all_its_inputs():
     assert found.readers == {"a1.h3.q", "a1.kv1.k", "a1.kv1.v"}
 
 
+def test_components_of_some_layers_and_heads_have_their_numbers_in_the_model():
+    axes = {"head": ("layer", "position", "head"), "k": ("layer", "position", "kv_head")}
+    labels = {"layer": ("1",), "position": ("end",), "head": ("3",), "kv_head": ("1",)}
+    ends = torch.zeros(2).double(), torch.ones(2).double()
+    for site, writers in (("head", {"a1.h3"}), ("k", {"a1.h2", "a1.h3"})):
+        values = {site: torch.ones(1, 1, 1, 2).double()}
+        result = PatchResult(values, {site: axes[site]}, labels, *ends, "noising", "m", "u")
+        assert significant_components(result, GROUPED).writers == writers
+
+
 def test_a_key_stands_for_the_heads_that_share_it():
     found = found_at("k", ("layer", "position", "kv_head"), (2, 3, 2), (0, 1, 0))
     assert found.writers == {"a0.h0", "a0.h1"}

@@ -9,7 +9,7 @@ from circuitfind.errors import CircuitfindError, MetricError
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.patching.sites import SITE_BY_NAME
-from circuitfind.patching.sweep import patch
+from circuitfind.patching.sweep import Sweep, patch
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.tasks import find_task
@@ -100,6 +100,11 @@ def test_compiled_programs_can_be_swept(tmp_path):
         ({"positions": ","}, "no position is given"),
         ({"mode": "both"}, "no mode named 'both'; choose one of denoising, noising, interchange"),
         ({"partners": [1, 0]}, "partners belong to the mode interchange-within"),
+        ({"layers": "2"}, "no layer 2: the model has the layers 0 to 1"),
+        ({"layers": "1-0"}, "no layer '1-0'"),
+        ({"heads": "first"}, "'first' is not a head or a range"),
+        ({"heads": [4]}, "no head 4"),
+        ({"heads": []}, "no head"),
         ({"rows": 0}, "0 rows cannot be run at once"),
     ],
 )
@@ -126,6 +131,27 @@ def test_a_group_is_those_of_its_sites_that_the_model_has(family):
     assert found.sites == ("resid_pre", "attn_out", "mlp_out")[: 3 if has_mlp(family) else 2]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_some_layers_and_heads_are_patched_as_in_a_whole_sweep(family):
+    problem = problem_of(family, metric="logit-difference", n_layers=3)
+    whole = patch(problem, "block,heads", positions="1,last")
+    some = patch(problem, "block,heads", positions="1,last", layers="1-2", heads=[0, 3])
+    assert some.labels["layer"] == ("1", "2") and some.labels["head"] == ("0", "3")
+    of_keys = [0, 3] if family == "gpt2" else [0, 1]
+    for site in whole.sites:
+        expected = whole.values[site][1:]
+        if "head" in whole.axes[site]:
+            expected = expected[:, :, [0, 3]]
+        elif "kv_head" in whole.axes[site]:
+            expected = expected[:, :, of_keys]
+        torch.testing.assert_close(some.values[site], expected, **BATCHES)
+    n_patches = sum(values[..., 0].numel() for values in some.values.values())
+    assert (
+        Sweep(problem, "block,heads", positions="1,last", layers="1-2", heads=[0, 3]).n_patches
+        == n_patches
+    )
+
+
 def has_mlp(family):
     return model_of(family).shape.has_mlp
 
@@ -136,3 +162,20 @@ def test_runs_that_the_metric_cannot_tell_apart_are_refused():
     problem = assemble(model_of("gpt2"), alike, find_metric("logit-difference"))
     with pytest.raises(MetricError, match="the same metric"):
         patch(problem)
+
+
+def test_named_positions_stand_in_the_order_of_the_text():
+    pairs = [
+        Pair([5, 6, 7, 4], [8, 6, 7, 4], [[9]], [[2]], positions={"verb": 1, "a": 2, "noun": 0})
+    ]
+    problem = assemble(model_of("gpt2"), collate(pairs * 2), find_metric("logit-difference"))
+    assert patch(problem, "resid_pre").labels["position"] == ("noun", "verb", "a")
+    # A single prompt is patched at each of its positions.
+    one = replace(problem, prompts=problem.prompts.select([0]))
+    assert patch(one, "resid_pre").labels["position"] == ("0 noun", "1 verb", "2 a", "3")
+
+
+def test_sites_with_different_axes_cannot_be_stacked():
+    found = patch(problem_of("gpt2", metric="logit-difference"), "resid,head", positions="all")
+    with pytest.raises(CircuitfindError, match="have different axes and cannot be stacked"):
+        found.stacked()

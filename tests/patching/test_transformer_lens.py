@@ -68,6 +68,11 @@ def test_groups_are_what_transformer_lens_stacks(family, stack):
         n = means.shape[-1]
         torch.testing.assert_close(means, expected[..., :n].double(), **CLOSE)
         assert means.std() > 0.01
+    stacked, axes = found.stacked()
+    assert axes[:2] == ("site", "layer")
+    everything = every(*lens_inputs(family)).double()
+    stacked = stacked[:, :, 0] if positions == "all" else stacked
+    torch.testing.assert_close(stacked.nan_to_num(0.0), everything, **CLOSE)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])

@@ -11,7 +11,7 @@ from circuitfind.patching.result import PatchResult
 from circuitfind.reports.canvas import colour_of
 from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.panels import MOST_COLUMNS, MOST_PANELS
-from circuitfind.reports.patching import report
+from circuitfind.reports.patching import patch_report
 
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
@@ -64,6 +64,29 @@ def test_every_patch_is_a_square_in_its_colour(axes, sizes):
     for row in rows:
         where = ", ".join(f"{axis} {label}" for axis, label in row.place.items())
         assert found[f"{where}: {row.effect:.3f}"].get("fill") == colour_of(row.effect / largest)
+
+
+def test_a_patch_that_does_more_than_the_source_run_does_not_fade_the_others():
+    result = result_of(("layer", "position"), (1, 2))
+    result.values["site"][0] = torch.tensor([[4.0, 4.0], [0.5, 0.5]])
+    drawn = draw_heatmap(result, "site")
+    fills = {name[-5:]: square.get("fill") for name, square in squares(drawn).items()}
+    assert fills == {"4.000": colour_of(1.0), "0.500": colour_of(0.5)}
+    assert "effect, up to 4" in drawn.svg()
+
+
+def test_effects_are_written_into_squares_on_demand():
+    result = result_of(("layer", "position"), (1, 4))
+    result.values["site"][0, :, :] = torch.tensor([0.873, -0.05, 1.44, 0.001]).double()[:, None]
+    plain, figures = (draw_heatmap(result, "site", annotate=on) for on in (False, True))
+    assert small_texts(plain) == []
+    assert small_texts(figures) == [".87", "-.05", "1.4", "0"]
+    assert figures.png() != plain.png()
+
+
+def small_texts(heatmap):
+    root = ElementTree.fromstring(heatmap.svg())
+    return [text.text for text in root.iter(f"{SVG}text") if text.get("font-size") == "8.00"]
 
 
 def test_layers_run_upwards_and_positions_to_the_right():
@@ -147,7 +170,7 @@ def test_long_labels_of_columns_do_not_meet():
 
 def test_a_report_counts_and_ranks():
     result = result_of(("layer", "position"), (3, 4))
-    found = report(result, 0.2)
+    found = patch_report(result, 0.2)
     (site,) = found.sites
     assert (site.n_significant, site.n) == (len(result.significant(0.2)), 12)
     sums = [
