@@ -81,8 +81,9 @@ class SymbolVocabulary(Vocabulary):
         return [] if number is None else [number]
 
     def shown(self, token: int) -> str:
-        """Return a symbol."""
-        return self.decode([token])
+        """Return a symbol, and the number of a token that is none."""
+        known = token == self.bos or token in self.symbols.values()
+        return self.decode([token]) if known else str(token)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the symbols of some numbers."""

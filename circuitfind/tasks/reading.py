@@ -104,6 +104,8 @@ def read_rows(path: Path) -> list[Row]:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise TaskError(f"cannot read the task file {str(path)!r}: it is not a regular file")
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise TaskError(

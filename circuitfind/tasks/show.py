@@ -71,9 +71,12 @@ def _shown(prompts: PromptPairs, row: int, vocabulary: Vocabulary) -> dict[str, 
 
 
 def _answers(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
-    words = [f"{vocabulary.shown(token)} {token}" for token in tokens if token != NO_TOKEN]
-    if vocabulary.tokenizer is None:
-        words = [vocabulary.shown(token) for token in tokens if token != NO_TOKEN]
+    given = [token for token in tokens if token != NO_TOKEN]
+    texts = [vocabulary.shown(token) for token in given]
+    words = [
+        text if text == str(token) and vocabulary.tokenizer is None else f"{text} {token}"
+        for text, token in zip(texts, given, strict=True)
+    ]
     if len(words) > _MOST_WORDS:
         words[_MOST_WORDS - 2 : -1] = ["..."]
     return ", ".join(words)

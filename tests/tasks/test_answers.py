@@ -251,6 +251,21 @@ def test_messages_say_the_same_as_a_turn_and_a_system_prompt(gpt2, prompts_of):
     assert one.fingerprint == other.fingerprint
 
 
+def test_a_table_can_hold_turns_and_messages(gpt2, tmp_path):
+    chat = chat_of(gpt2, CHAT)
+    messages = [f'[{{"role": "user", "content": "{text}"}}]' for text in ASKED.values()]
+    quoted = ['"' + each.replace('"', '""') + '"' for each in messages]
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "clean,corrupted,answer,chat\n"
+        + f"{','.join(ASKED.values())},No|I,yes\n{','.join(quoted)},No|I,\n"
+    )
+    prompts = find_task(str(path)).write_prompts(chat, 2, 0)
+    assert prompts.n_distinct == 1 and chat.decode(prompts.clean[0].tolist()).endswith(
+        "assistant\n"
+    )
+
+
 def test_a_template_that_puts_a_space_before_what_the_assistant_says_puts_it_before_answers(
     gpt2, prompts_of
 ):
@@ -307,3 +322,13 @@ def find_program():
     from circuitfind.models.compiled import SymbolVocabulary
 
     return SymbolVocabulary(None, 0, {"a": 1, "b": 2}, 3)
+
+
+def test_numbers_that_are_no_symbols_are_shown_as_numbers(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    row = {"clean_ids": [0, 1, 7], "corrupted_ids": [0, 2, 7], "answer_ids": [2, 9]}
+    path.write_text(json.dumps(row))
+    (shown,) = shown_pairs(find_task(str(path)), find_program())
+    assert (shown["clean"], shown["answer"]) == ("BOS|a|7", "b 2, 9")
+    (shown,) = shown_pairs(find_task(str(path)), None)
+    assert (shown["clean"], shown["answer"]) == ("0|1|7", "2, 9")

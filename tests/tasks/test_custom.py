@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -191,6 +192,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(TaskError, match="cannot read the task file .*: Is a directory"):
         (tmp_path / "folder.csv").mkdir()
         find_task(str(tmp_path / "folder.csv"))
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(TaskError, match="it is not a regular file"):
+        find_task(str(tmp_path / "pipe.csv"))
+    with pytest.raises(TaskError, match=r"no task named 'xxx.{,60}\.\.\.; the tasks are"):
+        find_task("x" * 10_000)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TaskError, match="it is not UTF-8 text"):
         find_task(str(tmp_path / "binary.csv"))
