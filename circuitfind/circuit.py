@@ -70,6 +70,16 @@ class Circuit:
         names = dict.fromkeys(end.component for end in sorted(ends, key=lambda end: end.stage))
         return [name for name in names if name in touched]
 
+    @property
+    def heads_and_mlps(self) -> list[str]:
+        """The components that a circuit chooses, in the order in which they run.
+
+        Heads and MLPs that write or read along a kept edge. The embedding and the logits are in
+        every circuit, and key/value heads belong to the heads that share them.
+        """
+        chosen = {writer.name for writer in self.graph.heads_and_mlps}
+        return [name for name in self.components if name in chosen]
+
     def effect(self, edge: Edge) -> float | None:
         """Return the measured effect of an edge, or None if it was never tested."""
         if self.effects is None:

@@ -215,6 +215,11 @@ class Graph:
         """Number of components that write: embedding, heads and MLPs."""
         return len(self.writers)
 
+    @property
+    def heads_and_mlps(self) -> tuple[Writer, ...]:
+        """All writers but the embeddings, in the order in which they run."""
+        return tuple(writer for writer in self.writers if writer.layer is not None)
+
     @cached_property
     def writer_index(self) -> dict[str, int]:
         return {writer.name: index for index, writer in enumerate(self.writers)}

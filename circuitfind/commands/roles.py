@@ -8,14 +8,13 @@ def roles(circuit: Circuit, device: Device = "cpu", as_json: Json = False) -> No
     """Name what heads do (previous-token, induction, mover, ...) and draw the circuit with it."""
     from dataclasses import asdict
 
-    from circuitfind.comparison.overlap import at_work
     from circuitfind.runs.drawing import draw_run
     from circuitfind.runs.roles import roles_of
 
     of, found = roles_of(circuit, device=device, tell=tell)
     diagram, beside = draw_run(circuit)
     drawing = diagram.save(beside.with_name(f"{beside.stem.removeprefix('diagram')}roles.svg"))
-    used = at_work(of)
+    used = of.heads_and_mlps
     rows = [{**asdict(role), "in the circuit": role.component in used} for role in found]
     if as_json:
         print_json(rows)

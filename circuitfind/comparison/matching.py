@@ -30,7 +30,7 @@ from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import DRAWS, EXCHANGED_HEADS, Distribution, counted, exchanges
-from circuitfind.comparison.overlap import Shared, at_work, compared
+from circuitfind.comparison.overlap import Shared, compared
 from circuitfind.comparison.profiles import Profiles, require_comparable
 from circuitfind.graph import Graph
 
@@ -190,7 +190,7 @@ def _number(graph: Graph, component: str) -> int:
 
 
 def _working(circuit: Circuit) -> list[int]:
-    names = at_work(circuit)
+    names = set(circuit.heads_and_mlps)
     return [i for i, writer in enumerate(circuit.graph.writers) if writer.name in names]
 
 
@@ -266,7 +266,7 @@ def _padded(item: Item) -> tuple[int, int, int]:
 def _counterparts(
     left: Circuit, right: Circuit, matched: Sequence[Triple]
 ) -> tuple[Counterparts, ...]:
-    ours, theirs = at_work(left), at_work(right)
+    ours, theirs = set(left.components), set(right.components)
     found = []
     for i, j, similarity in matched:
         one, other = left.graph.writers[i].name, right.graph.writers[j].name

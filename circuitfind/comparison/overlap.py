@@ -155,9 +155,9 @@ def _profile(left: Circuit, right: Circuit) -> Distribution:
 
 
 def _shared_components(left: Circuit, right: Circuit) -> Shared:
-    later = [writer for writer in left.graph.writers if writer.stage > 0]
+    later = left.graph.heads_and_mlps
     names = [writer.name for writer in later]
-    ours, theirs = at_work(left), at_work(right)
+    ours, theirs = set(left.heads_and_mlps), set(right.heads_and_mlps)
     in_left, in_right = (np.array([name in found for name in names]) for found in (ours, theirs))
     # A head could be any other of its layer; an MLP can only be itself.
     stratum = np.array([2 * writer.stage + (writer.head is None) for writer in later])
@@ -229,13 +229,6 @@ def coefficient(n_shared: Counts, left: int, right: int) -> Float[np.ndarray, " 
     """Return the intersection's size over the smaller set's."""
     shares: Float[np.ndarray, " outcome"] = n_shared / min(left, right)
     return shares
-
-
-def at_work(circuit: Circuit) -> set[str]:
-    """Return the heads and MLPs that write or read along a kept edge."""
-    found = {edge.writer.name for edge in circuit.edges}
-    found |= {edge.reader.component for edge in circuit.edges}
-    return {writer.name for writer in circuit.graph.writers if writer.stage > 0} & found
 
 
 def rank_correlation(

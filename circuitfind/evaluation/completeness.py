@@ -119,7 +119,7 @@ def n_knock_out_passes(circuit: Circuit, n_random: int, n_greedy: int, n_roles: 
         return 0
     n_steps = min(n_greedy, n) - 1
     greedy = sum(n - step for step in range(1, n_steps + 1))
-    outside = circuit.graph.n_components - 1 - n
+    outside = len(circuit.graph.heads_and_mlps) - n
     return 2 * (n + n_roles + n_random + greedy) + outside
 
 

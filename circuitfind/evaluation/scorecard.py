@@ -56,8 +56,8 @@ class Scorecard:
     Attributes:
         n_edges: Edges kept.
         n_edges_full: Edges of the graph.
-        n_components: Components that read or write along a kept edge, the logits not counted.
-        n_components_full: Components of the graph.
+        n_components: Heads and MLPs that write or read along a kept edge.
+        n_components_full: Heads and MLPs of the model.
         n_prompts: Prompts measured on.
         measurements: The problem's metric first, then KL divergence, logit difference and
             accuracy where the prompts have answers.
@@ -83,12 +83,11 @@ def scorecard(
 ) -> Scorecard:
     """Measure a circuit on the prompts it was found on, and on others if given."""
     own = engine.problem.metric
-    written = [name for name in circuit.components if name != "logits"]
     return Scorecard(
         n_edges=circuit.n_edges,
         n_edges_full=circuit.graph.n_edges,
-        n_components=len(set(written) & set(circuit.graph.writer_index)),
-        n_components_full=circuit.graph.n_components,
+        n_components=len(circuit.heads_and_mlps),
+        n_components_full=len(circuit.graph.heads_and_mlps),
         n_prompts=len(engine.problem.prompts),
         measurements=_measured(engine, circuit, usual_metrics(engine.problem)),
         held_out=None if held_out is None else measure(held_out, circuit, own),

@@ -1,8 +1,9 @@
 """Lines and points in a plane, with axes and a legend; several planes side by side as panels."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from circuitfind.reports.canvas import (
     FAINT,
@@ -15,10 +16,13 @@ from circuitfind.reports.canvas import (
 )
 from circuitfind.reports.diagram import Diagram
 
+Mark = Literal["circle", "diamond"]
+
 _SIZE, _SIZE_OF_MANY = (460.0, 300.0), (280.0, 200.0)
 _MOST_ACROSS = 3
 _ABOVE, _BELOW, _GAP = 44.0, 42.0, 30.0
-_DOT = 6.0
+_SIZES: Mapping[Mark, float] = {"circle": 6.0, "diamond": 11.0}
+_BEYOND = "hollow: beyond the axes, drawn at their end"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Series:
         colour: `#rrggbb`.
         line: How they are joined: `straight`, by pessimistic `steps`, or not at all (`none`).
         dots: Whether each is marked.
+        mark: How it is marked.
+        ranges: From which y to which a bar at each point reaches.
         dashed: Whether the line is dashed.
         tips: What an SVG shows when the pointer rests on each point.
     """
@@ -78,6 +84,8 @@ class Series:
     dots: bool = True
     dashed: bool = False
     tips: tuple[str, ...] = ()
+    mark: Mark = "circle"
+    ranges: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,16 @@ def draw_panels(title: str, x_axis: Axis, y_axis: Axis, planes: Sequence[Plane])
     start = across * (size[0] + left + _GAP)
     for row, series in enumerate(known.values()):
         _legend(canvas, series, (start, _ABOVE + 16 + LINE * 1.25 * row))
+    drawn = (series for plane in planes for series in plane.series if series.dots)
+    if any(not _inside(point, x_axis, y_axis) for series in drawn for point in series.points):
+        at = start + 11, _ABOVE + 16 + LINE * 1.25 * len(known)
+        _mark(canvas, at, "circle", QUIET, filled=False)
+        canvas.text(at[0] + 17, at[1], _BEYOND, colour=QUIET)
     return Diagram(canvas.dot)
+
+
+def _inside(point: Point, x_axis: Axis, y_axis: Axis) -> bool:
+    return x_axis.holds(point[0]) and y_axis.holds(point[1])
 
 
 @dataclass(frozen=True)
@@ -166,16 +183,20 @@ class _Panel:
         if series.line != "none" and len(places) > 1:
             points = list(_joined(places, series.line))
             self.canvas.line(points, series.colour, width=1.6, dashed=series.dashed)
+        for (x, _), ends in zip(series.points, series.ranges, strict=False):
+            self.canvas.line([self._place((x, end)) for end in ends], series.colour, width=1.0)
         for number, place in enumerate(places if series.dots else []):
             x, y = series.points[number]
-            inside = self.x_axis.holds(x) and self.y_axis.holds(y)
+            inside = _inside((x, y), self.x_axis, self.y_axis)
             tip = series.tips[number] if series.tips else f"{series.name}: {x:.3g}, {y:.3f}"
-            _dot(self.canvas, place, series.colour, tip, filled=inside)
+            _mark(self.canvas, place, series.mark, series.colour, tip, filled=inside)
 
 
-def _dot(canvas: Canvas, place: Point, colour: str, tip: str = "", *, filled: bool = True) -> None:
-    fill = colour if filled else "#ffffff"
-    canvas.box(place, (_DOT, _DOT), shape="circle", color=colour, fillcolor=fill, tooltip=tip)
+def _mark(
+    canvas: Canvas, place: Point, mark: Mark, colour: str, tip: str = "", *, filled: bool = True
+) -> None:
+    fill, size = colour if filled else "#ffffff", _SIZES[mark]
+    canvas.box(place, (size, size), shape=mark, color=colour, fillcolor=fill, tooltip=tip)
 
 
 def _joined(places: Sequence[Point], how: str) -> Iterator[Point]:
@@ -190,5 +211,5 @@ def _legend(canvas: Canvas, series: Series, at: Point) -> None:
     if series.line != "none":
         canvas.line([(x, y), (x + 22, y)], series.colour, width=2.0, dashed=series.dashed)
     if series.dots:
-        _dot(canvas, (x + 11, y), series.colour)
+        _mark(canvas, (x + 11, y), series.mark, series.colour)
     canvas.text(x + 28, y, series.name)

@@ -27,7 +27,7 @@ def circuits_table(found: Comparison) -> Table:
         )
         for side in found.circuits
     ]
-    return listing(("circuit", "task", "model", "method", "edges", "components"), rows)
+    return listing(("circuit", "task", "model", "method", "edges", "heads and MLPs"), rows)
 
 
 def pairs_table(found: Comparison) -> Table:

@@ -19,6 +19,7 @@ from circuitfind.graph import Edge, Graph
 from circuitfind.reports.dot import write_dot
 from circuitfind.reports.picture import MANY_LINES, Box, BoxKind, Entry, Line, Picture, Stroke
 from circuitfind.reports.rendering import ImageFormat, render
+from circuitfind.reports.sides import KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
     PORT_COLOURS,
@@ -26,10 +27,10 @@ from circuitfind.reports.strokes import (
     SHARED_COLOUR,
     STRUCTURE,
     EffectScale,
-    arrow_legend,
     effect_text,
-    port_arrow,
+    omission,
     port_legend,
+    shares_of_largest,
     size,
 )
 
@@ -119,7 +120,7 @@ def draw_circuit(
     ]
     measured = any(effect is not None for effect in scale.effects)
     which = "those with the largest effects" if measured else "the first to run"
-    remarks = _omission(len(drawn), len(effects), which)
+    remarks = omission(len(drawn), len(effects), which)
     legend = (port_legend(drawn), [*scale.legend(), *remarks])
     return _diagram(circuit.graph, lines, legend, caption, roles or {})
 
@@ -135,7 +136,8 @@ def draw_difference(
 ) -> Diagram:
     """Draw which edges two circuits share and which only one of them keeps.
 
-    Effects are not shown: those of two circuits need not have the same unit.
+    Widths show effects as shares of the largest one in the same circuit, since those of two
+    circuits need not have the same unit; of shared edges, in the left circuit.
 
     Args:
         left: A circuit.
@@ -151,28 +153,19 @@ def draw_difference(
     """
     require_same_graph(left.graph, right.graph)
     graph = left.graph
+    shared = graph.edges(left.kept & right.kept)
+    ours, theirs = shares_of_largest(left), shares_of_largest(right)
     classes = (
-        (f"only in {names[0]}", LEFT_COLOUR, left.without(right)),
-        (f"only in {names[1]}", RIGHT_COLOUR, right.without(left)),
-        ("in both", SHARED_COLOUR, graph.edges(left.kept & right.kept)),
+        KeptBy(f"only in {names[0]}", LEFT_COLOUR, _names(left.without(right)), ours),
+        KeptBy(f"only in {names[1]}", RIGHT_COLOUR, _names(right.without(left)), theirs),
+        KeptBy("in both", SHARED_COLOUR, _names(shared), ours),
     )
-    union = [(edge, text, colour) for text, colour, edges in classes for edge in edges]
-    drawn = union[:max_edges]
-    width, opacity = (0.7, 0.5) if len(drawn) > MANY_LINES else (1.2, 1.0)
-    lines = [
-        _line(
-            edge,
-            Stroke(colour, width, opacity, arrow=port_arrow(edge.reader.port)),
-            f"{edge.name}: {text}",
-        )
-        for edge, text, colour in reversed(drawn)
-    ]
-    counts = [
-        Entry(f"{text}: {len(edges)}", Stroke(colour, width=2.0)) for text, colour, edges in classes
-    ]
-    remarks = _omission(len(drawn), len(union), "shared ones last")
-    legend = ([*counts, *remarks], arrow_legend(edge.reader.port for edge, *_ in drawn))
-    return _diagram(graph, lines, legend if union else (), caption, roles or {})
+    lines, legend = lines_of(classes, max_edges)
+    return _diagram(graph, lines, legend, caption, roles or {})
+
+
+def _names(edges: Sequence[Edge]) -> list[str]:
+    return [edge.name for edge in edges]
 
 
 def draw_frequencies(
@@ -210,7 +203,7 @@ def draw_frequencies(
         Entry(f"in {kept:.0%} of the runs", Stroke("#555555", 2.0 if kept >= share else 1.0, kept))
         for kept in dict.fromkeys((1.0, share, 0.2))
     ]
-    remarks = _omission(len(drawn), len(rows), "the most frequent")
+    remarks = omission(len(drawn), len(rows), "the most frequent")
     legend = (port_legend([edge for edge, _ in drawn]), [*scale, *remarks])
     return _diagram(graph, lines, legend if rows else (), caption, {})
 
@@ -219,12 +212,6 @@ def _line(edge: Edge, stroke: Stroke, tooltip: str) -> Line:
     return Line(
         edge.writer.component, edge.reader.component, stroke, edge.name, edge.reader.port, tooltip
     )
-
-
-def _omission(n_drawn: int, n_edges: int, which: str) -> list[Entry]:
-    if n_drawn == n_edges:
-        return []
-    return [Entry(f"{n_drawn:,} of {n_edges:,} edges are drawn: {which}")]
 
 
 def _diagram(

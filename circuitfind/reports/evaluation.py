@@ -157,10 +157,13 @@ def _size_chart(given: Assessment) -> Diagram | None:
     own = given.n_edges / given.n_edges_full
     if given.baselines:
         base = given.baselines[0]
+        # The circuit is drawn last: random circuits of its size can be as faithful.
         series += [
-            Series("the circuit", ((own, base.faithfulness),), PALETTE[1], "none"),
-            Series("random circuits", ((own, base.mean),), _GREY, "none"),
-            Series("95 % of them", ((own, base.low), (own, base.high)), _GREY, dots=False),
+            Series(
+                "95 % of random circuits", ((own, base.low), (own, base.high)), _GREY, dots=False
+            ),
+            Series("their mean", ((own, base.mean),), _GREY, "none"),
+            Series("the circuit", ((own, base.faithfulness),), PALETTE[1], "none", mark="diamond"),
         ]
     low = min(share for share, _ in [*points, (own or 1.0, 0)])
     x_axis = Axis(

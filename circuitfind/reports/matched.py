@@ -2,27 +2,30 @@
 
 A box that both circuits use bears both names, `a2.h0 | a1.h1`; `-` stands where a component of one
 model has no counterpart at work in the other circuit. Boxes stand at the height of the left model's
-component; those of the right model alone at the same relative depth. Colour says who keeps an edge,
-the arrowhead what it enters, as in the difference of two circuits of one model.
+component or above, so that edges lead upwards; those of the right model alone at the same relative
+depth. Colour, width and arrowhead are those of the difference of two circuits of one model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
+import networkx as nx
+
+from circuitfind.circuit import Circuit
 from circuitfind.comparison.matching import Matched
 from circuitfind.graph import Graph
 from circuitfind.reports.diagram import MAX_EDGES, Diagram, kind_of
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import MANY_LINES, Box, Entry, Line, Picture, Stroke
+from circuitfind.reports.picture import Box, Entry, Line, Picture, Row
+from circuitfind.reports.sides import KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
     RIGHT_COLOUR,
     SHARED_COLOUR,
-    arrow_legend,
-    port_arrow,
+    shares_of_largest,
+    size,
 )
 
-_PORTS = ("q", "k", "v", "qkv")
 _FINENESS = 10
 """Rows between two stages of the left model, for components of the right model alone."""
 
@@ -33,12 +36,12 @@ class Drawn:
 
     Attributes:
         name: What the legend calls it.
-        graph: Its graph.
+        circuit: The circuit.
         roles: What components do, by name.
     """
 
     name: str
-    graph: Graph
+    circuit: Circuit
     roles: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -60,45 +63,64 @@ def draw_matched(
         max_edges: Of a larger union, edges that are not shared are drawn first.
     """
     boxes = _Boxes(matched, left, right)
+    ours, theirs = _link_shares(left.circuit), _link_shares(right.circuit)
+    edges = matched.edges
     classes = (
-        _Class(f"only in {left.name}", LEFT_COLOUR, matched.edges.left, boxes.of_left),
-        _Class(f"only in {right.name}", RIGHT_COLOUR, matched.edges.right, boxes.of_right),
-        _Class("in both", SHARED_COLOUR, matched.edges.both, boxes.of_left),
+        KeptBy(f"only in {left.name}", LEFT_COLOUR, edges.left, ours, boxes.of_left),
+        KeptBy(f"only in {right.name}", RIGHT_COLOUR, edges.right, theirs, boxes.of_right),
+        KeptBy("in both", SHARED_COLOUR, edges.both, ours, boxes.of_left),
     )
-    union = [(edge, each) for each in classes for edge in each.edges]
-    drawn = union[:max_edges]
-    width, opacity = (0.7, 0.5) if len(drawn) > MANY_LINES else (1.2, 1.0)
-    lines = [_line(edge, each, width, opacity) for edge, each in reversed(drawn)]
-    counts = [Entry(f"{c.text}: {len(c.edges)}", Stroke(c.colour, width=2.0)) for c in classes]
-    if len(drawn) < len(union):
-        counts.append(Entry(f"{len(drawn):,} of {len(union):,} edges are drawn: shared ones last"))
-    legend = (counts, arrow_legend(_ends(edge)[2] for edge, _ in drawn))
+    lines, legend = lines_of(classes, max_edges)
     shown = {name for line in lines for name in (line.tail, line.head)}
-    return Diagram(write_dot(Picture(list(boxes.shown(shown)), lines, legend, caption)))
+    placed, n_down = in_order(list(boxes.shown(shown)), lines)
+    if n_down:
+        text = f"{n_down} point down: in {right.name} these run in the other order"
+        legend[0].append(Entry(text))
+    return Diagram(write_dot(Picture(placed, lines, legend, caption)))
 
 
-@dataclass(frozen=True)
-class _Class:
-    """Edges that are kept by the same circuits."""
+def _link_shares(circuit: Circuit) -> dict[str, float | None]:
+    """Return the shares of the largest effect by the names of matched edges.
 
-    text: str
-    colour: str
-    edges: tuple[str, ...]
-    boxes: Mapping[str, str]
+    These name heads instead of the key/value heads that they share, and `qkv` where one of two
+    models merges the ports: the largest of its edges then counts.
+    """
+    found: dict[str, float | None] = {}
+    shares = shares_of_largest(circuit)
+    for edge in sorted(circuit.edges, key=lambda edge: size(shares[edge.name])):
+        port = edge.reader.port
+        for head in circuit.graph.components_fed_by(edge.reader):
+            for ending in [f".{port}", ".qkv"] if port else [""]:
+                found[f"{edge.writer.name}->{head}{ending}"] = shares[edge.name]
+    return found
 
 
-def _line(edge: str, each: _Class, width: float, opacity: float) -> Line:
-    tail, head, port = _ends(edge)
-    stroke = Stroke(each.colour, width, opacity, arrow=port_arrow(port))
-    tooltip = f"{edge}: {each.text}"
-    return Line(each.boxes[tail], each.boxes[head], stroke, edge, port, tooltip)
+def in_order(boxes: Sequence[Box], lines: Sequence[Line]) -> tuple[list[Box], int]:
+    """Raise boxes until lines lead upwards, and count the lines that cannot.
+
+    Two matched models may run what does the same in opposite orders; of such lines those that rise
+    by where boxes stood at first do so in the end.
+    """
+    rows = {box.name: box.row for box in boxes}
+    arcs = nx.DiGraph()
+    arcs.add_nodes_from(rows)
+    joined = sorted(
+        {(line.tail, line.head) for line in lines},
+        key=lambda ends: (rows[ends[0]] >= rows[ends[1]], ends),
+    )
+    for tail, head in joined:
+        if not nx.has_path(arcs, head, tail):
+            arcs.add_edge(tail, head)
+    for name in nx.lexicographical_topological_sort(arcs):
+        below = [(row + 1, place) for row, place in (rows[tail] for tail in arcs.pred[name])]
+        rows[name] = max([rows[name], *below])
+    n_down = sum(not arcs.has_edge(line.tail, line.head) for line in lines)
+    return [_raised(box, rows[box.name]) for box in boxes], n_down
 
 
-def _ends(edge: str) -> tuple[str, str, str | None]:
-    """Split an edge's name into its components and its port."""
-    tail, _, reader = edge.partition("->")
-    head, dot, port = reader.rpartition(".")
-    return (tail, head, port) if dot and port in _PORTS else (tail, reader, None)
+def _raised(box: Box, row: Row) -> Box:
+    """Move a box; where it stands then is no longer the height of its layer."""
+    return box if row == box.row else replace(box, row=row, layer=None)
 
 
 class _Boxes:
@@ -113,22 +135,24 @@ class _Boxes:
         self._sides = left, right
         to_right = {row.left: row.right for row in matched.counterparts}
         to_left = {right_name: name for name, right_name in to_right.items()}
-        self.of_left = {name: _joint(name, to_right.get(name)) for name in _ends_of(left.graph)}
+        self.of_left = {
+            name: _joint(name, to_right.get(name)) for name in _ends_of(left.circuit.graph)
+        }
         self.of_right = {
             name: self.of_left[to_left[name]] if name in to_left else _joint(None, name)
-            for name in _ends_of(right.graph)
+            for name in _ends_of(right.circuit.graph)
         }
         self.of_left["logits"] = self.of_right["logits"] = "logits"
 
     def shown(self, names: Set[str]) -> Iterator[Box]:
         """Return the boxes of these names, those of the left model first."""
         left, right = self._sides
-        scale = left.graph.readers[-1].stage / right.graph.readers[-1].stage
+        scale = left.circuit.graph.readers[-1].stage / right.circuit.graph.readers[-1].stage
         places: dict[str, Box] = {}
         for side, known, factor in ((left, self.of_left, 1.0), (right, self.of_right, scale)):
             for component, name in known.items():
                 if name in names and name not in places:
-                    layer, stage = _place(side.graph, component)
+                    layer, stage = _place(side.circuit.graph, component)
                     row = round(_FINENESS * factor * stage), 0
                     places[name] = Box(
                         name, kind_of(component), row, layer if side is left else None

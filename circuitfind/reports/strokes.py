@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from circuitfind.circuit import Circuit
 from circuitfind.graph import Edge
 from circuitfind.reports.picture import Entry, Stroke
 
@@ -82,7 +83,11 @@ class EffectScale:
             entries.append(Entry("effect > 0: cutting the edge does harm", Stroke(_GREY)))
         if any(effect is not None and effect < 0 for effect in self.effects):
             entries.append(Entry("effect < 0: cutting it helps", Stroke(_GREY, dashed=True)))
-        entries += [Entry(text, self.stroke(value)) for value, text in self._marks()]
+        return [*entries, *self.sizes_legend()]
+
+    def sizes_legend(self) -> list[Entry]:
+        """Explain size alone."""
+        entries = [Entry(text, self.stroke(value)) for value, text in self._marks()]
         if None in self.effects:
             entries.append(Entry("effect not measured", self.stroke(None)))
         if self.fades and self.ends[1]:
@@ -103,6 +108,27 @@ class EffectScale:
             (value, f"size of effect {below if value == low else ''}{text}")
             for text, value in texts.items()
         ]
+
+
+def shares_of_largest(circuit: Circuit) -> dict[str, float | None]:
+    """Return the sizes of a circuit's effects, by edge, as shares of its largest finite one.
+
+    Circuits whose effects have different units are drawn together by these.
+    """
+    effects = {edge.name: circuit.effect(edge) for edge in circuit.edges}
+    sizes = [abs(effect) for effect in effects.values() if effect is not None]
+    largest = max((value for value in sizes if value < math.inf), default=0.0)
+    return {
+        name: None if effect is None else min(1.0, abs(effect) / largest) if largest else 0.0
+        for name, effect in effects.items()
+    }
+
+
+def omission(n_drawn: int, n_edges: int, which: str) -> list[Entry]:
+    """Say how many edges are drawn, if not all are."""
+    if n_drawn == n_edges:
+        return []
+    return [Entry(f"{n_drawn:,} of {n_edges:,} edges are drawn: {which}")]
 
 
 def size(effect: float | None) -> float:

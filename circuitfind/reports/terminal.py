@@ -16,7 +16,7 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column()
     table.add_row("edges kept", _of(card.n_edges, card.n_edges_full))
-    table.add_row("components kept", _of(card.n_components, card.n_components_full))
+    table.add_row("heads and MLPs kept", _of(card.n_components, card.n_components_full))
     for row in card.measurements:
         table.add_row(*_measured(row.metric, row))
     if card.held_out is not None:

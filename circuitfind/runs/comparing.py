@@ -18,7 +18,7 @@ from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison, load_comparison
 from circuitfind.comparison.roles import labels
 from circuitfind.errors import GraphError, RunDirectoryError
-from circuitfind.reports.diagram import draw_difference
+from circuitfind.reports.diagram import Diagram, draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import draw_matrix
 from circuitfind.runs.comparison_pairs import Loaded, Settings, compare_all
@@ -31,7 +31,7 @@ from circuitfind.runs.directory import (
     reported,
     write_whole,
 )
-from circuitfind.runs.drawing import name_of, origin_line
+from circuitfind.runs.drawing import captions, name_of
 
 COMPARISON = "comparison.json"
 
@@ -61,7 +61,7 @@ def compare_files(
     identity = {name: value for name, value in asdict(settings).items() if name != "device"}
     if (earlier := _earlier(out, loaded, identity)) is not None:
         tell(f"{out} is finished: its results are read, not computed again")
-        return earlier, sorted(out.glob("*.svg"))
+        return earlier, sorted(file for file in out.iterdir() if file.suffix in (".dot", ".svg"))
     sides, pairs = compare_all(loaded, settings, tell)
     found = Comparison(sides, pairs, identity, environment())
     return found, _write(out, found, loaded)
@@ -136,39 +136,45 @@ def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> C
 
 
 def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
-    drawings = dict(_drawings(found, loaded))
+    files = dict(_files(_drawings(found, loaded)))
     with reported(out):
         out.mkdir(parents=True, exist_ok=True)
-        for name, svg in drawings.items():
-            write_whole(out / name, svg)
+        for name, content in files.items():
+            write_whole(out / name, content)
         write_whole(out / COMPARISON, found.to_json())
-    return sorted(out / name for name in drawings)
+    return sorted(out / name for name in files)
 
 
-def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, str]]:
-    """Yield the drawings: the difference of each two circuits, and a matrix of three or more."""
+def _files(drawings: Iterator[tuple[str, Diagram]]) -> Iterator[tuple[str, str]]:
+    for name, diagram in drawings:
+        yield f"{name}.svg", diagram.svg()
+        yield f"{name}.dot", diagram.dot
+
+
+def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, Diagram]]:
+    """Yield drawings by name: the difference of each two circuits, a matrix of three or more."""
     if len(found.circuits) > 2:
-        yield "matrix.svg", draw_matrix(found).svg()
+        yield "matrix", draw_matrix(found)
     roles = [labels(side.roles or ()) for side in found.circuits]
     for pair in found.pairs:
         ours, theirs = loaded[pair.left], loaded[pair.right]
-        between = f"{_plain(ours.name)}-{_plain(theirs.name)}.svg"
-        caption = [f"{each.name}: {origin_line(each.circuit)}" for each in (ours, theirs)]
+        between = f"{_plain(ours.name)}-{_plain(theirs.name)}"
+        caption = captions([(each.name, each.circuit) for each in (ours, theirs)])
         if pair.matched is not None:
             left, right = (
-                Drawn(loaded[number].name, loaded[number].circuit.graph, roles[number])
+                Drawn(loaded[number].name, loaded[number].circuit, roles[number])
                 for number in (pair.left, pair.right)
             )
             yield (
                 f"matched-{between}",
-                draw_matched(pair.matched, left, right, caption=caption).svg(),
+                draw_matched(pair.matched, left, right, caption=caption),
             )
         elif pair.overlap is not None:
             yield (
                 f"difference-{between}",
                 draw_difference(
                     ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
-                ).svg(),
+                ),
             )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.chance import DRAWS
 from circuitfind.comparison.matching import Matched, compare_matched, match
-from circuitfind.comparison.overlap import at_work, overlap
+from circuitfind.comparison.overlap import overlap
 from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.comparison.result import Pair, Side
 from circuitfind.comparison.roles import Role, find_roles
@@ -194,7 +194,7 @@ def _transfers(measured: _Measured, pair: Places) -> list[Transfer]:
 
 
 def _side(each: Loaded, roles: tuple[Role, ...] | None) -> Side:
-    circuit, origin, used = each.circuit, each.circuit.origin, at_work(each.circuit)
+    circuit, origin, used = each.circuit, each.circuit.origin, each.circuit.heads_and_mlps
     return Side(
         name=each.name,
         path=str(each.path),

@@ -1,7 +1,9 @@
 """Draw circuits with what their files say of them: where they come from, and how good they are."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
@@ -10,6 +12,12 @@ from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
 from circuitfind.runs.results import read_scorecard
 from circuitfind.runs.roles import read_roles, roles_file
+
+_SAID = frozenset(
+    ("task", "model", "model_name", "method", "threshold", "n_edges", "ablation", "unit")
+    + ("task_digest", "model_fingerprint", "prompts_fingerprint")
+)
+"""Settings that `origin_line` shows, and fingerprints, which people cannot read."""
 
 
 def draw_run(path: Path) -> tuple[Diagram, Path]:
@@ -37,13 +45,38 @@ def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
     circuit = load_circuit_of(left)
     other = load_circuit_of(right, circuit.graph)
     ours, theirs = names_of(left, right)
-    caption = [
-        f"{name}: {origin_line(found) or f'{found.n_edges} edges'}"
-        for name, found in ((ours, circuit), (theirs, other))
-    ]
+    caption = captions([(ours, circuit), (theirs, other)])
     diagram = draw_difference(circuit, other, names=(ours, theirs), caption=caption)
     file_name = f"difference-{theirs.replace('/', '-').strip('-.')}.svg"
     return diagram, circuit_file(left).with_name(file_name)
+
+
+def captions(named: Sequence[tuple[str, Circuit]]) -> list[str]:
+    """Return a line for each of some circuits, with the settings in which they differ."""
+    settings = [_settings(circuit) for _, circuit in named]
+    differing = [
+        name
+        for name in dict.fromkeys(name for each in settings for name in each)
+        if len({json.dumps(each.get(name)) for each in settings}) > 1
+    ]
+    lines = []
+    for (name, circuit), each in zip(named, settings, strict=True):
+        parts = [f"{circuit.n_edges} edges"]
+        parts += [f"{key.replace('_', ' ')} {each[key]}" for key in differing if key in each]
+        start = f"{name}: {origin_line(circuit)}".rstrip(": ")
+        lines.append(f"{start}{', ' if origin_line(circuit) else ': '}{', '.join(parts)}")
+    return lines
+
+
+def _settings(circuit: Circuit) -> dict[str, Any]:
+    """Return what a circuit was found with, except for what its line says anyway."""
+    origin = circuit.origin
+    options = {k: v for k, v in (origin.get("options") or {}).items() if k != "seed"}
+    return {
+        name: value
+        for name, value in {**origin, **options}.items()
+        if name not in _SAID and isinstance(value, str | int | float | bool)
+    }
 
 
 def names_of(left: Path, right: Path) -> tuple[str, str]:

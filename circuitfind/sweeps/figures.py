@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from circuitfind.reports.bars import draw_bars
 from circuitfind.reports.chart import Axis, Plane, Series, colour_of_series, draw_panels
@@ -16,10 +18,30 @@ from circuitfind.sweeps.plan import PlannedRun, short_name
 FIGURES = "figures"
 
 Point = tuple[float, float]
-Curves = Mapping[str, Mapping[str, tuple[Point, ...]]]
-"""Shares of edges with the faithfulness, by what is studied and by method."""
 
-_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+@dataclass(frozen=True)
+class Mean:
+    """What the runs of one setting gave.
+
+    Attributes:
+        share: Mean share of edges kept.
+        faithfulness: Mean faithfulness.
+        lowest: The lowest faithfulness.
+        highest: The highest.
+        n_runs: How many runs.
+    """
+
+    share: float
+    faithfulness: float
+    lowest: float
+    highest: float
+    n_runs: int
+
+
+Curves = Mapping[str, Mapping[str, tuple[Mean, ...]]]
+"""By what is studied and by method, in the order of the shares."""
+
 _POWERS = tuple(10.0**power for power in range(-6, 1))
 _CAPTION = (
     "Agreement of circuits: mean Jaccard index of the edges, and what layer profiles give by",
@@ -38,7 +60,7 @@ def write_figures(
     found = found_circuits(runs, {name: result.circuit for name, result in results.items()})
     figures = {}
     if curves := _curves(runs, results):
-        figures["faithfulness"] = _size_chart(curves)
+        figures["faithfulness"] = draw_curves(curves)
     if rows := stabilities(found):
         axis = "Jaccard index of every pair of seeds; black: expected by layer profile"
         figures["stability"] = draw_bars("Stability over seeds", axis, rows)
@@ -60,22 +82,49 @@ def _write(drawn: Diagram, path: Path, name: str) -> list[Path]:
     return list(files)
 
 
-def _size_chart(curves: Curves) -> Diagram:
+def draw_curves(curves: Curves) -> Diagram:
     """Draw a panel per model and task, a line per method, a point per choice of size."""
     methods = list(dict.fromkeys(method for found in curves.values() for method in found))
-    shares = [x for found in curves.values() for line in found.values() for x, _ in line if x > 0]
+    every = [mean for found in curves.values() for line in found.values() for mean in line]
+    shares = [mean.share for mean in every if mean.share > 0]
     lowest = 10.0 ** min(-1, math.floor(math.log10(min(shares, default=0.1))))
     planes = []
     for title, found in curves.items():
         series = []
-        for method, points in found.items():
+        for method, means in found.items():
             colour, dashed = colour_of_series(methods.index(method))
-            tips = [f"{method}: {x:.3%} of edges, faithfulness {y:.3f}" for x, y in points]
-            series.append(Series(method, points, colour, dashed=dashed, tips=tuple(tips)))
+            series.append(
+                Series(
+                    method,
+                    tuple((mean.share, mean.faithfulness) for mean in means),
+                    colour,
+                    dashed=dashed,
+                    tips=tuple(f"{method}: {_said(mean)}" for mean in means),
+                    ranges=tuple((mean.lowest, mean.highest) for mean in means),
+                )
+            )
         planes.append(Plane(tuple(series), title))
     x_axis = Axis("edges kept", lowest, 1.0, _POWERS, logarithmic=True, percent=True)
-    y_axis = Axis("faithfulness", 0.0, 1.0, _TICKS)
-    return draw_panels("Faithfulness against size, mean over seeds", x_axis, y_axis, planes)
+    y_axis = _faithfulness_axis([y for mean in every for y in (mean.lowest, mean.highest)])
+    title = "Faithfulness against size, mean over seeds"
+    if any(mean.n_runs > 1 for mean in every):
+        title += "; bars from the lowest to the highest"
+    return draw_panels(title, x_axis, y_axis, planes)
+
+
+def _faithfulness_axis(values: Sequence[float]) -> Axis:
+    """Return an axis from 0 to 1, or as far beyond as values are, up to 1 on either side."""
+    low = max(-1.0, min(0.0, math.floor(4 * min(values)) / 4))
+    high = min(2.0, max(1.0, math.ceil(4 * max(values)) / 4))
+    ticks = tuple(low + 0.25 * step for step in range(round(4 * (high - low)) + 1))
+    return Axis("faithfulness", low, high, ticks)
+
+
+def _said(mean: Mean) -> str:
+    said = f"{mean.share:.3%} of edges, faithfulness {mean.faithfulness:.3f}"
+    if mean.n_runs == 1:
+        return said
+    return f"{said} ({mean.lowest:.3f} to {mean.highest:.3f} in {mean.n_runs} runs)"
 
 
 def _curves(runs: Sequence[PlannedRun], results: Mapping[str, RunResult]) -> Curves:
@@ -92,11 +141,14 @@ def _curves(runs: Sequence[PlannedRun], results: Mapping[str, RunResult]) -> Cur
         curve = points.setdefault(title, {}).setdefault(config.method, {})
         curve.setdefault(choice, []).append(point)
     return {
-        title: {method: tuple(sorted(map(_mean, c.values()))) for method, c in curves.items()}
+        title: {
+            method: tuple(sorted(map(_mean, curve.values()), key=lambda mean: mean.share))
+            for method, curve in curves.items()
+        }
         for title, curves in points.items()
     }
 
 
-def _mean(points: Sequence[Point]) -> Point:
-    n = len(points)
-    return sum(x for x, _ in points) / n, sum(y for _, y in points) / n
+def _mean(points: Sequence[Point]) -> Mean:
+    shares, values = zip(*points, strict=True)
+    return Mean(fmean(shares), fmean(values), min(values), max(values), len(points))

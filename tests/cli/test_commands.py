@@ -36,7 +36,7 @@ def test_discover_prints_figures_and_where_the_picture_is(cli, run, tmp_path):
     answer = cli(*run[:-2], "--threshold", 0.02, "--out", "other")
     assert (answer.code, answer.err) == (0, "")
     lines = answer.out.splitlines()
-    names = ["edges kept", "components kept", "l2 ", "kl ", "l2, held-out prompts", "prompts"]
+    names = ["edges kept", "heads and MLPs kept", "l2 ", "kl ", "l2, held-out prompts", "prompts"]
     for line, name in zip(lines, names, strict=False):
         assert line.startswith(name)
     assert lines[-1] == "other/diagram.svg"

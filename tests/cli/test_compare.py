@@ -1,11 +1,14 @@
 """The command `compare`: what it writes and prints, and what it refuses."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from circuitfind.circuit import load_circuit
 from circuitfind.comparison.result import load_comparison
+from circuitfind.reports.diagram import Diagram
 
 
 @pytest.fixture
@@ -22,7 +25,15 @@ def test_two_runs_are_compared(cli, runs):
     left, right = (load_circuit(f"{name}/circuit.json") for name in runs)
     n_shared = int((left.kept & right.kept).sum())
     assert f"{n_shared}, {left.n_edges - n_shared}, {right.n_edges - n_shared}" in answer.out
-    assert "difference-a-b.svg" in answer.out
+    assert "out/difference-a-b.dot\nout/difference-a-b.svg\n" in answer.out
+    dot = Path("out/difference-a-b.dot").read_text(encoding="utf-8")
+    assert Path("out/difference-a-b.svg").read_text(encoding="utf-8") == Diagram(dot).svg()
+    counted = [str(len(load_circuit(f"{name}/circuit.json").heads_and_mlps)) for name in runs]
+    stored = [json.loads(Path(name, "scorecard.json").read_text()) for name in runs]
+    assert counted == [str(each["scorecard"]["n_components"]) for each in stored]
+    assert all(
+        re.search(rf"^{n} .* {c}$", answer.out, re.M) for n, c in zip(runs, counted, strict=True)
+    )
     found = load_comparison("out/comparison.json")
     assert found.pairs[0].overlap.edges.jaccard.value == pytest.approx(
         n_shared / (left.n_edges + right.n_edges - n_shared)

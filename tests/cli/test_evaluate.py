@@ -39,6 +39,9 @@ def test_the_cost_comes_first_and_the_figures_are_written(evaluated, tmp_path):
     assert evaluated.out.endswith("".join(f"run/{name}\n" for name in files))
     root = ElementTree.parse(tmp_path / "run/size-curve.svg").getroot()
     assert root.tag.endswith("svg")
+    tips = [link.get("{http://www.w3.org/1999/xlink}title") or "" for link in root.iter()]
+    order = [tip.partition(":")[0] for tip in tips if tip.startswith(("their mean", "the circuit"))]
+    assert order == ["their mean", "the circuit"]  # what comes last lies above
     assert (tmp_path / "run/size-curve.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "run" / PASSES).exists()
 

@@ -80,12 +80,12 @@ def test_a_metric_without_a_gap_is_measured_and_has_no_faithfulness():
     assert (found.full, found.circuit, found.empty, found.faithfulness) == (7.0, 7.0, 7.0, None)
 
 
-def test_a_scorecard_counts_edges_and_components_that_write():
+def test_a_scorecard_counts_edges_and_the_heads_and_mlps_at_their_ends():
     engine = engine_of("resample")
     names = ["embed->a0.h1.q", "embed->a0.h1.v", "a0.h1->m1", "m1->logits"]
     card = scorecard(engine, Circuit(engine.graph, engine.graph.mask_of(names)))
     assert (card.n_edges, card.n_edges_full) == (4, engine.graph.n_edges)
-    assert (card.n_components, card.n_components_full) == (3, 11)
+    assert (card.n_components, card.n_components_full) == (2, 10)
     assert card.n_prompts == 3
     assert card.held_out is None
 

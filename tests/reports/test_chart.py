@@ -1,5 +1,7 @@
 """Charts put every point where its values say, as SVG and as PNG, and name what they show."""
 
+import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from circuitfind.reports.bars import Row, draw_bars
 from circuitfind.reports.chart import Axis, Plane, Series, draw_lines, draw_panels
 from circuitfind.reports.matrix import Cell, draw_cells
+from circuitfind.sweeps.figures import Mean, draw_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 X = Axis("edges", 0.01, 1.0, (0.01, 0.1, 1.0), logarithmic=True, percent=True)
@@ -51,6 +54,42 @@ def test_points_beyond_the_axes_are_hollow_and_at_their_ends():
     found = dots(drawn(draw_lines("T", X, Y, [given])))
     assert found["beyond"][:2] == found["within"][:2]
     assert (found["beyond"][2], found["within"][2]) == ("#ffffff", "#0072b2")
+
+
+def test_the_legend_says_what_a_hollow_point_is_and_only_where_there_is_one():
+    said = "hollow: beyond the axes, drawn at their end"
+    beyond, within = (draw_lines("T", X, Y, [series((0.1, y))]) for y in (-0.2, 0.2))
+    assert said in texts(drawn(beyond))
+    assert said not in texts(drawn(within))
+
+
+def test_bars_reach_from_the_lowest_to_the_highest_value():
+    given = series((0.1, 0.5), (0.1, 0.25), (0.1, 0.75), line="none", tips=("mid", "low", "high"))
+    root = drawn(draw_lines("T", X, Y, [replace(given, ranges=((0.25, 0.75),))]))
+    found = dots(root)
+    (path,) = (p.get("d") for p in root.iter(f"{SVG}path") if p.get("stroke") == "#0072b2")
+    ends = [tuple(map(float, pair.split(","))) for pair in re.split("[MC ]+", path)[1:]]
+    for end, name in ((ends[0], "low"), (ends[-1], "high")):
+        assert end == pytest.approx(found[name][:2], abs=0.2)
+
+
+def test_a_sweep_shows_negative_means_where_they_are_and_the_spread_over_seeds():
+    curves = {"ioi": {"eap": (Mean(0.1, -0.3, -0.6, 0.1, 3), Mean(0.5, 0.5, 0.4, 0.6, 3))}}
+    root = drawn(draw_curves(curves))
+    (low, high) = sorted(dots(root).values())[-2:]
+    assert (low[2], high[2]) == ("#0072b2", "#0072b2")  # not hollow
+    assert low[1] > high[1]
+    said = texts(root)
+    assert "Faithfulness against size, mean over seeds; bars from the lowest to the highest" in said
+    assert {"-0.75", "0", "1"} <= set(said)
+    tips = [a.get("{http://www.w3.org/1999/xlink}title") for a in root.iter(f"{SVG}a")]
+    assert "eap: 10.000% of edges, faithfulness -0.300 (-0.600 to 0.100 in 3 runs)" in tips
+
+
+def test_a_mean_far_below_the_axis_is_hollow_and_explained():
+    said = texts(drawn(draw_curves({"ioi": {"eap": (Mean(0.1, -8.0, -8.0, -8.0, 1),)}})))
+    assert "hollow: beyond the axes, drawn at their end" in said
+    assert "Faithfulness against size, mean over seeds" in said
 
 
 def test_steps_are_level_until_the_next_point():

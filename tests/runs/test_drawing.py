@@ -1,3 +1,5 @@
+import re
+
 import torch
 
 from circuitfind.circuit import Circuit
@@ -32,3 +34,12 @@ def test_circuits_of_one_name_are_told_apart_by_their_paths(discover, tmp_path):
         discover(tmp_path / folder / "run", options={"threshold": threshold})
     diagram, _ = draw_runs(tmp_path / "a" / "run", tmp_path / "b" / "run")
     assert f"only in {tmp_path / 'a' / 'run'}: " in diagram.dot
+
+
+def test_circuits_of_one_command_are_told_apart_by_what_differs(discover, tmp_path):
+    for folder, seed in (("a", 0), ("b", 1)):
+        discover(tmp_path / folder, seed=seed)
+    diagram, _ = draw_runs(tmp_path / "a", tmp_path / "b")
+    caption = re.findall(r'ALIGN="LEFT" WIDTH="\d+">(.*?)<', diagram.dot)
+    assert re.match(r"a: program in scramble: acdc, .* edges, seed 0", " ".join(caption))
+    assert " ".join(caption).endswith("seed 1")

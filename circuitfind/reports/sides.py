@@ -1,0 +1,63 @@
+"""How the edges of two circuits are drawn: colour for who keeps them, width for their effects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from circuitfind.reports.picture import MANY_LINES, Entry, Line, Stroke
+from circuitfind.reports.strokes import EffectScale, arrow_legend, effect_text, omission, port_arrow
+
+_PORTS = ("q", "k", "v", "qkv")
+
+
+@dataclass(frozen=True)
+class KeptBy:
+    """Edges that are kept by the same circuits.
+
+    Attributes:
+        text: By which.
+        colour: `#rrggbb`.
+        edges: Their names.
+        shares: The sizes of their effects, as shares of the largest in the circuit.
+        boxes: The box of each component; by default one of the component's name.
+    """
+
+    text: str
+    colour: str
+    edges: Sequence[str]
+    shares: Mapping[str, float | None]
+    boxes: Mapping[str, str] | None = None
+
+
+def lines_of(classes: Sequence[KeptBy], max_edges: int) -> tuple[list[Line], list[list[Entry]]]:
+    """Return the lines of two circuits in the order of drawing, and their legend."""
+    union = [(edge, each) for each in classes for edge in each.edges]
+    drawn = union[:max_edges]
+    shares = tuple(each.shares.get(edge) for edge, each in drawn)
+    scale = EffectScale(shares, "of the largest in its circuit", len(drawn) > MANY_LINES)
+    lines = [
+        _line(edge, each, scale.stroke(share, each.colour), effect_text(share, scale.unit))
+        for (edge, each), share in zip(drawn, shares, strict=True)
+    ]
+    counts = [Entry(f"{c.text}: {len(c.edges)}", Stroke(c.colour, width=2.0)) for c in classes]
+    remarks = omission(len(drawn), len(union), "shared ones last")
+    legend = [
+        [*counts, *remarks],
+        scale.sizes_legend(),
+        arrow_legend(line.port for line in lines),
+    ]
+    return lines[::-1], legend if lines else []
+
+
+def ends_of(edge: str) -> tuple[str, str, str | None]:
+    """Split an edge's name into its components and its port."""
+    tail, _, reader = edge.partition("->")
+    head, dot, port = reader.rpartition(".")
+    return (tail, head, port) if dot and port in _PORTS else (tail, reader, None)
+
+
+def _line(edge: str, each: KeptBy, stroke: Stroke, effect: str) -> Line:
+    tail, head, port = ends_of(edge)
+    if each.boxes is not None:
+        tail, head = each.boxes[tail], each.boxes[head]
+    stroke = replace(stroke, arrow=port_arrow(port))
+    return Line(tail, head, stroke, edge, port, f"{edge}: {each.text}, effect {effect}")
