@@ -17,7 +17,8 @@ import networkx as nx
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.errors import CircuitFileError, GraphError
+from circuitfind.errors import CircuitFileError, GraphError, quoted
+from circuitfind.files import read_bytes
 from circuitfind.graph import Edge, Graph, ModelShape, Reader, Writer
 from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
 
@@ -176,7 +177,7 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
             model's graph, or names an edge that does not exist.
     """
     try:
-        content = parse_json(Path(path).read_bytes())
+        content = parse_json(read_bytes(Path(path)))
     except OSError as error:
         raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
     except ValueError as error:
@@ -208,7 +209,7 @@ def assembled(
         GraphError: An edge does not exist, or the header's graph is not the given one.
     """
     if header["format"] != FORMAT:
-        raise CircuitFileError(f"its format is {header['format']!r}, not {FORMAT!r}")
+        raise CircuitFileError(f"its format is {quoted(header['format'])}, not {FORMAT!r}")
     found = graph_from(header)
     if graph is not None:
         require_same_graph(found, graph)

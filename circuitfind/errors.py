@@ -1,6 +1,7 @@
 """Every error that a user can meet.
 
     CircuitfindError
+    |- LimitError           a number outside its range
     |- GraphError           an edge, component or shape that does not exist
     |- CircuitFileError     a circuit file that cannot be trusted
     |- ResultFileError      a file of results that cannot be trusted
@@ -22,6 +23,10 @@ line and exits with code 2; anything else that is raised is a bug and shows its 
 
 class CircuitfindError(Exception):
     """What all errors below share: the user can do something about them."""
+
+
+class LimitError(CircuitfindError):
+    """A number outside its range."""
 
 
 class GraphError(CircuitfindError):
@@ -74,3 +79,25 @@ class RunBusyError(RunDirectoryError):
 
 class SweepError(CircuitfindError):
     """A sweep file that is wrong, or a sweep of which runs failed."""
+
+
+MOST_QUOTED = 200
+"""How many characters of what a user or a file gave are repeated in a message."""
+
+
+def quoted(value: object, most: int = MOST_QUOTED) -> str:
+    """Return a value as messages show it, cut off after some characters."""
+    try:
+        # The first part is enough of a text, and a long one takes long to quote.
+        text = repr(value[:most] if isinstance(value, str | bytes) else value)
+    except ValueError:
+        # Python refuses to write out whole numbers of thousands of digits.
+        return "a number of thousands of digits"
+    cut = isinstance(value, str | bytes) and len(value) > most
+    return f"{text[: most - 3]}..." if cut or len(text) > most else text
+
+
+def shortened(text: str) -> str:
+    """Return what another program said of a file, cut like a quotation."""
+    flat = " ".join(text[: 10 * MOST_QUOTED].split())
+    return f"{flat[: MOST_QUOTED - 3]}..." if len(flat) > MOST_QUOTED else flat

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from circuitfind.errors import GraphError
+from circuitfind.errors import GraphError, quoted
 
 Port = Literal["q", "k", "v", "qkv"]
 
@@ -268,11 +268,11 @@ class Graph:
         """
         writer_name, arrow, reader_name = name.partition("->")
         if not arrow:
-            raise GraphError(f"{name!r} is not an edge; edges look like 'a0.h1->a1.h0.q'")
+            raise GraphError(f"{quoted(name)} is not an edge; edges look like 'a0.h1->a1.h0.q'")
         writer, reader = self.writer(writer_name), self.reader(reader_name)
         if writer.stage >= reader.stage:
             raise GraphError(
-                f"no edge {name!r}: {writer.name} writes at stage {writer.stage}, "
+                f"no edge {quoted(name)}: {writer.name} writes at stage {writer.stage}, "
                 f"not before {reader.name} has read the stream (stage {reader.stage})"
             )
         return Edge(writer, reader)
@@ -298,7 +298,7 @@ class Graph:
         if name not in known:
             first = ", ".join(list(known)[:4])
             raise GraphError(
-                f"no {role} named {name!r} in this model; its {len(known)} {role}s are "
+                f"no {role} named {quoted(name)} in this model; its {len(known)} {role}s are "
                 f"{first}, ... {list(known)[-1]}"
             )
         return known[name]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.errors import MetricError
+from circuitfind.errors import MetricError, quoted
 from circuitfind.measures import (
     Logits,
     Measure,
@@ -117,7 +117,8 @@ def custom_metric(
         values = function(logits, prompts)
         if values.shape != (len(prompts),):
             raise MetricError(
-                f"the metric {name!r} returned shape {tuple(values.shape)} for {len(prompts)} "
+                f"the metric {quoted(name)} returned shape {tuple(values.shape)} for "
+                f"{len(prompts)} "
                 "prompts; return one number per prompt"
             )
         return values
@@ -138,7 +139,8 @@ def find_metric(name: str) -> Metric:
         if metric.name == plain and metric.direction is not None and block.isdecimal():
             return replace(metric, name=name, direction=MeanDifference(int(block)))
     raise MetricError(
-        f"no metric named {name!r}; the metrics are {', '.join(m.name for m in METRICS)}, and "
+        f"no metric named {quoted(name)}; the metrics are {', '.join(m.name for m in METRICS)}, "
+        "and "
         "direction:BLOCK"
     )
 
@@ -154,7 +156,7 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
         if kind in metric.needs and not bool(answered.all()):
             row = int((~answered).any(dim=1).nonzero()[0])
             raise MetricError(
-                f"the metric {metric.name!r} needs a {kind} answer at every step and "
+                f"the metric {quoted(metric.name)} needs a {kind} answer at every step and "
                 f"{prompts.place(row)} has none; give one, or choose a metric that needs none: "
                 "'kl' for language models, 'l2' for compiled programs"
             )

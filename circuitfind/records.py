@@ -11,6 +11,8 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from circuitfind.errors import quoted
+
 
 def as_json(record: Any) -> dict[str, Any]:
     """Return a dataclass as plain JSON values; a number that is not finite becomes None."""
@@ -50,7 +52,9 @@ def from_json(kind: Any, value: Any, place: str = "it") -> Any:
         _require(isinstance(value, dict), f"{place} is no object")
         return {name: from_json(inner[1], part, f"{place}.{name}") for name, part in value.items()}
     if origin is Literal:
-        _require(value in inner, f"{place} is {value!r}, none of {', '.join(map(repr, inner))}")
+        _require(
+            value in inner, f"{place} is {quoted(value)}, none of {', '.join(map(repr, inner))}"
+        )
         return value
     return _single(kind, value, place)
 
@@ -92,7 +96,7 @@ def _single(kind: Any, value: Any, place: str) -> Any:
     # JSON writes 1.0 and reads 1; True is no number here.
     fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
     fits = fits and (kind is bool or not isinstance(value, bool))
-    _require(fits, f"{place} is {value!r}, not of type {kind.__name__}")
+    _require(fits, f"{place} is {quoted(value)}, not of type {kind.__name__}")
     return _number(value, place) if kind is float else value
 
 

@@ -9,18 +9,24 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float
+from safetensors.torch import load
 from torch import Tensor
 
-from circuitfind.errors import CircuitFileError
+from circuitfind.errors import CircuitFileError, quoted
+from circuitfind.files import read_bytes
 from circuitfind.graph import Graph, ModelShape
 
 MAX_PAIRS = 2**31
 """Largest number of (writer, reader) pairs of a graph in a file, several times that of any model
 known: a file that claims more is damaged, and must not be given the memory."""
+
+MOST_TENSOR_BYTES = 1 << 32
+"""The largest file of tensors that is read as a whole: 4 GiB."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -65,6 +71,17 @@ def _finite(text: str) -> float:
     return number
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        OSError: It cannot be read, or is not a regular file.
+        SafetensorError: It is not such a file, or was cut short.
+    """
+    tensors: dict[str, Tensor] = load(read_bytes(path, most=MOST_TENSOR_BYTES))
+    return tensors
+
+
 def graph_from(header: Mapping[str, Any]) -> Graph:
     """Return the graph that the header of a circuit file describes.
 
@@ -87,7 +104,9 @@ def _typed(kind: type, values: Any, name: str, without: str = "") -> dict[str, A
         raise CircuitFileError(f"its {name} is not made of {', '.join(known)}")
     for field, value in values.items():
         if type(value) is not known[field]:
-            raise CircuitFileError(f"its {field} is {value!r} and must be {known[field].__name__}")
+            raise CircuitFileError(
+                f"its {field} is {quoted(value)} and must be {known[field].__name__}"
+            )
     return dict(values)
 
 
@@ -105,10 +124,10 @@ def masks_from(
     seen = set[str]()
     for name, is_kept, effect in rows:
         if not isinstance(name, str) or not isinstance(is_kept, bool):
-            raise CircuitFileError(f"it says {is_kept!r} of the edge {name!r}")
+            raise CircuitFileError(f"it says {quoted(is_kept)} of the edge {quoted(name)}")
         edge = graph.edge(name)
         if edge.name in seen:
-            raise CircuitFileError(f"it names the edge {name!r} twice")
+            raise CircuitFileError(f"it names the edge {quoted(name)} twice")
         seen.add(edge.name)
         place = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
         kept[place] = is_kept
@@ -120,11 +139,13 @@ def _number(name: str, effect: object) -> float:
     if effect is None:
         return math.nan
     if isinstance(effect, bool) or not isinstance(effect, int | float):
-        raise CircuitFileError(f"the effect of {name!r} is {effect!r}, which is no number")
+        raise CircuitFileError(
+            f"the effect of {quoted(name)} is {quoted(effect)}, which is no number"
+        )
     try:
         number = float(effect)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise CircuitFileError(f"the effect of {name!r} is not finite")
+        raise CircuitFileError(f"the effect of {quoted(name)} is not finite")
     return number

@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import typer
-
-from circuitfind.commands.console import print_facts
+from circuitfind.commands.console import interruptible, print_facts
 from circuitfind.commands.options import (
+    Budget,
     Device,
     Dtype,
     Json,
@@ -15,6 +14,7 @@ from circuitfind.commands.options import (
     Prompts,
     Seed,
     Task,
+    limited,
 )
 
 
@@ -22,7 +22,7 @@ def bench(
     task: Task,
     model: Model = None,
     components: Annotated[
-        int, typer.Option(help="Heads and MLPs of the circuit that the search is to end at.")
+        int, limited("components", "Heads and MLPs of the circuit that the search is to end at.")
     ] = 30,
     metric: Metric = None,
     prompts: Prompts = 64,
@@ -30,6 +30,7 @@ def bench(
     dtype: Dtype = None,
     device: Device = "cpu",
     memory: Memory = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Predict what an ACDC search of TASK takes here, from a few of its tests; beside brute force.
@@ -44,6 +45,8 @@ def bench(
     from circuitfind.tasks import model_for
 
     allowed = allowed_bytes(memory)
-    loaded = load_model(model_for(task, model), dtype=dtype, device=device)
-    problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
-    print_facts(benchmarked(problem, components, allowed), as_json=as_json)
+    with interruptible(None, budget):
+        loaded = load_model(model_for(task, model), dtype=dtype, device=device)
+        problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
+        facts = benchmarked(problem, components, allowed)
+    print_facts(facts, as_json=as_json)

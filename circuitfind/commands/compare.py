@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import emit, print_json, print_table, tell
-from circuitfind.commands.options import Device, Json
+from circuitfind.commands.console import emit, interruptible, print_json, print_table, tell
+from circuitfind.commands.options import Budget, Device, Json, limited
 
 MOST_IN_FULL = 3
 """More circuits than these are shown with a row for each two; the file has everything."""
@@ -16,15 +16,19 @@ def compare(
     circuits: Annotated[
         list[Path], typer.Argument(help="Run directories or circuit files, two or more.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("runs/comparison"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory to write to. [default: runs/comparison-NAMES]"),
+    ] = None,
     draws: Annotated[
-        int, typer.Option(help="Random circuits to compare with, where not all can be counted.")
+        int, limited("draws", "Random circuits to compare with, where not all can be counted.")
     ] = 9_999,
     by_name: Annotated[
         bool, typer.Option("--by-name", help="Compare names alone; loads no model.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Fixes what is drawn at random.")] = 0,
+    seed: Annotated[int, limited("seed", "Fixes what is drawn at random.")] = 0,
     device: Device = "cpu",
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Compare circuits: what they share, and what they would share by chance."""
@@ -34,11 +38,13 @@ def compare(
         roles_table,
         summary_table,
     )
-    from circuitfind.runs.comparing import compare_files
+    from circuitfind.runs.comparing import COMPARISON, compare_files, path_of_comparison
     from circuitfind.runs.comparison_pairs import Settings
 
     settings = Settings(seed, draws, by_name, device)
-    found, drawings = compare_files(circuits, out, settings, tell=tell)
+    path = out or path_of_comparison(circuits, settings)
+    with interruptible(path, budget):
+        found, drawings = compare_files(circuits, path, settings, tell=tell)
     if as_json:
         print_json(found.as_json())
         return
@@ -48,4 +54,4 @@ def compare(
     if any(side.roles for side in found.circuits):
         emit("\n")
         print_table(roles_table(found))
-    emit("".join(f"{file}\n" for file in (out / "comparison.json", *drawings)))
+    emit("".join(f"{file}\n" for file in (path / COMPARISON, *drawings)))

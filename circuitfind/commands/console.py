@@ -5,26 +5,27 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from circuitfind.errors import CircuitfindError, ReportError
+from circuitfind.errors import CircuitfindError, ReportError, shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from circuitfind.methods.base import Progress
-    from circuitfind.progress import Checkpoint
 
 INTERRUPTED = 130
 OUT_OF_TIME = 124
 """As `timeout` exits."""
 
 _USER_ERROR = 2
+_WIDE = 10_000
+"""Columns of what is no terminal."""
+
 # The base of what typer raises where the command line itself is wrong.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
@@ -63,23 +64,35 @@ def _one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, _UsageError):
         command = error.ctx.command_path if error.ctx else "circuitfind"
-        text = f"{error.format_message().rstrip('.')}; see `{command} --help`"
+        text = f"{shortened(error.format_message()).rstrip('.')}; see `{command} --help`"
     return " ".join(text.split())
 
 
 @contextmanager
-def interruptible(path: Path) -> Iterator[None]:
-    """Say on Ctrl-C, and when the time is over, how to go on."""
-    from circuitfind.runs.budget import BudgetSpentError
+def interruptible(path: Path | None, budget: str | None = None) -> Iterator[None]:
+    """Say on Ctrl-C, and when the time is over, how to go on.
+
+    Args:
+        path: Where what was interrupted resumes; None where nothing is kept.
+        budget: The time that the command was given, as the user wrote it.
+    """
+    from circuitfind.runs.budget import BudgetSpentError, ended_after, seconds_of
 
     try:
-        yield
+        with ended_after(seconds_of(budget)):
+            yield
     except BudgetSpentError as spent:
-        message = f"the time is over: {spent}; repeat the command to resume in {path}"
-        raise RunInterruptedError(message, OUT_OF_TIME) from None
+        raise RunInterruptedError(
+            f"the time is over: {spent}; {_rest(path)}", OUT_OF_TIME
+        ) from None
     except KeyboardInterrupt:
-        what = f"repeat the command to resume in {path}" if path.exists() else "nothing was written"
-        raise RunInterruptedError(f"interrupted; {what}") from None
+        raise RunInterruptedError(f"interrupted; {_rest(path)}") from None
+
+
+def _rest(path: Path | None) -> str:
+    if path is None or not path.exists():
+        return "nothing was written"
+    return f"repeat the command to resume in {path}"
 
 
 def tell(message: str) -> None:
@@ -130,73 +143,20 @@ def print_facts(facts: Mapping[str, Any], *, as_json: bool = False) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print a table, as wide as the terminal; without a terminal, each row stays on its line."""
+    """Print a table, as wide as the terminal; without a terminal, each row stays on its line.
+
+    Where the terminal is too narrow for all columns, the cells of a row stand below one another.
+    """
     from rich.console import Console
+
+    from circuitfind.reports.terminal import fitted
 
     shown = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if shown else 10_000
+    width = shutil.get_terminal_size().columns if shown else _WIDE
     drawn = io.StringIO()
-    Console(file=drawn, force_terminal=shown, width=width, highlight=False).print(table)
+    console = Console(file=drawn, force_terminal=shown, width=width, highlight=False)
+    console.print(fitted(table, width))
     emit("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines()))
-
-
-@contextmanager
-def progress_bar() -> "Iterator[Callable[[Progress | Checkpoint], None]]":
-    """Show on stderr, if that is a terminal, how far a run is and the time that is left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    from circuitfind.progress import Checkpoint
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[kept]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("edges", total=None, kept="")
-        kept: list[bool] = []
-
-        def on_progress(progress: "Progress | Checkpoint") -> None:
-            steps = progress if isinstance(progress, Checkpoint) else progress.checkpoint
-            if steps is not None:
-                bar.update(
-                    shown, description=steps.step, total=steps.total, completed=steps.done, kept=""
-                )
-            if isinstance(progress, Checkpoint) or steps is not None:
-                return
-            # A resumed search repeats a reader that was cut short, and a series begins again at 0.
-            before = progress.done - len(progress.decisions)
-            kept[before:] = [decision.kept for decision in progress.decisions]
-            bar.update(
-                shown,
-                description="edges",
-                total=progress.total,
-                completed=progress.done,
-                kept=f"{sum(kept)} kept",
-            )
-
-        yield on_progress
-
-
-@contextmanager
-def pass_bar() -> "Iterator[Callable[[float, int], None]]":
-    """Show on stderr, if that is a terminal, how far an evaluation is and the time that is left."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("passes", total=None)
-
-        def on_pass(done: float, total: int) -> None:
-            bar.update(shown, completed=done, total=max(total, done))
-
-        yield on_pass
 
 
 def quieten_libraries() -> None:

@@ -1,6 +1,5 @@
 """The command `discover`: it parses and prints, and leaves the work below."""
 
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,6 @@ from circuitfind.commands.console import (
     interruptible,
     print_json,
     print_table,
-    progress_bar,
     tell,
 )
 from circuitfind.commands.options import (
@@ -27,7 +25,9 @@ from circuitfind.commands.options import (
     Seed,
     SplitEmbedding,
     Task,
+    limited,
 )
+from circuitfind.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from circuitfind.runs.results import RunResult
@@ -47,14 +47,15 @@ def discover(
     ] = None,
     edges: Annotated[
         int | None,
-        typer.Option(help="Keep this many edges (methods that rank them: all but acdc)."),
+        limited("edges", "Keep this many edges (methods that rank them: all but acdc)."),
     ] = None,
     target_edges: Annotated[
         int | None,
-        typer.Option(help="Search for the threshold of acdc that keeps up to this many edges."),
+        limited("target_edges", "Search for the threshold of acdc that keeps up to this many."),
     ] = None,
     target_faithfulness: Annotated[
-        float | None, typer.Option(help="Search for a small circuit that is this faithful.")
+        float | None,
+        limited("target_faithfulness", "Search for a small circuit that is this faithful."),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -108,10 +109,11 @@ def discover(
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
     from circuitfind.runs.budget import allowed_bytes, seconds_of, within
     from circuitfind.runs.config import RunConfig
+    from circuitfind.runs.naming import path_of_search
     from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
     from circuitfind.runs.wanted import Wanted
-    from circuitfind.tasks import find_task, model_for
+    from circuitfind.tasks import model_for
 
     given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
@@ -123,7 +125,7 @@ def discover(
         model=model_for(task, model),
         method=method,
         options=options,
-        metric=metric or find_task(task).metric,
+        metric=metric or "",
         ablation=ablation,
         n_prompts=prompts,
         seed=seed,
@@ -133,16 +135,16 @@ def discover(
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )
-    path = out or config.default_path
     wanted = Wanted(threshold, edges, target_edges, target_faithfulness)
-    seconds = inf if budget is None else seconds_of(budget)
-    with interruptible(path), progress_bar() as on_progress:
-        results = run_wanted(path, config, wanted, Observer(within(seconds, on_progress), tell))
-    if report:
-        from circuitfind.runs.report import write_report
+    path = out or path_of_search(config, wanted)
+    with interruptible(path, budget), progress_bar() as on_progress:
+        observer = Observer(within(seconds_of(budget), on_progress), tell)
+        results = run_wanted(path, config, wanted, observer)
+        if report:
+            from circuitfind.runs.report import write_report
 
-        for result in results:
-            write_report(result.path, tell=tell)
+            for result in results:
+                write_report(result.path, tell=tell)
     _print_results(results, as_json=as_json, report=report)
 
 

@@ -8,12 +8,12 @@ import typer
 from circuitfind.commands.console import (
     emit,
     interruptible,
-    pass_bar,
     print_json,
     print_table,
     tell,
 )
-from circuitfind.commands.options import Circuit, Device, Json
+from circuitfind.commands.options import Budget, Circuit, Device, Json, limited
+from circuitfind.commands.progress import pass_bar
 
 
 def evaluate(
@@ -39,13 +39,14 @@ def evaluate(
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Another metric than the run's.")] = None,
     ablation: Annotated[str | None, typer.Option(help="Another ablation than the run's.")] = None,
-    prompts: Annotated[int | None, typer.Option(help="Another number of prompts.")] = None,
-    seed: Annotated[int, typer.Option(help="Fixes random circuits and sets.")] = 0,
+    prompts: Annotated[int | None, limited("prompts", "Another number of prompts.")] = None,
+    seed: Annotated[int, limited("seed", "Fixes random circuits and sets.")] = 0,
     device: Device = "cpu",
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write. [default: the run directory, or beside the file]"),
     ] = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Measure how good a circuit is: on prompts, against chance, and part by part."""
@@ -57,7 +58,7 @@ def evaluate(
     }  # fmt: skip
     settings = tuple((name, value) for name, value in given.items() if value is not None)
     wish = Wish(effort_of(quick=quick, full=full), against, settings, out, seed, device)
-    with interruptible(out or circuit), pass_bar() as on_pass:
+    with interruptible(out or circuit, budget), pass_bar() as on_pass:
         found = evaluate_run(circuit, wish, tell=tell, on_pass=on_pass)
     if as_json:
         print_json(found.assessment.as_json())

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit
-from circuitfind.commands.options import Circuit, MergeQkv, SplitEmbedding
+from circuitfind.commands.options import Circuit, MergeQkv, SplitEmbedding, limited
 
 
 def export(
@@ -42,7 +42,7 @@ def import_(
     ] = None,
     edges: Annotated[
         int | None,
-        typer.Option(help="Keep this many edges of the largest scores. [default: what FILE keeps]"),
+        limited("edges", "Keep this many edges of the largest scores.", default="what FILE keeps"),
     ] = None,
     merge_qkv: MergeQkv = False,
     split_embedding: SplitEmbedding = False,

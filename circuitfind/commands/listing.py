@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import print_facts, print_json, print_rows, tell
-from circuitfind.commands.options import Device, Dtype, Json, Model, Seed
+from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, limited
 
 
 def tasks(
@@ -96,8 +96,8 @@ def metrics(as_json: Json = False) -> None:
 
 def inspect(
     model: Annotated[str, typer.Argument(help="Embedded model, directory, .json, or hub name.")],
-    prompts: Annotated[int, typer.Option(help="Pairs of prompts to state the memory for.")] = 64,
-    length: Annotated[int, typer.Option(help="Tokens of the longest of them.")] = 16,
+    prompts: Annotated[int, limited("prompts", "Pairs of prompts to state the memory for.")] = 64,
+    length: Annotated[int, limited("length", "Tokens of the longest of them.")] = 16,
     dtype: Dtype = None,
     device: Device = "cpu",
     as_json: Json = False,

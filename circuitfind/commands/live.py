@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from circuitfind.commands.console import tell
+from circuitfind.files import read_bytes
 from circuitfind.sweeps.running import State, Watch
 from circuitfind.sweeps.work import Outcome
 
@@ -39,6 +40,6 @@ def watching() -> Iterator[Watch]:
 def _decided(path: Path) -> int:
     """Return how many decisions a run has made, as its file tells."""
     try:
-        return (path / "decisions.jsonl").read_bytes().count(b"\n")
+        return read_bytes(path / "decisions.jsonl").count(b"\n")
     except OSError:
         return 0

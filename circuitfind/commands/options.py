@@ -1,9 +1,35 @@
 """Arguments and options that several commands have, declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from circuitfind.limits import LIMITS, require
+
+
+def limited(name: str, text: str, *flags: str, default: str = "") -> Any:
+    """Return an option that takes a number, with its range in its help and checked at once.
+
+    Args:
+        name: Its name in `LIMITS`.
+        text: Its help.
+        flags: Its names on the command line; by default that of the parameter.
+        default: What stands for a default that is not a number, for the help.
+    """
+
+    def check(value: Any) -> Any:
+        require(**{name: value})
+        return value
+
+    shown = f" [default: {default}]" if default else ""
+    return typer.Option(*flags, help=f"{text} {_range(name)}.{shown}", callback=check)
+
+
+def _range(name: str) -> str:
+    text = LIMITS[name].range
+    return f"{text[0].upper()}{text[1:]}"
+
 
 Task = Annotated[
     str,
@@ -23,14 +49,14 @@ Metric = Annotated[
         "task's own]"
     ),
 ]
-Prompts = Annotated[int, typer.Option(help="How many pairs of prompts.")]
+Prompts = Annotated[int, limited("prompts", "How many pairs of prompts.")]
 MergeQkv = Annotated[
     bool, typer.Option("--merge-qkv", help="Give each head one input instead of q, k and v.")
 ]
 SplitEmbedding = Annotated[
     bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
 ]
-Seed = Annotated[int, typer.Option(help="Fixes the prompts and every random choice.")]
+Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")
 ]
@@ -47,6 +73,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Budget = Annotated[
     str | None,
     typer.Option(
-        help="Stop after this time (90s, 10m, 1.5h), ready to resume, with exit code 124."
+        help="Stop after this time (90s, 10m, 1.5h), ready to be repeated, with exit code 124."
     ),
 ]

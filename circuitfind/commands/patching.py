@@ -1,6 +1,5 @@
 """The commands `patch` and `path-patch`: they parse and print, and leave the work below."""
 
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +10,20 @@ from circuitfind.commands.console import (
     interruptible,
     print_json,
     print_table,
-    progress_bar,
     tell,
 )
-from circuitfind.commands.options import Budget, Device, Dtype, Json, Model, Prompts, Seed, Task
+from circuitfind.commands.options import (
+    Budget,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Prompts,
+    Seed,
+    Task,
+    limited,
+)
+from circuitfind.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from circuitfind.runs.patch_config import PatchConfig
@@ -36,8 +45,9 @@ MetricOption = Annotated[
 ]
 Threshold = Annotated[
     float,
-    typer.Option(
-        help="Smallest significant effect, as a share of the difference between the two runs."
+    limited(
+        "patch_threshold",
+        "Smallest significant effect, as a share of the difference between the two runs.",
     ),
 ]
 Annotate = Annotated[
@@ -90,13 +100,15 @@ def patch(
     ] = False,
     edge_threshold: Annotated[
         float | None,
-        typer.Option(
-            help="Smallest effect of an edge of it. [default: a fifth of --threshold, halved up to "
-            "5 times until --target-faithfulness is reached]"
+        limited(
+            "edge_threshold",
+            "Smallest effect of an edge of it.",
+            default="a fifth of --threshold, halved up to 5 times until --target-faithfulness is "
+            "reached",
         ),
     ] = None,
     target_faithfulness: Annotated[
-        float, typer.Option(help="Wanted faithfulness of the circuit.")
+        float, limited("target_faithfulness", "Wanted faithfulness of the circuit.")
     ] = 0.8,
     dtype: Dtype = None,
     device: Device = "cpu",
@@ -193,9 +205,9 @@ def _run(config: "PatchConfig", out: Path | None, budget: str | None, *, as_json
     from circuitfind.runs.patching import run_patching
 
     path = out or config.default_path
-    seconds = inf if budget is None else seconds_of(budget)
-    with interruptible(path), progress_bar() as on_progress:
-        run = run_patching(path, config, on_progress=within(seconds, on_progress), tell=tell)
+    with interruptible(path, budget), progress_bar() as on_progress:
+        observer = within(seconds_of(budget), on_progress)
+        run = run_patching(path, config, on_progress=observer, tell=tell)
     if as_json:
         print_json(run.as_json())
     else:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import emit, tell
+from circuitfind.commands.console import emit, interruptible, tell
+from circuitfind.commands.options import Budget
 
 
 def report(
@@ -17,8 +18,11 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File to write. [default: report.html in the run directory]")
     ] = None,
+    budget: Budget = None,
 ) -> None:
     """Write a run's report: one HTML file to explore it in any browser, without a network."""
     from circuitfind.runs.report import write_report
 
-    emit(f"{write_report(run, against=against, out=out, tell=tell)}\n")
+    with interruptible(run, budget):
+        written = write_report(run, against=against, out=out, tell=tell)
+    emit(f"{written}\n")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit, interruptible, print_json, print_rows, tell
-from circuitfind.commands.options import Json
+from circuitfind.commands.options import Budget, Json, limited
 
 
 def stability(
@@ -18,14 +18,15 @@ def stability(
             "[default: all that the method depends on]"
         ),
     ] = None,
-    repetitions: Annotated[int, typer.Option(help="Repetitions for each.")] = 5,
+    repetitions: Annotated[int, limited("repetitions", "Repetitions for each.")] = 5,
     share: Annotated[
-        float, typer.Option(help="Share of the runs that keep an edge of the consensus.")
+        float, limited("share", "Share of the runs that keep an edge of the consensus.")
     ] = 0.8,
     out: Annotated[
         Path | None,
         typer.Option(help="Where the repetitions go. [default: RUN-stability]"),
     ] = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Repeat a run under other conditions: how much of its circuit stays?"""
@@ -34,7 +35,7 @@ def stability(
     from circuitfind.runs.stability import CONSENSUS, DIAGRAM, STABILITY, repeat_run
 
     varied = [name.strip() for name in vary.split(",")] if vary else []
-    with interruptible(out or run):
+    with interruptible(out or run, budget):
         found = repeat_run(run, varied=varied, n=repetitions, share=share, out=out, tell=tell)
     figures = found.stability
     if as_json:

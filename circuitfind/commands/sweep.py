@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circuitfind.commands.console import emit, interruptible, print_rows
-from circuitfind.commands.options import Json
+from circuitfind.commands.options import Budget, Json, limited
 
 if TYPE_CHECKING:
     from circuitfind.sweeps.launching import Launcher
@@ -22,15 +22,13 @@ def sweep(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="How many runs at a time. [default: what the machine allows]"),
+        limited("workers", "How many runs at a time.", default="what the machine allows"),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of each worker. [default: cores shared out evenly]"),
+        limited("threads", "Threads of each worker.", default="cores shared out evenly"),
     ] = None,
-    retries: Annotated[
-        int, typer.Option(min=0, help="How often a run that crashed is tried again.")
-    ] = 2,
+    retries: Annotated[int, limited("retries", "How often a run that crashed is tried again.")] = 2,
     ray: Annotated[
         str | None,
         typer.Option(help="Run on a Ray cluster: auto, an address, or local to start one here."),
@@ -38,6 +36,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file and list the runs, without running.")
     ] = False,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Run models x tasks x methods x thresholds x seeds, and gather a table and figures."""
@@ -52,7 +51,7 @@ def sweep(
     if dry_run:
         print_rows([{"run": run.name} for run in runs], as_json=as_json)
         return
-    with interruptible(path), watching() as watch:
+    with interruptible(path, budget), watching() as watch:
         launcher = _launcher(ray, workers, threads, runs)
         state = run_sweep(runs, path, launcher, retries=retries, watch=watch)
         rows, files = gather(runs, path)

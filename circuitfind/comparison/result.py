@@ -16,7 +16,8 @@ from circuitfind.comparison.matching import Matched
 from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.roles import Role
 from circuitfind.comparison.transfer import Transfer
-from circuitfind.errors import ResultFileError
+from circuitfind.errors import ResultFileError, quoted
+from circuitfind.files import read_text
 from circuitfind.stored import parse_json
 
 FORMAT = "circuitfind comparison 1"
@@ -105,9 +106,9 @@ def load_comparison(path: Path | str) -> Comparison:
         ResultFileError: The file is missing, damaged, or of another format.
     """
     try:
-        content = parse_json(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(read_text(Path(path)))
         if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+            raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
         found: Comparison = records.from_json(
             Comparison, {name: value for name, value in content.items() if name != "format"}
         )

@@ -61,7 +61,7 @@ def check_limits(engine: IncrementalEngine) -> LimitCheck:
 def _difference(engine: IncrementalEngine, kept: Tensor, tokens: Tensor) -> float:
     model, prompts = engine.problem.model, engine.problem.prompts
     with torch.no_grad():
-        expected = _own_logits(model, prompts, tokens)
+        expected = own_logits(model, prompts, tokens)
         found = model.logits(prompts.at_steps(engine.recomputed(kept)))
         real = prompts.step_is_real
         difference = (found - expected)[real].abs().max()
@@ -69,10 +69,16 @@ def _difference(engine: IncrementalEngine, kept: Tensor, tokens: Tensor) -> floa
         return float(difference / expected[real].abs().max()) if difference else 0.0
 
 
-def _own_logits(
+def own_logits(
     model: ResidualModel, prompts: PromptPairs, tokens: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch step d_vocab"]:
-    """Return the model's own logits where the metric reads, of a few prompts at a time."""
+    """Return the model's own logits where the metric reads, computed some prompts at a time.
+
+    Args:
+        model: The model.
+        prompts: The prompts, of which `tokens` are the clean or the corrupted ones.
+        tokens: What the model reads.
+    """
     size = max(1, _LOGITS // (tokens.shape[1] * model.shape.d_vocab))
     parts = [slice(first, first + size) for first in range(0, len(tokens), size)]
     return torch.cat(

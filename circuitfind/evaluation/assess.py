@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
+from circuitfind.engine.checks import own_logits
 from circuitfind.evaluation.assessment import Assessment, Reading
 from circuitfind.evaluation.baseline import Baseline, random_baseline
 from circuitfind.evaluation.completeness import Completeness, completeness, n_knock_out_passes
@@ -25,6 +26,7 @@ from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
+from circuitfind.evaluation.trust import doubts, own_result
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
 
@@ -154,7 +156,11 @@ class _Assessor:
         subject, metric = self._subject, self._own
         readings = self._readings()
         self._say_cost()
-        cut = self._cut_edges()
+        cut, problem = self._cut_edges(), subject.problem
+        own = own_result(
+            problem.prompts, own_logits(problem.model, problem.prompts, problem.prompts.clean)
+        )
+        kept = [r.measured.circuit for r in readings if r.measured.metric == "accuracy"]
         return Assessment(
             effort=self._effort.name,
             ablation=subject.problem.ablation,
@@ -173,6 +179,8 @@ class _Assessor:
             against=subject.against,
             n_passes=round(sum(meter.n_passes for meter in self._meters)),
             seconds=sum(meter.seconds for meter in self._meters),
+            own=own,
+            doubts=doubts(problem, self._circuit, own, kept[0] if kept else None),
         )
 
     def _say_cost(self) -> None:

@@ -13,6 +13,7 @@ from circuitfind.evaluation.minimality import Minimality
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import Measurement
 from circuitfind.evaluation.size_curve import SizeCurve
+from circuitfind.evaluation.trust import OwnResult
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Assessment:
         against: The name of that circuit.
         n_passes: Passes of all prompts that this took.
         seconds: How long they took.
+        own: How well the model itself does the task; None where prompts have no answers.
+        doubts: Why these figures cannot be trusted, a sentence each.
     """
 
     effort: str
@@ -71,6 +74,8 @@ class Assessment:
     against: str | None
     n_passes: int
     seconds: float
+    own: OwnResult | None = None
+    doubts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

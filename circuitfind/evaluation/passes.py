@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.files import read_bytes
 from circuitfind.problem import Problem
 from circuitfind.records import from_json
 from circuitfind.stored import parse_json
@@ -64,7 +65,7 @@ _Line = tuple[str, tuple[tuple[str, tuple[float, ...]], ...], float]
 
 def _earlier(file: Path) -> Iterator[tuple[str, tuple[Rows, float]]]:
     """Yield what the whole lines of a file hold."""
-    for line in file.read_bytes().splitlines() if file.exists() else ():
+    for line in read_bytes(file).splitlines() if file.exists() else ():
         try:
             key, rows, seconds = from_json(_Line, parse_json(line, finite=False))
         except ValueError:
@@ -76,7 +77,7 @@ def _earlier(file: Path) -> Iterator[tuple[str, tuple[Rows, float]]]:
 def _opened(file: Path) -> IO[bytes]:
     """Open a file at the end of its last whole line; each line is written at once."""
     opened = file.open("ab", buffering=0)
-    content = file.read_bytes()
+    content = read_bytes(file)
     opened.truncate(content.rfind(b"\n") + 1)
     return opened
 

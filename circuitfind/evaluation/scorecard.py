@@ -2,7 +2,8 @@
 
 Faithfulness is (m(circuit) - m(empty)) / (m(full) - m(empty)): 1 if the circuit does what the full
 model does, 0 if it does no better than the corrupted run. It can exceed 1, where the edges left
-out work against the behaviour.
+out work against the behaviour. It is undefined where the full model and the empty graph differ by
+no more than chance between prompts explains.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
 from circuitfind.evaluation.intervals import share_interval
+from circuitfind.evaluation.trust import OwnResult, doubts, own_result, within_noise
 from circuitfind.measures import PerPrompt
 from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
 from circuitfind.problem import Problem
@@ -62,6 +64,8 @@ class Scorecard:
         measurements: The problem's metric first, then KL divergence, logit difference and
             accuracy where the prompts have answers.
         held_out: The problem's metric on other prompts of the task; None where there are none.
+        own: How well the model itself does the task; None where prompts have no answers.
+        doubts: Why these figures cannot be trusted, a sentence each.
     """
 
     n_edges: int
@@ -71,6 +75,8 @@ class Scorecard:
     n_prompts: int
     measurements: tuple[Measurement, ...]
     held_out: Measurement | None = None
+    own: OwnResult | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def shown(value: float) -> str:
@@ -82,15 +88,22 @@ def scorecard(
     engine: IncrementalEngine, circuit: Circuit, held_out: IncrementalEngine | None = None
 ) -> Scorecard:
     """Measure a circuit on the prompts it was found on, and on others if given."""
-    own = engine.problem.metric
+    metric, problem = engine.problem.metric, engine.problem
+    measurements = _measured(engine, circuit, usual_metrics(problem))
+    with torch.no_grad():
+        logits = problem.model.logits(engine.readout.at_steps(engine.clean_final))
+    own = own_result(problem.prompts, logits)
+    kept = next((row.circuit for row in measurements if row.metric == "accuracy"), None)
     return Scorecard(
         n_edges=circuit.n_edges,
         n_edges_full=circuit.graph.n_edges,
         n_components=len(circuit.heads_and_mlps),
         n_components_full=len(circuit.graph.heads_and_mlps),
-        n_prompts=len(engine.problem.prompts),
-        measurements=_measured(engine, circuit, usual_metrics(engine.problem)),
-        held_out=None if held_out is None else measure(held_out, circuit, own),
+        n_prompts=len(problem.prompts),
+        measurements=measurements,
+        held_out=None if held_out is None else measure(held_out, circuit, metric),
+        own=own,
+        doubts=doubts(problem, circuit, own, kept),
     )
 
 
@@ -133,7 +146,7 @@ def measurement(
 ) -> Measurement:
     """Put a metric of the full graph, a circuit and the empty graph on each prompt into figures."""
     whole, kept, none = (float(values.double().mean()) for values in (full, circuit, empty))
-    share = share_of_means(whole, kept, none)
+    share = None if within_noise(full, empty) else share_of_means(whole, kept, none)
     ends = None if share is None else share_interval(full, circuit, empty)
     low, high = ends or (None, None)
     return Measurement(metric.name, metric.unit, whole, kept, none, share, low, high)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from circuitfind.circuit import Circuit, circuit_from
-from circuitfind.errors import CircuitFileError, GraphError
+from circuitfind.errors import CircuitFileError, GraphError, quoted
+from circuitfind.files import read_text
 from circuitfind.formats.acdc import ACDC
 from circuitfind.formats.base import Format, as_object
 from circuitfind.formats.dot import DOT
@@ -39,7 +40,8 @@ def find_format(name: str) -> Format:
         if known.name == name:
             return known
     raise CircuitFileError(
-        f"no format named {name!r}; the formats are {', '.join(known.name for known in FORMATS)}"
+        f"no format named {quoted(name)}; the formats are "
+        f"{', '.join(known.name for known in FORMATS)}"
     )
 
 
@@ -58,7 +60,7 @@ def import_circuit(
     """
     chosen = find_format(format_name) if format_name else None
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(Path(path))
         return (chosen or recognised(Path(path), text)).read(text, graph)
     except OSError as error:
         raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
@@ -91,7 +93,9 @@ def _by_ending(path: Path) -> Format:
         if known.suffix == path.suffix:
             return known
     endings = ", ".join(sorted({known.suffix for known in FORMATS}))
-    raise CircuitFileError(f"the ending of {path.name!r} is none of {endings}; name the format")
+    raise CircuitFileError(
+        f"the ending of {quoted(path.name)} is none of {endings}; name the format"
+    )
 
 
 def recognised(path: Path, text: str) -> Format:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import CircuitFileError
+from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, gathered
 from circuitfind.graph import Graph
 from circuitfind.stored import EdgeRow, parse_json
@@ -67,7 +67,9 @@ def _row(writer: str, reader: str, said: dict[str, str]) -> EdgeRow:
     try:
         return EdgeRow(name, True, float(effect) if effect else None)  # noqa: FBT003
     except ValueError:
-        raise CircuitFileError(f"the effect of {name!r} is {effect!r}, no number") from None
+        raise CircuitFileError(
+            f"the effect of {quoted(name)} is {quoted(effect)}, no number"
+        ) from None
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -75,7 +77,9 @@ def _tokens(text: str) -> Iterator[str]:
     while place < len(text):
         found = _TOKEN.match(text, place)
         if found is None or found.end() == place:
-            raise CircuitFileError(f"it is not simple DOT: nothing begins with {text[place]!r}")
+            raise CircuitFileError(
+                f"it is not simple DOT: nothing begins with {quoted(text[place])}"
+            )
         place = found.end()
         if found.lastgroup:
             yield found[0]
@@ -98,7 +102,9 @@ class _Tokens:
 
     def expect(self, sign: str) -> None:
         if (found := self.take()) != sign:
-            raise CircuitFileError(f"it is not simple DOT: {found!r} stands where {sign!r} must")
+            raise CircuitFileError(
+                f"it is not simple DOT: {quoted(found)} stands where {quoted(sign)} must"
+            )
 
 
 def _statements(tokens: _Tokens) -> Iterator[tuple[list[str], dict[str, str]]]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import CircuitFileError
+from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, as_object, gathered, kept_names
 from circuitfind.graph import Edge, Graph, Reader
 from circuitfind.stored import EdgeRow, graph_from, parse_json
@@ -130,7 +130,9 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
     require_one_embedding(known)
     for name, size in _sizes(known).items():
         if name in sizes and sizes[name] != size:
-            raise CircuitFileError(f"its {name} is {sizes[name]!r} and that of the model is {size}")
+            raise CircuitFileError(
+                f"its {name} is {quoted(sizes[name])} and that of the model is {size}"
+            )
     edges = _with_nodes(as_object(content["edges"], "its edges"), content.get("nodes"))
     rows = _rows(edges, known, frozenset(unscored) if header else frozenset())
     return gathered(header, rows, graph)
@@ -144,7 +146,7 @@ def _with_nodes(edges: Mapping[str, Any], nodes: object) -> Mapping[str, Any]:
         return edges
     return {
         name: {
-            **as_object(edge, f"what it says of {name!r}"),
+            **as_object(edge, f"what it says of {quoted(name)}"),
             "in_graph": {part.split("<")[0] for part in name.split("->")} <= inside,
         }
         for name, edge in edges.items()
@@ -166,16 +168,17 @@ def _rows(edges: Mapping[str, Any], graph: Graph, unscored: frozenset[str]) -> I
             yield EdgeRow(edge.name, any(kept for kept, _ in said), effect)
     if left:
         raise CircuitFileError(
-            f"it names {len(left)} edges that this model does not have, such as {min(left)!r}; "
+            f"it names {len(left)} edges that this model does not have, such as "
+            f"{quoted(min(left))}; "
             "edges look like 'input->a0.h0<q>' and 'a0.h1->m3'"
         )
 
 
 def _said(name: str, said: object) -> tuple[bool, float | None]:
-    values = as_object(said, f"what it says of {name!r}")
+    values = as_object(said, f"what it says of {quoted(name)}")
     kept, score = values.get("in_graph", False), values.get("score")
     if not isinstance(kept, bool) or isinstance(score, bool | str | list | dict):
-        raise CircuitFileError(f"it says {values!r} of the edge {name!r}")
+        raise CircuitFileError(f"it says {quoted(values)} of the edge {quoted(name)}")
     return kept, score
 
 

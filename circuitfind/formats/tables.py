@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import CircuitFileError
+from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, gathered, kept_names, known_edges
 from circuitfind.graph import Graph
 from circuitfind.stored import EdgeRow, parse_json
@@ -69,11 +69,15 @@ def _row(row: dict[str, str | None]) -> EdgeRow:
     if not name or None in row:
         raise CircuitFileError(f"its columns are not {', '.join(COLUMNS)}")
     if (kept or "").lower() not in _TRUTH:
-        raise CircuitFileError(f"it says {kept!r} of the edge {name!r}; give true or false")
+        raise CircuitFileError(
+            f"it says {quoted(kept)} of the edge {quoted(name)}; give true or false"
+        )
     try:
         number = float(effect) if effect else None
     except ValueError:
-        raise CircuitFileError(f"the effect of {name!r} is {effect!r}, no number") from None
+        raise CircuitFileError(
+            f"the effect of {quoted(name)} is {quoted(effect)}, no number"
+        ) from None
     return EdgeRow(name, _TRUTH[(kept or "").lower()], number)
 
 
@@ -99,7 +103,7 @@ def from_frame(frame: "pd.DataFrame", graph: Graph | None = None) -> Circuit:
         GraphError: It names an edge that the model does not have.
     """
     if missing := {"edge", "kept", "effect"} - set(frame.columns):
-        raise CircuitFileError(f"the frame has no column {min(missing)!r}")
+        raise CircuitFileError(f"the frame has no column {quoted(min(missing))}")
     header = frame.attrs.get(HEADER)
     rows = [_from_values(*values) for values in frame[["edge", "kept", "effect"]].values.tolist()]
     return gathered(None if header is None else parse_json(header), rows, graph)

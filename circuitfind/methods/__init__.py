@@ -1,6 +1,6 @@
 """Methods: one file each, one table of them, one way to call them."""
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.methods.acdc import Acdc
 from circuitfind.methods.base import Method
 from circuitfind.methods.eap import Eap
@@ -38,4 +38,4 @@ def find_method(name: str) -> Method:
         if method.name == name:
             return method
     known = ", ".join(method.name for method in METHODS)
-    raise MethodError(f"no method named {name!r}; the methods are {known}")
+    raise MethodError(f"no method named {quoted(name)}; the methods are {known}")

@@ -10,12 +10,11 @@ The comparison is strict and signed: an edge whose removal lowers the loss goes,
 lowers it, and a rise of exactly the threshold keeps the edge. Paper: arXiv 2304.14997.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.limits import require_fields
 from circuitfind.methods.base import Decision, Progress, Selection, circuit_of, without_dead_ends
 from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.order import Order, settled_order, visits
@@ -48,10 +47,7 @@ class AcdcOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.threshold):
-            raise MethodError(
-                f"the threshold is {self.threshold}; give a finite number in the metric's unit"
-            )
+        require_fields(self)
         object.__setattr__(self, "order", settled_order(self.order))
 
     def goes(self, edge: str, effect: float) -> bool:

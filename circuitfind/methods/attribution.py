@@ -77,10 +77,6 @@ class Limits:
     batch: int | None = None
     checkpoint: bool = False
 
-    def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise MethodError(f"{self.batch} prompts at a time are none; give 1 or more")
-
     def batch_for(self, problem: Problem) -> int:
         """Return how many prompts are taken at a time."""
         if self.batch is not None:

@@ -35,10 +35,6 @@ class EapOptions(Choice):
     batch: int | None = None
     checkpoint: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.limits
-
     @property
     def limits(self) -> Limits:
         return Limits(self.batch, self.checkpoint)

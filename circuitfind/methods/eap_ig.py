@@ -56,8 +56,6 @@ class EapIgOptions(EapOptions):
         ):
             if value not in known:
                 raise MethodError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
-        if self.steps < 1:
-            raise MethodError(f"a path cannot be seen at {self.steps} points; give 1 or more")
 
 
 class EapIg(Scored):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from circuitfind.circuit import EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
 from circuitfind.methods.acdc import Acdc, AcdcOptions, search_with
 from circuitfind.methods.base import Decision, Progress, Selection
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions
@@ -30,12 +29,6 @@ class HybridOptions(AcdcOptions):
     share: float = 0.2
     steps: int = 5
     batch: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.share <= 1:
-            raise MethodError(f"{self.share} is no share of the edges; give more than 0, at most 1")
-        _ = self.attribution
 
     @property
     def attribution(self) -> EapIgOptions:

@@ -85,30 +85,6 @@ class LearnedOptions(Choice):
         super().__post_init__()
         if self.sparsity is not None and self.penalty is not None:
             raise MethodError("give a sparsity to reach or a penalty to pay, not both")
-        for name, value, good in (
-            ("sparsity", self.sparsity, self.sparsity is None or 0 <= self.sparsity < 1),
-            ("penalty", self.penalty, self.penalty is None or 0 <= self.penalty < math.inf),
-            ("steps", self.steps, self.steps >= 1),
-            ("warm_up", self.warm_up, 0 <= self.warm_up <= 1),
-            ("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf),
-            ("batch", self.batch, self.batch >= 1),
-            ("start", self.start, math.isfinite(self.start)),
-        ):
-            if not good:
-                raise MethodError(
-                    f"{name} is {value}; give {_RANGES[name]} (see `circuitfind methods`)"
-                )
-
-
-_RANGES = {
-    "sparsity": "a share of at least 0 and less than 1",
-    "penalty": "a number of at least 0",
-    "steps": "1 or more",
-    "warm_up": "a share of the steps",
-    "learning_rate": "a number above 0",
-    "batch": "1 prompt or more",
-    "start": "a finite number",
-}
 
 
 class Learned(Scored):

@@ -5,7 +5,6 @@ edge that leads nowhere. For a target, the number of edges is found by bisection
 not monotone in it, so the result is the smallest circuit that was tried and meets the target.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
@@ -16,6 +15,7 @@ from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
+from circuitfind.limits import require_fields
 from circuitfind.methods.base import Decision, Selection, circuit_of, without_dead_ends
 from circuitfind.metrics import faithfulness
 
@@ -50,21 +50,13 @@ class Choice:
     prune: bool = True
 
     def __post_init__(self) -> None:
+        require_fields(self)
         given = [name for name in _GIVEN if getattr(self, name) is not None]
         if len(given) > 1 or (not given and self.needs_one):
             raise MethodError(
                 "give one of a number of edges, a threshold and a target faithfulness, not "
                 f"{' and '.join(given) or 'none'}"
             )
-        for name in ("threshold", "target_faithfulness"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise MethodError(
-                    f"the {name.replace('_', ' ')} is {value}; give a finite number"
-                    f"{' in the unit of the scores' if name == 'threshold' else ''}"
-                )
-        if self.n_edges is not None and self.n_edges < 0:
-            raise MethodError(f"{self.n_edges} edges cannot be kept; give 0 or more")
         if self.walk not in get_args(Walk):
             raise MethodError(
                 f"no walk named {self.walk!r}; choose one of {', '.join(get_args(Walk))}"

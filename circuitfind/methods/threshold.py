@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
+from circuitfind.limits import require
 
 _SIGNIFICANT = 1.96
 """Standard errors: 95 % of a normal distribution lies within."""
@@ -63,10 +64,7 @@ class Target:
     def __post_init__(self) -> None:
         if (self.n_edges is None) == (self.faithfulness is None):
             raise MethodError("a target is either a number of edges or a faithfulness")
-        if self.n_edges is not None and self.n_edges < 1:
-            raise MethodError(f"{self.n_edges} edges are no target; give at least 1")
-        if self.faithfulness is not None and not math.isfinite(self.faithfulness):
-            raise MethodError(f"{self.faithfulness} is no faithfulness to aim at; try 0.9")
+        require(target_edges=self.n_edges, target_faithfulness=self.faithfulness)
 
     def met_by(self, trial: "Trial") -> bool:
         if self.n_edges is not None:

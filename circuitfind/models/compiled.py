@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError
+from circuitfind.files import read_text
 from circuitfind.graph import ModelShape
 from circuitfind.models.base import Embedding, SinglePort, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.vocabulary import Reading, Vocabulary
-from circuitfind.stored import parse_json
+from circuitfind.stored import parse_json, read_tensors
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -221,8 +221,8 @@ def load_compiled(path: Path, device: str, dtype: torch.dtype | None) -> Compile
     if not weights_path.is_file():
         raise ModelError(f"{path} describes a compiled model, but {weights_path.name} is missing")
     try:
-        sizes = parse_json(path.read_text(encoding="utf-8"))
-        weights = load_file(weights_path)
+        sizes = parse_json(read_text(path))
+        weights = read_tensors(weights_path)
         if dtype is not None:
             weights = {name: weight.to(dtype) for name, weight in weights.items()}
         _require_sizes(sizes, weights)

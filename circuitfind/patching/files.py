@@ -11,13 +11,13 @@ from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from circuitfind.errors import ResultFileError
+from circuitfind.errors import ResultFileError, quoted
+from circuitfind.files import read_text
 from circuitfind.patching.result import MODES, PatchResult
-from circuitfind.stored import parse_json
+from circuitfind.stored import parse_json, read_tensors
 
 FORMAT = "circuitfind patching 1"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -65,8 +65,8 @@ def load_patching(path: Path | str) -> PatchResult:
     """
     path = Path(path)
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        return _result_from(content, load_file(path.with_suffix(".safetensors")))
+        content = parse_json(read_text(path))
+        return _result_from(content, read_tensors(path.with_suffix(".safetensors")))
     except OSError as error:
         raise ResultFileError(f"cannot read the result {path}: {error.strerror or error}") from None
     except _UNREADABLE as error:
@@ -78,9 +78,9 @@ def load_patching(path: Path | str) -> PatchResult:
 
 def _result_from(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchResult:
     if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
     if content["mode"] not in MODES:
-        raise ValueError(f"its mode is {content['mode']!r}")
+        raise ValueError(f"its mode is {quoted(content['mode'])}")
     axes = {site: tuple(names[:-1]) for site, names in content["axes"].items()}
     labels = {axis: tuple(map(str, names)) for axis, names in content["labels"].items()}
     base, source = tensors["base"], tensors["source"]

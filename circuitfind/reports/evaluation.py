@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from circuitfind.evaluation.assessment import Assessment, Reading
@@ -33,6 +34,8 @@ def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
 
 def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
     share = given.n_edges / given.n_edges_full
+    if given.own is not None:
+        yield "the model itself", str(given.own)
     yield "edges", f"{given.n_edges} of {given.n_edges_full} ({share:.1%})"
     yield from _reading_rows(given.readings)
     if given.curve is not None and given.curve.cpr is not None and given.curve.cmd is not None:
@@ -55,6 +58,7 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
             f"precision {precision}, recall {curve.recall:.3f}, ROC area {curve.area:.3f} "
             f"by {curve.by} ({curve.n_true} of {curve.n_all})",
         )
+    yield from (("WARNING", escape(doubt)) for doubt in given.doubts)
 
 
 def _reading_rows(readings: Sequence[Reading]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -15,6 +16,8 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
+    if card.own is not None:
+        table.add_row("the model itself", str(card.own))
     table.add_row("edges kept", _of(card.n_edges, card.n_edges_full))
     table.add_row("heads and MLPs kept", _of(card.n_components, card.n_components_full))
     for row in card.measurements:
@@ -29,6 +32,8 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     table.add_row("edges tested", str(search["edges_tested"]))
     table.add_row("seconds", f"{search['seconds']:.1f}")
     table.add_row("self-check", _checks(search))
+    for doubt in card.doubts:
+        table.add_row("WARNING", escape(doubt))
     return table
 
 
@@ -47,8 +52,13 @@ def share_text(row: Measurement) -> str:
     """Return a faithfulness with its interval."""
     if row.faithfulness is None:
         return "undefined"
-    interval = "" if row.low is None else f" ({row.low:.3f} to {row.high:.3f})"
-    return f"{row.faithfulness:.3f}{interval}"
+    # Adding 0 turns -0 into 0, which rounding makes of small negative values.
+    share, *ends = (
+        f"{round(value, 3) + 0:.3f}"
+        for value in (row.faithfulness, row.low, row.high)
+        if value is not None
+    )
+    return f"{share} ({ends[0]} to {ends[1]})" if ends else share
 
 
 def _checks(search: Mapping[str, Any]) -> str:
@@ -77,6 +87,35 @@ def listing(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def fitted(table: Table, width: int) -> RenderableType:
+    """Return a table as it is, or with the cells of each row below one another.
+
+    The latter where its columns, each as wide as its longest word, need more than this width: else
+    words would be cut, or whole columns vanish.
+    """
+    for column in table.columns:
+        texts = [str(column.header), *map(str, column.cells)]
+        column.min_width = max(
+            len(part) for text in texts for part in ([text] if column.no_wrap else text.split())
+        )
+    gaps = 2 * (len(table.columns) - 1)
+    if not table.show_header or sum(c.min_width or 0 for c in table.columns) + gaps <= width:
+        return table
+    return Group(*_stacked(table))
+
+
+def _stacked(table: Table) -> Iterator[Table]:
+    names = [str(column.header) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        row = Table(show_header=False, box=None, pad_edge=False)
+        row.add_column(style="bold", no_wrap=True)
+        row.add_column(overflow="fold")
+        for name, cell in zip(names, cells, strict=True):
+            row.add_row(name, cell)
+        row.add_row()
+        yield row
 
 
 def filled_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.evaluation.roc import Truth, truth_of
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
@@ -46,7 +46,7 @@ def published(task: str, graph: Graph) -> Truth:
     known = find_task(task).known_circuit
     if not known:
         raise MethodError(
-            f"no circuit of the task {task!r} is known; give --against a run directory or a "
+            f"no circuit of the task {quoted(task)} is known; give --against a run directory or a "
             "circuit file"
         )
     name, components = f"{known['source']}, in {known['model']}", known_components(known, graph)

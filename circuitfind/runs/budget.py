@@ -1,11 +1,16 @@
 """Limits on what a run may take: time, after which it stops and can resume, and memory."""
 
+import math
 import re
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
+from circuitfind.limits import require
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
@@ -27,37 +32,88 @@ class Step(Protocol):
 StepT = TypeVar("StepT", bound=Step)
 
 
-class BudgetSpentError(Exception):
-    """The time is over before the search is; no fault, and nothing is lost."""
+GRACE = 5.0
+"""Seconds that a step may take beyond the budget before it is ended in its middle."""
 
 
-def seconds_of(text: str) -> float:
-    """Return how many seconds a text like `90s`, `10m` or `1.5h` means.
+class BudgetSpentError(BaseException):
+    """The time is over before the search is; no fault, and nothing is lost.
+
+    Like Ctrl-C, it is none of the errors that are caught around the code of others.
+    """
+
+
+def seconds_of(text: str | None) -> float:
+    """Return how many seconds a text like `90s`, `10m` or `1.5h` means; without one, no limit.
 
     Raises:
-        MethodError: It means none.
+        MethodError: It is not an amount of time.
+        LimitError: It is outside the range of budgets.
     """
+    if text is None:
+        return math.inf
     found = _AMOUNT.fullmatch(text.strip())
     if found is None:
-        raise MethodError(f"{text!r} is no amount of time; give one like 90s, 10m or 1.5h")
-    return float(found[1]) * _SECONDS[found[2]]
+        raise MethodError(
+            f"{quoted(text)} is not an amount of time; give one like 90s, 10m or 1.5h"
+        )
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    require(budget=seconds)
+    return seconds
 
 
 def allowed_bytes(memory: int | str | None) -> int | None:
     """Return how many bytes are meant where they may be given as text, or not at all."""
-    return bytes_of(memory) if isinstance(memory, str) else memory
+    if isinstance(memory, str):
+        return bytes_of(memory)
+    require(memory=memory)
+    return memory
 
 
 def bytes_of(text: str) -> int:
     """Return how many bytes a text like `500MB` or `1.5GB` means; a GB is 10^9 bytes.
 
     Raises:
-        MethodError: It means none.
+        MethodError: It is not an amount of memory.
+        LimitError: It is outside the range of memories.
     """
     found = _SIZE.fullmatch(text.strip().upper())
     if found is None:
-        raise MethodError(f"{text!r} is no amount of memory; give one like 500MB or 1.5GB")
-    return int(float(found[1]) * _BYTES[found[2]])
+        raise MethodError(
+            f"{quoted(text)} is not an amount of memory; give one like 500MB or 1.5GB"
+        )
+    size = float(found[1]) * _BYTES[found[2]]
+    # An infinite size is no whole number, and is refused like any that is too large.
+    whole = int(size) if math.isfinite(size) else 10**16
+    require(memory=whole)
+    return whole
+
+
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """End what runs in this context, wherever it is, once the time and the grace are over.
+
+    Searches stop by themselves between two steps (`within`). This ends what has no steps: loading a
+    model, writing prompts, measuring a circuit.
+
+    Raises:
+        BudgetSpentError: The time is over.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if math.isinf(seconds) or not hasattr(signal, "setitimer") or not in_main_thread:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise BudgetSpentError("the step that was under way is not done")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def within(

@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from circuitfind.errors import RunDirectoryError
 from circuitfind.progress import Checkpoint, State
 from circuitfind.runs.budget import BudgetSpentError
 from circuitfind.runs.directory import STATE, reported, write_whole
+from circuitfind.stored import read_tensors
 
 SECONDS_BETWEEN = 5.0
 """How much work the end of the process may cost."""
@@ -31,7 +32,7 @@ def read_state(path: Path) -> State | None:
         if not (path / STATE).is_file():
             return None
         try:
-            state: State = load_file(path / STATE)
+            state: State = read_tensors(path / STATE)
         except SafetensorError as error:
             raise RunDirectoryError(
                 f"{path / STATE} is damaged ({error}); delete it to begin the search again"

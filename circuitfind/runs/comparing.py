@@ -7,6 +7,7 @@ what is there; a directory that holds the comparison of other circuits is refuse
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison, load_comparison
 from circuitfind.comparison.roles import labels
-from circuitfind.errors import GraphError, RunDirectoryError
+from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
+from circuitfind.files import read_bytes
 from circuitfind.reports.diagram import Diagram, draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import draw_matrix
@@ -32,6 +34,7 @@ from circuitfind.runs.directory import (
     write_whole,
 )
 from circuitfind.runs.drawing import captions, name_of
+from circuitfind.runs.naming import default_path
 
 COMPARISON = "comparison.json"
 
@@ -58,13 +61,36 @@ def compare_files(
         CircuitfindError: Anything that the user can do something about.
     """
     loaded = load_all(paths)
-    identity = {name: value for name, value in asdict(settings).items() if name != "device"}
+    identity = _identity(settings)
     if (earlier := _earlier(out, loaded, identity)) is not None:
         tell(f"{out} is finished: its results are read, not computed again")
         return earlier, sorted(file for file in out.iterdir() if file.suffix in (".dot", ".svg"))
     sides, pairs = compare_all(loaded, settings, tell)
     found = Comparison(sides, pairs, identity, environment())
     return found, _write(out, found, loaded)
+
+
+def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
+    """Return where a comparison goes unless a directory is named.
+
+    Raises:
+        CircuitfindError: A circuit cannot be read.
+    """
+    loaded, identity = load_all(paths), _identity(settings)
+
+    def is_free(path: Path) -> bool:
+        if not (path / COMPARISON).is_file():
+            return not path.exists() or not any(path.iterdir())
+        with suppress(CircuitfindError):
+            return _earlier(path, loaded, identity) is not None
+        return False
+
+    about = ["comparison", *(_plain(each.name) for each in loaded)]
+    return default_path(about, {"by-name": settings.by_name}, is_free)
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    return {name: value for name, value in asdict(settings).items() if name != "device"}
 
 
 def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:
@@ -116,7 +142,7 @@ def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(circuit_file(path).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(read_bytes(circuit_file(path))).hexdigest()[:16]
 
 
 def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> Comparison | None:

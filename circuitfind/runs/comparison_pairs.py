@@ -19,7 +19,8 @@ from circuitfind.comparison.result import Pair, Side
 from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, PromptError, RunDirectoryError
+from circuitfind.errors import PromptError, RunDirectoryError
+from circuitfind.limits import require
 from circuitfind.problem import Problem
 from circuitfind.runs.again import Problems, says_its_problem
 
@@ -44,8 +45,7 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise MethodError(f"{self.draws} draws are none; give --draws 1 or more")
+        require(seed=self.seed, draws=self.draws)
 
 
 @dataclass(frozen=True)

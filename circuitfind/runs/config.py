@@ -9,7 +9,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from circuitfind.errors import MethodError, ModelError, RunDirectoryError, TaskError
+from circuitfind.errors import MethodError, ModelError, RunDirectoryError, quoted
+from circuitfind.files import read_bytes
+from circuitfind.limits import require_fields
 from circuitfind.methods import find_method
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import DTYPES
@@ -31,7 +33,7 @@ class RunConfig:
         model: What `load_model` takes, as text.
         method: Name of the method.
         options: The method's options, by name.
-        metric: Name of the metric.
+        metric: Name of the metric; the task's own unless given.
         ablation: What a cut edge carries.
         n_prompts: How many pairs of prompts; a custom file may hold fewer.
         seed: Fixes the prompts and every random choice.
@@ -50,7 +52,7 @@ class RunConfig:
     model: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = "kl"
+    metric: str = ""
     ablation: str = "resample"
     n_prompts: int = 64
     seed: int = 0
@@ -62,28 +64,33 @@ class RunConfig:
     task_digest: str | None = None
     automatic: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.metric:
+            object.__setattr__(self, "metric", find_task(self.task).metric)
+
     def validate(self) -> None:
         """Check every name and option before anything is loaded.
 
         Raises:
             CircuitfindError: One of them is unknown or impossible; the message lists the choices.
         """
+        require_fields(self)
         find_task(self.task)
         find_metric(self.metric)
         check_options(self.method, self.options)
         if self.ablation not in ABLATIONS:
             raise MethodError(
-                f"no ablation named {self.ablation!r}; choose one of {', '.join(ABLATIONS)}"
+                f"no ablation named {quoted(self.ablation)}; choose one of {', '.join(ABLATIONS)}"
             )
-        if self.n_prompts < 1:
-            raise TaskError(f"{self.n_prompts} prompts were asked for; give at least 1")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(
-                f"no number type named {self.dtype!r}; choose one of {', '.join(DTYPES)}"
+                f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"
             )
 
         if self.device.partition(":")[0] not in DEVICES:
-            raise ModelError(f"no device named {self.device!r}; choose {' or '.join(DEVICES)}")
+            raise ModelError(
+                f"no device named {quoted(self.device)}; choose {' or '.join(DEVICES)}"
+            )
 
     def pinned(self) -> "RunConfig":
         """Return the same settings in a form that means the same everywhere and later on.
@@ -106,13 +113,6 @@ class RunConfig:
         values = asdict(self)
         del values["device"], values["memory"], values["automatic"]
         return values
-
-    @property
-    def default_path(self) -> Path:
-        """Where the run goes unless a directory is named."""
-        task, model = (Path(name).resolve() for name in (self.task, self.model))
-        short = model.stem if model.suffix == ".json" else model.name
-        return Path("runs") / "-".join((task.stem.replace(":", "-"), short, self.method))
 
     def to_json(self) -> str:
         """Return the configuration as JSON text."""
@@ -144,16 +144,19 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in known:
             raise MethodError(
-                f"the method {method!r} has no option {name!r}; its options are {', '.join(known)}"
+                f"the method {quoted(method)} has no option {quoted(name)}; its options are "
+                f"{', '.join(known)}"
             )
     for name, required in known.items():
         if required and name not in options:
-            raise MethodError(f"the method {method!r} needs the option {name!r}; give it")
+            raise MethodError(
+                f"the method {quoted(method)} needs the option {quoted(name)}; give it"
+            )
     found.options(**options)
 
 
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
 
 
 def config_from(path: Path) -> RunConfig:
@@ -164,11 +167,11 @@ def config_from(path: Path) -> RunConfig:
         OSError: The file cannot be read.
     """
     try:
-        values = parse_json(path.read_bytes())
+        values = parse_json(read_bytes(path))
         if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
         if missing := sorted({item.name for item in fields(RunConfig)} - set(values)):
-            raise ValueError(f"it has no {missing[0]!r}")
+            raise ValueError(f"it has no {quoted(missing[0])}")
         _require_kinds(values)
         return RunConfig(**{**values, "options": dict(values["options"])})
     except (ValueError, TypeError) as error:
@@ -183,7 +186,7 @@ def _require_kinds(values: Mapping[str, Any]) -> None:
         kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
         value = values[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"its {name} is {value!r}")
+            raise ValueError(f"its {name} is {quoted(value)}")
 
 
 def differences(found: RunConfig, wanted: RunConfig) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 from circuitfind.errors import RunDirectoryError
+from circuitfind.files import read_bytes
 from circuitfind.methods.base import Decision, Progress, Reason
 from circuitfind.stored import parse_json
 
@@ -34,11 +35,8 @@ class DecisionLog:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        # What follows the last line break was cut short.
-        self._lines = [line + b"\n" for line in file.read().split(b"\n")[:-1]]
-        self.earlier: Sequence[Decision] = [
-            _decision(f"{path}, line {number}", line) for number, line in enumerate(self._lines, 1)
-        ]
+        self._lines = _whole_lines(file.read())
+        self.earlier: Sequence[Decision] = _decisions(self._lines, path)
 
     def record(self, progress: Progress) -> None:
         """Write decisions at their place in the search, and hand them to the operating system.
@@ -67,10 +65,18 @@ def read_decisions(path: Path) -> Sequence[Decision]:
         RunDirectoryError: The file cannot be read, or a line of it is damaged.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            return DecisionLog(file, path).earlier
+        return _decisions(_whole_lines(read_bytes(path)), path)
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    # What follows the last line break was cut short.
+    return [line + b"\n" for line in content.split(b"\n")[:-1]]
+
+
+def _decisions(lines: Sequence[bytes], path: Path) -> list[Decision]:
+    return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

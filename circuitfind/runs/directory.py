@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO
 
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError
+from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
 from circuitfind.runs.config import RunConfig, config_from, differences, environment
 from circuitfind.runs.decisions import DecisionLog
@@ -110,7 +111,7 @@ class RunDirectory:
                         f"{self.path} holds another run ({different}); choose another --out, or "
                         "repeat the original settings to resume it"
                     )
-            elif self.path.exists() and not _is_fresh(self.path):
+            elif self.path.exists() and not is_fresh(self.path):
                 raise RunDirectoryError(
                     f"{self.path} exists and is no run directory; choose another --out"
                 )
@@ -204,7 +205,7 @@ def make_folder(path: Path) -> list[Path]:
     return made
 
 
-def _is_fresh(path: Path) -> bool:
+def is_fresh(path: Path) -> bool:
     """Tell whether a directory holds nothing, or only what a run killed at its start left."""
     return path.is_dir() and all(
         (item.name.startswith(".") and item.suffix == ".tmp")
@@ -236,7 +237,7 @@ def read_json(path: Path) -> Any:
     """
     with reported(path.parent):
         try:
-            return parse_json(path.read_bytes())
+            return parse_json(read_bytes(path))
         except ValueError as error:
             raise RunDirectoryError(
                 f"{path} is damaged ({error}); delete it to compute it again"

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.errors import CircuitFileError, GraphError, RunDirectoryError
+from circuitfind.errors import CircuitFileError, GraphError, RunDirectoryError, quoted
+from circuitfind.files import read_bytes
 from circuitfind.formats import FORMATS, find_format, import_circuit
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import write_csv
@@ -61,7 +62,7 @@ def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
     if format_name not in SUBMISSIONS and all(known.name != format_name for known in FORMATS):
         names = [*(known.name for known in FORMATS), *SUBMISSIONS]
         raise CircuitFileError(
-            f"no format named {format_name!r}; the formats are {', '.join(names)}"
+            f"no format named {quoted(format_name)}; the formats are {', '.join(names)}"
         )
     circuit = scored_circuit(path)
     beside = circuit_file(path)
@@ -89,7 +90,7 @@ def _write_new(files: dict[Path, str]) -> None:
     """Write files, none over another that says something else."""
     for file, text in files.items():
         with reported(file.parent):
-            if file.exists() and (not file.is_file() or file.read_bytes() != text.encode()):
+            if file.exists() and (not file.is_file() or read_bytes(file) != text.encode()):
                 raise RunDirectoryError(
                     f"{file} is there already and says something else; choose another --out"
                 )
@@ -120,7 +121,7 @@ def import_file(
     """
     circuit = import_circuit(file, graph, format_name=format_name)
     if not circuit.origin:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        digest = hashlib.sha256(read_bytes(file)).hexdigest()[:16]
         circuit = replace(circuit, origin={"imported_from": file.name, "file_digest": digest})
     if n_edges is not None:
         circuit = _largest(circuit, n_edges)

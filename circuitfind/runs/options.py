@@ -5,7 +5,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.methods import find_method
 
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
@@ -26,7 +26,8 @@ def parsed_options(method: str, texts: Sequence[str]) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not equals or name not in known:
             raise MethodError(
-                f"{text!r} is no option of the method {method!r}; give NAME=VALUE, where NAME is "
+                f"{quoted(text)} is no option of the method {quoted(method)}; give NAME=VALUE, "
+                "where NAME is "
                 f"one of {', '.join(known)}"
             )
         given[name] = _parsed(name, value.strip(), hints[name])
@@ -43,4 +44,6 @@ def _parsed(name: str, value: str, hint: Any) -> Any:
         except (ValueError, KeyError):
             continue
     expected = " or ".join(kind.__name__ for kind in kinds)
-    raise MethodError(f"the option {name!r} is of type {expected}, which {value!r} is not")
+    raise MethodError(
+        f"the option {quoted(name)} is of type {expected}, which {quoted(value)} is not"
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.files import read_bytes
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.directory import CIRCUIT, CONFIG, DECISIONS, SCORECARD, is_held, reported
 from circuitfind.runs.results import read_scorecard
@@ -116,7 +117,7 @@ def _info(path: Path) -> RunInfo:
             own = card.measurements[0]
             figures = {"n_edges": card.n_edges, "faithfulness": own.faithfulness}
             return RunInfo(path, config, "finished", figures)
-        decisions = (path / DECISIONS).read_bytes().count(b"\n")
+        decisions = read_bytes(path / DECISIONS).count(b"\n")
         state: State = "running" if is_held(path) else "interrupted"
         return RunInfo(path, config, state, {"decisions": decisions})
     except (CircuitfindError, OSError) as error:

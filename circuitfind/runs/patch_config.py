@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import MethodError, TaskError
+from circuitfind.errors import MethodError
+from circuitfind.files import read_bytes
+from circuitfind.limits import require
 from circuitfind.metrics import find_metric
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.circuits import DEFAULT_FAITHFULNESS
@@ -77,6 +78,13 @@ class PatchConfig:
         Raises:
             CircuitfindError: One is unknown or impossible; the message lists the choices.
         """
+        require(
+            n_prompts=self.n_prompts,
+            seed=self.seed,
+            patch_threshold=self.threshold,
+            edge_threshold=self.edge_threshold,
+            target_faithfulness=self.target_faithfulness,
+        )
         find_task(self.task)
         require_mode(self.mode)
         if self.metric is not None:
@@ -87,19 +95,6 @@ class PatchConfig:
             raise MethodError(
                 "edges are patched together from named writers into named readers: give --from and "
                 "--to, and no --via"
-            )
-        if self.n_prompts < 1:
-            raise TaskError(f"{self.n_prompts} prompts were asked for; give at least 1")
-        for name, share in (("threshold", self.threshold), ("edge threshold", self.edge_threshold)):
-            if share is not None and not 0 < share < math.inf:
-                raise MethodError(
-                    f"the {name} {share} is no share of an effect; give a positive number such "
-                    "as 0.05"
-                )
-        if not 0 < self.target_faithfulness <= 1:
-            raise MethodError(
-                f"the target faithfulness must be above 0 and at most 1, not "
-                f"{self.target_faithfulness}"
             )
 
     @property
@@ -120,7 +115,7 @@ class PatchConfig:
         file, model = task_file(self.task), Path(self.model)
         if file is not None:
             values["task"] = str(file.resolve())
-            values["task_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+            values["task_digest"] = hashlib.sha256(read_bytes(file)).hexdigest()[:16]
         if self.model not in ZOO and model.exists():
             values["model"] = str(model.resolve())
         identity: dict[str, Any] = json.loads(json.dumps(values))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.errors import CircuitfindError, RunDirectoryError, quoted
 from circuitfind.patching.files import load_patching, to_bytes, to_json
 from circuitfind.patching.result import PatchResult
 from circuitfind.runs.config import environment
@@ -64,8 +64,9 @@ class PatchDirectory:
         if different:
             name = different[0]
             raise RunDirectoryError(
-                f"{path} holds another measurement ({name} is {there.get(name)!r} there and "
-                f"{self.settings[name]!r} here); choose another --out, or repeat the original "
+                f"{path} holds another measurement ({name} is {quoted(there.get(name))} there and "
+                f"{quoted(self.settings[name])} here); choose another --out, or repeat the "
+                "original "
                 "settings"
             )
 
@@ -73,7 +74,7 @@ class PatchDirectory:
         stored = read_json(self.path / CONFIG)
         if not (isinstance(stored, dict) and isinstance(stored.get(name), dict)):
             raise RunDirectoryError(
-                f"{self.path}/config.json is damaged (it has no {name!r}); choose another "
+                f"{self.path}/config.json is damaged (it has no {quoted(name)}); choose another "
                 "--out, or delete the directory to begin again"
             )
         found: Mapping[str, Any] = stored[name]

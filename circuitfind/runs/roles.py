@@ -12,7 +12,8 @@ from typing import Any
 from circuitfind import records
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import Role, find_roles
-from circuitfind.errors import ResultFileError
+from circuitfind.errors import ResultFileError, quoted
+from circuitfind.files import read_bytes
 from circuitfind.problem import Problem
 from circuitfind.runs.again import Problems
 from circuitfind.runs.directory import circuit_file, load_circuit_of, reported, write_whole
@@ -80,9 +81,9 @@ def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
     if not file.is_file():
         return None
     try:
-        content: Mapping[str, Any] = parse_json(file.read_bytes())
+        content: Mapping[str, Any] = parse_json(read_bytes(file))
         if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+            raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
         if [content[name] for name in _OF] != [circuit.origin.get(name) for name in _OF]:
             raise ValueError("it is about another model or other prompts")
         found: tuple[Role, ...] = records.from_json(tuple[Role, ...], content["roles"], "roles")
@@ -97,4 +98,4 @@ def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
 def _require_heads(circuit: Circuit, found: Sequence[Role]) -> None:
     for role in found:
         if role.component not in circuit.graph.writer_index:
-            raise ValueError(f"there is no component {role.component!r}")
+            raise ValueError(f"there is no component {quoted(role.component)}")

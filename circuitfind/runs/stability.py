@@ -14,8 +14,9 @@ import numpy as np
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
+from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.search import search
 from circuitfind.models.base import ResidualModel
@@ -71,12 +72,16 @@ def repeat_run(
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
+    require(repetitions=n, share=share)
     with reported(path):
         config = config_from(path / CONFIG)
     original = load_circuit_of(path)
+    if not original.n_edges:
+        raise MethodError(
+            f"the circuit of {path} is empty, so there is nothing whose stability could be "
+            "measured; search with a smaller threshold first"
+        )
     chosen = _chosen(config, varied)
-    if n < 1:
-        raise MethodError(f"{n} repetitions show nothing; give at least 1")
     out = out or path.with_name(f"{path.resolve().name}-stability")
     tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
     repeated = _Repeated(config, out)
@@ -98,10 +103,11 @@ def _chosen(config: RunConfig, varied: Sequence[str]) -> list[str]:
     possible = list(_possible(config))
     for name in varied:
         if name not in VARIED:
-            raise MethodError(f"cannot vary {name!r}; choose among {', '.join(VARIED)}")
+            raise MethodError(f"cannot vary {quoted(name)}; choose among {', '.join(VARIED)}")
         if name not in possible:
             raise MethodError(
-                f"the method {config.method!r} has nothing to vary as to {name}; choose among "
+                f"the method {quoted(config.method)} has nothing to vary as to {name}; choose "
+                "among "
                 f"{', '.join(possible)}"
             )
     return list(dict.fromkeys(varied)) or possible

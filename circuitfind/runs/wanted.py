@@ -1,10 +1,10 @@
 """Which circuit a user asks for: a threshold, several, a number of edges, or a target."""
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
+from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.threshold import Target
 
@@ -32,6 +32,11 @@ class Wanted:
                 "--threshold, --edges, --target-edges and --target-faithfulness exclude one "
                 "another; give one of them"
             )
+        require(
+            edges=self.n_edges,
+            target_edges=self.target_edges,
+            target_faithfulness=self.target_faithfulness,
+        )
 
     @property
     def target(self) -> Target | None:
@@ -44,17 +49,18 @@ class Wanted:
         """The thresholds in numbers, each once.
 
         Raises:
-            MethodError: One is no finite number.
+            MethodError: One is not a number.
+            LimitError: One is outside the range of thresholds.
         """
         try:
             numbers = [float(text) for text in (self.threshold or "").split(",")]
         except ValueError:
-            numbers = [math.nan]
-        if not all(map(math.isfinite, numbers)):
             raise MethodError(
-                f"the threshold {self.threshold!r} is no finite number; give one in the metric's "
+                f"the threshold {quoted(self.threshold)} is not a number; give one in the metric's "
                 "unit, several separated by commas, or auto"
-            )
+            ) from None
+        for number in numbers:
+            require(threshold=number)
         return list(dict.fromkeys(numbers))
 
     def require_fit(self, method: str) -> None:
@@ -81,7 +87,8 @@ class Wanted:
         """Return the options of each run that is asked for; none if they have to be searched for.
 
         Raises:
-            MethodError: A threshold is no finite number.
+            MethodError: A threshold is not a number.
+            LimitError: A threshold is outside the range of thresholds.
         """
         if self.n_edges is not None:
             return [{"n_edges": self.n_edges}]

@@ -25,16 +25,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import CircuitfindError, SweepError
+from circuitfind.errors import CircuitfindError, SweepError, quoted
+from circuitfind.files import read_bytes
 from circuitfind.models.zoo import ZOO
 from circuitfind.runs.budget import allowed_bytes
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.options import parsed_options
 from circuitfind.runs.wanted import Wanted
-from circuitfind.tasks import find_task, model_for, task_file
+from circuitfind.tasks import model_for, task_file
 
 MOST_RUNS = 100_000
 """A file that asks for more is a mistake."""
+
+_MOST_BYTES = 10**6
+"""The largest sweep file: more than anyone writes by hand."""
 
 _LISTS: dict[str, type] = {"models": str, "tasks": str, "seeds": int}
 _SETTINGS: dict[str, type] = {
@@ -73,7 +77,7 @@ def read_sweep(path: Path) -> tuple[PlannedRun, ...]:
             is.
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode("utf-8"))
+        content = tomllib.loads(read_bytes(path, most=_MOST_BYTES).decode("utf-8"))
     except OSError as error:
         raise SweepError(f"cannot read the sweep file {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -98,7 +102,7 @@ class _Plan:
         settings = {name: self._content[name] for name in _SETTINGS if name in self._content}
         for name, value in settings.items():
             if not _fits(value, _SETTINGS[name]):
-                self.errors.append(f"{name} is {value!r}, not {_KINDS[_SETTINGS[name]]}")
+                self.errors.append(f"{name} is {quoted(value)}, not {_KINDS[_SETTINGS[name]]}")
         if str(settings.get("device", "")).startswith("cuda:"):
             self.errors.append('device names one GPU; give "cuda", and every worker has one')
         if not self._content.get("tasks"):
@@ -128,7 +132,9 @@ class _Plan:
             return
         for method, table in methods.items():
             if not isinstance(table, dict):
-                self.errors.append(f"methods.{method} is {table!r}, not a table [methods.{method}]")
+                self.errors.append(
+                    f"methods.{method} is {quoted(table)}, not a table [methods.{method}]"
+                )
                 continue
             try:
                 yield from self._choices(method, table)
@@ -169,7 +175,7 @@ class _Plan:
                 model=self._located(model_for(task, model)),
                 method=method,
                 options=options,
-                metric=settings.get("metric", find_task(task).metric),
+                metric=settings.get("metric", ""),
                 ablation=settings.get("ablation", "resample"),
                 n_prompts=settings.get("prompts", 64),
                 seed=seed,
@@ -194,22 +200,24 @@ class _Plan:
         named: dict[str, PlannedRun] = {}
         for run in runs:
             if run.name in named:
-                self.errors.append(f"two runs would be called {run.name!r}; list nothing twice")
+                self.errors.append(
+                    f"two runs would be called {quoted(run.name)}; list nothing twice"
+                )
             named[run.name] = run
         return tuple(runs)
 
     def _list(self, table: Mapping[str, Any], name: str, kind: type, where: str = "") -> list[Any]:
         values, place = table.get(name, []), f"{where}.{name}".lstrip(".")
         if not isinstance(values, list):
-            self.errors.append(f"{place} is {values!r}, not a list")
+            self.errors.append(f"{place} is {quoted(values)}, not a list")
             return []
         wrong = [value for value in values if not _fits(value, kind)]
-        self.errors += [f"{place} holds {value!r}, not {_KINDS[kind]}" for value in wrong]
+        self.errors += [f"{place} holds {quoted(value)}, not {_KINDS[kind]}" for value in wrong]
         return [] if wrong else values
 
     def _require_known(self, table: Mapping[str, Any], known: Sequence[str], what: str) -> None:
         self.errors += [
-            f"{what} has an entry {name!r}; its entries are {', '.join(known)}"
+            f"{what} has an entry {quoted(name)}; its entries are {', '.join(known)}"
             for name in table
             if name not in known
         ]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from circuitfind.errors import TaskError
+from circuitfind.errors import TaskError, quoted
 from circuitfind.tasks.agreement import AGREEMENT
 from circuitfind.tasks.answers import shortened
 from circuitfind.tasks.arithmetic import ARITHMETIC
@@ -57,7 +57,7 @@ def find_task(name: str) -> Task:
     if path := task_file(name):
         return custom_task(path)
     raise TaskError(
-        f"no task named {shortened(name)}; the tasks are {', '.join(task.name for task in TASKS)}, "
+        f"no task named {quoted(name)}; the tasks are {', '.join(task.name for task in TASKS)}, "
         "or give the path of a .jsonl or .csv file"
     )
 

@@ -9,7 +9,7 @@ such as the end of a turn. Any other answer is taken exactly as written.
 import re
 from collections.abc import Sequence
 
-from circuitfind.errors import TaskError
+from circuitfind.errors import TaskError, quoted
 from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 
@@ -47,13 +47,14 @@ def answer_token(
     found = vocabulary.following(prompt, written, tokens)
     if not vocabulary.knows(answer, found):
         raise TaskError(
-            f"the answer {shortened(answer)} is not a single token for this tokenizer: "
+            f"the answer {quoted(answer, MOST_QUOTED)} is not a single token for this tokenizer: "
             f"{unreadable(vocabulary, vocabulary.read(answer).unknown)}"
         )
     if len(found) != 1:
         pieces = "|".join(vocabulary.shown(token) for token in found[:MOST_QUOTED])
         raise TaskError(
-            f"the answer {shortened(answer)} is not a single token for this tokenizer, but "
+            f"the answer {quoted(answer, MOST_QUOTED)} is not a single token for this tokenizer, "
+            "but "
             f"{len(found)} ({pieces[:MOST_QUOTED]}); choose answers that it keeps whole, or give "
             "token ids"
         )
@@ -71,13 +72,6 @@ def unreadable(vocabulary: Vocabulary, words: Sequence[str]) -> str:
     """Return what is said of words that a model cannot read."""
     if isinstance(vocabulary, SymbolVocabulary):
         known = ", ".join(vocabulary.symbols)[: 2 * MOST_QUOTED]
-        return f"the program knows no symbol {shortened(words[0])}; it knows {known}"
-    first = ", ".join(shortened(word) for word in dict.fromkeys(words[:3]))
+        return f"the program knows no symbol {quoted(words[0], MOST_QUOTED)}; it knows {known}"
+    first = ", ".join(quoted(word, MOST_QUOTED) for word in dict.fromkeys(words[:3]))
     return f"the model cannot read {first[: 2 * MOST_QUOTED]}; use words of its vocabulary"
-
-
-def shortened(value: object) -> str:
-    """Return a value as messages quote it, cut off after some characters."""
-    text = repr(value[:MOST_QUOTED] if isinstance(value, str) else value)
-    cut = len(text) > MOST_QUOTED or (isinstance(value, str) and len(value) > MOST_QUOTED)
-    return f"{text[: MOST_QUOTED - 3]}..." if cut else text

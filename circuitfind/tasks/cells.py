@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import TaskError
+from circuitfind.errors import TaskError, quoted
 from circuitfind.stored import parse_json
-from circuitfind.tasks.answers import shortened
 from circuitfind.tasks.rows import COLUMNS, LineError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -91,7 +90,7 @@ def _numbers(name: str, cell: str) -> list[int]:
         return [int(item) for item in cell.replace(";", " ").replace("|", " ").split()]
     except ValueError:
         raise LineError(
-            f": cannot read the {name} {shortened(cell)}; write whole numbers separated by spaces"
+            f": cannot read the {name} {quoted(cell)}; write whole numbers separated by spaces"
         ) from None
 
 
@@ -101,13 +100,13 @@ def _named(name: str, cell: str) -> dict[str, int]:
         return {key.strip(): int(index) for key, index in items}
     except ValueError:
         raise LineError(
-            f": cannot read the positions {shortened(cell)}; write name=index;name=index"
+            f": cannot read the positions {quoted(cell)}; write name=index;name=index"
         ) from None
 
 
 def _yes_or_no(name: str, cell: str) -> bool:
     if (word := cell.strip().lower()) not in _YES_OR_NO:
-        raise LineError(f": {name} is {shortened(cell)} and must be true or false")
+        raise LineError(f": {name} is {quoted(cell)} and must be true or false")
     return _YES_OR_NO[word]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from circuitfind.tasks.answers import shortened
+from circuitfind.errors import quoted
 from circuitfind.tasks.chat import Message
 
 COLUMNS = (
@@ -98,7 +98,7 @@ def _require_columns(said: Mapping[str, Any]) -> None:
     missing = [name for name in REQUIRED if name not in said and f"{name}_ids" not in said]
     unknown = [name for name in said if name not in COLUMNS]
     if missing or unknown:
-        what = f" has no {missing[0]!r}" if missing else f" has a column {shortened(unknown[0])}"
+        what = f" has no {missing[0]!r}" if missing else f" has a column {quoted(unknown[0])}"
         raise LineError(f"{what}; the columns are {', '.join(COLUMNS)}, of which three are needed")
     twice = [name for name in said if f"{name}_ids" in said]
     if twice:
@@ -117,7 +117,7 @@ def _prompt(said: Mapping[str, Any], name: str) -> Prompt:
     else:
         raise LineError(
             f": prompts must be texts, or lists of messages with a role and a content, and {name} "
-            f"is {shortened(value)}"
+            f"is {quoted(value)}"
         )
     if size > _MOST_CHARACTERS:
         raise LineError(f": {name} has {size:,} characters; a prompt may have {_MOST_CHARACTERS:,}")
@@ -141,7 +141,7 @@ def _ids(name: str, value: object) -> tuple[int, ...]:
     wrong = [number for number in numbers if not _is_id(number)]
     if wrong or len(numbers) > _MOST_CHARACTERS:
         raise LineError(
-            f": {name} holds {shortened(wrong[0]) if wrong else f'{len(numbers):,} numbers'}; "
+            f": {name} holds {quoted(wrong[0]) if wrong else f'{len(numbers):,} numbers'}; "
             f"token ids are whole numbers from 0, at most {_MOST_CHARACTERS:,} of them"
         )
     return tuple(numbers)
@@ -174,7 +174,7 @@ def _require_answers(name: str, answers: Sequence[object]) -> None:
     wrong = [each for each in answers if not (_is_id(each) or (texts and _is_text(each)))]
     if wrong:
         kinds = "texts or token ids" if texts else "token ids, whole numbers from 0"
-        raise LineError(f": {name} holds {shortened(wrong[0])}; answers must be {kinds}")
+        raise LineError(f": {name} holds {quoted(wrong[0])}; answers must be {kinds}")
     if not 0 < len(answers) <= _MOST_ANSWERS:
         raise LineError(
             f": {name} holds {len(answers):,} answers; give from 1 to {_MOST_ANSWERS:,}"
@@ -202,7 +202,7 @@ def _positions(value: object) -> Mapping[str, int]:
             name.strip() and name.isprintable() and len(name) <= _MOST_NAME and "," not in name
         ):
             raise LineError(
-                f": {shortened(name)} cannot name a position; names have from 1 to {_MOST_NAME} "
+                f": {quoted(name)} cannot name a position; names have from 1 to {_MOST_NAME} "
                 "printable characters and no commas"
             )
     return value
@@ -211,7 +211,7 @@ def _positions(value: object) -> Mapping[str, int]:
 def _flag(said: Mapping[str, Any], name: str) -> bool | None:
     value = said.get(name)
     if value is not None and not isinstance(value, bool):
-        raise LineError(f": {name} is {shortened(value)} and must be true or false")
+        raise LineError(f": {name} is {quoted(value)} and must be true or false")
     return value
 
 

@@ -16,16 +16,34 @@ BEFORE_LOADING = {
     "an unknown ablation": (["discover", "ioi", "--ablation", "knife"], "choose one of resample"),
     "an unknown dtype": (["discover", "ioi", "--dtype", "int8"], "choose one of float32"),
     "an unknown device": (["discover", "ioi", "--device", "abacus"], "choose cpu or cuda"),
-    "a threshold that is no number": (["discover", "ioi", "--threshold", "nan"], "'nan' is no"),
-    "an infinite threshold": (["discover", "ioi", "--threshold", "inf"], "'inf' is no finite"),
-    "a threshold in words": (["discover", "ioi", "--threshold", "low"], "'low' is no finite"),
-    "one bad threshold of several": (["discover", "ioi", "--threshold", "1,nan"], "'1,nan' is no"),
-    "no threshold after a comma": (["discover", "ioi", "--threshold", "1,"], "'1,' is no finite"),
+    "a threshold that is no number": (
+        ["discover", "ioi", "--threshold", "nan"],
+        "threshold must be a number from .*, not nan",
+    ),
+    "an infinite threshold": (
+        ["discover", "ioi", "--threshold", "inf"],
+        "threshold must be .*, not inf",
+    ),
+    "a threshold in words": (["discover", "ioi", "--threshold", "low"], "'low' is not a number"),
+    "one bad threshold of several": (
+        ["discover", "ioi", "--threshold", "1,nan"],
+        "threshold must be .*, not nan",
+    ),
+    "no threshold after a comma": (
+        ["discover", "ioi", "--threshold", "1,"],
+        "'1,' is not a number",
+    ),
     "a memory in words": (["discover", "ioi", "--memory", "little"], "give one like 500MB"),
-    "no prompts": (["discover", "ioi", "--prompts", "0"], "0 prompts were asked for"),
-    "fewer than no prompts": (["discover", "ioi", "--prompts=-3"], "-3 prompts were asked for"),
+    "no prompts": (
+        ["discover", "ioi", "--prompts", "0"],
+        "prompts must be a whole number from 1 to 1,000,000, not 0",
+    ),
+    "fewer than no prompts": (["discover", "ioi", "--prompts=-3"], "prompts must be .*, not -3"),
     "prompts in words": (["discover", "ioi", "--prompts", "many"], "'--prompts'.*discover --help"),
-    "fewer than no edges": (["discover", "ioi", "--method", "exact", "--edges=-1"], "-1 edges"),
+    "fewer than no edges": (
+        ["discover", "ioi", "--method", "exact", "--edges=-1"],
+        "edges must be .*, not -1",
+    ),
     "exact without a number": (
         ["discover", "ioi", "--method", "exact"],
         "needs --edges, --threshold or --target-faithfulness",
@@ -35,10 +53,13 @@ BEFORE_LOADING = {
         ["discover", "ioi", "--method", "exact", "--target-edges", "9"],
         "with exact give --edges",
     ),
-    "a target of no edges": (["discover", "ioi", "--target-edges", "0"], "give at least 1"),
+    "a target of no edges": (
+        ["discover", "ioi", "--target-edges", "0"],
+        "target edges must be .*, not 0",
+    ),
     "a faithfulness that is no number": (
         ["discover", "ioi", "--target-faithfulness", "nan"],
-        "nan is no faithfulness",
+        "target faithfulness must be a number above 0 and at most 1, not nan",
     ),
     "two exclusive options": (
         ["discover", "ioi", "--threshold", "1", "--target-edges", "9"],

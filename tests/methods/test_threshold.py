@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import LimitError, MethodError
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
 from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of, loss_of, oracle_of, prompts_of
@@ -79,9 +79,9 @@ def test_no_more_searches_are_made_than_allowed():
 
 def test_a_target_that_no_threshold_meets_lists_what_was_tried():
     with pytest.raises(
-        MethodError, match=r"no threshold gave a faithfulness of 2\.0; tried 1, 0\.2"
+        MethodError, match=r"no threshold gave a faithfulness of 1\.0; tried 1, 0\.2"
     ):
-        search_threshold(shrinking, Target(faithfulness=2.0), 1.0, n_trials=3)
+        search_threshold(shrinking, Target(faithfulness=1.0), 1.0, n_trials=3)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_a_target_that_no_threshold_meets_lists_what_was_tried():
     [
         ({}, "either a number of edges or a faithfulness"),
         ({"n_edges": 3, "faithfulness": 0.5}, "either a number of edges or a faithfulness"),
-        ({"n_edges": 0}, "0 edges are no target"),
-        ({"faithfulness": math.nan}, "nan is no faithfulness to aim at"),
-        ({"faithfulness": math.inf}, "inf is no faithfulness to aim at"),
+        ({"n_edges": 0}, "target edges must be a whole number from 1"),
+        ({"faithfulness": math.nan}, "target faithfulness must be .* at most 1, not nan"),
+        ({"faithfulness": math.inf}, "target faithfulness must be .* at most 1, not inf"),
     ],
 )
 def test_impossible_targets_are_refused(target, line):
-    with pytest.raises(MethodError, match=line):
+    with pytest.raises((LimitError, MethodError), match=line):
         Target(**target)
 
 

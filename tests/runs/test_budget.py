@@ -1,12 +1,15 @@
 """A run that stops when its time is over, and goes on as if it had not."""
 
+import signal
+import time
 from itertools import count
 
 import pytest
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import LimitError, MethodError
 from circuitfind.methods.base import Progress
-from circuitfind.runs.budget import BudgetSpentError, bytes_of, seconds_of, within
+from circuitfind.runs import budget
+from circuitfind.runs.budget import BudgetSpentError, bytes_of, ended_after, seconds_of, within
 
 
 @pytest.mark.parametrize(
@@ -18,7 +21,9 @@ def test_an_amount_of_time_is_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "soon", "-1m", "10 minutes", "1m30s", "nan"])
 def test_what_is_no_amount_of_time_is_refused(text):
-    with pytest.raises(MethodError, match="is no amount of time; give one like 90s, 10m or 1.5h"):
+    with pytest.raises(
+        MethodError, match="is not an amount of time; give one like 90s, 10m or 1.5h"
+    ):
         seconds_of(text)
 
 
@@ -31,8 +36,38 @@ def test_an_amount_of_memory_is_read(text, size):
 
 @pytest.mark.parametrize("text", ["", "1", "much", "-1MB", "1GiB", "1MB 2KB", "nanGB"])
 def test_what_is_no_amount_of_memory_is_refused(text):
-    with pytest.raises(MethodError, match="is no amount of memory; give one like 500MB or 1.5GB"):
+    with pytest.raises(
+        MethodError, match="is not an amount of memory; give one like 500MB or 1.5GB"
+    ):
         bytes_of(text)
+
+
+@pytest.mark.parametrize("amount", ["9" * 400 + "h", "0s", "0.0m"])
+def test_an_amount_of_time_outside_its_range_is_refused(amount):
+    with pytest.raises(LimitError, match="budget must be a number above 0 and at most"):
+        seconds_of(amount)
+
+
+@pytest.mark.parametrize("amount", ["9" * 400 + "GB", "0MB"])
+def test_an_amount_of_memory_outside_its_range_is_refused(amount):
+    with pytest.raises(LimitError, match="memory must be a whole number from 1 to"):
+        bytes_of(amount)
+
+
+def test_what_has_no_steps_is_ended_once_the_budget_and_the_grace_are_over(monkeypatch):
+    monkeypatch.setattr(budget, "GRACE", 0.0)
+    with pytest.raises(BudgetSpentError), ended_after(0.05):
+        try:
+            while True:
+                time.sleep(0.01)
+        except Exception:  # noqa: BLE001  (what is caught around the code of others)
+            pytest.fail("the end of the budget was taken for an error")
+
+
+def test_nothing_is_ended_after_what_was_timed():
+    with ended_after(1000.0):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_a_finished_search_is_not_stopped():

@@ -1,0 +1,169 @@
+"""Can the figures be trusted? What a summary says first, and what it warns of.
+
+A circuit explains how a model does a task. Where the model does not do the task, where the
+corrupted prompts change nothing, or where no edge is kept, there is nothing to explain, and figures
+such as faithfulness mislead. Every summary therefore begins with the model's own result on the task
+and ends with a sentence for each reason to doubt it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from circuitfind.circuit import Circuit
+from circuitfind.errors import MetricError
+from circuitfind.evaluation.intervals import FEWEST_PROMPTS, LEVEL
+from circuitfind.measures import Reference, accuracy
+from circuitfind.metrics import check_metric, find_metric
+from circuitfind.problem import Problem
+from circuitfind.prompts import PromptPairs
+
+_TASK_KEPT = 0.5
+"""A circuit that keeps less than this share of the model's accuracy does not do the task."""
+
+_DISTINCT = 0.8
+"""With a smaller share of distinct pairs, intervals over prompts claim too much."""
+
+
+@dataclass(frozen=True)
+class OwnResult:
+    """How well the model itself does the task, on the clean prompts.
+
+    Attributes:
+        metric: `logit-difference` where all prompts have right and wrong answers, else `accuracy`.
+        unit: Its unit.
+        value: Its mean.
+        low: Lower end of a 95 % interval of the mean over prompts; None for fewer than 8 prompts.
+        high: Its upper end.
+        accuracy: How often a right answer has the largest logit of all tokens.
+    """
+
+    metric: str
+    unit: str
+    value: float
+    low: float | None
+    high: float | None
+    accuracy: float
+
+    @property
+    def does_the_task(self) -> bool:
+        """Whether the model prefers right answers, by more than chance between prompts explains."""
+        if self.metric == "accuracy":
+            return self.value > 0
+        return (self.value if self.low is None else self.low) > 0
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
+        own = f"{self.metric} {self.value:.4g}{interval} {self.unit}"
+        return own if self.metric == "accuracy" else f"{own}, accuracy {self.accuracy:.4g}"
+
+
+def own_result(
+    prompts: PromptPairs, logits: Float[Tensor, "batch step d_vocab"]
+) -> OwnResult | None:
+    """Return how well a model does the task, or None where prompts have no answers.
+
+    Args:
+        prompts: The prompts.
+        logits: The model's own at the steps of the clean prompts.
+    """
+    try:
+        check_metric(find_metric("accuracy"), prompts)
+    except MetricError:
+        return None
+    full = Reference(logits)
+    hits = accuracy(logits, prompts, full)
+    values, metric = hits, find_metric("accuracy")
+    difference = find_metric("logit-difference")
+    if _has_wrong_answers(prompts):
+        values, metric = difference(logits, prompts, logits), difference
+    low, high = mean_with_interval(values) or (None, None)
+    mean = float(values.double().mean())
+    return OwnResult(metric.name, metric.unit, mean, low, high, float(hits.double().mean()))
+
+
+def _has_wrong_answers(prompts: PromptPairs) -> bool:
+    try:
+        check_metric(find_metric("logit-difference"), prompts)
+    except MetricError:
+        return False
+    return True
+
+
+def mean_with_interval(values: Float[Tensor, " batch"]) -> tuple[float, float] | None:
+    """Return the ends of Student's 95 % interval of a mean; None for fewer than 8 values."""
+    if len(values) < FEWEST_PROMPTS:
+        return None
+    numbers = values.double().cpu()
+    error = float(numbers.std()) / math.sqrt(len(numbers))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * error
+    mean = float(numbers.mean())
+    return mean - reach, mean + reach
+
+
+def within_noise(full: Float[Tensor, " batch"], empty: Float[Tensor, " batch"]) -> bool:
+    """Return whether a gap between two runs may be chance: its interval over prompts holds 0."""
+    ends = mean_with_interval(full.double() - empty.double())
+    return ends is not None and ends[0] <= 0 <= ends[1]
+
+
+def doubts(
+    problem: Problem, circuit: Circuit, own: OwnResult | None, kept_accuracy: float | None
+) -> tuple[str, ...]:
+    """Return why the figures of a circuit cannot be trusted, a sentence each.
+
+    Args:
+        problem: The question.
+        circuit: Its answer.
+        own: How well the model does the task.
+        kept_accuracy: Accuracy of the circuit, where prompts have answers.
+    """
+    found = [*doubts_about_model(own), *doubts_about_prompts(problem)]
+    if not circuit.n_edges:
+        found.append("the circuit is empty: no edge was kept; try a smaller threshold")
+    elif (
+        own is not None
+        and own.does_the_task
+        and kept_accuracy is not None
+        and kept_accuracy < _TASK_KEPT * own.accuracy
+    ):
+        found.append(
+            f"the circuit does not do the task: its accuracy is {kept_accuracy:.2f} and the "
+            f"model's {own.accuracy:.2f}; try a smaller threshold, or more edges"
+        )
+    return tuple(found)
+
+
+def doubts_about_model(own: OwnResult | None) -> Iterator[str]:
+    """Yield that the model does not do the task, where it does not."""
+    if own is not None and not own.does_the_task:
+        yield (
+            f"the model does not do this task ({own}), so there is no behaviour that a circuit "
+            "could explain; try another task or model"
+        )
+
+
+def doubts_about_prompts(problem: Problem) -> Iterator[str]:
+    """Yield what is wrong with the prompts: unknown tokens, and pairs that repeat one another."""
+    prompts, vocabulary = problem.prompts, problem.model.vocabulary
+    unknown = getattr(getattr(vocabulary, "tokenizer", None), "unk_token_id", None)
+    special = (getattr(vocabulary, "bos", None), None)
+    if unknown not in special:
+        rows = int(((prompts.clean == unknown) & prompts.real).any(1).sum())
+        if rows:
+            yield (
+                f"{rows} of {len(prompts)} prompts hold tokens that the model does not know; "
+                "choose words that its tokenizer has"
+            )
+    pairs = torch.cat([prompts.clean, prompts.corrupted], dim=1)
+    distinct = len(pairs.unique(dim=0))
+    if distinct < _DISTINCT * len(prompts):
+        yield (
+            f"only {distinct} of {len(prompts)} pairs of prompts differ from one another, so "
+            "intervals over prompts are too narrow"
+        )

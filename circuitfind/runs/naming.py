@@ -1,0 +1,95 @@
+"""Names of directories that the user did not name.
+
+A name follows the settings that differ from their defaults. So a command finds its own directory
+again when it is repeated, and other settings never meet a directory that is in use.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from circuitfind.errors import CircuitfindError
+from circuitfind.runs.config import RunConfig, config_from
+from circuitfind.runs.directory import CONFIG, is_fresh
+from circuitfind.runs.wanted import Wanted
+from circuitfind.tasks import find_task
+
+LONGEST = 150
+"""Characters of a name; file systems allow 255 bytes, and files inside have names as well."""
+
+_MOST_NUMBERS = 1_000
+
+
+def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
+    """Return where a search goes, or a series of searches, unless a directory is named."""
+    default = RunConfig(config.task, config.model, config.method)
+    usual = find_task(config.task).metric
+    settings = {
+        "threshold": None if wanted.threshold == "auto" else wanted.threshold,
+        "edges": wanted.n_edges,
+        "target-edges": wanted.target_edges,
+        "target-faithfulness": wanted.target_faithfulness,
+        **config.options,
+        "metric": config.metric if config.metric != usual else None,
+        "ablation": config.ablation if config.ablation != default.ablation else None,
+        "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
+        "seed": config.seed if config.seed != default.seed else None,
+        "dtype": config.dtype,
+        "merge-qkv": not config.split_qkv,
+        "split-embedding": config.split_embedding,
+    }
+    pinned = config.pinned()
+
+    def is_free(path: Path) -> bool:
+        files = (path / CONFIG, *sorted(path.glob(f"threshold-*/{CONFIG}")))
+        held = next((file for file in files if file.is_file()), None)
+        if held is None:
+            return not path.exists() or is_fresh(path)
+        with suppress(CircuitfindError, OSError):
+            return _apart_from_options(config_from(held)) == _apart_from_options(pinned)
+        return False
+
+    return default_path((config.task, config.model, config.method), settings, is_free)
+
+
+def _apart_from_options(config: RunConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.identity.items() if name != "options"}
+
+
+def default_path(
+    about: Sequence[str],
+    settings: Mapping[str, Any],
+    is_free: Callable[[Path], bool] = lambda path: True,
+) -> Path:
+    """Return where something goes unless a directory is named.
+
+    Args:
+        about: What it is about: names, or paths of which only the last part counts.
+        settings: Settings that differ from their defaults; None, False and empty ones are left
+            out.
+        is_free: Whether a directory of this name can be used: it does not exist, or holds the very
+            same thing. If not, a number is added.
+    """
+    parts = [_short(name) for name in about]
+    parts += [
+        name if value is True else f"{name}-{_text(value)}"
+        for name, value in settings.items()
+        if value is not None and value is not False and value != () and value != {}
+    ]
+    name = "-".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in parts).replace("_", "-")
+    path = Path("runs") / name.encode()[:LONGEST].decode(errors="ignore").rstrip("-.")
+    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, _MOST_NUMBERS))
+    return next((each for each in (path, *numbered) if is_free(each)), path)
+
+
+def _short(name: str) -> str:
+    path = Path(name).resolve() if name in (".", "..") else Path(name)
+    return path.stem if path.suffix.lower() in (".json", ".jsonl", ".csv") else path.name
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "-".join(f"{name}-{_text(each)}" for name, each in value.items())
+    return "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
