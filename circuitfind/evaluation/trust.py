@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
@@ -160,10 +159,8 @@ def doubts_about_prompts(problem: Problem) -> Iterator[str]:
                 f"{rows} of {len(prompts)} prompts hold tokens that the model does not know; "
                 "choose words that its tokenizer has"
             )
-    pairs = torch.cat([prompts.clean, prompts.corrupted], dim=1)
-    distinct = len(pairs.unique(dim=0))
-    if distinct < _DISTINCT * len(prompts):
+    if prompts.n_distinct < _DISTINCT * len(prompts):
         yield (
-            f"only {distinct} of {len(prompts)} pairs of prompts differ from one another, so "
-            "intervals over prompts are too narrow"
+            f"only {prompts.n_distinct} of {len(prompts)} pairs of prompts differ from one "
+            "another, so intervals over prompts are too narrow"
         )

@@ -95,7 +95,7 @@ def test_a_target_gives_the_best_run_and_says_where_it_is(cli, program):
     answer = cli(*words, "--json")
     assert 1 <= answer.json["scorecard"]["n_edges"] <= 9
     assert answer.err.endswith(f"thresholds is that of {answer.json['run']}\n")
-    assert answer.json["run"].startswith("runs/program-scramble-acdc/threshold-")
+    assert answer.json["run"].startswith("runs/program-scramble-acdc-target-edges-9-prompts-8/threshold-")
 
 
 def test_without_a_threshold_the_noise_gives_one_that_a_repetition_finds_again(cli, program):
@@ -143,7 +143,8 @@ def test_a_folder_of_a_tasks_name_does_not_change_the_run(cli, program, tmp_path
     (tmp_path / "program").mkdir()
     words = ["discover", "program", "--model", program, "--prompts", 4, "--threshold", 0.1]
     assert "held-out" in cli(*words).out
-    config = json.loads((tmp_path / "runs" / "program-scramble-acdc" / "config.json").read_text())
+    (file,) = (tmp_path / "runs").glob("program-scramble-acdc-*/config.json")
+    config = json.loads(file.read_text())
     assert config["task"] == "program"
 
 
