@@ -60,7 +60,7 @@ LIMITS: dict[str, Limit] = {
     "length": _COUNT,
     "seed": Limit(0, 10**15),
     "memory": Limit(1, 10**15, unit="bytes"),
-    "budget": Limit(0, 10**9, whole=False, excluded=True, unit="seconds"),
+    "budget": Limit(0, 10**9, whole=False, unit="seconds"),
     "threshold": _SIZE,
     "edges": _EDGES,
     "target_edges": Limit(1, 2**31),

@@ -202,9 +202,10 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 def _run(config: "PatchConfig", out: Path | None, budget: str | None, *, as_json: bool) -> None:
     from circuitfind.runs.budget import seconds_of, within
+    from circuitfind.runs.naming import path_of_patching
     from circuitfind.runs.patching import run_patching
 
-    path = out or config.default_path
+    path = out or path_of_patching(config)
     with interruptible(path, budget), progress_bar() as on_progress:
         observer = within(seconds_of(budget), on_progress)
         run = run_patching(path, config, on_progress=observer, tell=tell)

@@ -74,7 +74,6 @@ class RunConfig:
         Raises:
             CircuitfindError: One of them is unknown or impossible; the message lists the choices.
         """
-        require_fields(self)
         find_task(self.task)
         find_metric(self.metric)
         check_options(self.method, self.options)
@@ -91,6 +90,7 @@ class RunConfig:
             raise ModelError(
                 f"no device named {quoted(self.device)}; choose {' or '.join(DEVICES)}"
             )
+        require_fields(self)
 
     def pinned(self) -> "RunConfig":
         """Return the same settings in a form that means the same everywhere and later on.
@@ -98,13 +98,16 @@ class RunConfig:
         Files are named by their absolute path, the task's file also by its content, and options
         that were not given have their defaults.
         """
+        return replace(self.located(), options=_complete(self.method, self.options, self.seed))
+
+    def located(self) -> "RunConfig":
+        """Return the same settings with files named by absolute path and content."""
         file, model = task_file(self.task), Path(self.model)
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
             task_digest=None if file is None else _digest(file),
             model=str(model.resolve()) if self.model not in ZOO and model.exists() else self.model,
-            options=_complete(self.method, self.options, self.seed),
         )
 
     @property

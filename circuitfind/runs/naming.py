@@ -13,6 +13,8 @@ from typing import Any
 from circuitfind.errors import CircuitfindError
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.directory import CONFIG, is_fresh
+from circuitfind.runs.patch_config import PatchConfig
+from circuitfind.runs.patch_directory import PatchDirectory
 from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import find_task
 
@@ -40,7 +42,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
     }
-    pinned = config.pinned()
+    wanted_there = _apart_from_options(config.located())
 
     def is_free(path: Path) -> bool:
         files = (path / CONFIG, *sorted(path.glob(f"threshold-*/{CONFIG}")))
@@ -48,10 +50,38 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         if held is None:
             return not path.exists() or is_fresh(path)
         with suppress(CircuitfindError, OSError):
-            return _apart_from_options(config_from(held)) == _apart_from_options(pinned)
+            return _apart_from_options(config_from(held)) == wanted_there
         return False
 
     return default_path((config.task, config.model, config.method), settings, is_free)
+
+
+def path_of_patching(config: PatchConfig) -> Path:
+    """Return where a measurement by patching goes unless a directory is named."""
+    default = PatchConfig(config.task, config.model)
+    settings = {
+        "from": config.senders,
+        "via": config.via,
+        "to": config.receivers,
+        "together": config.together,
+        "positions": config.positions,
+        "layers": config.layers,
+        "heads": config.heads,
+        "metric": config.metric,
+        "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
+        "seed": config.seed if config.seed != default.seed else None,
+        "dtype": config.dtype,
+    }
+    sites = () if config.sites is None else (config.sites,)
+    about = (config.kind, config.task, config.model, config.mode, *sites)
+
+    def is_free(path: Path) -> bool:
+        with suppress(CircuitfindError, OSError):
+            PatchDirectory(path, config.identity)
+            return True
+        return False
+
+    return default_path(about, settings, is_free)
 
 
 def _apart_from_options(config: RunConfig) -> dict[str, Any]:

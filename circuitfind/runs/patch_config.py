@@ -120,20 +120,3 @@ class PatchConfig:
             values["model"] = str(model.resolve())
         identity: dict[str, Any] = json.loads(json.dumps(values))
         return identity
-
-    @property
-    def _subset(self) -> tuple[str, ...]:
-        chosen = (("layers", self.layers), ("heads", self.heads))
-        return tuple(f"{name}{numbers}" for name, numbers in chosen if numbers is not None)
-
-    @property
-    def default_path(self) -> Path:
-        """Where the files go unless a directory is named."""
-        task, model = (Path(name).resolve() for name in (self.task, self.model))
-        short = model.stem if model.suffix == ".json" else model.name
-        what: tuple[str | None, ...] = (self.sites, *self._subset)
-        if self.sites is None:
-            ends = [",".join(names or ("all",)) for names in (self.senders, self.receivers)]
-            what = (ends[0], *self.via, ends[1], *["together"] * self.together)
-        name = "-".join((self.kind, task.stem, short, self.mode, *map(str, what)))
-        return Path("runs") / name.replace(",", "+").replace(" ", "")

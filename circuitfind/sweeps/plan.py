@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import CircuitfindError, SweepError, quoted
+from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
 from circuitfind.files import read_bytes
+from circuitfind.limits import require
 from circuitfind.models.zoo import ZOO
 from circuitfind.runs.budget import allowed_bytes
 from circuitfind.runs.config import RunConfig
@@ -103,6 +104,8 @@ class _Plan:
         for name, value in settings.items():
             if not _fits(value, _SETTINGS[name]):
                 self.errors.append(f"{name} is {quoted(value)}, not {_KINDS[_SETTINGS[name]]}")
+        if not self.errors:
+            self._require(prompts=settings.get("prompts"))
         if str(settings.get("device", "")).startswith("cuda:"):
             self.errors.append('device names one GPU; give "cuda", and every worker has one')
         if not self._content.get("tasks"):
@@ -190,6 +193,12 @@ class _Plan:
         except CircuitfindError as error:
             self.errors.append(str(error))
             return []
+
+    def _require(self, **numbers: Any) -> None:
+        try:
+            require(**numbers)
+        except LimitError as error:
+            self.errors.append(str(error))
 
     def _located(self, name: str) -> str:
         """Return the path of what is named beside the sweep file, or else the name."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from circuitfind.errors import TaskError, quoted
 from circuitfind.tasks.agreement import AGREEMENT
-from circuitfind.tasks.answers import shortened
 from circuitfind.tasks.arithmetic import ARITHMETIC
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.capitals import CAPITAL_OF

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from circuitfind.errors import TaskError
+from circuitfind.errors import TaskError, quoted
 from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, PromptPairs, collate
-from circuitfind.tasks.answers import shortened
 
 Writer = Callable[[Vocabulary, int, int], Sequence[Pair]]
 """Writes n pairs for a tokenizer from a seed."""
@@ -52,7 +51,7 @@ class Task:
         if corruption not in self.corruptions:
             known = ", ".join(f"{self.name}:{name}" for name in self.corruptions)
             raise TaskError(
-                f"the task {self.name!r} knows no corruption {shortened(corruption)}; "
+                f"the task {self.name!r} knows no corruption {quoted(corruption)}; "
                 + (f"choose {self.name}, {known}" if known else f"choose {self.name!r} alone")
             )
         name, write = f"{self.name}:{corruption}", self.corruptions[corruption]

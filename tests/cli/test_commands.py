@@ -95,7 +95,7 @@ def test_a_target_gives_the_best_run_and_says_where_it_is(cli, program):
     answer = cli(*words, "--json")
     assert 1 <= answer.json["scorecard"]["n_edges"] <= 9
     assert answer.err.endswith(f"thresholds is that of {answer.json['run']}\n")
-    assert answer.json["run"].startswith("runs/program-scramble-acdc-target-edges-9-prompts-8/threshold-")
+    assert answer.json["run"].startswith("runs/program-scramble-acdc-target-edges-9-")
 
 
 def test_without_a_threshold_the_noise_gives_one_that_a_repetition_finds_again(cli, program):

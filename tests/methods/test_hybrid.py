@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import LimitError
 from circuitfind.methods import find_method
 from circuitfind.methods.acdc import AcdcOptions
 from circuitfind.methods.search import search
@@ -68,5 +68,5 @@ def test_a_resumed_hybrid_tests_the_rest_alone_and_ends_the_same(stop):
 
 @pytest.mark.parametrize("share", [0.0, 1.1, -0.5])
 def test_an_impossible_share_is_refused(share):
-    with pytest.raises(MethodError, match="is no share of the edges"):
+    with pytest.raises(LimitError, match="share must be a number above 0 and at most 1"):
         HYBRID.options(threshold=0.1, share=share)

@@ -42,9 +42,9 @@ def test_what_is_no_amount_of_memory_is_refused(text):
         bytes_of(text)
 
 
-@pytest.mark.parametrize("amount", ["9" * 400 + "h", "0s", "0.0m"])
+@pytest.mark.parametrize("amount", ["9" * 400 + "h", "1000000000.1s"])
 def test_an_amount_of_time_outside_its_range_is_refused(amount):
-    with pytest.raises(LimitError, match="budget must be a number above 0 and at most"):
+    with pytest.raises(LimitError, match="budget must be a number from 0 to"):
         seconds_of(amount)
 
 

@@ -46,7 +46,8 @@ def test_task_files_of_one_name_get_a_number(tmp_path, monkeypatch, cli_files):
     config = replace(CONFIG, task=str(first))
     path = path_of_search(config, Wanted())
     path.mkdir(parents=True)
-    (path / "config.json").write_text(config.pinned().to_json())
+    stored = replace(config, options={"threshold": 1.0}).pinned()
+    (path / "config.json").write_text(stored.to_json())
     assert path_of_search(config, Wanted()) == path
     assert path_of_search(replace(config, task=str(second)), Wanted()).name == f"{path.name}-2"
     first.write_text(first.read_text() * 2)

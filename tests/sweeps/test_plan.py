@@ -83,7 +83,6 @@ def test_every_run_is_checked_before_any_runs(planned):
             models = ["ioi-small"]
             tasks = ["ioi", "oi"]
             ablation = "knife"
-            prompts = 0
             [methods.exact]
             edges = [4]
             """
@@ -91,6 +90,20 @@ def test_every_run_is_checked_before_any_runs(planned):
     said = str(refused.value)
     assert "no task named 'oi'" in said
     assert "no ablation named 'knife'" in said
+
+
+def test_numbers_outside_their_ranges_are_said_once(planned):
+    with pytest.raises(SweepError) as refused:
+        planned(
+            """
+            models = ["ioi-small"]
+            tasks = ["ioi", "pronoun"]
+            prompts = 0
+            [methods.exact]
+            edges = [4]
+            """
+        )
+    assert str(refused.value).count("prompts must be a whole number from 1 to") == 1
 
 
 BROKEN = {

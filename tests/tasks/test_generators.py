@@ -13,6 +13,8 @@ from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.training import word_tokenizer
 from circuitfind.prompts import NO_TOKEN
 from circuitfind.runs.config import RunConfig
+from circuitfind.runs.naming import path_of_search
+from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import TASKS, find_task
 from circuitfind.tasks.corpus import vocabulary_words
 from circuitfind.tasks.refusal import VERBS
@@ -117,7 +119,7 @@ def test_a_corruption_is_named_after_a_colon():
 
 def test_the_run_directory_of_a_corruption_has_a_name_that_every_system_takes():
     config = RunConfig("or-gate:both", "or-gate", "acdc")
-    assert config.default_path == Path("runs/or-gate-both-or-gate-acdc")
+    assert path_of_search(config, Wanted()) == Path("runs/or-gate-both-or-gate-acdc")
 
 
 def test_flipping_the_subject_makes_the_other_name_right():
