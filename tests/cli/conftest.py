@@ -17,6 +17,7 @@ import jaxtyping
 import pytest
 
 from circuitfind.cli import main
+from circuitfind.commands import progress
 from tests.programs import write_program
 
 Cli = Callable[..., "Answer"]
@@ -40,6 +41,8 @@ def cli(monkeypatch, capfd, tmp_path) -> Cli:
     """Run a command in this process, in an empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    # On a slow machine a quick command would say how far it is.
+    monkeypatch.setattr(progress, "FIRST_LINE", 3600.0)
 
     def run(*words: object) -> Answer:
         capfd.readouterr()
@@ -137,7 +140,9 @@ class Running:
 
     def answer(self) -> Answer:
         out, err = self._process.communicate(timeout=120)
-        return Answer(self._process.returncode, out, err)
+        lines = err.splitlines(keepends=True)
+        messages = "".join(line for line in lines if not line.startswith(progress.START))
+        return Answer(self._process.returncode, out, messages)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

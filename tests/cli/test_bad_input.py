@@ -117,7 +117,7 @@ TASK_FILES = {
     ),
     "an answer of several tokens": (
         {"clean": "a b", "corrupted": "a c", "answer": "ab"},
-        "the answer 'ab' holds 'ab', which the model cannot read",
+        "the answer 'ab' is not a single token",
     ),
     "a corruption that changes nothing": (
         {"clean": "a b", "corrupted": "a b", "answer": "c"},
@@ -129,7 +129,7 @@ TASK_FILES = {
     ),
     "a symbol that the program does not know": (
         {"clean": "a z", "corrupted": "a b", "answer": "c"},
-        "line 1: the clean prompt holds 'z', which the model cannot read",
+        "in the clean prompt, the program knows no symbol 'z'; it knows a, b, c",
     ),
     "a metric that asks for answers": (
         {"clean": "a b", "corrupted": "a c", "answer": "c"},

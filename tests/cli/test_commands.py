@@ -7,8 +7,10 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 import circuitfind
+from circuitfind.reports.terminal import fitted, listing
 
 
 def test_help_loads_neither_torch_nor_its_friends():
@@ -184,3 +186,16 @@ def test_a_search_in_little_memory_finds_the_same_circuit(cli, tmp_path):
     whole = cli(*words, "--json", "--out", tmp_path / "whole").json
     little = cli(*words, "--json", "--out", tmp_path / "little", "--memory", "10MB").json
     assert whole["edges"] == little["edges"] != []
+
+
+def test_a_table_too_wide_for_the_terminal_stands_row_by_row(capsys):
+    table = listing(["clean", "answer"], [["a b " * 10, "c"], ["d", "e" * 12]])
+    table.columns[0].no_wrap = True
+    for width in (30, 40, 60, 100):
+        console = Console(width=width)
+        console.print(fitted(table, width))
+        shown = capsys.readouterr().out
+        # Nothing is cut: no ellipsis, and every word is there.
+        assert "…" not in shown
+        for word in ("clean", "answer", "d", "e" * 12):
+            assert word in shown.split(), (width, shown)
