@@ -21,7 +21,7 @@ export function aboutPanel(runs: Run[]): Child[] {
       ...[
         "Boxes are components: a9.h6 is head 6 of layer 9, m3 the MLP of layer 3. They run from bottom to top.",
         "Lines are edges. Their colour says what they enter: a query, a key, a value, or an MLP or the logits.",
-        "The broader, the larger the effect. Dashed: cutting the edge made the model better.",
+        "The broader, the larger the effect, by its logarithm. Dashed: cutting the edge made the model better.",
         "The effect of an edge is what was measured when it was tested, all else as it stood then. The slider " +
           "ranks edges by it; a search with another threshold may find other edges.",
         "Large graphs draw the heads of a layer as one box and join the edges between two boxes into one line.",

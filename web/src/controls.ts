@@ -1,13 +1,16 @@
 // The bar under the graph: how many edges, from which effect on, and how they are drawn.
 
+import { min } from "d3-array";
 import { button, h } from "./dom";
 import type { Run } from "./data";
 import { size } from "./data";
 import type { State, Store } from "./store";
-import { candidates } from "./strokes";
-import { count, number } from "./text";
+import { candidates, isGrouped } from "./strokes";
+import { count, nameOfValues, number } from "./text";
 
 export function controls(runs: Run[], store: Store, hasDifference: boolean): HTMLElement {
+  const what = nameOfValues(runs[0]);
+  const unit = what === "effect" ? runs[0].unit : "";
   const slider = h("input", {
     type: "range",
     min: 0,
@@ -26,20 +29,27 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
     type: "text",
     inputmode: "decimal",
     class: "threshold",
-    "aria-label": "Smallest effect shown",
-    onchange: () => setThreshold(Number(threshold.value)),
+    "aria-label": `Smallest ${what} shown`,
+    placeholder: "none",
+    onchange: () => setThreshold(threshold.value),
   });
   const says = h("output", { class: "says", "aria-live": "polite" });
 
   const total = (state: State) =>
     Math.max(...runs.map((run) => candidates(run, state.scope).length));
   const clamped = (n: number) => Math.max(0, Math.min(total(store.state), Math.round(n) || 0));
-  const setThreshold = (least: number) => {
-    if (!Number.isFinite(least)) return;
+  // What was asked for stands in the field as long as it is what is shown.
+  let asked: { text: string; limit: number; scope: State["scope"] } | null = null;
+  const setThreshold = (text: string) => {
+    const { scope } = store.state;
+    const least = text.trim() ? Number(text.replace(",", ".")) : NaN;
+    if (!Number.isFinite(least)) return store.set({});
     const found = runs.map(
-      (run) => candidates(run, store.state.scope).filter((edge) => size(edge) >= least).length,
+      (run) => candidates(run, scope).filter((edge) => size(edge) >= least).length,
     );
-    store.set({ limit: Math.max(...found) });
+    const limit = Math.max(...found);
+    asked = { text: text.trim(), limit, scope };
+    store.set({ limit });
   };
 
   const scope = h(
@@ -54,8 +64,7 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
   );
   const setScope = (all: boolean) => {
     const next = all ? "all" : "circuit";
-    const everything = Math.max(...runs.map((run) => candidates(run, next).length));
-    store.set({ scope: next, limit: everything, grouped: store.state.grouped || everything > MANY });
+    store.set({ scope: next, limit: Math.max(...runs.map((run) => candidates(run, next).length)) });
   };
   const grouped = h("input", {
     type: "checkbox",
@@ -73,15 +82,13 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
     const all = total(state);
     slider.max = amount.max = String(all);
     slider.value = amount.value = String(state.limit);
-    const edges = candidates(runs[0], state.scope);
-    const least = edges[Math.min(state.limit, edges.length) - 1];
-    const measured = least && size(least) >= 0;
-    threshold.value = measured ? number(size(least)) : "";
+    const current = asked?.limit === state.limit && asked.scope === state.scope;
+    threshold.value = current ? asked!.text : smallestText(runs, state);
     // A replay shows what was decided so far, a difference all that either circuit keeps.
     const fixed = state.step !== null || state.view === "difference";
-    threshold.disabled = fixed || edges.every((edge) => edge.value === null);
+    threshold.disabled = fixed || runs.every((run) => run.edges.every((edge) => edge.value === null));
     says.textContent = summary(runs, state);
-    grouped.checked = state.grouped;
+    grouped.checked = isGrouped(runs, state);
     views.forEach((each, i) =>
       each.setAttribute("aria-pressed", String((i === 0) === (state.view === "circuits"))),
     );
@@ -94,13 +101,20 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
     hasDifference && h("div", { class: "views", role: "group", "aria-label": "View" }, ...views),
     h("div", { class: "slide" }, slider, says),
     h("label", {}, "edges", amount),
-    h("label", {}, "effect ≥", threshold, runs[0].unit && h("span", { class: "quiet" }, runs[0].unit)),
+    h("label", {}, `${what} ≥`, threshold, unit && h("span", { class: "quiet" }, unit)),
     h("div", { class: "checks" }, scope, h("label", { class: "check" }, grouped, "group by layer")),
   );
 }
 
-/** From how many edges on the heads of a layer are drawn as one, unless chosen otherwise. */
-export const MANY = 400;
+/** The smallest effect that is shown, rounded down so that it does not leave the edge out. */
+function smallestText(runs: Run[], state: State): string {
+  const shown = runs.flatMap((run) => candidates(run, state.scope).slice(0, state.limit));
+  const smallest = min(shown, (edge) => (edge.value === null ? undefined : size(edge)));
+  if (smallest === undefined) return "";
+  const nearest = Number(smallest.toPrecision(3));
+  const step = 10 ** (Math.floor(Math.log10(smallest || 1)) - 2);
+  return number(nearest <= smallest ? nearest : nearest - step);
+}
 
 function summary(runs: Run[], state: State): string {
   return runs

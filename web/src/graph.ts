@@ -3,6 +3,7 @@
 import { select } from "d3-selection";
 import { zoom, zoomIdentity, type ZoomTransform } from "d3-zoom";
 import { button, freshId, h, s } from "./dom";
+import { widthOf } from "./scale";
 import type { Box, Line, Scene } from "./scene";
 
 export interface GraphHandlers {
@@ -125,7 +126,7 @@ export class GraphView {
         // Thousands of arrowheads take long to paint and hide what they point at.
         line.tone === "open" || !hittable ? null : `url(#${this.prefix}-${line.tone})`,
       )
-      .attr("stroke-width", (line) => widthOf(line).toFixed(2))
+      .attr("stroke-width", (line) => breadthOf(line).toFixed(2))
       .attr("stroke-opacity", (line) => opacityOf(line, many).toFixed(3))
       .attr("stroke-dasharray", (line) => (line.negative ? "5 3" : null))
       .order();
@@ -295,15 +296,16 @@ export class GraphView {
   }
 }
 
-/** Width grows linearly with the size of the effect, as in the static diagrams. */
-function widthOf(line: Line): number {
+function breadthOf(line: Line): number {
   if (line.tone === "open") return 0.6;
-  return line.strength === null ? 1.3 : 0.6 + 3.4 * line.strength;
+  if (line.tone.startsWith("now-")) return 3;
+  return line.strength === null ? 1.3 : widthOf(line.strength);
 }
 
 /** In large pictures weak lines fade. */
 function opacityOf(line: Line, many: boolean): number {
   if (!many) return 1;
   if (line.tone === "open") return 0.18;
-  return line.strength === null ? 0.5 : 0.14 + 0.86 * Math.sqrt(line.strength);
+  if (line.tone.startsWith("now-")) return 1;
+  return line.strength === null ? 0.5 : 0.14 + 0.86 * line.strength ** 2;
 }

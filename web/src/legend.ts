@@ -1,8 +1,11 @@
 // What the colours and strokes of the graph mean, as far as they occur.
 
 import { h, s } from "./dom";
-import type { Page } from "./data";
-import type { State, Store } from "./store";
+import type { Page, Run } from "./data";
+import { marksOf, strengthOf, widthOf, type Scale } from "./scale";
+import type { State } from "./store";
+import { isGrouped } from "./strokes";
+import { nameOfValues, number } from "./text";
 
 const PORTS: [string, string][] = [
   ["q", "into a query"],
@@ -12,14 +15,38 @@ const PORTS: [string, string][] = [
   ["plain", "into an MLP or the logits"],
 ];
 
-export function legend(page: Page, store: Store): HTMLElement {
+/** How broad lines are drawn. */
+export interface Widths {
+  runs: Run[];
+  scale: Scale;
+  sizes: (number | null)[];
+  /** Whether there are smaller ones than the thinnest line stands for. */
+  below: boolean;
+  /** Whether a line stands for several edges. */
+  together: boolean;
+}
+
+/** Return the legend, and what brings it up to date. */
+export function legend(page: Page) {
   const element = h("ul", { class: "legend", "aria-label": "Legend" });
-  store.watch((state) => {
+  const update = (state: State, widths: Widths[]) =>
     element.replaceChildren(
       ...entries(page, state).map(([tone, text, dashed]) => h("li", {}, sample(tone, dashed), text)),
+      ...widths.flatMap((each) => widthEntries(each, widths.length > 1)),
     );
+  return { element, update };
+}
+
+function widthEntries({ runs, scale, sizes, below, together }: Widths, named: boolean): HTMLElement[] {
+  const [{ unit }] = runs;
+  const whose = named ? `${runs[0].name}: ` : "";
+  const what = nameOfValues(runs[0]) + (together ? "s together" : "");
+  return marksOf(sizes, scale).map((size) => {
+    const upTo = below && size === scale.low ? "up to " : "";
+    const line = sample("plain", false, widthOf(strengthOf(size, scale)));
+    const of = nameOfValues(runs[0]) === "effect" ? ` ${unit}` : "";
+    return h("li", { class: "width" }, line, `${whose}${what} ${upTo}${number(size)}${of}`);
   });
-  return element;
 }
 
 function entries(page: Page, state: State): [string, string, boolean][] {
@@ -42,13 +69,13 @@ function entries(page: Page, state: State): [string, string, boolean][] {
     if (state.scope === "all") found.push(["cut", "not in the circuit", false]);
     const negative = edges.some((edge) => (edge.value ?? 0) < 0 && (edge.kept || state.scope === "all"));
     if (negative) found.push(["plain", "cutting it helps", true]);
-    if (state.grouped) found.push(["mixed", "several kinds in one", false]);
+    if (isGrouped(page.runs, state)) found.push(["mixed", "several kinds in one", false]);
   }
   return found;
 }
 
-function sample(tone: string, dashed: boolean): SVGSVGElement {
-  const line = s("line", { x1: 1, x2: 21, y1: 5, y2: 5, class: `line tone-${tone}`, "stroke-width": 2.5 });
+function sample(tone: string, dashed: boolean, width = 2.5): SVGSVGElement {
+  const line = s("line", { x1: 1, x2: 21, y1: 5, y2: 5, class: `line tone-${tone}`, "stroke-width": width.toFixed(2) });
   if (dashed) line.setAttribute("stroke-dasharray", "5 3");
   return s("svg", { class: "sample", viewBox: "0 0 22 10", width: 22, height: 10, "aria-hidden": "true" }, line);
 }

@@ -1,19 +1,20 @@
 // Put the page together and keep it in step with what the reader chooses.
 
 import { aboutPanel } from "./about";
-import { controls, MANY } from "./controls";
-import { readPage, type Edge, type Layout, type Page, type Run } from "./data";
+import { controls } from "./controls";
+import { readPage, size, type Edge, type Layout, type Page, type Run } from "./data";
 import { detailsPanel } from "./details";
 import { button, h, type Child } from "./dom";
 import { edgesPanel } from "./edges";
 import { GraphView, type GraphHandlers } from "./graph";
-import { legend } from "./legend";
+import { legend, type Widths } from "./legend";
+import { scaleOf, strengthOf } from "./scale";
 import { sceneOf, type Box, type Line, type Scene, type Stroke } from "./scene";
 import { scorecardPanel } from "./scorecard";
 import { searchPanel } from "./search";
 import { Store, type State, type Tab } from "./store";
-import { circuitStrokes, differenceStrokes, replayStrokes } from "./strokes";
-import { count, evidenceName, evidenceText, neededText, number, valueText, verdict } from "./text";
+import { circuitStrokes, differenceStrokes, isGrouped, replayStrokes } from "./strokes";
+import { count, evidenceName, evidenceText, nameOfValues, neededText, number, valueText, verdict } from "./text";
 import { themeButton } from "./theme";
 
 const TABS: [Tab, string][] = [
@@ -30,7 +31,7 @@ function start(): void {
   const store = new Store({
     scope: "circuit",
     limit: largest,
-    grouped: largest > MANY,
+    grouped: null,
     open: new Set(),
     selected: null,
     tab: "details",
@@ -62,6 +63,8 @@ function header(page: Page): HTMLElement {
 
 interface View {
   graph: GraphView;
+  /** The run whose effects give lines their widths. */
+  run: Run | null;
   scene(state: State): Scene;
   shown(state: State): boolean;
 }
@@ -76,25 +79,31 @@ function graphs(page: Page, store: Store): HTMLElement {
     frames.append(h("div", { class: "pane" }, label && h("h2", { class: "pane-name" }, label), graph.element));
   });
   let fitted = "";
+  const key = legend(page);
+  const draw = (state: State) => {
+    const shown = views.filter((view) => view.shown(state));
+    const scenes = shown.map((view) => ({ ...view, scene: view.scene(state) }));
+    const widths = scaled(scenes, isGrouped(page.runs, state));
+    scenes.forEach(({ graph, scene }) => graph.draw(scene, marked(scene, state)));
+    key.update(state, widths);
+  };
   store.watch((state) => {
-    views.forEach(({ graph, scene, shown }, i) => {
-      (frames.children[i] as HTMLElement).hidden = !shown(state);
-      if (shown(state)) graph.draw(scene(state), namesOf(state));
-    });
-    const frame = [state.scope, state.grouped, state.view, state.step === null].join();
+    views.forEach(({ shown }, i) => ((frames.children[i] as HTMLElement).hidden = !shown(state)));
+    draw(state);
+    const frame = [state.scope, isGrouped(page.runs, state), state.view, state.step === null].join();
     if (frame !== fitted) views.forEach(({ graph }) => graph.fit());
     fitted = frame;
   });
   for (const view of views) {
     linkZoom(view.graph, views);
     view.graph.onResized = () => {
-      if (view.shown(store.state)) view.graph.draw(view.scene(store.state), namesOf(store.state));
+      draw(store.state);
       view.graph.fit();
     };
   }
   const bar = controls(page.runs, store, page.comparison?.sameGraph === true);
   const remark = page.comparison && !page.comparison.sameGraph && otherModels();
-  return h("div", { class: "stage" }, remark, frames, legend(page, store), bar);
+  return h("div", { class: "stage" }, remark, frames, key.element, bar);
 }
 
 function otherModels(): HTMLElement {
@@ -107,22 +116,54 @@ function linkZoom(graph: GraphView, views: View[]): void {
   };
 }
 
-function namesOf(state: State): Set<string> {
+/** Give lines their strengths: one scale for all runs that are measured alike. */
+function scaled(views: { run: Run | null; scene: Scene }[], grouped: boolean): Widths[] {
+  const alike = new Map<string, { runs: Run[]; lines: Line[] }>();
+  for (const { run, scene } of views) {
+    if (!run) continue;
+    const kind = `${nameOfValues(run)} ${run.unit}`;
+    if (!alike.has(kind)) alike.set(kind, { runs: [], lines: [] });
+    alike.get(kind)!.runs.push(run);
+    alike.get(kind)!.lines.push(...scene.lines);
+  }
+  return [...alike.values()].flatMap(({ runs, lines }) => {
+    const drawn = lines.map((line) => line.size);
+    // While the slider moves, an edge keeps its width; bundles change with what they hold.
+    const kept = runs.flatMap((run) => run.edges.filter((edge) => edge.kept && edge.value !== null).map(size));
+    const sizes = grouped || !kept.some(Boolean) ? drawn : kept;
+    const scale = scaleOf(sizes);
+    for (const line of lines) line.strength = line.size === null ? null : strengthOf(line.size, scale);
+    if (!scale) return [];
+    const below = drawn.some((each) => each !== null && each < scale.low);
+    return [{ runs, scale, sizes, below, together: grouped }];
+  });
+}
+
+/** The boxes and lines of a scene that are what the reader chose, or hold it. */
+function marked(scene: Scene, state: State): Set<string> {
   const { selected } = state;
   if (!selected) return new Set();
-  if (selected.kind === "layer") return new Set([`layer ${selected.name}`]);
-  return new Set([selected.name]);
+  const { kind, name } = selected;
+  if (kind === "edge") {
+    const lines = scene.lines.filter((line) => line.edges.some((edge) => edge.name === name));
+    return new Set(lines.map((line) => line.id));
+  }
+  const boxes = scene.boxes.filter((box) =>
+    kind === "layer" ? String(box.layer) === name && box.kind !== "mlp" : box.members.includes(name),
+  );
+  return new Set(boxes.map((box) => box.id));
 }
 
 function circuitView(run: Run, page: Page, store: Store): View {
   const graph = new GraphView(`Circuit ${run.title}`, handlersFor(run, store));
   return {
     graph,
+    run,
     shown: (state) => state.view === "circuits",
     scene: (state) => {
       const replayed = state.step !== null && page.runs.length === 1;
       const strokes = replayed ? replayStrokes(run, state.step!) : circuitStrokes(run, state);
-      return scene(run, strokes, layoutFor(run, page, state, replayed), state, graph.aspect);
+      return scene(run, page, strokes, layoutFor(run, page, state, replayed), state, graph.aspect);
     },
   };
 }
@@ -137,16 +178,17 @@ function differenceView(page: Page, store: Store): View {
   const graph = new GraphView("Difference of the two circuits", handlersFor(run, store, page));
   return {
     graph,
+    run: null,
     shown: (state) => state.view === "difference",
     scene: (state) =>
-      scene(run, differenceStrokes(page.runs, page.comparison!), page.comparison!.layout!, state, graph.aspect),
+      scene(run, page, differenceStrokes(page.runs, page.comparison!), page.comparison!.layout!, state, graph.aspect),
   };
 }
 
-function scene(run: Run, strokes: Stroke[], layout: Layout, state: State, aspect: number): Scene {
+function scene(run: Run, page: Page, strokes: Stroke[], layout: Layout, state: State, aspect: number): Scene {
   const { components, arcs } = run;
-  const { grouped, open } = state;
-  return sceneOf({ components, arcs, layout, strokes, grouped, open, aspect });
+  const grouped = isGrouped(page.runs, state);
+  return sceneOf({ components, arcs, layout, strokes, grouped, open: state.open, aspect });
 }
 
 function handlersFor(run: Run, store: Store, page?: Page): GraphHandlers {
@@ -211,6 +253,9 @@ function described(box: Box, drawn: Scene): string {
   return `${box.label}, ${box.description}${role}: ${count(into, "line")} in, ${from} out`;
 }
 
+/** Where the panel stands below the graph; `page.css` has the same width. */
+const NARROW = matchMedia("(max-width: 860px)");
+
 function panel(page: Page, store: Store): HTMLElement {
   const single = page.runs.length === 1 ? page.runs[0] : null;
   const search = single && searchPanel(single, store);
@@ -227,6 +272,13 @@ function panel(page: Page, store: Store): HTMLElement {
     edges: () => edgesPanel(page.runs, store),
     about: () => aboutPanel(page.runs),
   };
+  const list = h("div", { class: "tabs", role: "tablist", onkeydown: (event) => walkTabs(event as KeyboardEvent, buttons) }, ...buttons);
+  const back = button("↑ graph", {
+    class: "back",
+    onclick: () => document.querySelector(".graphs")!.scrollIntoView(),
+  });
+  const head = h("div", { class: "panel-head" }, back, list);
+  const element = h("aside", { class: "panel", "aria-label": "What is known" }, head, body);
   store.watch((state, before) => {
     tabs.forEach(([tab], i) => {
       buttons[i].setAttribute("aria-selected", String(tab === state.tab));
@@ -242,9 +294,10 @@ function panel(page: Page, store: Store): HTMLElement {
     if (state.tab === "search" && state.step === null) store.set({ step: 0 });
     else if (state.tab !== "search" && state.step !== null) store.set({ step: null });
     search?.update();
+    // Below each other, the panel begins where the window ends.
+    if (state.selected && state.selected !== before.selected && NARROW.matches) element.scrollIntoView();
   });
-  const list = h("div", { class: "tabs", role: "tablist", onkeydown: (event) => walkTabs(event as KeyboardEvent, buttons) }, ...buttons);
-  return h("aside", { class: "panel", "aria-label": "What is known" }, list, body);
+  return element;
 }
 
 function isStale(state: State, before: State): boolean {

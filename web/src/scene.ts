@@ -23,11 +23,11 @@ export interface Box {
   description: string;
 }
 
-/** An edge to draw: in which tone, and how strongly between 0 and 1 (null: not measured). */
+/** An edge to draw: in which tone, and the size of its effect (null: not measured). */
 export interface Stroke {
   edge: Edge;
   tone: string;
-  strength: number | null;
+  size: number | null;
   negative: boolean;
 }
 
@@ -36,6 +36,9 @@ export interface Line {
   from: Box;
   to: Box;
   tone: string;
+  /** Size of the effects of its edges together; null if none is measured. */
+  size: number | null;
+  /** How strongly it is drawn, between 0 and 1, as a scale has it. */
   strength: number | null;
   negative: boolean;
   port: string;
@@ -196,13 +199,12 @@ function plainLine(stroke: Stroke, boxOf: Map<string, Box>): Line[] {
   const from = boxOf.get(stroke.edge.writer.name);
   const to = boxOf.get(stroke.edge.target.name);
   if (!from || !to) return [];
-  const { edge, tone, strength, negative } = stroke;
-  return [
-    { id: edge.name, from, to, tone, strength, negative, port: edge.port, edges: [edge], path: "" },
-  ];
+  const { edge, tone, size, negative } = stroke;
+  const own = { id: edge.name, port: edge.port, edges: [edge], path: "" };
+  return [{ ...own, from, to, tone, size, strength: null, negative }];
 }
 
-/** Join the strokes between two boxes; a bundle is as strong as its edges together. */
+/** Join the strokes between two boxes; a bundle is as large as its edges together. */
 function bundles(strokes: Stroke[], boxOf: Map<string, Box>): Line[] {
   const together = new Map<string, Stroke[]>();
   for (const stroke of strokes) {
@@ -213,10 +215,7 @@ function bundles(strokes: Stroke[], boxOf: Map<string, Box>): Line[] {
     together.get(key)!.push(stroke);
   }
   const lines = [...together].map(([id, members]) => bundle(id, members, boxOf));
-  const strongest = Math.max(...lines.map((line) => line.strength ?? 0), 0);
-  for (const line of lines)
-    if (line.strength !== null && strongest > 0) line.strength /= strongest;
-  return lines.sort((a, b) => (a.strength ?? -1) - (b.strength ?? -1));
+  return lines.sort((a, b) => (a.size ?? -1) - (b.size ?? -1));
 }
 
 function bundle(id: string, members: Stroke[], boxOf: Map<string, Box>): Line {
@@ -225,14 +224,15 @@ function bundle(id: string, members: Stroke[], boxOf: Map<string, Box>): Line {
   const to = boxOf.get(edge.target.name)!;
   const tones = new Set(members.map((member) => member.tone));
   const ports = new Set(members.map((member) => member.edge.port));
-  const measured = members.filter((member) => member.strength !== null);
+  const measured = members.filter((member) => member.size !== null);
   return {
     id,
     from,
     to,
     tone: tones.size === 1 ? members[0].tone : "mixed",
-    strength: measured.length ? sum(measured, (member) => member.strength!) : null,
-    negative: sum(measured, (member) => (member.negative ? -1 : 1) * member.strength!) < 0,
+    size: measured.length ? sum(measured, (member) => member.size!) : null,
+    strength: null,
+    negative: sum(measured, (member) => (member.negative ? -1 : 1) * member.size!) < 0,
     port: ports.size === 1 ? edge.port : "",
     edges: members.map((member) => member.edge),
     path: "",

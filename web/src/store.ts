@@ -12,8 +12,8 @@ export interface State {
   scope: "circuit" | "all";
   /** How many of these edges are shown, the largest first. */
   limit: number;
-  /** Whether the heads of a layer are drawn as one. */
-  grouped: boolean;
+  /** Whether the heads of a layer are drawn as one; null: where there are many edges. */
+  grouped: boolean | null;
   /** The layers whose heads are drawn apart nevertheless. */
   open: ReadonlySet<number>;
   selected: Selection | null;

@@ -15,26 +15,23 @@ export function shownEdges(run: Run, state: State): Edge[] {
   return candidates(run, state.scope).slice(0, state.limit);
 }
 
+/** From how many edges on the heads of a layer are drawn as one, unless the reader chooses. */
+const MANY = 400;
+
+export function isGrouped(runs: Run[], state: State): boolean {
+  return state.grouped ?? runs.some((run) => candidates(run, state.scope).length > MANY);
+}
+
 /** The strokes of the edges shown; edges outside the circuit are told apart. */
 export function circuitStrokes(run: Run, state: State): Stroke[] {
-  const shown = shownEdges(run, state);
-  const largest = Math.max(...candidates(run, "circuit").map(size), 0) || largestOf(shown);
-  return shown
-    .map((edge) => stroke(edge, largest, edge.kept ? tone(edge.port) : "cut"))
+  return shownEdges(run, state)
+    .map((edge) => stroke(edge, edge.kept ? tone(edge.port) : "cut"))
     .reverse();
 }
 
-function largestOf(edges: Edge[]): number {
-  return Math.max(...edges.map(size), 0);
-}
-
-function stroke(edge: Edge, largest: number, name: string): Stroke {
-  return {
-    edge,
-    tone: name,
-    strength: edge.value === null || largest <= 0 ? null : Math.min(1, size(edge) / largest),
-    negative: (edge.value ?? 0) < 0,
-  };
+function stroke(edge: Edge, name: string): Stroke {
+  const measured = edge.value === null ? null : size(edge);
+  return { edge, tone: name, size: measured, negative: (edge.value ?? 0) < 0 };
 }
 
 function tone(port: string): string {
@@ -47,14 +44,13 @@ const MOST_UNDECIDED = 1500;
 export function replayStrokes(run: Run, step: number): Stroke[] {
   const decided = run.edges.slice(0, step);
   const last = decided.at(-1);
-  const largest = largestOf(run.edges.filter((edge) => edge.decided));
   const open = run.edges.length <= MOST_UNDECIDED ? run.edges.slice(step) : [];
   return [
-    ...open.map((edge) => ({ edge, tone: "open", strength: null, negative: false })),
+    ...open.map((edge) => ({ edge, tone: "open", size: null, negative: false })),
     ...decided
       .filter((edge) => edge.decided && edge !== last)
-      .map((edge) => stroke(edge, largest, tone(edge.port))),
-    ...(last ? [{ ...stroke(last, largest, last.decided ? "now-kept" : "now-cut"), strength: 0.7 }] : []),
+      .map((edge) => stroke(edge, tone(edge.port))),
+    ...(last ? [stroke(last, last.decided ? "now-kept" : "now-cut")] : []),
   ];
 }
 
@@ -65,7 +61,7 @@ export function differenceStrokes(runs: Run[], comparison: Comparison): Stroke[]
   return Object.entries(sides).flatMap(([side, names]) =>
     (names ?? []).flatMap((name) => {
       const edge = named.get(name);
-      return edge ? [{ edge, tone: side, strength: null, negative: false }] : [];
+      return edge ? [{ edge, tone: side, size: null, negative: false }] : [];
     }),
   );
 }

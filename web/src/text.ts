@@ -122,6 +122,11 @@ export function evidenceName(run: Run): string {
   return evidence ? `on ${evidence.prompts} ${evidence.heldOut ? "held-out " : ""}prompts` : "";
 }
 
+/** What kind of number most edges of a run have. */
+export function nameOfValues(run: Run): "effect" | "score" {
+  return run.edges.some((edge) => edge.effect !== null) ? "effect" : "score";
+}
+
 /** An edge's number: its effect, or else its score. */
 export function valueFigure(edge: Edge): string {
   if (edge.effect !== null) return effectText(edge.effect);
