@@ -1,21 +1,30 @@
 """The report of a sweep: the two runs, how much is significant, in which layers, and where most.
 
 Each effect is a share of the gap between the two runs. Where that gap may be chance, the report
-warns that the effects mean nothing.
+warns that the effects mean nothing. Where it is known, the model's own result on the task comes
+first: a model that does not do the task has no behaviour to patch.
 """
 
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
-from circuitfind.evaluation.intervals import mean_interval
+from circuitfind.evaluation.trust import (
+    doubts_about_model,
+    doubts_about_prompts,
+    mean_with_interval,
+    own_result,
+    within_noise,
+)
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
+from circuitfind.problem import Problem
 
 _MOST_LAYERS, _MOST_ROWS = 5, 10
 
@@ -77,10 +86,11 @@ class PatchReport:
             "metric": result.metric,
             "unit": result.unit,
             "n_prompts": result.n_prompts,
+            "own": result.origin.get("own"),
             "base": float(result.base.mean()),
-            "base_interval": mean_interval(result.by_pair(result.base)),
+            "base_interval": mean_with_interval(result.by_pair(result.base)),
             "source": float(result.source.mean()),
-            "source_interval": mean_interval(result.by_pair(result.source)),
+            "source_interval": mean_with_interval(result.by_pair(result.source)),
             "warnings": list(self.warnings),
             "threshold": self.threshold,
             "sites": [
@@ -110,14 +120,14 @@ class PatchReport:
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the effects, a sentence each."""
         result = self.result
-        ends = mean_interval(result.by_pair(result.source - result.base))
-        if ends is None or not ends[0] <= 0 <= ends[1]:
-            return ()
-        unit = f" {result.unit}" if result.unit else ""
+        known = tuple(map(str, result.origin.get("doubts", ())))
+        if not within_noise(result.by_pair(result.source), result.by_pair(result.base)):
+            return known
+        gap = f"{result.gap:.3g} {result.unit}".strip()
         return (
-            f"the two runs differ by {result.gap:.3g}{unit} ({ends[0]:.3g} to {ends[1]:.3g}), "
-            "which may be chance, so effects, which are shares of that, mean nothing; give more "
-            "prompts, or choose another task, model or metric",
+            *known,
+            f"the two runs differ by {gap}, which may be chance, so effects, which are shares of "
+            "that, mean nothing; give more prompts, or choose another task, model or metric",
         )
 
     def csv(self) -> str:
@@ -155,7 +165,9 @@ class PatchReport:
     def _ends(self) -> list[tuple[str, str]]:
         result = self.result
         mode, (base, source) = result.mode, _ENDS[result.mode]
+        own = result.origin.get("own")
         return [
+            *([("the model itself", own["summary"])] if own else []),
             ("mode", result.mode),
             (
                 f"{result.metric}, patched run ({base})",
@@ -183,18 +195,40 @@ class PatchReport:
 
 
 def _mean(values: Float[Tensor, " batch"], unit: str) -> str:
-    ends = mean_interval(values)
+    ends = mean_with_interval(values)
     interval = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
     return f"{float(values.mean()):.4g}{interval} {unit}".strip()
 
 
-def patch_report(result: PatchResult, threshold: float = DEFAULT_THRESHOLD) -> PatchReport:
+def own_facts(problem: Problem) -> dict[str, Any]:
+    """Return how well the model itself does a task, and reasons to doubt what is found about it.
+
+    Plain JSON values: `own` is None where prompts have no answers; `doubts` holds sentences.
+    """
+    prompts, model = problem.prompts, problem.model
+    with torch.no_grad():
+        logits = prompts.at_steps(model.own_logits(prompts.clean, prompts.real))
+    own = own_result(prompts, logits)
+    doubts = [*doubts_about_model(own), *doubts_about_prompts(problem)]
+    return {"own": own and {"summary": str(own), **asdict(own)}, "doubts": doubts}
+
+
+def patch_report(
+    result: PatchResult,
+    threshold: float = DEFAULT_THRESHOLD,
+    *,
+    problem: Problem | None = None,
+) -> PatchReport:
     """Return the report of a sweep.
 
     Args:
         result: The measurements.
         threshold: From which size of effect on a patch is significant.
+        problem: What was patched, in order to begin with the model's own result on it; results
+            that the command line wrote hold that result.
     """
+    if problem is not None:
+        result = replace(result, origin={**result.origin, **own_facts(problem)})
     rows = result.significant(threshold)
     sites = tuple(
         SiteReport(

@@ -27,7 +27,7 @@ from circuitfind.patching.sweep import Sweep
 from circuitfind.patching.together import Together
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
-from circuitfind.reports.patching import patch_report
+from circuitfind.reports.patching import own_facts, patch_report
 from circuitfind.runs.api import make_problem
 from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
 from circuitfind.runs.config import environment
@@ -109,7 +109,11 @@ class _Work:
             whole = {"belongs_to": torch.tensor([])}
             state = self._finished(measurement.steps, whole)
             result = measurement.result(state)
-            facts = {**_facts(config, problem.model.name, result.unit), **self._fingerprints}
+            facts = {
+                **_facts(config, problem.model.name, result.unit),
+                **own_facts(problem),
+                **self._fingerprints,
+            }
             origin = {"settings": config.identity, **facts, "versions": environment()}
             result = replace(result, origin=origin)
             directory.write_environment(config.device, float(state["seconds"]))

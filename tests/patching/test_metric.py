@@ -14,6 +14,7 @@ from circuitfind.patching.circuits import circuit_of
 from circuitfind.patching.path import linearised_edges, path_patch
 from circuitfind.patching.sweep import patch
 from circuitfind.patching.together import patch_together
+from circuitfind.reports.patching import patch_report
 from circuitfind.runs.again import Problems
 from circuitfind.runs.api import make_problem
 from circuitfind.runs.patch_config import PatchConfig
@@ -80,3 +81,20 @@ def test_a_circuit_is_searched_with_the_metric_of_the_sweep(unchosen):
     assert found.kept.equal(expected.kept)
     with pytest.raises(MethodError, match="the engine measures 'kl' and the sweep measured"):
         circuit_of(IncrementalEngine(unchosen), swept)
+
+
+@pytest.mark.parametrize("does_it", [True, False])
+def test_a_report_begins_with_the_result_of_the_model_itself(does_it):
+    prompts = prompts_of(lengths=(6,) * 8)
+    logits = model_of("gpt2").own_logits(prompts.clean)[:, -1]
+    # The right answer is what the model says, or what it says least.
+    said = logits.topk(1, largest=does_it).indices[:, None]
+    other = logits.topk(2).indices[:, None, 1:].contiguous()
+    problem = make_problem(model_of("gpt2"), replace(prompts, answers=said, wrong_answers=other))
+    found = patch_report(patch(problem, "mlp", mode="noising"), problem=problem)
+    first = found.markdown().splitlines()[2]
+    difference = (logits.gather(1, said[:, 0]) - logits.gather(1, other[:, 0])).mean()
+    assert first.startswith(f"- the model itself: logit-difference {difference:.4g}")
+    assert first.endswith(f"accuracy {int(does_it)}")
+    assert found.as_json()["own"]["accuracy"] == int(does_it)
+    assert any("the model does not do this task" in text for text in found.warnings) != does_it
