@@ -58,7 +58,11 @@ SplitEmbedding = Annotated[
 ]
 Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]
 Dtype = Annotated[
-    str | None, typer.Option(help="float32, float64 or bfloat16; by default that of the weights.")
+    str | None,
+    typer.Option(
+        help="Round the weights to float32, float64, bfloat16 or float16; by default as stored. "
+        "Half precision is computed with in float32."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 Circuit = Annotated[Path, typer.Argument(help="A run directory or a circuit file.")]

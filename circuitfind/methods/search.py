@@ -73,7 +73,7 @@ def search(
 
     Raises:
         SelfCheckError: The engine does not reproduce the model.
-        MethodError: The search failed, or its result does not hold when computed from scratch.
+        MethodError: The search failed, or removing its dead ends changed its result.
     """
     limits = check_limits(engine)
     decisions, drift = list(resume), None

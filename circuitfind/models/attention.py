@@ -27,6 +27,9 @@ _CACHE_ARGUMENTS = frozenset(
     {"past_key_values", "layer_past", "use_cache", "cache_position", "past_kv_cache_entry"}
 )
 _STREAM_ARGUMENTS = frozenset({"hidden_states", "query_input", "key_input", "value_input"})
+_TOLERANCE = 1e-5
+"""Largest distance between both ways, relative to the norm."""
+
 _UNDERSTOOD = _STREAM_ARGUMENTS | {"attention_mask", "position_ids", "position_embeddings"}
 
 
@@ -309,7 +312,7 @@ def direct_or_replayed(
     probe = _Probe(call, replayed, d_head, dtype)
     expected = probe.run(replayed)
     alone = probe.run(replayed, heads=[0])
-    if not _close(alone, expected[:1], replayed.dtype):
+    if not _close(alone, expected[:1]):
         raise ModelError(
             "this model's attention heads depend on one another before they attend, by a norm "
             "over the queries of all heads; it cannot be decomposed into heads"
@@ -319,7 +322,7 @@ def direct_or_replayed(
         found = probe.run(direct)
     except (TypeError, ValueError, RuntimeError, AttributeError):
         return replayed
-    return direct if _close(found, expected, replayed.dtype) else replayed
+    return direct if _close(found, expected) else replayed
 
 
 class _Probe:
@@ -341,10 +344,9 @@ class _Probe:
         return core(heads, self._query[rows], self._key[rows], self._value[rows], None)
 
 
-def _close(found: Heads, expected: Heads, dtype: torch.dtype) -> bool:
+def _close(found: Heads, expected: Heads) -> bool:
     """Compare root mean squares: a few rounded entries are no error, a missing term is one."""
-    tolerance = 1e-5 if dtype in (torch.float32, torch.float64) else 0.02
-    return bool((found - expected).norm() <= tolerance * expected.norm())
+    return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
 
 
 def _shared_by_group(values: Heads, replayed: ReplayedAttention) -> Heads:

@@ -25,6 +25,7 @@ from circuitfind.graph import ModelShape
 from circuitfind.models.base import Embedding, SinglePort, Unembedding
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
+from circuitfind.models.precision import computed_in, rounded
 from circuitfind.models.vocabulary import Reading, Vocabulary
 from circuitfind.stored import parse_json, read_tensors
 
@@ -223,10 +224,13 @@ def load_compiled(path: Path, device: str, dtype: torch.dtype | None) -> Compile
     try:
         sizes = parse_json(read_text(path))
         weights = read_tensors(weights_path)
-        if dtype is not None:
-            weights = {name: weight.to(dtype) for name, weight in weights.items()}
+        stored = dtype or weights["embed.W_E"].dtype
+        computed = computed_in(stored)
+        weights = {name: rounded(weight, dtype, computed) for name, weight in weights.items()}
         _require_sizes(sizes, weights)
-        return CompiledModel(path.stem, sizes, weights, device)
+        model = CompiledModel(path.stem, sizes, weights, device)
+        model.weights_dtype = stored
+        return model
     except _UNREADABLE as error:
         raise ModelError(
             f"{path} is not a compiled model: {type(error).__name__}: {error}; "

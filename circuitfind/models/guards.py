@@ -1,7 +1,8 @@
-"""Around the code of others: what it raises becomes one line, and its loading bar stays away."""
+"""Turn what the code of other libraries raises into one line, and keep its loading bar away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from circuitfind.errors import CircuitfindError, ModelError
 
@@ -28,5 +29,39 @@ def refusing(complaint: str) -> Iterator[None]:
     except CircuitfindError:
         raise
     except Exception as error:  # noqa: BLE001  (models of others raise errors of any kind)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{complaint}: {reason}") from None
+        raise ModelError(f"{complaint}: {reason_of(error)}") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line.
+
+    Raises:
+        ModelError: The path cannot be read, with the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or reason_of(error)
+        raise ModelError(
+            f"cannot read the model {shortened(str(path))}: {reason}; change its permissions, or "
+            "give another path"
+        ) from None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first sentence of what an error says; lists that it introduces are joined."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    end = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:end]).removesuffix(":")
+
+
+_MOST_SHOWN = 100
+
+
+def shortened(name: str) -> str:
+    """Quote what a user gave, with its middle left out where it is long."""
+    half = _MOST_SHOWN // 2
+    return repr(name if len(name) <= _MOST_SHOWN else f"{name[:half]}...{name[-half:]}")

@@ -13,14 +13,15 @@ import torch
 from circuitfind.errors import ModelError
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import CompiledModel, load_compiled
-from circuitfind.models.guards import quiet_loading, refusing
+from circuitfind.models.guards import quiet_loading, reading, refusing
+from circuitfind.models.hub import fetched, weight_files
+from circuitfind.models.objects import own_copy, require_plain
+from circuitfind.models.precision import computed_in, held_in, number_type, rounded, stored_in
 from circuitfind.models.self_check import random_tokens, require_faithful
+from circuitfind.models.sources import find_source, require_directory, require_tokenizer
 from circuitfind.models.transformer_lens import TransformerLensModel
 from circuitfind.models.vocabulary import Vocabulary, vocabulary_of
-from circuitfind.models.zoo import HANDMADE, TRAINED, ZOO, zoo_path
 from circuitfind.models.zoo.architectures import NATIVE, load_native
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 AnyModel = TypeVar("AnyModel", TransformerLensModel, CompiledModel)
 
@@ -33,35 +34,34 @@ def load_model(
     *,
     tokenizer: Any = None,
     dtype: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> ResidualModel:
     """Load a model and check that its parts reproduce it.
+
+    Half-precision weights are computed with in float32. A model or bridge that is given stays as
+    it is: a copy is loaded, which shares its weights where neither type nor device changes.
 
     Args:
         source: An embedded model's name, a directory, a compiled model's JSON file, a hub name, a
             Hugging Face model, or a `TransformerBridge` with raw weights.
         tokenizer: The tokenizer of a Hugging Face model or bridge; others bring their own.
-        dtype: `float32`, `float64` or `bfloat16`; by default that of the weights.
-        device: `cpu` or `cuda`.
+        dtype: What weights are rounded to: `float32`, `float64`, `bfloat16` or `float16`; by
+            default they keep their values.
+        device: `cpu` or `cuda`; by default where a given model is, and the CPU for others.
 
     Raises:
         ModelError: Nothing can be loaded from the source, with what is missing.
         SelfCheckError: The parts do not reproduce the model, with the measured difference.
     """
-    number_type = _number_type(dtype)
-    _require_device(device)
+    weights = number_type(dtype)
+    _require_device(device or "cpu")
     if not isinstance(source, str | Path):
-        return _wrap(source, tokenizer, number_type, device)
-    name, path = str(source), Path(source)
-    if name in TRAINED:
-        return _from_directory(zoo_path(name), name, number_type, device)
-    path = zoo_path(name) if name in HANDMADE else path
-    if path.suffix == ".json" and path.is_file():
-        return _checked_by_itself(load_compiled(path, device, number_type))
-    if path.is_dir():
-        return _from_directory(path, path.resolve().name, number_type, device)
-    _require_hub_name(name)
-    return _from_hub(name, number_type, device)
+        return _wrap(source, tokenizer, weights, device)
+    found = find_source(source)
+    if found.kind == "program":
+        return _checked_by_itself(load_compiled(found.path, device or "cpu", weights))
+    folder = fetched(found.name, weights=True) if found.kind == "hub" else found.path
+    return _from_directory(folder, found.name, weights, device or "cpu")
 
 
 def load_vocabulary(source: str | Path) -> Vocabulary | None:
@@ -73,22 +73,11 @@ def load_vocabulary(source: str | Path) -> Vocabulary | None:
     Raises:
         ModelError: Nothing can be loaded from the source, with what is missing.
     """
-    name, path = str(source), Path(source)
-    path = zoo_path(name) if name in ZOO else path
-    if path.suffix == ".json" and path.is_file():
-        return load_compiled(path, "cpu", None).vocabulary
-    if path.is_dir():
-        return vocabulary_of(_tokenizer(str(path.resolve()), name, local_files_only=True))
-    _require_hub_name(name)
-    return vocabulary_of(_tokenizer(name, name, local_files_only=_found_in_cache(name)))
-
-
-def _number_type(dtype: str | None) -> torch.dtype | None:
-    if dtype is None:
-        return None
-    if dtype not in DTYPES:
-        raise ModelError(f"no number type named {dtype!r}; choose one of {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    found = find_source(source)
+    if found.kind == "program":
+        return load_compiled(found.path, "cpu", None).vocabulary
+    folder = fetched(found.name, weights=False) if found.kind == "hub" else found.path
+    return vocabulary_of(_tokenizer(folder, found.name))
 
 
 def _require_device(device: str) -> None:
@@ -101,138 +90,120 @@ def _require_device(device: str) -> None:
         ) from None
 
 
-def _require_hub_name(name: str) -> None:
-    known = f"the embedded models are {', '.join(ZOO)}"
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".json"):
-        raise ModelError(f"there is no model at {name!r}: no such file or directory; {known}")
-
-
 def _from_directory(
-    path: Path, name: str, dtype: torch.dtype | None, device: str
+    path: Path, name: str, weights: torch.dtype | None, device: str
 ) -> TransformerLensModel:
-    if (path / NATIVE).is_file():
-        return _from_native(path, name, dtype, device)
-    if not (path / "config.json").is_file():
-        raise ModelError(
-            f"{path} is no model directory: it has no config.json; give a directory written by "
-            "save_pretrained"
-        )
-    if not list(path.glob("*.safetensors")):
-        raise ModelError(
-            f"{path} has no weights in safetensors format; save them with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    return _load_pretrained(str(path.resolve()), name, dtype, device, local_files_only=True)
+    with reading(path):
+        if (path / NATIVE).is_file():
+            return _from_native(path, name, weights, device)
+        require_directory(path)
+        with quiet_loading():
+            tokenizer = _tokenizer(path, name)
+            with refusing(f"{name!r} cannot be loaded"):
+                stored = weights or stored_in(weight_files(path) or ())
+                model = _pretrained(path, name, computed_in(stored))
+                for weight in model.parameters() if weights else ():
+                    weight.data = rounded(weight.data, weights, weight.dtype)
+            return _from_module(model.to(device), tokenizer, name, stored)
 
 
 def _from_native(
-    path: Path, name: str, dtype: torch.dtype | None, device: str
+    path: Path, name: str, weights: torch.dtype | None, device: str
 ) -> TransformerLensModel:
     """Load a network of TransformerLens' own, such as an attention-only one of the zoo."""
     import transformers
 
     with refusing(f"{name!r} cannot be loaded"), quiet_loading():
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
-        # The bridge's own `to` prints what it does.
-        bridge = torch.nn.Module.to(load_native(path), device=device, dtype=dtype or torch.float32)
-    return _checked_by_itself(_from_bridge(bridge, tokenizer, name))
+        bridge = load_native(path)
+    return _from_bridge(bridge, tokenizer, name, weights, device)
 
 
-def _from_hub(name: str, dtype: torch.dtype | None, device: str) -> TransformerLensModel:
-    cached = _found_in_cache(name)
-    return _load_pretrained(name, name, dtype, device, local_files_only=cached)
-
-
-def _found_in_cache(name: str) -> bool:
-    """Tell whether a model of the hub is on this machine; if not, the hub must have it."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
-    if not cached:
-        _require_on_hub(name)
-    return cached
-
-
-def _require_on_hub(name: str) -> None:
-    """Ask the hub once, because loading retries for most of a minute where there is none."""
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().model_info(name, timeout=10)
-    except Exception as error:  # noqa: BLE001  (the client raises errors of several libraries)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"no model is named {name!r}: it is no embedded model ({', '.join(ZOO)}), no directory "
-            f"here, and the hub did not answer for it ({reason})"
-        ) from None
-
-
-def _load_pretrained(
-    location: str, name: str, dtype: torch.dtype | None, device: str, *, local_files_only: bool
-) -> TransformerLensModel:
+def _pretrained(path: Path, name: str, dtype: torch.dtype) -> Any:
     import transformers
 
-    with quiet_loading():
-        tokenizer = _tokenizer(location, name, local_files_only=local_files_only)
-        with refusing(f"{name!r} cannot be loaded"):
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                location,
-                attn_implementation="eager",
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                local_files_only=local_files_only,
-                output_loading_info=True,
-            )
-        # Where a weight is missing, transformers draws a random one.
-        if missing := sorted(report["missing_keys"]):
-            raise ModelError(
-                f"{name!r} lacks {len(missing)} of its weights, among them {missing[0]!r}; give a "
-                "complete checkpoint of a model with a language-model head"
-            )
-        return _from_module(model.to(device), tokenizer, name)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        str(path.resolve()),
+        attn_implementation="eager",
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    # Where a weight is missing, transformers draws a random one.
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(_lacking(name, missing, report["unexpected_keys"]))
+    return model.eval().requires_grad_(requires_grad=False)
 
 
-def _tokenizer(location: str, name: str, *, local_files_only: bool) -> Any:
+def _lacking(name: str, missing: list[str], unexpected: Any) -> str:
+    """Say which weights a checkpoint lacks, or which prefix their names have."""
+    for found in unexpected:
+        for wanted in missing:
+            if found.endswith(f".{wanted}"):
+                prefix = found.removesuffix(wanted)
+                return (
+                    f"{name!r} has weights whose names begin with {prefix!r}, as those of a model "
+                    "inside a wrapper (torch.compile, DataParallel); save the model itself, or "
+                    "take the prefix off the names"
+                )
+    return (
+        f"{name!r} lacks {len(missing)} of its weights, among them {missing[0]!r}; give a complete "
+        "checkpoint of a model with a language-model head"
+    )
+
+
+def _tokenizer(path: Path, name: str) -> Any:
     import transformers
 
+    require_tokenizer(path, name)
     with refusing(f"the tokenizer of {name!r} cannot be loaded"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            location, local_files_only=local_files_only
+            str(path.resolve()), local_files_only=True
         )
-    # Where the files are missing, transformers invents an empty tokenizer.
+    # Where a file is missing, transformers invents an empty tokenizer.
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
         raise ModelError(
-            f"{name!r} has no tokenizer files; add the tokenizer that the model was trained "
-            "with (tokenizer.json and tokenizer_config.json)"
+            f"{name!r} has no tokenizer files that hold a vocabulary; add the tokenizer that the "
+            "model was trained with (tokenizer.json and tokenizer_config.json)"
         )
     return tokenizer
 
 
 def _wrap(
-    source: Any, tokenizer: Any, dtype: torch.dtype | None, device: str
+    source: Any, tokenizer: Any, weights: torch.dtype | None, device: str | None
 ) -> TransformerLensModel:
     import transformers
     from transformer_lens.model_bridge import TransformerBridge
 
+    if isinstance(source, torch.nn.Module):
+        require_plain(source, _name_of(source))
     if isinstance(source, TransformerBridge):
-        if dtype is not None:
-            source = source.to(dtype)
-        name = getattr(source.cfg, "model_name", None) or "bridge"
-        return _checked_by_itself(_from_bridge(source, tokenizer or source.tokenizer, name))
+        _require_raw(source)
+        tokenizer = tokenizer or source.tokenizer
+        return _from_bridge(source, tokenizer, _name_of(source), weights, device)
     if isinstance(source, transformers.PreTrainedModel):
-        model = source.to(device) if dtype is None else source.to(device, dtype)
-        name = source.config.name_or_path or type(source).__name__
-        with quiet_loading():
-            return _from_module(model, tokenizer, name)
+        name = _name_of(source)
+        with quiet_loading(), refusing(f"{name!r} cannot be copied"):
+            model = own_copy(source, weights, device)
+        return _from_module(model, tokenizer, name, weights or held_in(source))
     raise ModelError(
         f"an object of type {type(source).__name__!r} is no model; give a name, a directory, "
         "a Hugging Face model or a TransformerBridge"
     )
 
 
-def _from_module(model: Any, tokenizer: Any, name: str) -> TransformerLensModel:
-    """Wrap a Hugging Face model. Its attention is switched to the eager kind, in place."""
-    model.eval().set_attn_implementation("eager")
+def _name_of(source: Any) -> str:
+    name = getattr(getattr(source, "config", None), "name_or_path", None)
+    name = name or getattr(getattr(source, "cfg", None), "model_name", None)
+    return str(name or type(source).__name__)
+
+
+def _from_module(
+    model: Any, tokenizer: Any, name: str, weights: torch.dtype
+) -> TransformerLensModel:
+    """Wrap a Hugging Face model that is nobody else's."""
+    model.set_attn_implementation("eager")
     if hasattr(model, "set_experts_implementation"):
         # The grouped kernels of mixtures of experts know no float64.
         model.set_experts_implementation("eager")
@@ -244,9 +215,9 @@ def _from_module(model: Any, tokenizer: Any, name: str) -> TransformerLensModel:
         tokens = tokens.to(parameter.device)
         with torch.no_grad():
             expected = model(tokens).logits
-    wrapped = _from_bridge(_bridge(model, name, parameter), tokenizer, name)
+    wrapped = _wrapped(_bridge(model, name, parameter), tokenizer, name, weights)
     with refusing(f"{name!r} cannot be run part by part"):
-        require_faithful(wrapped, tokens, expected.to(wrapped.dtype))
+        require_faithful(wrapped, tokens, expected)
     return wrapped
 
 
@@ -264,16 +235,31 @@ def _bridge(model: Any, name: str, parameter: torch.Tensor) -> Any:
         )
 
 
-def _from_bridge(bridge: Any, tokenizer: Any, name: str) -> TransformerLensModel:
+def _require_raw(bridge: Any) -> None:
     if getattr(bridge, "compatibility_mode", False):
         raise ModelError(
             "this bridge is in compatibility mode, which changes what each component writes; "
             "give a bridge with raw weights"
         )
+
+
+def _from_bridge(
+    source: Any, tokenizer: Any, name: str, weights: torch.dtype | None, device: str | None
+) -> TransformerLensModel:
+    """Wrap a copy of a bridge, which no other implementation is at hand for."""
+    with refusing(f"{name!r} cannot be copied"):
+        stored = weights or held_in(source.original_model)
+        bridge = own_copy(source, weights, device)
+        bridge.cfg.device = device or bridge.cfg.device
+        bridge.cfg.dtype = computed_in(stored)
+    return _checked_by_itself(_wrapped(bridge, tokenizer, name, stored))
+
+
+def _wrapped(bridge: Any, tokenizer: Any, name: str, weights: torch.dtype) -> TransformerLensModel:
     bridge.requires_grad_(requires_grad=False)
     vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
     with refusing(f"{name!r} has no blocks of attention heads that can be told apart"):
-        return TransformerLensModel(bridge.eval(), name, vocabulary)
+        return TransformerLensModel(bridge.eval(), name, vocabulary, weights)
 
 
 def _checked_by_itself(model: AnyModel) -> AnyModel:

@@ -23,12 +23,11 @@ class Mlp:
 
     Args:
         block: The block of a bridge.
-        dtype: Type of the streams.
-        weights_dtype: Type of the weights.
+        dtype: Type of the streams and of the weights.
     """
 
-    def __init__(self, block: Any, dtype: torch.dtype, weights_dtype: torch.dtype) -> None:
-        self._block, self._dtype, self._weights_dtype = block, dtype, weights_dtype
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+        self._block, self._dtype = block, dtype
         parts = block._modules
         norm = parts.get("ln2" if "ln2" in parts or "ln2_post" in parts else "ln1")
         # The module below the bridge's wrapper: the same numbers without the cost of hooks.
@@ -37,8 +36,7 @@ class Mlp:
         self._call = _call_of(block)
 
     def __call__(self, stream: Float[Tensor, "batch pos _"]) -> Float[Tensor, "batch pos _"]:
-        normed = stream.to(self._weights_dtype)
-        normed = normed if self._norm is None else self._norm(normed)
+        normed = stream if self._norm is None else self._norm(stream)
         return self._normed_after(self._call(normed).reshape(stream.shape)).to(self._dtype)
 
     def _normed_after(self, written: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ In models that norm the sum of a block's heads before adding it (Gemma 2), each 
 share of the normed sum: its raw output times the scale that the norm applied to the whole sum.
 The shares add up to what the model adds, and the scale is recomputed whenever any head changes.
 
-Models in bfloat16 or float16 keep their weights; streams are float32, so that sums over hundreds
-of writers lose nothing.
+Everything is computed in float32, or in float64 where the weights are; a bridge in half precision
+is converted before it gets here (`precision.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -45,26 +45,31 @@ _REMEMBERED_CALLS = 8
 class TransformerLensModel:
     """A `TransformerBridge`, seen as components that read from and write to one stream."""
 
-    def __init__(self, bridge: Any, name: str, vocabulary: Vocabulary | None = None) -> None:
+    def __init__(
+        self,
+        bridge: Any,
+        name: str,
+        vocabulary: Vocabulary | None = None,
+        weights_dtype: torch.dtype | None = None,
+    ) -> None:
         self.name = name
         self.vocabulary = vocabulary
         self._bridge = bridge
         weights = bridge.blocks[0].attn.W_Q
         self.device: torch.device = weights.device
-        self.weights_dtype: torch.dtype = weights.dtype
-        self.dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        self.dtype: torch.dtype = weights.dtype
+        self.weights_dtype = weights_dtype or self.dtype
         self.n_positions = int(bridge.cfg.n_ctx)
         self.n_tokens = int(bridge.cfg.d_vocab)
         self.causal = getattr(bridge.cfg, "attention_dir", "causal") == "causal"
         self.shape = _shape(bridge, learned_positions=self._learns_positions())
-        affine = self.dtype == self.weights_dtype and _leaves_logits_alone(bridge, self.dtype)
+        affine = _leaves_logits_alone(bridge, self.dtype)
         self._unembedding = _unembedding(bridge)
         self.unembedding = self._unembedding if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
-        types = self.dtype, self.weights_dtype
         has_mlp = self.shape.has_mlp
-        self._mlps = [Mlp(block, *types) for block in bridge.blocks] if has_mlp else []
+        self._mlps = [Mlp(block, self.dtype) for block in bridge.blocks] if has_mlp else []
         self._calls = lru_cache(_REMEMBERED_CALLS)(self._captured_calls)
         self._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(self._chosen_core)
         self._readings = lru_cache(maxsize=None)(self._found_reading)
@@ -136,15 +141,14 @@ class TransformerLensModel:
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
     ) -> Float[Tensor, "head batch pos d_model"]:
-        # In the streams' type, so that differences of outputs are outputs of differences.
         weight = self._bridge.blocks[layer].attn.W_O
-        raw = _by_head(z.flatten(1, 2), weight, heads, self.dtype).view(*z.shape[:3], -1)
+        raw = _by_head(z.flatten(1, 2), weight, heads).view(*z.shape[:3], -1)
         norm = self._norms(layer, "ln1_post")
         return raw if norm is None else raw * (norm.gain * norm.factor(raw.sum(0)))
 
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         bias: Tensor | None = self._bridge.blocks[layer].attn.b_O
-        return None if bias is None else bias.to(self.dtype)
+        return bias
 
     def mlp(
         self, layer: int, stream: Float[Tensor, "batch pos d_model"]
@@ -155,8 +159,6 @@ class TransformerLensModel:
         return self._readings(layer, port, head)
 
     def _found_reading(self, layer: int, port: SinglePort | None, head: int) -> Reading | None:
-        if self.weights_dtype != self.dtype:
-            return None
         with torch.no_grad():
             if port is None:
                 return self._mlps[layer].reading() if self._mlps else None
@@ -180,7 +182,7 @@ class TransformerLensModel:
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        normed: Tensor = self._bridge.ln_final.original_component(stream.to(self.weights_dtype))
+        normed: Tensor = self._bridge.ln_final.original_component(stream)
         return normed
 
     def logits(
@@ -204,7 +206,6 @@ class TransformerLensModel:
 
     def _normed(self, layer: int, stream: Tensor) -> Tensor:
         """Norm what the attention of a block reads."""
-        stream = stream.to(self.weights_dtype)
         norm = self._bridge.blocks[layer]._modules.get("ln1")
         # The module below the bridge's wrapper: the same numbers without the cost of hooks.
         return stream if norm is None else norm.original_component(stream)
@@ -220,7 +221,7 @@ class TransformerLensModel:
             n_heads=self.shape.n_heads,
             n_kv_heads=self.shape.n_kv_heads,
             d_model=self.shape.d_model,
-            dtype=self.weights_dtype,
+            dtype=self.dtype,
         )
         with torch.no_grad():
             call = self._calls(1, pos)[layer]
@@ -274,15 +275,12 @@ def _by_head(
     values: Float[Tensor, "head row inner"],
     weight: Float[Tensor, "any_head inner outer"],
     heads: Sequence[int],
-    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "head row outer"]:
-    """Multiply by each head's weights, in a given type or their own.
+    """Multiply by each head's weights.
 
     Some heads are multiplied one by one: to gather their weights takes longer.
     """
-    dtype = dtype or weight.dtype
-    values = values.to(dtype)
     if list(heads) == list(range(weight.shape[0])):
-        return torch.bmm(values, weight.to(dtype))
-    products = [each @ weight[head].to(dtype) for each, head in zip(values, heads, strict=True)]
+        return torch.bmm(values, weight)
+    products = [each @ weight[head] for each, head in zip(values, heads, strict=True)]
     return products[0][None] if len(products) == 1 else torch.stack(products)

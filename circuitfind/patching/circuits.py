@@ -153,7 +153,6 @@ class EdgeSearch:
             )
             now = {"kept": current.mask, "effects": effects, "tested": torch.tensor(passed)}
             yield Checkpoint(passed, total, "edges", {**begun, **now})
-        engine.require_no_drift(current)
 
     def _without_needless(
         self,

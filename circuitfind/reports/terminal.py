@@ -65,8 +65,19 @@ def _checks(search: Mapping[str, Any]) -> str:
     parts = [f"full graph {search['full_graph_error']:.1e}"]
     if search["empty_graph_error"] is not None:
         parts.append(f"empty graph {search['empty_graph_error']:.1e}")
-    drift = "" if search["drift"] is None else f"; drift {search['drift']:.1e}"
-    return f"{', '.join(parts)} off the model{drift}"
+    return f"{', '.join(parts)} off the model{_drift(search['drift'], search.get('drift_allowed'))}"
+
+
+def _drift(drift: float | None, allowed: float | None) -> str:
+    if drift is None:
+        return ""
+    text = f"; drift {drift:.1e}"
+    if allowed is None or drift <= allowed:
+        return text
+    return (
+        f"{text}, more than the {allowed:.0e} that rounding explains: do not trust this circuit, "
+        "search again with --dtype float64"
+    )
 
 
 def pairs_table(rows: Sequence[tuple[str, str]]) -> Table:

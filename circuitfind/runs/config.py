@@ -14,7 +14,7 @@ from circuitfind.files import read_bytes
 from circuitfind.limits import require_fields
 from circuitfind.methods import find_method
 from circuitfind.metrics import find_metric
-from circuitfind.models.loading import DTYPES
+from circuitfind.models.precision import DTYPES
 from circuitfind.models.zoo import ZOO
 from circuitfind.problem import ABLATIONS
 from circuitfind.stored import parse_json

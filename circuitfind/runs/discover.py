@@ -21,6 +21,7 @@ from circuitfind.methods.search import Found, search
 from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
+from circuitfind.models.precision import precision_note
 from circuitfind.problem import Problem, assemble
 from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
 from circuitfind.runs.config import RunConfig, environment
@@ -62,6 +63,8 @@ def run_discovery(
         tell(f"{path} is finished: its results are read, not computed again")
         return read_result(path)
     model = load() if load else model_of(config)
+    if (note := precision_note(model)) is not None:
+        tell(note)
     engine = IncrementalEngine(problem_of(config, model, seed=config.seed), config.memory)
     facts = {
         "model_fingerprint": model.fingerprint,
@@ -160,6 +163,7 @@ def _facts(found: Found) -> dict[str, dict[str, Any]]:
             "full_graph_error": found.limits.full,
             "empty_graph_error": found.limits.empty,
             "drift": found.drift,
+            "drift_allowed": found.engine.drift_allowed,
         },
     }
 

@@ -30,6 +30,7 @@ def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) 
         "n_positions": model.n_positions,
         "causal": model.causal,
         "weights": str(model.weights_dtype).removeprefix("torch."),
+        "computed in": str(model.dtype).removeprefix("torch."),
         "tokenizer": model.vocabulary is not None,
         "components": graph.n_components,
         "readers": len(graph.readers),

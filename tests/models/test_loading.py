@@ -72,11 +72,43 @@ def test_an_embedded_model_needs_no_path(name):
     assert model.name == name and model.vocabulary is not None
 
 
-def test_loading_leaves_no_gradients_and_no_training_mode():
-    hugging_face = build("gpt2", dtype=torch.float32, n_layers=1).train().requires_grad_()
-    load_model(hugging_face)
-    assert not hugging_face.training
-    assert not any(weight.requires_grad for weight in hugging_face.parameters())
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("family", BRIDGED)
+def test_a_model_that_is_given_stays_as_it_was_and_loads_again(family, dtype, tmp_path, capfd):
+    given = build(family, dtype=torch.float32, n_layers=1).train().requires_grad_()
+    tokens = torch.arange(10).reshape(2, 5)
+    before, facts = run(given.eval(), tokens), facts_of(given.train())
+    first = load_model(given)
+    other = load_model(given, dtype=dtype, tokenizer=word_tokenizer(["a", "b"]))
+    again = load_model(given, tokenizer=word_tokenizer(["a", "b"]))
+    assert facts_of(given) == facts
+    assert torch.equal(run(given.eval(), tokens), before)
+    assert first.fingerprint == again.fingerprint
+    assert first.vocabulary is None and again.vocabulary is not None
+    assert torch.equal(first.own_logits(tokens), again.own_logits(tokens))
+    assert other.own_logits(tokens).dtype == torch.float32
+    require_faithful(first, tokens, first.own_logits(tokens))
+    if not FAMILIES[family].native:
+        given.save_pretrained(tmp_path)
+        assert (tmp_path / "model.safetensors").exists()
+    assert capfd.readouterr().out == ""
+
+
+def test_a_loaded_model_shares_the_weights_of_the_one_that_is_given():
+    given = build("llama", dtype=torch.float32, n_layers=1)
+    model = load_model(given)
+    tokens = torch.arange(10).reshape(2, 5)
+    before = model.own_logits(tokens)
+    with torch.no_grad():
+        given.model.embed_tokens.weight.mul_(2)
+    assert not torch.equal(model.own_logits(tokens), before)
+
+
+def test_a_device_is_honoured_for_bridges_too():
+    bridge = build("attention-only", n_layers=1)
+    assert load_model(bridge, device="cpu").device.type == "cpu"
+    with pytest.raises(ModelError, match="'cuda:99' cannot be used here"):
+        load_model(bridge, device="cuda:99")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt-j", "llama"])
@@ -265,6 +297,23 @@ def test_a_residual_multiplier_that_the_parts_ignore_is_refused():
 
 
 # ------------------------------------------------------------------------------- helpers
+
+
+def run(model, tokens):
+    with torch.no_grad():
+        output = model(tokens)
+    return getattr(output, "logits", output)
+
+
+def facts_of(model):
+    """Return what loading could change of a model."""
+    weights = [
+        (name, weight.dtype, weight.requires_grad, weight.data_ptr())
+        for name, weight in model.named_parameters()
+    ]
+    modules = [(name, type(part), part.training) for name, part in model.named_modules()]
+    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    return weights, modules, attention
 
 
 def small():
