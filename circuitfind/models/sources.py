@@ -70,7 +70,8 @@ def find_source(source: str | Path) -> Source:
     if name in ZOO:
         return Source("directory" if name in TRAINED else "program", name, zoo_path(name))
     path = Path(source)
-    kind = kind_of(path)
+    # The empty path would be the current directory.
+    kind = kind_of(path) if name else None
     if kind == "directory":
         return Source(kind, path.resolve().name, path)
     if kind == "file" and path.suffix == ".json":
