@@ -41,8 +41,8 @@ def discover(
         str | None,
         typer.Option(
             help="Rise of the loss from which on an edge is kept, in the metric's unit; several, "
-            "separated by commas, are searched one after the other; `auto` takes the metric's "
-            "noise. [default: auto for acdc]"
+            "separated by commas, are searched one after the other; `auto` starts at the metric's "
+            "noise and goes down until the circuit does the task. [default: auto for acdc]"
         ),
     ] = None,
     edges: Annotated[

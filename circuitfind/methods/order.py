@@ -14,7 +14,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from circuitfind.errors import GraphError, MethodError
+from circuitfind.errors import GraphError, MethodError, quoted
+from circuitfind.files import read_text
 from circuitfind.graph import Edge, Graph, Reader
 
 NamedOrder = Literal["backward-index", "forward-index", "random"]
@@ -44,11 +45,12 @@ def settled_order(order: Order) -> str | tuple[str, ...]:
 def _from_file(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise MethodError(
-            f"no order named {str(path)!r}; choose one of {', '.join(get_args(NamedOrder))}, or "
-            "give a file with the name of a reader or an edge on each line"
+            f"no order named {quoted(str(path))}; choose one of "
+            f"{', '.join(get_args(NamedOrder))}, or give a file with the name of a reader or an "
+            "edge on each line"
         )
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, ValueError) as error:
         raise MethodError(f"cannot read the order in {path} ({error}); give a text file") from None
     return tuple(line for line in lines if line and not line.startswith("#"))
@@ -98,7 +100,7 @@ def _pairs(graph: Graph, name: str, usual: dict[int, list[int]]) -> list[tuple[i
         return [(graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name])]
     if name not in graph.reader_index:
         raise MethodError(
-            f"the order names {name[:80]!r}, which is neither a reader nor an edge of the graph; "
+            f"the order names {quoted(name)}, which is neither a reader nor an edge of the graph; "
             "readers have names such as 'logits', 'm0' or 'a0.h1.q'"
         )
     reader = graph.reader_index[name]

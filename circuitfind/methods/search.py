@@ -1,7 +1,7 @@
 """Run a method to its end, check what came out, and return it as one value."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.engine.checks import LimitCheck, check_limits
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
+from circuitfind.graph import Graph
 from circuitfind.methods.base import (
     Continuable,
     Decision,
@@ -30,7 +31,7 @@ class Found:
     Attributes:
         engine: The engine that searched, ready to measure the circuit.
         circuit: The circuit.
-        decisions: Every decision, in order.
+        decisions: Every decision, in order; what they keep is the circuit with its dead ends.
         dead_ends: Kept edges that no path from the embedding to the logits uses.
         pruned: Whether those were removed from the circuit.
         limits: How exactly the engine reproduced the model, before the search.
@@ -93,12 +94,21 @@ def search(
     return Found(
         engine,
         selection.circuit,
-        tuple(decisions),
+        _as_selected(engine.graph, decisions, selection),
         selection.dead_ends,
         selection.pruned,
         limits,
         drift,
     )
+
+
+def _as_selected(
+    graph: Graph, decisions: Sequence[Decision], selection: Selection
+) -> tuple[Decision, ...]:
+    """Return the decisions with what was chosen among all edges once they were measured."""
+    kept = graph.mask_of(selection.dead_ends) | selection.circuit.kept
+    chosen = {edge.name for edge in graph.edges(kept)}
+    return tuple(replace(each, kept=each.edge in chosen) for each in decisions)
 
 
 def _require_free_pruning(engine: IncrementalEngine, selection: Selection) -> None:

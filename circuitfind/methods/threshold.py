@@ -1,14 +1,19 @@
-"""Which threshold? From the noise of the metric, or from a target for the circuit.
+"""Which threshold? One whose circuit does the task, or one that meets a target for the circuit.
 
-A target is found by a bracketed search on a logarithmic scale. Neither the size of ACDC's circuit
-nor its faithfulness is monotone in the threshold, so the search ends with the best threshold that
-it has tried, and says how many that were.
+The automatic threshold begins at the level of the metric's noise and is halved until the circuit
+keeps most of what the model does. A target is found by a bracketed search on a logarithmic scale.
+Neither the size of ACDC's circuit nor its faithfulness is monotone in the threshold, so both end
+with the best threshold that they have tried, and say how many that were.
 """
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
@@ -16,6 +21,16 @@ from circuitfind.limits import require
 
 _SIGNIFICANT = 1.96
 """Standard errors: 95 % of a normal distribution lies within."""
+
+KEPT_SHARE = 0.9
+"""What a circuit must keep of the model's accuracy, and of the gap between full and empty graph.
+
+With less accuracy it fails on prompts on which the model succeeds. With more, thresholds get so
+small on trained models that most of what they add is noise.
+"""
+
+MOST_TRIALS = 6
+"""Of automatic thresholds: the last one is a 32nd of the first."""
 
 
 def suggest_threshold(engine: IncrementalEngine, *, n_edges: int = 64, seed: int = 0) -> float:
@@ -29,24 +44,42 @@ def suggest_threshold(engine: IncrementalEngine, *, n_edges: int = 64, seed: int
         A threshold in the metric's unit.
 
     Raises:
-        MethodError: There are fewer than two prompts, or no sampled edge has any effect.
+        MethodError: There are fewer than two prompts, or the effects do not differ between them.
     """
     if len(engine.problem.prompts) < 2:
         raise MethodError("the noise of a metric shows over several prompts; give at least 2")
     edges = engine.graph.edge_mask.nonzero().tolist()
     sample = random.Random(seed).sample(edges, min(n_edges, len(edges)))
-    errors = [_standard_error(engine, (writer, reader)) for writer, reader in sample]
-    noise = math.sqrt(sum(error**2 for error in errors) / len(errors))
+    effects = torch.stack([_effects(engine, (writer, reader)) for writer, reader in sample])
+    errors = effects.std(dim=1) / math.sqrt(effects.shape[1])
+    noise = float(errors.square().mean().sqrt())
     if noise == 0:
-        raise MethodError("no sampled edge has an effect; give a threshold yourself")
+        raise MethodError(_without_noise(engine, effects))
     return _SIGNIFICANT * noise
 
 
-def _standard_error(engine: IncrementalEngine, pair: tuple[int, int]) -> float:
+def _effects(engine: IncrementalEngine, pair: tuple[int, int]) -> Float[Tensor, " batch"]:
     state = engine.start()
     cut = engine.readout.values(engine.cut(state, [pair]).final)
-    effects = (cut - engine.readout.values(state.final)).double()
-    return float(effects.std() / math.sqrt(len(effects)))
+    return (cut - engine.readout.values(state.final)).double()
+
+
+def _without_noise(engine: IncrementalEngine, effects: Float[Tensor, "edge batch"]) -> str:
+    """Say why no edge that was cut showed any noise."""
+    metric = engine.problem.metric.name
+    full = engine.readout.values(engine.clean_final)
+    empty = engine.readout.values(engine.recomputed(torch.zeros_like(engine.graph.edge_mask)))
+    if torch.equal(full, empty):
+        return (
+            f"the metric {metric!r} is constant on these prompts: it is the same with all edges "
+            "and with none; choose another metric, or prompts whose corruption changes it"
+        )
+    if bool(effects.any()):
+        return (
+            "every prompt gives the same effects, so the noise of the metric cannot be seen; give "
+            "prompts that differ, or a threshold"
+        )
+    return "no sampled edge has an effect; give a threshold yourself"
 
 
 @dataclass(frozen=True)
@@ -75,11 +108,111 @@ class Target:
 
 @dataclass(frozen=True)
 class Trial:
-    """One threshold that was tried, and the circuit that it gave."""
+    """One threshold that was tried, and the circuit that it gave.
+
+    Attributes:
+        threshold: The threshold.
+        n_edges: Edges of the circuit.
+        faithfulness: Of the circuit, by the problem's own metric; None where there is no gap.
+        accuracy: Share of the model's own accuracy that the circuit keeps; None where the model
+            has none or prompts have no answers.
+    """
 
     threshold: float
     n_edges: int
     faithfulness: float | None
+    accuracy: float | None = None
+
+    @property
+    def keeps(self) -> float:
+        """The smaller of the two shares that the circuit keeps; 1 where neither is known."""
+        known = [share for share in (self.faithfulness, self.accuracy) if share is not None]
+        return min(known, default=1.0)
+
+    @property
+    def does_the_task(self) -> bool:
+        """Whether the circuit keeps enough of what the model does."""
+        return self.keeps >= KEPT_SHARE
+
+    def __str__(self) -> str:
+        known = {"the accuracy": self.accuracy, "the faithfulness": self.faithfulness}
+        shares = [f"{value:.1%} of {name}" for name, value in known.items() if value is not None]
+        edges = f"{self.n_edges} edge{'' if self.n_edges == 1 else 's'}"
+        return edges + (f" and {' and '.join(shares)}" if shares else "")
+
+
+def automatic_threshold(
+    attempt: Callable[[float], Trial],
+    start: float,
+    earlier: Sequence[Trial] = (),
+    tell: Callable[[str], None] = lambda message: None,
+) -> tuple[Trial, list[Trial]]:
+    """Halve a threshold until its circuit does the task, at most a few times.
+
+    Args:
+        attempt: Runs one search at a threshold.
+        start: The first threshold.
+        earlier: What an interrupted call has tried already.
+        tell: Called with what a user should know of each threshold.
+
+    Returns:
+        The largest threshold tried whose circuit keeps a share of `KEPT_SHARE` of the model's
+        accuracy and of faithfulness, or, where none does, the one whose circuit keeps most; and
+        all of them in the order in which they were tried.
+    """
+    trials = list(earlier)
+    while not trials or _is_to_be_halved(trials):
+        trials.append(attempt(_half(trials[-1].threshold) if trials else start))
+        if not trials[-1].does_the_task:
+            tell(f"threshold {trials[-1].threshold:g} keeps {trials[-1]}: not enough")
+    best = max(trials, key=_goodness)
+    wanted = f"{KEPT_SHARE:.0%} of accuracy and faithfulness"
+    if not best.does_the_task:
+        tell(f"no threshold of {len(trials)} tried keeps {wanted}; the best is {best.threshold:g}")
+    elif len(trials) == 1:
+        tell(f"threshold {best.threshold:g} from the metric's noise: keeps {best}")
+    else:
+        tell(
+            f"threshold {best.threshold:g}: the largest of {len(trials)} tried whose circuit keeps "
+            f"{wanted}: {best}"
+        )
+    return best, trials
+
+
+def _goodness(trial: Trial) -> tuple[bool, float, float]:
+    """Rank trials: what does the task first, then what keeps more, with no prize for excess."""
+    faithfulness = 1.0 if trial.faithfulness is None else trial.faithfulness
+    return trial.does_the_task, min(trial.keeps, KEPT_SHARE), min(faithfulness, KEPT_SHARE)
+
+
+def _is_to_be_halved(trials: Sequence[Trial]) -> bool:
+    last = trials[-1]
+    return (
+        not last.does_the_task
+        and len(trials) < MOST_TRIALS
+        and 0 < _half(last.threshold) < last.threshold
+        and not _is_stuck(trials[-3:])
+    )
+
+
+def _is_stuck(last: Sequence[Trial]) -> bool:
+    """Tell whether circuits are faithful and yet, twice, have not become more accurate.
+
+    A metric that compares two answers says nothing about all others, so its circuits need not have
+    the model's accuracy at any threshold.
+    """
+    faithful = [each.faithfulness is not None and each.faithfulness >= KEPT_SHARE for each in last]
+    accuracies = [each.accuracy or 0.0 for each in last]
+    return len(last) == 3 and all(faithful[1:]) and max(accuracies[1:]) <= accuracies[0]
+
+
+def _half(threshold: float) -> float:
+    return rounded(threshold / 2)
+
+
+def rounded(threshold: float) -> float:
+    """Return a threshold in two digits, which a user can repeat."""
+    return float(f"{threshold:.2g}")
 
 
 def search_threshold(
@@ -112,7 +245,7 @@ def search_threshold(
         smaller = target.met_by(trials[-1]) == (target.n_edges is not None)
         low, high = (low, threshold) if smaller else (threshold, high)
         threshold = _between(low, high)
-        if high / max(low, 1e-300) < 1.02:
+        if not low < threshold < high or high / max(low, 1e-300) < 1.02:
             break
     return _best(trials, target), trials
 

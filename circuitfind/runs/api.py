@@ -1,6 +1,7 @@
 """The short way from Python: a problem from names, a search on it, a verdict on its circuit."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
@@ -20,7 +21,9 @@ from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Ablation, Problem, assemble
 from circuitfind.prompts import PromptPairs
+from circuitfind.runs.automatic import automatic_search
 from circuitfind.runs.budget import allowed_bytes
+from circuitfind.runs.config import check_options
 from circuitfind.tasks import find_task
 
 
@@ -67,9 +70,10 @@ def discover(
     *,
     memory: int | str | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda message: None,
     **options: Any,
 ) -> Found:
-    """Search for a problem's circuit.
+    """Search for a problem's circuit, as `circuitfind discover` does.
 
     Args:
         problem: The question.
@@ -77,14 +81,30 @@ def discover(
         memory: How many bytes the search may take beside the model, also as text like `2GB`; by
             default what it takes. With less, it takes the prompts in chunks, to the same result.
         on_progress: Called as the search proceeds.
-        options: The method's options, such as `threshold`.
+        tell: Called with what a user should know: how the automatic threshold was found.
+        options: The method's options, such as `threshold`: a number, or `auto`, which is the
+            default of methods that search: the largest threshold tried, from the level of the
+            metric's noise downwards, whose circuit keeps 90 % of the model's accuracy and of the
+            faithfulness.
 
     Raises:
         CircuitfindError: An option is impossible, or the search failed.
     """
-    entry = find_method(method)
-    engine = IncrementalEngine(problem, allowed_bytes(memory))
-    return search(engine, entry, entry.options(**options), on_progress=on_progress)
+    entry, size = find_method(method), allowed_bytes(memory)
+    needed = [option.name for option in fields(entry.options) if option.default is MISSING]
+    wanted = {**({"threshold": "auto"} if "threshold" in needed else {}), **options}
+    is_automatic = wanted.get("threshold") == "auto"
+    check_options(method, {**wanted, "threshold": 0.0} if is_automatic else wanted)
+    engine = IncrementalEngine(problem, size)
+
+    def run(**threshold: float) -> Found:
+        chosen = entry.options(**{**wanted, **threshold})
+        return search(engine, entry, chosen, on_progress=on_progress)
+
+    if not is_automatic:
+        return run()
+    seed = wanted.get("seed", 0)
+    return automatic_search(engine, lambda t: run(threshold=t), seed=seed, tell=tell)
 
 
 def evaluate(

@@ -44,8 +44,8 @@ class RunConfig:
         split_embedding: Whether token and position embedding are separate writers.
         task_digest: A hash of the task's file, where it has one, so that an edited file is
             another run; filled in by `pinned`.
-        automatic: Whether the threshold comes from the metric's noise. Two runs that differ in
-            nothing else are the same.
+        automatic: Whether the program chose the threshold. Two runs that differ in nothing else are
+            the same.
     """
 
     task: str

@@ -57,6 +57,15 @@ class DecisionLog:
             ) from error
         self._lines = [*kept, *lines]
 
+    def holds(self, decisions: Sequence[Decision]) -> bool:
+        """Tell whether these are the decisions that were recorded."""
+        return self._lines == [_line(decision) for decision in decisions]
+
+
+def text_of(decisions: Sequence[Decision]) -> str:
+    """Return the content of a file of these decisions."""
+    return b"".join(map(_line, decisions)).decode()
+
 
 def read_decisions(path: Path) -> Sequence[Decision]:
     """Return the decisions of a finished run.

@@ -28,6 +28,8 @@ except ImportError:  # not on Windows, where nothing keeps two processes apart
 
 CONFIG, ENVIRONMENT, DECISIONS = "config.json", "environment.json", "decisions.jsonl"
 SCORECARD, CIRCUIT, STATE = "scorecard.json", "circuit.json", "state.safetensors"
+TRIALS, TRIED = "thresholds.json", "tried"
+"""How several thresholds did, and the runs with those that the automatic one has given up."""
 
 
 class RunDirectory:
@@ -210,6 +212,8 @@ def is_fresh(path: Path) -> bool:
     return path.is_dir() and all(
         (item.name.startswith(".") and item.suffix == ".tmp")
         or (item.name == DECISIONS and item.stat().st_size == 0)
+        or item.name == TRIED
+        or (item.name == TRIALS and (path / TRIED).is_dir())
         for item in path.iterdir()
     )
 

@@ -25,8 +25,8 @@ from circuitfind.models.precision import precision_note
 from circuitfind.problem import Problem, assemble
 from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
 from circuitfind.runs.config import RunConfig, environment
-from circuitfind.runs.decisions import DecisionLog
-from circuitfind.runs.directory import CIRCUIT, SCORECARD, RunDirectory
+from circuitfind.runs.decisions import DecisionLog, text_of
+from circuitfind.runs.directory import CIRCUIT, DECISIONS, SCORECARD, RunDirectory
 from circuitfind.runs.drawing import draw_result
 from circuitfind.runs.results import RunResult, read_result
 from circuitfind.tasks import find_task
@@ -76,6 +76,10 @@ def run_discovery(
             tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
         found = _searched(run, engine, log, on_progress)
         result = _result(run, found, _held_out(config, model), started)
+        if not log.holds(found.decisions):
+            # A method that chooses at its end recorded what it measured, before it chose. Replaced
+            # in one step, so that no measurement can be lost.
+            run.write(DECISIONS, text_of(found.decisions))
         _write_results(run, result)
         drop_state(path)
     return result

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import RunDirectoryError
+from circuitfind.errors import MethodError, RunDirectoryError
 from circuitfind.methods.base import Progress
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
 from circuitfind.models.base import ResidualModel
+from circuitfind.problem import Problem
+from circuitfind.runs.automatic import AutomaticRun, is_threshold, trial_of
 from circuitfind.runs.config import RunConfig, config_from, differences
-from circuitfind.runs.directory import CONFIG, read_json, reported, write_whole
+from circuitfind.runs.directory import CONFIG, TRIALS, read_json, reported, write_whole
 from circuitfind.runs.discover import model_of, problem_of, run_discovery
 from circuitfind.runs.results import RunResult
 from circuitfind.runs.wanted import Wanted
 
-TRIALS = "thresholds.json"
+MOST_SEARCHES = 10
+"""How many searches a target may take."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,11 @@ class _Runs:
         return self._run(self._path, self._with(**options))
 
     def automatic(self) -> RunResult:
-        """Run with the threshold that the metric's noise suggests."""
-        earlier = self._suggested_earlier()
-        threshold = float(f"{self._suggestion():.2g}") if earlier is None else earlier
-        self._observer.tell(f"threshold from the metric's noise: {threshold} (see --threshold)")
+        """Run with the largest threshold tried whose circuit does the task."""
+        run = AutomaticRun(self._path, self._automatically, self._suggestion, self._observer.tell)
+        return run.result()
+
+    def _automatically(self, threshold: float) -> RunResult:
         return self._run(self._path, replace(self._with(threshold=threshold), automatic=True))
 
     def each(self, thresholds: Sequence[float]) -> list[RunResult]:
@@ -106,17 +110,23 @@ class _Runs:
             MethodError: No threshold that was tried meets it.
         """
         self._require_series()
-        start = self._earlier_start() or self._suggestion()
+        start = self._earlier_start()
+        if start is None:
+            self._require_possible(target)
+            start = self._suggestion()
         trials: list[Trial] = []
 
         def attempt(threshold: float) -> Trial:
             result = self._member(float(f"{threshold:.4g}"))
-            own = result.card.measurements[0]
-            trials.append(Trial(threshold, result.card.n_edges, own.faithfulness))
+            trials.append(trial_of(threshold, result.card))
             self._write(start, trials)
+            self._observer.tell(
+                f"search {len(trials)} of at most {MOST_SEARCHES}: threshold {threshold:.4g} keeps "
+                f"{trials[-1]}"
+            )
             return trials[-1]
 
-        best, _ = search_threshold(attempt, target, start)
+        best, _ = search_threshold(attempt, target, start, n_trials=MOST_SEARCHES)
         self._write(start, trials, best)
         chosen = self._results[trials.index(best)]
         self._observer.tell(f"the best of {len(trials)} thresholds is that of {chosen.path}")
@@ -142,18 +152,24 @@ class _Runs:
         return self._model
 
     def _suggestion(self) -> float:
-        problem = problem_of(self._config, self._loaded(), seed=self._config.seed)
-        return suggest_threshold(
-            IncrementalEngine(problem, self._config.memory), seed=self._config.seed
-        )
+        engine = IncrementalEngine(self._problem(), self._config.memory)
+        return suggest_threshold(engine, seed=self._config.seed)
 
-    def _suggested_earlier(self) -> float | None:
-        """Return the threshold of an automatic run that was begun here, if there is one."""
-        with reported(self._path):
-            if not (self._path / CONFIG).is_file():
-                return None
-            config = config_from(self._path / CONFIG)
-        return config.options.get("threshold") if config.automatic else None
+    def _problem(self) -> Problem:
+        return problem_of(self._config, self._loaded(), seed=self._config.seed)
+
+    def _require_possible(self, target: Target) -> None:
+        """Refuse to look for more edges than there are.
+
+        Raises:
+            MethodError: The message says how many there are.
+        """
+        n_edges = self._problem().graph.n_edges
+        if target.n_edges is not None and target.n_edges > n_edges:
+            raise MethodError(
+                f"--target-edges asks for up to {target.n_edges:.12g} edges and the model has "
+                f"{n_edges}; give at most that"
+            )
 
     def _require_series(self) -> None:
         """Refuse a directory that holds anything but runs that differ in their threshold alone.
@@ -185,8 +201,12 @@ class _Runs:
     def _earlier_start(self) -> float | None:
         """Return the threshold at which an earlier search for a target in this directory began."""
         file = self._path / TRIALS
-        stored = read_json(file) if file.is_file() else None
-        return stored.get("start") if isinstance(stored, dict) else None
+        try:
+            stored = read_json(file) if file.is_file() else None
+        except RunDirectoryError:
+            return None
+        start = stored.get("start") if isinstance(stored, dict) else None
+        return float(start) if is_threshold(start) else None
 
     def _write(self, start: float, trials: Sequence[Trial], best: Trial | None = None) -> None:
         rows = [

@@ -100,14 +100,18 @@ def test_a_target_gives_the_best_run_and_says_where_it_is(cli, program):
     assert answer.json["run"].startswith("runs/program-scramble-acdc-target-edges-9-")
 
 
-def test_without_a_threshold_the_noise_gives_one_that_a_repetition_finds_again(cli, program):
+def test_without_a_threshold_one_is_chosen_and_said_and_a_repetition_finds_it_again(cli, program):
     words = ["discover", "program", "--model", program, "--prompts", 8, "--out", "run"]
     first, second = cli(*words), cli(*words)
-    said = first.err
-    assert said.startswith("threshold from the metric's noise: 0.")
+    *given_up, chosen = first.err.splitlines()
+    assert all(line.endswith("of the faithfulness: not enough") for line in given_up)
+    found = re.match(
+        r"threshold (0\.\d+): the largest of (\d) tried whose circuit keeps 90%", chosen
+    )
+    assert found is not None and int(found[2]) == len(given_up) + 1 > 1
     assert second.out == first.out
-    assert second.err == f"{said}run is finished: its results are read, not computed again\n"
-    assert cli(*words, "--threshold", said.split()[5]).out == first.out
+    assert second.err == f"{chosen}\nrun is finished: its results are read, not computed again\n"
+    assert cli(*words, "--threshold", found[1]).out == first.out
 
 
 def test_draw_draws_what_the_run_drew(cli, run, tmp_path):

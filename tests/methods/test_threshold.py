@@ -1,13 +1,23 @@
 """Thresholds that are suggested, and those that are searched for."""
 
 import math
+from typing import Any
 
 import pytest
 
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import LimitError, MethodError
-from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
-from circuitfind.metrics import custom_metric
-from tests.engine.problems import engine_of, loss_of, oracle_of, prompts_of
+from circuitfind.methods.threshold import (
+    Target,
+    Trial,
+    automatic_threshold,
+    search_threshold,
+    suggest_threshold,
+)
+from circuitfind.metrics import custom_metric, find_metric
+from circuitfind.problem import assemble
+from circuitfind.prompts import Pair, collate
+from tests.engine.problems import engine_of, loss_of, model_of, oracle_of, prompts_of
 
 SIX = (6, 6, 6, 6, 6, 6)
 
@@ -41,8 +51,77 @@ def test_one_prompt_shows_no_noise():
 
 def test_a_metric_that_nothing_changes_has_no_threshold():
     constant = custom_metric(lambda logits, prompts: logits.new_ones(len(prompts)))
-    with pytest.raises(MethodError, match="no sampled edge has an effect"):
+    with pytest.raises(MethodError, match="the metric 'custom' is constant on these prompts"):
         suggest_threshold(engine_of("gpt2", metric=constant), n_edges=3)
+
+
+def test_prompts_that_are_all_the_same_show_no_noise():
+    prompts = collate([Pair([1, 2, 3], [1, 2, 4], answers=[[0]])] * 3)
+    problem = assemble(model_of("gpt2"), prompts, find_metric("kl"))
+    with pytest.raises(MethodError, match="every prompt gives the same effects"):
+        suggest_threshold(IncrementalEngine(problem), n_edges=9)
+
+
+HALVED = [0.5, 0.25, 0.12, 0.06, 0.03, 0.015]
+
+
+def kept(*shares: tuple[float | None, float | None]) -> Any:
+    """Return what to attempt: circuits that keep these shares of faithfulness and accuracy."""
+    trials = iter(enumerate(shares))
+
+    def attempt(threshold: float) -> Trial:
+        number, (faithful, accurate) = next(trials)
+        return Trial(threshold, 10 * (number + 1), faithful, accurate)
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("shares", "n_tried", "best"),
+    [
+        ([(0.95, 1.0)], 1, 0.5),
+        ([(0.95, None)], 1, 0.5),
+        ([(None, 0.95)], 1, 0.5),
+        ([(None, None)], 1, 0.5),
+        ([(0.95, 0.89), (0.97, 0.93)], 2, 0.25),
+        ([(0.6, 1.0), (0.89, 1.0), (0.9, 0.9)], 3, 0.12),
+        ([(0.1, 0.1), (0.3, 0.2), (0.2, 0.1), (0.4, 0.2), (0.7, 0.2), (0.8, 0.1)], 6, 0.03),
+        ([(0.8, 0.0), (1.1, 0.0), (1.5, 0.0)], 3, 0.25),
+        ([(0.95, 0.2), (0.96, 0.3), (0.97, 0.5), (0.98, 0.91)], 4, 0.06),
+    ],
+)
+def test_the_automatic_threshold_is_halved_until_the_circuit_does_the_task(shares, n_tried, best):
+    said: list[str] = []
+    found, trials = automatic_threshold(kept(*shares), 0.5, tell=said.append)
+    assert [trial.threshold for trial in trials] == HALVED[:n_tried]
+    assert found.threshold == best
+    assert len(said) == len(trials) + (not trials[-1].does_the_task)
+    assert f"{best:g}" in said[-1]
+
+
+def test_an_interrupted_choice_of_a_threshold_tries_nothing_again():
+    shares = [(0.1, 0.1), (0.5, 0.5), (0.95, 0.95)]
+    whole = automatic_threshold(kept(*shares), 0.5)
+    earlier = [Trial(0.5, 10, 0.1, 0.1)]
+    again = automatic_threshold(kept(*shares[1:]), 0.5, earlier)
+    assert again[0].threshold == whole[0].threshold
+    assert [t.threshold for t in again[1]] == [t.threshold for t in whole[1]]
+    assert automatic_threshold(kept(), 0.5, again[1])[0] == again[0]
+
+
+@pytest.mark.parametrize("start", [5e-324, 1e-320, 1e-300, 1e300])
+def test_no_threshold_makes_a_choice_or_a_search_endless(start):
+    _, trials = automatic_threshold(kept(*[(0.1, 0.1)] * 6), start)
+    assert len(trials) <= 6
+    for target in (Target(n_edges=7), Target(faithfulness=0.9)):
+        tried: list[float] = []
+
+        def attempt(threshold: float, tried: list[float] = tried) -> Trial:
+            tried.append(threshold)
+            return Trial(threshold, 7 if len(tried) > 3 else 9, 0.95)
+
+        search_threshold(attempt, target, start)
+        assert 0 < len(tried) <= 10
 
 
 @pytest.mark.parametrize("n_edges", [1, 7, 50, 300])
