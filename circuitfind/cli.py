@@ -4,10 +4,12 @@ Results go to stdout, everything else to stderr. An error that the user can act 
 exit code 2. Heavy imports sit inside the commands, so that `--help` answers at once.
 """
 
+from typing import Annotated
+
 import typer
 
 from circuitfind.commands import COMMANDS
-from circuitfind.commands.console import quieten_libraries, run_app
+from circuitfind.commands.console import quieten_libraries, run_app, show_version
 from circuitfind.threads import wait_a_moment
 
 app = typer.Typer(
@@ -18,6 +20,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=show_version)
+    ] = False,
+) -> None:
+    pass
+
+
 for command in COMMANDS:
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
 

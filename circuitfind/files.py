@@ -64,4 +64,4 @@ def read_text(path: Path, *, encoding: str = "utf-8", most: int = MOST_BYTES) ->
 
 def too_large(size: int, most: int) -> str:
     """Return what is said of a file that is too large."""
-    return f"it has {size / 1e6:,.0f} MB and at most {most / 1e6:,.0f} MB are read"
+    return f"it has {size:,} bytes and at most {most:,} are read"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from circuitfind.errors import CircuitfindError, ReportError, shortened
+from circuitfind.errors import CircuitfindError, ReportError, quoted, shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,12 +52,28 @@ def run_app(app: typer.Typer) -> int:
     except (CircuitfindError, _UsageError) as error:
         tell(f"circuitfind: {_one_line(error)}")
         return _USER_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A name that the system refuses (too long, not readable), wherever it was met first.
+        tell(f"circuitfind: cannot use {quoted(str(error.filename))}: {error.strerror}")
+        return _USER_ERROR
     except (RunInterruptedError, KeyboardInterrupt) as error:
         # The terminal has shown ^C at the start of this line.
         start = "\n" if sys.stderr.isatty() else ""
         tell(f"{start}circuitfind: {str(error) or 'interrupted'}")
         return getattr(error, "code", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def show_version(wanted: bool) -> bool:  # noqa: FBT001  (a callback of the command line)
+    """Print the version and end, if that is wanted."""
+    if wanted:
+        from importlib.metadata import version
+
+        emit(f"circuitfind {version('circuitfind')}\n")
+        raise typer.Exit
+    return wanted
 
 
 def _one_line(error: Exception) -> str:

@@ -22,10 +22,10 @@ _NEEDED = ("task", "model", "n_prompts", "seed")
 
 def says_its_problem(circuit: Circuit) -> bool:
     """Tell whether a circuit's file says of which task and model it is."""
-    return all(name in _settings(circuit) for name in _NEEDED)
+    return all(name in settings_of(circuit) for name in _NEEDED)
 
 
-def _settings(circuit: Circuit) -> Mapping[str, Any]:
+def settings_of(circuit: Circuit) -> Mapping[str, Any]:
     """Return what a circuit was found with; circuits from patching have it one level deeper."""
     origin = circuit.origin
     return {**origin["settings"], **origin} if "settings" in origin else origin
@@ -60,7 +60,7 @@ class Problems:
                 the prompts have changed since.
             CircuitfindError: The task or the model cannot be had.
         """
-        settings = _settings(circuit)
+        settings = settings_of(circuit)
         missing = [name for name in _NEEDED if name not in settings]
         if missing:
             raise RunDirectoryError(

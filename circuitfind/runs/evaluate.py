@@ -18,9 +18,11 @@ from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import circuit_of
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
+from circuitfind.runs.again import settings_of
 from circuitfind.runs.against import known_circuit
 from circuitfind.runs.config import RunConfig, config_from, differences
 from circuitfind.runs.decisions import read_decisions
@@ -28,6 +30,7 @@ from circuitfind.runs.directory import (
     CIRCUIT,
     CONFIG,
     DECISIONS,
+    kind_of,
     load_circuit_of,
     reported,
 )
@@ -154,7 +157,7 @@ def _roles(
 
 def _config(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
     """Return what the circuit was found with, changed as asked for."""
-    if path.is_dir():
+    if path.is_dir() and kind_of(path) == "search":
         with reported(path):
             found = config_from(path / CONFIG)
     else:
@@ -168,8 +171,15 @@ def _config(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig
 
 def _config_of_origin(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
     known = {field.name for field in fields(RunConfig)}
-    origin = {name: value for name, value in circuit.origin.items() if name in known}
-    values = {"method": "random", "options": {"n_edges": circuit.n_edges}, **origin, **settings}
+    origin = {
+        name: value
+        for name, value in settings_of(circuit).items()
+        if name in known and value is not None
+    }
+    if all(method.name != origin.get("method") for method in METHODS):
+        # Found by patching, or elsewhere: nothing of the search is known here.
+        origin |= {"method": "random", "options": {"n_edges": circuit.n_edges}}
+    values = {**origin, **settings}
     missing = [name for name in ("task", "model") if values.get(name) is None]
     if missing:
         raise CircuitFileError(

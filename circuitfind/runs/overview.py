@@ -1,7 +1,7 @@
 """What runs there are below a directory, and how far each is."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +9,24 @@ from typing import Any, Literal
 from circuitfind.errors import CircuitfindError, RunDirectoryError
 from circuitfind.files import read_bytes
 from circuitfind.runs.config import RunConfig, config_from
-from circuitfind.runs.directory import CIRCUIT, CONFIG, DECISIONS, SCORECARD, is_held, reported
+from circuitfind.runs.directory import (
+    CIRCUIT,
+    CONFIG,
+    DECISIONS,
+    SCORECARD,
+    STATE,
+    is_held,
+    kind_of,
+    read_json,
+    reported,
+)
+from circuitfind.runs.patch_directory import REPORT, RESULT
 from circuitfind.runs.results import read_scorecard
 
 State = Literal["finished", "running", "interrupted", "damaged"]
+
+_SHOWN = ("task", "model", "method", "threshold", "n_edges_asked", "seed")
+"""Settings that the list shows."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class RunInfo:
 
     Attributes:
         path: Where it is.
-        config: Its settings; None if they cannot be read.
+        settings: Its settings by name; empty if they cannot be read.
         state: `finished`; `running`, by a process that is at work there; `interrupted`, ready to
             resume; or `damaged`.
         figures: The number of decisions, or what the scorecard says.
@@ -29,24 +43,17 @@ class RunInfo:
     """
 
     path: Path
-    config: RunConfig | None
+    settings: Mapping[str, Any]
     state: State
     figures: dict[str, Any]
     problem: str = ""
 
     def as_row(self, below: Path) -> dict[str, Any]:
         """Return plain values, by name; None where nothing is known."""
-        config = self.config
-        options = config.options if config else {}
         return {
             "run": str(self.path.relative_to(below)),
             "state": self.state,
-            "task": config and config.task,
-            "model": config and config.model,
-            "method": config and config.method,
-            "threshold": options.get("threshold"),
-            "n_edges_asked": options.get("n_edges"),
-            "seed": config and config.seed,
+            **{name: self.settings.get(name) for name in _SHOWN},
             "decisions": self.figures.get("decisions"),
             "n_edges": self.figures.get("n_edges"),
             "faithfulness": self.figures.get("faithfulness"),
@@ -71,9 +78,8 @@ class Filter:
     state: str | None = None
 
     def lets_through(self, info: RunInfo) -> bool:
-        config = info.config
         return (self.state is None or self.state == info.state) and all(
-            wanted is None or (config is not None and _is_called(getattr(config, name), wanted))
+            wanted is None or _is_called(str(info.settings.get(name, "")), wanted)
             for name, wanted in (
                 ("task", self.task),
                 ("model", self.model),
@@ -102,23 +108,46 @@ def list_runs(path: Path, chosen: Filter | None = None) -> list[RunInfo]:
 
 def _run_directories(path: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(path):
-        if CONFIG in files and (DECISIONS in files or CIRCUIT in files):
+        if CONFIG in files and {DECISIONS, CIRCUIT, RESULT, STATE} & set(files):
             # Nothing of ours lies inside a run.
             folders.clear()
             yield Path(place)
 
 
 def _info(path: Path) -> RunInfo:
-    config = None
+    settings: dict[str, Any] = {}
     try:
-        config = config_from(path / CONFIG)
+        if kind_of(path) == "patching":
+            return _measured(path)
+        settings = _settings(config_from(path / CONFIG))
         if (path / CIRCUIT).is_file() and (path / SCORECARD).is_file():
             card = read_scorecard(path / SCORECARD)[0]
             own = card.measurements[0]
             figures = {"n_edges": card.n_edges, "faithfulness": own.faithfulness}
-            return RunInfo(path, config, "finished", figures)
+            return RunInfo(path, settings, "finished", figures)
         decisions = read_bytes(path / DECISIONS).count(b"\n")
         state: State = "running" if is_held(path) else "interrupted"
-        return RunInfo(path, config, state, {"decisions": decisions})
+        return RunInfo(path, settings, state, {"decisions": decisions})
     except (CircuitfindError, OSError) as error:
-        return RunInfo(path, config, "damaged", {}, " ".join(str(error).split()))
+        return RunInfo(path, settings, "damaged", {}, " ".join(str(error).split()))
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {
+        "task": config.task,
+        "model": config.model,
+        "method": config.method,
+        "threshold": config.options.get("threshold"),
+        "n_edges_asked": config.options.get("n_edges"),
+        "seed": config.seed,
+    }
+
+
+def _measured(path: Path) -> RunInfo:
+    """Return what is known of a measurement by patching."""
+    stored = read_json(path / CONFIG)["settings"]
+    if not isinstance(stored, dict):
+        raise RunDirectoryError(f"{path / CONFIG} is damaged (its settings are no object)")
+    method = f"{stored.get('kind')} {stored.get('mode')}"
+    state: State = "finished" if (path / REPORT).is_file() else "interrupted"
+    return RunInfo(path, {**stored, "method": method}, state, {})

@@ -25,6 +25,7 @@ from circuitfind.runs.directory import (
     ENVIRONMENT,
     SCORECARD,
     read_json,
+    require_search,
     write_whole,
 )
 from circuitfind.runs.discover import model_of, problem_of
@@ -99,8 +100,7 @@ def write_report(
 
 
 def _read(path: Path) -> _Run:
-    if not (path / CONFIG).is_file():
-        raise ReportError(f"{path} is no run directory; give one that `circuitfind discover` wrote")
+    require_search(path)
     result = read_result(path)
     return _Run(config_from(path / CONFIG), read_json(path / ENVIRONMENT), result)
 

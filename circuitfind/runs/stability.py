@@ -27,6 +27,7 @@ from circuitfind.runs.directory import (
     CONFIG,
     load_circuit_of,
     reported,
+    require_search,
     write_whole,
 )
 from circuitfind.runs.discover import model_of, problem_of, run_discovery
@@ -73,6 +74,7 @@ def repeat_run(
         CircuitfindError: Anything that the user can do something about.
     """
     require(repetitions=n, share=share)
+    require_search(path)
     with reported(path):
         config = config_from(path / CONFIG)
     original = load_circuit_of(path)

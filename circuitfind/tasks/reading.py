@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import CircuitfindError, TaskError
+from circuitfind.files import read_text
 from circuitfind.stored import parse_json
 from circuitfind.tasks.cells import csv_records
 from circuitfind.tasks.rows import REQUIRED, LineError, Row, row_from
@@ -104,15 +105,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def _text(path: Path) -> str:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise TaskError(f"cannot read the task file {str(path)!r}: it is not a regular file")
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise TaskError(
-                f"{path} has {size:,} bytes and a task file may have {MOST_BYTES:,}; keep some of "
-                "its lines"
-            )
-        return path.read_bytes().decode("utf-8-sig")
+        return read_text(path, encoding="utf-8-sig", most=MOST_BYTES)
     except (OSError, ValueError) as error:
         decoded = isinstance(error, UnicodeDecodeError)
         reason = "it is not UTF-8 text" if decoded else getattr(error, "strerror", None) or error

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from xml.etree import ElementTree
 
 import pytest
@@ -203,3 +204,16 @@ def test_a_table_too_wide_for_the_terminal_stands_row_by_row(capsys):
         assert "…" not in shown
         for word in ("clean", "answer", "d", "e" * 12):
             assert word in shown.split(), (width, shown)
+
+
+def test_the_version_is_that_of_the_package(cli):
+    assert cli("--version").out == f"circuitfind {version('circuitfind')}\n"
+
+
+@pytest.mark.parametrize("words", [["draw"], ["report"], ["evaluate"], ["sweep"]])
+def test_a_name_that_the_system_refuses_is_one_line(words, cli):
+    answer = cli(*words, "x" * 5000)
+    assert answer.code == 2
+    assert answer.err.startswith("circuitfind: ")
+    assert answer.err.count("\n") == 1
+    assert len(answer.err) < 1000

@@ -81,7 +81,7 @@ BAD = {
     "a file that is no circuit": (["import", "run/config.json", "--out", "x"], "none of the JSON"),
     "a file of no known ending": (["import", "notes.txt", "--out", "x"], "none of .csv, .dot, .gr"),
     "a file that needs the model": (["import", "t.csv", "--out", "x"], "name the model .--model"),
-    "a directory": (["import", "run", "--out", "x"], "Is a directory"),
+    "a directory": (["import", "run", "--out", "x"], "it is a directory"),
 }
 
 

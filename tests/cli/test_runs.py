@@ -67,3 +67,35 @@ def test_listing_changes_nothing(three, cli):
 def test_no_directory_is_said_in_one_line(cli, complaint, tmp_path):
     complaint(cli("runs", tmp_path / "none"), "there is no directory")
     assert cli("runs", tmp_path).out == ""
+
+
+@pytest.fixture
+def patched(cli, program, tmp_path):
+    """A measurement by patching with its circuit, and a circuit that was imported."""
+    words = ["program", "--model", program, "--prompts", 8, "--sites", "head", "--discover"]
+    answer = cli("patch", *words, "--threshold", 0.01, "--out", "all/patched")
+    assert answer.code == 0, answer.err
+    cli("import", "all/patched/circuit.json", "--out", "all/imported")
+    return tmp_path / "all"
+
+
+def test_a_measurement_by_patching_is_listed_as_one(patched, cli):
+    (row,) = cli("runs", patched, "--json").json
+    assert (row["run"], row["state"], row["method"]) == ("patched", "finished", "patch denoising")
+    assert row["task"] == "program"
+    (patched / "patched" / "report.json").unlink()
+    assert cli("runs", patched, "--json").json[0]["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("directory", ["patched", "imported"])
+def test_a_circuit_without_a_search_is_evaluated_and_drawn(directory, patched, cli):
+    assert cli("evaluate", patched / directory, "--quick", "--out", "evaluated").code == 0
+    assert cli("draw", patched / directory, "--out", "drawn.svg").code == 0
+    assert cli("export", patched / directory, "--format", "csv").code == 0
+
+
+@pytest.mark.parametrize("command", ["report", "stability"])
+def test_what_needs_a_search_says_what_a_directory_holds_instead(command, patched, cli, complaint):
+    complaint(cli(command, patched / "patched"), "holds a measurement by patching; give the direc")
+    complaint(cli(command, patched / "imported"), "holds a circuit without the search that found")
+    complaint(cli(command, patched), "holds no run; give the directory of `circuitfind discover`")

@@ -189,11 +189,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         find_task(str(tmp_path / "absent.jsonl"))
     with pytest.raises(TaskError, match="cannot read the task file .*: embedded null byte"):
         find_task("nothing\0.csv")
-    with pytest.raises(TaskError, match="cannot read the task file .*: Is a directory"):
+    with pytest.raises(TaskError, match="cannot read the task file .*: it is a directory"):
         (tmp_path / "folder.csv").mkdir()
         find_task(str(tmp_path / "folder.csv"))
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(TaskError, match="it is not a regular file"):
+    with pytest.raises(TaskError, match="it is a named pipe, not a file"):
         find_task(str(tmp_path / "pipe.csv"))
     with pytest.raises(TaskError, match=r"no task named 'xxx.{,60}\.\.\.; the tasks are"):
         find_task("x" * 10_000)
@@ -270,7 +270,7 @@ def test_files_that_are_too_large_are_refused_before_they_are_used(tmp_path):
     path = tmp_path / "large.csv"
     with path.open("wb") as file:
         file.truncate(MOST_BYTES + 1)
-    with pytest.raises(TaskError, match="64,000,001 bytes and a task file may have 64,000,000"):
+    with pytest.raises(TaskError, match="it has 64,000,001 bytes and at most 64,000,000 are read"):
         find_task(str(path))
     header, rows = "clean,corrupted,answer\n", "holds more than 10,000 pairs"
     for content, said in (
