@@ -216,4 +216,4 @@ def test_a_name_that_the_system_refuses_is_one_line(words, cli):
     assert answer.code == 2
     assert answer.err.startswith("circuitfind: ")
     assert answer.err.count("\n") == 1
-    assert len(answer.err) < 1000
+    assert len(answer.err) < 6000
