@@ -64,6 +64,7 @@ _HOMES = {
     "path_patch": "circuitfind.patching.path",
     "repeat_run": "circuitfind.runs.stability",
     "run_discovery": "circuitfind.runs.discover",
+    "save_compiled": "circuitfind.models.compiled_files",
     "save_patching": "circuitfind.patching.files",
     "scorecard": "circuitfind.evaluation.scorecard",
     "stability": "circuitfind.evaluation.stability",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from circuitfind.metrics import Metric as Metric
     from circuitfind.metrics import custom_metric as custom_metric
     from circuitfind.metrics import find_metric as find_metric
+    from circuitfind.models.compiled_files import save_compiled as save_compiled
     from circuitfind.models.loading import load_model as load_model
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
     from circuitfind.patching.circuits import circuit_of as circuit_of

@@ -28,6 +28,13 @@ from circuitfind.errors import GraphError, quoted
 
 Port = Literal["q", "k", "v", "qkv"]
 
+MAX_SIZE = 10**9
+"""Largest of a model's sizes."""
+
+MAX_PAIRS = 2**28
+"""Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
+the largest takes 3 GB; those of models with 80 layers of 64 heads have a tenth of it."""
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -61,6 +68,11 @@ class ModelShape:
 
     def __post_init__(self) -> None:
         sizes = (self.n_layers, self.n_heads, self.n_kv_heads, self.d_model, self.d_head)
+        if max(*sizes, self.d_vocab) > MAX_SIZE:
+            raise GraphError(
+                "one of its sizes is larger than that of any model; "
+                f"at most {MAX_SIZE:,} is allowed"
+            )
         if min(*sizes, self.d_vocab) < 1:
             raise GraphError(f"a model's sizes are positive integers, not {self}")
         if self.n_heads % self.n_kv_heads:
@@ -141,6 +153,12 @@ class Graph:
     split_embedding: bool = False
 
     def __post_init__(self) -> None:
+        if self.n_pairs > MAX_PAIRS:
+            raise GraphError(
+                f"a graph of {self.shape.n_layers:,} layers with {self.shape.n_heads:,} heads is "
+                f"larger than that of any model: it has {self.n_pairs:,} pairs of a writer and a "
+                f"reader, and at most {MAX_PAIRS:,} are allowed"
+            )
         if not self.split_qkv and self.shape.grouped:
             raise GraphError(
                 "q, k and v cannot be merged where query heads share key/value heads "
@@ -151,6 +169,14 @@ class Graph:
                 "this model has no position embedding to split from `embed`; "
                 "keep the embedding joint"
             )
+
+    @property
+    def n_pairs(self) -> int:
+        """How many pairs of a writer and a reader there are, in any order of execution."""
+        shape, n_embeddings = self.shape, 2 if self.split_embedding else 1
+        n_readers = sum(self.heads_of(port) for port in self.ports) + shape.has_mlp
+        n_writers = shape.n_heads + shape.has_mlp
+        return (n_embeddings + shape.n_layers * n_writers) * (1 + shape.n_layers * n_readers)
 
     @cached_property
     def writers(self) -> tuple[Writer, ...]:

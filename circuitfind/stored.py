@@ -21,10 +21,6 @@ from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.graph import Graph, ModelShape
 
-MAX_PAIRS = 2**31
-"""Largest number of (writer, reader) pairs of a graph in a file, several times that of any model
-known: a file that claims more is damaged, and must not be given the memory."""
-
 MOST_TENSOR_BYTES = 1 << 32
 """The largest file of tensors that is read as a whole: 4 GiB."""
 
@@ -47,18 +43,29 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
         finite: Refuse NaN and infinite numbers.
 
     Raises:
-        ValueError: It is no JSON, is nested too deep, or holds a number or a text that it must not.
+        ValueError: It is no JSON, is nested too deep, names something twice in one object, or holds
+            a number or a text that it must not.
     """
     rules: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
     try:
         found = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(found, **(rules if finite else {}))
+        value = json.loads(found, object_pairs_hook=_unique, **(rules if finite else {}))
         if _SURROGATE.search(found):
             # Half a character cannot be written to any file or terminal.
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that names something twice: all values but the last would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it names {quoted(twice)} twice in one object")
+    return content
 
 
 def _refuse_constant(name: str) -> float:
@@ -86,15 +93,12 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
     """Return the graph that the header of a circuit file describes.
 
     Raises:
-        CircuitFileError: A size is missing, of the wrong kind, or larger than any model's.
-        GraphError: The sizes do not fit together.
+        CircuitFileError: A size is missing, or of the wrong kind.
+        GraphError: The sizes do not fit together, or the graph is larger than any model's.
         KeyError: There is no shape or no graph.
     """
     shape = _typed(ModelShape, header["shape"], "shape")
     options = _typed(Graph, header["graph"], "graph", without="shape")
-    per_layer = shape["n_heads"] + 1, shape["n_heads"] + 2 * shape["n_kv_heads"] + 1
-    if math.prod(1 + shape["n_layers"] * size for size in per_layer) > MAX_PAIRS:
-        raise CircuitFileError(f"its shape ({shape}) is larger than that of any model")
     return Graph(ModelShape(**shape), **options)
 
 

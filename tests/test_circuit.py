@@ -149,6 +149,11 @@ def test_an_infinite_effect_is_not_written_as_json_that_others_cannot_read():
         (lambda c: c["shape"].update(width=3), "its shape is not made of n_layers, n_heads"),
         (lambda c: c["shape"].update(n_layers=2.0), "its n_layers is 2.0 and must be int"),
         (lambda c: c["shape"].update(n_layers=10**9), "is larger than that of any model"),
+        (lambda c: c["shape"].update(n_layers=10**4000), "is larger than that of any model"),
+        (
+            lambda c: c["shape"].update(n_layers=1000, n_heads=20, n_kv_heads=20),
+            r"1,000 layers with 20 heads is larger .* 1,281,\d+,\d+ pairs .* at most 268,435,456",
+        ),
         (lambda c: c["edges"].append(c["edges"][0]), "it names the edge 'embed->m0' twice"),
         (lambda c: c["edges"][0].update(effect=10**400), "the effect of 'embed->m0' is not finite"),
         (lambda c: c["shape"].pop("d_model"), "is not a circuit file: TypeError"),
@@ -337,3 +342,17 @@ def value(scores, edge):
     return float(
         scores.values[graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]]
     )
+
+
+def test_a_graph_of_the_size_of_the_largest_models_is_allowed_and_counted_without_building_it():
+    large = ModelShape(80, 64, 8, d_model=8192, d_head=128, d_vocab=128_000)
+    assert Graph(large).n_pairs == (1 + 80 * 65) * (1 + 80 * (64 + 8 + 8 + 1))
+    assert SMALL.n_pairs == SMALL.edge_mask.numel()
+
+
+def test_a_file_that_names_something_twice_is_refused(tmp_path):
+    path = tmp_path / "circuit.json"
+    text = Circuit(SMALL, SMALL.mask_of(["embed->m0"])).to_json()
+    path.write_text(text.replace('"origin": {}', '"origin": {}, "edges": []'))
+    with pytest.raises(CircuitFileError, match="names 'edges' twice in one object"):
+        load_circuit(path)

@@ -19,7 +19,15 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError
-from circuitfind.formats.base import HEADER, Format, as_list, as_object, gathered, kept_names
+from circuitfind.formats.base import (
+    HEADER,
+    Format,
+    as_list,
+    as_object,
+    every_edge,
+    gathered,
+    kept_names,
+)
 from circuitfind.graph import Edge, Graph, Reader, Writer
 from circuitfind.stored import EdgeRow, graph_from, parse_json
 
@@ -64,7 +72,7 @@ def write(circuit: Circuit) -> str:
     kept = kept_names(circuit)
     rows = [
         [*_flat(edge_ends(edge, graph)), edge.name in kept, circuit.effect(edge)]
-        for edge in graph.edges()
+        for edge in every_edge(graph)
     ]
     inner = [[*_flat(ends), present, None] for ends, present in _inner_edges(circuit)]
     content = {HEADER: circuit.header(), "subgraph": [*rows, *inner]}
@@ -116,7 +124,7 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
     header = content.get(HEADER)
     known = gathered(None, (), graph or (graph_from(header) if header else None)).graph
     _require_expressible(known)
-    ours = {edge_ends(edge, known): edge.name for edge in known.edges()}
+    ours = {edge_ends(edge, known): edge.name for edge in every_edge(known)}
     inner = {ends for ends, _ in _inner_edges(gathered(None, (), known))}
     rows = [_row(row, ours, inner) for row in as_list(content["subgraph"], "its subgraph")]
     return gathered(header, [row for row in rows if row is not None], known)

@@ -14,6 +14,11 @@ HEADER = "circuitfind"
 programs pass over it; with it, a file can be read without the model and loses nothing."""
 
 
+MOST_LISTED = 5_000_000
+"""How many edges a format lists that names every edge of the graph: about 4 GB are needed for as
+many."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A file format.
@@ -40,6 +45,20 @@ def known_edges(circuit: Circuit) -> list[Edge]:
         return circuit.edges
     measured = ~circuit.effects.cpu().isnan() & circuit.graph.edge_mask
     return circuit.graph.edges(circuit.kept.cpu() | measured)
+
+
+def every_edge(graph: Graph) -> list[Edge]:
+    """Return all edges of a graph, for a format that lists them all.
+
+    Raises:
+        CircuitFileError: They are too many.
+    """
+    if graph.n_edges > MOST_LISTED:
+        raise CircuitFileError(
+            f"this format lists every edge of the graph, at most {MOST_LISTED:,}, and this graph "
+            f"has {graph.n_edges:,}; choose a format that lists kept edges only, such as csv"
+        )
+    return graph.edges()
 
 
 def kept_names(circuit: Circuit) -> frozenset[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
-from circuitfind.formats.base import HEADER, Format, as_object, gathered, kept_names
+from circuitfind.formats.base import HEADER, Format, as_object, every_edge, gathered, kept_names
 from circuitfind.graph import Edge, Graph, Reader
 from circuitfind.stored import EdgeRow, graph_from, parse_json
 
@@ -50,7 +50,7 @@ def write(circuit: Circuit) -> str:
     Edges without an effect have the score 0, as in EAP-IG, and are listed in our header.
 
     Raises:
-        CircuitFileError: The graph has two embeddings.
+        CircuitFileError: The graph has two embeddings, or too many edges to list.
     """
     return json.dumps(content_of(circuit), allow_nan=False) + "\n"
 
@@ -60,7 +60,7 @@ def content_of(circuit: Circuit) -> dict[str, Any]:
     graph = circuit.graph
     require_one_embedding(graph)
     kept, edges, unscored = kept_names(circuit), dict[str, Any](), list[str]()
-    for edge in graph.edges():
+    for edge in every_edge(graph):
         effect = circuit.effect(edge)
         if effect is None:
             unscored.append(edge.name)
@@ -159,7 +159,7 @@ def _is_in_graph(said: object) -> bool:
 
 def _rows(edges: Mapping[str, Any], graph: Graph, unscored: frozenset[str]) -> Iterator[EdgeRow]:
     left = set(edges)
-    for edge in graph.edges():
+    for edge in every_edge(graph):
         said = [_said(name, edges[name]) for name in edge_names(edge, graph) if name in left]
         left.difference_update(edge_names(edge, graph))
         if said:

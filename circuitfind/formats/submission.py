@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import CircuitFileError
-from circuitfind.formats.base import HEADER
+from circuitfind.formats.base import HEADER, every_edge
 from circuitfind.formats.eap_ig import content_of, edge_names, write
 
 PERCENTAGES: tuple[float, ...] = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -55,7 +55,7 @@ def selections(circuit: Circuit, *, signed: bool = False) -> list[Circuit]:
     scores = EdgeScores(graph, circuit.effects.cpu(), "", "")
     ranked = [edge for edge, _ in scores.ranked(signed=signed)]
     widths = [len(edge_names(edge, graph)) for edge in ranked]
-    n_edges = sum(len(edge_names(edge, graph)) for edge in graph.edges())
+    n_edges = sum(len(edge_names(edge, graph)) for edge in every_edge(graph))
     return [
         Circuit(
             graph,

@@ -160,6 +160,10 @@ class Vocabulary:
             )
         return token
 
+    def answer_text(self, token: int) -> str:
+        """Return the text of an answer."""
+        return self.shown(token)
+
     def single_words(self, words: Sequence[str]) -> list[str]:
         """Return those of the words that the tokenizer keeps whole, in the given order."""
         return [word for word in words if self.word(word) is not None]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from circuitfind.models.compiled import expected_shapes
+from circuitfind.models.compiled_sizes import read_sizes
 
 Map = Float[Tensor, "_ _"]
 """From the dimensions of a space (rows) to those of another, or to a head's own."""
@@ -42,9 +42,11 @@ class Wiring:
 
     def __post_init__(self) -> None:
         self.sizes["d_model"] = sum(self.spaces.values())
-        self.weights = {
-            name: torch.zeros(shape) for name, shape in expected_shapes(self.sizes).items()
-        }
+        sizes = read_sizes(self.sizes)
+        # Without a bias of the unembedding: the files of these models have none.
+        shapes = {**sizes.required(), **sizes.biases()}
+        del shapes["unembed.b_U"]
+        self.weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
         tokens, positions = self.sizes["d_vocab"], self.sizes["n_ctx"]
         self.weights["embed.W_E"][:, self.where("token")] = torch.eye(tokens)
         self.weights["pos_embed.W_pos"][:, self.where("position")] = torch.eye(positions)

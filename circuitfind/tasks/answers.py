@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from circuitfind.errors import TaskError, quoted
-from circuitfind.models.compiled import SymbolVocabulary
+from circuitfind.models.symbols import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 
 MOST_QUOTED = 60
@@ -40,6 +40,8 @@ def answer_token(
     Raises:
         TaskError: The answer holds what the model cannot read, or is not one token.
     """
+    if isinstance(vocabulary, SymbolVocabulary):
+        return vocabulary.answer(answer.strip())
     if answer in vocabulary.added:
         return vocabulary.added[answer]
     between = space_between(vocabulary, prompt, answer) if space is None else space

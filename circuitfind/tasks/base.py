@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from circuitfind.errors import TaskError, quoted
-from circuitfind.models.compiled import SymbolVocabulary
+from circuitfind.models.symbols import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, PromptPairs, collate
 

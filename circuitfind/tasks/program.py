@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from circuitfind.errors import TaskError
-from circuitfind.models.compiled import SymbolVocabulary
+from circuitfind.models.symbols import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair
 from circuitfind.tasks.base import Task

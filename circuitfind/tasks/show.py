@@ -72,7 +72,7 @@ def _shown(prompts: PromptPairs, row: int, vocabulary: Vocabulary) -> dict[str, 
 
 def _answers(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
     given = [token for token in tokens if token != NO_TOKEN]
-    texts = [vocabulary.shown(token) for token in given]
+    texts = [vocabulary.answer_text(token) for token in given]
     words = [
         text if text == str(token) and vocabulary.tokenizer is None else f"{text} {token}"
         for text, token in zip(texts, given, strict=True)

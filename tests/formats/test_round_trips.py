@@ -9,6 +9,7 @@ from circuitfind.errors import CircuitFileError
 from circuitfind.formats import FORMATS, export_circuit, find_format, import_circuit
 from circuitfind.formats.networks import from_networkx, to_networkx
 from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
+from circuitfind.graph import Graph, ModelShape
 from tests.formats.conftest import GPT2_SMALL, KINDS, assert_same, circuit_of
 from tests.test_graph import GRAPHS, SMALL
 
@@ -117,3 +118,12 @@ def test_a_dot_file_of_another_program_is_read(tmp_path):
     names = ["embed->a0.h1.q", "a0.h1->m0", "m0->logits"]
     assert torch.equal(found.kept, SMALL.mask_of(names))
     assert found.effect(SMALL.edge("embed->a0.h1.q")) == 0.5
+
+
+@pytest.mark.parametrize("name", ["eap-ig", "acdc"])
+def test_a_format_that_lists_every_edge_refuses_a_graph_with_too_many(name, tmp_path):
+    graph = Graph(ModelShape(60, 32, 32, d_model=8, d_head=4, d_vocab=9))
+    circuit = Circuit(graph, graph.mask_of(["embed->logits"]))
+    with pytest.raises(CircuitFileError, match="at most 5,000,000, and this graph has 5,[0-9,]+; "):
+        export_circuit(circuit, tmp_path / "large.json", format_name=name)
+    export_circuit(circuit, tmp_path / "large.csv", format_name="csv")

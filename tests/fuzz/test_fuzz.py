@@ -98,6 +98,22 @@ def test_files_of_other_formats(name, numbers, guard, tmp_path):
     assert said[True] > 0
 
 
+@cases(FEW, MANY)
+def test_compiled_models(numbers, guard, program, tmp_path):
+    file, said = tmp_path / "mine.json", Counter()
+    weights = file.with_suffix(".safetensors")
+    sizes, tensors = program.read_bytes(), program.with_suffix(".safetensors").read_bytes()
+    for number in numbers:
+        random_number = random.Random(number)
+        file.write_bytes(damaged(sizes, random_number) if number % 3 else sizes)
+        # Most of the file is numbers, of which any is possible; its head says what they are.
+        head = damaged_bytes(tensors[:2000], random_number) + tensors[2000:]
+        weights.write_bytes(tensors if number % 3 else head)
+        with guard.watching(tmp_path):
+            said[refused(load_model, file)] += 1
+    assert said[True] > said[False]
+
+
 @cases(FEW // 6, MANY // 8)
 def test_imports_write_into_their_directory_only(numbers, guard, tmp_path):
     for number in numbers:

@@ -140,28 +140,103 @@ def test_a_description_that_is_none_is_refused(program, text):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"normalization": "LN"},
-        {"activation": "swish"},
-        {"n_heads": 0},
-        {"n_layers": "four"},
-        {"tokens": []},
-        {"attention_scale": None},
-        {"attention": "sideways"},
-        {"n_layers": 5},
-        {"d_model": 34},
-        {"d_head": 9},
-        {"d_vocab": 99},
-        {"tokens": {"BOS": 0, "a": 5}},
+        ({"normalization": "LN"}, r"lacks tensors .*ln1\.w.* and \d+ more"),
+        ({"normalization": "BN"}, "normalization must be one of LN, RMS, LNPre, RMSPre, not 'BN'"),
+        ({"normalization": "LN", "eps": -1}, "eps must be a number from 0 to 1, not -1"),
+        ({"activation": "swish"}, "activation must be one of relu, .*, not 'swish'"),
+        ({"activation": ["relu"]}, r"activation must be one of relu, .*, not \['relu'\]"),
+        ({"n_heads": 0}, "n_heads must be a whole number from 1 to 10,000,000, not 0"),
+        ({"n_heads": -2}, "n_heads must be a whole number .*, not -2"),
+        ({"n_layers": 4.0}, r"n_layers must be a whole number .*, not 4\.0"),
+        ({"n_layers": True}, "n_layers must be a whole number .*, not True"),
+        ({"n_layers": "four"}, "n_layers must be a whole number .*, not 'four'"),
+        ({"n_layers": None}, "n_layers must be a whole number .*, not None"),
+        ({"n_layers": 10**9}, "n_layers must be a whole number .*, not 1000000000"),
+        ({"n_layers": 10**7}, "is larger than that of any model"),
+        ({"n_layers": 10**3}, r"n_layers is 1,000 and there are \d+ tensors"),
+        ({"n_heads": 10**7}, "is larger than that of any model"),
+        ({"d_mlp": -1}, "d_mlp must be a whole number from 0 to .*, not -1"),
+        ({"attn_only": 1}, "attn_only must be true or false, not 1"),
+        ({"tokens": []}, r"tokens must be an object from symbols to numbers, not \[\]"),
+        (
+            {"tokens": {"BOS": 0, "a": 5}},
+            r"tokens holds \{'a': 5\}, .* from 0 to 4",
+        ),
+        ({"tokens": {"BOS": 0, "a": False}}, r"tokens holds \{'a': False\}"),
+        ({"tokens": {"BOS": 0, "a": 0}}, r"same number to two symbols, \('BOS', 'a'\)"),
+        ({"output_labels": ["0", "1"]}, "has 2 output_labels for 3 outputs"),
+        ({"output_labels": ["0", "1", "0"]}, "has the output label '0' twice"),
+        ({"output_labels": ["0", 1, 2]}, "output_labels must be a list of texts"),
+        ({"attention_scale": None}, "attention_scale must be a number above 0 .*, not None"),
+        ({"attention_scale": 0}, "attention_scale must be a number above 0 .*, not 0"),
+        (
+            {"attention": "sideways"},
+            "attention must be one of bidirectional, causal, not 'sideways'",
+        ),
+        ({"n_layers": 5}, r"lacks tensors blocks\.4\..* and \d+ more"),
+        ({"d_model": 34}, r"has the shape .* and the sizes of its JSON ask for \(.*34"),
+        ({"d_head": 9}, r"attn\.W_Q has the shape \(1, 35, 10\) and .* \(1, 35, 9\)"),
+        ({"d_vocab": 99}, r"embed\.W_E has the shape \(5, 35\) and .* \(99, 35\)"),
+        ({"d_mlp": 0}, r"holds tensors blocks\.0\.mlp\.W_in, .*; its d_mlp is 0"),
     ],
     ids=str,
 )
-def test_a_description_that_does_not_fit_is_refused_in_one_line(program, change):
+def test_a_description_that_does_not_fit_is_refused_in_one_line(program, change, said):
     rewrite(program, **change)
-    with pytest.raises(ModelError, match="is not a compiled model: ") as refusal:
+    with pytest.raises(ModelError, match=f"is not a compiled model: .*{said}") as refusal:
         load_model(program)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("field", ["activation", "tokens", "output_labels", "n_heads", "eps"])
+def test_at_most_200_characters_of_a_file_are_quoted(program, field):
+    rewrite(program, normalization="RMS", **{field: {"x" * 10_000: "y" * 10_000}})
+    with pytest.raises(ModelError) as refusal:
+        load_model(program)
+    assert len(str(refusal.value)) < 500 + len(str(program))
+
+
+def test_symbols_that_are_named_twice_are_refused(program):
+    text = program.read_text()
+    program.write_text(text.replace('"0": 0', '"0": 2, "0": 0'))
+    assert '"0": 2' in program.read_text()
+    with pytest.raises(ModelError, match="names '0' twice in one object"):
+        load_model(program)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(program, value):
+    weights = load_file(program.with_suffix(".safetensors"))
+    weights["blocks.2.attn.b_K"][0, 3] = value
+    save_file(weights, program.with_suffix(".safetensors"))
+    with pytest.raises(ModelError, match=r"blocks\.2\.attn\.b_K holds numbers that are not finite"):
+        load_model(program)
+
+
+def test_weights_that_are_whole_numbers_are_refused(program):
+    weights = load_file(program.with_suffix(".safetensors"))
+    weights["embed.W_E"] = weights["embed.W_E"].long()
+    save_file(weights, program.with_suffix(".safetensors"))
+    with pytest.raises(ModelError, match=r"embed\.W_E holds torch\.int64 and must hold floating"):
+        load_model(program)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_weights_that_were_cut_short_are_refused(program, share):
+    weights = program.with_suffix(".safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelError, match="is not a compiled model"):
+        load_model(program)
+
+
+def test_a_directory_in_place_of_the_weights_is_refused(program):
+    program.with_suffix(".safetensors").unlink()
+    program.with_suffix(".safetensors").mkdir()
+    with pytest.raises(ModelError, match=r"reverse\.safetensors is missing"):
+        load_model(program)
 
 
 def test_a_weight_of_another_name_is_refused(program):

@@ -88,11 +88,12 @@ class CompiledOracle:
             return sum(parts) + sum(bias for stage, bias in biases if stage < reader.stage)
 
         for layer in range(self._sizes["n_layers"]):
-            attention = f"blocks.{layer}.attn."
+            block = f"blocks.{layer}."
             for head in range(self._sizes["n_heads"]):
                 q, k, v = (
-                    stream(f"a{layer}.h{head}.{port.lower()}") @ w[f"{attention}W_{port}"][head]
-                    + w[f"{attention}b_{port}"][head]
+                    self._normed(f"{block}ln1", stream(f"a{layer}.h{head}.{port.lower()}"))
+                    @ w[f"{block}attn.W_{port}"][head]
+                    + self._bias(f"{block}attn.b_{port}", head)
                     for port in "QKV"
                 )
                 scores = q @ k.transpose(1, 2) / self._sizes["attention_scale"]
@@ -100,10 +101,43 @@ class CompiledOracle:
                     later = torch.ones(n_positions, n_positions).triu(1).bool()
                     scores = scores.masked_fill(later, -math.inf)
                 mixed = scores.softmax(-1) @ v
-                written[f"a{layer}.h{head}"] = mixed @ w[f"{attention}W_O"][head]
-            biases.append((2 * layer + 1, w[f"{attention}b_O"]))
+                written[f"a{layer}.h{head}"] = mixed @ w[f"{block}attn.W_O"][head]
+            biases.append((2 * layer + 1, self._bias(f"{block}attn.b_O")))
             if self._sizes["d_mlp"]:
-                mlp = f"blocks.{layer}.mlp."
-                inner = stream(f"m{layer}") @ w[f"{mlp}W_in"] + w[f"{mlp}b_in"]
-                written[f"m{layer}"] = inner.relu() @ w[f"{mlp}W_out"] + w[f"{mlp}b_out"]
-        return written, stream("logits") @ w["unembed.W_U"]
+                normed = self._normed(f"{block}ln2", stream(f"m{layer}"))
+                written[f"m{layer}"] = self._mlp(f"{block}mlp.", normed)
+        final = self._normed("ln_final", stream("logits"))
+        return written, final @ w["unembed.W_U"] + self._bias("unembed.b_U")
+
+    def _bias(self, name: str, *index: int) -> Tensor | float:
+        return self._weights[name][index] if name in self._weights else 0.0
+
+    def _mlp(self, name: str, normed: Tensor) -> Tensor:
+        w, act = self._weights, ACTIVATIONS[self._sizes["activation"]]
+        if self._sizes.get("gated_mlp"):
+            inner = act(normed @ w[f"{name}W_gate"]) * (normed @ w[f"{name}W_in"])
+        else:
+            inner = act(normed @ w[f"{name}W_in"] + self._bias(f"{name}b_in"))
+        return inner @ w[f"{name}W_out"] + self._bias(f"{name}b_out")
+
+    def _normed(self, name: str, stream: Tensor) -> Tensor:
+        """Layer norm or RMS norm, written out."""
+        kind = self._sizes.get("normalization")
+        if kind is None:
+            return stream
+        if kind.startswith("LN"):
+            stream = stream - stream.mean(-1, keepdim=True)
+        square = (stream * stream).mean(-1, keepdim=True)
+        normed = stream / (square + self._sizes.get("eps", 1e-5)).sqrt()
+        gain = self._weights[f"{name}.w"] if kind in ("LN", "RMS") else 1.0
+        return normed * gain + self._bias(f"{name}.b")
+
+
+ACTIVATIONS = {
+    "relu": lambda x: x.clamp(min=0),
+    "gelu": lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+    "gelu_new": lambda x: x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "solu": lambda x: x * torch.exp(x) / torch.exp(x).sum(-1, keepdim=True),
+}
+"""The activations from their definitions."""
