@@ -54,7 +54,9 @@ class CompiledModel:
         self.weights_dtype = files.stored
         self.causal = sizes.attention == "causal"
         self.n_tokens, self.n_positions = sizes.d_vocab, sizes.n_ctx
-        self.vocabulary: Vocabulary | None = symbols_of(sizes)
+        self.vocabulary: Vocabulary | None = symbols_of(
+            sizes, lambda tokens: self.own_logits(tokens.to(self.device))
+        )
         self.shape = sizes.shape
         bias = self._weights["unembed.b_U"]
         weight = self._weights["unembed.W_U"].T

@@ -1,7 +1,9 @@
 """The vocabulary of compiled models: symbols go in, and outputs have names of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from circuitfind.errors import ModelError, TaskError, quoted, shortened
 from circuitfind.models.compiled_sizes import Sizes
@@ -18,11 +20,13 @@ class SymbolVocabulary(Vocabulary):
         symbols: The number of each symbol that can be an input.
         n_positions: How many positions the model reads, the first one included.
         outputs: The number of each output that can be an answer.
+        outputs_on: Runs the model on tokens [batch pos] and returns its outputs [batch pos output].
     """
 
     symbols: Mapping[str, int] = field(default_factory=dict)
     n_positions: int = 1
     outputs: Mapping[str, int] = field(default_factory=dict)
+    outputs_on: Callable[[Tensor], Tensor] | None = field(default=None, compare=False)
 
     def encode(self, text: str) -> list[int]:
         """Return the numbers of symbols separated by spaces, after the one that starts inputs."""
@@ -79,8 +83,8 @@ class SymbolVocabulary(Vocabulary):
         return names.get(token, str(token))
 
 
-def symbols_of(sizes: Sizes) -> SymbolVocabulary:
-    """Return the vocabulary of a compiled model."""
+def symbols_of(sizes: Sizes, outputs_on: Callable[[Tensor], Tensor]) -> SymbolVocabulary:
+    """Return the vocabulary of a compiled model, given a function that runs it."""
     tokens = sizes.tokens
     symbols = {name: number for name, number in tokens.items() if name not in _NOT_INPUTS}
     if sizes.output_labels:
@@ -89,4 +93,4 @@ def symbols_of(sizes: Sizes) -> SymbolVocabulary:
         outputs = symbols
     else:
         outputs = {str(number): number for number in range(sizes.d_vocab_out)}
-    return SymbolVocabulary(None, tokens.get("BOS"), symbols, sizes.n_ctx, outputs)
+    return SymbolVocabulary(None, tokens.get("BOS"), symbols, sizes.n_ctx, outputs, outputs_on)

@@ -2,6 +2,8 @@
 
 The clean prompt is a random input as long as the program reads, and the corrupted one another.
 There are no answers: the program itself is right, and the metric is the distance to its outputs.
+If the program says the same on all inputs as long as that, inputs are of random lengths: what it
+says may depend on the length, or on the symbols of shorter inputs only.
 
 The tasks named after embedded models are the same, each for the model of its name. The gates know
 another pair, `both`: all inputs 1, and all 0 when corrupted.
@@ -10,6 +12,10 @@ another pair, `both`: all inputs 1, and all 0 when corrupted.
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuitfind.errors import TaskError
 from circuitfind.models.symbols import SymbolVocabulary
@@ -20,6 +26,15 @@ from circuitfind.tasks.writing import require_room
 
 _LONG = 40
 """Symbols; there are more inputs of this length than anybody asks for."""
+
+_TRIED = 64
+"""On how many inputs of each length a program is tried, at most."""
+
+_MOST_OUTPUTS = 2**22
+"""How many outputs are computed at a time to try it."""
+
+_DIFFERENT = 1e-4
+"""Outputs are different if they are at least this far apart, relative to the largest above 1."""
 
 
 def _write(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
@@ -34,13 +49,59 @@ def _write(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
         )
     inputs = len(symbols) ** min(length, _LONG)
     require_room("program", n, inputs * (inputs - 1))
+    lengths = _lengths(vocabulary, symbols, start, length)
     generator = random.Random(seed)
-    return [_pair(generator, symbols, start, length) for _ in range(n)]
+    return [_pair(generator, symbols, start, lengths) for _ in range(n)]
+
+
+def _lengths(
+    vocabulary: SymbolVocabulary, symbols: Sequence[int], start: Sequence[int], longest: int
+) -> Sequence[int]:
+    """Return how many symbols inputs have: the most, or any number if that shows no difference.
+
+    Raises:
+        TaskError: The program says the same whatever it is given.
+    """
+    if vocabulary.outputs_on is None:
+        return (longest,)
+    # What is said on any two inputs is compared at the positions that both have.
+    said = _said(vocabulary, symbols, start, longest)
+    if _differs(said, said[:1]):
+        return (longest,)
+    for length in range(1, longest):
+        shorter = _said(vocabulary, symbols, start, length)
+        if _differs(shorter, said[:1, : shorter.shape[1]]):
+            return range(1, longest + 1)
+    raise TaskError(
+        f"the program says the same on {len(said)} random inputs of every length, so no input "
+        "shows what its parts do; to find what makes a constant, write two inputs into a task "
+        "file and choose --ablation zero"
+    )
+
+
+def _said(
+    vocabulary: SymbolVocabulary, symbols: Sequence[int], start: Sequence[int], length: int
+) -> Float[Tensor, "batch pos output"]:
+    """Return what the program says on random inputs of a length, the first position left out."""
+    assert vocabulary.outputs_on is not None
+    generator = random.Random(0)
+    size = (len(start) + length) * max(1, len(vocabulary.outputs))
+    n = max(2, min(_TRIED, _MOST_OUTPUTS // size))
+    inputs = [[*start, *generator.choices(symbols, k=length)] for _ in range(n)]
+    with torch.no_grad():
+        return vocabulary.outputs_on(torch.tensor(inputs))[:, len(start) :].cpu()
+
+
+def _differs(said: Float[Tensor, "batch pos output"], other: Tensor) -> bool:
+    scale = max(1.0, float(other.abs().max()))
+    return bool(((said - other).abs() > _DIFFERENT * scale).any())
 
 
 def _pair(
-    generator: random.Random, symbols: Sequence[int], start: Sequence[int], length: int
+    generator: random.Random, symbols: Sequence[int], start: Sequence[int], lengths: Sequence[int]
 ) -> Pair:
+    # A single length draws nothing, so that the inputs of a seed stay what they were.
+    length = lengths[0] if len(lengths) == 1 else generator.choice(lengths)
     clean = generator.choices(symbols, k=length)
     corrupted = clean
     while corrupted == clean:

@@ -1,9 +1,11 @@
 import pytest
+import torch
 
 from circuitfind.errors import TaskError
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.models.compiled import SymbolVocabulary, load_compiled
 from circuitfind.models.loading import load_vocabulary
+from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.runs.api import discover, make_problem
 from circuitfind.tasks import find_task
 from circuitfind.tasks.program import PROGRAM, WIRED
@@ -53,6 +55,76 @@ def test_the_circuit_of_a_compiled_program_is_among_the_edges_that_compose(name,
     edges = {edge.name for edge in found.circuit.edges}
     assert edges <= set(model.sizes["composition_edges"])
     assert scorecard(found.engine, found.circuit).measurements[0].faithfulness > 0.99
+
+
+# ------------------------------------------------- programs that one length says nothing about
+
+
+def length_program(folder, *, longest=4):
+    """Say 1 / (length + 1) everywhere: a0.h0 attends to all alike and reads where BOS is."""
+    sizes = sizes_of("ab", ["share"], longest, n_layers=1, n_heads=2, d_head=1, d_mlp=0)
+    wiring = Wiring(sizes, {"token": 3, "position": longest + 1, "output": 1})
+    wiring.head(
+        0, 0, query={}, key={}, value={"token": column(one(3, 0))},
+        output={"output": torch.ones(1, 1)},
+    )  # fmt: skip
+    wiring.save(folder, "length")
+    return load_compiled(folder / "length.json", "cpu", torch.float64)
+
+
+def short_b_program(folder):
+    """Say whether the first symbol is b, but nothing of inputs with all four symbols.
+
+    a0.h0 measures the length, a0.h1 fetches the first symbol, m0 says relu(b + 10 share - 3).
+    """
+    sizes = sizes_of("ab", ["b"], 4, n_layers=1, n_heads=2, d_head=1, d_mlp=1)
+    spaces = {"token": 3, "position": 5, "share": 1, "b": 1, "output": 1}
+    wiring = Wiring(sizes, spaces)
+    wiring.head(
+        0, 0, query={}, key={}, value={"token": column(one(3, 0))},
+        output={"share": torch.ones(1, 1)},
+    )  # fmt: skip
+    wiring.head(
+        0, 1, query={}, query_bias=[SHARP], key={"position": column(one(5, 1))},
+        value={"token": column(one(3, 2))}, output={"b": torch.ones(1, 1)},
+    )  # fmt: skip
+    wiring.unit(0, 0, {"b": [1.0], "share": [10.0]}, -3.0, {"output": [1.0]})
+    wiring.save(folder, "short")
+    return load_compiled(folder / "short.json", "cpu", torch.float64)
+
+
+def found_in(model, **settings):
+    problem = make_problem(model, "program", **settings)
+    return {edge.name for edge in discover(problem, threshold=1e-4).circuit.edges}
+
+
+def test_a_program_that_says_its_length_gets_inputs_of_every_length(tmp_path):
+    prompts = PROGRAM.write_prompts(length_program(tmp_path).vocabulary, 64, 0)
+    assert set(prompts.lengths.tolist()) == {2, 3, 4, 5}
+    assert (prompts.step_is_real.sum(1) == prompts.lengths - 1).all()
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean-over-positions"])
+def test_the_circuit_of_a_program_that_says_its_length_is_found(ablation, tmp_path):
+    assert found_in(length_program(tmp_path), ablation=ablation) == {
+        "embed->a0.h0.v",
+        "a0.h0->logits",
+    }
+
+
+def test_the_circuit_of_a_program_that_ignores_the_longest_inputs_is_found(tmp_path):
+    model = short_b_program(tmp_path)
+    long = torch.tensor([[0, 2, 1, 1, 1], [0, 1, 2, 2, 1]])
+    assert not model.own_logits(long).any() and model.own_logits(long[:, :4]).any()
+    found = found_in(model)
+    assert found == {"embed->a0.h1.v", "a0.h1->m0", "m0->logits"}
+
+
+def test_a_program_that_says_the_same_on_all_inputs_is_refused(tmp_path):
+    model = length_program(tmp_path)
+    model._weights["blocks.0.attn.W_O"].zero_()
+    with pytest.raises(TaskError, match="says the same on 64 random inputs of every length, so no"):
+        make_problem(model, "program")
 
 
 @pytest.mark.parametrize("name", [f"{t.name}:{c}" if c else t.name for t in WIRED
