@@ -6,12 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from circuitfind.circuit import load_circuit
+from circuitfind.models.loading import load_model
+from circuitfind.prompts import Pair, collate
+from circuitfind.runs.api import discover, make_problem
+from tests.oracles.compiled import CompiledOracle
+from tests.oracles.search import acdc
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-OTHERS = [path for path in EXAMPLES if path.stem != "refusal"]
+OTHERS = [path for path in EXAMPLES if path.stem not in ("own_transformer", "refusal")]
 
 
 @pytest.mark.parametrize("example", OTHERS, ids=[path.stem for path in OTHERS])
@@ -28,6 +36,37 @@ def test_the_exercise_on_refusal_ends_in_heatmaps_and_a_faithful_circuit(tmp_pat
     assert float(shares["logit-difference"]) > 0.8 and float(shares["accuracy"]) == 1
     assert (tmp_path / "refusal-heads.png").read_bytes().startswith(b"\x89PNG")
     assert "a0.h" in (tmp_path / "refusal.svg").read_text(encoding="utf-8")
+
+
+def test_the_circuit_of_a_transformer_of_ones_own_is_that_of_the_naive_search(tmp_path):
+    said = run_python((ROOT / "examples" / "own_transformer.py").read_text("utf-8"), tmp_path)
+    assert "right after training: 100.0%" in said
+    assert "accuracy: full 1.00, circuit 1.00, empty 0.00" in said
+    circuit = load_circuit(tmp_path / "again-circuit.json")
+    found = {edge.name for edge in circuit.edges}
+    # Both prompts begin with the same letter, so what position 0 reads of itself cannot matter.
+    assert not found & {"embed->logits", "embed->m0", "embed->a0.h0.q", "embed->a0.h1.q"}
+    assert found & {"embed->a0.h0.v", "embed->a0.h1.v", "embed->a0.h0.k", "embed->a0.h1.k"}
+    clean = torch.tensor([(0, 2, 0, 4, 1), (3, 3, 1, 0, 5), (5, 0, 1, 2, 5), (1, 4, 1, 1, 0)])
+    corrupted = torch.where(clean == clean[:, :1], (clean + 1) % 6, clean)
+    corrupted[:, 0] = clean[:, 0]
+    graph, model = circuit.graph, load_model(tmp_path / "again.json")
+    oracle = CompiledOracle(tmp_path / "again.json", graph, clean, corrupted, "resample")
+
+    def loss(logits):
+        return float((logits[:, 0, 0] - logits[:, 0, 1]).mean())
+
+    def logits_of(kept):
+        return oracle.outputs(edge.name for edge in graph.edges(kept))
+
+    pairs = [
+        Pair(*both, [[1]], [[0]], steps=[0])
+        for both in zip(clean.tolist(), corrupted.tolist(), strict=True)
+    ]
+    problem = make_problem(model, collate(pairs), metric="logit-difference")
+    ours = discover(problem, threshold=0.2).decisions
+    naive = acdc(logits_of, graph, loss, 0.2).decisions
+    assert [(d.edge, d.kept) for d in ours] == [(d.edge, d.kept) for d in naive]
 
 
 def test_the_python_in_the_readme_runs(tmp_path):

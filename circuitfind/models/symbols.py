@@ -19,7 +19,7 @@ class SymbolVocabulary(Vocabulary):
     Attributes:
         symbols: The number of each symbol that can be an input.
         n_positions: How many positions the model reads, the first one included.
-        outputs: The number of each output that can be an answer.
+        outputs: The number of each output that can be an answer; if empty, outputs are symbols.
         outputs_on: Runs the model on tokens [batch pos] and returns its outputs [batch pos output].
     """
 
@@ -59,9 +59,13 @@ class SymbolVocabulary(Vocabulary):
         names |= {} if self.bos is None else {self.bos: "BOS"}
         return " ".join(names.get(int(token), str(int(token))) for token in tokens)
 
+    @property
+    def _answers(self) -> Mapping[str, int]:
+        return self.outputs or self.symbols
+
     def word(self, word: str) -> int | None:
         """Return the number of an output, or None if there is no such output."""
-        return self.outputs.get(word)
+        return self._answers.get(word)
 
     def answer(self, word: str) -> int:
         """Return the number of an output.
@@ -72,14 +76,14 @@ class SymbolVocabulary(Vocabulary):
         number = self.word(word)
         if number is None:
             raise TaskError(
-                f"the model has no output {quoted(word)}; "
-                f"its outputs are {shortened(', '.join(self.outputs))}"
+                f"the answer {quoted(word)} is not a single token: the model's outputs are "
+                f"{shortened(', '.join(self._answers))}"
             )
         return number
 
     def answer_text(self, token: int) -> str:
         """Return the name of an output."""
-        names = {number: name for name, number in self.outputs.items()}
+        names = {number: name for name, number in self._answers.items()}
         return names.get(token, str(token))
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import ModelError
+from circuitfind.errors import ModelError, TaskError
 from circuitfind.graph import Graph
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.search import search
@@ -248,7 +248,9 @@ def test_answers_are_outputs_and_not_inputs(tmp_path):
     assert labelled.vocabulary.answer_text(3) == "a"
     numbered = load_model(written(tmp_path / "y", tokens=tokens))
     assert numbered.vocabulary.answer("3") == 3
-    with pytest.raises(Exception, match="no output 'b'; its outputs are 0, 1, 2, 3"):
+    with pytest.raises(
+        TaskError, match="'b' is not a single token: the model's outputs are 0, 1, 2, 3"
+    ):
         numbered.vocabulary.answer("b")
 
 
