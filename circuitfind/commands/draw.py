@@ -18,9 +18,28 @@ def draw(
     against: Annotated[
         Path | None, typer.Option(help="Another circuit: draw what is shared and what is not.")
     ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Draw only the edges with the largest effects, so many. [default: 1500]"),
+    ] = None,
+    merge_qkv: Annotated[
+        bool,
+        typer.Option("--merge-qkv", help="Draw edges of one writer into one head as one line."),
+    ] = False,
+    title: Annotated[str, typer.Option(help="A line to write under the drawing.")] = "",
+    scale: Annotated[
+        float, typer.Option(help="Size of a .png; 1 is 2 pixels a point, 0.1 to 20.")
+    ] = 1.0,
+    width: Annotated[
+        int | None, typer.Option(help="Width of a .png in pixels, instead of --scale.")
+    ] = None,
 ) -> None:
     """Draw a circuit, or the difference of two."""
-    from circuitfind.runs.drawing import draw_run, draw_runs
+    from circuitfind.reports.rendering import Pixels
+    from circuitfind.runs.drawing import Look, draw_run, draw_runs
 
-    diagram, beside = draw_run(circuit) if against is None else draw_runs(circuit, against)
-    emit(f"{diagram.save(out or beside)}\n")
+    look = Look(title, top, merge_qkv)
+    diagram, beside = (
+        draw_run(circuit, look) if against is None else draw_runs(circuit, against, look)
+    )
+    emit(f"{diagram.save(out or beside, Pixels(scale, width))}\n")

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import graphviz
 
-from circuitfind.reports.dot import FONT, plain
+from circuitfind.reports.dot import FONT, plain, shortened
 
 FONT_SIZE = 11.0
 LINE = 16.0
@@ -18,6 +18,9 @@ LINE = 16.0
 
 LETTER = 0.58 * FONT_SIZE
 """Width of a letter, on average."""
+
+LONGEST = 120
+"""Characters of a text that are shown; of a longer one, an ellipsis stands for the middle."""
 
 DARK, QUIET, FAINT = "#222222", "#777777", "#dddddd"
 
@@ -68,6 +71,7 @@ class Canvas:
 
     def text(self, x: float, y: float, text: str, *, just: str = "l", colour: str = DARK) -> None:
         """Write text that begins at x, or ends there (`r`), or has its middle there."""
+        text = shortened(text, LONGEST)
         width = text_width(text) + 4
         middle = {"l": x + width / 2, "r": x - width / 2, "": x}[just]
         end = f"\\{just}" if just else ""
@@ -156,4 +160,4 @@ def colour_of(share: float) -> str:
 
 def text_width(text: str) -> float:
     """Return about how wide a line of text is."""
-    return LETTER * len(text)
+    return LETTER * min(len(text), LONGEST)

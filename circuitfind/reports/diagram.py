@@ -17,8 +17,8 @@ from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.errors import ReportError
 from circuitfind.graph import Edge, Graph
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import MANY_LINES, Box, BoxKind, Entry, Line, Picture, Stroke
-from circuitfind.reports.rendering import ImageFormat, render
+from circuitfind.reports.picture import MANY_LINES, Box, Entry, Line, Picture, Stroke, kind_of
+from circuitfind.reports.rendering import USUAL_SIZE, ImageFormat, Pixels, draw_png, render
 from circuitfind.reports.sides import KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
@@ -30,12 +30,13 @@ from circuitfind.reports.strokes import (
     effect_text,
     omission,
     port_legend,
+    require_some,
     shares_of_largest,
     size,
 )
 
 MAX_EDGES = 1500
-_IMAGE_FORMATS: dict[str, ImageFormat] = {".svg": "svg", ".png": "png", ".pdf": "pdf"}
+_IMAGE_FORMATS: dict[str, ImageFormat] = {".svg": "svg", ".pdf": "pdf"}
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,41 @@ class Diagram:
         """Draw as SVG."""
         return render(self.dot, "svg").decode()
 
-    def png(self) -> bytes:
-        """Draw as PNG."""
-        return render(self.dot, "png")
-
-    def save(self, path: Path | str) -> Path:
-        """Write a file of the kind that its suffix names: .dot, .gv, .svg, .png or .pdf.
+    def png(self, size: Pixels = USUAL_SIZE) -> bytes:
+        """Draw as PNG.
 
         Raises:
-            ReportError: The suffix is none of these, PDF is asked for without Graphviz's `dot`, or
-                the file cannot be written.
+            ReportError: The size is not possible.
+        """
+        return draw_png(self.dot, size)
+
+    def save(self, path: Path | str, size: Pixels = USUAL_SIZE) -> Path:
+        """Write a file of the kind that its suffix names: .dot, .gv, .svg, .png or .pdf.
+
+        Args:
+            path: The file.
+            size: How large a PNG is.
+
+        Raises:
+            ReportError: The suffix is none of these, PDF is asked for without Graphviz's `dot`,
+                the size is not possible or not for this kind, or the file cannot be written.
         """
         path = Path(path)
-        content = self._encoded(path)
+        content = self._encoded(path, size)
         try:
             path.write_bytes(content)
         except OSError as error:
             raise ReportError(f"cannot write the diagram {path}: {error.strerror}") from None
         return path
 
-    def _encoded(self, path: Path) -> bytes:
+    def _encoded(self, path: Path, size: Pixels) -> bytes:
         suffix = path.suffix.lower()
+        if suffix == ".png":
+            return self.png(size)
+        if size != USUAL_SIZE:
+            raise ReportError(
+                f"{path.name!r} has no size in pixels: scale and width are for .png files alone"
+            )
         if suffix in (".dot", ".gv"):
             return self.dot.encode()
         if suffix in _IMAGE_FORMATS:
@@ -93,6 +108,7 @@ def draw_circuit(
     roles: Mapping[str, str] | None = None,
     unit: str = "",
     max_edges: int = MAX_EDGES,
+    merge_qkv: bool = False,
 ) -> Diagram:
     """Draw a circuit.
 
@@ -103,26 +119,39 @@ def draw_circuit(
         unit: Unit of the effects, for the legend.
         max_edges: Of a larger circuit only the edges with the largest effects are drawn, or the
             first to run if no effect was measured, and the legend says so.
+        merge_qkv: Whether edges of one writer into one head are one line, drawn as the one with
+            the largest effect.
 
     Raises:
-        ReportError: A role is given for a component that the model does not have.
+        ReportError: A role is given for a component that the model does not have, or `max_edges`
+            is less than 1.
     """
+    require_some(max_edges)
     effects = {edge: circuit.effect(edge) for edge in circuit.edges}
     drawn = sorted(effects, key=lambda edge: size(effects[edge]), reverse=True)[:max_edges]
-    scale = EffectScale(tuple(effects[edge] for edge in drawn), unit, len(drawn) > MANY_LINES)
-    lines = [
-        _line(
-            edge,
-            scale.stroke(effects[edge], PORT_COLOURS[edge.reader.port]),
-            f"{edge.name}: {effect_text(effects[edge], unit)}",
-        )
-        for edge in reversed(drawn)
-    ]
+    merged = _merged(drawn) if merge_qkv else {edge: [edge] for edge in drawn}
+    scale = EffectScale(tuple(effects[edge] for edge in merged), unit, len(merged) > MANY_LINES)
+    lines = []
+    for edge, members in reversed(merged.items()):
+        port = "qkv" if edge.reader.port and merge_qkv else edge.reader.port
+        texts = [f"{member.name}: {effect_text(effects[member], unit)}" for member in members]
+        stroke = scale.stroke(effects[edge], PORT_COLOURS[port])
+        lines.append(replace(_line(edge, stroke, "; ".join(texts)), port=port))
     measured = any(effect is not None for effect in scale.effects)
     which = "those with the largest effects" if measured else "the first to run"
     remarks = omission(len(drawn), len(effects), which)
-    legend = (port_legend(drawn), [*scale.legend(), *remarks])
+    if len(merged) < len(drawn):
+        remarks.append(Entry("a line of several edges: the largest effect"))
+    legend = (port_legend(line.port for line in lines), [*scale.legend(), *remarks])
     return _diagram(circuit.graph, lines, legend, caption, roles or {})
+
+
+def _merged(edges: Sequence[Edge]) -> dict[Edge, list[Edge]]:
+    """Return the edges that have the same ends by the first of them."""
+    found: dict[tuple[str, str], list[Edge]] = {}
+    for edge in edges:
+        found.setdefault((edge.writer.component, edge.reader.component), []).append(edge)
+    return {members[0]: members for members in found.values()}
 
 
 def draw_difference(
@@ -149,8 +178,10 @@ def draw_difference(
 
     Raises:
         GraphError: The circuits belong to different graphs.
-        ReportError: A role is given for a component that the model does not have.
+        ReportError: A role is given for a component that the model does not have, or `max_edges`
+            is less than 1.
     """
+    require_some(max_edges)
     require_same_graph(left.graph, right.graph)
     graph = left.graph
     shared = graph.edges(left.kept & right.kept)
@@ -204,7 +235,7 @@ def draw_frequencies(
         for kept in dict.fromkeys((1.0, share, 0.2))
     ]
     remarks = omission(len(drawn), len(rows), "the most frequent")
-    legend = (port_legend([edge for edge, _ in drawn]), [*scale, *remarks])
+    legend = (port_legend(edge.reader.port for edge, _ in drawn), [*scale, *remarks])
     return _diagram(graph, lines, legend if rows else (), caption, {})
 
 
@@ -261,13 +292,3 @@ def _box(name: str, attributes: Mapping[str, Any]) -> Box:
     kind = kind_of(name)
     place = {"kv": 0, "norm": 2}.get(kind, 1)
     return Box(name, kind, (attributes["stage"], place), attributes["layer"])
-
-
-def kind_of(name: str) -> BoxKind:
-    """Return as what a component is drawn."""
-    if name.startswith("m"):
-        return "mlp"
-    _, dot, part = name.partition(".")
-    if not dot:
-        return "end"
-    return "norm" if part == "norm" else "kv" if part.startswith("kv") else "head"

@@ -5,6 +5,7 @@ keep every position.
 """
 
 import re
+from dataclasses import replace
 from html import escape
 from itertools import zip_longest
 from textwrap import wrap
@@ -19,6 +20,7 @@ FONT = "Arial"
 _AXIS_WIDTH = 45.0
 CAPTION_COLUMNS = 66  # about as wide as the legend, which stretches under a wider caption
 _QUIET = "#777777"
+_LONGEST_ROLE, _LONGEST_ENTRY, _LONGEST_CAPTION = 60, 100, 600  # characters that are shown
 
 _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
     "end": {
@@ -36,7 +38,9 @@ _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
 
 def write_dot(picture: Picture) -> str:
     """Return the DOT text of a picture."""
-    canvas = _placed(compacted(picture)) if picture.boxes else _empty(picture)
+    boxes = [replace(box, role=shortened(box.role, _LONGEST_ROLE)) for box in picture.boxes]
+    picture = compacted(replace(picture, boxes=boxes))
+    canvas = _placed(picture) if boxes else _empty(picture)
     return str(canvas.source)
 
 
@@ -133,7 +137,11 @@ def _shade(stroke: Stroke) -> str:
 
 def _title_block(picture: Picture) -> str:
     """Return caption and legend as one HTML-like table, which is the label of the graph."""
-    lines = [line for text in picture.caption for line in wrap(_clean(text), CAPTION_COLUMNS)]
+    lines = [
+        line
+        for text in picture.caption
+        for line in wrap(_clean(shortened(text, _LONGEST_CAPTION)), CAPTION_COLUMNS)
+    ]
     # A viewer without Arial may use a wider font: columns of 5.6 points leave room for it.
     caption = [
         f'<TR><TD ALIGN="LEFT" WIDTH="{round(5.6 * len(x))}">{_text(x)}</TD></TR>' for x in lines
@@ -146,7 +154,11 @@ def _title_block(picture: Picture) -> str:
 
 
 def _entry(entry: Entry) -> str:
-    text = f'<FONT POINT-SIZE="9">{_text(entry.text)}  </FONT>' if entry.text else ""
+    text = (
+        f'<FONT POINT-SIZE="9">{_text(shortened(entry.text, _LONGEST_ENTRY))}  </FONT>'
+        if entry.text
+        else ""
+    )
     return f'<TD>{_sample(entry.stroke)}</TD><TD ALIGN="LEFT">{text}</TD>'
 
 
@@ -172,6 +184,14 @@ def _html(content: str) -> str:
 def _text(text: str) -> str:
     """Escape text for an HTML-like label."""
     return escape(_clean(text), quote=True)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return a text with an ellipsis for its middle where it is longer than some characters."""
+    if len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end - 1]}\u2026{text[-end:]}"
 
 
 def plain(text: str) -> str:

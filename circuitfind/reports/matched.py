@@ -14,9 +14,9 @@ import networkx as nx
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.matching import Matched
 from circuitfind.graph import Graph
-from circuitfind.reports.diagram import MAX_EDGES, Diagram, kind_of
+from circuitfind.reports.diagram import MAX_EDGES, Diagram
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import Box, Entry, Line, Picture, Row
+from circuitfind.reports.picture import Box, Entry, Line, Picture, Row, kind_of
 from circuitfind.reports.sides import KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,

@@ -93,3 +93,13 @@ class Picture:
 
 def _row_of(box: Box) -> Row:
     return box.row
+
+
+def kind_of(name: str) -> BoxKind:
+    """Return as what a component is drawn."""
+    if name.startswith("m"):
+        return "mlp"
+    _, dot, part = name.partition(".")
+    if not dot:
+        return "end"
+    return "norm" if part == "norm" else "kv" if part.startswith("kv") else "head"

@@ -4,18 +4,77 @@
 every machine. A system `dot` goes first where there is one, and is needed for PDF only.
 """
 
+import re
 import shutil
 import subprocess
 import sysconfig
+from dataclasses import dataclass
 from typing import Literal
 
 from circuitfind.errors import ReportError
 
 ImageFormat = Literal["svg", "png", "pdf"]
-_SHARPER = {"png": ["-Gdpi=144"]}
+POINTS_PER_INCH = 72.0
+SHARP = 2.0  # pixels a point
+_SCALES = 0.1, 20.0
+_MOST_PIXELS, _LONGEST_SIDE = 10**8, 30_000  # in all, and a side
 
 
-def render(dot: str, image_format: ImageFormat) -> bytes:
+@dataclass(frozen=True)
+class Pixels:
+    """How large a PNG is.
+
+    Attributes:
+        scale: Pixels a point, in units of the usual 2.
+        width: Width of the whole picture in pixels; None for what follows from the scale.
+    """
+
+    scale: float = 1.0
+    width: int | None = None
+
+
+USUAL_SIZE = Pixels()
+
+
+def draw_png(dot: str, size: Pixels) -> bytes:
+    """Draw DOT text as PNG of a size.
+
+    Raises:
+        ReportError: The size is not possible, or no installed program draws PNG.
+    """
+    if not _SCALES[0] <= size.scale <= _SCALES[1]:
+        raise ReportError(
+            f"scale must be from {_SCALES[0]:g} to {_SCALES[1]:g}, not {size.scale:g}"
+        )
+    if size.width is not None and not 1 <= size.width <= _LONGEST_SIDE:
+        raise ReportError(f"width must be from 1 to {_LONGEST_SIDE} pixels, not {size.width}")
+    if size == USUAL_SIZE:
+        return render(dot, "png", SHARP * POINTS_PER_INCH)
+    across, down = _points(render(dot, "svg").decode())
+    per_point = SHARP * size.scale if size.width is None else size.width / across
+    width, height = per_point * across, per_point * down
+    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+        raise ReportError(
+            f"the picture would have {width:.0f} x {height:.0f} pixels; at most "
+            f"{_LONGEST_SIDE} a side and {_MOST_PIXELS:,} in all are drawn: give a smaller scale "
+            "or width, or save as .svg, which can be enlarged"
+        )
+    drawn = render(dot, "png", per_point * POINTS_PER_INCH)
+    if size.width is None:
+        return drawn
+    # Graphviz rounds the size of the page to points before it counts pixels.
+    rounded = int.from_bytes(drawn[16:20], "big")
+    return render(dot, "png", per_point * POINTS_PER_INCH * size.width / rounded)
+
+
+def _points(svg: str) -> tuple[float, float]:
+    found = re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)
+    if found is None:
+        raise ReportError("Graphviz drew an SVG without a size; give no width and no scale")
+    return float(found[1]), float(found[2])
+
+
+def render(dot: str, image_format: ImageFormat, dpi: float | None = None) -> bytes:
     """Draw DOT text.
 
     Raises:
@@ -23,7 +82,8 @@ def render(dot: str, image_format: ImageFormat) -> bytes:
     """
     complaints = []
     for program in _programs():
-        command = [program, f"-T{image_format}", *_SHARPER.get(image_format, [])]
+        sharpness = [] if dpi is None else [f"-Gdpi={dpi:.3f}"]
+        command = [program, f"-T{image_format}", *sharpness]
         try:
             run = subprocess.run(command, input=dot.encode(), capture_output=True, check=False)
         except OSError as error:
@@ -34,7 +94,7 @@ def render(dot: str, image_format: ImageFormat) -> bytes:
         complaints.append(f"{program}: {run.stderr.decode(errors='replace').strip()}")
     raise ReportError(
         f"cannot draw {image_format.upper()} with the Graphviz programs found here "
-        f"({'; '.join(complaints) or 'none'}); save as .svg or .dot, or install Graphviz "
+        f"({'; '.join(complaints) or 'none'}); save as .svg, .png or .dot, or install Graphviz "
         "(apt-get install graphviz, brew install graphviz, conda install graphviz)"
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from circuitfind.circuit import Circuit
-from circuitfind.graph import Edge
+from circuitfind.errors import ReportError
 from circuitfind.reports.picture import Entry, Stroke
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
@@ -124,6 +124,16 @@ def shares_of_largest(circuit: Circuit) -> dict[str, float | None]:
     }
 
 
+def require_some(max_edges: int) -> None:
+    """Refuse to draw no edge at all.
+
+    Raises:
+        ReportError: The number is less than 1.
+    """
+    if max_edges < 1:
+        raise ReportError(f"the number of edges to draw must be at least 1, not {max_edges}")
+
+
 def omission(n_drawn: int, n_edges: int, which: str) -> list[Entry]:
     """Say how many edges are drawn, if not all are."""
     if n_drawn == n_edges:
@@ -141,9 +151,9 @@ def effect_text(effect: float | None, unit: str = "") -> str:
     return "not measured" if effect is None else f"{effect:.3g} {unit}".strip()
 
 
-def port_legend(edges: Iterable[Edge]) -> list[Entry]:
+def port_legend(ports: Iterable[str | None]) -> list[Entry]:
     """Explain the colours that occur."""
-    drawn = {edge.reader.port for edge in edges}
+    drawn = set(ports)
     return [
         Entry(meaning, Stroke(PORT_COLOURS[port], width=2.0))
         for port, meaning in _PORT_MEANINGS.items()

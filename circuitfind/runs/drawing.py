@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
+from circuitfind.errors import ReportError
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
-from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
+from circuitfind.reports.diagram import MAX_EDGES, Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
 from circuitfind.runs.results import read_scorecard
 from circuitfind.runs.roles import read_roles, roles_file
 
+_LONGEST_TITLE = 500
 _SAID = frozenset(
     ("task", "model", "model_name", "method", "threshold", "n_edges", "ablation", "unit")
     + ("task_digest", "model_fingerprint", "prompts_fingerprint")
@@ -20,7 +23,50 @@ _SAID = frozenset(
 """Settings that `origin_line` shows, and fingerprints, which people cannot read."""
 
 
-def draw_run(path: Path) -> tuple[Diagram, Path]:
+@dataclass(frozen=True)
+class Look:
+    """What a drawing shows of a circuit.
+
+    Attributes:
+        title: The first line under it; empty for none.
+        top: How many edges are drawn at most, those with the largest effects; None for the usual
+            limit.
+        merge_qkv: Whether edges of one writer into one head are one line.
+    """
+
+    title: str = ""
+    top: int | None = None
+    merge_qkv: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.title) > _LONGEST_TITLE:
+            raise ReportError(
+                f"a title has at most {_LONGEST_TITLE} characters, not {len(self.title)}; "
+                "give a shorter one"
+            )
+
+    @property
+    def suffix(self) -> str:
+        """What tells its file from that of the usual drawing."""
+        parts = [f"top-{self.top}"] if self.top is not None else []
+        parts += ["merged"] * self.merge_qkv + ["titled"] * bool(self.title)
+        return "".join(f"-{part}" for part in parts)
+
+    @property
+    def head(self) -> list[str]:
+        """The lines above the caption."""
+        return [self.title] if self.title else []
+
+    @property
+    def max_edges(self) -> int:
+        """How many edges are drawn."""
+        return MAX_EDGES if self.top is None else self.top
+
+
+USUAL_LOOK = Look()
+
+
+def draw_run(path: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
     """Draw the circuit of a run directory or file, and say where the drawing belongs.
 
     Raises:
@@ -30,24 +76,34 @@ def draw_run(path: Path) -> tuple[Diagram, Path]:
     card_file = file.with_name(SCORECARD)
     belongs = file.name == CIRCUIT and card_file.is_file()
     card = read_scorecard(card_file)[0] if belongs else None
-    name = "diagram.svg" if file.name == CIRCUIT else f"{file.stem}.svg"
+    name = "diagram" if file.name == CIRCUIT else file.stem
     found = read_roles(roles_file(path), circuit)
-    return draw_result(circuit, card, labels(found or ())), file.with_name(name)
+    diagram = draw_result(circuit, card, labels(found or ()), look)
+    return diagram, file.with_name(f"{name}{look.suffix}.svg")
 
 
-def draw_runs(left: Path, right: Path) -> tuple[Diagram, Path]:
+def draw_runs(left: Path, right: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
     """Draw what two circuits share and what they do not, and say where the drawing belongs.
 
     Raises:
-        CircuitfindError: There is no circuit, a file cannot be trusted, or the circuits belong to
-            different models.
+        CircuitfindError: There is no circuit, a file cannot be trusted, the circuits belong to
+            different models, or q, k and v are to be merged.
     """
+    if look.merge_qkv:
+        raise ReportError(
+            "the difference of two circuits is drawn with q, k and v apart; leave --merge-qkv out"
+        )
     circuit = load_circuit_of(left)
     other = load_circuit_of(right, circuit.graph)
     ours, theirs = names_of(left, right)
-    caption = captions([(ours, circuit), (theirs, other)])
-    diagram = draw_difference(circuit, other, names=(ours, theirs), caption=caption)
-    file_name = f"difference-{theirs.replace('/', '-').strip('-.')}.svg"
+    diagram = draw_difference(
+        circuit,
+        other,
+        names=(ours, theirs),
+        caption=[*look.head, *captions([(ours, circuit), (theirs, other)])],
+        max_edges=look.max_edges,
+    )
+    file_name = f"difference-{theirs.replace('/', '-').strip('-.')}{look.suffix}.svg"
     return diagram, circuit_file(left).with_name(file_name)
 
 
@@ -92,14 +148,23 @@ def name_of(path: Path) -> str:
 
 
 def draw_result(
-    circuit: Circuit, card: Scorecard | None, roles: Mapping[str, str] | None = None
+    circuit: Circuit,
+    card: Scorecard | None,
+    roles: Mapping[str, str] | None = None,
+    look: Look = USUAL_LOOK,
 ) -> Diagram:
     """Draw a circuit with its provenance and, where they are known, its figures."""
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
     figures = size if card is None else f"{size}, {_figures(card)}"
-    caption = [line for line in (origin_line(circuit), figures) if line]
-    unit = circuit.origin.get("unit", "")
-    return draw_circuit(circuit, caption=caption, roles=roles, unit=unit)
+    caption = [line for line in (*look.head, origin_line(circuit), figures) if line]
+    return draw_circuit(
+        circuit,
+        caption=caption,
+        roles=roles,
+        unit=circuit.origin.get("unit", ""),
+        max_edges=look.max_edges,
+        merge_qkv=look.merge_qkv,
+    )
 
 
 def origin_line(circuit: Circuit) -> str:

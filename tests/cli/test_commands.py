@@ -128,6 +128,29 @@ def test_draw_draws_what_the_run_drew(cli, run, tmp_path):
     assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_draw_takes_size_number_of_edges_title_and_merged_ports(cli, run, tmp_path, complaint):
+    before = (tmp_path / "run" / "diagram.svg").read_bytes()
+    words = ["draw", "run", "--top", 2, "--merge-qkv", "--title", "The <title>"]
+    assert cli(*words).out == "run/diagram-top-2-merged-titled.svg\n"
+    drawn = (tmp_path / "run/diagram-top-2-merged-titled.svg").read_text()
+    shown = ElementTree.fromstring(drawn)
+    texts = {(element.text or "").strip() for element in shown.iter()}
+    assert "The <title>" in texts
+    assert any(re.match(r"2 of \d+ edges are drawn", text.replace("\xa0", " ")) for text in texts)
+    assert (tmp_path / "run" / "diagram.svg").read_bytes() == before
+    assert cli("draw", "run", "--width", 1000, "--out", "wide.png").code == 0
+    assert abs(int.from_bytes((tmp_path / "wide.png").read_bytes()[16:20], "big") - 1000) <= 1
+    complaint(cli("draw", "run", "--top", 0), "number of edges to draw must be at least 1, not 0")
+    complaint(
+        cli("draw", "run", "--scale", "nan", "--out", "a.png"), "scale must be from .*not nan"
+    )
+    complaint(cli("draw", "run", "--scale", 2), "'diagram.svg' has no size in pixels")
+    complaint(cli("draw", "run", "--title", "x" * 501), "at most 500 characters, not 501")
+    complaint(
+        cli("draw", "run", "--against", "run/circuit.json", "--merge-qkv"), "q, k and v apart"
+    )
+
+
 def test_a_drawn_file_does_not_overwrite_the_drawing_of_another(cli, run, tmp_path):
     text = (tmp_path / "run" / "circuit.json").read_text()
     for name in ("left.json", "right.json"):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -15,9 +16,13 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import GraphError, ReportError
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.reports import rendering
+from circuitfind.reports.bars import Row, draw_bars
+from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
 from circuitfind.reports.layout import box_width, place
+from circuitfind.reports.matrix import Cell, draw_cells
 from circuitfind.reports.picture import MANY_LINES, Box, Line, Picture, Stroke
+from circuitfind.reports.rendering import Pixels
 from circuitfind.reports.strokes import LEFT_COLOUR, PORT_COLOURS, RIGHT_COLOUR, SHARED_COLOUR
 
 PLAIN = Graph(ModelShape(3, 2, 2, 8, 4, 11))
@@ -27,18 +32,44 @@ LARGE = Graph(ModelShape(4, 4, 4, 8, 4, 11))
 NASTY = """<b>&"quoted" \\N \\ 'é' ]]> \x00\x1b \ud800 名 {a|b}"""
 
 SCRIPT = """
+from hashlib import sha256
+
 import torch
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.matching import compare_matched
 from circuitfind.graph import Graph, ModelShape
-from circuitfind.reports.diagram import draw_circuit, draw_difference
-for n_layers in (2, 4):
-    graph = Graph(ModelShape(n_layers, 4, 2, 8, 4, 11, heads_share_norm=True))
+from circuitfind.reports.bars import Row, draw_bars
+from circuitfind.reports.chart import Axis, Series, draw_lines
+from circuitfind.reports.diagram import draw_circuit, draw_difference, draw_frequencies
+from circuitfind.reports.matched import Drawn, draw_matched
+from circuitfind.reports.matrix import Cell, draw_cells
+pictures = []
+for shape in (ModelShape(2, 4, 2, 8, 4, 11, heads_share_norm=True), ModelShape(20, 2, 2, 8, 4, 11)):
+    graph = Graph(shape)
     effects = torch.arange(graph.edge_mask.numel(), dtype=torch.float64).sin()
     effects = effects.reshape(graph.edge_mask.shape)
-    circuit = Circuit(graph, graph.edge_mask & (effects > 0.1), effects)
-    other = Circuit(graph, graph.edge_mask & (effects < 0.7), effects)
-    print(draw_circuit(circuit, roles={"m0": "x", "a1.h1": "y"}).dot)
-    print(draw_difference(circuit, other).dot)
+    low = 0.1 if shape.n_layers == 2 else 0.99
+    circuit = Circuit(graph, graph.edge_mask & (effects > low), effects)
+    other = Circuit(graph, graph.edge_mask & (effects < 0.1 - low), effects)
+    pairs = [(i, len(graph.writers) - i, 1.0) for i in range(1, len(graph.writers), 3)]
+    matched = compare_matched(circuit, other, pairs, draws=2)
+    pictures += [
+        draw_circuit(circuit, roles={"m0": "x", "a1.h1": "y"}),
+        draw_circuit(circuit, max_edges=20, merge_qkv=True),
+        draw_difference(circuit, other),
+        draw_frequencies(graph, circuit.kept / 2 + other.kept / 2, share=0.8),
+        draw_matched(matched, Drawn("a", circuit, {"m1": "z"}), Drawn("b", other)),
+    ]
+axis = Axis("x", 0.0, 1.0, (0.0, 1.0))
+series = [Series(name, ((0.2, 0.3), (0.4, 0.5)), "#0072b2") for name in "ab"]
+pictures += [
+    draw_lines("T", axis, axis, series),
+    draw_bars("T", "axis", [Row(name, name, (0.2, 0.3), 0.1) for name in "abc"]),
+    draw_cells(["a", "b"], {(0, 1): Cell(0.25, 0.5)}, ["caption"]),
+]
+for picture in pictures:
+    for content in (picture.dot.encode(), picture.svg().encode(), picture.png()):
+        print(len(content), sha256(content).hexdigest())
 """
 
 
@@ -47,7 +78,7 @@ def no_dot(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def test_the_dot_text_does_not_depend_on_the_hash_seed():
+def test_no_picture_depends_on_the_hash_seed():
     running = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT],
@@ -57,7 +88,7 @@ def test_the_dot_text_does_not_depend_on_the_hash_seed():
         for seed in ("1", "2")
     ]
     first, second = (process.communicate()[0] for process in running)
-    assert len(first) > 10_000
+    assert len(first.splitlines()) == 3 * (2 * 5 + 3)
     assert first == second
 
 
@@ -174,6 +205,39 @@ def test_names_roles_and_captions_may_hold_any_character(no_dot):
     )
 
 
+HOSTILE = {
+    "long": "x" * 5000,
+    "non-BMP": "\U0001f600 \U00020000 \U000e0001",
+    "right to left": "\u202e\u05d0\u05d1\u05d2 abc",
+    "breaks": "a\r\nb\u2028c\u0085d\x0ce",
+    "html": "</TD></TR></TABLE>><IMG SRC='/etc/passwd'/><!-- ",
+    "entity": "&amp; &#0; &lt;script&gt; &nbsp;",
+    "record": "{a|b}|<port> \\l \\G \\E %s %n",
+    "combining": "Z\u0351\u036b\u0343" * 50,
+    "spaces": "   ",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_no_text_breaks_a_picture(text, no_dot):
+    circuit = random_circuit(PLAIN, seed=0)
+    axis = Axis(text, 0.0, 1.0, (0.0, 1.0))
+    plane = Plane((Series(text, ((0.5, 0.5),), "#0072b2", tips=(text,)),), text)
+    pictures = [
+        draw_circuit(circuit, caption=[text], roles={"m0": text}, unit=text),
+        draw_difference(circuit, circuit, names=(text, text), caption=[text]),
+        draw_panels(text, axis, axis, [plane]),
+        draw_bars(text, text, [Row(text, text, (0.5,), 0.1)]),
+        draw_cells([text, text], {(0, 1): Cell(0.5, 0.1, text)}, [text]),
+    ]
+    for picture in pictures:
+        root = ElementTree.fromstring(picture.svg())
+        assert picture.png().startswith(b"\x89PNG")
+        assert root.findall(".//{http://www.w3.org/2000/svg}image") == []
+        width, height = map(float, root.get("viewBox").split()[2:])
+        assert max(width, height) < 6000
+
+
 def test_an_empty_circuit_says_so(no_dot):
     empty = Circuit(PLAIN, torch.zeros_like(PLAIN.edge_mask))
     for diagram in (draw_circuit(empty, caption=["why"]), draw_difference(empty, empty)):
@@ -200,8 +264,59 @@ def test_each_suffix_writes_its_kind_of_file(tmp_path, no_dot):
     assert diagram.save(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_png_has_the_width_or_the_scale_that_is_asked_for():
+    diagram = draw_circuit(random_circuit(PLAIN, seed=0))
+    usual = png_size(diagram.png())
+    assert png_size(diagram.png(Pixels(width=1777)))[0] == pytest.approx(1777, abs=1)
+    for scale in (0.5, 3.0):
+        wanted = [scale * side for side in usual]
+        assert png_size(diagram.png(Pixels(scale))) == pytest.approx(wanted, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("size", "complaint"),
+    [
+        (Pixels(0.0), "scale must be from 0.1 to 20, not 0"),
+        (Pixels(math.nan), "scale must be .*not nan"),
+        (Pixels(-1.0), "scale must be .*not -1"),
+        (Pixels(math.inf), "scale must be .*not inf"),
+        (Pixels(width=0), "width must be from 1 to 30000 pixels, not 0"),
+        (Pixels(width=30_001), "width must be .*not 30001"),
+        (Pixels(width=29_999), "would have 29999 x .*give a smaller scale or width"),
+    ],
+)
+def test_sizes_that_cannot_be_drawn_are_refused(size, complaint):
+    with pytest.raises(ReportError, match=complaint):
+        draw_circuit(random_circuit(PLAIN, seed=0)).png(size)
+
+
+def test_only_png_has_a_size_in_pixels(tmp_path):
+    with pytest.raises(ReportError, match=r"'a\.svg' has no size in pixels.*for \.png files"):
+        draw_circuit(random_circuit(PLAIN, seed=0)).save(tmp_path / "a.svg", Pixels(2.0))
+
+
+@pytest.mark.parametrize("max_edges", [0, -3])
+def test_at_least_one_edge_is_drawn(max_edges):
+    circuit = random_circuit(PLAIN, seed=0)
+    for draw in (draw_circuit, partial(draw_difference, circuit)):
+        with pytest.raises(ReportError, match=f"must be at least 1, not {max_edges}"):
+            draw(circuit, max_edges=max_edges)
+
+
+def test_merged_ports_are_one_line_as_strong_as_the_strongest():
+    effects = {"m0->a1.h0.q": 0.25, "m0->a1.h0.k": -2.0, "m0->a1.h0.v": 0.5, "embed->m0": 1.0}
+    dot = draw_circuit(circuit_of(effects), merge_qkv=True).dot
+    (line,) = re.findall(r"^\tm0 -> .*", dot, re.M)
+    assert "dashed" in line and "penwidth=4.00" in line and PORT_COLOURS["qkv"] in line
+    assert "m0->a1.h0.k: -2; m0->a1.h0.v: 0.5; m0->a1.h0.q: 0.25" in line
+    assert "into a head" in dot and "into a query" not in dot
+    assert "a line of several edges: the largest effect" in dot
+
+
 def test_pdf_without_dot_says_what_to_install(tmp_path, no_dot):
-    with pytest.raises(ReportError, match=r"cannot draw PDF.*save as \.svg.*install Graphviz"):
+    with pytest.raises(
+        ReportError, match=r"cannot draw PDF.*save as \.svg, \.png or \.dot.*install Graphviz"
+    ):
         draw_circuit(random_circuit(PLAIN, seed=0)).save(tmp_path / "a.pdf")
     assert list(tmp_path.iterdir()) == []
 
@@ -296,6 +411,10 @@ def ends(component: str) -> str:
 
 def arrows(dot: str) -> set[str]:
     return set(re.findall(r"^\t(\S+ -> \S+)", dot, re.MULTILINE))
+
+
+def png_size(image: bytes) -> tuple[int, int]:
+    return int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big")
 
 
 def texts(svg: str) -> set[str]:
