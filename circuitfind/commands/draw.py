@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit
-from circuitfind.commands.options import Circuit
+from circuitfind.commands.options import Circuit, limited
 
 
 def draw(
@@ -20,18 +20,19 @@ def draw(
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option(help="Draw only the edges with the largest effects, so many. [default: 1500]"),
+        limited(
+            "top", "Draw this many edges at most, those with the largest effects.", default="1500"
+        ),
     ] = None,
     merge_qkv: Annotated[
         bool,
         typer.Option("--merge-qkv", help="Draw edges of one writer into one head as one line."),
     ] = False,
     title: Annotated[str, typer.Option(help="A line to write under the drawing.")] = "",
-    scale: Annotated[
-        float, typer.Option(help="Size of a .png; 1 is 2 pixels a point, 0.1 to 20.")
-    ] = 1.0,
+    scale: Annotated[float, limited("scale", "Size of a .png; 1 is 2 pixels a point.")] = 1.0,
     width: Annotated[
-        int | None, typer.Option(help="Width of a .png in pixels, instead of --scale.")
+        int | None,
+        limited("width", "Width of a .png, instead of --scale.", default="as --scale says"),
     ] = None,
 ) -> None:
     """Draw a circuit, or the difference of two."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.errors import ReportError
 from circuitfind.graph import Edge, Graph
+from circuitfind.limits import require
 from circuitfind.reports.dot import write_dot
 from circuitfind.reports.picture import MANY_LINES, Box, Entry, Line, Picture, Stroke, kind_of
 from circuitfind.reports.rendering import USUAL_SIZE, ImageFormat, Pixels, draw_png, render
@@ -30,7 +31,6 @@ from circuitfind.reports.strokes import (
     effect_text,
     omission,
     port_legend,
-    require_some,
     shares_of_largest,
     size,
 )
@@ -57,7 +57,7 @@ class Diagram:
         """Draw as PNG.
 
         Raises:
-            ReportError: The size is not possible.
+            ReportError: The picture would be too large.
         """
         return draw_png(self.dot, size)
 
@@ -123,10 +123,10 @@ def draw_circuit(
             the largest effect.
 
     Raises:
-        ReportError: A role is given for a component that the model does not have, or `max_edges`
-            is less than 1.
+        ReportError: A role is given for a component that the model does not have.
+        LimitError: `max_edges` is outside its range.
     """
-    require_some(max_edges)
+    require(max_edges=max_edges)
     effects = {edge: circuit.effect(edge) for edge in circuit.edges}
     drawn = sorted(effects, key=lambda edge: size(effects[edge]), reverse=True)[:max_edges]
     merged = _merged(drawn) if merge_qkv else {edge: [edge] for edge in drawn}
@@ -178,10 +178,10 @@ def draw_difference(
 
     Raises:
         GraphError: The circuits belong to different graphs.
-        ReportError: A role is given for a component that the model does not have, or `max_edges`
-            is less than 1.
+        ReportError: A role is given for a component that the model does not have.
+        LimitError: `max_edges` is outside its range.
     """
-    require_some(max_edges)
+    require(max_edges=max_edges)
     require_same_graph(left.graph, right.graph)
     graph = left.graph
     shared = graph.edges(left.kept & right.kept)

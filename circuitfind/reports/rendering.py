@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from circuitfind.errors import ReportError
+from circuitfind.limits import require_fields
 
 ImageFormat = Literal["svg", "png", "pdf"]
 POINTS_PER_INCH = 72.0
 SHARP = 2.0  # pixels a point
-_SCALES = 0.1, 20.0
 _MOST_PIXELS, _LONGEST_SIDE = 10**8, 30_000  # in all, and a side
 
 
@@ -27,10 +27,16 @@ class Pixels:
     Attributes:
         scale: Pixels a point, in units of the usual 2.
         width: Width of the whole picture in pixels; None for what follows from the scale.
+
+    Raises:
+        LimitError: One of them is outside its range.
     """
 
     scale: float = 1.0
     width: int | None = None
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
 
 USUAL_SIZE = Pixels()
@@ -40,14 +46,8 @@ def draw_png(dot: str, size: Pixels) -> bytes:
     """Draw DOT text as PNG of a size.
 
     Raises:
-        ReportError: The size is not possible, or no installed program draws PNG.
+        ReportError: The picture would be too large, or no installed program draws PNG.
     """
-    if not _SCALES[0] <= size.scale <= _SCALES[1]:
-        raise ReportError(
-            f"scale must be from {_SCALES[0]:g} to {_SCALES[1]:g}, not {size.scale:g}"
-        )
-    if size.width is not None and not 1 <= size.width <= _LONGEST_SIDE:
-        raise ReportError(f"width must be from 1 to {_LONGEST_SIDE} pixels, not {size.width}")
     if size == USUAL_SIZE:
         return render(dot, "png", SHARP * POINTS_PER_INCH)
     across, down = _points(render(dot, "svg").decode())

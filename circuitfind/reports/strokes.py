@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import ReportError
 from circuitfind.reports.picture import Entry, Stroke
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
@@ -122,16 +121,6 @@ def shares_of_largest(circuit: Circuit) -> dict[str, float | None]:
         name: None if effect is None else min(1.0, abs(effect) / largest) if largest else 0.0
         for name, effect in effects.items()
     }
-
-
-def require_some(max_edges: int) -> None:
-    """Refuse to draw no edge at all.
-
-    Raises:
-        ReportError: The number is less than 1.
-    """
-    if max_edges < 1:
-        raise ReportError(f"the number of edges to draw must be at least 1, not {max_edges}")
 
 
 def omission(n_drawn: int, n_edges: int, which: str) -> list[Entry]:

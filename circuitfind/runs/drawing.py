@@ -10,6 +10,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
 from circuitfind.errors import ReportError
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
+from circuitfind.limits import require_fields
 from circuitfind.reports.diagram import MAX_EDGES, Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
 from circuitfind.runs.results import read_scorecard
@@ -39,6 +40,7 @@ class Look:
     merge_qkv: bool = False
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if len(self.title) > _LONGEST_TITLE:
             raise ReportError(
                 f"a title has at most {_LONGEST_TITLE} characters, not {len(self.title)}; "

@@ -140,10 +140,10 @@ def test_draw_takes_size_number_of_edges_title_and_merged_ports(cli, run, tmp_pa
     assert (tmp_path / "run" / "diagram.svg").read_bytes() == before
     assert cli("draw", "run", "--width", 1000, "--out", "wide.png").code == 0
     assert abs(int.from_bytes((tmp_path / "wide.png").read_bytes()[16:20], "big") - 1000) <= 1
-    complaint(cli("draw", "run", "--top", 0), "number of edges to draw must be at least 1, not 0")
     complaint(
-        cli("draw", "run", "--scale", "nan", "--out", "a.png"), "scale must be from .*not nan"
+        cli("draw", "run", "--top", 0), "top must be a whole number from 1 to .* edges, not 0"
     )
+    complaint(cli("draw", "run", "--scale", "nan", "--out", "a.png"), "scale must be .*not nan")
     complaint(cli("draw", "run", "--scale", 2), "'diagram.svg' has no size in pixels")
     complaint(cli("draw", "run", "--title", "x" * 501), "at most 500 characters, not 501")
     complaint(

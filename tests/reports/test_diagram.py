@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import GraphError, ReportError
+from circuitfind.errors import CircuitfindError, GraphError, LimitError, ReportError
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.reports import rendering
 from circuitfind.reports.bars import Row, draw_bars
@@ -276,18 +276,18 @@ def test_a_png_has_the_width_or_the_scale_that_is_asked_for():
 @pytest.mark.parametrize(
     ("size", "complaint"),
     [
-        (Pixels(0.0), "scale must be from 0.1 to 20, not 0"),
-        (Pixels(math.nan), "scale must be .*not nan"),
-        (Pixels(-1.0), "scale must be .*not -1"),
-        (Pixels(math.inf), "scale must be .*not inf"),
-        (Pixels(width=0), "width must be from 1 to 30000 pixels, not 0"),
-        (Pixels(width=30_001), "width must be .*not 30001"),
-        (Pixels(width=29_999), "would have 29999 x .*give a smaller scale or width"),
+        ({"scale": 0.0}, "scale must be a number from 0.1 to 20, not 0"),
+        ({"scale": math.nan}, "scale must be .*not nan"),
+        ({"scale": -1.0}, "scale must be .*not -1"),
+        ({"scale": math.inf}, "scale must be .*not inf"),
+        ({"width": 0}, "width must be a whole number from 1 to 30,000 pixels, not 0"),
+        ({"width": 30_001}, "width must be .*not 30,001"),
+        ({"width": 29_999}, "would have 29999 x .*give a smaller scale or width"),
     ],
 )
 def test_sizes_that_cannot_be_drawn_are_refused(size, complaint):
-    with pytest.raises(ReportError, match=complaint):
-        draw_circuit(random_circuit(PLAIN, seed=0)).png(size)
+    with pytest.raises(CircuitfindError, match=complaint):
+        draw_circuit(random_circuit(PLAIN, seed=0)).png(Pixels(**size))
 
 
 def test_only_png_has_a_size_in_pixels(tmp_path):
@@ -299,7 +299,7 @@ def test_only_png_has_a_size_in_pixels(tmp_path):
 def test_at_least_one_edge_is_drawn(max_edges):
     circuit = random_circuit(PLAIN, seed=0)
     for draw in (draw_circuit, partial(draw_difference, circuit)):
-        with pytest.raises(ReportError, match=f"must be at least 1, not {max_edges}"):
+        with pytest.raises(LimitError, match=f"max edges must be .* from 1 .*, not {max_edges}"):
             draw(circuit, max_edges=max_edges)
 
 
