@@ -9,6 +9,7 @@ from torch import Tensor
 from circuitfind.errors import MethodError, MetricError, PromptError
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
+from circuitfind.models.assumptions import require_prompts_alone
 from circuitfind.models.base import ResidualModel
 from circuitfind.prompts import NO_TOKEN, PromptPairs
 
@@ -111,6 +112,13 @@ def assemble(
     graph: Graph | None = None,
     default_metric: Metric | None = None,
 ) -> Problem:
-    """Put a problem together, with the prompts moved to the model's device."""
+    """Put a problem together, with the prompts moved to the model's device.
+
+    Raises:
+        CircuitfindError: The parts do not fit one another; or prompts of different lengths cannot
+            share a batch with this model.
+    """
     graph = Graph(model.shape) if graph is None else graph
-    return Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)
+    problem = Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)
+    require_prompts_alone(model, problem.prompts.clean, problem.prompts.real)
+    return problem

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from circuitfind.errors import ModelError
+from circuitfind.models.assumptions import require_assumptions
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import CompiledModel, load_compiled
 from circuitfind.models.guards import quiet_loading, reading, refusing
@@ -218,6 +219,7 @@ def _from_module(
     wrapped = _wrapped(_bridge(model, name, parameter), tokenizer, name, weights)
     with refusing(f"{name!r} cannot be run part by part"):
         require_faithful(wrapped, tokens, expected)
+        require_assumptions(wrapped, tokens)
     return wrapped
 
 
@@ -267,4 +269,5 @@ def _checked_by_itself(model: AnyModel) -> AnyModel:
     with refusing(f"{model.name!r} cannot be run part by part"):
         tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
         require_faithful(model, tokens, model.own_logits(tokens))
+        require_assumptions(model, tokens)
     return model

@@ -56,16 +56,20 @@ def component_logits(
     """Run a model part by part, nothing patched."""
     stream = model.embed(tokens).joint
     for layer in range(model.shape.n_layers):
-        attention = _attention(model, layer, stream, real)
+        attention = attention_of(model, layer, stream, real)
         middle = stream if model.shape.parallel_mlp else stream + attention
         mlp = model.mlp(layer, middle) if model.shape.has_mlp else 0
         stream = stream + attention + mlp
     return model.logits(stream)
 
 
-def _attention(
-    model: ResidualModel, layer: int, stream: Tensor, real: Tensor | None
+def attention_of(
+    model: ResidualModel,
+    layer: int,
+    stream: Float[Tensor, "batch pos d_model"],
+    real: Bool[Tensor, "batch pos"] | None = None,
 ) -> Float[Tensor, "batch pos d_model"]:
+    """Return what the attention of a block adds to the stream that it reads."""
     shape = model.shape
     queries, groups = range(shape.n_heads), range(shape.n_kv_heads)
     query = model.project(layer, "q", queries, stream.expand(shape.n_heads, *stream.shape))
