@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from circuitfind.commands.console import interruptible, print_facts
+from circuitfind.commands.console import interruptible, print_facts, tell
 from circuitfind.commands.options import (
     Budget,
     Device,
@@ -38,6 +38,7 @@ def bench(
     A random circuit of as many components is assumed. What a search really takes follows the
     circuit that it finds.
     """
+    from circuitfind.methods.forecast import MOST_SECONDS
     from circuitfind.models.loading import load_model
     from circuitfind.runs.api import make_problem
     from circuitfind.runs.bench import benchmarked
@@ -48,5 +49,6 @@ def bench(
     with interruptible(None, budget):
         loaded = load_model(model_for(task, model), dtype=dtype, device=device)
         problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
+        tell(f"measuring a few tests of the search, for {MOST_SECONDS:.0f} seconds at most")
         facts = benchmarked(problem, components, allowed)
     print_facts(facts, as_json=as_json)

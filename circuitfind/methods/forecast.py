@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -31,8 +30,9 @@ _SAMPLES = 12
 _TESTS = 8
 """How many edges into each are tested together: the width at which a search begins."""
 
-_SAMPLES_BETWEEN = 4
-"""After how many samples a full pass is timed."""
+MOST_SECONDS = 60.0
+"""After this time no further reader is sampled; those left out are taken to be like their
+neighbours."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,35 @@ def forecast(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) 
     """Measure a few tests of a search that ends at a circuit."""
     tested = tested_visits(engine, circuit)
     size = math.ceil(len(tested) / _SAMPLES)
+    firsts = range(0, len(tested), size)
+    measured: dict[int, tuple[float, float]] = {}
+    end = time.monotonic() + MOST_SECONDS
+    for first in _spread(firsts):
+        if measured and time.monotonic() > end:
+            break
+        middle = first + len(tested[first : first + size]) // 2
+        kept = _kept_after(tested[:middle], engine.graph, circuit)
+        measured[first] = _sampled(engine, tested[middle], kept)
     operations = seconds = 0.0
-    passes = []
-    for number, first in enumerate(range(0, len(tested), size)):
-        stratum = tested[first : first + size]
-        middle = len(stratum) // 2
-        kept = _kept_after(tested[: first + middle], engine.graph, circuit)
-        times = sum(visit.evaluations for visit in stratum)
-        counted, took = (each * times for each in _sampled(engine, stratum[middle], kept))
-        operations, seconds = operations + counted, seconds + took
-        # Full passes are timed in between, so that both meet the machine in the same state.
-        if number % _SAMPLES_BETWEEN == 0:
-            passes.append(_measured(lambda: engine.readout.loss(engine.recomputed(circuit))))
+    for first in firsts:
+        nearest = min(measured, key=lambda sampled: abs(sampled - first))
+        times = sum(visit.evaluations for visit in tested[first : first + size])
+        operations += measured[nearest][0] * times
+        seconds += measured[nearest][1] * times
+    full_pass = _measured(lambda: engine.readout.loss(engine.recomputed(circuit)))
     return Forecast(
         tests=sum(len(visit.writers) for visit in tested),
         evaluations=sum(visit.evaluations for visit in tested),
         operations=operations,
         seconds=seconds,
-        seconds_full_pass=float(np.median([took for _, took in passes])),
-        operations_full_pass=passes[0][0],
+        seconds_full_pass=full_pass[1],
+        operations_full_pass=full_pass[0],
     )
+
+
+def _spread(items: Sequence[int]) -> list[int]:
+    """Return the items in an order whose beginning is spread over all of them."""
+    return [*items[::4], *items[2::4], *items[1::2]]
 
 
 def tested_visits(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) -> list[Visit]:

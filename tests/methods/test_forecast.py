@@ -51,6 +51,19 @@ def test_a_circuit_larger_than_the_model_cannot_be_assumed(n_components):
         assumed_circuit(graph, n_components)
 
 
+def test_what_is_not_sampled_in_time_is_taken_to_be_like_its_neighbours(monkeypatch):
+    engine = engine_of("gpt2")
+    circuit = assumed_circuit(engine.graph, 4)
+    whole = forecast(engine, circuit)
+    monkeypatch.setattr("circuitfind.methods.forecast.MOST_SECONDS", -1.0)
+    batches = counting(engine)
+    short = forecast(engine, circuit)
+    # A single reader: tried once to warm up, once for its operations, once for its time.
+    assert len(batches) == 3
+    assert (short.tests, short.evaluations) == (whole.tests, whole.evaluations)
+    assert short.operations > 0 and short.seconds > 0
+
+
 def searched(engine, circuit):
     """Search with the decisions that lead to a circuit; return how many edges were tested."""
     names = {edge.name for edge in Circuit(engine.graph, circuit).edges}
