@@ -6,7 +6,7 @@
     problem = cf.make_problem(model, task="ioi", n_prompts=64)
     found = cf.discover(problem, "acdc", threshold=0.02)
     found.circuit                       # draws itself in a notebook
-    cf.scorecard(found.engine, found.circuit)
+    cf.scorecard(found)
 
 Names are imported when they are first used, so that `circuitfind --help` need not load torch.
 """

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import networkx as nx
 from jaxtyping import Bool, Float
@@ -19,10 +19,19 @@ from torch import Tensor
 
 from circuitfind.errors import CircuitFileError, GraphError, quoted
 from circuitfind.files import read_bytes
-from circuitfind.graph import Edge, Graph, ModelShape, Reader, Writer
+from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer
+from circuitfind.limits import require
 from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
 
 FORMAT = "circuitfind circuit 1"
+
+
+@runtime_checkable
+class HasGraph(Protocol):
+    """A problem, an engine, a circuit, or anything else that belongs to a graph."""
+
+    @property
+    def graph(self) -> Graph: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,20 @@ class Circuit:
         if bool((self.kept & ~self.graph.edge_mask).any()):
             raise GraphError("the mask keeps a pair whose writer does not run before its reader")
 
+    @classmethod
+    def of_edges(cls, of: Graph | HasGraph, edges: Iterable[EdgeName]) -> "Circuit":
+        """Return the circuit of some edges, given by name: `m0->a2.h2.v`.
+
+        Args:
+            of: A graph, or what has one: a problem, an engine, another circuit.
+            edges: The edges.
+
+        Raises:
+            GraphError: One of them does not exist.
+        """
+        graph = of if isinstance(of, Graph) else of.graph
+        return cls(graph, graph.mask_of(edges))
+
     @property
     def n_edges(self) -> int:
         return int(self.kept.sum())
@@ -81,12 +104,16 @@ class Circuit:
         chosen = {writer.name for writer in self.graph.heads_and_mlps}
         return [name for name in self.components if name in chosen]
 
-    def effect(self, edge: Edge) -> float | None:
-        """Return the measured effect of an edge, or None if it was never tested."""
+    def effect(self, edge: EdgeName) -> float | None:
+        """Return the measured effect of an edge or its name, or None if it was never tested.
+
+        Raises:
+            GraphError: There is no such edge.
+        """
+        place = self.graph.place(edge)
         if self.effects is None:
             return None
-        writer = self.graph.writer_index[edge.writer.name]
-        value = float(self.effects[writer, self.graph.reader_index[edge.reader.name]])
+        value = float(self.effects[place])
         return None if math.isnan(value) else value
 
     def network(self) -> nx.MultiDiGraph:
@@ -94,7 +121,7 @@ class Circuit:
         network = self.graph.network(self.kept)
         for *_, data in network.edges(data=True):
             if data["kind"] == "edge":
-                effect = self.effect(self.graph.edge(data["name"]))
+                effect = self.effect(data["name"])
                 if effect is not None:
                     data["effect"] = effect
         return network
@@ -252,19 +279,25 @@ class EdgeScores:
         Ties stand in the order of `Graph.edges`, so the ranking is always the same.
         """
         scored = self.graph.edge_mask & ~self.values.isnan()
-        rows = [(edge, self._value(edge)) for edge in self.graph.edges(scored)]
+        rows = [(edge, self.score(edge)) for edge in self.graph.edges(scored)]
         return sorted(rows, key=lambda row: -(row[1] if signed else abs(row[1])))
 
-    def _value(self, edge: Edge) -> float:
-        writer = self.graph.writer_index[edge.writer.name]
-        return float(self.values[writer, self.graph.reader_index[edge.reader.name]])
+    def score(self, edge: EdgeName) -> float:
+        """Return the score of an edge or its name; NaN where it has none.
+
+        Raises:
+            GraphError: There is no such edge.
+        """
+        return float(self.values[self.graph.place(edge)])
 
     def top(self, n: int, *, signed: bool = False) -> Circuit:
         """Keep the n highest scores."""
+        require(edges=n)
         return self._circuit(edge for edge, _ in self.ranked(signed=signed)[:n])
 
     def above(self, threshold: float, *, signed: bool = True) -> Circuit:
         """Keep every score of at least the threshold."""
+        require(threshold=threshold)
         values = self.values if signed else self.values.abs()
         return Circuit(self.graph, self.graph.edge_mask & (values >= threshold), self.values)
 
@@ -274,6 +307,7 @@ class EdgeScores:
         Only edges into components that the walk has reached are candidates, so no kept edge
         leads nowhere (Hanna et al. 2024, arXiv 2403.17806).
         """
+        require(edges=n)
         by_component: dict[str, list[tuple[float, int, Edge]]] = {}
         for rank, (edge, value) in enumerate(self.ranked(signed=signed)):
             size = value if signed else abs(value)

@@ -138,6 +138,15 @@ class Edge(NamedTuple):
         return f"{self.writer.name}->{self.reader.name}"
 
 
+EdgeName = str | Edge | tuple[int, int]
+"""An edge as callers name it: its name, the edge itself, or the indices of writer and reader."""
+
+
+def listed(edges: EdgeName | Iterable[EdgeName]) -> list[EdgeName]:
+    """Return edges as a list; a single name or edge is a list of one."""
+    return [edges] if isinstance(edges, str | Edge) else list(edges)
+
+
 @dataclass(frozen=True)
 class Graph:
     """All writers, readers and edges of a model.
@@ -286,22 +295,45 @@ class Graph:
         heads = range(reader.head * group, (reader.head + 1) * group)
         return tuple(f"a{reader.layer}.h{head}" for head in heads)
 
-    def edge(self, name: str) -> Edge:
-        """Return the edge with this name.
+    def edge(self, name: EdgeName) -> Edge:
+        """Return the edge that a name, an edge or two indices stand for.
 
         Raises:
             GraphError: The name is malformed, or no such edge exists, with the reason.
         """
-        writer_name, arrow, reader_name = name.partition("->")
-        if not arrow:
-            raise GraphError(f"{quoted(name)} is not an edge; edges look like 'a0.h1->a1.h0.q'")
-        writer, reader = self.writer(writer_name), self.reader(reader_name)
+        writer, reader = self._ends(name)
         if writer.stage >= reader.stage:
             raise GraphError(
                 f"no edge {quoted(name)}: {writer.name} writes at stage {writer.stage}, "
                 f"not before {reader.name} has read the stream (stage {reader.stage})"
             )
         return Edge(writer, reader)
+
+    def _ends(self, name: EdgeName) -> tuple[Writer, Reader]:
+        if isinstance(name, Edge):
+            return self.writer(name.writer.name), self.reader(name.reader.name)
+        if isinstance(name, str) and "->" in name:
+            writer, _, reader = name.partition("->")
+            return self.writer(writer), self.reader(reader)
+        n_writers, n_readers = len(self.writers), len(self.readers)
+        match name:
+            case (int(w), int(r)) if 0 <= w < n_writers and 0 <= r < n_readers:
+                return self.writers[w], self.readers[r]
+            case (int(), int()):
+                raise GraphError(
+                    f"no edge {quoted(name)}: the graph has the writers 0 to {n_writers - 1} and "
+                    f"the readers 0 to {n_readers - 1}"
+                )
+        raise GraphError(f"{quoted(name)} is not an edge; edges look like 'a0.h1->a1.h0.q'")
+
+    def place(self, name: EdgeName) -> tuple[int, int]:
+        """Return the indices of an edge's writer and reader, its place in masks and effects.
+
+        Raises:
+            GraphError: There is no such edge.
+        """
+        writer, reader = self.edge(name)
+        return self.writer_index[writer.name], self.reader_index[reader.name]
 
     def writer(self, name: str) -> Writer:
         """Return the writer with this name.
@@ -343,12 +375,11 @@ class Graph:
             for reader, writer in mask.T.nonzero().tolist()
         ]
 
-    def mask_of(self, edges: Iterable[str]) -> Bool[Tensor, "writer reader"]:
-        """Return the mask that keeps exactly the named edges."""
+    def mask_of(self, edges: EdgeName | Iterable[EdgeName]) -> Bool[Tensor, "writer reader"]:
+        """Return the mask that keeps exactly these edges."""
         kept = torch.zeros_like(self.edge_mask)
-        for name in edges:
-            edge = self.edge(name)
-            kept[self.writer_index[edge.writer.name], self.reader_index[edge.reader.name]] = True
+        for name in listed(edges):
+            kept[self.place(name)] = True
         return kept
 
     def network(self, kept: Bool[Tensor, "writer reader"] | None = None) -> nx.MultiDiGraph:

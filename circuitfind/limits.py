@@ -63,6 +63,8 @@ LIMITS: dict[str, Limit] = {
     "budget": Limit(0, 10**9, whole=False, unit="seconds"),
     "threshold": _SIZE,
     "edges": _EDGES,
+    "sampled_edges": Limit(1, 2**31),
+    "rows": _COUNT,
     "target_edges": Limit(1, 2**31),
     "target_faithfulness": Limit(0, 1, whole=False, excluded=True),
     "components": _COUNT,

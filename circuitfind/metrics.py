@@ -111,7 +111,15 @@ def custom_metric(
     unit: str = "",
     better: Literal["higher", "lower"] = "higher",
 ) -> Metric:
-    """Make a metric of any function from logits and prompts to one number per prompt."""
+    """Make a metric of any function from logits and prompts to one number per prompt.
+
+    Raises:
+        MetricError: `better` is neither `higher` nor `lower`.
+    """
+    if better not in ("higher", "lower"):
+        raise MetricError(
+            f"no way is better that is named {quoted(better)}; choose higher or lower"
+        )
 
     def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
         values = function(logits, prompts)

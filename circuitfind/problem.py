@@ -1,12 +1,13 @@
 """A problem: all that a method sees of the world."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
 
-from circuitfind.errors import MethodError, MetricError, PromptError
+from circuitfind.circuit import Circuit
+from circuitfind.errors import MethodError, MetricError, PromptError, quoted
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.assumptions import require_prompts_alone
@@ -73,6 +74,11 @@ class Problem:
         check_metric(self.metric, self.prompts)
 
     @property
+    def problem(self) -> "Problem":
+        """Itself, so that a problem can stand wherever an engine or a finding of it can."""
+        return self
+
+    @property
     def metric_is_default(self) -> bool:
         """Whether nobody chose the metric, so that a command may measure another by default."""
         return self.metric is self.default_metric
@@ -93,6 +99,46 @@ class Problem:
                     f"logits for {self.model.shape.d_vocab} tokens, counted from 0; use its own "
                     "tokenizer"
                 )
+
+
+@runtime_checkable
+class HasProblem(Protocol):
+    """A problem, an engine of it, or what a search for its circuit found (`Found`)."""
+
+    @property
+    def problem(self) -> Problem: ...
+
+
+def as_problem(asked: object) -> Problem:
+    """Return the problem that is asked about.
+
+    Raises:
+        MethodError: It is neither a problem, nor an engine, nor what a search found.
+    """
+    if not isinstance(asked, HasProblem):
+        raise MethodError(
+            f"{quoted(type(asked).__name__)} is not a question; give a problem (`make_problem`), "
+            "or what `discover` found"
+        )
+    return asked.problem
+
+
+def circuit_of_question(asked: object, circuit: object = None) -> Circuit:
+    """Return the circuit that is asked about: the given one, or else what a search found.
+
+    Raises:
+        MethodError: There is none.
+    """
+    found = getattr(asked, "circuit", None) if circuit is None else circuit
+    if isinstance(found, Circuit):
+        return found
+    if circuit is None:
+        raise MethodError(
+            "no circuit is given; give one after the problem, or what `discover` found in its place"
+        )
+    raise MethodError(
+        f"{quoted(circuit)} is not a circuit; give one that `discover` or `load_circuit` returned"
+    )
 
 
 def _outside(tokens: Int[Tensor, "batch ..."], low: int, high: int) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from circuitfind.comparison.chance import (
 )
 from circuitfind.errors import GraphError
 from circuitfind.evaluation.random_circuits import layer_blocks
+from circuitfind.limits import require
 
 FEWEST_RANKED = 3
 """A rank correlation of fewer edges says nothing."""
@@ -89,7 +90,9 @@ def overlap(
 
     Raises:
         GraphError: The circuits belong to different graphs, or one keeps no edge.
+        LimitError: A number is outside its range.
     """
+    require(seed=seed, draws=draws)
     require_same_graph(left.graph, right.graph)
     require_edges(left, right)
     ours, theirs = (

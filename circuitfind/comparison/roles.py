@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from circuitfind.comparison.answers import Head, Written, turned_attention, written_answers
 from circuitfind.comparison.effects import Effects, about_answers, answer_metric, effects
 from circuitfind.comparison.looks import READ, RIGHT, Looks, looks
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, Problem, as_problem
 
 ATTENTION_ROLES = {
     "previous-token": "previous",
@@ -64,18 +64,19 @@ class Role:
 
 
 def find_roles(
-    problem: Problem, seen: Looks | None = None, known: Effects | None = None
+    asked: HasProblem, seen: Looks | None = None, known: Effects | None = None
 ) -> tuple[Role, ...]:
     """Return the roles of all heads of a model on some prompts, in the order of the heads.
 
     Args:
-        problem: The problem.
+        asked: The problem, or what a search for its circuit found.
         seen: What the heads look at, where that is known already.
         known: The effects of edges, likewise.
 
     Raises:
         MetricError: The metric is the same on clean and corrupted prompts.
     """
+    problem = as_problem(asked)
     seen = looks(problem) if seen is None else seen
     known = effects(problem) if known is None else known
     shape = problem.model.shape

@@ -30,7 +30,8 @@ from circuitfind.engine.readout import Readout
 from circuitfind.engine.shelf import InFiles, InMemory
 from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
 from circuitfind.engine.trial import Trial
-from circuitfind.problem import Problem
+from circuitfind.graph import EdgeName, listed
+from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.prompts import difference_start
 
 _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-5}
@@ -156,9 +157,13 @@ class IncrementalEngine:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
         return self.readout.loss(state.final)
 
-    def cut(self, state: EngineState, edges: Iterable[Pair]) -> EngineState:
-        """Return the state with these edges cut as well; edges already cut stay so."""
-        pairs = list(edges)
+    def cut(self, state: EngineState, edges: EdgeName | Iterable[EdgeName]) -> EngineState:
+        """Return the state with these edges cut as well; edges already cut stay so.
+
+        Raises:
+            GraphError: There is no such edge.
+        """
+        pairs = [self.graph.place(edge) for edge in listed(edges)]
         return EngineState(tuple(chunk.cut(part, pairs) for chunk, part in self._with(state)))
 
     def cut_nested(self, state: EngineState, reader: int, writers: Sequence[int]) -> Tried:
@@ -207,6 +212,18 @@ class IncrementalEngine:
     def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
         """What each writer sends along a cut edge."""
         return _joined([chunk.replacement for chunk in self.chunks], dim=1)
+
+
+def as_engine(asked: HasProblem) -> IncrementalEngine:
+    """Return the engine of what a search found, or an engine of a problem.
+
+    Raises:
+        MethodError: It is neither, nor an engine.
+    """
+    engine = getattr(asked, "engine", asked)
+    if isinstance(engine, IncrementalEngine):
+        return engine
+    return IncrementalEngine(as_problem(asked))
 
 
 def horizon(problem: Problem) -> Horizon:

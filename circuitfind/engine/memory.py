@@ -8,6 +8,7 @@ from circuitfind.engine.differences import groups
 from circuitfind.engine.gradients import segments
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
+from circuitfind.limits import require
 from circuitfind.problem import Problem
 
 _STREAMS_IN_WORK = 16
@@ -110,7 +111,9 @@ def plan(problem: Problem, memory: int | None) -> Plan:
 
     Raises:
         MethodError: A single pair of prompts takes more; or all of them do, on an accelerator.
+        LimitError: It is no number of bytes.
     """
+    require(memory=memory)
     n_prompts, n_positions = problem.prompts.clean.shape
     if memory is None:
         return _plan(n_prompts, FORMED_NUMBERS)

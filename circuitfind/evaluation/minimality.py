@@ -143,11 +143,7 @@ def _retried(
 
 
 def _with_sets(scale: _Scale, circuit: Circuit, need: Need, n_sets: int, seed: int) -> Need:
-    edge = circuit.graph.edge(need.name)
-    place = (
-        circuit.graph.writer_index[edge.writer.name],
-        circuit.graph.reader_index[edge.reader.name],
-    )
+    place = circuit.graph.place(need.name)
     masks = list(_contexts(circuit, place, n_sets, seed))
     pairs = []
     for mask in masks:

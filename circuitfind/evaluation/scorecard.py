@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
-from circuitfind.circuit import Circuit
-from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.circuit import Circuit, require_same_graph
+from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import MetricError
 from circuitfind.evaluation.intervals import share_interval
 from circuitfind.evaluation.trust import OwnResult, doubts, own_result, within_noise
 from circuitfind.measures import PerPrompt
 from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, Problem, circuit_of_question
 
 _ROUNDING = 1e-6
 
@@ -85,9 +85,21 @@ def shown(value: float) -> str:
 
 
 def scorecard(
-    engine: IncrementalEngine, circuit: Circuit, held_out: IncrementalEngine | None = None
+    asked: HasProblem, circuit: Circuit | None = None, held_out: HasProblem | None = None
 ) -> Scorecard:
-    """Measure a circuit on the prompts it was found on, and on others if given."""
+    """Measure a circuit on the prompts it was found on, and on others if given.
+
+    Args:
+        asked: What a search found, its problem, or an engine of it.
+        circuit: The circuit; by default what was found.
+        held_out: The problem with other prompts, or an engine of it.
+
+    Raises:
+        MethodError: There is no circuit, or no problem.
+        GraphError: The circuit belongs to another graph.
+    """
+    circuit, engine = circuit_of_question(asked, circuit), as_engine(asked)
+    require_same_graph(circuit.graph, engine.graph)
     metric, problem = engine.problem.metric, engine.problem
     measurements = _measured(engine, circuit, usual_metrics(problem))
     with torch.no_grad():
@@ -101,7 +113,7 @@ def scorecard(
         n_components_full=len(circuit.graph.heads_and_mlps),
         n_prompts=len(problem.prompts),
         measurements=measurements,
-        held_out=None if held_out is None else measure(held_out, circuit, metric),
+        held_out=None if held_out is None else measure(as_engine(held_out), circuit, metric),
         own=own,
         doubts=doubts(problem, circuit, own, kept),
     )

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from circuitfind import records
 from circuitfind.circuit import Circuit, require_same_graph
-from circuitfind.errors import MethodError
 from circuitfind.evaluation.random_circuits import random_circuits
+from circuitfind.limits import require
 
 _CHANCE_DRAWS = 20
 
@@ -93,8 +93,9 @@ def stability(
 
     Raises:
         GraphError: The circuits belong to different graphs.
-        MethodError: The share is none.
+        LimitError: The share or the seed is outside its range.
     """
+    require(share=share, seed=seed)
     runs = [original, *(circuit for circuits in varied.values() for circuit in circuits)]
     kept = frequencies(runs)
     rows = [
@@ -119,9 +120,12 @@ def frequencies(runs: Sequence[Circuit]) -> Float[Tensor, "writer reader"]:
 
 
 def consensus(runs: Sequence[Circuit], share: float) -> Circuit:
-    """Return the edges that at least a share of the circuits keep; effects are frequencies."""
-    if not 0 < share <= 1:
-        raise MethodError(f"a consensus of {share} of the runs is none; give a share up to 1")
+    """Return the edges that at least a share of the circuits keep; effects are frequencies.
+
+    Raises:
+        LimitError: The share is not above 0 and at most 1.
+    """
+    require(share=share)
     kept = frequencies(runs)
     return Circuit(runs[0].graph, kept >= share - 1e-9, kept)
 
@@ -151,5 +155,4 @@ def _variation(name: str, runs: Sequence[Circuit], seed: int) -> Variation:
 
 
 def _place(circuit: Circuit, name: str) -> tuple[int, int]:
-    graph, edge = circuit.graph, circuit.graph.edge(name)
-    return graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+    return circuit.graph.place(name)

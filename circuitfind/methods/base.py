@@ -132,8 +132,7 @@ def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:
     kept = torch.zeros_like(graph.edge_mask)
     effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
     for decision in decisions:
-        edge = graph.edge(decision.edge)
-        index = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+        index = graph.place(decision.edge)
         kept[index] = decision.kept
         value = decision.score if decision.effect is None else decision.effect
         if value is not None:

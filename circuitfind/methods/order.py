@@ -94,10 +94,9 @@ def _pairs(graph: Graph, name: str, usual: dict[int, list[int]]) -> list[tuple[i
     """Return the writers and readers of the edges that a name of an order stands for."""
     if "->" in name:
         try:
-            edge = graph.edge(name)
+            return [graph.place(name)]
         except GraphError as error:
             raise MethodError(f"the order cannot be used: {error}") from None
-        return [(graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name])]
     if name not in graph.reader_index:
         raise MethodError(
             f"the order names {quoted(name)}, which is neither a reader nor an edge of the graph; "

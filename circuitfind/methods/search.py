@@ -18,6 +18,7 @@ from circuitfind.methods.base import (
     Progress,
     Selection,
 )
+from circuitfind.problem import Problem
 from circuitfind.progress import State
 
 _SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -46,6 +47,16 @@ class Found:
     pruned: bool
     limits: LimitCheck
     drift: float | None
+
+    @property
+    def problem(self) -> Problem:
+        """What was searched."""
+        return self.engine.problem
+
+    @property
+    def graph(self) -> Graph:
+        """Its graph."""
+        return self.engine.graph
 
     @property
     def n_tested(self) -> int:

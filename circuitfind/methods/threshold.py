@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import MethodError
 from circuitfind.limits import require
+from circuitfind.problem import HasProblem, as_problem
 
 _SIGNIFICANT = 1.96
 """Standard errors: 95 % of a normal distribution lies within."""
@@ -33,12 +34,17 @@ MOST_TRIALS = 6
 """Of automatic thresholds: the last one is a 32nd of the first."""
 
 
-def suggest_threshold(engine: IncrementalEngine, *, n_edges: int = 64, seed: int = 0) -> float:
+def suggest_threshold(asked: HasProblem, *, n_edges: int = 64, seed: int = 0) -> float:
     """Return a threshold at the level of the metric's noise over prompts.
 
     The effect of an edge is a mean over prompts, so it has a standard error: how much it would
     change with other prompts. The suggestion is 1.96 times the root mean square of the standard
     errors of a random sample of edges, each cut alone. Effects below it may be chance.
+
+    Args:
+        asked: A problem, an engine of it, or what a search found.
+        n_edges: How many edges the sample holds.
+        seed: Fixes the sample.
 
     Returns:
         A threshold in the metric's unit.
@@ -46,8 +52,10 @@ def suggest_threshold(engine: IncrementalEngine, *, n_edges: int = 64, seed: int
     Raises:
         MethodError: There are fewer than two prompts, or the effects do not differ between them.
     """
-    if len(engine.problem.prompts) < 2:
+    require(sampled_edges=n_edges, seed=seed)
+    if len(as_problem(asked).prompts) < 2:
         raise MethodError("the noise of a metric shows over several prompts; give at least 2")
+    engine = as_engine(asked)
     edges = engine.graph.edge_mask.nonzero().tolist()
     sample = random.Random(seed).sample(edges, min(n_edges, len(edges)))
     effects = torch.stack([_effects(engine, (writer, reader)) for writer, reader in sample])

@@ -22,11 +22,12 @@ from torch import Tensor
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
+from circuitfind.limits import require
 from circuitfind.metrics import faithfulness
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult
 from circuitfind.patching.significant import significant_components
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, as_problem
 from circuitfind.progress import Checkpoint, State
 
 DEFAULT_FAITHFULNESS = 0.8
@@ -37,7 +38,7 @@ _MOST_SEARCHES = 6
 
 
 def circuit_of(
-    asked: Problem | IncrementalEngine,
+    asked: HasProblem,
     result: PatchResult,
     threshold: float = DEFAULT_THRESHOLD,
     *,
@@ -47,8 +48,9 @@ def circuit_of(
     """Return the edges that are needed between the components that a sweep found to matter.
 
     Args:
-        asked: The problem that was swept, or an engine of it. An engine must hold the prompts that
-            the mode exchanges (`posed`), the metric of the result and the ablation `resample`.
+        asked: The problem that was swept, what a search found on it, or an engine of it. An
+            engine must hold the prompts that the mode exchanges (`posed`), the metric of the
+            result and the ablation `resample`.
         result: What the sweep measured.
         threshold: Smallest effect of a patch that matters, as a share of the difference between
             the two runs.
@@ -83,13 +85,18 @@ class EdgeSearch:
 
     def __init__(
         self,
-        asked: Problem | IncrementalEngine,
+        asked: HasProblem,
         result: PatchResult,
         threshold: float = DEFAULT_THRESHOLD,
         *,
         edge_threshold: float | None = None,
         target_faithfulness: float = DEFAULT_FAITHFULNESS,
     ) -> None:
+        require(
+            patch_threshold=threshold,
+            edge_threshold=edge_threshold,
+            target_faithfulness=target_faithfulness,
+        )
         self.engine = _engine(asked, result)
         self._result, self._threshold, self._wanted = result, threshold, target_faithfulness
         graph = self.engine.graph
@@ -209,9 +216,10 @@ class EdgeSearch:
         return self.engine.readout.loss(self.engine.recomputed(kept))
 
 
-def _engine(asked: Problem | IncrementalEngine, result: PatchResult) -> IncrementalEngine:
-    if isinstance(asked, Problem):
-        return IncrementalEngine(replace(posed(asked, result.mode), ablation="resample"))
+def _engine(asked: HasProblem, result: PatchResult) -> IncrementalEngine:
+    if not isinstance(asked, IncrementalEngine):
+        problem = posed(as_problem(asked), result.mode)
+        return IncrementalEngine(replace(problem, ablation="resample"))
     if asked.problem.metric.name != result.metric:
         raise MethodError(
             f"the engine measures {asked.problem.metric.name!r} and the sweep measured "

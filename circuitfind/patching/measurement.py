@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.errors import MethodError
+from circuitfind.limits import require
 from circuitfind.patching.result import Mode, PatchResult, require_gap
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
@@ -54,7 +54,7 @@ class Measurement(ABC):
         n_patches: How many patches there are.
 
     Raises:
-        MethodError: There are no rows.
+        LimitError: The number of rows is outside its range.
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -62,8 +62,7 @@ class Measurement(ABC):
     n_patches: int
 
     def __init__(self, problem: Problem, mode: Mode, rows: int) -> None:
-        if rows < 1:
-            raise MethodError(f"{rows} rows cannot be run at once; give at least 1")
+        require(rows=rows)
         self.problem, self.mode, self.rows = problem, mode, rows
 
     @abstractmethod

@@ -29,7 +29,7 @@ from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
 from circuitfind.patching.result import Mode, PatchResult
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.progress import Checkpoint
 
 PATH = "path"
@@ -37,7 +37,7 @@ PATH = "path"
 
 
 def path_patch(
-    problem: Problem,
+    asked: HasProblem,
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
     *,
@@ -49,7 +49,8 @@ def path_patch(
     """Measure what each path from a sender to a receiver carries.
 
     Args:
-        problem: Gives the model, its graph, the pairs of prompts and the metric.
+        asked: The problem, or what a search for its circuit found; gives
+            the model, its graph, the pairs of prompts and the metric.
         senders: Writers, such as `a5.h1`; all unless given.
         receivers: Readers, such as `a9.h6.q`; all unless given.
         via: Readers that every path leads through, in order: with `a7.h3.v` the path enters head
@@ -66,7 +67,7 @@ def path_patch(
         GraphError: There is no such writer or reader, or no path at all.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    paths = PathPatching(problem, senders, receivers, mode, via=via, rows=rows)
+    paths = PathPatching(as_problem(asked), senders, receivers, mode, via=via, rows=rows)
     return paths.finished(on_progress)
 
 
@@ -173,7 +174,7 @@ def _once(names: Sequence[str]) -> Sequence[str]:
 
 
 def linearised_edges(
-    problem: Problem,
+    asked: HasProblem,
     *,
     mode: Mode = "noising",
 ) -> Float[Tensor, "writer reader"]:
@@ -186,7 +187,7 @@ def linearised_edges(
         MethodError: The metric has no gradient on the base run: KL divergence of the run from
             itself is at its minimum, and accuracy changes in jumps.
     """
-    problem = posed(problem, mode)
+    problem = posed(as_problem(asked), mode)
     _require_slope(problem.metric, mode)
     model, graph, prompts = problem.model, problem.graph, problem.prompts
     base, source = prompts.clean, prompts.corrupted

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.errors import MethodError, MetricError
+from circuitfind.limits import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,6 +200,7 @@ class PatchResult:
         Those whose effect is at least the threshold in size and lies outside its own noise over
         prompts (1.96 standard errors; not asked where there is a single prompt).
         """
+        require(patch_threshold=threshold)
         found = [row for row in self.rows() if abs(row.effect) >= threshold and row.is_real]
         return sorted(found, key=lambda row: -abs(row.effect))
 

@@ -18,12 +18,12 @@ from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
 from circuitfind.patching.places import default_places, places
 from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.patching.sites import Site, find_sites
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.progress import Checkpoint
 
 
 def patch(
-    problem: Problem,
+    asked: HasProblem,
     sites: str = "block",
     *,
     mode: Mode = "denoising",
@@ -37,7 +37,8 @@ def patch(
     """Patch activations of one run into another, each in turn, and measure the metric.
 
     Args:
-        problem: Gives the model, the pairs of prompts and the metric.
+        asked: The problem, or what a search for its circuit found; gives
+            the model, the pairs of prompts and the metric.
         sites: What to patch: names of `SITES` or `GROUPS`, separated by commas.
         mode: Clean activations into the corrupted run (`denoising`), corrupted ones into the clean
             run (`noising`), those of each prompt of a pair into the run of the other
@@ -59,7 +60,7 @@ def patch(
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
     sweep = Sweep(
-        problem,
+        as_problem(asked),
         sites,
         mode,
         positions=positions,

@@ -16,11 +16,11 @@ from circuitfind.patching.measurement import Key, Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.path import PATH
 from circuitfind.patching.result import Mode, PatchResult
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, Problem, as_problem
 
 
 def patch_together(
-    problem: Problem,
+    asked: HasProblem,
     senders: Sequence[str],
     receivers: Sequence[str],
     *,
@@ -30,7 +30,8 @@ def patch_together(
     """Measure what all edges from some writers into some readers carry together.
 
     Args:
-        problem: Gives the model, its graph, the pairs of prompts and the metric.
+        asked: The problem, or what a search for its circuit found; gives
+            the model, its graph, the pairs of prompts and the metric.
         senders: Writers, such as `a7.h3`.
         receivers: Readers, such as `a9.h6.q`.
         mode: Which run's writes are sent into which run (see `patch`).
@@ -43,7 +44,9 @@ def patch_together(
         GraphError: There is no such writer or reader, or no edge between them.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    return Together(problem, senders, receivers, mode, rows=rows).finished(lambda checkpoint: None)
+    return Together(as_problem(asked), senders, receivers, mode, rows=rows).finished(
+        lambda checkpoint: None
+    )
 
 
 class Together(Measurement):

@@ -216,10 +216,9 @@ def draw_frequencies(
         caption: Lines to write under the drawing.
         max_edges: If there are more, the most frequent ones are drawn.
     """
+    require(max_edges=max_edges)
     rows = [
-        (edge, float(frequencies[graph.writer_index[edge.writer.name], index]))
-        for edge in graph.edges(frequencies.cpu() > 0)
-        for index in [graph.reader_index[edge.reader.name]]
+        (edge, float(frequencies[graph.place(edge)])) for edge in graph.edges(frequencies.cpu() > 0)
     ]
     drawn = sorted(rows, key=lambda row: -row[1])[:max_edges]
     lines = [

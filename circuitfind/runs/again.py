@@ -7,10 +7,11 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.direction import with_direction
-from circuitfind.errors import RunDirectoryError
+from circuitfind.errors import ModelError, RunDirectoryError
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
+from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import default_metric
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import PromptPairs
@@ -36,16 +37,48 @@ def _metric(name: str | None, prompts: PromptPairs, task: Task) -> Metric:
     return default_metric(prompts, find_metric(task.metric)) if name is None else find_metric(name)
 
 
+def named_or_given(name: str, given: Any, *, dtype: str | None, device: str) -> ResidualModel:
+    """Return the given model, or what `load_model` makes of it, or else of the name."""
+    if isinstance(given, ResidualModel):
+        return given
+    return load_model(name if given is None else given, dtype=dtype, device=device)
+
+
+def model_again(name: str, given: Any = None, *, dtype: str | None, device: str) -> ResidualModel:
+    """Return the model that a finished run means: the given one, or the one that it names.
+
+    Args:
+        name: What the run calls its model.
+        given: What `load_model` returned or takes; None where it is to be loaded by its name.
+        dtype: Number type of the weights, where they are loaded.
+        device: Where to compute, likewise.
+
+    Raises:
+        ModelError: The name leads to no model; the message says how to give the model instead.
+    """
+    try:
+        return named_or_given(name, given, dtype=dtype, device=device)
+    except ModelError as error:
+        if given is not None or name in ZOO or Path(name).exists():
+            raise
+        raise ModelError(
+            f"{error}; if {name!r} is a model that was given in Python, give it again (model=...), "
+            f"or save it with its tokenizer (save_pretrained) as the directory {name!r} here"
+        ) from None
+
+
 @dataclass
 class Problems:
     """Builds problems, loading each model once.
 
     Attributes:
         device: Where to compute.
+        given: The model of all circuits, where it need not be loaded by its name (`model_again`).
         models: The models loaded so far, by what was loaded.
     """
 
     device: str = "cpu"
+    given: Any = None
     models: dict[tuple[str, str | None], ResidualModel] = field(default_factory=dict)
 
     def of(self, circuit: Circuit, path: Path) -> Problem:
@@ -73,26 +106,33 @@ class Problems:
         prompts = task.write_prompts(
             model.vocabulary, int(settings["n_prompts"]), int(settings["seed"])
         )
-        self._require_unchanged(circuit, path, model, prompts.fingerprint)
+        require_unchanged(circuit, path, model, prompts.fingerprint)
         metric = with_direction(_metric(settings.get("metric"), prompts, task), model, prompts)
         ablation = settings.get("ablation", "resample")
         return assemble(model, prompts, metric, ablation, graph=circuit.graph)
 
     def _model(self, name: str, dtype: str | None) -> ResidualModel:
         if (name, dtype) not in self.models:
-            self.models[name, dtype] = load_model(name, dtype=dtype, device=self.device)
+            self.models[name, dtype] = model_again(
+                name, self.given, dtype=dtype, device=self.device
+            )
         return self.models[name, dtype]
 
-    @staticmethod
-    def _require_unchanged(
-        circuit: Circuit, path: Path, model: ResidualModel, prompts: str
-    ) -> None:
-        now = {"model_fingerprint": model.fingerprint, "prompts_fingerprint": prompts}
-        for name, value in now.items():
-            if circuit.origin.get(name, value) != value:
-                part = name.removesuffix("_fingerprint")
-                verb = "is not the one" if part == "model" else "are not those"
-                raise RunDirectoryError(
-                    f"the {part} of {path} {verb} that its circuit was found on; restore what it "
-                    "was found on, or search again"
-                )
+
+def require_unchanged(
+    circuit: Circuit, path: Path, model: ResidualModel, prompts: str | None = None
+) -> None:
+    """Refuse a model, and prompts, that are not those that a circuit was found on.
+
+    Raises:
+        RunDirectoryError: One of them is another.
+    """
+    now = {"model_fingerprint": model.fingerprint, "prompts_fingerprint": prompts}
+    for name, value in now.items():
+        if value is not None and circuit.origin.get(name, value) != value:
+            part = name.removesuffix("_fingerprint")
+            verb = "is not the one" if part == "model" else "are not those"
+            raise RunDirectoryError(
+                f"the {part} of {path} {verb} that its circuit was found on; restore what it "
+                "was found on, or search again"
+            )

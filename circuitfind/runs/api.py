@@ -4,22 +4,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.evaluation.assess import EFFORTS, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
 from circuitfind.graph import Graph
+from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
-from circuitfind.problem import Ablation, Problem, assemble
+from circuitfind.problem import (
+    Ablation,
+    HasProblem,
+    Problem,
+    as_problem,
+    assemble,
+    circuit_of_question,
+)
 from circuitfind.prompts import PromptPairs
 from circuitfind.runs.automatic import automatic_search
 from circuitfind.runs.budget import allowed_bytes
@@ -53,6 +61,7 @@ def make_problem(
     Raises:
         CircuitfindError: A name is unknown, or the parts do not fit together.
     """
+    require(n_prompts=n_prompts, seed=seed)
     default = "kl"
     if isinstance(task, str):
         found = find_task(task)
@@ -108,11 +117,11 @@ def discover(
 
 
 def evaluate(
-    problem: Problem,
-    circuit: Circuit,
+    asked: HasProblem,
+    circuit: Circuit | None = None,
     effort: str = "usual",
     *,
-    held_out: Problem | None = None,
+    held_out: HasProblem | None = None,
     scores: EdgeScores | None = None,
     roles: Sequence[Role] = (),
     tell: Callable[[str], None] = lambda message: None,
@@ -120,8 +129,8 @@ def evaluate(
     """Evaluate a circuit, as `circuitfind evaluate` does.
 
     Args:
-        problem: The question, with the prompts on which the circuit was found.
-        circuit: The circuit.
+        asked: What a search found, or its problem, with the prompts of the search.
+        circuit: The circuit; by default what was found.
         effort: `quick`, `usual` or `full`.
         held_out: The same question with other prompts.
         scores: What ranks all edges for the size curve; by default the circuit's own effects.
@@ -129,15 +138,19 @@ def evaluate(
         tell: Called with the cost, before it is paid.
 
     Raises:
-        MethodError: There is no such effort.
+        MethodError: There is no such effort, or no circuit.
+        GraphError: The circuit belongs to another graph.
         MetricError: The metric does not tell the full from the empty graph.
     """
+    problem, circuit = as_problem(asked), circuit_of_question(asked, circuit)
+    require_same_graph(circuit.graph, problem.graph)
     known = {each.name: each for each in EFFORTS}
     if effort not in known:
-        raise MethodError(f"no effort {effort!r}; choose one of {', '.join(known)}")
+        raise MethodError(f"no effort {quoted(effort)}; choose one of {', '.join(known)}")
     ranking = ranked_by_score(scores) if scores is not None else None
     if ranking is None and circuit.effects is not None:
         ranking = ranked_by_effect(circuit)
     shared = groups(roles, removable(circuit))
-    subject = Subject(circuit, problem, held_out=held_out, ranking=ranking, roles=shared)
+    others = None if held_out is None else as_problem(held_out)
+    subject = Subject(circuit, problem, held_out=others, ranking=ranking, roles=shared)
     return assess(subject, known[effort], tell=tell)

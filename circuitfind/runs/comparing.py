@@ -129,12 +129,9 @@ def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
         graph = circuit.graph
         values = torch.full(circuit.kept.shape, torch.nan, dtype=torch.float64)
         for decision in read_decisions(path / DECISIONS):
-            edge = graph.edge(decision.edge)
             found = decision.effect if decision.effect is not None else decision.score
             if found is not None:
-                values[
-                    graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
-                ] = found
+                values[graph.place(decision.edge)] = found
     if values is None or bool(values.isnan().all()):
         return None
     origin = circuit.origin

@@ -20,9 +20,9 @@ from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.loading import load_model
 from circuitfind.models.precision import precision_note
 from circuitfind.problem import Problem, assemble
+from circuitfind.runs.again import named_or_given
 from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
 from circuitfind.runs.config import RunConfig, environment
 from circuitfind.runs.decisions import DecisionLog, text_of
@@ -39,6 +39,7 @@ def run_discovery(
     path: Path,
     config: RunConfig,
     *,
+    model: Any = None,
     load: Callable[[], ResidualModel] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda message: None,
@@ -48,8 +49,9 @@ def run_discovery(
     Args:
         path: The run directory; made if it does not exist.
         config: The run's settings, validated before anything is loaded.
-        load: Returns the model, where it need not be loaded from what `config` names; called only
-            if there is something to compute.
+        model: What `load_model` returned or takes; by default what `config` names, which is then
+            only what the model is called.
+        load: Returns the model, in place of `model`; called only if there is something to compute.
         on_progress: Called as the search proceeds; first with what an earlier run decided.
         tell: Called with what a user should know.
 
@@ -62,7 +64,7 @@ def run_discovery(
     if run.is_complete:
         tell(f"{path} is finished: its results are read, not computed again")
         return read_result(path)
-    model = load() if load else model_of(config)
+    model = load() if load else model_of(config, model)
     if (note := precision_note(model)) is not None:
         tell(note)
     engine = IncrementalEngine(problem_of(config, model, seed=config.seed), config.memory)
@@ -85,9 +87,9 @@ def run_discovery(
     return result
 
 
-def model_of(config: RunConfig) -> ResidualModel:
-    """Load the model of a run."""
-    return load_model(config.model, dtype=config.dtype, device=config.device)
+def model_of(config: RunConfig, given: Any = None) -> ResidualModel:
+    """Return the model of a run: the given one, or what its configuration names."""
+    return named_or_given(config.model, given, dtype=config.dtype, device=config.device)
 
 
 def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem:

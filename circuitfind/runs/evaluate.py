@@ -22,7 +22,7 @@ from circuitfind.methods import METHODS
 from circuitfind.methods.base import circuit_of
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
-from circuitfind.runs.again import settings_of
+from circuitfind.runs.again import model_again, settings_of
 from circuitfind.runs.against import known_circuit
 from circuitfind.runs.config import RunConfig, config_from, differences
 from circuitfind.runs.decisions import read_decisions
@@ -34,7 +34,7 @@ from circuitfind.runs.directory import (
     load_circuit_of,
     reported,
 )
-from circuitfind.runs.discover import held_out_problem, model_of, problem_of
+from circuitfind.runs.discover import held_out_problem, problem_of
 from circuitfind.runs.evaluation_files import (
     drop_passes,
     kept_passes,
@@ -99,7 +99,8 @@ def evaluate_run(
     path: Path,
     wish: Wish | None = None,
     *,
-    load: Callable[[RunConfig], ResidualModel] = model_of,
+    model: Any = None,
+    load: Callable[[RunConfig], ResidualModel] | None = None,
     tell: Callable[[str], None] = lambda message: None,
     on_pass: Callable[[float, int], None] = lambda done, total: None,
 ) -> Evaluated:
@@ -110,7 +111,8 @@ def evaluate_run(
     Args:
         path: A run directory or a circuit file.
         wish: How.
-        load: Returns the model of a configuration.
+        model: What `load_model` returned or takes; by default what the run or the wish names.
+        load: Returns the model of a configuration, in place of `model`.
         tell: Called with the cost before it is paid, and with other things to know.
         on_pass: Called with the passes made and to be made.
 
@@ -120,7 +122,7 @@ def evaluate_run(
     wish = wish or Wish()
     circuit = load_circuit_of(path)
     config = replace(_config(path, circuit, dict(wish.settings)), device=wish.device)
-    model = load(config)
+    model = load(config) if load else _model(config, model)
     problem = problem_of(config, model, seed=config.seed)
     _require_fit(path, circuit, problem, own=not wish.settings)
     subject = _subject(path, circuit, config, problem, wish.against)
@@ -135,6 +137,10 @@ def evaluate_run(
         written = write_assessment(out, assessment)
     drop_passes(out)
     return Evaluated(out, assessment, written)
+
+
+def _model(config: RunConfig, given: Any) -> ResidualModel:
+    return model_again(config.model, given, dtype=config.dtype, device=config.device)
 
 
 def _roles(

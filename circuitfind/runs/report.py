@@ -16,6 +16,7 @@ from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layo
 from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
+from circuitfind.runs.again import model_again
 from circuitfind.runs.attention import attention_data
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.decisions import read_decisions
@@ -28,7 +29,7 @@ from circuitfind.runs.directory import (
     require_search,
     write_whole,
 )
-from circuitfind.runs.discover import model_of, problem_of
+from circuitfind.runs.discover import problem_of
 from circuitfind.runs.drawing import names_of, origin_line
 from circuitfind.runs.results import RunResult, read_result
 from circuitfind.runs.roles import read_roles, roles_file
@@ -62,6 +63,7 @@ def write_report(
     *,
     against: Path | None = None,
     out: Path | None = None,
+    model: Any = None,
     tell: Tell = lambda message: None,
 ) -> Path:
     """Write the report of a run, or of two runs side by side.
@@ -71,6 +73,7 @@ def write_report(
         against: Another one.
         out: File to write; by default `report.html` in the run directory, or for two runs
             `report-NAME.html` with the other one's name.
+        model: What `load_model` returned or takes; by default what the runs name.
         tell: Called with what the report lacks and why.
 
     Returns:
@@ -85,7 +88,7 @@ def write_report(
     titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
     data = {
         "runs": [
-            {"name": name, "title": title, **_run_data(run, tell)}
+            {"name": name, "title": title, **_run_data(run, model, tell)}
             for run, name, title in zip(runs, names, titles, strict=True)
         ],
         "comparison": _comparison(*runs) if against else None,
@@ -105,8 +108,8 @@ def _read(path: Path) -> _Run:
     return _Run(config_from(path / CONFIG), read_json(path / ENVIRONMENT), result)
 
 
-def _run_data(run: _Run, tell: Tell) -> dict[str, Any]:
-    circuit, config, problem = run.circuit, run.config, _problem(run, tell)
+def _run_data(run: _Run, model: Any, tell: Tell) -> dict[str, Any]:
+    circuit, config, problem = run.circuit, run.config, _problem(run, model, tell)
     roles = _roles(run)
     decisions = read_decisions(run.result.path / DECISIONS)
     return {
@@ -156,11 +159,12 @@ def _published_roles(run: _Run) -> dict[str, str]:
     return {name: role for role, names in heads.items() for name in names}
 
 
-def _problem(run: _Run, tell: Tell) -> Problem | None:
+def _problem(run: _Run, given: Any, tell: Tell) -> Problem | None:
     """Return the run's problem, or None where its model is not to be had any more."""
     config = run.config
     try:
-        problem = problem_of(config, model_of(config), seed=config.seed)
+        model = model_again(config.model, given, dtype=config.dtype, device=config.device)
+        problem = problem_of(config, model, seed=config.seed)
     except CircuitfindError as error:
         tell(f"{_WITHOUT}: {error}")
         return None

@@ -25,13 +25,18 @@ _OF = ("model_fingerprint", "prompts_fingerprint")
 
 
 def roles_of(
-    path: Path, *, device: str = "cpu", tell: Callable[[str], None] = lambda message: None
+    path: Path,
+    *,
+    model: Any = None,
+    device: str = "cpu",
+    tell: Callable[[str], None] = lambda message: None,
 ) -> tuple[Circuit, tuple[Role, ...]]:
     """Return a circuit and the roles of its model's heads, measured or read.
 
     Args:
         path: A run directory or a circuit file.
-        device: Where to compute.
+        model: What `load_model` returned or takes; by default what the circuit's file names.
+        device: Where to compute, unless a model is given.
         tell: Called with what a user should know.
 
     Raises:
@@ -43,7 +48,7 @@ def roles_of(
     if (found := read_roles(file, circuit)) is not None:
         tell(f"{file} is there: it is read, not measured again")
         return circuit, found
-    problem = Problems(device).of(circuit, path)
+    problem = Problems(device, model).of(circuit, path)
     return circuit, measured_roles(problem, file, tell)
 
 

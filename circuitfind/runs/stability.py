@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from circuitfind.methods import find_method
 from circuitfind.methods.search import search
 from circuitfind.models.base import ResidualModel
 from circuitfind.reports.diagram import draw_frequencies
+from circuitfind.runs.again import model_again, require_unchanged
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.directory import (
     CIRCUIT,
@@ -30,7 +32,7 @@ from circuitfind.runs.directory import (
     require_search,
     write_whole,
 )
-from circuitfind.runs.discover import model_of, problem_of, run_discovery
+from circuitfind.runs.discover import problem_of, run_discovery
 
 VARIED = ("resamples", "seeds", "orders", "thresholds")
 STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.svg"
@@ -58,6 +60,7 @@ def repeat_run(
     n: int = 5,
     share: float = 0.8,
     out: Path | None = None,
+    model: Any = None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> Stable:
     """Repeat a finished run under other conditions.
@@ -68,6 +71,7 @@ def repeat_run(
         n: How many repetitions for each.
         share: From which share of the runs on an edge is in the consensus.
         out: Where the repetitions go; by default `NAME-stability` beside the run.
+        model: What `load_model` returned or takes; by default what the run names.
         tell: Called with what a user should know.
 
     Raises:
@@ -86,7 +90,7 @@ def repeat_run(
     chosen = _chosen(config, varied)
     out = out or path.with_name(f"{path.resolve().name}-stability")
     tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
-    repeated = _Repeated(config, out)
+    repeated = _Repeated(config, out, lambda: _model(path, original, config, model))
     found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
     runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]
     figures = stability(original, found, share=share)
@@ -99,6 +103,17 @@ def repeat_run(
         diagram = draw_frequencies(original.graph, agreed.effects, share=share, caption=[caption])
         write_whole(out / DIAGRAM, diagram.svg())
     return Stable(out, figures, agreed)
+
+
+def _model(path: Path, original: Circuit, config: RunConfig, given: Any) -> ResidualModel:
+    """Return the run's model.
+
+    Raises:
+        RunDirectoryError: It is no longer the one that the circuit was found on.
+    """
+    model = model_again(config.model, given, dtype=config.dtype, device=config.device)
+    require_unchanged(original, path, model)
+    return model
 
 
 def _chosen(config: RunConfig, varied: Sequence[str]) -> list[str]:
@@ -128,8 +143,8 @@ def _possible(config: RunConfig) -> Iterator[str]:
 class _Repeated:
     """Repetitions of a run, with one model for all."""
 
-    def __init__(self, config: RunConfig, out: Path) -> None:
-        self._config, self._out = config, out
+    def __init__(self, config: RunConfig, out: Path, load: Callable[[], ResidualModel]) -> None:
+        self._config, self._out, self._load = config, out, load
         self._model: ResidualModel | None = None
 
     def circuit(self, varied: str, number: int, n: int) -> Circuit:
@@ -173,5 +188,5 @@ class _Repeated:
 
     def _loaded(self) -> ResidualModel:
         if self._model is None:
-            self._model = model_of(self._config)
+            self._model = self._load()
         return self._model

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from circuitfind.errors import TaskError, quoted
+from circuitfind.limits import require
 from circuitfind.models.symbols import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, PromptPairs, collate
@@ -61,6 +62,7 @@ class Task:
         """Write n pairs of prompts.
 
         Raises:
+            LimitError: So many prompts cannot be written.
             TaskError: The model reads no text, or its tokenizer cannot express the task.
         """
         if vocabulary is None and self.written_in == "ids":
@@ -71,8 +73,7 @@ class Task:
                 "give a model directory with tokenizer files, or a task file of token ids"
             )
         self._require_readable_by(vocabulary)
-        if n < 1:
-            raise TaskError(f"{n} prompts were asked for; give at least 1")
+        require(prompts=n)
         return collate(self.write(vocabulary, n, seed))
 
     def _require_readable_by(self, vocabulary: Vocabulary) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, load_circuit
-from circuitfind.errors import MethodError
+from circuitfind.errors import LimitError, MethodError
 from circuitfind.evaluation.stability import consensus, frequencies, mean_jaccard, stability
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.runs.config import RunConfig
@@ -71,9 +71,9 @@ def test_what_cannot_be_varied_is_refused(tmp_path):
         repeat_run(tmp_path / "run", varied=["moods"])
     with pytest.raises(MethodError, match="has nothing to vary as to orders; choose among"):
         repeat_run(tmp_path / "run", varied=["orders"])
-    with pytest.raises(MethodError, match="0 repetitions show nothing"):
+    with pytest.raises(LimitError, match="repetitions must be a whole number from 1"):
         repeat_run(tmp_path / "run", n=0)
-    with pytest.raises(MethodError, match="is none; give a share up to 1"):
+    with pytest.raises(LimitError, match="share must be a number above 0 and at most 1"):
         consensus([circuit("embed->m0")], 1.5)
 
 

@@ -230,7 +230,7 @@ def test_token_and_position_can_be_sent_apart():
         ({"senders": ["m0", "m0"]}, "'m0' is given twice"),
         ({"via": ["logits"]}, "no path leads through the logits"),
         ({"via": ["m1", "m0"]}, "there is no path embed -> m1 -> m0"),
-        ({"rows": 0}, "0 rows cannot be run at once"),
+        ({"rows": 0}, "rows must be a whole number from 1"),
     ],
 )
 def test_what_is_no_path_is_refused(options, said):

@@ -105,7 +105,7 @@ def test_compiled_programs_can_be_swept(tmp_path):
         ({"heads": "first"}, "'first' is not a head or a range"),
         ({"heads": [4]}, "no head 4"),
         ({"heads": []}, "no head"),
-        ({"rows": 0}, "0 rows cannot be run at once"),
+        ({"rows": 0}, "rows must be a whole number from 1"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(options, said):

@@ -55,11 +55,7 @@ def drawn_edges(circuit: Circuit, decisions: Sequence[Decision]) -> dict[str, An
     `kept` is the circuit, `decided` what the search said before dead ends were removed.
     """
     graph = circuit.graph
-    edges = [graph.edge(decision.edge) for decision in decisions]
-    ends = [
-        (graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name])
-        for edge in edges
-    ]
+    ends = [graph.place(decision.edge) for decision in decisions]
     return {
         "writer": [writer for writer, _ in ends],
         "reader": [reader for _, reader in ends],
