@@ -142,7 +142,7 @@ EdgeName = str | Edge | tuple[int, int]
 """An edge as callers name it: its name, the edge itself, or the indices of writer and reader."""
 
 
-def listed(edges: EdgeName | Iterable[EdgeName]) -> list[EdgeName]:
+def listed(edges: str | Edge | Iterable[EdgeName]) -> list[EdgeName]:
     """Return edges as a list; a single name or edge is a list of one."""
     return [edges] if isinstance(edges, str | Edge) else list(edges)
 
@@ -375,7 +375,7 @@ class Graph:
             for reader, writer in mask.T.nonzero().tolist()
         ]
 
-    def mask_of(self, edges: EdgeName | Iterable[EdgeName]) -> Bool[Tensor, "writer reader"]:
+    def mask_of(self, edges: str | Edge | Iterable[EdgeName]) -> Bool[Tensor, "writer reader"]:
         """Return the mask that keeps exactly these edges."""
         kept = torch.zeros_like(self.edge_mask)
         for name in listed(edges):

@@ -30,7 +30,7 @@ from circuitfind.engine.readout import Readout
 from circuitfind.engine.shelf import InFiles, InMemory
 from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
 from circuitfind.engine.trial import Trial
-from circuitfind.graph import EdgeName, listed
+from circuitfind.graph import Edge, EdgeName, listed
 from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.prompts import difference_start
 
@@ -157,7 +157,7 @@ class IncrementalEngine:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
         return self.readout.loss(state.final)
 
-    def cut(self, state: EngineState, edges: EdgeName | Iterable[EdgeName]) -> EngineState:
+    def cut(self, state: EngineState, edges: str | Edge | Iterable[EdgeName]) -> EngineState:
         """Return the state with these edges cut as well; edges already cut stay so.
 
         Raises:
