@@ -1,4 +1,4 @@
-"""Turn what the code of other libraries raises into one line, and keep its loading bar away."""
+"""Turn what the code of other libraries raises into one line, and keep what they print away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,19 @@ from circuitfind.errors import CircuitfindError, ModelError
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep the loading bar of transformers off the terminal, and leave it as it was."""
+    """Keep loading bars and reports of transformers off the terminal, and leave it as it was."""
     import transformers
 
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
+    settings = transformers.utils.logging
+    shown, level = settings.is_progress_bar_enabled(), settings.get_verbosity()
+    settings.disable_progress_bar()
+    settings.set_verbosity(settings.CRITICAL)
     try:
         yield
     finally:
+        settings.set_verbosity(level)
         if shown:
-            transformers.utils.logging.enable_progress_bar()
+            settings.enable_progress_bar()
 
 
 @contextmanager

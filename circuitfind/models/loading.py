@@ -78,7 +78,8 @@ def load_vocabulary(source: str | Path) -> Vocabulary | None:
     if found.kind == "program":
         return load_compiled(found.path, "cpu", None).vocabulary
     folder = fetched(found.name, weights=False) if found.kind == "hub" else found.path
-    return vocabulary_of(_tokenizer(folder, found.name))
+    with quiet_loading():
+        return vocabulary_of(_tokenizer(folder, found.name))
 
 
 def _require_device(device: str) -> None:

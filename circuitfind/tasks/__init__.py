@@ -67,7 +67,9 @@ def model_for(task: str, model: str | None) -> str:
     Raises:
         TaskError: There is no such task.
     """
-    return model or find_task(task).model or DEFAULT_MODEL
+    if model is not None:
+        return model
+    return find_task(task).model or DEFAULT_MODEL
 
 
 def task_file(name: str) -> Path | None:
