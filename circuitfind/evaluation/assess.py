@@ -26,7 +26,7 @@ from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
-from circuitfind.evaluation.trust import doubts, own_result
+from circuitfind.evaluation.trust import doubts, notes, own_result
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
 
@@ -181,6 +181,7 @@ class _Assessor:
             seconds=sum(meter.seconds for meter in self._meters),
             own=own,
             doubts=doubts(problem, self._circuit, own, kept[0] if kept else None),
+            notes=notes(problem),
         )
 
     def _say_cost(self) -> None:

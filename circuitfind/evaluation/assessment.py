@@ -55,6 +55,7 @@ class Assessment:
         seconds: How long they took.
         own: How well the model itself does the task; None where prompts have no answers.
         doubts: Why these figures cannot be trusted, a sentence each.
+        notes: What else a reader should know.
     """
 
     effort: str
@@ -76,6 +77,7 @@ class Assessment:
     seconds: float
     own: OwnResult | None = None
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -16,7 +16,7 @@ from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import MetricError
 from circuitfind.evaluation.intervals import share_interval
-from circuitfind.evaluation.trust import OwnResult, doubts, own_result, within_noise
+from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_result, within_noise
 from circuitfind.measures import PerPrompt
 from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
 from circuitfind.problem import HasProblem, Problem, circuit_of_question
@@ -66,6 +66,7 @@ class Scorecard:
         held_out: The problem's metric on other prompts of the task; None where there are none.
         own: How well the model itself does the task; None where prompts have no answers.
         doubts: Why these figures cannot be trusted, a sentence each.
+        notes: What else a reader should know, such as the number type that was computed in.
     """
 
     n_edges: int
@@ -77,6 +78,7 @@ class Scorecard:
     held_out: Measurement | None = None
     own: OwnResult | None = None
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def shown(value: float) -> str:
@@ -116,6 +118,7 @@ def scorecard(
         held_out=None if held_out is None else measure(as_engine(held_out), circuit, metric),
         own=own,
         doubts=doubts(problem, circuit, own, kept),
+        notes=notes(problem),
     )
 
 

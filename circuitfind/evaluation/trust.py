@@ -19,6 +19,7 @@ from circuitfind.errors import MetricError
 from circuitfind.evaluation.intervals import FEWEST_PROMPTS, LEVEL
 from circuitfind.measures import Reference, accuracy
 from circuitfind.metrics import check_metric, find_metric
+from circuitfind.models.precision import precision_note
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
 
@@ -145,6 +146,12 @@ def doubts_about_model(own: OwnResult | None) -> Iterator[str]:
             f"the model does not do this task ({own}), so there is no behaviour that a circuit "
             "could explain; try another task or model"
         )
+
+
+def notes(problem: Problem) -> tuple[str, ...]:
+    """Return what a reader of the figures should know, though it is no reason to doubt them."""
+    note = precision_note(problem.model)
+    return () if note is None else (note,)
 
 
 def doubts_about_prompts(problem: Problem) -> Iterator[str]:

@@ -58,6 +58,7 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
             f"precision {precision}, recall {curve.recall:.3f}, ROC area {curve.area:.3f} "
             f"by {curve.by} ({curve.n_true} of {curve.n_all})",
         )
+    yield from (("note", escape(note)) for note in given.notes)
     yield from (("WARNING", escape(doubt)) for doubt in given.doubts)
 
 

@@ -32,6 +32,8 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     table.add_row("edges tested", str(search["edges_tested"]))
     table.add_row("seconds", f"{search['seconds']:.1f}")
     table.add_row("self-check", _checks(search))
+    for note in card.notes:
+        table.add_row("note", escape(note))
     for doubt in card.doubts:
         table.add_row("WARNING", escape(doubt))
     return table

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO
 
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError, shortened
@@ -198,39 +198,6 @@ def is_held(path: Path) -> bool:
         except RunBusyError:
             return True
     return False
-
-
-Kind = Literal["search", "patching", "circuit", "other"]
-"""What a directory holds: a search, a measurement by patching, a circuit alone, or none of them."""
-
-
-def kind_of(path: Path) -> Kind:
-    """Return what a directory of ours holds; one with damaged settings counts as a search."""
-    if not (path / CONFIG).is_file():
-        return "circuit" if (path / CIRCUIT).is_file() else "other"
-    try:
-        stored = parse_json(read_bytes(path / CONFIG))
-    except (OSError, ValueError):
-        return "search"
-    return "patching" if isinstance(stored, dict) and "settings" in stored else "search"
-
-
-def require_search(path: Path) -> None:
-    """Refuse a directory that holds anything but a search.
-
-    Raises:
-        RunDirectoryError: The message says what it holds instead.
-    """
-    held_there = {
-        "patching": "a measurement by patching",
-        "circuit": "a circuit without the search that found it",
-        "other": "no run",
-    }
-    if (kind := kind_of(path)) != "search":
-        raise RunDirectoryError(
-            f"{path} holds {held_there[kind]}; give the directory of `circuitfind discover` "
-            "(`draw`, `evaluate`, `compare` and `export` take any circuit)"
-        )
 
 
 def make_folder(path: Path) -> list[Path]:

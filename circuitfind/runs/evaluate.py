@@ -30,7 +30,6 @@ from circuitfind.runs.directory import (
     CIRCUIT,
     CONFIG,
     DECISIONS,
-    kind_of,
     load_circuit_of,
     reported,
 )
@@ -41,6 +40,7 @@ from circuitfind.runs.evaluation_files import (
     require_replaceable,
     write_assessment,
 )
+from circuitfind.runs.kinds import kind_of
 from circuitfind.runs.roles import measured_roles, read_roles, roles_file
 
 STEPWISE = ("acdc", "hybrid")

@@ -16,10 +16,10 @@ from circuitfind.runs.directory import (
     SCORECARD,
     STATE,
     is_held,
-    kind_of,
     read_json,
     reported,
 )
+from circuitfind.runs.kinds import kind_of
 from circuitfind.runs.patch_directory import REPORT, RESULT
 from circuitfind.runs.results import read_scorecard
 

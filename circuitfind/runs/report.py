@@ -26,11 +26,11 @@ from circuitfind.runs.directory import (
     ENVIRONMENT,
     SCORECARD,
     read_json,
-    require_search,
     write_whole,
 )
 from circuitfind.runs.discover import problem_of
 from circuitfind.runs.drawing import names_of, origin_line
+from circuitfind.runs.kinds import require_search
 from circuitfind.runs.results import RunResult, read_result
 from circuitfind.runs.roles import read_roles, roles_file
 from circuitfind.tasks import find_task

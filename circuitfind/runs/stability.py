@@ -29,10 +29,10 @@ from circuitfind.runs.directory import (
     CONFIG,
     load_circuit_of,
     reported,
-    require_search,
     write_whole,
 )
 from circuitfind.runs.discover import problem_of, run_discovery
+from circuitfind.runs.kinds import require_search
 
 VARIED = ("resamples", "seeds", "orders", "thresholds")
 STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.svg"

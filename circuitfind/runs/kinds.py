@@ -1,0 +1,41 @@
+"""What a directory of ours holds: a search, a measurement by patching, or a circuit alone."""
+
+from pathlib import Path
+from typing import Literal
+
+from circuitfind.errors import RunDirectoryError
+from circuitfind.files import read_bytes
+from circuitfind.runs.directory import CIRCUIT, CONFIG
+from circuitfind.stored import parse_json
+
+Kind = Literal["search", "patching", "circuit", "other"]
+"""What a directory holds: a search, a measurement by patching, a circuit alone, or none of them."""
+
+
+def kind_of(path: Path) -> Kind:
+    """Return what a directory of ours holds; one with damaged settings counts as a search."""
+    if not (path / CONFIG).is_file():
+        return "circuit" if (path / CIRCUIT).is_file() else "other"
+    try:
+        stored = parse_json(read_bytes(path / CONFIG))
+    except (OSError, ValueError):
+        return "search"
+    return "patching" if isinstance(stored, dict) and "settings" in stored else "search"
+
+
+def require_search(path: Path) -> None:
+    """Refuse a directory that holds anything but a search.
+
+    Raises:
+        RunDirectoryError: The message says what it holds instead.
+    """
+    held_there = {
+        "patching": "a measurement by patching",
+        "circuit": "a circuit without the search that found it",
+        "other": "no run",
+    }
+    if (kind := kind_of(path)) != "search":
+        raise RunDirectoryError(
+            f"{path} holds {held_there[kind]}; give the directory of `circuitfind discover` "
+            "(`draw`, `evaluate`, `compare` and `export` take any circuit)"
+        )
