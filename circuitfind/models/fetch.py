@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+FIRST_PATIENCE = 6.0
+"""Seconds after which a hub that has sent no file yet is given up."""
+
 PATIENCE = 10.0
-"""Seconds after which a hub that sends next to nothing is given up."""
+"""Seconds after which a download that stands still is given up."""
 
 _LONGEST_ANSWER = 16 << 20
 """Bytes of the longest description of a model that is read."""

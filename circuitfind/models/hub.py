@@ -23,7 +23,7 @@ _START = 60.0
 """Seconds that the process may take before it asks the hub."""
 
 _TRICKLE = 1 << 12
-"""How many bytes in the time of `PATIENCE` are next to nothing."""
+"""How many bytes in that time are next to nothing."""
 
 
 def fetched(name: str, *, weights: bool) -> Path:
@@ -83,7 +83,8 @@ def _watched(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
         said: dict[str, Any] = json.loads(line)
         if "folder" in said or "error" in said:
             return {**said, "listed": listed}
-        patience, listed = fetch.PATIENCE, listed or "listed" in said
+        listed = listed or "listed" in said
+        patience = fetch.PATIENCE if "bytes" in said or "done" in said else fetch.FIRST_PATIENCE
         received += said.get("bytes", 0)
         if received >= _TRICKLE or "bytes" not in said:
             since, received = time.monotonic(), 0

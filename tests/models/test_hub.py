@@ -120,7 +120,8 @@ def server(files, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch, "PATIENCE", 3.0)
+    for patience in ("FIRST_PATIENCE", "PATIENCE"):
+        monkeypatch.setattr(fetch, patience, 3.0)
     yield served
     served.shutdown()
     served.server_close()
