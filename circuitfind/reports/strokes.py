@@ -31,15 +31,16 @@ _ARROW_NAMES = {"normal": "triangle", "diamond": "diamond", "dot": "dot", "vee":
 _GREY = PORT_COLOURS[None]
 _THINNEST, _THICKEST, _UNMEASURED = 0.5, 4.0, 1.0
 _FAINTEST, _FAINT_UNMEASURED = 0.12, 0.5
-_RANGE = 1e3
-"""Of the largest effect to the one that the thinnest line stands for, at most."""
+_LEAST_RANGE, _MOST_RANGE = 10.0, 1000.0
+"""Of the largest effect to the one that the thinnest line stands for."""
 
 
 @dataclass(frozen=True)
 class EffectScale:
     """How strokes show effects: width grows with the logarithm of the size; negative is dashed.
 
-    The thinnest line stands for the smallest effect, or for a thousandth of the largest and below.
+    The thinnest line stands for the smallest effect, but at most for a tenth of the largest one,
+    and at least for a thousandth of it; then it stands for all smaller ones too.
 
     Attributes:
         effects: Effects of the drawn edges; None where not measured.
@@ -57,7 +58,8 @@ class EffectScale:
         measured = [abs(effect) for effect in self.effects if effect is not None]
         sizes = [value for value in measured if 0 < value < math.inf]
         largest = max(sizes, default=0.0)
-        return max(min(sizes, default=0.0), largest / _RANGE), largest
+        smallest = min(sizes, default=0.0)
+        return max(min(smallest, largest / _LEAST_RANGE), largest / _MOST_RANGE), largest
 
     def stroke(self, effect: float | None, colour: str = _GREY) -> Stroke:
         """Return how an edge of this effect is drawn."""
@@ -71,7 +73,7 @@ class EffectScale:
     def _strength(self, value: float) -> float:
         """Return how strong an effect of a size is, from 0 to 1."""
         low, high = self.ends
-        if value >= high > 0:
+        if value >= high and value > 0:
             return 1.0
         return math.log(value / low) / math.log(high / low) if value > low else 0.0
 
@@ -94,14 +96,16 @@ class EffectScale:
         return entries
 
     def _marks(self) -> list[tuple[float, str]]:
-        """Return sizes for the legend, the thinnest line's first, and what it says of them."""
-        low, high = self.ends
+        """Return sizes for the legend, the smallest first, and what it says of them."""
         measured = [abs(effect) for effect in self.effects if effect is not None]
         if not measured:
             return []
-        below = "up to " if min(measured) < low else ""
+        thinnest, high = self.ends
+        below = "up to " if min(measured) < thinnest else ""
+        low = max(thinnest, min(measured))
         # The square roots keep the product of two sizes from leaving the range of numbers.
-        values = [low, math.sqrt(low) * math.sqrt(high), high] if high > 2 * low else [low, high]
+        between = [math.sqrt(low) * math.sqrt(high)] if high > 2 * low else []
+        values = [low, *between, high] if high else [low]
         texts = {effect_text(value, self.unit): value for value in values}
         return [
             (value, f"size of effect {below if value == low else ''}{text}")

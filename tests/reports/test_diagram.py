@@ -122,6 +122,12 @@ def test_effects_of_every_size_have_widths_that_can_be_told_apart():
     assert max(steps) < min(steps) + 0.03
 
 
+def test_widths_do_not_exaggerate_effects_that_are_nearly_equal():
+    lines = drawn(draw_circuit(circuit_of({"embed->m0": 1.0, "m0->logits": 0.9})))
+    thick, thin = (float(re.search(r"penwidth=([\d.]+)", line)[1]) for line in lines.values())
+    assert abs(thick - thin) < 0.25
+
+
 def test_effects_below_a_thousandth_of_the_largest_share_the_thinnest_line():
     dot = draw_circuit(circuit_of({"embed->m0": 5.0, "embed->m1": 1e-4, "m0->m1": 0.0})).dot
     assert "size of effect up to 0.005" in dot
@@ -145,8 +151,9 @@ def test_edges_without_a_measured_effect_have_a_neutral_width_and_a_legend():
 
 @pytest.mark.parametrize("effect", [0.0, math.inf, -math.inf, 1e-300, -1e300])
 def test_extreme_effects_are_drawn(effect):
-    diagram = draw_circuit(circuit_of({"embed->m0": effect, "m0->logits": 1.0}))
-    ElementTree.fromstring(diagram.svg())
+    for others in ({"m0->logits": 1.0}, {"m0->logits": effect}, {}):
+        diagram = draw_circuit(circuit_of({"embed->m0": effect, **others}))
+        ElementTree.fromstring(diagram.svg())
 
 
 def test_a_difference_gives_each_edge_the_colour_of_its_class():
