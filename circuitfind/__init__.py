@@ -32,11 +32,13 @@ _HOMES = {
     "PatchResult": "circuitfind.patching.result",
     "Problem": "circuitfind.problem",
     "PromptPairs": "circuitfind.prompts",
+    "ProgressLine": "circuitfind.notebook",
     "RunConfig": "circuitfind.runs.config",
     "TASKS": "circuitfind.tasks",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
     "Wish": "circuitfind.runs.evaluate",
+    "attention_pattern": "circuitfind.engine.patterns",
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
     "custom_metric": "circuitfind.metrics",
@@ -44,6 +46,7 @@ _HOMES = {
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
     "draw_heatmap": "circuitfind.reports.heatmap",
+    "effect_of": "circuitfind.evaluation.edge_effects",
     "evaluate": "circuitfind.runs.api",
     "evaluate_run": "circuitfind.runs.evaluate",
     "export_circuit": "circuitfind.formats",
@@ -81,8 +84,10 @@ if TYPE_CHECKING:
     from circuitfind.comparison.result import load_comparison as load_comparison
     from circuitfind.comparison.roles import find_roles as find_roles
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
+    from circuitfind.engine.patterns import attention_pattern as attention_pattern
     from circuitfind.errors import CircuitfindError as CircuitfindError
     from circuitfind.evaluation.assessment import Assessment as Assessment
+    from circuitfind.evaluation.edge_effects import effect_of as effect_of
     from circuitfind.evaluation.scorecard import scorecard as scorecard
     from circuitfind.evaluation.stability import stability as stability
     from circuitfind.formats import export_circuit as export_circuit
@@ -103,6 +108,7 @@ if TYPE_CHECKING:
     from circuitfind.models.compiled_files import save_compiled as save_compiled
     from circuitfind.models.loading import load_model as load_model
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
+    from circuitfind.notebook import ProgressLine as ProgressLine
     from circuitfind.patching.circuits import circuit_of as circuit_of
     from circuitfind.patching.files import load_patching as load_patching
     from circuitfind.patching.files import save_patching as save_patching

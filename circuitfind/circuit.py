@@ -7,7 +7,7 @@ them, so that they outlive any change of layout, and reading one checks everythi
 import heapq
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,11 @@ import networkx as nx
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.errors import CircuitFileError, GraphError, quoted
+from circuitfind.errors import CircuitFileError, GraphError, quoted, shortened
 from circuitfind.files import read_bytes
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer
 from circuitfind.limits import require
+from circuitfind.notebook import Framed
 from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
 
 FORMAT = "circuitfind circuit 1"
@@ -75,6 +76,16 @@ class Circuit:
         """
         graph = of if isinstance(of, Graph) else of.graph
         return cls(graph, graph.mask_of(edges))
+
+    def __repr__(self) -> str:
+        about = [
+            f"{self.origin[name]}" for name in ("task", "model", "method") if name in self.origin
+        ]
+        return (
+            f"<Circuit of {self.n_edges} of {self.graph.n_edges} edges, {len(self.heads_and_mlps)} "
+            f"of {len(self.graph.heads_and_mlps)} heads and MLPs"
+            f"{': ' * bool(about)}{shortened(', '.join(about))[:100]}>"
+        )
 
     @property
     def n_edges(self) -> int:
@@ -258,7 +269,7 @@ def require_same_graph(found: Graph, expected: Graph) -> None:
 
 
 @dataclass(frozen=True)
-class EdgeScores:
+class EdgeScores(Framed):
     """A number per edge by which edges are ranked.
 
     Attributes:
@@ -272,6 +283,22 @@ class EdgeScores:
     values: Float[Tensor, "writer reader"]
     unit: str
     method: str
+
+    def __repr__(self) -> str:
+        n_scored = int((self.graph.edge_mask & ~self.values.isnan()).sum())
+        return (
+            f"<EdgeScores by {shortened(self.method)[:60]}: {n_scored} of {self.graph.n_edges} "
+            f"edges, in {shortened(self.unit)[:40] or 'no unit'}>"
+        )
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield a row per scored edge, those of the largest size first."""
+        for edge, score in self.ranked():
+            writer, reader = edge.writer.component, edge.reader.component
+            port = edge.reader.port or ""
+            yield {
+                "edge": edge.name, "writer": writer, "reader": reader, "port": port, "score": score
+            }  # fmt: skip
 
     def ranked(self, *, signed: bool = False) -> list[tuple[Edge, float]]:
         """Return all scored edges, highest first: by size, or by value if `signed`.

@@ -187,6 +187,14 @@ class Graph:
         n_writers = shape.n_heads + shape.has_mlp
         return (n_embeddings + shape.n_layers * n_writers) * (1 + shape.n_layers * n_readers)
 
+    def __repr__(self) -> str:
+        shape = self.shape
+        parts = "apart" if self.split_qkv else "together"
+        return (
+            f"<Graph of {self.n_edges} edges: {len(self.writers)} writers, {len(self.readers)} "
+            f"readers; {shape.n_layers} layers of {shape.n_heads} heads, q, k and v {parts}>"
+        )
+
     @cached_property
     def writers(self) -> tuple[Writer, ...]:
         """All writers in the order in which they run."""

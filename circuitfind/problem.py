@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import MethodError, MetricError, PromptError, quoted
+from circuitfind.errors import MethodError, MetricError, PromptError, quoted, shortened
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.assumptions import require_prompts_alone
@@ -42,6 +42,13 @@ class Problem:
     metric: Metric
     ablation: Ablation = "resample"
     default_metric: Metric | None = None
+
+    def __repr__(self) -> str:
+        name, metric = (shortened(each.name)[:60] for each in (self.model, self.metric))
+        return (
+            f"<Problem: {metric} of {name} on {len(self.prompts)} pairs of prompts, "
+            f"{self.graph.n_edges} edges, {self.ablation} ablation>"
+        )
 
     def __post_init__(self) -> None:
         if self.ablation not in ABLATIONS:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuitfind.errors import PromptError
+from circuitfind.errors import PromptError, shortened
 from circuitfind.pairs import Pair as Pair
 from circuitfind.pairs import complaint_about
 
@@ -54,6 +54,13 @@ class PromptPairs:
     positions: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     template: Int[Tensor, " batch"] | None = None
     places: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        least, most = int(self.lengths.min()), int(self.lengths.max())
+        tokens = f"{most}" if least == most else f"{least} to {most}"
+        names = shortened(", ".join(self.positions))[:80]
+        named = f"; named positions {names}" if names else ""
+        return f"<PromptPairs: {len(self)} pairs of {tokens} tokens{named}>"
 
     def __len__(self) -> int:
         return self.clean.shape[0]

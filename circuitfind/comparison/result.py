@@ -16,8 +16,9 @@ from circuitfind.comparison.matching import Matched
 from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.roles import Role
 from circuitfind.comparison.transfer import Transfer
-from circuitfind.errors import ResultFileError, quoted
+from circuitfind.errors import ResultFileError, quoted, shortened
 from circuitfind.files import read_text
+from circuitfind.notebook import Tabled
 from circuitfind.stored import parse_json
 
 FORMAT = "circuitfind comparison 1"
@@ -75,7 +76,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabled):
     """What some circuits share, two by two.
 
     Attributes:
@@ -89,6 +90,23 @@ class Comparison:
     pairs: tuple[Pair, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        names = shortened(", ".join(side.name for side in self.circuits))[:150]
+        return f"<Comparison of {len(self.circuits)} circuits, {len(self.pairs)} pairs: {names}>"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield a row per pair: how many edges and components are shared, and the Jaccard index."""
+        for pair in self.pairs:
+            by = pair.overlap or pair.matched
+            left, right = self.circuits[pair.left], self.circuits[pair.right]
+            row: dict[str, Any] = {"left": left.name, "right": right.name}
+            row["by"] = "name" if pair.overlap else "matching" if pair.matched else ""
+            for kind in ("edges", "components"):
+                shared: Shared | None = None if by is None else getattr(by, kind)
+                row[f"shared_{kind}"] = None if shared is None else len(shared.both)
+                row[f"jaccard_{kind}"] = None if shared is None else shared.jaccard.value
+            yield row
 
     def to_json(self) -> str:
         """Return the comparison as JSON text."""

@@ -21,11 +21,13 @@ et al. 2022 (arXiv 2211.00593); what earns them is defined here.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from circuitfind.comparison.answers import Head, Written, turned_attention, written_answers
 from circuitfind.comparison.effects import Effects, about_answers, answer_metric, effects
 from circuitfind.comparison.looks import READ, RIGHT, Looks, looks
+from circuitfind.notebook import Tabled
 from circuitfind.problem import HasProblem, Problem, as_problem
 
 ATTENTION_ROLES = {
@@ -63,9 +65,19 @@ class Role:
     where: str
 
 
-def find_roles(
-    asked: HasProblem, seen: Looks | None = None, known: Effects | None = None
-) -> tuple[Role, ...]:
+class Roles(tuple[Role, ...], Tabled):
+    """Roles of heads, which a notebook shows as a table."""
+
+    def __repr__(self) -> str:
+        heads = list(dict.fromkeys(role.component for role in self))
+        return f"<Roles: {len(self)} of {len(heads)} heads: {', '.join(heads)[:150]}>"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield a row per role, in the order of the heads."""
+        return (asdict(role) for role in self)
+
+
+def find_roles(asked: HasProblem, seen: Looks | None = None, known: Effects | None = None) -> Roles:
     """Return the roles of all heads of a model on some prompts, in the order of the heads.
 
     Args:
@@ -89,7 +101,7 @@ def find_roles(
         copiers = [_head(role.component) for role in movers if role.where == READS_RIGHT]
         found += [*movers, *_by_turning(problem, copiers)]
     order = {name_of(head): number for number, head in enumerate(heads)}
-    return tuple(sorted(found, key=lambda role: (order[role.component], ROLES.index(role.role))))
+    return Roles(sorted(found, key=lambda role: (order[role.component], ROLES.index(role.role))))
 
 
 def labels(found: Sequence[Role]) -> dict[str, str]:

@@ -49,6 +49,9 @@ class EngineState:
 
     chunks: tuple[ChunkState, ...]
 
+    def __repr__(self) -> str:
+        return f"<EngineState: {int(self.kept.sum())} edges kept>"
+
     @property
     def kept(self) -> NDArray[np.bool_]:
         """True where an edge is kept."""
@@ -134,6 +137,9 @@ class IncrementalEngine:
             ]
         self.clean_final: Stream = _joined([chunk.clean.final for chunk in self.chunks], dim=0)
         self.readout = Readout(problem, self.clean_final)
+
+    def __repr__(self) -> str:
+        return f"<IncrementalEngine of {self.problem!r}, prompts in {len(self.chunks)} chunks>"
 
     @property
     def most_candidates(self) -> int:

@@ -5,13 +5,17 @@ the pattern itself: `attend(query, key, identity) = pattern`. The model's own at
 arithmetic, masks, positions and caps included, as it does for the engine.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import Pass
+from circuitfind.engine.full_pass import Pass, plain_pass
+from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
+from circuitfind.problem import HasProblem, as_problem
 
 Patterns = Float[Tensor, "head batch query key"]
 
@@ -48,6 +52,37 @@ def attention_patterns(
             for values in _identity(key)
         ]
     return torch.cat(parts, dim=-1)[..., : key.shape[2]]
+
+
+def attention_pattern(
+    asked: HasProblem, head: str, *, run: Literal["clean", "corrupted"] = "clean"
+) -> Float[Tensor, "batch query key"]:
+    """Return where a head looks on each prompt of a problem.
+
+    Args:
+        asked: The problem, or what a search for its circuit found.
+        head: A head, such as `a2.h0`.
+        run: Which prompt of each pair the model reads.
+
+    Returns:
+        The share of its attention that each position (query) pays to each (key); see
+        `attention_patterns`. Rows and columns of padding mean nothing.
+
+    Raises:
+        GraphError: There is no such head.
+        MethodError: There is no such run.
+    """
+    problem = as_problem(asked)
+    model, graph, prompts = problem.model, problem.graph, problem.prompts
+    writer = graph.writer(head)
+    if writer.layer is None or writer.head is None:
+        raise GraphError(f"{quoted(head)} is not a head; heads have names such as 'a0.h1'")
+    if run not in ("clean", "corrupted"):
+        raise MethodError(f"no run named {quoted(run)}; choose clean or corrupted")
+    tokens = prompts.clean if run == "clean" else prompts.corrupted
+    with torch.no_grad():
+        whole = plain_pass(model, graph, tokens, prompts.real, keep_reads=True)
+    return attention_patterns(model, graph, whole, writer.layer, prompts.real)[writer.head]
 
 
 def _projected(

@@ -1,10 +1,11 @@
 """Everything that an evaluation says of a circuit, as one value, and how it stands in a file."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from circuitfind import records
-from circuitfind.errors import ResultFileError
+from circuitfind.errors import ResultFileError, shortened
 from circuitfind.evaluation.baseline import Baseline
 from circuitfind.evaluation.completeness import Completeness
 from circuitfind.evaluation.false_discoveries import Discoveries
@@ -14,6 +15,7 @@ from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import Measurement
 from circuitfind.evaluation.size_curve import SizeCurve
 from circuitfind.evaluation.trust import OwnResult
+from circuitfind.notebook import Tabled
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Assessment:
+class Assessment(Tabled):
     """A verdict in figures. What was not asked for, or cannot be said, is None or empty.
 
     Attributes:
@@ -78,6 +80,22 @@ class Assessment:
     own: OwnResult | None = None
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Assessment ({self.effort}): {self.n_edges} of {self.n_edges_full} edges, "
+            f"{shortened(self.metric)[:60]}, {self.ablation} ablation; {len(self.readings)} "
+            f"readings, {len(self.tests)} tests, {len(self.doubts)} warnings>"
+        )
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the readings as rows."""
+        for reading in self.readings:
+            yield {
+                "prompts": reading.prompts,
+                "n_prompts": reading.n_prompts,
+                **asdict(reading.measured),
+            }
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -8,17 +8,19 @@ no more than chance between prompts explains.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine, as_engine
-from circuitfind.errors import MetricError
+from circuitfind.errors import MetricError, shortened
 from circuitfind.evaluation.intervals import share_interval
 from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_result, within_noise
 from circuitfind.measures import PerPrompt
 from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
+from circuitfind.notebook import Tabled
 from circuitfind.problem import HasProblem, Problem, circuit_of_question
 
 _ROUNDING = 1e-6
@@ -52,7 +54,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Scorecard:
+class Scorecard(Tabled):
     """A circuit in figures.
 
     Attributes:
@@ -79,6 +81,34 @@ class Scorecard:
     own: OwnResult | None = None
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        first = self.measurements[0]
+        share = "undefined" if first.faithfulness is None else f"{first.faithfulness:.3f}"
+        return (
+            f"<Scorecard: {self.n_edges} of {self.n_edges_full} edges, {self.n_components} of "
+            f"{self.n_components_full} heads and MLPs, {self.n_prompts} prompts; faithfulness "
+            f"{share} by {shortened(first.metric)[:60]}>"
+        )
+
+    def __str__(self) -> str:
+        lines = [repr(self)[1:-1]]
+        for row in self.records():
+            values = (shown(row[name]) for name in ("full", "circuit", "empty"))
+            share = row["faithfulness"]
+            lines.append(
+                f"  {row['metric']} ({row['prompts']}): full {next(values)}, circuit "
+                f"{next(values)}, empty {next(values)} {row['unit']}; faithfulness "
+                + ("undefined" if share is None else f"{share:.3f}")
+            )
+        return "\n".join([*lines, *(f"  WARNING: {doubt}" for doubt in self.doubts)])
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield a row per metric, the one on held-out prompts last."""
+        for row in self.measurements:
+            yield {"prompts": "discovery", **asdict(row)}
+        if self.held_out is not None:
+            yield {"prompts": "held-out", **asdict(self.held_out)}
 
 
 def shown(value: float) -> str:

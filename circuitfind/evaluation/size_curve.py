@@ -12,8 +12,9 @@ both by trapezoids between the points. The benchmark's code integrates from 0.1 
 shares asked for; here the x axis says what is left, and begins with the empty graph: f = 0 at 0.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.errors import shortened
 from circuitfind.evaluation.meter import Meter
 from circuitfind.evaluation.scorecard import share_of_means
 from circuitfind.graph import Graph
+from circuitfind.notebook import Tabled
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -99,7 +102,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class SizeCurve:
+class SizeCurve(Tabled):
     """Faithfulness against size.
 
     Attributes:
@@ -115,6 +118,14 @@ class SizeCurve:
     points: tuple[CurvePoint, ...]
     cpr: float | None
     cmd: float | None
+
+    def __repr__(self) -> str:
+        name = shortened(self.metric)[:60]
+        return f"<SizeCurve of {name} by {self.by}: {len(self.points)} circuits>"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the circuits as rows, smallest first."""
+        return (asdict(point) for point in self.points)
 
 
 def size_curve(meter: Meter, ranking: Ranking, shares: Sequence[float] = SHARES) -> SizeCurve:

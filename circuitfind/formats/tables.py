@@ -14,6 +14,8 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, gathered, kept_names, known_edges
 from circuitfind.graph import Graph
+from circuitfind.notebook import Framed
+from circuitfind.notebook import frame as frame_of
 from circuitfind.stored import EdgeRow, parse_json
 
 if TYPE_CHECKING:
@@ -81,15 +83,19 @@ def _row(row: dict[str, str | None]) -> EdgeRow:
     return EdgeRow(name, _TRUTH[(kept or "").lower()], number)
 
 
-def to_frame(circuit: Circuit) -> "pd.DataFrame":
-    """Return a circuit as a pandas frame; `frame.attrs` holds what it belongs to.
+def to_frame(result: Circuit | Framed) -> "pd.DataFrame":
+    """Return a circuit or another result as a pandas frame.
+
+    With a circuit, `frame.attrs` holds what it belongs to.
 
     Raises:
-        ModuleNotFoundError: pandas is not installed.
+        ReportError: pandas is not installed.
     """
-    import pandas as pd
-
-    frame = pd.DataFrame(list(rows_of(circuit)), columns=list(COLUMNS))
+    if isinstance(result, Framed):
+        return result.to_frame()
+    circuit = result
+    frame = frame_of(dict(zip(COLUMNS, row, strict=True)) for row in rows_of(circuit))
+    frame = frame.reindex(columns=list(COLUMNS))
     frame["effect"] = frame["effect"].astype("float64")
     frame.attrs[HEADER] = json.dumps(circuit.header(), allow_nan=False)
     return frame

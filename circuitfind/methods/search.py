@@ -1,7 +1,7 @@
 """Run a method to its end, check what came out, and return it as one value."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from circuitfind.methods.base import (
     Progress,
     Selection,
 )
+from circuitfind.notebook import Framed
 from circuitfind.problem import Problem
 from circuitfind.progress import State
 
@@ -26,7 +27,7 @@ _SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(Framed):
     """What a search found.
 
     Attributes:
@@ -47,6 +48,17 @@ class Found:
     pruned: bool
     limits: LimitCheck
     drift: float | None
+
+    def __repr__(self) -> str:
+        return f"<Found {self.circuit!r}, {self.n_tested} edges tested, for {self.problem!r}>"
+
+    def _repr_svg_(self) -> str:
+        """Draw the circuit; notebooks call this."""
+        return self.circuit._repr_svg_()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the decisions as rows, in order."""
+        return (asdict(decision) for decision in self.decisions)
 
     @property
     def problem(self) -> Problem:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitfind.errors import quoted
 from circuitfind.graph import ModelShape, Port
 from circuitfind.models.readings import Reading
 from circuitfind.models.vocabulary import Vocabulary
@@ -178,3 +179,13 @@ class ResidualModel(Protocol):
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Return what the model itself computes, untouched: the truth that all else is held to."""
         ...
+
+
+def summary(model: ResidualModel) -> str:
+    """Return a model in a line, for its `repr`."""
+    shape = model.shape
+    return (
+        f"<{type(model).__name__} {quoted(model.name, 60)}: {shape.n_layers} layers of "
+        f"{shape.n_heads} heads, width {shape.d_model}, {model.n_tokens} tokens, "
+        f"{str(model.dtype).removeprefix('torch.')} on {model.device}>"
+    )

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from circuitfind.models.base import Embedding, SinglePort, Unembedding
+from circuitfind.models.base import Embedding, SinglePort, Unembedding, summary
 from circuitfind.models.compiled_files import CompiledFiles, read_compiled
 from circuitfind.models.compiled_sizes import Sizes
 from circuitfind.models.copies import in_copies, times
@@ -41,6 +41,9 @@ class CompiledModel:
         files: What its files hold.
         device: Where it computes.
     """
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def __init__(self, name: str, files: CompiledFiles, device: str) -> None:
         sizes, weights = files.sizes, files.weights

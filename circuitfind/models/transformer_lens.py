@@ -30,7 +30,7 @@ from circuitfind.models.attention import (
     capture_calls,
     direct_or_replayed,
 )
-from circuitfind.models.base import Embedding, SinglePort, Unembedding
+from circuitfind.models.base import Embedding, SinglePort, Unembedding, summary
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.mlp import Mlp
 from circuitfind.models.readings import AffineMap, LinearNorm, Reading, linear_norm, reading_of
@@ -44,6 +44,9 @@ _REMEMBERED_CALLS = 8
 
 class TransformerLensModel:
     """A `TransformerBridge`, seen as components that read from and write to one stream."""
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def __init__(
         self,

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.errors import MethodError, MetricError
+from circuitfind.errors import MethodError, MetricError, shortened
 from circuitfind.limits import require
+from circuitfind.notebook import Tabled, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PatchResult:
+class PatchResult(Tabled):
     """What every patch of a sweep did.
 
     Attributes:
@@ -87,6 +88,18 @@ class PatchResult:
     metric: str
     unit: str
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sites = ", ".join(f"{site} {self.values[site][..., 0].numel()}" for site in self.values)
+        return (
+            f"<PatchResult ({self.mode}): {shortened(self.metric)[:60]} on {self.n_prompts} "
+            f"prompts; patches: {shortened(sites)[:120]}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the significant patches as HTML, largest first; notebooks call this."""
+        rows = (self._record(row) for row in self.significant())
+        return html_table(rows, f"{self!r}, significant ones")
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -176,21 +189,21 @@ class PatchResult:
 
         Rows have the same names in the same order; an axis that a site does not have is empty.
         """
+        return (self._record(row) for row in self.rows())
+
+    def _record(self, row: Row) -> dict[str, str | float]:
         axes = dict.fromkeys(axis for site in self.values for axis in self.axes[site])
-        for row in self.rows():
-            labels = {axis: row.place.get(axis, "") for axis in axes}
-            measured = {"value": row.value, "effect": row.effect, "standard_error": row.error}
-            yield {"site": row.site, **labels, **measured}
+        labels = {axis: row.place.get(axis, "") for axis in axes}
+        measured = {"value": row.value, "effect": row.effect, "standard_error": row.error}
+        return {"site": row.site, **labels, **measured}
 
     def to_frame(self) -> "pd.DataFrame":
         """Return every patch as a row of a pandas frame (see `records`).
 
         Raises:
-            ModuleNotFoundError: pandas is not installed.
+            ReportError: pandas is not installed.
         """
-        import pandas as pd
-
-        frame = pd.DataFrame(list(self.records()))
+        frame = super().to_frame()
         frame.attrs.update(mode=self.mode, metric=self.metric, unit=self.unit)
         return frame
 

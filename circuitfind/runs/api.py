@@ -20,6 +20,7 @@ from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
+from circuitfind.notebook import ProgressLine
 from circuitfind.problem import (
     Ablation,
     HasProblem,
@@ -74,22 +75,24 @@ def make_problem(
 
 
 def discover(
-    problem: Problem,
+    asked: HasProblem,
     method: str = "acdc",
     *,
     memory: int | str | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    progress: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
     tell: Callable[[str], None] = lambda message: None,
     **options: Any,
 ) -> Found:
     """Search for a problem's circuit, as `circuitfind discover` does.
 
     Args:
-        problem: The question.
+        asked: The problem, or what another search found on it.
         method: Name of the method.
         memory: How many bytes the search may take beside the model, also as text like `2GB`; by
             default what it takes. With less, it takes the prompts in chunks, to the same result.
-        on_progress: Called as the search proceeds.
+        progress: Show how far the search is, on one line of stderr; also in notebooks.
+        on_progress: Called as the search proceeds, in place of that line.
         tell: Called with what a user should know: how the automatic threshold was found.
         options: The method's options, such as `threshold`: a number, or `auto`, which is the
             default of methods that search: the largest threshold tried, from the level of the
@@ -99,16 +102,17 @@ def discover(
     Raises:
         CircuitfindError: An option is impossible, or the search failed.
     """
+    advance = on_progress or (ProgressLine() if progress else lambda step: None)
     entry, size = find_method(method), allowed_bytes(memory)
     needed = [option.name for option in fields(entry.options) if option.default is MISSING]
     wanted = {**({"threshold": "auto"} if "threshold" in needed else {}), **options}
     is_automatic = wanted.get("threshold") == "auto"
     check_options(method, {**wanted, "threshold": 0.0} if is_automatic else wanted)
-    engine = IncrementalEngine(problem, size)
+    engine = IncrementalEngine(as_problem(asked), size)
 
     def run(**threshold: float) -> Found:
         chosen = entry.options(**{**wanted, **threshold})
-        return search(engine, entry, chosen, on_progress=on_progress)
+        return search(engine, entry, chosen, on_progress=advance)
 
     if not is_automatic:
         return run()
