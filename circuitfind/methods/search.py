@@ -9,7 +9,6 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.engine.checks import LimitCheck, check_limits
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.base import (
     Continuable,
@@ -97,7 +96,7 @@ def search(
 
     Raises:
         SelfCheckError: The engine does not reproduce the model.
-        MethodError: The search failed, or removing its dead ends changed its result.
+        MethodError: The search failed.
     """
     limits = check_limits(engine)
     decisions, drift = list(resume), None
@@ -112,8 +111,8 @@ def search(
         drift = drift if progress.drift is None else progress.drift
         on_progress(progress)
     selection = method.select(engine, options, decisions)
-    if selection.pruned:
-        _require_free_pruning(engine, selection)
+    if selection.pruned and not _is_free(engine, selection):
+        selection = _unpruned(engine.graph, selection)
     return Found(
         engine,
         selection.circuit,
@@ -134,14 +133,16 @@ def _as_selected(
     return tuple(replace(each, kept=each.edge in chosen) for each in decisions)
 
 
-def _require_free_pruning(engine: IncrementalEngine, selection: Selection) -> None:
-    """Check that removing the dead ends changed nothing, on the user's own model."""
-    unpruned = selection.circuit.kept | engine.graph.mask_of(selection.dead_ends)
-    before = engine.readout.loss(engine.recomputed(unpruned))
-    after = engine.readout.loss(engine.recomputed(selection.circuit.kept))
-    allowed = _SAME_LOSS[engine.problem.model.dtype] * max(1.0, abs(before))
-    if not abs(after - before) <= allowed:
-        raise MethodError(
-            f"removing dead ends changed the loss from {before:.6g} to {after:.6g}, which it must "
-            "not; keep them (--keep-dead-ends), and please report this"
-        )
+def _is_free(engine: IncrementalEngine, selection: Selection) -> bool:
+    """Return whether removing the dead ends changed nothing, on the user's own model."""
+    unpruned = _unpruned(engine.graph, selection).circuit
+    before, after = (
+        engine.readout.loss(engine.recomputed(circuit.kept))
+        for circuit in (unpruned, selection.circuit)
+    )
+    return abs(after - before) <= _SAME_LOSS[engine.problem.model.dtype] * max(1.0, abs(before))
+
+
+def _unpruned(graph: Graph, selection: Selection) -> Selection:
+    kept = selection.circuit.kept | graph.mask_of(selection.dead_ends)
+    return replace(selection, circuit=replace(selection.circuit, kept=kept), pruned=False)

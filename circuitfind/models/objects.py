@@ -115,8 +115,10 @@ def own_copy(model: Any, dtype: torch.dtype | None, device: str | torch.device |
             values = rounded(weight.detach(), dtype, computed).to(device=device)
             memo[id(weight)] = torch.nn.Parameter(values, requires_grad=False)
         for buffer in part.buffers():
-            # Such as the angles of rotary positions: no weights, so they are not rounded.
-            memo[id(buffer)] = rounded(buffer.detach(), None, computed).to(device=device)
+            # Such as the angles of rotary positions: no weights, so they are not rounded, and the
+            # float32 ones of a float64 model stay what they are: the model computes with these.
+            kept = buffer.dtype if buffer.dtype == torch.float32 else computed
+            memo[id(buffer)] = rounded(buffer.detach(), None, kept).to(device=device)
     tokenizer = getattr(model, "tokenizer", None)
     memo[id(tokenizer)] = tokenizer
     return copy.deepcopy(model, memo).eval()

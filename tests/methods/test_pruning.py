@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import MethodError, SelfCheckError
+from circuitfind.errors import SelfCheckError
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.base import circuit_of, without_dead_ends
 from circuitfind.methods.search import search
@@ -71,13 +71,18 @@ def test_progress_is_reported_as_it_is_made():
     assert tuple(d for progress in seen for d in progress.decisions) == found.decisions
 
 
-def test_pruning_that_changes_the_loss_is_refused(monkeypatch):
+def test_pruning_that_changes_the_loss_is_taken_back_and_the_search_is_not_lost(monkeypatch):
+    engine, options = engine_of("gpt2"), AcdcOptions(threshold=0.02)
+    whole = search(engine, Acdc(), AcdcOptions(threshold=0.02, prune=False))
+
     def cut_all(self):
         return Circuit(self.graph, torch.zeros_like(self.kept))
 
     monkeypatch.setattr(Circuit, "connected", cut_all)
-    with pytest.raises(MethodError, match="removing dead ends changed the loss from .* keep them"):
-        search(engine_of("gpt2"), Acdc(), AcdcOptions(threshold=0.02))
+    found = search(engine, Acdc(), options)
+    assert not found.pruned
+    assert torch.equal(found.circuit.kept, whole.circuit.kept)
+    assert found.decisions == whole.decisions
 
 
 def test_a_model_that_its_parts_do_not_reproduce_is_not_searched(monkeypatch):
