@@ -12,6 +12,7 @@ from circuitfind.errors import (
     GraphError,
     MethodError,
     MetricError,
+    quoted,
 )
 from circuitfind.evaluation.assess import FULL, QUICK, USUAL, Effort, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
@@ -163,6 +164,11 @@ def _roles(
 
 def _config(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
     """Return what the circuit was found with, changed as asked for."""
+    known = [field.name for field in fields(RunConfig)]
+    if unknown := [name for name in settings if name not in known]:
+        raise MethodError(
+            f"a run has no setting {quoted(unknown[0])}; its settings are {', '.join(known)}"
+        )
     if path.is_dir() and kind_of(path) == "search":
         with reported(path):
             found = config_from(path / CONFIG)

@@ -3,7 +3,7 @@
 import pytest
 import transformers
 
-from circuitfind.errors import ModelError, RunDirectoryError
+from circuitfind.errors import MethodError, ModelError, RunDirectoryError
 from circuitfind.evaluation.assess import QUICK
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import zoo_path
@@ -56,6 +56,11 @@ def test_without_its_model_it_is_said_how_the_model_is_given_or_named(run):
     said = []
     write_report(run, tell=said.append)
     assert len(said) == 1 and "give it again" in said[0]
+
+
+def test_a_misspelt_setting_of_a_wish_is_refused_with_those_that_there_are(run):
+    with pytest.raises(MethodError, match=r"no setting 'n_promts'; its settings are task, model"):
+        evaluate_run(run, Wish(QUICK, settings=(("n_promts", 3),)))
 
 
 def test_saved_as_a_directory_of_its_name_the_model_is_found(run, tmp_path):
