@@ -270,7 +270,7 @@ def test_a_model_that_is_gone_costs_the_patterns_only(discover, tmp_path, progra
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path, run):
-    with pytest.raises(ReportError, match="no run directory"):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         write_report(tmp_path)
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
