@@ -45,6 +45,9 @@ def take(browser: Any, report: Path, picture: Path, size: tuple[int, int], theme
     )
     page.goto(report.as_uri())
     page.locator(f'.box[data-name="{HEAD}"]').click()
+    back = page.get_by_role("button", name="graph")
+    if back.is_visible():
+        back.click()
     page.mouse.move(1, 1)
     page.screenshot(path=picture)
     page.close()

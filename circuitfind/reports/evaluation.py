@@ -20,7 +20,9 @@ _GREY = PALETTE[-1]
 def assessment_tables(assessment: Assessment) -> list[Table]:
     """Return the tables of an evaluation: what was found, and the tests."""
     cost = f"{assessment.n_passes} passes, {assessment.seconds:.0f} s"
-    tables = [pairs_table([*assessment_rows(assessment), ("cost", cost)])]
+    remarks = [("note", escape(note)) for note in assessment.notes]
+    remarks += [("WARNING", escape(doubt)) for doubt in assessment.doubts]
+    tables = [pairs_table([*assessment_rows(assessment), ("cost", cost), *remarks])]
     if assessment.tests:
         headers = ["test", "statistic", "p", "outcome", "an ideal circuit", "note"]
         tables.append(listing(headers, [_test_row(test) for test in assessment.tests]))
@@ -28,7 +30,7 @@ def assessment_tables(assessment: Assessment) -> list[Table]:
 
 
 def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
-    """Return what was found as names and texts, without the time that it took."""
+    """Return what was found as names and texts, without remarks and the time that it took."""
     return list(_rows(assessment))
 
 
@@ -58,8 +60,6 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
             f"precision {precision}, recall {curve.recall:.3f}, ROC area {curve.area:.3f} "
             f"by {curve.by} ({curve.n_true} of {curve.n_all})",
         )
-    yield from (("note", escape(note)) for note in given.notes)
-    yield from (("WARNING", escape(doubt)) for doubt in given.doubts)
 
 
 def _reading_rows(readings: Sequence[Reading]) -> Iterator[tuple[str, str]]:

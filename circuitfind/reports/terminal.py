@@ -67,18 +67,21 @@ def _checks(search: Mapping[str, Any]) -> str:
     parts = [f"full graph {search['full_graph_error']:.1e}"]
     if search["empty_graph_error"] is not None:
         parts.append(f"empty graph {search['empty_graph_error']:.1e}")
-    return f"{', '.join(parts)} off the model{_drift(search['drift'], search.get('drift_allowed'))}"
+    checks = f"{', '.join(parts)} off the model"
+    if search["drift"] is None:
+        return checks
+    drift = f"drift {search['drift']:.1e}"
+    return f"{checks}; {drift_doubt(search) or drift}"
 
 
-def _drift(drift: float | None, allowed: float | None) -> str:
-    if drift is None:
+def drift_doubt(search: Mapping[str, Any]) -> str:
+    """Return why a search's state cannot be trusted; nothing if it can, or has no such state."""
+    drift, allowed = search["drift"], search.get("drift_allowed")
+    if drift is None or allowed is None or drift <= allowed:
         return ""
-    text = f"; drift {drift:.1e}"
-    if allowed is None or drift <= allowed:
-        return text
     return (
-        f"{text}, more than the {allowed:.0e} that rounding explains: do not trust this circuit, "
-        "search again with --dtype float64"
+        f"drift {drift:.1e}, more than the {allowed:.0e} that rounding explains: do not trust "
+        "this circuit, search again with --dtype float64"
     )
 
 

@@ -9,13 +9,14 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
-from circuitfind.evaluation.assessment import assessment_from
+from circuitfind.evaluation.assessment import Assessment, assessment_from
 from circuitfind.evaluation.necessity import necessities
 from circuitfind.problem import Problem
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
+from circuitfind.reports.terminal import drift_doubt
 from circuitfind.runs.again import model_again
 from circuitfind.runs.attention import attention_data
 from circuitfind.runs.config import RunConfig, config_from
@@ -110,7 +111,7 @@ def _read(path: Path) -> _Run:
 
 def _run_data(run: _Run, model: Any, tell: Tell) -> dict[str, Any]:
     circuit, config, problem = run.circuit, run.config, _problem(run, model, tell)
-    roles = _roles(run)
+    roles, evaluation, card = _roles(run), _evaluation(run), run.result.card
     decisions = read_decisions(run.result.path / DECISIONS)
     return {
         "unit": circuit.origin.get("unit", ""),
@@ -122,8 +123,10 @@ def _run_data(run: _Run, model: Any, tell: Tell) -> dict[str, Any]:
             "circuit": layout_of(circuit.graph, circuit.edges, roles),
             "all": even_layout(circuit.graph, roles),
         },
-        "scorecard": finite(asdict(run.result.card)),
-        "evaluation": _evaluation(run),
+        "scorecard": finite(asdict(card)),
+        "warnings": _warnings(run, evaluation),
+        "notes": list(dict.fromkeys([*card.notes, *(evaluation.notes if evaluation else ())])),
+        "evaluation": None if evaluation is None else drawn_evaluation(evaluation),
         "search": _search(run),
         "attention": None if problem is None else attention_data(problem, circuit),
         "needed": {} if problem is None else _needed(problem, circuit),
@@ -138,10 +141,17 @@ def _search(run: _Run) -> dict[str, Any]:
     return found
 
 
-def _evaluation(run: _Run) -> dict[str, Any] | None:
+def _evaluation(run: _Run) -> Assessment | None:
     """Return what `circuitfind evaluate` has found out; None if it was not run."""
     stored = read_json(run.result.path / SCORECARD).get("evaluation")
-    return None if stored is None else drawn_evaluation(assessment_from(stored))
+    return None if stored is None else assessment_from(stored)
+
+
+def _warnings(run: _Run, evaluation: Assessment | None) -> list[str]:
+    """Return why the figures cannot be trusted, each reason once."""
+    found = [*run.result.card.doubts, *(evaluation.doubts if evaluation else ())]
+    drift = drift_doubt(run.result.search)
+    return list(dict.fromkeys([*found, *([drift] if drift else [])]))
 
 
 def _roles(run: _Run) -> dict[str, str]:

@@ -316,6 +316,41 @@ def test_two_runs_stand_side_by_side_and_their_difference_is_drawn(
         assert set(found) == names
 
 
+@both_sizes
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_warnings_stand_above_all_figures_and_can_be_read(open_page, report, tmp_path, size, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    text = report.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    assert data["runs"][0]["warnings"] == []
+    assert open_page(report).locator(".warnings").count() == 0
+    said = ["the model does not do this task", "the circuit is empty"]
+    data["runs"][0]["warnings"] = said
+    file = tmp_path / "doubtful.html"
+    file.write_text(page_html("doubtful", data), encoding="utf-8")
+    page = open_page(file, size, theme)
+    note = page.get_by_role("note")
+    assert note.locator("li").all_text_contents() == said
+    box, graph = note.bounding_box(), page.locator(".graphs").bounding_box()
+    assert 0 <= box["y"] < box["y"] + box["height"] <= graph["y"]
+    assert box["y"] + box["height"] < page.viewport_size["height"] / 3
+    colours = note.evaluate("e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]")
+    assert contrast(*colours) >= 7
+    assert axe.run(page).response["violations"] == []
+
+
+def contrast(*colours: str) -> float:
+    """Return the contrast ratio of two colours, as WCAG defines it."""
+
+    def brightness(colour: str) -> float:
+        shares = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    dark, light = sorted(map(brightness, colours))
+    return (light + 0.05) / (dark + 0.05)
+
+
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028{{7*7}}"
 
 
@@ -331,10 +366,12 @@ def test_hostile_names_are_shown_as_text(open_page, report, tmp_path):
         prompt["text"] = HOSTILE
         prompt["positions"] = {HOSTILE: 3}
     run["provenance"]["settings"][HOSTILE] = HOSTILE
+    run["warnings"] = run["notes"] = [HOSTILE]
     file = tmp_path / "hostile.html"
     file.write_text(page_html(HOSTILE, data), encoding="utf-8")
     page = open_page(file)
     assert HOSTILE in page.locator("header strong").text_content()
+    assert page.locator(".warnings li").all_text_contents() == [HOSTILE]
     choose(page, "a2.h2")
     for tab in TABS:
         page.locator(f"#tab-{tab}").click()

@@ -18,7 +18,7 @@ import circuitfind
 from circuitfind.circuit import load_circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ReportError, RunDirectoryError
-from circuitfind.evaluation.assess import USUAL
+from circuitfind.evaluation.assess import QUICK, USUAL
 from circuitfind.evaluation.necessity import necessities
 from circuitfind.models.loading import load_model
 from circuitfind.reports.evaluation import assessment_rows
@@ -224,6 +224,32 @@ def test_an_evaluation_is_on_the_page_as_it_is_in_the_file(discover, model, tmp_
     for name, (effect, adjusted, low, high) in shown["evidence"]["edges"].items():
         assert (effect, adjusted) == pytest.approx((rows[name].effect, rows[name].adjusted))
         assert low is None or low <= effect <= high
+
+
+def test_what_makes_the_figures_doubtful_is_on_the_page(discover, model, tmp_path):
+    run = discover(tmp_path / "run", options={"threshold": 1e6})
+    assert run.circuit.n_edges == 0
+    assert run.card.doubts
+    assert data_of(write_report(run.path))["runs"][0]["warnings"] == list(run.card.doubts)
+    found = evaluate_run(run.path, Wish(QUICK), load=lambda config: model).assessment
+    shown = data_of(write_report(run.path))["runs"][0]
+    assert set(shown["warnings"]) == {*run.card.doubts, *found.doubts}
+    assert len(shown["warnings"]) == len(set(shown["warnings"]))
+    assert not {"note", "WARNING"} & {name for name, _ in shown["evaluation"]["rows"]}
+
+
+def test_notes_and_too_much_drift_are_on_the_page(discover, tmp_path):
+    path = discover(tmp_path / "run").path
+    shown = data_of(write_report(path))["runs"][0]
+    assert shown["warnings"] == shown["notes"] == []
+    stored = json.loads((path / "scorecard.json").read_text())
+    stored["search"] |= {"drift": 0.002, "drift_allowed": 1e-4}
+    stored["scorecard"]["notes"] = ["weights are bfloat16"]
+    (path / "scorecard.json").write_text(json.dumps(stored))
+    shown = data_of(write_report(path))["runs"][0]
+    assert shown["notes"] == ["weights are bfloat16"]
+    [warning] = shown["warnings"]
+    assert warning.startswith("drift 2.0e-03, more than the 1e-04 that rounding explains")
 
 
 def test_the_provenance_is_that_of_the_files(run, shown):

@@ -46,6 +46,10 @@ interface RawRun {
   };
   layouts: { circuit: Layout; all: Layout };
   scorecard: Scorecard;
+  /** Why the figures cannot be trusted. */
+  warnings: string[];
+  /** What else a reader should know. */
+  notes: string[];
   evaluation: Evaluation | null;
   search: SearchFigures;
   attention: Attention | null;
@@ -120,6 +124,19 @@ export interface Scorecard {
   n_prompts: number;
   measurements: Measurement[];
   held_out: Measurement | null;
+  own: OwnResult | null;
+  doubts: string[];
+  notes: string[];
+}
+
+/** How well the model itself does the task. */
+export interface OwnResult {
+  metric: string;
+  unit: string;
+  value: number;
+  low: number | null;
+  high: number | null;
+  accuracy: number;
 }
 
 export interface SearchFigures {
@@ -129,6 +146,8 @@ export interface SearchFigures {
   full_graph_error: number | null;
   empty_graph_error: number | null;
   drift: number | null;
+  /** How much of it rounding explains. */
+  drift_allowed?: number | null;
 }
 
 export interface Prompt {
@@ -191,13 +210,15 @@ export interface Page {
   comparison: Comparison | null;
 }
 
+interface RawPage {
+  version: number;
+  title: string;
+  runs: RawRun[];
+  comparison: Comparison | null;
+}
+
 export function readPage(text: string): Page {
-  const raw = JSON.parse(text) as {
-    version: number;
-    title: string;
-    runs: RawRun[];
-    comparison: Comparison | null;
-  };
+  const raw = JSON.parse(text) as RawPage;
   if (raw.version !== VERSION) throw new Error(`unknown version of the data: ${raw.version}`);
   return { title: raw.title, runs: raw.runs.map(readRun), comparison: raw.comparison };
 }

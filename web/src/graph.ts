@@ -26,6 +26,7 @@ export class GraphView {
   private readonly svg: SVGSVGElement;
   private readonly canvas: SVGGElement;
   private readonly tip: HTMLElement;
+  private readonly nothing = h("p", { class: "nothing" }, "There is no edge to draw.");
   private readonly behaviour = zoom<SVGSVGElement, unknown>();
   private readonly prefix = freshId("arrow");
   private scene: Scene | null = null;
@@ -47,7 +48,7 @@ export class GraphView {
       this.canvas,
     );
     this.tip = h("div", { class: "tip", role: "status", hidden: true });
-    this.element = h("div", { class: "graph-frame" }, this.svg, this.tip, this.zoomButtons());
+    this.element = h("div", { class: "graph-frame" }, this.svg, this.nothing, this.tip, this.zoomButtons());
     this.listen();
   }
 
@@ -101,6 +102,7 @@ export class GraphView {
   draw(scene: Scene, selected: ReadonlySet<string>): void {
     this.scene = scene;
     this.selected = selected;
+    this.nothing.hidden = scene.boxes.length > 0;
     if (!scene.boxes.some((box) => box.id === this.current))
       this.current = scene.boxes.at(-1)?.id ?? "";
     this.drawLines(scene);

@@ -41,7 +41,7 @@ function start(): void {
   });
   document
     .getElementById("page")!
-    .append(header(page), h("main", {}, graphs(page, store), panel(page, store)));
+    .append(...[header(page), warnings(page)].filter((each) => each !== null), h("main", {}, graphs(page, store), panel(page, store)));
 }
 
 function header(page: Page): HTMLElement {
@@ -59,6 +59,21 @@ function header(page: Page): HTMLElement {
     );
   });
   return h("header", {}, h("h1", {}, "circuitfind"), h("div", { class: "titles" }, ...figures), themeButton());
+}
+
+/** Why the figures cannot be trusted, above all of them. */
+function warnings(page: Page): HTMLElement | null {
+  const notes = page.runs
+    .filter((run) => run.warnings.length)
+    .map((run) =>
+      h(
+        "div",
+        { class: "warnings", role: "note" },
+        h("strong", {}, page.runs.length > 1 ? `Warning about ${run.name}` : "Warning"),
+        h("ul", {}, ...run.warnings.map((text) => h("li", {}, text))),
+      ),
+    );
+  return notes.length ? h("section", { "aria-label": "Warnings" }, ...notes) : null;
 }
 
 interface View {

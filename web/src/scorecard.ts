@@ -1,7 +1,7 @@
 // How good the circuit is: shares of the behaviour, sizes, and how exact the run was.
 
 import { h, type Child } from "./dom";
-import type { Evaluation, HypothesisTest, KnockOut, Measurement, Run } from "./data";
+import type { Evaluation, HypothesisTest, KnockOut, Measurement, OwnResult, Run } from "./data";
 import { factTable } from "./details";
 import { knockOutPlot, rankPlot, sizePlot } from "./plots";
 import { chance, count, measuredText, number, percent } from "./text";
@@ -19,6 +19,7 @@ function card(run: Run): Child[] {
   const ranked = run.ranked.flatMap((edge) =>
     edge.value === null ? [] : [{ value: edge.value, kept: edge.kept }],
   );
+  const own = scorecard.own;
   const isEffect = run.edges.some((edge) => edge.effect !== null);
   return [
     h("h3", {}, "Faithfulness"),
@@ -28,6 +29,8 @@ function card(run: Run): Child[] {
       "What share of the way from the model with every edge cut (0) to the full model (1) the " +
         "circuit goes.",
     ),
+    own && h("p", {}, `The model itself: ${ownText(own)}.`),
+    ...run.notes.map((note) => h("p", {}, `Note: ${note}.`)),
     ...rows,
     heldOut,
     ...(run.evaluation ? evaluated(run.evaluation) : []),
@@ -45,7 +48,7 @@ function card(run: Run): Child[] {
     h("h3", {}, "Size and search"),
     factTable([
       ["edges", of(scorecard.n_edges, scorecard.n_edges_full)],
-      ["components", of(scorecard.n_components, scorecard.n_components_full)],
+      ["heads and MLPs", of(scorecard.n_components, scorecard.n_components_full)],
       ["prompts", String(scorecard.n_prompts)],
       ["edges tested", search.edges_tested.toLocaleString("en")],
       ["dead ends", deadEnds(run)],
@@ -144,6 +147,12 @@ function testRows(test: HypothesisTest): HTMLElement {
 function keys(random: boolean): Child[] {
   const chance = [", ", h("span", { class: "key cut" }, "random circuits and 95 % of them")];
   return [" ", h("span", { class: "key own" }, "The circuit"), ...(random ? chance : []), "."];
+}
+
+function ownText({ metric, unit, value, low, high, accuracy }: OwnResult): string {
+  const ends = low === null || high === null ? "" : ` (${measuredText(low)} to ${measuredText(high)})`;
+  const own = `${metric} ${measuredText(value)}${ends} ${unit}`;
+  return metric === "accuracy" ? own : `${own}, accuracy ${measuredText(accuracy)}`;
 }
 
 function of(part: number, whole: number): string {
