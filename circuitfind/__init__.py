@@ -37,7 +37,7 @@ _HOMES = {
     "TASKS": "circuitfind.tasks",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
-    "Wish": "circuitfind.runs.evaluate",
+    "Wish": "circuitfind.runs.wish",
     "attention_pattern": "circuitfind.engine.patterns",
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
@@ -130,9 +130,9 @@ if TYPE_CHECKING:
     from circuitfind.runs.api import make_problem as make_problem
     from circuitfind.runs.config import RunConfig as RunConfig
     from circuitfind.runs.discover import run_discovery as run_discovery
-    from circuitfind.runs.evaluate import Wish as Wish
     from circuitfind.runs.evaluate import evaluate_run as evaluate_run
     from circuitfind.runs.stability import repeat_run as repeat_run
+    from circuitfind.runs.wish import Wish as Wish
     from circuitfind.tasks import TASKS as TASKS
     from circuitfind.tasks import find_task as find_task
     from circuitfind.tasks.base import Task as Task

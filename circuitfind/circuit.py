@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.errors import CircuitFileError, GraphError, quoted, shortened
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_whole
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
@@ -181,8 +181,17 @@ class Circuit:
         return self.graph.edges(self.kept & ~other.kept)
 
     def save(self, path: Path | str) -> None:
-        """Write the circuit as JSON (`docs/files.md` describes the format)."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Write the circuit as JSON (`docs/files.md` describes the format).
+
+        Raises:
+            CircuitFileError: The file cannot be written.
+        """
+        try:
+            write_whole(Path(path), self.to_json())
+        except OSError as error:
+            raise CircuitFileError(
+                f"cannot write the circuit {path}: {error.strerror or error}"
+            ) from None
 
     def to_json(self) -> str:
         """Return the circuit as JSON text, byte for byte the same for equal circuits."""

@@ -1,15 +1,17 @@
-"""Read files that others wrote: never waiting for one that never ends, never more than fits.
+"""Read and write whole files: never wait for one that never ends, never leave half of one.
 
 Every file of ours and of others that is read as a whole is read here. A named pipe, a device or a
-directory is refused as what it is, and so is a file larger than any that circuitfind writes. Both
-are `OSError`s, so that each caller says in its own words which file it could not use and what
-to do.
+directory is refused as what it is, and so is a file larger than any that circuitfind writes. Every
+file that is written as a whole is written here: under a temporary name, then renamed. What fails is
+an `OSError`, so that each caller says in its own words which file it could not use and what to do.
 """
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 MOST_BYTES = 1 << 28
 """The largest file that is read as a whole: 256 MiB."""
@@ -60,6 +62,43 @@ def read_text(path: Path, *, encoding: str = "utf-8", most: int = MOST_BYTES) ->
         UnicodeDecodeError: It is not text in this encoding.
     """
     return read_bytes(path, most=most).decode(encoding)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file in one step: whoever reads it finds the old content or the new.
+
+    A link keeps pointing to the file, which is replaced. A device or a named pipe is written to.
+
+    Raises:
+        OSError: It cannot be written; what was there before is still there.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb", buffering=0) as file:
+            write_all(file, data)
+        return
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with temporary.open("wb", buffering=0) as file:
+            write_all(file, data)
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_all(file: BinaryIO, content: bytes) -> None:
+    """Write all of some bytes to an unbuffered file, which may take only a part at a time.
+
+    Raises:
+        OSError: They do not fit on the disk, for instance.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 def too_large(size: int, most: int) -> str:

@@ -44,21 +44,26 @@ def evaluate(
     device: Device = "cpu",
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write. [default: the run directory, or beside the file]"),
+        typer.Option(
+            help="Where to write. [default: the run directory, or one beside it that is named by "
+            "settings]"
+        ),
     ] = None,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Measure how good a circuit is: on prompts, against chance, and part by part."""
     from circuitfind.reports.evaluation import assessment_tables
-    from circuitfind.runs.evaluate import Wish, effort_of, evaluate_run
+    from circuitfind.runs.evaluate import effort_of, evaluate_run
+    from circuitfind.runs.wish import Wish, path_of_evaluation
 
     given = {
         "task": task, "model": model, "metric": metric, "ablation": ablation, "n_prompts": prompts,
     }  # fmt: skip
     settings = tuple((name, value) for name, value in given.items() if value is not None)
     wish = Wish(effort_of(quick=quick, full=full), against, settings, out, seed, device)
-    with interruptible(out or circuit, budget), pass_bar() as on_pass:
+    path = out or path_of_evaluation(circuit, wish)
+    with interruptible(path, budget), pass_bar() as on_pass:
         found = evaluate_run(circuit, wish, tell=tell, on_pass=on_pass)
     if as_json:
         print_json(found.assessment.as_json())

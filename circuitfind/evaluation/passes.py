@@ -9,13 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_all
 from circuitfind.problem import Problem
 from circuitfind.records import from_json
 from circuitfind.stored import parse_json
@@ -36,7 +36,7 @@ class PassLog:
 
     def __init__(self, file: Path | None = None) -> None:
         self._known: dict[str, tuple[Rows, float]] = dict(_earlier(file)) if file else {}
-        self._file: IO[bytes] | None = None if file is None else _opened(file)
+        self._file: BinaryIO | None = None if file is None else _opened(file)
         self.n_earlier = len(self._known)
 
     def get(self, key: str, metrics: Sequence[str], n_prompts: int) -> tuple[Rows, float] | None:
@@ -52,7 +52,7 @@ class PassLog:
         self._known[key] = rows, seconds
         if self._file is not None:
             plain = [[name, values.tolist()] for name, values in rows.items()]
-            self._file.write(json.dumps([key, plain, seconds]).encode() + b"\n")
+            write_all(self._file, json.dumps([key, plain, seconds]).encode() + b"\n")
 
     def close(self) -> None:
         """Write no more."""
@@ -74,7 +74,7 @@ def _earlier(file: Path) -> Iterator[tuple[str, tuple[Rows, float]]]:
         yield key, (tensors, seconds)
 
 
-def _opened(file: Path) -> IO[bytes]:
+def _opened(file: Path) -> BinaryIO:
     """Open a file at the end of its last whole line; each line is written at once."""
     opened = file.open("ab", buffering=0)
     content = read_bytes(file)

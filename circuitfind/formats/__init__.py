@@ -4,7 +4,7 @@ from pathlib import Path
 
 from circuitfind.circuit import Circuit, circuit_from
 from circuitfind.errors import CircuitFileError, GraphError, quoted
-from circuitfind.files import read_text
+from circuitfind.files import read_text, write_whole
 from circuitfind.formats.acdc import ACDC
 from circuitfind.formats.base import Format, as_object
 from circuitfind.formats.dot import DOT
@@ -81,11 +81,15 @@ def export_circuit(circuit: Circuit, path: Path | str, *, format_name: str | Non
         format_name: A name of `FORMATS`; by default the first whose files end like this one.
 
     Raises:
-        CircuitFileError: There is no such format, or it cannot express the circuit.
-        OSError: The file cannot be written.
+        CircuitFileError: There is no such format, it cannot express the circuit, or the file cannot
+            be written.
     """
     chosen = find_format(format_name) if format_name else _by_ending(Path(path))
-    Path(path).write_text(chosen.write(circuit), encoding="utf-8")
+    text = chosen.write(circuit)
+    try:
+        write_whole(Path(path), text)
+    except OSError as error:
+        raise CircuitFileError(f"cannot write the circuit {path}: {error.strerror}") from None
 
 
 def _by_ending(path: Path) -> Format:

@@ -145,7 +145,7 @@ class EdgeSearch:
         nothing = torch.full(graph.edge_mask.shape, torch.nan, dtype=torch.float64)
         begun = state or {"kept": among.kept, "effects": nothing, "tested": torch.tensor(0)}
         begun = {**begun, "search": torch.tensor(search)}
-        current, done = engine.start_from(begun["kept"]), int(begun["tested"])
+        current, done = engine.start_from(among.kept), int(begun["tested"])
         effects = begun["effects"]
         if done == total:
             yield Checkpoint(done, total, "edges", begun)
@@ -153,24 +153,35 @@ class EdgeSearch:
         for reader in reversed(range(len(graph.readers))):
             writers = among.kept[:, reader].nonzero().flatten().tolist()
             passed += len(writers)
-            if not writers or passed <= done:
+            if not writers:
                 continue
-            current, effects = self._without_needless(
-                current, effects.clone(), reader, writers, needed
-            )
+            if passed <= done:
+                gone = [writer for writer in writers if not begun["kept"][writer, reader]]
+                current = self._settled(current, reader, gone)
+                continue
+            gone, effects = self._needless(current, effects.clone(), reader, writers, needed)
+            current = self._settled(current, reader, gone)
             now = {"kept": current.mask, "effects": effects, "tested": torch.tensor(passed)}
             yield Checkpoint(passed, total, "edges", {**begun, **now})
 
-    def _without_needless(
+    def _settled(self, state: EngineState, reader: int, gone: Sequence[int]) -> EngineState:
+        """Cut what was decided to be cut into a reader, all at once.
+
+        The search goes on from this state, so that rounding depends on the decisions alone: a
+        resumed search repeats it to the last bit.
+        """
+        return self.engine.cut(state, [(writer, reader) for writer in gone]) if gone else state
+
+    def _needless(
         self,
         state: EngineState,
         effects: Tensor,
         reader: int,
         writers: Sequence[int],
         needed: float,
-    ) -> tuple[EngineState, Tensor]:
-        """Cut a reader's needless edges, from the latest writer back, and note every effect."""
-        engine = self.engine
+    ) -> tuple[list[int], Tensor]:
+        """Find a reader's needless edges, from the latest writer back, and note every effect."""
+        engine, gone = self.engine, []
         current = engine.loss(state)
         for writer in reversed(writers):
             trial = engine.cut(state, [(writer, reader)])
@@ -179,7 +190,8 @@ class EdgeSearch:
                 effects[writer, reader] = rise
             if rise < needed:
                 state, current = trial, current + rise
-        return state, effects
+                gone.append(writer)
+        return gone, effects
 
     def circuit(self, state: State) -> Circuit:
         """Return the circuit that the last state holds, without dead ends.

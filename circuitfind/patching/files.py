@@ -15,7 +15,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from circuitfind.errors import ResultFileError, quoted
-from circuitfind.files import read_text
+from circuitfind.files import read_text, write_whole
 from circuitfind.patching.result import MODES, PatchResult
 from circuitfind.stored import parse_json, read_tensors
 
@@ -48,10 +48,17 @@ def to_bytes(result: PatchResult) -> bytes:
 
 
 def save_patching(result: PatchResult, path: Path | str) -> None:
-    """Write a result to `path`, which ends in `.json`, and the .safetensors file beside it."""
+    """Write a result to `path`, which ends in `.json`, and the .safetensors file beside it.
+
+    Raises:
+        ResultFileError: A file cannot be written.
+    """
     path = Path(path)
-    path.with_suffix(".safetensors").write_bytes(to_bytes(result))
-    path.write_text(to_json(result), encoding="utf-8")
+    try:
+        write_whole(path.with_suffix(".safetensors"), to_bytes(result))
+        write_whole(path, to_json(result))
+    except OSError as error:
+        raise ResultFileError(f"cannot write the result {path}: {error.strerror}") from None
 
 
 def load_patching(path: Path | str) -> PatchResult:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.errors import ReportError
+from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
 from circuitfind.limits import require
 from circuitfind.reports.dot import write_dot
@@ -75,7 +76,7 @@ class Diagram:
         path = Path(path)
         content = self._encoded(path, size)
         try:
-            path.write_bytes(content)
+            write_whole(path, content)
         except OSError as error:
             raise ReportError(f"cannot write the diagram {path}: {error.strerror}") from None
         return path

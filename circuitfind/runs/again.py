@@ -1,5 +1,6 @@
 """The problem that a circuit was found on, built again from what its file says of it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,19 @@ _NEEDED = ("task", "model", "n_prompts", "seed")
 def says_its_problem(circuit: Circuit) -> bool:
     """Tell whether a circuit's file says of which task and model it is."""
     return all(name in settings_of(circuit) for name in _NEEDED)
+
+
+def problem_key(circuit: Circuit) -> str:
+    """Return what is the same for circuits that were found on one problem, and for no others.
+
+    Raises:
+        TypeError: The circuit's file says something that is not plain values.
+    """
+    settings = settings_of(circuit)
+    names = ("dtype", "metric", "ablation", "model_fingerprint", "prompts_fingerprint")
+    graph = circuit.graph
+    facts = [settings.get(name) for name in (*_NEEDED, *names)]
+    return json.dumps([*facts, repr(graph.shape), graph.split_qkv, graph.split_embedding])
 
 
 def settings_of(circuit: Circuit) -> Mapping[str, Any]:

@@ -18,11 +18,11 @@ from circuitfind import records
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import RunDirectoryError, quoted
 from circuitfind.evaluation.scorecard import Scorecard, scorecard
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_whole
 from circuitfind.methods.search import Found
 from circuitfind.methods.threshold import Trial, automatic_threshold, rounded, suggest_threshold
 from circuitfind.runs.config import RunConfig, config_from
-from circuitfind.runs.directory import CONFIG, TRIALS, TRIED, make_folder, reported, write_whole
+from circuitfind.runs.directory import CONFIG, TRIALS, TRIED, make_folder, reported
 from circuitfind.runs.results import RunResult
 from circuitfind.stored import parse_json
 

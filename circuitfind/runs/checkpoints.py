@@ -12,10 +12,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from circuitfind.errors import RunDirectoryError
+from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.files import write_whole
 from circuitfind.progress import Checkpoint, State
 from circuitfind.runs.budget import BudgetSpentError
-from circuitfind.runs.directory import STATE, reported, write_whole
+from circuitfind.runs.directory import STATE, held, reported
 from circuitfind.stored import read_tensors
 
 SECONDS_BETWEEN = 5.0
@@ -74,3 +75,10 @@ def drop_state(path: Path) -> None:
     """Remove the state of a run that is done."""
     with suppress(OSError):
         (path / STATE).unlink()
+
+
+def drop_left_state(path: Path) -> None:
+    """Remove the state that a process left which was killed between its result and the removal."""
+    if (path / STATE).is_file():
+        with suppress(CircuitfindError), held(path):
+            drop_state(path)

@@ -19,7 +19,7 @@ from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison, load_comparison
 from circuitfind.comparison.roles import labels
 from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_whole
 from circuitfind.reports.diagram import Diagram, draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import draw_matrix
@@ -31,7 +31,6 @@ from circuitfind.runs.directory import (
     circuit_file,
     load_circuit_of,
     reported,
-    write_whole,
 )
 from circuitfind.runs.drawing import captions, name_of
 from circuitfind.runs.naming import default_path
@@ -80,13 +79,19 @@ def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
 
     def is_free(path: Path) -> bool:
         if not (path / COMPARISON).is_file():
-            return not path.exists() or not any(path.iterdir())
+            return not path.exists() or (path.is_dir() and all(map(_is_ours, path.iterdir())))
         with suppress(CircuitfindError):
             return _earlier(path, loaded, identity) is not None
         return False
 
     about = ["comparison", *(_plain(each.name) for each in loaded)]
     return default_path(about, {"by-name": settings.by_name}, is_free)
+
+
+def _is_ours(file: Path) -> bool:
+    """Tell whether a file may be what an interrupted comparison left."""
+    is_drawing = file.name.startswith(("matrix.", "matched-", "difference-"))
+    return is_drawing or (file.name.startswith(".") and file.suffix == ".tmp")
 
 
 def _identity(settings: Settings) -> dict[str, Any]:

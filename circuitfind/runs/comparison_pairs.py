@@ -22,7 +22,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import PromptError, RunDirectoryError
 from circuitfind.limits import require
 from circuitfind.problem import Problem
-from circuitfind.runs.again import Problems, says_its_problem
+from circuitfind.runs.again import Problems, problem_key, says_its_problem
 
 Tell = Callable[[str], None]
 Places = tuple[int, int]
@@ -90,7 +90,8 @@ class _Measured:
     def __init__(self, loaded: Sequence[Loaded], settings: Settings, tell: Tell) -> None:
         self.loaded, self.settings, self._tell = loaded, settings, tell
         self._problems = Problems(settings.device)
-        self._found: dict[int, tuple[Problem, Profiles]] = {}
+        self._found: dict[str, tuple[Problem, Profiles]] = {}
+        self._roles: dict[str, tuple[Role, ...]] = {}
 
     def is_known(self, number: int) -> bool:
         """Tell whether a circuit's problem is known and may be looked at."""
@@ -119,25 +120,34 @@ class _Measured:
         )
 
     def of(self, number: int) -> tuple[Problem, Profiles]:
-        if number not in self._found:
-            each = self.loaded[number]
+        each = self.loaded[number]
+        key = problem_key(each.circuit)
+        if key not in self._found:
             problem = self._problems.of(each.circuit, each.path)
             self._tell(f"measuring what the components of {each.name} do")
-            self._found[number] = problem, profiles(problem)
-        return self._found[number]
+            self._found[key] = problem, profiles(problem)
+        return self._found[key]
 
     def roles(self, number: int) -> tuple[Role, ...]:
-        problem, known = self.of(number)
-        return find_roles(problem, known.looks, known.effects)
+        key = problem_key(self.loaded[number].circuit)
+        if key not in self._roles:
+            problem, known = self.of(number)
+            self._roles[key] = find_roles(problem, known.looks, known.effects)
+        return self._roles[key]
+
+    @property
+    def n_problems(self) -> int:
+        """How many problems the circuits whose problem is known were found on."""
+        known = filter(self.is_known, range(len(self.loaded)))
+        return len({problem_key(self.loaded[number].circuit) for number in known})
 
 
 def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:
     """Say what is about to be measured."""
-    n_measured = sum(map(measured.is_known, range(len(measured.loaded))))
-    if n_measured:
+    if measured.n_problems:
         tell(
-            f"cost: {n_measured} circuits' models on their own prompts, about 12 passes each "
-            "(--by-name leaves this out)"
+            f"cost: what components do, in {measured.n_problems} times a model on a set of "
+            "prompts, about 12 passes each (--by-name leaves this out)"
         )
     n_transfers = 2 * sum(map(measured.is_transferred, pairs))
     if n_transfers:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 from circuitfind.errors import RunDirectoryError
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_all
 from circuitfind.methods.base import Decision, Progress, Reason
 from circuitfind.stored import parse_json
 
@@ -49,7 +49,7 @@ class DecisionLog:
         try:
             self._file.seek(sum(map(len, kept)))
             self._file.truncate()
-            _write_all(self._file, b"".join(lines))
+            write_all(self._file, b"".join(lines))
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write {self._path}: {error.strerror}; make that possible and repeat the "
@@ -86,12 +86,6 @@ def _whole_lines(content: bytes) -> list[bytes]:
 
 def _decisions(lines: Sequence[bytes], path: Path) -> list[Decision]:
     return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
-
-
-def _write_all(file: BinaryIO, content: bytes) -> None:
-    # An unbuffered write may take only a part, for instance the last that fits on the disk.
-    while content:
-        content = content[file.write(content) :]
 
 
 def _line(decision: Decision) -> bytes:

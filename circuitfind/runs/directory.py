@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError, shortened
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_whole
 from circuitfind.graph import Graph
 from circuitfind.runs.config import RunConfig, config_from, differences, environment
 from circuitfind.runs.decisions import DecisionLog
@@ -246,21 +246,6 @@ def read_json(path: Path) -> Any:
             raise RunDirectoryError(
                 f"{path} is damaged ({error}); delete it to compute it again"
             ) from None
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file in one step: whoever reads it finds the old content or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def circuit_file(path: Path) -> Path:

@@ -4,6 +4,7 @@ A run that was interrupted takes up its decisions where they end. A run that is 
 computed again: its results are read.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +24,7 @@ from circuitfind.models.base import ResidualModel
 from circuitfind.models.precision import precision_note
 from circuitfind.problem import Problem, assemble
 from circuitfind.runs.again import named_or_given
-from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
+from circuitfind.runs.checkpoints import checkpoints, drop_left_state, drop_state, read_state
 from circuitfind.runs.config import RunConfig, environment
 from circuitfind.runs.decisions import DecisionLog, text_of
 from circuitfind.runs.directory import CIRCUIT, DECISIONS, SCORECARD, RunDirectory
@@ -63,6 +64,7 @@ def run_discovery(
     run = RunDirectory.open(path, config)
     if run.is_complete:
         tell(f"{path} is finished: its results are read, not computed again")
+        drop_left_state(path)
         return read_result(path)
     model = load() if load else model_of(config, model)
     if (note := precision_note(model)) is not None:
@@ -180,7 +182,11 @@ def _provenance(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_results(run: RunDirectory, result: RunResult) -> None:
-    run.write(SCORECARD, result.scorecard_json())
+    # Heavy, and needed by few runs.
+    from circuitfind.runs.evaluation_files import evaluation_of
+
+    content = {**result.measured(), **evaluation_of(run.path, result.circuit)}
+    run.write(SCORECARD, json.dumps(content, indent=1) + "\n")
     diagram = draw_result(result.circuit, result.card)
     run.write("diagram.dot", diagram.dot)
     run.write("diagram.svg", diagram.svg())

@@ -1,43 +1,124 @@
 """What an evaluation leaves in its directory: its figures, its charts, and passes on the way."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from circuitfind.circuit import Circuit
 from circuitfind.errors import RunDirectoryError
-from circuitfind.evaluation.assess import EFFORTS, Effort, Subject
+from circuitfind.evaluation.assess import EFFORTS
 from circuitfind.evaluation.assessment import Assessment, assessment_from
 from circuitfind.evaluation.passes import PassLog
+from circuitfind.files import write_whole
 from circuitfind.reports.evaluation import charts
-from circuitfind.runs.directory import SCORECARD, held, read_json, reported, write_whole
+from circuitfind.runs.directory import SCORECARD, held, read_json, reported
 
 PASSES = "evaluation-passes.jsonl"
+EVALUATION, OF = "evaluation", "evaluation_of"
+"""Entries of `scorecard.json`: the figures, and what tells them from other evaluations."""
 
 
-def require_replaceable(out: Path, subject: Subject, effort: Effort) -> None:
-    """Refuse to replace an evaluation by one that says less, or something else.
+@dataclass(frozen=True)
+class Asked:
+    """What tells one evaluation of a circuit from another, as it stands in the file.
+
+    Attributes:
+        facts: What must be equal: the circuit, the settings, the seed.
+        effort: Name of the effort; a fuller evaluation says what a lesser one says.
+        against: The known circuit to compare with; None for an evaluation without one.
+    """
+
+    facts: Mapping[str, Any]
+    effort: str
+    against: str | None
+
+    def covers(self, other: "Asked") -> bool:
+        """Tell whether this evaluation says everything that the other one says."""
+        efforts = [each.name for each in EFFORTS]
+        return (
+            self.facts == other.facts
+            and efforts.index(self.effort) >= efforts.index(other.effort)
+            and other.against in (None, self.against)
+        )
+
+
+def digest_of(circuit: Circuit) -> str:
+    """Return a hash of a circuit and of what it was found on, but for the versions in use."""
+    origin = {name: value for name, value in circuit.origin.items() if name != "versions"}
+    text = replace(circuit, origin=origin).to_json()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def finished_evaluation(
+    out: Path, asked: Asked, tell: Callable[[str], None]
+) -> tuple[Assessment, tuple[Path, ...]] | None:
+    """Return an evaluation that says all that is asked for, with its files, if it is there.
 
     Raises:
-        RunDirectoryError: The message says what is there.
+        RunDirectoryError: The directory holds another evaluation.
     """
-    file = out / SCORECARD
-    stored = read_json(file).get("evaluation") if file.is_file() else None
-    if stored is None:
-        return
-    there, own = assessment_from(stored), subject.problem
-    efforts = [each.name for each in EFFORTS]
-    n_prompts = next((r.n_prompts for r in there.readings if r.prompts == "discovery"), 0)
-    alike = (there.metric, there.ablation, n_prompts) == (
-        own.metric.name, own.ablation, len(own.prompts),
-    )  # fmt: skip
-    less = efforts.index(effort.name) < efforts.index(there.effort)
-    if less or not alike or there.against not in (None, subject.against):
-        against = f", against {there.against}" if there.against else ""
+    found = _stored(out)
+    if found is None:
+        return None
+    there, assessment = found
+    if there is not None and there.covers(asked):
+        kind = "finished" if there.effort == asked.effort else f"there already ({there.effort})"
+        tell(f"the evaluation in {out} is {kind}: its results are read, not computed again")
+        return assessment, (out / SCORECARD, *_chart_files(out, assessment))
+    if not _is_usable(there, asked):
+        n_prompts = next((r.n_prompts for r in assessment.readings if r.prompts == "discovery"), 0)
+        against = f", against {assessment.against}" if assessment.against else ""
         raise RunDirectoryError(
-            f"{out} holds another evaluation ({there.effort}, {there.metric}, {there.ablation}, "
-            f"{n_prompts} prompts{against}), which this one would replace; choose another --out"
+            f"{out} holds another evaluation ({assessment.effort}, {assessment.metric}, "
+            f"{assessment.ablation}, {n_prompts} prompts{against}), which this one would replace; "
+            "choose another --out, or none"
         )
+    return None
+
+
+def can_take(out: Path, asked: Asked) -> bool:
+    """Tell whether an evaluation can go into a directory without replacing another one.
+
+    Raises:
+        RunDirectoryError: A file there is damaged.
+    """
+    found = _stored(out)
+    if found is None:
+        return out.is_dir() or not out.exists()
+    return _is_usable(found[0], asked)
+
+
+def _is_usable(there: Asked | None, asked: Asked) -> bool:
+    return there is not None and (there.covers(asked) or asked.covers(there))
+
+
+def _stored(out: Path) -> tuple[Asked | None, Assessment] | None:
+    """Return the evaluation in a directory, and what it is of; None of one that does not say."""
+    file = out / SCORECARD
+    stored = read_json(file) if file.is_file() else {}
+    if not isinstance(stored, dict) or stored.get(EVALUATION) is None:
+        return None
+    assessment = assessment_from(stored[EVALUATION])
+    try:
+        facts = stored[OF]
+        return Asked(dict(facts["facts"]), assessment.effort, facts["against"]), assessment
+    except (KeyError, TypeError, ValueError):
+        return None, assessment
+
+
+def evaluation_of(path: Path, circuit: Circuit) -> dict[str, Any]:
+    """Return what a scorecard says of this circuit's evaluation, for who writes it anew."""
+    file = path / SCORECARD
+    stored = read_json(file) if file.is_file() else {}
+    try:
+        same = stored[OF]["facts"]["circuit"] == digest_of(circuit)
+        return {name: stored[name] for name in (EVALUATION, OF)} if same else {}
+    except (KeyError, TypeError):
+        return {}
 
 
 @contextmanager
@@ -61,14 +142,17 @@ def kept_passes(out: Path, tell: Callable[[str], None]) -> Iterator[PassLog]:
             log.close()
 
 
-def write_assessment(out: Path, assessment: Assessment) -> tuple[Path, ...]:
-    """Write the figures, beside what a run's scorecard says already, and the charts."""
+def write_assessment(out: Path, assessment: Assessment, asked: Asked) -> tuple[Path, ...]:
+    """Write the charts, and the figures beside what a run's scorecard says already."""
     with reported(out):
+        drawn = tuple(_drawn(out, assessment))
         file = out / SCORECARD
         stored = read_json(file) if file.is_file() else {}
-        content = {**stored, "evaluation": assessment.as_json()}
+        of = {"facts": dict(asked.facts), "against": asked.against}
+        content = {**stored, EVALUATION: assessment.as_json(), OF: of}
+        # Written last: where it speaks of the evaluation, its charts are there.
         write_whole(file, json.dumps(content, indent=1) + "\n")
-        return (file, *_drawn(out, assessment))
+        return (file, *drawn)
 
 
 def _drawn(out: Path, assessment: Assessment) -> Iterator[Path]:
@@ -77,6 +161,11 @@ def _drawn(out: Path, assessment: Assessment) -> Iterator[Path]:
         for suffix, content in contents:
             write_whole(out / f"{name}.{suffix}", content)
             yield out / f"{name}.{suffix}"
+
+
+def _chart_files(out: Path, assessment: Assessment) -> Iterator[Path]:
+    for name in charts(assessment):
+        yield from (out / f"{name}.{suffix}" for suffix in ("svg", "png"))
 
 
 def drop_passes(out: Path) -> None:

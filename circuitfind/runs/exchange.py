@@ -7,7 +7,7 @@ from pathlib import Path
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import CircuitFileError, GraphError, RunDirectoryError, quoted
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_whole
 from circuitfind.formats import FORMATS, find_format, import_circuit
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import write_csv
@@ -20,7 +20,6 @@ from circuitfind.runs.directory import (
     circuit_file,
     load_circuit_of,
     reported,
-    write_whole,
 )
 
 SUBMISSIONS = {"mib-importances": importances, "mib-circuits": circuits}

@@ -102,16 +102,44 @@ def default_path(
         is_free: Whether a directory of this name can be used: it does not exist, or holds the very
             same thing. If not, a number is added.
     """
-    parts = [_short(name) for name in about]
-    parts += [
+    return _first_free(Path("runs"), _words([*map(_short, about), *_said(settings)]), is_free)
+
+
+def path_beside(
+    path: Path,
+    what: str,
+    settings: Mapping[str, Any],
+    is_free: Callable[[Path], bool] = lambda path: True,
+) -> Path:
+    """Return where what is made of a run or a file goes, beside it, unless a directory is named.
+
+    Args:
+        path: The run directory, or the file.
+        what: What is made of it.
+        settings: As for `default_path`.
+        is_free: As for `default_path`.
+    """
+    place = path if path.name not in ("", "..") else path.resolve()
+    name = place.name if path.is_dir() else place.stem
+    return _first_free(place.parent, f"{name}-{_words([what, *_said(settings)])}", is_free)
+
+
+def _first_free(folder: Path, name: str, is_free: Callable[[Path], bool]) -> Path:
+    path = folder / name.encode()[:LONGEST].decode(errors="ignore").rstrip("-.")
+    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, _MOST_NUMBERS))
+    return next((each for each in (path, *numbered) if is_free(each)), path)
+
+
+def _words(parts: Sequence[str]) -> str:
+    return "-".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in parts).replace("_", "-")
+
+
+def _said(settings: Mapping[str, Any]) -> list[str]:
+    return [
         name if value is True else f"{name}-{_text(value)}"
         for name, value in settings.items()
         if value is not None and value is not False and value != () and value != {}
     ]
-    name = "-".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in parts).replace("_", "-")
-    path = Path("runs") / name.encode()[:LONGEST].decode(errors="ignore").rstrip("-.")
-    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, _MOST_NUMBERS))
-    return next((each for each in (path, *numbered) if is_free(each)), path)
 
 
 def _short(name: str) -> str:

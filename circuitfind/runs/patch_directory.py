@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import CircuitfindError, RunDirectoryError, quoted
+from circuitfind.files import write_whole
 from circuitfind.patching.files import load_patching, to_bytes, to_json
 from circuitfind.patching.result import PatchResult
 from circuitfind.runs.config import environment
@@ -26,7 +27,6 @@ from circuitfind.runs.directory import (
     make_folder,
     read_json,
     reported,
-    write_whole,
 )
 
 CONFIG, RESULT, TENSORS = "config.json", "patching.json", "patching.safetensors"

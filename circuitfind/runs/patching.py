@@ -29,7 +29,7 @@ from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 from circuitfind.reports.patching import own_facts, patch_report
 from circuitfind.runs.api import make_problem
-from circuitfind.runs.checkpoints import checkpoints, drop_state, read_state
+from circuitfind.runs.checkpoints import checkpoints, drop_left_state, drop_state, read_state
 from circuitfind.runs.config import environment
 from circuitfind.runs.patch_config import PatchConfig
 from circuitfind.runs.patch_directory import PatchDirectory
@@ -69,6 +69,7 @@ def run_patching(
         if (stored := directory.report(config.report_settings)) is not None:
             run = read_run(directory, config, result, stored)
             tell(f"{path} is finished: its results are read, not computed again")
+            drop_left_state(path)
             return run
         tell(f"{path} is measured: its report is made anew, with other settings")
     work = _Work(directory, config, on_progress, tell)

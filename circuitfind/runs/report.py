@@ -11,6 +11,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
 from circuitfind.evaluation.assessment import Assessment, assessment_from
 from circuitfind.evaluation.necessity import necessities
+from circuitfind.files import write_whole
 from circuitfind.problem import Problem
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.evaluation import drawn_evaluation
@@ -27,7 +28,6 @@ from circuitfind.runs.directory import (
     ENVIRONMENT,
     SCORECARD,
     read_json,
-    write_whole,
 )
 from circuitfind.runs.discover import problem_of
 from circuitfind.runs.drawing import names_of, origin_line

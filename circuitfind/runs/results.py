@@ -1,6 +1,5 @@
 """What a run produced, and how to read it back from a finished run's directory."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,10 +36,6 @@ class RunResult:
     def measured(self) -> dict[str, Any]:
         """Return the content of `scorecard.json`."""
         return {"scorecard": asdict(self.card), "search": dict(self.search)}
-
-    def scorecard_json(self) -> str:
-        """Return the text of `scorecard.json`."""
-        return json.dumps(self.measured(), indent=1) + "\n"
 
 
 def read_result(path: Path) -> RunResult:

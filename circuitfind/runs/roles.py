@@ -13,10 +13,10 @@ from circuitfind import records
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.errors import ResultFileError, quoted
-from circuitfind.files import read_bytes
+from circuitfind.files import read_bytes, write_whole
 from circuitfind.problem import Problem
 from circuitfind.runs.again import Problems
-from circuitfind.runs.directory import circuit_file, load_circuit_of, reported, write_whole
+from circuitfind.runs.directory import circuit_file, load_circuit_of, reported
 from circuitfind.stored import parse_json
 
 ROLES = "roles.json"

@@ -13,13 +13,14 @@ from typing import Any
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, RunDirectoryError
+from circuitfind.files import write_whole
 from circuitfind.methods.base import Progress
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
 from circuitfind.runs.automatic import AutomaticRun, is_threshold, trial_of
 from circuitfind.runs.config import RunConfig, config_from, differences
-from circuitfind.runs.directory import CONFIG, TRIALS, read_json, reported, write_whole
+from circuitfind.runs.directory import CONFIG, TRIALS, read_json, reported
 from circuitfind.runs.discover import model_of, problem_of, run_discovery
 from circuitfind.runs.results import RunResult
 from circuitfind.runs.wanted import Wanted

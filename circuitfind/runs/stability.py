@@ -15,8 +15,9 @@ import numpy as np
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, quoted
+from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
+from circuitfind.files import write_whole
 from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.search import search
@@ -29,10 +30,10 @@ from circuitfind.runs.directory import (
     CONFIG,
     load_circuit_of,
     reported,
-    write_whole,
 )
 from circuitfind.runs.discover import problem_of, run_discovery
 from circuitfind.runs.kinds import require_search
+from circuitfind.runs.naming import path_beside
 
 VARIED = ("resamples", "seeds", "orders", "thresholds")
 STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.svg"
@@ -88,7 +89,7 @@ def repeat_run(
             "measured; search with a smaller threshold first"
         )
     chosen = _chosen(config, varied)
-    out = out or path.with_name(f"{path.resolve().name}-stability")
+    out = out or path_beside(path, "stability", {})
     tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
     repeated = _Repeated(config, out, lambda: _model(path, original, config, model))
     found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
@@ -149,13 +150,12 @@ class _Repeated:
 
     def circuit(self, varied: str, number: int, n: int) -> Circuit:
         """Return the circuit of a repetition, computing it where it is not there."""
-        place = self._out / f"{varied}-{number + 1}"
-        if (place / CIRCUIT).is_file():
-            return load_circuit_of(place)
         if varied == "resamples":
-            return self._resampled(place, number)
+            return self._resampled(self._out / f"resamples-{number + 1}", number)
         config = self._changed(varied, number, n)
-        return run_discovery(place, config, load=self._loaded).circuit
+        # Which thresholds there are depends on their number.
+        name = config.options["threshold"] if varied == "thresholds" else number + 1
+        return run_discovery(self._out / f"{varied}-{name}", config, load=self._loaded).circuit
 
     def _changed(self, varied: str, number: int, n: int) -> RunConfig:
         config = self._config
@@ -174,6 +174,14 @@ class _Repeated:
 
     def _resampled(self, place: Path, number: int) -> Circuit:
         config = self._config
+        origin = {"resample": number, **config.identity}
+        if (place / CIRCUIT).is_file():
+            there = load_circuit_of(place)
+            if there.origin != json.loads(json.dumps(origin)):
+                raise RunDirectoryError(
+                    f"{place} holds a repetition of another run; choose another --out"
+                )
+            return there
         problem = problem_of(config, self._loaded(), seed=config.seed)
         n = len(problem.prompts)
         rows = np.random.default_rng([config.seed, number]).integers(0, n, n).tolist()
@@ -182,7 +190,6 @@ class _Repeated:
         found = search(IncrementalEngine(problem), method, method.options(**config.options))
         with reported(place):
             place.mkdir(parents=True, exist_ok=True)
-            origin = {"resample": number, **config.identity}
             write_whole(place / CIRCUIT, replace(found.circuit, origin=origin).to_json())
         return load_circuit_of(place)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from circuitfind.errors import RunBusyError
+from circuitfind.files import write_all
 from circuitfind.runs.directory import lock, reported
 from circuitfind.sweeps.work import Job, Outcome
 
@@ -24,7 +25,7 @@ class Journal:
         self._file, self._path = file, path
         content = file.read()
         if content and not content.endswith(b"\n"):
-            file.write(b"\n")
+            write_all(file, b"\n")
 
     def record(self, job: Job, outcome: Outcome, attempt: int) -> None:
         """Write an attempt down.
@@ -40,7 +41,7 @@ class Journal:
             "message": outcome.message,
         }
         with reported(self._path):
-            self._file.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+            write_all(self._file, json.dumps(values, ensure_ascii=False).encode() + b"\n")
 
 
 @contextmanager

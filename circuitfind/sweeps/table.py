@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import CircuitfindError
-from circuitfind.runs.directory import reported, write_whole
+from circuitfind.files import write_whole
+from circuitfind.runs.directory import reported
 from circuitfind.runs.results import RunResult, read_result
 from circuitfind.sweeps.plan import PlannedRun
 from circuitfind.sweeps.running import RUNS

@@ -49,6 +49,26 @@ def test_repeating_the_command_reads_the_result(cli, runs):
     assert "its results are read" in again.err
 
 
+def test_one_model_on_the_same_prompts_is_measured_once(cli, runs, program):
+    words = ["discover", "program", "--model", program, "--threshold", 0.05]
+    assert cli(*words, "--prompts", 4, "--out", "c").code == 0
+    assert cli(*words, "--prompts", 6, "--out", "other").code == 0
+    answer = cli("compare", *runs, "c", "--json")
+    assert answer.err.count("measuring what the components") == 1
+    assert "in 1 times a model" in answer.err
+    sides = [each["roles"] for each in answer.json["circuits"]]
+    assert sides[0] == sides[1] == sides[2]
+    answer = cli("compare", *runs, "other")
+    assert answer.err.count("measuring what the components") == 2
+
+
+def test_an_interrupted_comparison_is_taken_up_where_nobody_named_a_directory(cli, runs, tmp_path):
+    assert cli("compare", *runs).code == 0
+    (tmp_path / "runs/comparison-a-b/comparison.json").unlink()
+    assert cli("compare", *runs).code == 0
+    assert [place.name for place in (tmp_path / "runs").iterdir()] == ["comparison-a-b"]
+
+
 def test_what_cannot_be_compared_is_said_in_a_line(cli, runs, complaint, tmp_path):
     complaint(cli("compare", "a"), "1 circuits were given; give two or more")
     complaint(cli("compare", "a", "a"), "a is given twice")

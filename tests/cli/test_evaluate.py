@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -31,7 +32,7 @@ def test_the_cost_comes_first_and_the_figures_are_written(evaluated, tmp_path):
         evaluated.err
     )
     stored = json.loads((tmp_path / "run/scorecard.json").read_text())
-    assert set(stored) == {"scorecard", "search", "evaluation"}
+    assert set(stored) == {"scorecard", "search", "evaluation", "evaluation_of"}
     assessment = assessment_from(stored["evaluation"])
     assert (assessment.effort, assessment.metric) == ("quick", "l2")
     assert f"CPR {assessment.curve.cpr:.3f}" in evaluated.out
@@ -76,15 +77,81 @@ def test_an_interrupted_evaluation_makes_no_pass_twice(cli, run, tmp_path, monke
     assert len(made) == n_made
 
 
-def test_no_evaluation_replaces_one_that_says_more_or_something_else(cli, run, complaint, tmp_path):
+def test_an_evaluation_that_is_there_is_read(cli, run, tmp_path, monkeypatch):
+    first = cli("evaluate", "run", "--quick")
+    made = contents(tmp_path)
+    monkeypatch.setattr(meter._Chunk, "values", lambda *a: pytest.fail("a pass was made"))
+    again = cli("evaluate", "run", "--quick")
+    assert (again.code, again.out) == (0, first.out)
+    assert "run is finished: its results are read, not computed again" in again.err
+    assert contents(tmp_path) == made
+
+
+def test_a_fuller_evaluation_stands_for_a_lesser_one(cli, run, tmp_path, monkeypatch):
+    few = replace(USUAL, n_random=3, n_knock_outs=1, n_sets=1)
+    monkeypatch.setattr(evaluating, "USUAL", few)
     assert cli("evaluate", "run", "--quick").code == 0
-    said = r"run holds another evaluation \(EFFORT, l2, resample, 8 prompts\), which this one would"
-    zero = cli("evaluate", "run", "--quick", "--ablation", "zero")
-    complaint(zero, said.replace("EFFORT", "quick"))
-    file = tmp_path / "run/scorecard.json"
-    file.write_text(file.read_text().replace('"effort": "quick"', '"effort": "full"'))
-    complaint(cli("evaluate", "run", "--quick"), said.replace("EFFORT", "full"))
-    assert cli("evaluate", "run", "--quick", "--ablation", "zero", "--out", "zero").code == 0
+    usual = cli("evaluate", "run", "--against", "run", "--json")
+    made = contents(tmp_path)
+    monkeypatch.setattr(meter._Chunk, "values", lambda *a: pytest.fail("a pass was made"))
+    lesser = cli("evaluate", "run", "--quick", "--json")
+    assert lesser.json == usual.json and usual.json["effort"] == "usual"
+    assert "there already (usual): its results are read" in lesser.err
+    assert contents(tmp_path) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["--metric", "kl"], "run-evaluation-metric-kl"),
+        (["--ablation", "zero"], "run-evaluation-ablation-zero"),
+        (["--prompts", 5], "run-evaluation-prompts-5"),
+        (["--seed", 3], "run-evaluation-seed-3"),
+        (["--metric", "l2", "--prompts", 8, "--seed", 0], "run"),
+    ],
+)
+def test_other_settings_go_to_a_directory_of_their_own(given, name, cli, run, tmp_path):
+    assert cli("evaluate", "run", "--quick").code == 0
+    own = (tmp_path / "run/scorecard.json").read_bytes()
+    answer = cli("evaluate", "run", "--quick", *given)
+    assert answer.code == 0, answer.err
+    assert f"\n{name}/scorecard.json\n" in answer.out
+    assert (tmp_path / "run/scorecard.json").read_bytes() == own
+    assert "its results are read" in cli("evaluate", "run", "--quick", *given).err
+
+
+def test_evaluations_against_two_circuits_are_both_kept(cli, run, tmp_path):
+    for name, n_edges in (("one", 3), ("two", 4)):
+        content = json.loads((tmp_path / "run/circuit.json").read_text())
+        content["edges"] = content["edges"][:n_edges]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    places = []
+    for name in ("one", "two", "one", "two"):
+        answer = cli("evaluate", "run", "--quick", "--against", f"{name}.json")
+        assert answer.code == 0, answer.err
+        places.append(Path(answer.out.splitlines()[-1]).parent.name)
+    assert places == ["run", "run-evaluation-against-two"] * 2
+
+
+def test_no_evaluation_replaces_another_one_in_a_directory_that_was_named(cli, run, complaint):
+    assert cli("evaluate", "run", "--quick", "--out", "out").code == 0
+    said = r"out holds another evaluation \(quick, l2, resample, 8 prompts\), which this one would"
+    complaint(cli("evaluate", "run", "--quick", "--ablation", "zero", "--out", "out"), said)
+
+
+def test_a_run_that_is_written_anew_keeps_the_evaluation_of_its_circuit(
+    cli, run, evaluated, tmp_path
+):
+    before = json.loads((tmp_path / "run/scorecard.json").read_text())
+    (tmp_path / "run/circuit.json").unlink()
+    assert cli(*run).code == 0
+    after = json.loads((tmp_path / "run/scorecard.json").read_text())
+    assert after["evaluation"] == before["evaluation"]
+    assert "its results are read" in cli("evaluate", "run", "--quick").err
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_a_circuit_file_is_evaluated_where_it_came_from(cli, run, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`stability` says what it will do, repeats a run, and shows what stays."""
 
 import json
+import shutil
 
 import pytest
 
@@ -32,6 +33,30 @@ def test_repetitions_are_not_computed_again_and_json_is_the_file(cli, repeated, 
     again = cli("stability", "run", "--vary", "resamples,orders", "--repetitions", 2, "--json")
     assert again.json == json.loads((tmp_path / "run-stability/stability.json").read_text())
     assert {file: file.stat().st_mtime_ns for file in made} == made
+
+
+def test_other_numbers_of_repetitions_take_their_own_thresholds(cli, run, tmp_path):
+    for n in (2, 3):
+        answer = cli("stability", "run", "--vary", "thresholds", "--repetitions", n)
+        assert answer.code == 0, answer.err
+    stored = {
+        json.loads(file.read_text())["options"]["threshold"]: file.parent.name
+        for file in tmp_path.glob("run-stability/*/config.json")
+    }
+    # From half to twice the run's 0.01.
+    assert stored == {
+        0.005: "thresholds-0.005", 0.01: "thresholds-0.01", 0.02: "thresholds-0.02",
+    }  # fmt: skip
+
+
+def test_repetitions_of_another_run_are_not_taken_for_these(cli, run, tmp_path):
+    words = ["stability", "run", "--vary", "resamples", "--repetitions", 1]
+    assert cli(*words).code == 0
+    shutil.rmtree(tmp_path / "run")
+    assert cli(*run[:-1], 0.1).code == 0
+    answer = cli(*words)
+    assert answer.code == 2
+    assert "resamples-1 holds a repetition of another run" in answer.err
 
 
 def test_what_cannot_be_repeated_is_one_line(cli, run, complaint):

@@ -46,12 +46,23 @@ def kill_and_resume(
     n_times: int,
     seed: int,
     stage: Callable[[Path], str],
+    prepare: Callable[[Path], None] = lambda path: None,
 ) -> Counter[str]:
     """Kill a command at random moments, resume it, and compare with what nobody killed.
+
+    Args:
+        words: The command that works in a directory.
+        folder: Where the directories lie.
+        n_times: How often it is killed.
+        seed: Fixes the moments.
+        stage: Tells from a directory at what the command was killed.
+        prepare: Puts into a directory what the command works on.
 
     Returns:
         How often the command was killed at which stage.
     """
+    for name in ("whole", "again"):
+        prepare(folder / name)
     # In this process, so that its copies need not load the libraries, each for itself.
     assert call(*words(folder / "whole")) == 0
     started = time.monotonic()
@@ -61,6 +72,7 @@ def kill_and_resume(
     assert files_of(folder / "again") == expected
     for number in range(n_times):
         path = folder / f"killed-{number}"
+        prepare(path)
         killed_after(words(path), moment.uniform(0, duration))
         stages[stage(path)] += 1
         assert ended(begun(words(path))) == 0, number

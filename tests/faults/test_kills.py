@@ -1,8 +1,11 @@
 """Killed at any moment, a command that is repeated ends as if nobody had killed it."""
 
+import shutil
+
 import pytest
 
 from circuitfind.sweeps import launching
+from tests.cli.conftest import call
 from tests.faults.killing import kill_and_resume
 from tests.programs import write_program
 
@@ -24,6 +27,28 @@ thresholds = [0.01]
 steps = 2
 edges = [9]
 """
+
+
+ON_RUNS = {
+    "evaluate": ["evaluate", "run", "--quick"],
+    "report": ["report", "run"],
+    "roles": ["roles", "run"],
+    "stability": ["stability", "run", "--vary", "resamples,seeds", "--repetitions", 2],
+    "compare": ["compare", "run", "other", "--out", "compared"],
+}
+"""Commands that work in a directory with two finished runs."""
+_FIRST = {
+    "evaluate": ("run/evaluation-passes.jsonl", "measuring"),
+    "stability": ("run-stability", "repeating"),
+    "compare": ("compared", "writing"),
+}
+_LAST = {
+    "report": "run/report.html",
+    "roles": "run/roles.svg",
+    "stability": "run-stability/consensus.svg",
+    "compare": "compared/comparison.json",
+    "evaluate": "run/size-curve.png",
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +99,50 @@ def test_a_killed_sweep_ends_as_if_never_killed(n_times, seed, program, tmp_path
         return ["sweep", file, "--workers", 2, "--out", path]
 
     kill_and_resume(words, tmp_path, n_times, seed, of_a_sweep)
+
+
+def of_patching(path):
+    names = ("report.json", "patching.json", "config.json")
+    stages = ("finished", "reporting", "measuring")
+    found = (stage for name, stage in zip(names, stages, strict=True) if (path / name).exists())
+    return next(found, "loading")
+
+
+@pytest.mark.parametrize("n_times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_patching_ends_as_if_never_killed(n_times, program, tmp_path):
+    def words(path):
+        options = ["--model", program, "--prompts", 8, "--sites", "block,head", "--discover"]
+        return ["patch", "program", *options, "--out", path]
+
+    kill_and_resume(words, tmp_path, n_times, n_times, of_patching)
+
+
+@pytest.fixture(scope="module")
+def two_runs(program, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, threshold in (("run", 0.001), ("other", 0.01)):
+        words = ["discover", "program", "--model", program, "--prompts", 8]
+        assert call(*words, "--threshold", threshold, "--out", folder / name) == 0
+    return folder
+
+
+@pytest.mark.parametrize("n_times", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", ON_RUNS)
+def test_a_killed_command_on_runs_ends_as_if_never_killed(command, n_times, two_runs, tmp_path):
+    def words(path):
+        # A comparison says which directories it compared.
+        runs = two_runs if command == "compare" else path
+        places = {"run": runs / "run", "other": runs / "other", "compared": path / "compared"}
+        return [places.get(word, word) for word in ON_RUNS[command]]
+
+    def stage(path):
+        if (path / _LAST[command]).exists():
+            return "finished"
+        file, name = _FIRST.get(command, ("", ""))
+        return name if file and (path / file).exists() else "loading or computing"
+
+    kill_and_resume(words, tmp_path, n_times, n_times, stage, lambda path: _copied(two_runs, path))
+
+
+def _copied(folder, path):
+    shutil.copytree(folder, path)

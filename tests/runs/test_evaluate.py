@@ -9,7 +9,8 @@ from circuitfind.methods import METHODS
 from circuitfind.models.loading import load_model
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.discover import run_discovery
-from circuitfind.runs.evaluate import Wish, evaluate_run
+from circuitfind.runs.evaluate import evaluate_run
+from circuitfind.runs.wish import Wish
 
 MODEL = "attn-2l"
 OPTIONS = {

@@ -24,8 +24,9 @@ from circuitfind.models.loading import load_model
 from circuitfind.reports.evaluation import assessment_rows
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.discover import problem_of, run_discovery
-from circuitfind.runs.evaluate import Wish, evaluate_run
+from circuitfind.runs.evaluate import evaluate_run
 from circuitfind.runs.report import write_report
+from circuitfind.runs.wish import Wish
 from circuitfind.tasks import find_task
 
 BLOCK = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.S)

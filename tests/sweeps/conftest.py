@@ -47,13 +47,13 @@ def workers() -> Callable[[], LocalLauncher]:
 
 
 def files_of(path: Path) -> dict[str, bytes]:
-    """The content of a sweep's files, without what tells how long something took."""
+    """The content of files below a directory, without what tells how long something took."""
     found = {}
     for file in sorted(path.rglob("*")):
         name = str(file.relative_to(path))
         if file.is_file() and file.name != "attempts.jsonl":
             content = file.read_bytes()
-            if file.name == "scorecard.json":
+            if file.name in ("scorecard.json", "environment.json"):
                 content = b"".join(x for x in content.splitlines() if b'"seconds"' not in x)
             found[name] = content
     return found

@@ -1,0 +1,3 @@
+from tests.cli.conftest import cli, program
+
+__all__ = ["cli", "program"]
