@@ -24,8 +24,8 @@ def test_two_runs_go_into_one_file(cli, run):
 
 
 def test_what_is_no_run_is_refused_in_one_line(cli, run, complaint):
-    complaint(cli("report", "."), "is no run directory")
-    complaint(cli("report", "run", "--against", "nowhere"), "nowhere is no run directory")
+    complaint(cli("report", "."), "holds no run; give the directory")
+    complaint(cli("report", "run", "--against", "nowhere"), "nowhere holds no run")
     complaint(cli("report", "run", "--out", "no/where.html"), "cannot write the report")
     Path("run/decisions.jsonl").unlink()
     complaint(cli("report", "run"), "cannot read run/decisions.jsonl")
