@@ -103,8 +103,11 @@ class EffectScale:
         thinnest, high = self.ends
         below = "up to " if min(measured) < thinnest else ""
         low = max(thinnest, min(measured))
-        # The square roots keep the product of two sizes from leaving the range of numbers.
-        between = [math.sqrt(low) * math.sqrt(high)] if high > 2 * low else []
+        # One that occurs: shares of three runs, say, are thirds. The square roots keep the product
+        # of two sizes from leaving the range of numbers.
+        middle = math.sqrt(low) * math.sqrt(high)
+        inner = sorted({value for value in measured if low < value < high and high > 2 * low})
+        between = sorted(inner, key=lambda value: abs(math.log(value / middle)))[:1]
         values = [low, *between, high] if high else [low]
         texts = {effect_text(value, self.unit): value for value in values}
         return [

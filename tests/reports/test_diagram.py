@@ -134,6 +134,14 @@ def test_effects_below_a_thousandth_of_the_largest_share_the_thinnest_line():
     assert dot.count("penwidth=0.50") == 2
 
 
+def test_the_legend_names_sizes_that_occur():
+    # Shares of three runs: a mean of two of them is none.
+    shares = {"embed->m0": 1.0, "embed->m1": 1 / 3, "m0->m1": 2 / 3, "m0->logits": 1 / 3}
+    dot = draw_circuit(circuit_of(shares), unit="share of runs").dot
+    named = re.findall(r"size of effect ([\d.]+)", dot)
+    assert sorted(map(float, named)) == pytest.approx([1 / 3, 2 / 3, 1.0], abs=1e-3)
+
+
 def test_the_legend_explains_what_is_drawn_and_nothing_else():
     dot = draw_circuit(circuit_of({"embed->m0": 0.5, "m0->logits": 0.125}), unit="nats").dot
     assert "size of effect 0.5 nats" in dot
