@@ -61,5 +61,5 @@ def test_repetitions_of_another_run_are_not_taken_for_these(cli, run, tmp_path):
 
 def test_what_cannot_be_repeated_is_one_line(cli, run, complaint):
     complaint(cli("stability", "run", "--vary", "moods"), "cannot vary 'moods'; choose among")
-    complaint(cli("stability", "run", "--repetitions", 0), "0 repetitions show nothing")
-    complaint(cli("stability", "nowhere"), "cannot")
+    complaint(cli("stability", "run", "--repetitions", 0), "repetitions must be a whole")
+    complaint(cli("stability", "nowhere"), "nowhere holds no run")
