@@ -10,7 +10,7 @@ import torch
 
 import circuitfind as cf
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import LimitError, MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.base import Decision, Progress, circuit_of
@@ -328,7 +328,7 @@ def test_a_loss_that_is_no_number_names_the_edge(value):
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
 def test_a_threshold_that_is_no_number_is_refused(threshold):
-    with pytest.raises(MethodError, match=f"the threshold is {threshold}; give a finite number"):
+    with pytest.raises(LimitError, match="threshold must be a number from"):
         AcdcOptions(threshold=threshold)
 
 

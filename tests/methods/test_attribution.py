@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from circuitfind.engine.full_pass import embeddings, full_pass
-from circuitfind.errors import MethodError
+from circuitfind.errors import CircuitfindError, MethodError
 from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.methods.eap import Eap, EapOptions
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions, places_of
@@ -223,14 +223,14 @@ def test_a_score_that_is_no_number_names_its_edge():
     [
         ({"variant": "outputs"}, "no variant named 'outputs'; choose one of inputs"),
         ({"points": "middle"}, "no points named 'middle'"),
-        ({"steps": 0}, "a path cannot be seen at 0 points"),
-        ({"batch": 0}, "0 prompts at a time are none"),
+        ({"steps": 0}, "steps must be a whole number from 1 to .*, not 0"),
+        ({"batch": 0}, "batch must be a whole number from 1 to .*, not 0"),
     ],
 )
 def test_impossible_options_are_refused(options, line):
     from tests.engine.problems import without_type_checks
 
-    with without_type_checks(), pytest.raises(MethodError, match=line):
+    with without_type_checks(), pytest.raises(CircuitfindError, match=line):
         EapIgOptions(n_edges=1, **options)
 
 
