@@ -180,7 +180,13 @@ class _Assessor:
             n_passes=round(sum(meter.n_passes for meter in self._meters)),
             seconds=sum(meter.seconds for meter in self._meters),
             own=own,
-            doubts=doubts(problem, self._circuit, own, kept[0] if kept else None),
+            doubts=doubts(
+                problem,
+                self._circuit,
+                own,
+                kept_accuracy=kept[0] if kept else None,
+                faithfulness=readings[0].measured.faithfulness,
+            ),
             notes=notes(problem),
         )
 

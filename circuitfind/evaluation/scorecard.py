@@ -147,7 +147,13 @@ def scorecard(
         measurements=measurements,
         held_out=None if held_out is None else measure(as_engine(held_out), circuit, metric),
         own=own,
-        doubts=doubts(problem, circuit, own, kept),
+        doubts=doubts(
+            problem,
+            circuit,
+            own,
+            kept_accuracy=kept,
+            faithfulness=measurements[0].faithfulness,
+        ),
         notes=notes(problem),
     )
 

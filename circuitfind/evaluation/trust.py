@@ -113,7 +113,12 @@ def within_noise(full: Float[Tensor, " batch"], empty: Float[Tensor, " batch"]) 
 
 
 def doubts(
-    problem: Problem, circuit: Circuit, own: OwnResult | None, kept_accuracy: float | None
+    problem: Problem,
+    circuit: Circuit,
+    own: OwnResult | None,
+    *,
+    kept_accuracy: float | None,
+    faithfulness: float | None,
 ) -> tuple[str, ...]:
     """Return why the figures of a circuit cannot be trusted, a sentence each.
 
@@ -122,8 +127,15 @@ def doubts(
         circuit: Its answer.
         own: How well the model does the task.
         kept_accuracy: Accuracy of the circuit, where prompts have answers.
+        faithfulness: That of the circuit by the problem's metric; None where it is undefined.
     """
     found = [*doubts_about_model(own), *doubts_about_prompts(problem)]
+    if faithfulness is None:
+        found.append(
+            f"the full model and the empty graph differ in {problem.metric.name} by no more than "
+            "chance between prompts explains, so faithfulness is undefined; choose another metric, "
+            "another corruption, or more prompts"
+        )
     if not circuit.n_edges:
         found.append("the circuit is empty: no edge was kept; try a smaller threshold")
     elif (

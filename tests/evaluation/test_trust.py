@@ -74,6 +74,20 @@ def test_a_circuit_that_loses_the_accuracy_of_the_model_is_said_to(problem, engi
     )
 
 
+def test_a_gap_within_noise_is_said_where_faithfulness_is_undefined(problem):
+    prompts = problem.prompts
+    # Answers that no prompt is about: what is left of the two runs' difference is chance.
+    others = prompts.answers.roll(1, 0)
+    unrelated = dataclasses.replace(
+        problem,
+        prompts=dataclasses.replace(prompts, answers=others, wrong_answers=others.roll(3, 0)),
+        metric=find_metric("logit-difference"),
+    )
+    card = cf.scorecard(cf.IncrementalEngine(unrelated), whole(unrelated))
+    assert card.measurements[0].faithfulness is None
+    assert any("so faithfulness is undefined" in doubt for doubt in card.doubts)
+
+
 def test_pairs_that_repeat_one_another_are_said_to(problem):
     twice = dataclasses.replace(problem, prompts=problem.prompts.select([0, 1] * 8))
     card = cf.scorecard(cf.IncrementalEngine(twice), whole(twice))
