@@ -58,7 +58,7 @@ def test_ctrl_c_before_the_search_says_that_nothing_was_written(cli, words, monk
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("circuitfind.runs.discover.load_model", interrupt)
+    monkeypatch.setattr("circuitfind.runs.again.load_model", interrupt)
     answer = cli(*words)
     assert (answer.code, answer.out) == (130, "")
     assert answer.err == "circuitfind: interrupted; nothing was written\n"
