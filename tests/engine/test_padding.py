@@ -1,13 +1,16 @@
 """Prompts of unequal lengths: a batch of them is each of them alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import circuitfind as cf
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.replacement import replacements
 from circuitfind.errors import PromptError
 from circuitfind.metrics import find_metric
-from circuitfind.models.compiled import CompiledModel
+from circuitfind.models.compiled import CompiledModel, load_compiled
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import Pair, collate
 from tests.engine.problems import (
@@ -40,13 +43,13 @@ def test_a_batch_of_unequal_lengths_is_each_prompt_alone(family, ablation):
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
-def test_so_it_is_for_compiled_models(attention, ablation):
+def test_so_it_is_for_compiled_models(attention, ablation, tmp_path):
     tokens = torch.randint(5, (3, 6), generator=torch.Generator().manual_seed(0)).tolist()
     pairs = [
         Pair(row[:n], [(token + 1) % 5 for token in row[:n]], answers=[[1]], wrong_answers=[[0]])
         for row, n in zip(tokens, LENGTHS, strict=True)
     ]
-    model = random_compiled(attention)
+    model = random_compiled(tmp_path / "random.json", attention)
     assert_same_as_one_by_one(assemble(model, collate(pairs), find_metric("l2"), ablation))
 
 
@@ -108,7 +111,7 @@ def assert_same_as_one_by_one(problem: Problem) -> None:
         torch.testing.assert_close(losses[row : row + 1], alone.readout.values(cut), **EXACT)
 
 
-def random_compiled(attention: str) -> CompiledModel:
+def random_compiled(path: Path, attention: str) -> CompiledModel:
     """A model in the compiled format with random weights: two layers of two heads and an MLP."""
     generator = torch.Generator().manual_seed(0)
     heads, d_model, d_head, d_mlp = 2, 8, 4, 6
@@ -140,6 +143,6 @@ def random_compiled(attention: str) -> CompiledModel:
         "activation": "gelu",
         "attention": attention,
         "attention_scale": 2.0,
-        "tokens": {"a": 1, "b": 2, "BOS": 0},
     }
-    return CompiledModel("random", sizes, weights, "cpu")
+    cf.save_compiled(path, weights, **sizes)
+    return load_compiled(path, "cpu", None)

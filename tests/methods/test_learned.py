@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import circuitfind as cf
-from circuitfind.errors import MethodError
+from circuitfind.errors import CircuitfindError, MethodError
 from circuitfind.methods import find_method
 from circuitfind.methods.gates import ComponentGates, EdgeGates, drawn, open_probability
 from circuitfind.methods.learned import LearnedOptions
@@ -148,17 +148,17 @@ def test_a_loss_that_is_no_number_ends_the_training():
     ("options", "line"),
     [
         ({"sparsity": 0.9, "penalty": 1.0}, "a sparsity to reach or a penalty to pay, not both"),
-        ({"sparsity": 1.0}, "sparsity is 1.0; give a share of at least 0 and less than 1"),
-        ({"penalty": -1.0}, "penalty is -1.0; give a number of at least 0"),
-        ({"steps": 0}, "steps is 0; give 1 or more"),
-        ({"warm_up": 1.5}, "warm_up is 1.5; give a share of the steps"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; give a number above 0"),
-        ({"batch": 0}, "batch is 0; give 1 prompt or more"),
-        ({"start": math.inf}, "start is inf; give a finite number"),
+        ({"sparsity": 1.0}, "sparsity must be a number from 0 to 0.999999, not 1"),
+        ({"penalty": -1.0}, "penalty must be a number from 0 to .*, not -1"),
+        ({"steps": 0}, "steps must be a whole number from 1 to .*, not 0"),
+        ({"warm_up": 1.5}, "warm up must be a number from 0 to 1, not 1.5"),
+        ({"learning_rate": 0.0}, "learning rate must be a number above 0 and .*, not 0"),
+        ({"batch": 0}, "batch must be a whole number from 1 to .*, not 0"),
+        ({"start": math.inf}, "start must be a number from .*, not inf"),
     ],
 )
 def test_impossible_settings_are_refused(options, line):
-    with pytest.raises(MethodError, match=line):
+    with pytest.raises(CircuitfindError, match=line):
         LearnedOptions(**options)
 
 
