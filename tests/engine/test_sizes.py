@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 import circuitfind as cf
 from circuitfind.engine import chunk, cuts, memory, readout, shift
-from circuitfind.methods import acdc
+from circuitfind.methods import edge_by_edge
 from tests.engine.problems import problem_of
 
 SIZES = {
     (cuts, "_TOGETHER"): [{"cpu": 1}, {"cpu": 150}, {"cpu": 10**6}],
     (cuts, "_MOST_CANDIDATES"): [1, 3, 64],
     (cuts, "_CANDIDATE_FLOATS"): [1, 1000, 10**7],
-    (acdc, "_FIRST_WIDTH"): [1, 2, 100],
-    (acdc, "_LEAST_WIDTH"): [1, 5],
+    (edge_by_edge, "_FIRST_WIDTH"): [1, 2, 100],
+    (edge_by_edge, "_LEAST_WIDTH"): [1, 5],
     (shift, "_TOKENS"): [1, 3, 2048],
     (readout, "_LOGITS"): [1, 50, 10**7],
     (readout, "ROWS"): [1, 5, 256],
