@@ -23,6 +23,8 @@ OUT_OF_TIME = 124
 """As `timeout` exits."""
 
 _USER_ERROR = 2
+_LONGEST = 400
+"""Characters of a word in a message that are shown."""
 _WIDE = 10_000
 """Columns of what is no terminal."""
 
@@ -81,7 +83,9 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, _UsageError):
         command = error.ctx.command_path if error.ctx else "circuitfind"
         text = f"{shortened(error.format_message()).rstrip('.')}; see `{command} --help`"
-    return " ".join(text.split())
+    # Names and paths can be of any length.
+    words = (word if len(word) <= _LONGEST else f"{word[:_LONGEST]}..." for word in text.split())
+    return " ".join(words)
 
 
 @contextmanager

@@ -90,6 +90,8 @@ def repeat_run(
         )
     chosen = _chosen(config, varied)
     out = out or path_beside(path, "stability", {})
+    with reported(out):
+        out.mkdir(parents=True, exist_ok=True)
     tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
     repeated = _Repeated(config, out, lambda: _model(path, original, config, model))
     found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
