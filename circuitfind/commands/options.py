@@ -8,13 +8,12 @@ import typer
 from circuitfind.limits import LIMITS, require
 
 
-def limited(name: str, text: str, *flags: str, default: str = "") -> Any:
+def limited(name: str, text: str, *, default: str = "") -> Any:
     """Return an option that takes a number, with its range in its help and checked at once.
 
     Args:
         name: Its name in `LIMITS`.
         text: Its help.
-        flags: Its names on the command line; by default that of the parameter.
         default: What stands for a default that is not a number, for the help.
     """
 
@@ -23,7 +22,7 @@ def limited(name: str, text: str, *flags: str, default: str = "") -> Any:
         return value
 
     shown = f" [default: {default}]" if default else ""
-    return typer.Option(*flags, help=f"{text} {_range(name)}.{shown}", callback=check)
+    return typer.Option(help=f"{text} {_range(name)}.{shown}", callback=check)
 
 
 def _range(name: str) -> str:

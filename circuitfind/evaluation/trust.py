@@ -72,24 +72,22 @@ def own_result(
         prompts: The prompts.
         logits: The model's own at the steps of the clean prompts.
     """
-    try:
-        check_metric(find_metric("accuracy"), prompts)
-    except MetricError:
+    if not _can_answer(prompts, "accuracy"):
         return None
     full = Reference(logits)
     hits = accuracy(logits, prompts, full)
     values, metric = hits, find_metric("accuracy")
     difference = find_metric("logit-difference")
-    if _has_wrong_answers(prompts):
+    if _can_answer(prompts, difference.name):
         values, metric = difference(logits, prompts, logits), difference
     low, high = mean_with_interval(values) or (None, None)
     mean = float(values.double().mean())
     return OwnResult(metric.name, metric.unit, mean, low, high, float(hits.double().mean()))
 
 
-def _has_wrong_answers(prompts: PromptPairs) -> bool:
+def _can_answer(prompts: PromptPairs, metric: str) -> bool:
     try:
-        check_metric(find_metric("logit-difference"), prompts)
+        check_metric(find_metric(metric), prompts)
     except MetricError:
         return False
     return True
