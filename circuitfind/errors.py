@@ -22,7 +22,7 @@ line and exits with code 2; anything else that is raised is a bug and shows its 
 
 
 class CircuitfindError(Exception):
-    """What all errors below share: the user can do something about them."""
+    """Base class of all errors that the user can act on."""
 
 
 class LimitError(CircuitfindError):
@@ -82,7 +82,7 @@ class SweepError(CircuitfindError):
 
 
 MOST_QUOTED = 200
-"""How many characters of what a user or a file gave are repeated in a message."""
+"""Largest number of characters of a user's or a file's text that a message repeats."""
 
 
 def quoted(value: object, most: int = MOST_QUOTED) -> str:

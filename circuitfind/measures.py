@@ -1,8 +1,8 @@
-"""What metrics compute: from logits, or the final stream, to one number per prompt.
+"""The metrics as functions: from logits, or the final residual stream, to one number per prompt.
 
-Each takes what it reads at the prompts' steps, the prompts, and the same of the full model, and
-averages over a prompt's steps, never over prompts. Those here take what is read of several
-candidates, too, stacked in front.
+The arguments are the circuit's logits at the prompts' steps, the prompts, and the full model's
+logits at the same steps. Each metric averages over a prompt's steps, never over prompts. Logits of
+several candidates may be stacked in front.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ PerPrompt = Float[Tensor, "*candidate batch"]
 
 @dataclass(frozen=True)
 class Reference:
-    """What the full model says at the same steps, and what metrics need of it again and again.
+    """The full model at the same steps: its logits, and values of them that metrics use repeatedly.
 
     Attributes:
         logits: Its logits; the final stream, for metrics that read that.
@@ -43,7 +43,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a circuit's logits are from the full model's, in one number a step.
+    """The distance of a circuit's logits from the full model's, one number per step.
 
     Attributes:
         divergence: KL(full || circuit), in nats; never negative.
@@ -124,13 +124,13 @@ def _surplus(rises: Iterable[tuple[slice, Logits]], full: Reference) -> PerStep:
 
 
 def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Mean logit of the right answers less that of the wrong ones."""
+    """Mean logit of the right answers minus that of the wrong answers."""
     right = _mean_chosen(logits, prompts.answers)
     return _mean_over_steps(right - _mean_chosen(logits, prompts.wrong_answers), prompts)
 
 
 def probability_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Total probability of the right answers less that of the wrong ones."""
+    """Total probability of the right answers minus that of the wrong answers."""
     probability = logits.softmax(-1)
     right, wrong = (
         _chosen(probability, tokens)[0].sum(-1)

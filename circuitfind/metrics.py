@@ -36,7 +36,7 @@ _SMALLEST_GAP = 1e-6
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Where a direction is taken: the mean stream of the clean prompts less the corrupted ones'.
+    """Where a direction is taken: the mean stream of the clean prompts minus the corrupted ones'.
 
     Attributes:
         block: After which block, counted from 0; None is the last, whose stream the logits read.
@@ -211,7 +211,7 @@ METRICS = (
         reads="answers",
         needs="right and wrong",
         stacked=True,
-        summary="logit of the right answer less that of the wrong one",
+        summary="logit of the right answer minus that of the wrong one",
     ),
     Metric(
         "probability-difference",
@@ -220,7 +220,7 @@ METRICS = (
         probability_difference,
         needs="right and wrong",
         stacked=True,
-        summary="probability of the right answers less that of the wrong ones",
+        summary="probability of the right answers minus that of the wrong ones",
     ),
     Metric(
         "loss",

@@ -1,4 +1,4 @@
-"""What results show in a notebook: tables as HTML or pandas frames, and progress on one line."""
+"""Results in a notebook: tables as HTML or pandas frames, and progress on one line."""
 
 import math
 import sys

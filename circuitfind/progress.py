@@ -1,4 +1,4 @@
-"""How far a long computation is, and all that it needs to go on from there.
+"""The progress of a long computation, with the state from which it can continue.
 
 Whatever takes long is a generator that yields these, so that progress, time budgets and
 checkpoints are written once, in `runs`.
@@ -15,7 +15,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How far a computation is that has its result at its end.
+    """The progress of a computation whose result is complete only at its end.
 
     Attributes:
         done: Steps done.

@@ -31,7 +31,7 @@ _MOST_NUMBERS = 2**28
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """What the model reads, and what it should say.
+    """Pairs of prompts with their right and wrong answers.
 
     Attributes:
         clean: Tokens of the clean prompts, padded on the right.
@@ -71,7 +71,7 @@ class PromptPairs:
 
     @property
     def n_distinct(self) -> int:
-        """How many different pairs there are; repeated ones say nothing new about a behaviour."""
+        """Number of different pairs; repeated pairs add no information about a behaviour."""
         parts = (getattr(self, name).flatten(1) for name in _TENSORS if name != "lengths")
         return len(torch.cat([part for part in parts], dim=1).unique(dim=0))
 

@@ -49,7 +49,7 @@ def from_json(kind: Any, value: Any, place: str = "it") -> Any:
     if origin is tuple:
         return _tuple(inner, value, place)
     if origin in (dict, Mapping):
-        _require(isinstance(value, dict), f"{place} is no object")
+        _require(isinstance(value, dict), f"{place} is not an object")
         return {name: from_json(inner[1], part, f"{place}.{name}") for name, part in value.items()}
     if origin is Literal:
         _require(
@@ -60,7 +60,7 @@ def from_json(kind: Any, value: Any, place: str = "it") -> Any:
 
 
 def _record(kind: Any, value: Any, place: str) -> Any:
-    _require(isinstance(value, dict), f"{place} is no object")
+    _require(isinstance(value, dict), f"{place} is not an object")
     hints, known = get_type_hints(kind), {item.name: item for item in fields(kind)}
     unknown = sorted(set(value) - set(known))
     _require(not unknown, f"{place} has an unknown field {unknown[:1]}")
@@ -83,7 +83,7 @@ def _optional(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
-    _require(isinstance(value, list), f"{place} is no list")
+    _require(isinstance(value, list), f"{place} is not a list")
     each = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
     _require(len(each) == len(value), f"{place} holds {len(value)} values, not {len(each)}")
     return tuple(

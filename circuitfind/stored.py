@@ -1,4 +1,4 @@
-"""What files say of graphs and edges, checked before anything is built from it.
+"""Graphs and edges in files, checked before anything is built from them.
 
 Files come from other people and other programs, or were cut short. Whatever one holds, reading it
 ends in a value or in an error that the user can act on: never in a crash, and never in a graph that
@@ -28,7 +28,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class EdgeRow(NamedTuple):
-    """What a file says of one edge: its name, whether it is kept, and its effect where known."""
+    """One edge of a file: its name, whether it is kept, and its effect where known."""
 
     name: str
     kept: bool

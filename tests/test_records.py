@@ -52,14 +52,14 @@ def test_fields_with_a_default_may_be_missing():
     [
         (lambda c: c.pop("names"), r"it lacks the field \['names'\]"),
         (lambda c: c.update(more=1), r"it has an unknown field \['more'\]"),
-        (lambda c: c.update(names="ab"), "it.names is no list"),
+        (lambda c: c.update(names="ab"), "it.names is not a list"),
         (lambda c: c.update(names=[1]), r"it.names\[0\] is 1, not of type str"),
         (lambda c: c.update(ends=[1.0]), "it.ends holds 1 values, not 2"),
-        (lambda c: c.update(inner=[3]), r"it.inner\[0\] is no object"),
+        (lambda c: c.update(inner=[3]), r"it.inner\[0\] is not an object"),
         (lambda c: c["inner"][0].update(share=True), "share is True, not of type float"),
         (lambda c: c["inner"][0].update(share=10**400), "share is too large"),
         (lambda c: c["inner"][0].update(kind="mlp"), "kind is 'mlp', none of 'edge', 'head'"),
-        (lambda c: c["inner"][0].update(more=[1]), "more is no object"),
+        (lambda c: c["inner"][0].update(more=[1]), "more is not an object"),
         (lambda c: c["inner"][0]["more"].update(x="1"), "more.x is '1', not of type float"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the commands print, and how they end: results to stdout, everything else to stderr."""
+"""Output and exit codes of the commands: results to stdout, everything else to stderr."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""How a sweep goes, on stderr: live on a terminal, else a line per run that ended."""
+"""Progress of a sweep on stderr: live on a terminal, else a line per finished run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: a bar on a terminal, elsewhere a line now and then.
+"""Progress of a command on stderr: a bar on a terminal, elsewhere a line now and then.
 
 Logs of batch systems show no bars, and a search can take hours. There a line every 20 seconds says
 what is done and for how long the command has run, also while a model is loaded.
@@ -20,7 +20,7 @@ FIRST_LINE, NEXT_LINES = 8.0, 20.0
 """Seconds until the first line, and between two of them."""
 
 START = "..."
-"""How such a line begins, which tells it from other messages."""
+"""The start of such a line, which tells it from other messages."""
 
 
 class Lines:

@@ -1,1 +1,1 @@
-"""What circuits share: edge by edge in one model, by what components do across models."""
+"""Comparison of circuits: edge by edge in one model, by the roles of components across models."""

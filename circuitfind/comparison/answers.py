@@ -1,4 +1,4 @@
-"""What heads write about the answer, and what moves the heads that copy it.
+"""Direct logit effect of each head, and the heads that steer the copying heads' attention.
 
 Both are measured at the positions where answers are read. "About the answer" is along the slope of
 the logit difference (or of the answers' log-likelihood, where prompts have no wrong answers) at
@@ -36,7 +36,7 @@ Head = tuple[int, int]
 
 @dataclass(frozen=True)
 class Written:
-    """What heads write about the answer, as shares of the model's lead.
+    """Direct logit effects of heads, as shares of the model's lead.
 
     Attributes:
         direct: What each head's output adds to the metric.
@@ -122,7 +122,7 @@ def _holding(prompts: PromptPairs, source: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Turned:
-    """How a head turns the attention of those that copy answers.
+    """The effect of a head on where copying heads attend.
 
     Attributes:
         off_wrong: Attention that a copying head pays to wrong answers, more of it if the head's

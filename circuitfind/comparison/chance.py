@@ -1,4 +1,4 @@
-"""How alike two circuits of one graph are by chance.
+"""Similarity of two circuits of one graph by chance.
 
 Two answers to "compared with what?", both with each circuit's size and layer profile left as it is:
 
@@ -28,12 +28,12 @@ from circuitfind.graph import Graph, ModelShape
 LAYER_PROFILE, EXCHANGED_HEADS = "layer profile", "exchanged heads"
 
 DRAWS = 9_999
-"""How many exchanges are drawn where there are too many to try all."""
+"""Number of exchanges that are drawn where there are too many to try all."""
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What chance gives.
+    """Expectation and p-value under a null hypothesis.
 
     Attributes:
         expected: The mean value by chance.

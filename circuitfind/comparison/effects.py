@@ -1,4 +1,4 @@
-"""How much every edge of a model matters on a problem, and at which positions each component does.
+"""Estimated effects of all edges of a model on a problem, and of components by position.
 
 Estimated for all edges at once by edge attribution with integrated gradients (Hanna et al. 2024,
 arXiv 2403.17806, the variant `inputs`), in the whole model and not in a circuit of it. The metric

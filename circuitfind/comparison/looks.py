@@ -1,4 +1,4 @@
-"""What heads look at, averaged over a problem's clean prompts.
+"""Attention of all heads to named positions, averaged over a problem's clean prompts.
 
 From each kind of position (the named ones and those at which answers are read; all, where prompts
 name none) the attention is summed that a head pays to
@@ -11,7 +11,7 @@ name none) the attention is summed that a head pays to
     at NAME        a named position
 
 A number is the share of attention above what a head would pay that attends to all positions alike:
-1 is all of it, 0 as much as by chance, negative less.
+1 is all of it, 0 as much as by chance; below 0 it is less than by chance.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ TOKEN_TARGETS = ("previous", "same token", "after same", "itself", "start")
 RIGHT, WRONG = "right", "wrong"
 
 _FLOATS = 1 << 23
-"""How many numbers the patterns of a block, or all streams, may hold at a time."""
+"""Largest number of elements that the patterns of a block, or all streams, may hold at a time."""
 
 Where = Bool[Tensor, "batch pos"]
 Pairs = Bool[Tensor, "batch pos seen"]
@@ -43,7 +43,7 @@ Pairs = Bool[Tensor, "batch pos seen"]
 
 @dataclass(frozen=True)
 class Looks:
-    """What the heads of a model look at.
+    """Attention of the heads of a model.
 
     Attributes:
         places: From which positions they look.

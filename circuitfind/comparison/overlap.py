@@ -1,4 +1,4 @@
-"""What two circuits of one graph share, edge by edge and component by component, against chance."""
+"""Overlap of two circuits of one graph, by edges and by components, compared with chance."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two circuits of one graph share.
+    """Overlap of two circuits of one graph.
 
     Attributes:
         edges: The edges.

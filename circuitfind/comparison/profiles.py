@@ -1,4 +1,4 @@
-"""What every component of a model does on a problem, in terms that mean the same in any model.
+"""Profiles of all components of a model on a problem, in terms that every model shares.
 
 looks     what a head attends to, from where (`looks.py`)
 effects   the share of the answer's lead (`effects.py`) that goes into each of its ports, from
@@ -27,7 +27,7 @@ _PORTS = ("q", "k", "v", "qkv", "mlp")
 
 @dataclass(frozen=True)
 class Profiles:
-    """What the components of a model do.
+    """Profiles of the components of a model.
 
     Attributes:
         graph: The model's graph.

@@ -55,7 +55,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two of the circuits share.
+    """The comparison of two circuits.
 
     Attributes:
         left: Number of a circuit, from 0.
@@ -77,7 +77,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison(Tabled):
-    """What some circuits share, two by two.
+    """The comparison of several circuits, pair by pair.
 
     Attributes:
         circuits: The circuits.

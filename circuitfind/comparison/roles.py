@@ -50,7 +50,7 @@ READS_RIGHT = "reads right answers"
 
 @dataclass(frozen=True)
 class Role:
-    """What a head does.
+    """The role of a head.
 
     Attributes:
         component: The head.

@@ -98,7 +98,7 @@ def _by_ending(path: Path) -> Format:
             return known
     endings = ", ".join(sorted({known.suffix for known in FORMATS}))
     raise CircuitFileError(
-        f"the ending of {quoted(path.name)} is none of {endings}; name the format"
+        f"the ending of {quoted(path.name)} is not one of {endings}; name the format"
     )
 
 
@@ -116,7 +116,7 @@ def recognised(path: Path, text: str) -> Format:
     for name, known in marks.items():
         if name in content:
             return known
-    raise CircuitFileError("it is none of the JSON formats known here")
+    raise CircuitFileError("it is not one of the JSON formats known here")
 
 
 __all__ = ["FORMATS", "Format", "export_circuit", "find_format", "import_circuit"]

@@ -118,7 +118,7 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
     components say nothing of ours.
 
     Raises:
-        CircuitFileError: It is no such file, or names an edge that the model does not have.
+        CircuitFileError: It is not such a file, or names an edge that the model does not have.
     """
     content = as_object(parse_json(text), "it")
     header = content.get(HEADER)

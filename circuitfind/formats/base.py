@@ -1,4 +1,4 @@
-"""What a file format offers: text from a circuit, and a circuit from text."""
+"""File formats: text from a circuit, and a circuit from text."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -117,7 +117,7 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
         graph: The model's graph; not needed for files that circuitfind wrote.
 
     Raises:
-        CircuitFileError: It is no such file, or of another model.
+        CircuitFileError: It is not such a file, or of another model.
         GraphError: It names an edge that the model does not have.
     """
     content = as_object(parse_json(text), "it")

@@ -80,7 +80,7 @@ def read_graphml(text: str, graph: Graph | None = None) -> Circuit:
     """Return the circuit of a GraphML file.
 
     Raises:
-        CircuitFileError: It is no GraphML, or not of a circuit.
+        CircuitFileError: It is not GraphML, or not of a circuit.
         GraphError: It has an edge that the model does not have.
     """
     if "<!DOCTYPE" in text:
@@ -92,7 +92,7 @@ def read_graphml(text: str, graph: Graph | None = None) -> Circuit:
             warnings.simplefilter("ignore")
             network = nx.read_graphml(io.BytesIO(text.encode()), force_multigraph=True)
     except (ParseError, nx.NetworkXException, IndexError) as error:
-        raise CircuitFileError(f"it is no GraphML: {error}") from None
+        raise CircuitFileError(f"it is not GraphML: {error}") from None
     return from_networkx(network, graph)
 
 
@@ -105,14 +105,14 @@ def read_node_link(text: str, graph: Graph | None = None) -> Circuit:
     """Return the circuit of a node-link JSON file.
 
     Raises:
-        CircuitFileError: It is no such file.
+        CircuitFileError: It is not such a file.
         GraphError: It has an edge that the model does not have.
     """
     content = as_object(parse_json(text), "it")
     try:
         network = nx.node_link_graph(content, edges="edges" if "edges" in content else "links")
     except nx.NetworkXException as error:
-        raise CircuitFileError(f"it is no graph: {error}") from None
+        raise CircuitFileError(f"it is not a graph: {error}") from None
     return from_networkx(network, graph)
 
 

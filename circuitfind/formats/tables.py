@@ -56,13 +56,13 @@ def read_csv(text: str, graph: Graph | None = None) -> Circuit:
     The column `edge` is needed; without `kept` every edge is kept, without `effect` none is known.
 
     Raises:
-        CircuitFileError: It is no such file, or the graph is not given.
+        CircuitFileError: It is not such a file, or the graph is not given.
         GraphError: It names an edge that the model does not have.
     """
     try:
         found = list(csv.DictReader(io.StringIO(text)))
     except csv.Error as error:
-        raise CircuitFileError(f"it is no CSV: {error}") from None
+        raise CircuitFileError(f"it is not CSV: {error}") from None
     return gathered(None, (_row(row) for row in found), graph)
 
 

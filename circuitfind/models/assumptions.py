@@ -1,4 +1,4 @@
-"""What the engine takes for granted of a model, beside that its parts add up to it.
+"""Assumptions of the engine about a model, beside that its parts add up to it.
 
 A search runs components at a few positions only, on copies of prompts side by side, many times
 over. That is right where every part but attention computes each position of each prompt by itself

@@ -35,7 +35,7 @@ _UNDERSTOOD = _STREAM_ARGUMENTS | {"attention_mask", "position_ids", "position_e
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """How the model called one block's attention module: masks, rotary tables, positions.
+    """Arguments of the model's call of one block's attention: masks, rotary tables, positions.
 
     Attributes:
         module: The TransformerLens attention bridge.

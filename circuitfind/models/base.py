@@ -1,4 +1,4 @@
-"""What circuitfind asks of a model: small functions over one residual stream.
+"""The protocol of a model: small functions over one residual stream.
 
 Everything that differs between families (norms, rotary positions, grouped heads, soft caps, gated
 MLPs) stays behind these functions; everything that a circuit needs to know (who writes what, who
@@ -34,7 +34,7 @@ def single_ports(port: Port) -> tuple[SinglePort, ...]:
 
 
 class Embedding(NamedTuple):
-    """What enters the stream before the first block.
+    """The embedding: what is added to the residual stream before the first block.
 
     Attributes:
         token: The token embedding, scaled and normed as the model does it.

@@ -27,16 +27,16 @@ from circuitfind.models.precision import computed_in, rounded
 from circuitfind.stored import parse_json, read_tensors
 
 _MOST_NAMES = 3
-"""How many tensors a message names."""
+"""Largest number of tensors that a message names."""
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 _PLAIN = (bool, int, float, str, list, dict)
-"""What JSON can hold; a setting of another kind is left out."""
+"""Types that JSON can hold; a setting of another type is left out."""
 
 
 class CompiledFiles(NamedTuple):
-    """What the files of a compiled model hold.
+    """Contents of the files of a compiled model.
 
     Attributes:
         content: The content of the JSON.
@@ -187,13 +187,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _prefix_hint(weights: Mapping[str, Tensor]) -> str:
-    """Say which prefix wrappers of PyTorch put before all names."""
+    """Return the prefix that wrappers of PyTorch put before all names."""
     prefixes = {name.partition(".")[0] for name in weights}
     return f"; take the prefix {quoted(prefixes.pop())} off its names" if len(prefixes) == 1 else ""
 
 
 def _hint(sizes: Sizes, unused: str) -> str:
-    """Say which setting of the JSON would make use of a tensor."""
+    """Return the setting of the JSON file that would use a tensor."""
     part = match[2] if (match := _BLOCK.fullmatch(unused)) else unused
     if match and int(match[1]) >= sizes.n_layers:
         return f"; its n_layers is {sizes.n_layers}"

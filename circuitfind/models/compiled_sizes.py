@@ -44,7 +44,7 @@ _NEUTRAL = (None, False, -1, "standard")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the weights of a compiled model are, and how they are used.
+    """Sizes of a compiled model, read off its weights.
 
     Attributes:
         n_layers: Number of blocks.

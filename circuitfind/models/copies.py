@@ -2,7 +2,7 @@
 
 A search evaluates many candidates on the same prompts, one copy after the other along the batch.
 Most of what a head needs is the same in all of them, and multiplying it once per prompt rather
-than once per candidate is less work for the memory.
+than once per candidate moves less memory.
 """
 
 from jaxtyping import Float, Shaped

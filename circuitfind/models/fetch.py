@@ -42,7 +42,7 @@ _SMALL_FILES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
 class HubError(Exception):
-    """What went wrong, in a sentence."""
+    """The failure, in a sentence."""
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ WIRED: Mapping[str, Callable[[], Wiring]] = {
     "or-gate": gates.or_gate,
     "backup-head": gates.backup_head,
 }
-"""How each model is made."""
+"""The function that makes each model."""
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ _START = 60.0
 """Seconds that the process may take before it asks the hub."""
 
 _TRICKLE = 1 << 12
-"""How many bytes in that time are next to nothing."""
+"""Smallest number of bytes in that time that counts as progress."""
 
 
 def fetched(name: str, *, weights: bool) -> Path:

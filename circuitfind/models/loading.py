@@ -139,7 +139,7 @@ def _pretrained(path: Path, name: str, dtype: torch.dtype) -> Any:
 
 
 def _lacking(name: str, missing: list[str], unexpected: Any) -> str:
-    """Say which weights a checkpoint lacks, or which prefix their names have."""
+    """Return the weights that a checkpoint lacks, or the prefix that their names have."""
     for found in unexpected:
         for wanted in missing:
             if found.endswith(f".{wanted}"):

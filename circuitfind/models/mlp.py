@@ -19,7 +19,7 @@ _WRITTEN_OUT_GELU = "NewGELUActivation"
 
 
 class Mlp:
-    """What the MLP of a block adds to the stream, its norms included.
+    """The MLP of a block with its norms: from the residual stream to the MLP's output.
 
     Args:
         block: The block of a bridge.

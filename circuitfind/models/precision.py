@@ -89,7 +89,7 @@ def rounded(weight: Tensor, dtype: torch.dtype | None, computed: torch.dtype) ->
 
 
 def precision_note(model: ResidualModel) -> str | None:
-    """Say in what is computed, where that is not the type of the weights."""
+    """Return a note on the computing type, where it is not the type of the weights."""
     if model.weights_dtype == model.dtype:
         return None
     weights, streams = (

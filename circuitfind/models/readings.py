@@ -1,4 +1,4 @@
-"""What a component does first with a stream that it reads, taken apart into three steps.
+"""The input side of a component in three steps: norm, linear map, rest.
 
     a linear map of the stream  ->  times a factor for each position  ->  the rest
 
@@ -44,7 +44,7 @@ class LinearNorm(NamedTuple):
     eps: float
 
     def centre(self, stream: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ d_model"]:
-        """Return a stream less its mean, if the norm takes it off."""
+        """Return a stream minus its mean, if the norm subtracts it."""
         return stream - stream.mean(-1, keepdim=True) if self.centred else stream
 
     def factor(self, centred: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ 1"]:
@@ -100,7 +100,7 @@ def _eps(square: Float[Tensor, ""], ratio: Float[Tensor, ""]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a component makes of a stream, in three steps.
+    """The input side of a component in three steps.
 
     Attributes:
         norm: What it norms the stream with.
@@ -116,7 +116,7 @@ class Reading:
 
     @property
     def width(self) -> int:
-        """How many numbers the linear map gives for a position."""
+        """Width of the linear map's output at a position."""
         return len(self.constant)
 
     def linear(self, centred: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
@@ -133,7 +133,7 @@ class Reading:
         return inner if self.finish is None else self.finish(inner)
 
     def is_right(self, whole: Callable[[Tensor], Tensor]) -> bool:
-        """Say whether the steps give what the component gives on random streams."""
+        """Return whether the steps equal the component on random streams."""
         gain = self.norm.gain
         generator = torch.Generator().manual_seed(0)
         # Not centred, and of all sizes, so that every part of a norm shows.

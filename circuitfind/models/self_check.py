@@ -31,7 +31,7 @@ _CHECKED_POSITIONS = 12
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """How far the decomposition is from the model.
+    """Difference between the decomposition and the model.
 
     Attributes:
         difference: Largest absolute difference of a logit.

@@ -1,4 +1,4 @@
-"""What the name of a model stands for: an embedded model, a file, a directory, or one of the hub.
+"""Sources of models: a name stands for an embedded model, a file, a directory, or a hub model.
 
 Names are judged before anything is loaded and before any network is asked.
 """
@@ -33,7 +33,7 @@ _FILES = {
         "gguf_file=NAME), then save_pretrained"
     ),
 }
-"""What files with these endings are, and what to do with them."""
+"""Files that are not models, by ending, and what to do with them."""
 
 _OTHER_FILE = (
     "is no model; give a directory written by save_pretrained, or a compiled model's .json"
@@ -47,7 +47,7 @@ _ADAPTER = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is.
+    """The place of a model.
 
     Attributes:
         kind: A directory in Hugging Face layout, a compiled model's JSON file, or a hub name.

@@ -39,7 +39,7 @@ from circuitfind.models.vocabulary import Vocabulary
 _EMBEDDING_HOOKS = ("hook_embed", "hook_pos_embed")
 
 _REMEMBERED_CALLS = 8
-"""How many prompt lengths (and, in a replay, batch sizes) have their attention calls remembered."""
+"""Number of prompt lengths (in a replay, and batch sizes) whose attention calls are cached."""
 
 
 class TransformerLensModel:

@@ -17,7 +17,7 @@ _BOUNDARIES = ("\n", "(", '"')
 
 
 class Reading(NamedTuple):
-    """What a model reads of a text.
+    """A tokenizer with what tasks need to know of it.
 
     Attributes:
         tokens: Its tokens.
@@ -90,7 +90,7 @@ class Vocabulary:
 
     @cached_property
     def _holds_spaces(self) -> bool:
-        """Whether a word's token tells if a space precedes it."""
+        """Whether the token of a word depends on a space before the word."""
         return self.encode("a a")[-1:] != self.encode("(a")[-1:]
 
     @cached_property

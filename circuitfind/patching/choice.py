@@ -1,4 +1,4 @@
-"""Which layers and heads are patched: numbers and ranges such as `3-5,8`."""
+"""Choice of layers and heads to patch: numbers and ranges such as `3-5,8`."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What one component makes of a changed input, all else as in the recorded run."""
+"""The output of one component for a changed input, all else as in the recorded run."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ class Components:
         self._base, self._source = base, source
 
     def sent(self, writer: Writer) -> Stream:
-        """Return what a writer writes in the source run less what it writes in the base run."""
+        """Return a writer's output in the source run minus that in the base run."""
         base, source, layer = self._base, self._source, writer.layer
         if layer is None:
             return self._embedded(writer, source) - self._embedded(writer, base)

@@ -1,4 +1,4 @@
-"""What the streams of a run become if some of its activations come from another run.
+"""The residual streams of a run in which some activations come from another run.
 
 Every patch is reduced to the stream right after the component it changes: a head's patched query
 to what the block's attention then adds, an attention pattern to the values it then mixes. From

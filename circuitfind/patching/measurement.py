@@ -41,7 +41,7 @@ class Part:
 
 
 class Measurement(ABC):
-    """What every kind of patching measures.
+    """Measurements that every kind of patching shares.
 
     Args:
         problem: The problem, with the prompts to exchange as its pairs (`posed`).

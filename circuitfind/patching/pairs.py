@@ -1,4 +1,4 @@
-"""Which run is patched, and which one the patches come from.
+"""The base run, which is patched, and the source run, from which the patches come.
 
 Denoising puts clean activations into the corrupted run and finds what suffices to restore the
 behaviour; noising puts corrupted ones into the clean run and finds what is needed for it. An

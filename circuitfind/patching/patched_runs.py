@@ -21,7 +21,7 @@ from circuitfind.patching.result import Mode
 from circuitfind.problem import Problem
 
 _ROW_FLOATS = 1 << 22
-"""How many numbers a stream of all rows together may have by default; 16 MiB in float32."""
+"""Largest number of elements that a stream of all rows may have by default; 16 MiB in float32."""
 
 _FEWEST_ROWS = 8
 

@@ -19,7 +19,7 @@ Heads = Float[Tensor, "_ batch pos d_head"]
 
 @dataclass(frozen=True)
 class Recording:
-    """What a run held, layer by layer.
+    """Activations of a run, layer by layer.
 
     Attributes:
         embedding: What entered the stream before the first block.

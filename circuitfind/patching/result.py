@@ -1,4 +1,4 @@
-"""What a sweep measured: the metric of every patched run, with named axes and both unpatched runs.
+"""Result of a sweep: the metric of every patched run, with named axes and both unpatched runs.
 
 The effect of a patch is the share of the way from the base run to the source run that it makes the
 metric go: 0 where it does nothing, 1 where it does as much as taking the whole source run. It can
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class PatchResult(Tabled):
-    """What every patch of a sweep did.
+    """Results of every patch of a sweep.
 
     Attributes:
         values: Metric of each patched run, by site: the site's axes, then the prompts.
@@ -112,7 +112,7 @@ class PatchResult(Tabled):
 
     @cached_property
     def gap(self) -> float:
-        """The mean metric of the source less that of the base."""
+        """The mean metric of the source run minus that of the base run."""
         return float(self.source.mean() - self.base.mean())
 
     def mean(self, site: str) -> Float[Tensor, "*axes"]:

@@ -1,4 +1,4 @@
-"""Which components a sweep found to matter.
+"""Significant components of a sweep.
 
 A head for its output, pattern or query, a key/value head for its key or value, a block's heads or
 MLP for what they add. A site of the stream stands for no component, but where its effect changes
@@ -12,7 +12,7 @@ from circuitfind.graph import Graph, Reader
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
 
 _DEPTH = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
-"""Where in a block a site of the stream lies; a block is two deep."""
+"""Depth of a residual stream site within its block; a block is two deep."""
 
 
 @dataclass(frozen=True)

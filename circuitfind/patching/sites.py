@@ -1,4 +1,4 @@
-"""What can be patched: the table of sites, with the names that TransformerLens uses.
+"""The sites that can be patched, with the names that TransformerLens uses.
 
 Every sweep of `transformer_lens.patching` is one of these sites at the right places: those `by_pos`
 at each position, those `all_pos` at all positions at once. `GROUPS` names what is often wanted
@@ -112,7 +112,7 @@ def _named(word: str, shape: ModelShape | None) -> tuple[str, ...]:
 
 
 def _lack(shape: ModelShape, name: str) -> str:
-    """Say why a model lacks a site, and what to do; nothing where it has the site."""
+    """Return why a model lacks a site, and what to do; None where it has the site."""
     if name == "resid_mid" and (shape.parallel_mlp or not shape.has_mlp):
         return (
             "nothing reads the stream between a block's attention and its end; choose resid_pre "

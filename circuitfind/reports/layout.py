@@ -48,7 +48,7 @@ def _columns(text: str) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where boxes are.
+    """Positions of boxes.
 
     Attributes:
         boxes: The boxes by name.
@@ -110,7 +110,7 @@ _Key = str | tuple[str, str, int]
 """A box, or the lines from one box to another where they pass a row."""
 
 _Neighbours = Mapping[_Key, Sequence[tuple[_Key, float]]]
-"""What lines join each slot to, in the rows next to it, and how strongly."""
+"""Neighbours of each slot in the rows next to it, with the strength of their lines."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which squares of a heatmap stand where: a result of any number of axes as two-dimensional panels.
+"""Layout of a heatmap: a result with any number of axes as two-dimensional panels.
 
 Two axes make one panel. Heads at several positions make a panel of layers and heads for each
 position, and single entries of attention patterns one of positions for each head. Where that is

@@ -36,12 +36,12 @@ _ENDS = {
     "interchange": ("each prompt of a pair", "the other one"),
     "interchange-within": ("clean prompts", "other clean prompts"),
 }
-"""What the patched run and the other run read."""
+"""Prompts that the patched run and the other run read."""
 
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What a sweep found at one site.
+    """Results of a sweep at one site.
 
     Attributes:
         site: The site.
@@ -64,7 +64,7 @@ class SiteReport:
 
 @dataclass(frozen=True)
 class PatchReport:
-    """What a sweep found.
+    """Results of a sweep.
 
     Attributes:
         result: The measurements.

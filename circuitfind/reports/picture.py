@@ -1,4 +1,4 @@
-"""What a diagram shows, before anything is placed: boxes, lines between them, and a legend.
+"""The contents of a diagram before layout: boxes, lines between them, and a legend.
 
 `diagram.py` turns circuits into pictures, `layout.py` places the boxes, `routes.py` leads the lines
 around them, `dot.py` writes all of it.
@@ -36,7 +36,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Stroke:
-    """How a line looks: colour as `#rrggbb`, width in points, opacity from 0 to 1."""
+    """Style of a line: colour as `#rrggbb`, width in points, opacity from 0 to 1."""
 
     colour: str
     width: float = 1.2

@@ -22,7 +22,7 @@ _MOST_PIXELS, _LONGEST_SIDE = 10**8, 30_000  # in all, and a side
 
 @dataclass(frozen=True)
 class Pixels:
-    """How large a PNG is.
+    """Size of a PNG.
 
     Attributes:
         scale: Pixels a point, in units of the usual 2.

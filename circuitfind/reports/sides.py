@@ -1,4 +1,4 @@
-"""How the edges of two circuits are drawn: colour for who keeps them, width for their effects."""
+"""Lines of two circuits in one diagram: colour for who keeps an edge, width for its effect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

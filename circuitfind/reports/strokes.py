@@ -37,7 +37,7 @@ _LEAST_RANGE, _MOST_RANGE = 10.0, 1000.0
 
 @dataclass(frozen=True)
 class EffectScale:
-    """How strokes show effects: width grows with the logarithm of the size; negative is dashed.
+    """Scale of line widths: width grows with the logarithm of an effect; negative is dashed.
 
     The thinnest line stands for the smallest effect, but at most for a tenth of the largest one,
     and at least for a thousandth of it; then it stands for all smaller ones too.
@@ -131,7 +131,7 @@ def shares_of_largest(circuit: Circuit) -> dict[str, float | None]:
 
 
 def omission(n_drawn: int, n_edges: int, which: str) -> list[Entry]:
-    """Say how many edges are drawn, if not all are."""
+    """Return the caption's note on how many edges are drawn, if not all are."""
     if n_drawn == n_edges:
         return []
     return [Entry(f"{n_drawn:,} of {n_edges:,} edges are drawn: {which}")]

@@ -1,4 +1,4 @@
-"""How much the circuits of a sweep agree, over seeds and between methods, and what chance gives.
+"""Agreement of a sweep's circuits over seeds and between methods, compared with chance.
 
 By chance: circuits with as many edges between any two layers (`comparison/chance.py`).
 """

@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Mean:
-    """What the runs of one setting gave.
+    """Results of the runs of one setting.
 
     Attributes:
         share: Mean share of edges kept.

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind when it ends: the table and the figures."""
+"""The files of a finished sweep: the table and the figures."""
 
 from collections.abc import Sequence
 from pathlib import Path

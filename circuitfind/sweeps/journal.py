@@ -1,4 +1,4 @@
-"""What was tried in a sweep: a line per attempt, and a hold against a second driver."""
+"""The journal of a sweep: a line per attempt, and a lock against a second driver."""
 
 import json
 import os

@@ -39,7 +39,7 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker may use.
+    """Resources of a worker.
 
     Attributes:
         threads: Threads for computing.

@@ -1,4 +1,4 @@
-"""What came out of a sweep, as one table: a row per planned run.
+"""The results of a sweep as one table: a row per planned run.
 
 Everything in it is read from the run directories and is the same for the same runs, whatever order
 they ran in and however often they were interrupted.

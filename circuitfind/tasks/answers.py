@@ -14,7 +14,7 @@ from circuitfind.models.symbols import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 
 MOST_QUOTED = 60
-"""How many characters of a file a message repeats at a time."""
+"""Largest number of characters of a file that a message repeats at a time."""
 
 _OPEN = re.compile(r"""(?:\s|[(\[{“‘„«‹<¿¡]|(?:^|\s)["'])\Z""")
 """Ends of a text that no space follows."""

@@ -1,4 +1,4 @@
-"""What a task is: a behaviour, its prompts, and how it is measured."""
+"""Tasks: a behaviour, its prompts, and the metric that measures it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""What the zoo is trained on: text that the tasks' own generators write.
+"""Training text of the zoo: the tasks' own generators write it.
 
 A training text is a clean prompt and a right answer. Where the corrupted prompt has an answer of
 its own (the other number, country, day, sum, request), it is read too; where it decides nothing,
@@ -50,7 +50,7 @@ PAIRS = (
     (arithmetic.ARITHMETIC, 8_000),
     (refusal.REFUSAL, 4_000),
 )
-"""How many pairs of each task the texts are made from."""
+"""Number of pairs of each task from which the texts are made."""
 
 TRAINED = (*(task for task, _ in PAIRS), induction.INDUCTION)
 """The tasks whose text the zoo has read."""

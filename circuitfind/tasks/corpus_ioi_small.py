@@ -1,4 +1,4 @@
-"""What ioi-small was trained on: indirect objects, pronouns and repeated words.
+"""Training text of ioi-small: indirect objects, pronouns and repeated words.
 
 The text comes from the tasks' own generators; the random words repeat after any number of words.
 The corrupted prompts of `ioi` are read too, continued by either of the first two names, so the

@@ -31,7 +31,7 @@ _TRIED = 64
 """On how many inputs of each length a program is tried, at most."""
 
 _MOST_OUTPUTS = 2**22
-"""How many outputs are computed at a time to try it."""
+"""Number of outputs that are computed at a time to try a program."""
 
 _DIFFERENT = 1e-4
 """Outputs are different if they are at least this far apart, relative to the largest above 1."""

@@ -23,14 +23,14 @@ MOST_ROWS = 10_000
 _MOST_LINES = 1_000_000
 """Empty lines and line breaks inside cells included."""
 _DESCRIBED = 3
-"""How many bad lines a message describes."""
+"""Largest number of bad lines that a message describes."""
 _MOST_SAID = 150
 """Characters for each of several bad lines."""
 
 
 @dataclass
 class Complaints:
-    """What is wrong with the lines of a file.
+    """Errors in the lines of a file.
 
     Attributes:
         path: The file.

@@ -29,7 +29,7 @@ Choices = tuple[tuple[str | int, ...], ...]
 
 
 class LineError(ValueError):
-    """What is wrong with a line, as it follows the line's number in a message."""
+    """The error in a line; a message shows it after the line's number."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Train embedded models: `python -m circuitfind.tasks.train_zoo OUT_DIR [NAME ...]`.
 
 Each model is written to a directory of its name, with tokenizer and card. The card holds the
-recipe, the data, and the accuracy on held-out prompts; a task that a model does not reach
-`CLAIMED` on is none that it claims.
+recipe, the data, and the accuracy on held-out prompts; a task on which a model
+does not reach `CLAIMED` is not listed on its card.
 """
 
 import argparse
@@ -34,7 +34,7 @@ RECIPES: Mapping[str, Recipe] = {
     "attn-2l": Recipe(**{**asdict(_TWO), "architecture": "attention-only"}),
     "ioi-small": Recipe(),
 }
-"""How each embedded model is trained."""
+"""The training recipe of each embedded model."""
 
 CLAIMED = 0.95
 """Share of held-out prompts that a model must get right to claim a task."""

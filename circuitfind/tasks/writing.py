@@ -1,4 +1,4 @@
-"""What the generators of word tasks share: choosing words that a tokenizer keeps, drawing pairs.
+"""Shared code of the word tasks: choose words that are single tokens, and draw pairs.
 
 A tokenizer may split a word or merge it with its neighbour, so a drawn pair can turn out
 misaligned. Such pairs are drawn again; a tokenizer for which that never ends is refused.

@@ -53,9 +53,9 @@ def test_it_is_read_back_as_it_was_written(found, tmp_path):
         (lambda c: c["circuits"][0].update(n_edges=True), "not of type int"),
         (lambda c: c["pairs"][0].update(right=2), "circuits 0 and 2 of 2"),
         (lambda c: c["pairs"][0]["overlap"]["edges"]["left"].pop(), "are listed with"),
-        (lambda c: c["pairs"][0]["overlap"]["edges"].update(left="a"), "is no list"),
+        (lambda c: c["pairs"][0]["overlap"]["edges"].update(left="a"), "is not a list"),
         (lambda c: chance(c).update(p_value=1.5), "a probability is 1.5"),
-        (lambda c: c.update(circuits={}), "is no list"),
+        (lambda c: c.update(circuits={}), "is not a list"),
     ],
 )
 def test_what_was_changed_by_hand_is_refused(found, tmp_path, change, said):

@@ -110,10 +110,10 @@ def test_what_is_no_assessment_is_refused():
     value = assess(Subject(circuit_of(problem), problem), QUICK).as_json()
     for name, wrong, said in (
         ("n_edges", "many", "n_edges is 'many', not of type int"),
-        ("readings", 3, "readings is no list"),
+        ("readings", 3, "readings is not a list"),
         ("curve", {}, "curve lacks the field"),
     ):
         with pytest.raises(ResultFileError, match=said):
             assessment_from({**value, name: wrong})
-    with pytest.raises(ResultFileError, match="it is no object"):
+    with pytest.raises(ResultFileError, match="it is not an object"):
         assessment_from([])

@@ -20,7 +20,7 @@ TRAINED = {
     "attn-2l": "attention only, 2 layers, 4 heads; does all but arithmetic and induction",
     "ioi-small": "GPT-2 architecture, 4 layers, 4 heads; does ioi, pronoun and induction",
 }
-"""What each trained model is, by name."""
+"""One line about each trained model, by name."""
 
 HANDMADE = {
     "reverse": "says its input backwards; 2 layers of a head and an MLP",
@@ -31,10 +31,10 @@ HANDMADE = {
     "or-gate": "two heads and an MLP that needs either",
     "backup-head": "a head, and another that takes over only if the first is silent",
 }
-"""What each model wired by hand does, by name."""
+"""One line about each model wired by hand, by name."""
 
 ZOO = {**TRAINED, **HANDMADE}
-"""What each embedded model is, by name."""
+"""One line about each embedded model, by name."""
 
 
 def zoo_path(name: str) -> Path:

@@ -18,12 +18,12 @@ KINDS = ("clean", "corrupted", "circuit")
 """On the clean prompts; on the corrupted ones; on the clean ones with only the circuit's edges."""
 
 MOST_LETTERS = 2_500_000
-"""How much of the file patterns may take."""
+"""Largest number of bytes that patterns may take in the file."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which patterns are stored.
+    """Selection of the patterns that are stored.
 
     Attributes:
         heads: Names of the heads.

@@ -1,4 +1,4 @@
-"""What the page draws: components with their places, edges with their figures.
+"""The diagram as the page's data: components with their places, edges with their figures.
 
 Lists instead of objects where there are thousands of entries, because names would be most of the
 file: entry i of each list under `edges` is about edge i.

@@ -1,4 +1,4 @@
-"""What the page shows of an evaluation, as `web/src/data.ts` describes it."""
+"""The evaluation as the page's data; `web/src/data.ts` describes the form."""
 
 from dataclasses import asdict
 from typing import Any
