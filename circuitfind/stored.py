@@ -69,7 +69,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"it holds {name}, which is no JSON")
+    raise ValueError(f"it holds {name}, which is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -144,7 +144,7 @@ def _number(name: str, effect: object) -> float:
         return math.nan
     if isinstance(effect, bool) or not isinstance(effect, int | float):
         raise CircuitFileError(
-            f"the effect of {quoted(name)} is {quoted(effect)}, which is no number"
+            f"the effect of {quoted(name)} is {quoted(effect)}, which is not a number"
         )
     try:
         number = float(effect)

@@ -141,7 +141,7 @@ def test_an_infinite_effect_is_not_written_as_json_that_others_cannot_read():
         (lambda c: c["edges"][0].update(edge="m1->m0"), "no edge 'm1->m0'"),
         (lambda c: c["edges"][0].update(edge="embed"), "'embed' is not an edge"),
         (lambda c: c["edges"][0].pop("edge"), "is not a circuit file: KeyError at 'edge'"),
-        (lambda c: c["edges"][0].update(effect="much"), "'much', which is no number"),
+        (lambda c: c["edges"][0].update(effect="much"), "'much', which is not a number"),
         (lambda c: c.update(edges=7), "is not a circuit file: TypeError"),
         (lambda c: c.update(format="other 3"), "its format is 'other 3', not 'circuitfind circuit"),
         (lambda c: c.pop("format"), "is not a circuit file: KeyError at 'format'"),

@@ -86,7 +86,7 @@ def _listed(name: str) -> list[str]:
     try:
         return [str(file["rfilename"]) for file in json.loads(answer)["siblings"]]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise HubError("its answer is no description of a model") from None
+        raise HubError("its answer is not a description of a model") from None
 
 
 def _download(name: str, files: list[str], *, weights: bool) -> str:
@@ -122,7 +122,7 @@ def shards(index: Path) -> list[str]:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         beside = all(Path(name).name == name and name.endswith(".safetensors") for name in names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise HubError(f"{index.name} is no index of weights") from None
+        raise HubError(f"{index.name} is not an index of weights") from None
     if not beside:
         raise HubError(f"{index.name} lists files that are not beside it")
     return names

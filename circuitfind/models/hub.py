@@ -64,8 +64,8 @@ def fetched(name: str, *, weights: bool) -> Path:
             "give a directory"
         )
     raise ModelError(
-        f"no model is named {shortened(name)}: it is no embedded model ({', '.join(ZOO)}), no "
-        f"directory here, and the hub did not answer for it ({reason})"
+        f"no model is named {shortened(name)}: it is not an embedded model ({', '.join(ZOO)}) or "
+        f"a directory here, and the hub did not answer for it ({reason})"
     )
 
 

@@ -190,7 +190,7 @@ def _wrap(
             model = own_copy(source, weights, device)
         return _from_module(model, tokenizer, name, weights or held_in(source))
     raise ModelError(
-        f"an object of type {type(source).__name__!r} is no model; give a name, a directory, "
+        f"an object of type {type(source).__name__!r} is not a model; give a name, a directory, "
         "a Hugging Face model or a TransformerBridge"
     )
 

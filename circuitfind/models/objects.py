@@ -50,7 +50,7 @@ def _adapter(module: Any) -> str | None:
         name.startswith("lora_") for name in names
     ):
         return (
-            "holds an adapter (LoRA), which is no part of the model's own weights; merge it "
+            "holds an adapter (LoRA), which is not part of the model's own weights; merge it "
             "(model.merge_and_unload() of peft) and give the result"
         )
     return None

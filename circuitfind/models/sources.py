@@ -36,7 +36,7 @@ _FILES = {
 """Files that are not models, by ending, and what to do with them."""
 
 _OTHER_FILE = (
-    "is no model; give a directory written by save_pretrained, or a compiled model's .json"
+    "is not a model; give a directory written by save_pretrained, or a compiled model's .json"
 )
 
 TOKENIZER_FILE = re.compile(r"^(tokenizer|vocab|spiece|sentencepiece|tekken)|\.(model|tiktoken)$")
@@ -117,7 +117,7 @@ def require_directory(path: Path) -> None:
         )
     if "config.json" not in names:
         raise ModelError(
-            f"{path} is no model directory: it has no config.json; give a directory written by "
+            f"{path} is not a model directory: it has no config.json; give a directory written by "
             "save_pretrained"
         )
     if not any(name.endswith(".safetensors") for name in names):

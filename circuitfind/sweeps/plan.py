@@ -82,7 +82,7 @@ def read_sweep(path: Path) -> tuple[PlannedRun, ...]:
     except OSError as error:
         raise SweepError(f"cannot read the sweep file {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise SweepError(f"{path} is no TOML: {error}") from None
+        raise SweepError(f"{path} is not TOML: {error}") from None
     plan = _Plan(content, path.parent)
     runs = plan.runs()
     if plan.errors:

@@ -100,7 +100,7 @@ def test_an_unknown_order_is_refused_by_name(cli, complaint, unchecked):
 def test_a_model_that_the_hub_does_not_know_is_refused(cli, complaint, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     answer = cli("discover", "ioi", "--model", "gpt9", "--threshold", "1")
-    complaint(answer, "no model is named 'gpt9': it is no embedded model")
+    complaint(answer, "no model is named 'gpt9': it is not an embedded model")
     assert not any(tmp_path.iterdir())
 
 
@@ -161,7 +161,7 @@ def test_the_task_of_programs_is_refused_by_a_language_model(cli, complaint, tmp
 
 MISSING_FILES = {
     "model.safetensors": "has no weights in safetensors format",
-    "config.json": "is no model directory: it has no config.json",
+    "config.json": "is not a model directory: it has no config.json",
     "tokenizer": "has no tokenizer files",
 }
 

@@ -162,7 +162,7 @@ SAID = {
     "nothing about the model": ("list", silent, "the hub did not answer for it .*(nothing|timed)"),
     "about the model without end": ("list", endless, "not answer for it .its answer has no end"),
     "about the model in a trickle": ("list", trickle, "not answer for it .nothing came for 3 sec"),
-    "no description": ("list", lambda r: r.answer(b"[1]"), "its answer is no description"),
+    "no description": ("list", lambda r: r.answer(b"[1]"), "its answer is not a description"),
     "an error": ("list", lambda r: r.send_error(503), "its answer was 503 Service Unavailable"),
     "nothing of a file's size": ("head of config.json", silent, "(nothing came|timed out)"),
     "nothing of a file": ("config.json", silent, "did not send the files of 'someone/tiny' .noth"),

@@ -160,7 +160,7 @@ def test_a_directory_without_a_tokenizer_is_refused(directory_of):
 
 
 def test_a_directory_without_a_configuration_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="is no model directory: it has no config.json"):
+    with pytest.raises(ModelError, match="is not a model directory: it has no config.json"):
         load_model(tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_a_path_that_leads_nowhere_is_refused(path):
 @pytest.mark.parametrize("source", [3, None, ["gpt2"], torch.nn.Linear(2, 2)])
 def test_what_is_no_model_is_refused(source):
     with pytest.raises(
-        ModelError, match=f"an object of type '{type(source).__name__}' is no model; give"
+        ModelError, match=f"an object of type '{type(source).__name__}' is not a model; give"
     ):
         load_model(source)
 

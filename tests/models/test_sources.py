@@ -48,8 +48,8 @@ FILES = {
     "x.ckpt": "is a pickle",
     "x.safetensors": "holds weights alone; give the directory it is in",
     "x.gguf": "is a GGUF file; convert it",
-    "x.txt": "is no model; give a directory written by save_pretrained",
-    "x": "is no model",
+    "x.txt": "is not a model; give a directory written by save_pretrained",
+    "x": "is not a model",
 }
 
 
@@ -65,7 +65,7 @@ def test_a_file_of_another_kind_is_said_to_be_what_it_is(name, load, tmp_path):
 @pytest.mark.parametrize("name", ["pipe", "pipe.json"])
 def test_a_pipe_is_not_read(name, tmp_path):
     os.mkfifo(tmp_path / name)
-    with pytest.raises(ModelError, match=f"{name}' is no model"):
+    with pytest.raises(ModelError, match=f"{name}' is not a model"):
         load_model(f"./{name}")
 
 

@@ -107,7 +107,7 @@ def test_numbers_outside_their_ranges_are_said_once(planned):
 
 
 BROKEN = {
-    "no TOML": ("models = [", "is no TOML"),
+    "no TOML": ("models = [", "is not TOML"),
     "nothing": ("", "it has no tasks; .*; it has no methods"),
     "no methods": ('tasks = ["ioi"]', "it has no methods; give a table such as .methods.acdc."),
     "a method that is no table": (
