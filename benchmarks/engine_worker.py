@@ -108,7 +108,7 @@ def brute_force(engine: IncrementalEngine) -> float:
 def effect(engine: IncrementalEngine, name: str) -> float:
     """Return the effect of one edge cut in the full graph."""
     edge, graph = engine.graph.edge(name), engine.graph
-    writer, reader = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+    writer, reader = graph.index(edge)
     state = engine.start()
     (after,) = engine.cut_each(state, reader, [writer]).losses()
     return after - engine.loss(state)

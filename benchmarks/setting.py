@@ -14,7 +14,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuitfind as cf
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Progress
 from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.order import visits
@@ -125,7 +126,7 @@ def read_problem(folder: Path, metric: str) -> Problem:
 
 def ioi_like(shape: ModelShape) -> frozenset[str]:
     """Return the names of the edges to keep, heads moved to the layers that a model has."""
-    graph = Graph(shape)
+    graph = heads_and_mlps(shape)
     names = {edge.name for edge in graph.edges()}
     wanted = {
         f"{_moved(writer, shape)}->{_moved(reader, shape)}" + (f".{port}" if port else "")

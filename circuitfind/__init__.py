@@ -53,6 +53,7 @@ _HOMES = {
     "find_metric": "circuitfind.metrics",
     "find_roles": "circuitfind.comparison.roles",
     "find_task": "circuitfind.tasks",
+    "heads_and_mlps": "circuitfind.granularity",
     "import_circuit": "circuitfind.formats",
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from circuitfind.formats import import_circuit as import_circuit
     from circuitfind.formats.networks import to_networkx as to_networkx
     from circuitfind.formats.tables import to_frame as to_frame
+    from circuitfind.granularity import heads_and_mlps as heads_and_mlps
     from circuitfind.graph import Graph as Graph
     from circuitfind.graph import ModelShape as ModelShape
     from circuitfind.methods import METHODS as METHODS

@@ -121,7 +121,7 @@ class Circuit:
         Raises:
             GraphError: There is no such edge.
         """
-        place = self.graph.place(edge)
+        place = self.graph.index(edge)
         if self.effects is None:
             return None
         value = float(self.effects[place])
@@ -150,7 +150,7 @@ class Circuit:
         scaled = {
             writer.component
             for writer, reader in self.edges
-            if writer.head is not None
+            if writer.index is not None
             and f"a{writer.layer}.norm" in working
             and reader.component in working
         }
@@ -324,7 +324,7 @@ class EdgeScores(Framed):
         Raises:
             GraphError: There is no such edge.
         """
-        return float(self.values[self.graph.place(edge)])
+        return float(self.values[self.graph.index(edge)])
 
     def top(self, n: int, *, signed: bool = False) -> Circuit:
         """Keep the n highest scores."""

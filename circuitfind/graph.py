@@ -4,17 +4,18 @@ A transformer's components add to one residual stream and read from it. Whatever
 is the sum of what all earlier writers wrote, so each (writer, reader) pair is an edge whose
 contribution can be replaced on its own (Elhage et al. 2021; Conmy et al. 2023, arXiv 2304.14997).
 A component's place in the order of execution is its stage; an edge exists iff the writer's stage
-comes before the reader's. The embedding runs at stage 0, the attention of layer l at 2l + 1, its
-MLP at 2l + 2 (at 2l + 1 in parallel blocks, where the MLP does not read the attention), and the
-logits last.
+comes before the reader's.
 
-Readers are counted before their norm, which is recomputed on whatever they receive. With grouped
-key/value heads there is one k and one v reader per key/value head, because that is what the model
-computes. A graph is both a boolean tensor, for arithmetic, and a networkx graph, for questions
-about paths.
+A graph is data: it lists its writers, its readers, and its blocks. A block holds what runs
+together, for example the attention of one layer: its readers, its writers, and which reader feeds
+which writer. What kind of component a writer or reader belongs to is a field, so nothing has to be
+read out of a name. `circuitfind.granularity` builds graphs.
+
+Readers are counted before their norm, which is recomputed on whatever they receive. A graph is also
+a boolean tensor, for arithmetic, and a networkx graph, for questions about paths.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -28,12 +29,15 @@ from circuitfind.errors import GraphError, quoted
 
 Port = Literal["q", "k", "v", "qkv"]
 
+Kind = Literal["embedding", "head", "kv group", "mlp", "logits"]
+"""What a component is. A kv group is a key/value head that several query heads share: it reads, and
+writes only through its query heads."""
+
+BlockKind = Literal["embedding", "attention", "mlp", "logits"]
+"""What the components of a block are."""
+
 MAX_SIZE = 10**9
 """Largest of a model's sizes."""
-
-MAX_PAIRS = 2**28
-"""Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
-the largest takes 3 GB; those of models with 80 layers of 64 heads have a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,22 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Writer:
-    """A component's output into the residual stream: `embed`, `a5.h1`, `m5`."""
+    """A component's output into the residual stream: `embed`, `a5.h1`, `m5`.
+
+    Attributes:
+        name: The name, that of the component.
+        kind: What the component is.
+        stage: Its place in the order of execution.
+        layer: Its layer; None for embeddings.
+        index: Which of the components of its kind in the layer it is (the number of a head); None
+            where there is one.
+    """
 
     name: str
+    kind: Kind
     stage: int
     layer: int | None = None
-    head: int | None = None
+    index: int | None = None
 
     @property
     def component(self) -> str:
@@ -115,16 +129,58 @@ class Reader:
     """A component's input from the residual stream: `a5.h1.q`, `a5.kv0.k`, `m5`, `logits`.
 
     Attributes:
-        head: The query head for port q, the key/value head for ports k and v.
+        name: The name: that of the component, and the port where it has several inputs.
+        kind: What the component is.
+        stage: Its place in the order of execution.
         component: The component that the input belongs to: the name without the port.
+        layer: Its layer; None for the logits.
+        index: Which of the components of its kind in the layer it is: the query head for port q,
+            the key/value head for ports k and v; None where there is one.
+        port: Which input of a head it is.
+        looks_back: Whether the component uses, at a position, what this input received at earlier
+            positions (keys and values), and not only what it received there.
     """
 
     name: str
+    kind: Kind
     stage: int
     component: str
     layer: int | None = None
-    head: int | None = None
+    index: int | None = None
     port: Port | None = None
+    looks_back: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Readers and writers that run together: the attention of a layer, its MLP, the logits.
+
+    All indices are places in `Graph.writers` and `Graph.readers`.
+
+    Attributes:
+        name: `embedding`, `a5`, `m5` or `logits`.
+        kind: What its components are.
+        stage: The place of its components in the order of execution.
+        readers: Its readers.
+        writers: Its writers.
+        feeds: For each of `readers`, the writers that compute with what it receives. One, except
+            for the k and v readers of a kv group, which feed all query heads of the group.
+        exchangeable: Groups of writers that could be renamed without changing the graph: the
+            members of a group among themselves, and groups as wholes. Their readers go with them.
+        coupled: Whether each writer's output depends on the inputs of all writers of the block: the
+            sum of the heads is normalised before it is added to the stream (Gemma 2).
+        layer: Its layer; None for embeddings and logits.
+    """
+
+    name: str
+    kind: BlockKind
+    stage: int
+    readers: tuple[int, ...]
+    writers: tuple[int, ...]
+    feeds: tuple[tuple[int, ...], ...]
+    exchangeable: tuple[tuple[int, ...], ...] = ()
+    coupled: bool = False
+    layer: int | None = None
 
 
 class Edge(NamedTuple):
@@ -153,39 +209,22 @@ class Graph:
 
     Attributes:
         shape: The model's sizes.
-        split_qkv: Whether a head reads its query, key and value separately.
-        split_embedding: Whether token and position embeddings are separate writers.
+        writers: All writers in the order in which they run.
+        readers: All readers in the order in which they run; in a layer all q, then k, then v.
+        blocks: Which of them run together, in the order in which they run.
     """
 
     shape: ModelShape
-    split_qkv: bool = True
-    split_embedding: bool = False
+    writers: tuple[Writer, ...]
+    readers: tuple[Reader, ...]
+    blocks: tuple[Block, ...]
 
-    def __post_init__(self) -> None:
-        if self.n_pairs > MAX_PAIRS:
-            raise GraphError(
-                f"a graph of {self.shape.n_layers:,} layers with {self.shape.n_heads:,} heads is "
-                f"larger than that of any model: it has {self.n_pairs:,} pairs of a writer and a "
-                f"reader, and at most {MAX_PAIRS:,} are allowed"
-            )
-        if not self.split_qkv and self.shape.grouped:
-            raise GraphError(
-                "q, k and v cannot be merged where query heads share key/value heads "
-                f"({self.shape.n_heads} share {self.shape.n_kv_heads}); keep them split"
-            )
-        if self.split_embedding and not self.shape.learned_positions:
-            raise GraphError(
-                "this model has no position embedding to split from `embed`; "
-                "keep the embedding joint"
-            )
+    def __hash__(self) -> int:
+        return self._hash
 
-    @property
-    def n_pairs(self) -> int:
-        """How many pairs of a writer and a reader there are, in any order of execution."""
-        shape, n_embeddings = self.shape, 2 if self.split_embedding else 1
-        n_readers = sum(self.heads_of(port) for port in self.ports) + shape.has_mlp
-        n_writers = shape.n_heads + shape.has_mlp
-        return (n_embeddings + shape.n_layers * n_writers) * (1 + shape.n_layers * n_readers)
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.shape, self.writers, self.readers))
 
     def __repr__(self) -> str:
         shape = self.shape
@@ -196,37 +235,46 @@ class Graph:
         )
 
     @cached_property
-    def writers(self) -> tuple[Writer, ...]:
-        """All writers in the order in which they run."""
-        embeddings = ("embed", "pos_embed") if self.split_embedding else ("embed",)
-        return (*(Writer(name, 0) for name in embeddings), *self._block_writers())
-
-    def _block_writers(self) -> Iterator[Writer]:
-        shape = self.shape
-        for layer in range(shape.n_layers):
-            stage = 2 * layer + 1
-            for head in range(shape.n_heads):
-                yield Writer(f"a{layer}.h{head}", stage, layer, head)
-            if shape.has_mlp:
-                yield Writer(f"m{layer}", stage + shape.mlp_stage_offset, layer)
+    def split_qkv(self) -> bool:
+        """Whether a head reads its query, key and value separately."""
+        return all(reader.port != "qkv" for reader in self.readers)
 
     @cached_property
-    def readers(self) -> tuple[Reader, ...]:
-        """All readers in the order in which they run; in a layer all q, then k, then v."""
-        last = 2 * self.shape.n_layers + 1
-        return (*self._block_readers(), Reader("logits", last, "logits"))
+    def split_embedding(self) -> bool:
+        """Whether token and position embeddings are separate writers."""
+        return len(self.embeddings) > 1
 
-    def _block_readers(self) -> Iterator[Reader]:
-        shape = self.shape
-        for layer in range(shape.n_layers):
-            stage = 2 * layer + 1
-            for port in self.ports:
-                for head in range(self.heads_of(port)):
-                    component = self.attention_component(layer, head, port)
-                    yield Reader(f"{component}.{port}", stage, component, layer, head, port)
-            if shape.has_mlp:
-                name = f"m{layer}"
-                yield Reader(name, stage + shape.mlp_stage_offset, name, layer)
+    @cached_property
+    def embeddings(self) -> tuple[int, ...]:
+        """The indices of the writers that read nothing."""
+        return tuple(i for i, writer in enumerate(self.writers) if writer.kind == "embedding")
+
+    @cached_property
+    def logits(self) -> int:
+        """The index of the reader that the logits are computed from."""
+        return next(i for i, reader in enumerate(self.readers) if reader.kind == "logits")
+
+    @cached_property
+    def feeds(self) -> tuple[tuple[int, ...], ...]:
+        """For each reader, the writers that compute with what it receives; none for the logits."""
+        pairs = [
+            pair for block in self.blocks for pair in zip(block.readers, block.feeds, strict=True)
+        ]
+        return tuple(writers for _, writers in sorted(pairs))
+
+    @cached_property
+    def block_of(self) -> dict[str, Block]:
+        """The block of each writing component, by its name."""
+        return {self.writers[i].name: block for block in self.blocks for i in block.writers}
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """For each writer, the readers that it computes from; none for the embeddings."""
+        found: list[list[int]] = [[] for _ in self.writers]
+        for reader, writers in enumerate(self.feeds):
+            for writer in writers:
+                found[writer].append(reader)
+        return tuple(tuple(readers) for readers in found)
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -261,7 +309,7 @@ class Graph:
     @property
     def heads_and_mlps(self) -> tuple[Writer, ...]:
         """All writers but the embeddings, in the order in which they run."""
-        return tuple(writer for writer in self.writers if writer.layer is not None)
+        return tuple(writer for writer in self.writers if writer.kind != "embedding")
 
     @cached_property
     def writer_index(self) -> dict[str, int]:
@@ -281,27 +329,10 @@ class Graph:
         first = self.reader_index[f"{self.attention_component(layer, 0, port)}.{port}"]
         return range(first, first + self.heads_of(port))
 
-    @cached_property
-    def readers_of(self) -> dict[str, tuple[int, ...]]:
-        """The indices of the readers of each writing component, shared k and v readers included."""
-        shared: dict[str, list[int]] = {writer.name: [] for writer in self.writers}
-        for index, reader in enumerate(self.readers):
-            for component in self.components_fed_by(reader):
-                shared.setdefault(component, []).append(index)
-        return {component: tuple(indices) for component, indices in shared.items()}
-
     def components_fed_by(self, reader: Reader) -> tuple[str, ...]:
-        """Return the components that compute with what a reader receives.
-
-        One, except for the k and v readers of grouped models, which feed all query heads of
-        their group.
-        """
-        if not (self.shape.grouped and reader.port in ("k", "v")):
-            return (reader.component,)
-        assert reader.head is not None
-        group = self.shape.heads_per_kv_head
-        heads = range(reader.head * group, (reader.head + 1) * group)
-        return tuple(f"a{reader.layer}.h{head}" for head in heads)
+        """Return the names of the components that compute with what a reader receives."""
+        fed = self.feeds[self.reader_index[reader.name]]
+        return tuple(self.writers[i].component for i in fed) or (reader.component,)
 
     def edge(self, name: EdgeName) -> Edge:
         """Return the edge that a name, an edge or two indices stand for.
@@ -334,13 +365,13 @@ class Graph:
                 )
         raise GraphError(f"{quoted(name)} is not an edge; edges look like 'a0.h1->a1.h0.q'")
 
-    def place(self, name: EdgeName) -> tuple[int, int]:
+    def index(self, edge: EdgeName) -> tuple[int, int]:
         """Return the indices of an edge's writer and reader, its place in masks and effects.
 
         Raises:
             GraphError: There is no such edge.
         """
-        writer, reader = self.edge(name)
+        writer, reader = self.edge(edge)
         return self.writer_index[writer.name], self.reader_index[reader.name]
 
     def writer(self, name: str) -> Writer:
@@ -349,7 +380,7 @@ class Graph:
         Raises:
             GraphError: There is none; the message shows what names look like.
         """
-        return self.writers[self._index(name, "writer", self.writer_index)]
+        return self.writers[self._known(name, "writer", self.writer_index)]
 
     def reader(self, name: str) -> Reader:
         """Return the reader with this name.
@@ -357,10 +388,10 @@ class Graph:
         Raises:
             GraphError: There is none; the message shows what names look like.
         """
-        return self.readers[self._index(name, "reader", self.reader_index)]
+        return self.readers[self._known(name, "reader", self.reader_index)]
 
     @staticmethod
-    def _index(name: str, role: str, known: dict[str, int]) -> int:
+    def _known(name: str, role: str, known: dict[str, int]) -> int:
         if name not in known:
             first = ", ".join(list(known)[:4])
             raise GraphError(
@@ -387,7 +418,7 @@ class Graph:
         """Return the mask that keeps exactly these edges."""
         kept = torch.zeros_like(self.edge_mask)
         for name in listed(edges):
-            kept[self.place(name)] = True
+            kept[self.index(name)] = True
         return kept
 
     def network(self, kept: Bool[Tensor, "writer reader"] | None = None) -> nx.MultiDiGraph:
@@ -396,17 +427,18 @@ class Graph:
         Three kinds of edges, told apart by the attribute `kind`: `edge` is a kept edge and has its
         `name` and `port`; `group` leads from a key/value head to the query heads that share it;
         `norm` marks that a head acts through the shared norm of its block (`ModelShape`). Without
-        a mask the whole graph is returned. Nodes carry `stage`, `layer` and `head`.
+        a mask the whole graph is returned. Nodes carry `kind`, `stage`, `layer` and `head`.
         """
         network = nx.MultiDiGraph()
         ends: list[Reader | Writer] = [*self.readers, *self.writers]
         for end in ends:
-            network.add_node(end.component, stage=end.stage, layer=end.layer)
-            if end.head is not None:
-                network.nodes[end.component]["head"] = end.head
-        for reader in self.readers:
-            for component in self.components_fed_by(reader):
-                if component != reader.component:
+            network.add_node(end.component, kind=end.kind, stage=end.stage, layer=end.layer)
+            if end.index is not None:
+                network.nodes[end.component]["head"] = end.index
+        for reader, fed in zip(self.readers, self.feeds, strict=True):
+            if reader.kind == "kv group":
+                for writer in fed:
+                    component = self.writers[writer].component
                     network.add_edge(reader.component, component, "group", kind="group")
         for edge in self.edges(kept):
             self._add_edge(network, edge)
@@ -418,9 +450,10 @@ class Graph:
         network.add_edge(
             writer.component, reader.component, edge.name, kind="edge", name=edge.name, port=port
         )
-        if self.shape.heads_share_norm and writer.head is not None:
-            norm = f"a{writer.layer}.norm"
-            network.add_node(norm, stage=writer.stage, layer=writer.layer)
-            for head in range(self.shape.n_heads):
-                network.add_edge(f"a{writer.layer}.h{head}", norm, "norm", kind="norm")
+        block = self.block_of[writer.name]
+        if block.coupled:
+            norm = f"{block.name}.norm"
+            network.add_node(norm, kind="norm", stage=block.stage, layer=block.layer)
+            for other in block.writers:
+                network.add_edge(self.writers[other].component, norm, "norm", kind="norm")
             network.add_edge(norm, reader.component, "norm", kind="norm")

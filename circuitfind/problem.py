@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError, MetricError, PromptError, quoted, shortened
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.assumptions import require_prompts_alone
@@ -58,7 +59,7 @@ class Problem:
         if self.graph.shape != self.model.shape:
             raise MethodError(
                 f"the graph belongs to a model of another shape than {self.model.name!r}; "
-                "build it with Graph(model.shape)"
+                "build it with heads_and_mlps(model.shape)"
             )
         if self.ablation == "mean" and self.prompts.padded:
             raise PromptError(
@@ -171,7 +172,7 @@ def assemble(
         CircuitfindError: The parts do not fit one another; or prompts of different lengths cannot
             share a batch with this model.
     """
-    graph = Graph(model.shape) if graph is None else graph
+    graph = heads_and_mlps(model.shape) if graph is None else graph
     problem = Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)
     require_prompts_alone(model, problem.prompts.clean, problem.prompts.real)
     return problem

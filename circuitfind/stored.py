@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.files import read_bytes
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 
 MOST_TENSOR_BYTES = 1 << 32
@@ -98,12 +99,23 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
         KeyError: There is no shape or no graph.
     """
     shape = _typed(ModelShape, header["shape"], "shape")
-    options = _typed(Graph, header["graph"], "graph", without="shape")
-    return Graph(ModelShape(**shape), **options)
+    options = _Options(**_typed(_Options, header["graph"], "graph"))
+    return heads_and_mlps(
+        ModelShape(**shape),
+        merge_qkv=not options.split_qkv,
+        split_embedding=options.split_embedding,
+    )
 
 
-def _typed(kind: type, values: Any, name: str, without: str = "") -> dict[str, Any]:
-    known = {field: hint for field, hint in get_type_hints(kind).items() if field != without}
+class _Options(NamedTuple):
+    """How a file says that the graph was built."""
+
+    split_qkv: bool = True
+    split_embedding: bool = False
+
+
+def _typed(kind: type, values: Any, name: str) -> dict[str, Any]:
+    known = get_type_hints(kind)
     if not isinstance(values, Mapping) or not set(values) <= set(known):
         raise CircuitFileError(f"its {name} is not made of {', '.join(known)}")
     for field, value in values.items():
@@ -133,7 +145,7 @@ def masks_from(
         if edge.name in seen:
             raise CircuitFileError(f"it names the edge {quoted(name)} twice")
         seen.add(edge.name)
-        place = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+        place = graph.index(edge)
         kept[place] = is_kept
         effects[place] = _number(name, effect)
     return kept, effects

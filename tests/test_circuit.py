@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from circuitfind.circuit import Circuit, EdgeScores, load_circuit
 from circuitfind.errors import CircuitFileError, GraphError
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 from tests.test_graph import GRAPHS, GROUPED, SHARED_NORM, SMALL, random_mask, shape
 
@@ -88,7 +89,7 @@ def test_circuits_of_different_graphs_are_not_compared():
     other = Circuit(GROUPED, GROUPED.edge_mask)
     with pytest.raises(GraphError, match="belongs to another model: n_heads is 2 and 4 here"):
         Circuit(SMALL, SMALL.edge_mask).without(other)
-    merged = Graph(SMALL.shape, split_qkv=False)
+    merged = heads_and_mlps(SMALL.shape, merge_qkv=True)
     with pytest.raises(GraphError, match=r"other options \(split q/k/v or embedding\)"):
         Circuit(SMALL, SMALL.edge_mask).without(Circuit(merged, merged.edge_mask))
 
@@ -206,12 +207,12 @@ def test_a_circuit_of_another_model_is_refused(tmp_path):
     path = tmp_path / "circuit.json"
     Circuit(SMALL, SMALL.edge_mask).save(path)
     with pytest.raises(CircuitFileError, match="another model: n_layers is 2 and 3 here"):
-        load_circuit(path, Graph(shape(3, 2)))
+        load_circuit(path, heads_and_mlps(shape(3, 2)))
     wider = ModelShape(2, 2, 2, 16, 4, 10)
     with pytest.raises(CircuitFileError, match="another model: d_model is 8 and 16 here"):
-        load_circuit(path, Graph(wider))
+        load_circuit(path, heads_and_mlps(wider))
     with pytest.raises(CircuitFileError, match="other options"):
-        load_circuit(path, Graph(SMALL.shape, split_qkv=False))
+        load_circuit(path, heads_and_mlps(SMALL.shape, merge_qkv=True))
 
 
 # ------------------------------------------------------------------------------- scores
@@ -339,15 +340,12 @@ def scored(drawn) -> tuple[Graph, EdgeScores]:
 
 def value(scores, edge):
     graph = scores.graph
-    return float(
-        scores.values[graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]]
-    )
+    return float(scores.values[graph.index(edge)])
 
 
-def test_a_graph_of_the_size_of_the_largest_models_is_allowed_and_counted_without_building_it():
-    large = ModelShape(80, 64, 8, d_model=8192, d_head=128, d_vocab=128_000)
-    assert Graph(large).n_pairs == (1 + 80 * 65) * (1 + 80 * (64 + 8 + 8 + 1))
-    assert SMALL.n_pairs == SMALL.edge_mask.numel()
+def test_a_graph_of_the_size_of_the_largest_models_is_allowed():
+    large = heads_and_mlps(ModelShape(80, 64, 8, d_model=8192, d_head=128, d_vocab=128_000))
+    assert (len(large.writers), len(large.readers)) == (1 + 80 * 65, 1 + 80 * (64 + 8 + 8 + 1))
 
 
 def test_a_file_that_names_something_twice_is_refused(tmp_path):

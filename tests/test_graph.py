@@ -1,5 +1,7 @@
 """Which edges there are: the published counts, names that survive a round trip, clear refusals."""
 
+import re
+
 import networkx as nx
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitfind.errors import GraphError
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 
 thorough = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -17,11 +20,11 @@ def shape(n_layers: int, n_heads: int, n_kv_heads: int | None = None, **facts: b
 
 
 GPT2 = shape(12, 12, learned_positions=True)
-SMALL = Graph(shape(2, 2))
-GROUPED = Graph(shape(2, 4, 2))
-PARALLEL = Graph(shape(2, 2, parallel_mlp=True))
-SHARED_NORM = Graph(shape(2, 2, heads_share_norm=True))
-GRAPHS = [SMALL, GROUPED, PARALLEL, SHARED_NORM, Graph(shape(2, 2), split_qkv=False)]
+SMALL = heads_and_mlps(shape(2, 2))
+GROUPED = heads_and_mlps(shape(2, 4, 2))
+PARALLEL = heads_and_mlps(shape(2, 2, parallel_mlp=True))
+SHARED_NORM = heads_and_mlps(shape(2, 2, heads_share_norm=True))
+GRAPHS = [SMALL, GROUPED, PARALLEL, SHARED_NORM, heads_and_mlps(shape(2, 2), merge_qkv=True)]
 
 
 # ------------------------------------------------------------------------------- counts
@@ -30,11 +33,11 @@ GRAPHS = [SMALL, GROUPED, PARALLEL, SHARED_NORM, Graph(shape(2, 2), split_qkv=Fa
 @pytest.mark.parametrize(
     ("graph", "n_edges"),
     [
-        (Graph(GPT2), 32_491),
-        (Graph(GPT2, split_qkv=False), 11_611),
-        (Graph(GPT2, split_embedding=True), 32_936),
-        (Graph(shape(4, 8, has_mlp=False)), 1_281),
-        (Graph(shape(6, 8, parallel_mlp=True)), 3_580),
+        (heads_and_mlps(GPT2), 32_491),
+        (heads_and_mlps(GPT2, merge_qkv=True), 11_611),
+        (heads_and_mlps(GPT2, split_embedding=True), 32_936),
+        (heads_and_mlps(shape(4, 8, has_mlp=False)), 1_281),
+        (heads_and_mlps(shape(6, 8, parallel_mlp=True)), 3_580),
     ],
     ids=["gpt2", "gpt2, q/k/v merged", "gpt2, embedding split", "attention only", "pythia-70m"],
 )
@@ -47,7 +50,9 @@ def test_edges_are_as_many_as_published(graph, n_edges):
 @pytest.mark.parametrize("parallel_mlp", [False, True])
 @pytest.mark.parametrize("has_mlp", [False, True])
 def test_edges_are_as_many_as_counting_by_hand_gives(n_layers, n_kv_heads, parallel_mlp, has_mlp):
-    graph = Graph(shape(n_layers, 4, n_kv_heads, parallel_mlp=parallel_mlp, has_mlp=has_mlp))
+    graph = heads_and_mlps(
+        shape(n_layers, 4, n_kv_heads, parallel_mlp=parallel_mlp, has_mlp=has_mlp)
+    )
     expected, written = 0, 1
     for _ in range(n_layers):
         expected += (4 + 2 * n_kv_heads) * written
@@ -95,7 +100,9 @@ def test_heads_that_share_keys_read_them_once():
 
 
 def test_merged_ports_and_split_embeddings_have_their_names():
-    graph = Graph(shape(1, 2, learned_positions=True), split_qkv=False, split_embedding=True)
+    graph = heads_and_mlps(
+        shape(1, 2, learned_positions=True), merge_qkv=True, split_embedding=True
+    )
     assert [writer.name for writer in graph.writers] == [
         "embed",
         "pos_embed",
@@ -119,6 +126,87 @@ def test_every_edge_is_found_again_by_its_name(graph):
 def test_a_mask_and_the_names_of_its_edges_say_the_same(graph, seed, share):
     kept = random_mask(graph, seed, share)
     assert torch.equal(graph.mask_of(edge.name for edge in graph.edges(kept)), kept)
+
+
+# ------------------------------------------------------------------------------- blocks
+
+
+sizes = st.fixed_dictionaries(
+    {name: st.integers(1, 3) for name in ("n_layers", "n_kv", "group")}
+    | {name: st.booleans() for name in ("merge_qkv", "split_embedding")}
+    | {name: st.booleans() for name in ("has_mlp", "parallel_mlp", "heads_share_norm")}
+)
+
+
+def built(n_layers, n_kv, group, merge_qkv, split_embedding, **facts: bool) -> Graph:
+    return heads_and_mlps(
+        shape(n_layers, n_kv * group, n_kv, learned_positions=True, **facts),
+        merge_qkv=merge_qkv and group == 1,
+        split_embedding=split_embedding,
+    )
+
+
+@thorough
+@given(sizes)
+def test_every_writer_and_reader_is_in_one_block_and_runs_when_its_block_does(sizes):
+    graph = built(**sizes)
+    writers = [index for block in graph.blocks for index in block.writers]
+    readers = [index for block in graph.blocks for index in block.readers]
+    assert writers == list(range(len(graph.writers)))
+    assert readers == list(range(len(graph.readers)))
+    assert len({block.name for block in graph.blocks}) == len(graph.blocks)
+    for block in graph.blocks:
+        ends = [*map(graph.writers.__getitem__, block.writers)]
+        ends += [*map(graph.readers.__getitem__, block.readers)]
+        assert {(end.stage, end.layer) for end in ends} == {(block.stage, block.layer)}
+
+
+@thorough
+@given(sizes)
+def test_a_reader_feeds_the_heads_of_its_name_or_of_its_group(sizes):
+    graph = built(**sizes)
+    for reader, fed in zip(graph.readers, graph.feeds, strict=True):
+        if reader.kind == "kv group":
+            size = sizes["group"]
+            heads = [f"a{reader.layer}.h{reader.index * size + i}" for i in range(size)]
+        else:
+            heads = [] if reader.name == "logits" else [reader.name.removesuffix(f".{reader.port}")]
+        assert [graph.writers[writer].name for writer in fed] == heads
+        assert graph.components_fed_by(reader) == (tuple(heads) or ("logits",))
+    for writer, inputs in enumerate(graph.inputs):
+        assert all(writer in graph.feeds[reader] for reader in inputs)
+    assert sum(map(len, graph.inputs)) == sum(map(len, graph.feeds))
+
+
+@thorough
+@given(sizes)
+def test_what_a_component_is_agrees_with_its_name(sizes):
+    graph = built(**sizes)
+    names = {"embedding": "embed|pos_embed", "head": r"a\d+\.h\d+", "kv group": r"a\d+\.kv\d+"}
+    for end in (*graph.writers, *graph.readers):
+        assert re.fullmatch({**names, "mlp": r"m\d+", "logits": "logits"}[end.kind], end.component)
+    for reader in graph.readers:
+        assert reader.looks_back == reader.name.endswith((".k", ".v", ".qkv"))
+
+
+@thorough
+@given(sizes)
+def test_components_that_are_exchangeable_read_and_are_read_alike(sizes):
+    graph = built(**sizes)
+    for block in graph.blocks:
+        assert sorted(i for group in block.exchangeable for i in group) == (
+            list(block.writers) if block.kind == "attention" else []
+        )
+        for group in block.exchangeable:
+            shared = [{r for r in graph.inputs[w] if graph.readers[r].port != "q"} for w in group]
+            assert len(group) == 1 or all(readers == shared[0] for readers in shared)
+        assert len({len(group) for group in block.exchangeable}) <= 1
+
+
+def test_graphs_of_the_same_parts_are_equal_and_of_other_sizes_are_not():
+    again = heads_and_mlps(shape(2, 2))
+    assert again == SMALL and hash(again) == hash(SMALL)
+    assert heads_and_mlps(ModelShape(2, 2, 2, 16, 4, 10)) != SMALL
 
 
 # ------------------------------------------------------------------------------- refusals
@@ -155,12 +243,12 @@ def test_a_mask_with_an_impossible_pair_is_refused():
 
 def test_merging_the_ports_of_grouped_heads_is_refused():
     with pytest.raises(GraphError, match=r"cannot be merged .* \(4 share 2\); keep them split"):
-        Graph(shape(1, 4, 2), split_qkv=False)
+        heads_and_mlps(shape(1, 4, 2), merge_qkv=True)
 
 
 def test_splitting_an_embedding_without_positions_is_refused():
     with pytest.raises(GraphError, match="no position embedding to split from `embed`"):
-        Graph(shape(1, 2), split_embedding=True)
+        heads_and_mlps(shape(1, 2), split_embedding=True)
 
 
 @pytest.mark.parametrize("sizes", [(0, 2, 2), (1, 0, 2), (1, 2, 0), (-1, 2, 2)])

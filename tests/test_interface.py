@@ -82,7 +82,7 @@ def test_a_problem_without_a_circuit_is_refused(problem):
 
 
 def test_a_circuit_of_another_graph_is_refused(problem):
-    other = cf.Graph(ModelShape(1, 1, 1, 4, 4, 4))
+    other = cf.heads_and_mlps(ModelShape(1, 1, 1, 4, 4, 4))
     circuit = cf.Circuit(other, other.edge_mask)
     for ask in (cf.scorecard, cf.evaluate):
         with pytest.raises(GraphError, match="belongs to another model"):
@@ -98,7 +98,7 @@ def test_the_engine_of_a_finding_is_not_made_again(found):
 
 def test_an_edge_may_be_given_as_a_name_an_edge_or_two_indices(problem, found):
     graph, engine = problem.graph, found.engine
-    edge, place = graph.edge(EDGE), graph.place(EDGE)
+    edge, place = graph.edge(EDGE), graph.index(EDGE)
     assert graph.edge(edge) == graph.edge(place) == edge
     assert graph.writers[place[0]].name == "m0" and graph.readers[place[1]].name == "a2.h2.v"
     assert found.circuit.effect(EDGE) == found.circuit.effect(edge) == found.circuit.effect(place)

@@ -3,7 +3,7 @@
 import pytest
 
 from circuitfind.errors import MethodError, MetricError, PromptError
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import ABLATIONS, assemble
@@ -17,7 +17,7 @@ PAIRS = collate([Pair([0, 1, 2], [0, 2, 1], answers=[[1]])])
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_parts_that_fit_make_a_problem(model, ablation):
     problem = assemble(model, PAIRS, find_metric("kl"), ablation)
-    assert problem.graph == Graph(model.shape)
+    assert problem.graph == heads_and_mlps(model.shape)
     assert problem.ablation == ablation
 
 
@@ -32,7 +32,7 @@ def test_an_unknown_ablation_lists_the_known_ones(model):
 def test_a_graph_of_another_shape_is_refused(model, tmp_path):
     other = load_model(write_program(tmp_path, "other", n_layers=1))
     with pytest.raises(MethodError, match="belongs to a model of another shape than 'scramble'"):
-        assemble(model, PAIRS, find_metric("kl"), graph=Graph(other.shape))
+        assemble(model, PAIRS, find_metric("kl"), graph=heads_and_mlps(other.shape))
 
 
 def test_a_prompt_that_the_model_cannot_hold_is_refused(model):

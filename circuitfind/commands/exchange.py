@@ -48,12 +48,14 @@ def import_(
     split_embedding: SplitEmbedding = False,
 ) -> None:
     """Read a circuit of another program into a directory."""
-    from circuitfind.graph import Graph
+    from circuitfind.granularity import heads_and_mlps
     from circuitfind.models.loading import load_model
     from circuitfind.runs.exchange import import_file
 
     graph = None
     if model is not None:
-        graph = Graph(load_model(model).shape, not merge_qkv, split_embedding)
+        graph = heads_and_mlps(
+            load_model(model).shape, merge_qkv=merge_qkv, split_embedding=split_embedding
+        )
     circuit = import_file(file, out, graph=graph, format_name=format_name, n_edges=edges)
     emit(f"{out}: {circuit.n_edges} of {circuit.graph.n_edges} edges\n")

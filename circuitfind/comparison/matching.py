@@ -101,7 +101,7 @@ def distances(
     """Return how far apart what some writers do is: heads and heads, or MLPs and MLPs."""
     parts = (left.parts[rows][:, None] - right.parts[columns][None]).abs().sum(-1).clamp(max=1)
     depth = (left.depth[rows][:, None] - right.depth[columns][None]).abs()
-    if left.graph.writers[int(rows[0])].head is None:
+    if left.graph.writers[int(rows[0])].index is None:
         return parts + depth
     return parts + depth + _look_distances(left, right, rows, columns)
 
@@ -123,7 +123,7 @@ def _looks_of(
     known: Profiles, writers: Int[Tensor, " writer"]
 ) -> Float[Tensor, "writer place target"]:
     ends = [known.graph.writers[int(number)] for number in writers]
-    layers, heads = [end.layer for end in ends], [end.head for end in ends]
+    layers, heads = [end.layer for end in ends], [end.index for end in ends]
     return known.looks.excess[:, :, layers, heads].permute(2, 0, 1)
 
 
@@ -284,6 +284,6 @@ def _embeddings(left: Graph, right: Graph) -> list[Triple]:
 
 def _indices(graph: Graph, *, heads: bool) -> Int[Tensor, " writer"]:
     return torch.tensor(
-        [i for i, w in enumerate(graph.writers) if w.stage and (w.head is not None) == heads],
+        [i for i, w in enumerate(graph.writers) if w.stage and (w.index is not None) == heads],
         dtype=torch.long,
     )

@@ -119,8 +119,8 @@ def _is_embedding(writer: Writer) -> bool:
 
 
 def _is_head(writer: Writer) -> bool:
-    return writer.head is not None
+    return writer.index is not None
 
 
 def _is_mlp(writer: Writer) -> bool:
-    return writer.head is None and writer.stage > 0
+    return writer.index is None and writer.stage > 0

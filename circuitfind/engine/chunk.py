@@ -167,7 +167,7 @@ class ChunkEngine:
         self, layer: int, readers: Sequence[int], streams: Mapping[int, Stream]
     ) -> dict[tuple[int, str], Projected]:
         """Return what readers of one port of a block project their streams to."""
-        heads = [self.graph.readers[reader].head or 0 for reader in readers]
+        heads = [self.graph.readers[reader].index or 0 for reader in readers]
         stream = _stacked([streams[reader] for reader in readers])
         model = self.problem.model
         return {
@@ -194,7 +194,7 @@ class ChunkEngine:
             reader = self.graph.readers[index]
             assert reader.layer is not None
             for port in self.ports(index) or (None,):
-                reading = self.problem.model.reading(reader.layer, port, reader.head or 0)
+                reading = self.problem.model.reading(reader.layer, port, reader.index or 0)
                 if reading is None:
                     return ()
                 found.append((index, reading))

@@ -85,7 +85,7 @@ class Composed:
             bool(writers)
             and not shape.heads_share_norm
             and 2 * len(writers) * shape.d_head <= shape.d_model
-            and all(self._graph.writers[writer].head is not None for writer in writers)
+            and all(self._graph.writers[writer].index is not None for writer in writers)
         )
 
     def saves(
@@ -149,10 +149,10 @@ class Composed:
     def _output(self, writer: int) -> Float[Tensor, "d_head d_model"]:
         """Return a head's output weights: what it writes for one of each number that it mixes."""
         head = self._graph.writers[writer]
-        assert head.layer is not None and head.head is not None
+        assert head.layer is not None and head.index is not None
         shape, model = self._graph.shape, self._model
         each = torch.eye(shape.d_head, dtype=model.dtype, device=model.device)
-        return model.output(head.layer, [head.head], each[None, None])[0, 0]
+        return model.output(head.layer, [head.index], each[None, None])[0, 0]
 
 
 class Recent:

@@ -15,7 +15,7 @@ from torch import Tensor
 from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import TracedRun
 from circuitfind.errors import MetricError
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.measures import along
 from circuitfind.metrics import Metric
 from circuitfind.models.base import ResidualModel
@@ -89,7 +89,7 @@ def _stream(
     model: ResidualModel, prompts: PromptPairs, block: int, *, corrupted: bool
 ) -> Float[Tensor, "batch d_model"]:
     """Return the stream after a block, averaged over each prompt's steps."""
-    graph = Graph(model.shape)
+    graph = heads_and_mlps(model.shape)
     tokens = prompts.corrupted if corrupted else prompts.clean
     with torch.no_grad():
         run = TracedRun(model, graph, prompts.real, traced=False)

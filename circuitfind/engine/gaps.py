@@ -81,10 +81,10 @@ class Gaps:
         if found is not None and found[0] is state.z[writer]:
             return found[1]
         head = self.problem.graph.writers[writer]
-        assert head.layer is not None and head.head is not None
+        assert head.layer is not None and head.index is not None
         z = self.carried.z[writer][:, -span:] - state.z[writer][:, -span:]
         # One head at a time: what else is asked for must not change the last bit.
-        gap = self._output(head.layer, [head.head], z[None])[0]
+        gap = self._output(head.layer, [head.index], z[None])[0]
         if found is not None or self._room(gap):
             self.formed[writer, span] = state.z[writer], gap
         return gap

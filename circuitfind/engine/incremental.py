@@ -169,7 +169,7 @@ class IncrementalEngine:
         Raises:
             GraphError: There is no such edge.
         """
-        pairs = [self.graph.place(edge) for edge in listed(edges)]
+        pairs = [self.graph.index(edge) for edge in listed(edges)]
         return EngineState(tuple(chunk.cut(part, pairs) for chunk, part in self._with(state)))
 
     def cut_nested(self, state: EngineState, reader: int, writers: Sequence[int]) -> Tried:

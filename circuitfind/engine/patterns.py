@@ -75,14 +75,14 @@ def attention_pattern(
     problem = as_problem(asked)
     model, graph, prompts = problem.model, problem.graph, problem.prompts
     writer = graph.writer(head)
-    if writer.layer is None or writer.head is None:
+    if writer.layer is None or writer.index is None:
         raise GraphError(f"{quoted(head)} is not a head; heads have names such as 'a0.h1'")
     if run not in ("clean", "corrupted"):
         raise MethodError(f"no run named {quoted(run)}; choose clean or corrupted")
     tokens = prompts.clean if run == "clean" else prompts.corrupted
     with torch.no_grad():
         whole = plain_pass(model, graph, tokens, prompts.real, keep_reads=True)
-    return attention_patterns(model, graph, whole, writer.layer, prompts.real)[writer.head]
+    return attention_patterns(model, graph, whole, writer.layer, prompts.real)[writer.index]
 
 
 def _projected(

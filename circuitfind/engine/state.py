@@ -85,12 +85,11 @@ def stages(graph: Graph) -> tuple[Stage, ...]:
 
 def _fed_by(graph: Graph, writers: Sequence[int]) -> tuple[Ports, Ports]:
     """Return what writers read at a position alone, and what at all earlier ones too."""
-    ports = zip(*(graph.readers_of[graph.writers[writer].name] for writer in writers), strict=True)
+    ports = zip(*(graph.inputs[writer] for writer in writers), strict=True)
     here: list[NDArray[np.int64]] = []
     earlier: list[NDArray[np.int64]] = []
     for readers in ports:
-        alone = graph.readers[readers[0]].port in ("q", None)
-        (here if alone else earlier).append(np.array(readers))
+        (earlier if graph.readers[readers[0]].looks_back else here).append(np.array(readers))
     return tuple(here), tuple(earlier)
 
 

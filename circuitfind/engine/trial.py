@@ -235,7 +235,7 @@ class Trial:
 
     def _attend(self, stage: Stage, writers: Sequence[int], span: int) -> None:
         engine, graph = self.engine, self.state.graph
-        heads = [graph.writers[writer].head or 0 for writer in writers]
+        heads = [graph.writers[writer].index or 0 for writer in writers]
         query, key, value = (
             self._values([engine.source(stage.layer, head, port) for head in heads], n)
             for port, n in (("q", span), ("k", 0), ("v", 0))

@@ -143,7 +143,7 @@ def _retried(
 
 
 def _with_sets(scale: _Scale, circuit: Circuit, need: Need, n_sets: int, seed: int) -> Need:
-    place = circuit.graph.place(need.name)
+    place = circuit.graph.index(need.name)
     masks = list(_contexts(circuit, place, n_sets, seed))
     pairs = []
     for mask in masks:

@@ -83,7 +83,7 @@ def layer_blocks(graph: Graph) -> Int[Tensor, "writer reader"]:
 
     -1 where there is no edge.
     """
-    writers = _numbered([(writer.stage, writer.head is None) for writer in graph.writers])
+    writers = _numbered([(writer.stage, writer.index is None) for writer in graph.writers])
     readers = _numbered([(reader.stage, reader.port) for reader in graph.readers])
     blocks = writers[:, None] * (int(readers.max()) + 1) + readers[None, :]
     return blocks.masked_fill(~graph.edge_mask, -1)

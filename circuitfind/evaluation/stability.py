@@ -155,4 +155,4 @@ def _variation(name: str, runs: Sequence[Circuit], seed: int) -> Variation:
 
 
 def _place(circuit: Circuit, name: str) -> tuple[int, int]:
-    return circuit.graph.place(name)
+    return circuit.graph.index(name)

@@ -52,7 +52,7 @@ def import_circuit(
 
     Args:
         path: The file.
-        graph: The model's graph (`Graph(model.shape)`), for files that do not hold it.
+        graph: The model's graph (`heads_and_mlps(model.shape)`), for files that do not hold it.
         format_name: Its format; by default it is told from the file.
 
     Raises:

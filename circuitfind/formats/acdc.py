@@ -42,18 +42,18 @@ def writer_end(writer: Writer, graph: Graph) -> End:
     if writer.layer is None:
         names = {"embed": "hook_embed", "pos_embed": "hook_pos_embed"}
         return (names[writer.name] if graph.split_embedding else "blocks.0.hook_resid_pre"), _WHOLE
-    if writer.head is None:
+    if writer.index is None:
         return f"blocks.{writer.layer}.hook_mlp_out", _WHOLE
-    return f"blocks.{writer.layer}.attn.hook_result", (None, None, writer.head)
+    return f"blocks.{writer.layer}.attn.hook_result", (None, None, writer.index)
 
 
 def reader_end(reader: Reader, graph: Graph) -> End:
     """Return what ACDC calls a reader."""
     if reader.layer is None:
         return f"blocks.{graph.shape.n_layers - 1}.hook_resid_post", _WHOLE
-    if reader.head is None:
+    if reader.index is None:
         return f"blocks.{reader.layer}.hook_mlp_in", _WHOLE
-    return f"blocks.{reader.layer}.hook_{reader.port}_input", (None, None, reader.head)
+    return f"blocks.{reader.layer}.hook_{reader.port}_input", (None, None, reader.index)
 
 
 def edge_ends(edge: Edge, graph: Graph) -> tuple[End, End]:
@@ -89,8 +89,8 @@ def _inner_edges(circuit: Circuit) -> Iterator[tuple[tuple[End, End], bool]]:
     graph, fed = circuit.graph, {edge.reader.name for edge in circuit.edges}
     for reader in graph.readers:
         here = reader_end(reader, graph)
-        if reader.head is not None:
-            whole = (None, None, reader.head)
+        if reader.index is not None:
+            whole = (None, None, reader.index)
             port: End = (f"blocks.{reader.layer}.attn.hook_{reader.port}", whole)
             yield (port, here), reader.name in fed
             yield ((f"blocks.{reader.layer}.attn.hook_result", whole), port), True

@@ -40,7 +40,7 @@ def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
 
 
 def _facts(end: Writer | Reader) -> dict[str, int]:
-    facts = {"stage": end.stage, "layer": end.layer, "head": end.head}
+    facts = {"stage": end.stage, "layer": end.layer, "head": end.index}
     return {name: value for name, value in facts.items() if value is not None}
 
 

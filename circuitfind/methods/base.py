@@ -132,7 +132,7 @@ def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:
     kept = torch.zeros_like(graph.edge_mask)
     effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
     for decision in decisions:
-        index = graph.place(decision.edge)
+        index = graph.index(decision.edge)
         kept[index] = decision.kept
         value = decision.score if decision.effect is None else decision.effect
         if value is not None:

@@ -145,7 +145,7 @@ def assumed_circuit(
     chosen = sorted(draw.sample(blocks, n_components))
     circuit = torch.zeros_like(graph.edge_mask)
     for component in chosen:
-        for reader in graph.readers_of[graph.writers[component].name]:
+        for reader in graph.inputs[component]:
             before = [w for w in (*embeddings, *chosen) if graph.edge_mask[w, reader]]
             circuit[draw.choice(before), reader] = True
     unread = [writer for writer in chosen if not circuit[writer].any()]

@@ -94,7 +94,7 @@ def _pairs(graph: Graph, name: str, usual: dict[int, list[int]]) -> list[tuple[i
     """Return the writers and readers of the edges that a name of an order stands for."""
     if "->" in name:
         try:
-            return [graph.place(name)]
+            return [graph.index(name)]
         except GraphError as error:
             raise MethodError(f"the order cannot be used: {error}") from None
     if name not in graph.reader_index:

@@ -139,5 +139,5 @@ def decisions_of(graph: Graph, scores: EdgeScores, circuit: Circuit) -> tuple[De
     return tuple(
         Decision(edge.name, bool(circuit.kept[index]), "scored", score=float(scores.values[index]))
         for edge in graph.edges()
-        for index in [graph.place(edge)]
+        for index in [graph.index(edge)]
     )

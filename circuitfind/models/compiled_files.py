@@ -21,7 +21,7 @@ from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError, quoted, shortened
 from circuitfind.files import read_text
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.compiled_sizes import Sizes, in_our_names, read_sizes
 from circuitfind.models.precision import computed_in, rounded
 from circuitfind.stored import parse_json, read_tensors
@@ -150,7 +150,7 @@ def checked_weights(sizes: Sizes, weights: Mapping[str, Tensor]) -> dict[str, Te
             something other than finite floating-point numbers.
         GraphError: The graph of such a model is too large.
     """
-    Graph(sizes.shape)
+    heads_and_mlps(sizes.shape)
     if sizes.n_layers > len(weights):
         raise ValueError(f"n_layers is {sizes.n_layers:,} and there are {len(weights)} tensors")
     named = _without_buffers(sizes, _renamed(sizes, weights))

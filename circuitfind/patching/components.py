@@ -41,7 +41,7 @@ class Components:
         base, source, layer = self._base, self._source, writer.layer
         if layer is None:
             return self._embedded(writer, source) - self._embedded(writer, base)
-        if writer.head is None:
+        if writer.index is None:
             return source.mlp[layer] - base.mlp[layer]
         return self._share(writer, source.z[layer]) - self._share(writer, base.z[layer])
 
@@ -53,15 +53,15 @@ class Components:
         return run.embedding.token if writer.name == "embed" else position
 
     def _share(self, writer: Writer, z: Float[Tensor, "head batch pos d_head"]) -> Stream:
-        assert writer.layer is not None and writer.head is not None
+        assert writer.layer is not None and writer.index is not None
         if not self._model.shape.heads_share_norm:
-            head = writer.head
+            head = writer.index
             return self._model.output(writer.layer, [head], z[head : head + 1])[0]
-        return self._model.output(writer.layer, range(len(z)), z)[writer.head]
+        return self._model.output(writer.layer, range(len(z)), z)[writer.index]
 
     def passed_on(self, reader: Reader, changes: Changes) -> Changes:
         """Return the change of what a reader's component itself writes."""
-        if reader.head is None:
+        if reader.index is None:
             return self._mlp_change(reader, changes)
         return self._heads_change(reader, changes, alone=True)
 
@@ -70,7 +70,7 @@ class Components:
         shape, layer = self._model.shape, reader.layer
         if layer is None:
             return Patched(Point(shape.n_layers), self._base.final + changes)
-        if reader.head is None:
+        if reader.index is None:
             written = self._mlp_change(reader, changes)
         else:
             written = self._heads_change(reader, changes, alone=False)
@@ -107,16 +107,16 @@ class Components:
         return after.sum(0).view(changes.shape) - before.sum(0)
 
     def _heads_of(self, reader: Reader) -> list[int]:
-        assert reader.head is not None
+        assert reader.index is not None
         n = len(self._graph.components_fed_by(reader))
-        return list(range(reader.head * n, (reader.head + 1) * n))
+        return list(range(reader.index * n, (reader.index + 1) * n))
 
     def _mixed(
         self, reader: Reader, heads: Sequence[int], changes: Changes
     ) -> Float[Tensor, "head row pos d_head"]:
         """Return the mixed values of a reader's heads, candidates and prompts on one axis."""
         model, base, layer, n = self._model, self._base, reader.layer, len(changes)
-        assert layer is not None and reader.head is not None
+        assert layer is not None and reader.index is not None
         entering = (base.stream[layer] + changes).flatten(0, 1)[None]
         size = model.shape.heads_per_kv_head
         kv_heads = [head // size for head in heads]
@@ -128,7 +128,7 @@ class Components:
         mixed = {port: values.repeat(1, n, 1, 1) for port, values in recorded.items()}
         for port in SINGLE_PORTS:
             if reader.port is not None and port in reader.port:
-                projected = model.project(layer, port, [reader.head], entering)
+                projected = model.project(layer, port, [reader.index], entering)
                 mixed[port] = projected.expand_as(mixed[port])
         return model.attend(
             layer, heads, mixed["q"], mixed["k"], mixed["v"], self._real.repeat(n, 1)

@@ -219,7 +219,7 @@ def draw_frequencies(
     """
     require(max_edges=max_edges)
     rows = [
-        (edge, float(frequencies[graph.place(edge)])) for edge in graph.edges(frequencies.cpu() > 0)
+        (edge, float(frequencies[graph.index(edge)])) for edge in graph.edges(frequencies.cpu() > 0)
     ]
     drawn = sorted(rows, key=lambda row: -row[1])[:max_edges]
     lines = [

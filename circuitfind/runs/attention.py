@@ -28,7 +28,7 @@ def attention_data(problem: Problem, circuit: Circuit) -> dict[str, Any]:
     """
     model, graph = problem.model, problem.graph
     rows = _spread_over_templates(problem.prompts, N_PROMPTS)
-    heads = [writer.name for writer in graph.writers if writer.head is not None]
+    heads = [writer.name for writer in graph.writers if writer.index is not None]
     kept = [name for name in heads if name in set(circuit.components)]
     lengths = [int(problem.prompts.lengths[row]) for row in rows]
     choice = choose(lengths, heads, kept, causal=model.causal)

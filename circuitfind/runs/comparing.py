@@ -136,7 +136,7 @@ def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
         for decision in read_decisions(path / DECISIONS):
             found = decision.effect if decision.effect is not None else decision.score
             if found is not None:
-                values[graph.place(decision.edge)] = found
+                values[graph.index(decision.edge)] = found
     if values is None or bool(values.isnan().all()):
         return None
     origin = circuit.origin

@@ -15,7 +15,7 @@ from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import TaskError
 from circuitfind.evaluation.scorecard import scorecard
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
@@ -104,7 +104,9 @@ def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem
     if metric.direction is not None:
         found_on = task.write_prompts(model.vocabulary, config.n_prompts, config.seed)
         metric = with_direction(metric, model, found_on)
-    graph = Graph(model.shape, config.split_qkv, config.split_embedding)
+    graph = heads_and_mlps(
+        model.shape, merge_qkv=not config.split_qkv, split_embedding=config.split_embedding
+    )
     return assemble(model, prompts, metric, config.ablation, graph=graph)  # type: ignore[arg-type]
 
 

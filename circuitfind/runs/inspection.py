@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from circuitfind.engine.memory import search_bytes
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.self_check import random_tokens, self_check
 
@@ -19,7 +19,7 @@ def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) 
         n_prompts: Pairs of prompts of the search in question.
         n_positions: Tokens of its longest prompt.
     """
-    graph = Graph(model.shape)
+    graph = heads_and_mlps(model.shape)
     tokens = random_tokens(model.n_tokens, model.n_positions).to(model.device)
     with torch.no_grad():
         check = self_check(model, tokens, model.own_logits(tokens))
@@ -37,7 +37,7 @@ def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) 
         "edges": graph.n_edges,
         "edges, q/k/v merged": None
         if model.shape.grouped
-        else Graph(model.shape, split_qkv=False).n_edges,
+        else heads_and_mlps(model.shape, merge_qkv=True).n_edges,
         f"memory of a search, {n_prompts} pairs of {n_positions} tokens, MB": round(
             search_bytes(graph, n_prompts, n_positions, model.dtype.itemsize) / 1e6
         ),

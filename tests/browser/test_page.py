@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import circuitfind
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.models.loading import load_model
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
@@ -384,7 +385,7 @@ def large(report, tmp_path_factory) -> Path:
     """A report of the 3,580 edges of a Pythia-70M, about 3,000 of them in the circuit."""
     text = report.read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
-    graph = Graph(ModelShape(6, 8, 8, 512, 64, 50304, parallel_mlp=True))
+    graph = heads_and_mlps(ModelShape(6, 8, 8, 512, 64, 50304, parallel_mlp=True))
     effects = torch.randn(graph.n_edges, generator=torch.Generator().manual_seed(0)).tolist()
     decisions = [
         Decision(edge.name, effect > -1, "tested", 0.0, effect, effect)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html
@@ -71,7 +72,7 @@ def report_of(
     """Write a report of random effects, in which a share of the model's edges is kept."""
     text = template.read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
-    graph = Graph(shape)
+    graph = heads_and_mlps(shape)
     random = torch.Generator().manual_seed(0)
     effects = torch.rand(graph.n_edges, generator=random).tolist()
     decisions = [

@@ -168,7 +168,7 @@ def test_a_circuit_file_is_evaluated_where_it_came_from(cli, run, tmp_path, monk
 
 
 def test_an_imported_circuit_needs_to_be_told_what_it_is_about(cli, program, complaint, tmp_path):
-    graph = cf.Graph(cf.load_model(program).shape)
+    graph = cf.heads_and_mlps(cf.load_model(program).shape)
     circuit = cf.Circuit(graph, graph.mask_of(["embed->a0.h0.v", "a0.h0->logits"]))
     circuit.save(tmp_path / "imported.json")
     complaint(cli("evaluate", "imported.json"), "does not say which task and model .* --task and")
@@ -204,7 +204,7 @@ def test_a_published_circuit_is_known_in_every_model_of_the_papers_shape(cli, tm
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(model)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(zoo_path("gpt-4l") / file, model)
-    graph = cf.Graph(cf.load_model(str(model)).shape)
+    graph = cf.heads_and_mlps(cf.load_model(str(model)).shape)
     published = known_edges(cf.find_task("ioi").known_circuit, graph)
     cf.Circuit(graph, graph.mask_of(published[::2])).save(tmp_path / "half.json")
     words = ["--task", "ioi", "--model", model, "--prompts", 2, "--metric", "kl"]

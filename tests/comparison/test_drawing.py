@@ -9,6 +9,7 @@ import torch
 from circuitfind.comparison.matching import compare_matched
 from circuitfind.comparison.overlap import overlap
 from circuitfind.comparison.result import Comparison, Pair, Side
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.reports.diagram import draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
@@ -17,7 +18,7 @@ from circuitfind.reports.strokes import LEFT_COLOUR, RIGHT_COLOUR, SHARED_COLOUR
 from tests.comparison.circuits import circuit, shape
 from tests.reports.test_routes import geometry, touched
 
-LARGE, SMALL = Graph(shape(n_layers=2)), Graph(shape(n_layers=1, has_mlp=False))
+LARGE, SMALL = heads_and_mlps(shape(n_layers=2)), heads_and_mlps(shape(n_layers=1, has_mlp=False))
 LEFT = circuit(LARGE, "embed->a0.h0.v", "a0.h0->m1", "m1->logits")
 RIGHT = circuit(SMALL, "embed->a0.h2.v", "a0.h2->logits", "embed->a0.h1.q", "a0.h1->logits")
 MATCHED = compare_matched(LEFT, RIGHT, [(0, 0, 1.0), (1, 3, 0.5)])
@@ -83,7 +84,7 @@ def test_widths_of_two_circuits_are_shares_of_the_largest_effect_in_each():
 
 
 def test_a_matrix_frames_what_chance_does_not_give():
-    graph = Graph(shape(n_layers=2, n_heads=4))
+    graph = heads_and_mlps(shape(n_layers=2, n_heads=4))
     same = circuit(
         graph, "embed->a0.h0.v", "a0.h0->a1.h1.k", "embed->a1.h1.q", "a0.h2->a1.h3.v",
         "a1.h1->logits", "a1.h3->logits",

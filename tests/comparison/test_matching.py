@@ -20,14 +20,14 @@ from circuitfind.comparison.matching import (
 )
 from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.errors import PromptError
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.loading import load_model
 from circuitfind.runs.api import discover, make_problem
 from tests.comparison.circuits import circuit, drawn, never_too_small, shape
 from tests.comparison.rebuilt import with_heads_reordered, with_weights_shuffled
 
 N_EDGES = 60
-SMALL = Graph(shape(n_layers=2, n_heads=2, has_mlp=False))
+SMALL = heads_and_mlps(shape(n_layers=2, n_heads=2, has_mlp=False))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_distances_are_those_calculated_by_hand():
 
 
 def test_heads_that_share_a_key_have_an_edge_each():
-    graph = Graph(shape(n_layers=1, n_heads=4, n_kv_heads=2))
+    graph = heads_and_mlps(shape(n_layers=1, n_heads=4, n_kv_heads=2))
     found = circuit(graph, "embed->a0.kv0.k", "embed->a0.h0.q", "a0.h0->logits", "a0.h1->logits")
     names = sorted(name_of(graph, item) for item in links_of(found))
     assert names == [
@@ -112,7 +112,7 @@ def test_heads_that_share_a_key_have_an_edge_each():
 
 
 def test_a_graph_that_merges_queries_keys_and_values_is_compared_without_ports():
-    split, merged = Graph(shape()), Graph(shape(), split_qkv=False)
+    split, merged = heads_and_mlps(shape()), heads_and_mlps(shape(), merge_qkv=True)
     left = circuit(split, "embed->a0.h0.q", "embed->a0.h0.v", "a0.h0->logits")
     right = circuit(merged, "embed->a0.h0.qkv", "a0.h0->logits")
     same = [(i, i, 1.0) for i in range(len(split.writers))]
@@ -122,7 +122,10 @@ def test_a_graph_that_merges_queries_keys_and_values_is_compared_without_ports()
 
 
 def test_what_has_no_counterpart_is_in_one_circuit_alone():
-    large, small = Graph(shape(n_layers=2)), Graph(shape(n_layers=1, has_mlp=False))
+    large, small = (
+        heads_and_mlps(shape(n_layers=2)),
+        heads_and_mlps(shape(n_layers=1, has_mlp=False)),
+    )
     left = circuit(large, "embed->a0.h0.v", "a0.h0->m1", "m1->logits", "a0.h1->logits")
     right = circuit(small, "embed->a0.h2.v", "a0.h2->logits", "a0.h1->logits")
     found = compare_matched(left, right, [(0, 0, 1.0), (1, 3, 0.5), (6, 2, 0.5)])
@@ -135,7 +138,7 @@ def test_what_has_no_counterpart_is_in_one_circuit_alone():
 
 def test_p_values_are_not_too_small_if_what_heads_do_says_nothing_of_their_wiring():
     generator = np.random.default_rng(3)
-    graph = Graph(shape(n_layers=2, n_heads=4))
+    graph = heads_and_mlps(shape(n_layers=2, n_heads=4))
     left, start = drawn(graph, 0.3, generator), drawn(graph, 0.3, generator)
     ways = exchanges(graph, seed=1, draws=150)
     same = [(i, i, 1.0) for i in range(len(graph.writers))]
@@ -157,8 +160,8 @@ def test_p_values_are_not_too_small_if_what_heads_do_says_nothing_of_their_wirin
 def test_p_values_are_uniform_for_unrelated_circuits_of_unlike_models(n_kv_heads, n_times):
     """Another depth, other heads, what heads do at random; within a step a place is drawn."""
     generator = np.random.default_rng(11)
-    left_graph = Graph(shape(n_layers=2, n_heads=3))
-    right_graph = Graph(shape(n_layers=3, n_heads=4, n_kv_heads=n_kv_heads, has_mlp=False))
+    left_graph = heads_and_mlps(shape(n_layers=2, n_heads=3))
+    right_graph = heads_and_mlps(shape(n_layers=3, n_heads=4, n_kv_heads=n_kv_heads, has_mlp=False))
     places, stated = [], []
     for seed in range(n_times):
         known = random_profiles(2 * seed, left_graph)

@@ -20,10 +20,10 @@ from circuitfind.comparison.chance import (
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
 from circuitfind.evaluation.random_circuits import layer_blocks
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from tests.comparison.circuits import circuit, drawn, never_too_small, redrawn, shape
 
-GRAPH = Graph(shape())
+GRAPH = heads_and_mlps(shape())
 LEFT = circuit(GRAPH, "embed->a0.h0.v", "a0.h0->a1.h1.k", "embed->a1.h1.q", "a1.h1->logits")
 RIGHT = circuit(GRAPH, "embed->a0.h2.v", "a0.h2->a1.h1.k", "embed->a1.h1.q", "a1.h1->logits")
 
@@ -59,7 +59,7 @@ def test_equal_circuits_agree_fully_and_disjoint_ones_not_at_all():
 
 def test_the_distribution_by_layer_profile_is_that_of_all_random_circuits():
     """Both strata of a small graph are enumerated."""
-    graph = Graph(shape(n_layers=1, n_heads=3, has_mlp=False))
+    graph = heads_and_mlps(shape(n_layers=1, n_heads=3, has_mlp=False))
     left = circuit(graph, "embed->a0.h0.v", "embed->a0.h1.v", "a0.h0->logits")
     right = circuit(graph, "embed->a0.h1.v", "a0.h1->logits", "a0.h2->logits")
     counts = [
@@ -73,7 +73,7 @@ def test_the_distribution_by_layer_profile_is_that_of_all_random_circuits():
 
 
 def test_exchanging_heads_tries_every_way_once():
-    graph = Graph(shape(n_layers=2, n_heads=3))
+    graph = heads_and_mlps(shape(n_layers=2, n_heads=3))
     ways = exchanges(graph)
     assert ways.complete
     assert len(ways) == n_exchanges(graph) == 36
@@ -97,7 +97,7 @@ def test_exchanging_heads_tries_every_way_once():
 
 
 def test_heads_that_share_a_key_move_together():
-    graph = Graph(shape(n_layers=1, n_heads=4, n_kv_heads=2))
+    graph = heads_and_mlps(shape(n_layers=1, n_heads=4, n_kv_heads=2))
     ways = exchanges(graph)
     assert len(ways) == 2 * 2 * 2
     for writers, readers in zip(ways.writers, ways.readers, strict=True):
@@ -105,15 +105,15 @@ def test_heads_that_share_a_key_move_together():
             new = graph.writers[writers[graph.writer_index[f"a0.h{head}"]]]
             query = graph.readers[readers[graph.reader_index[f"a0.h{head}.q"]]]
             key = graph.readers[readers[graph.reader_index[f"a0.kv{head // 2}.k"]]]
-            assert query.head == new.head
-            assert key.head == new.head // 2
+            assert query.index == new.index
+            assert key.index == new.index // 2
 
 
 @pytest.mark.parametrize("n_kv_heads", [3, 1])
 def test_p_values_are_uniform_for_random_circuits_of_one_layer_profile(n_kv_heads):
     """Counts come in steps, so within the step that was met a place is drawn."""
     generator = np.random.default_rng(5)
-    graph = Graph(shape(n_layers=3, n_kv_heads=n_kv_heads))
+    graph = heads_and_mlps(shape(n_layers=3, n_kv_heads=n_kv_heads))
     left, start = drawn(graph, 0.3, generator), drawn(graph, 0.4, generator)
     places, stated = [], []
     for _ in range(300):
@@ -127,7 +127,7 @@ def test_p_values_are_uniform_for_random_circuits_of_one_layer_profile(n_kv_head
 
 def test_p_values_are_uniform_for_circuits_with_exchanged_heads():
     generator = np.random.default_rng(6)
-    graph = Graph(shape(n_layers=3, n_heads=4))
+    graph = heads_and_mlps(shape(n_layers=3, n_heads=4))
     left, start = drawn(graph, 0.3, generator), drawn(graph, 0.3, generator)
     others = exchanges(graph, seed=10_000, draws=300)
     places, stated = [], []
@@ -143,7 +143,7 @@ def test_p_values_are_uniform_for_circuits_with_exchanged_heads():
 
 def test_p_values_of_circuits_that_share_half_are_small():
     generator = np.random.default_rng(7)
-    graph = Graph(shape(n_layers=3, n_heads=4))
+    graph = heads_and_mlps(shape(n_layers=3, n_heads=4))
     left, noise = drawn(graph, 0.3, generator), drawn(graph, 0.15, generator)
     right = Circuit(graph, (left.kept & drawn(graph, 0.6, generator).kept) | noise.kept)
     for null in (LAYER_PROFILE, EXCHANGED_HEADS):
@@ -197,7 +197,7 @@ def test_circuits_without_effects_have_no_rank_correlation():
 def test_an_empty_circuit_and_another_graph_are_refused():
     with pytest.raises(GraphError, match="without edges"):
         overlap(LEFT, circuit(GRAPH))
-    other = Graph(shape(n_heads=2))
+    other = heads_and_mlps(shape(n_heads=2))
     with pytest.raises(GraphError, match="another model: n_heads is 3 and 2"):
         overlap(LEFT, circuit(other, "embed->logits"))
 

@@ -7,10 +7,10 @@ import pytest
 from circuitfind.comparison.overlap import overlap
 from circuitfind.comparison.result import Comparison, Pair, Side, load_comparison
 from circuitfind.errors import ResultFileError
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from tests.comparison.circuits import circuit, shape
 
-GRAPH = Graph(shape())
+GRAPH = heads_and_mlps(shape())
 LEFT = circuit(GRAPH, "embed->a0.h0.v", "a0.h0->logits")
 RIGHT = circuit(GRAPH, "embed->a0.h1.v", "a0.h1->logits", "embed->logits")
 

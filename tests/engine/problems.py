@@ -16,6 +16,7 @@ from torch import Tensor
 
 from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
@@ -100,7 +101,7 @@ def problem_of(
         prompts,
         with_direction(chosen, model, prompts),
         ablation,  # type: ignore[arg-type]
-        graph=Graph(model.shape, **graph),
+        graph=heads_and_mlps(model.shape, **graph),
     )
 
 
@@ -129,7 +130,7 @@ def oracle_of(
         family,
         prompts.clean,
         prompts.corrupted,
-        Graph(FAMILIES[family].shape(n_layers), **graph),
+        heads_and_mlps(FAMILIES[family].shape(n_layers), **graph),
         ablation,  # type: ignore[arg-type]
         prompts.real if prompts.padded else None,
     )

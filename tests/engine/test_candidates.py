@@ -98,7 +98,7 @@ def test_queries_of_one_layer_can_matter_at_different_positions():
         ["embed->m0", "m0->a1.h0.q", "m0->a1.h1.q", "m0->a1.h0.v", "m0->a1.h1.v"]
         + ["a1.h0->a2.h3.k", "a2.h3->logits", "a1.h1->logits"]
     )
-    pair = engine.graph.writer_index["embed"], engine.graph.reader_index["m0"]
+    pair = engine.graph.index("embed->m0")
     state = engine.cut(engine.start_from(kept), [pair])
     expected = engine.problem.prompts.at_steps(oracle.logits(state.mask))
     torch.testing.assert_close(logits_at_steps(engine, state.final), expected, **EXACT)
@@ -164,11 +164,7 @@ def test_parts_are_run_at_the_positions_that_matter_alone(edge, expected, monkey
     def note(name, *args):
         widths.setdefault(name, set()).add(args[streams[name]].shape[-2])
 
-    where = engine.graph.edge(edge)
-    pair = (
-        engine.graph.writer_index[where.writer.name],
-        engine.graph.reader_index[where.reader.name],
-    )
+    pair = engine.graph.index(edge)
     watch(engine.problem.model, list(streams), note, monkeypatch)
     engine.cut(state, [pair])
     widths.clear()  # Weights were composed, which puts all of a head's through `output`.

@@ -26,9 +26,9 @@ def test_through_composed_weights_everything_is_as_without_them(family, ablation
         torch.testing.assert_close(found, expected, **EXACT)
 
 
-@pytest.mark.parametrize("split_qkv", [False, True])
-def test_what_was_read_is_carried_on_as_if_read_anew(split_qkv):
-    engine = engine_of("gpt2", n_layers=3, split_qkv=split_qkv)
+@pytest.mark.parametrize("merge_qkv", [False, True])
+def test_what_was_read_is_carried_on_as_if_read_anew(merge_qkv):
+    engine = engine_of("gpt2", n_layers=3, merge_qkv=merge_qkv)
     state, carried = engine.start_from(random_mask(engine.graph, seed=0, share=0.5)), 0
     for reader in reversed(range(len(engine.graph.readers))):
         writers = state.kept[:, reader].nonzero()[0].tolist()

@@ -12,7 +12,7 @@ from circuitfind.engine.full_pass import embeddings, full_pass
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
 from circuitfind.evaluation.scorecard import measure
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.measures import along
 from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.metrics import Metric, find_metric
@@ -196,7 +196,7 @@ def test_sets_with_the_same_mean_have_no_direction():
 def test_a_metric_that_lacks_its_direction_is_refused():
     model = model_of("gpt2")
     with pytest.raises(MetricError, match="'direction' has yet to be given a direction"):
-        assemble(model, prompts_of(), find_metric("direction"), graph=Graph(model.shape))
+        assemble(model, prompts_of(), find_metric("direction"), graph=heads_and_mlps(model.shape))
 
 
 # ------------------------------------------------------------------------------- helpers

@@ -45,7 +45,7 @@ def test_any_mask_gives_the_logits_of_the_oracle(family):
         torch.testing.assert_close(logits, oracle.logits(kept), **EXACT)
 
 
-@pytest.mark.parametrize("graph", [{"split_qkv": False}, {"split_embedding": True}])
+@pytest.mark.parametrize("graph", [{"merge_qkv": True}, {"split_embedding": True}])
 @pytest.mark.parametrize("family", ["gpt2", "bidirectional"])
 def test_so_do_masks_of_graphs_with_other_options(family, graph):
     engine, oracle = engine_of(family, "zero", **graph), oracle_of(family, "zero", **graph)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.engine.state import Horizon, spans
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from tests.engine.problems import (
     BRIDGED,
@@ -45,7 +46,7 @@ def test_any_sequence_of_cuts_is_a_pass_from_scratch_and_the_oracle(family, data
     assert_state(engine, oracle, state)
 
 
-@pytest.mark.parametrize("graph", [{"split_qkv": False}, {"split_embedding": True}])
+@pytest.mark.parametrize("graph", [{"merge_qkv": True}, {"split_embedding": True}])
 @thorough
 @given(data=st.data())
 def test_so_it_is_in_graphs_with_other_options(graph, data):
@@ -93,7 +94,7 @@ def test_old_states_stay_usable(family):
 
 def test_cutting_an_edge_twice_or_none_changes_nothing():
     engine = engine_of("gpt2")
-    pair = pair_of(engine, "a0.h1->m1")
+    pair = engine.graph.index("a0.h1->m1")
     once = engine.cut(engine.start(), [pair])
     for again in (engine.cut(once, [pair]), engine.cut(once, []), engine.cut(once, [pair, pair])):
         assert torch.equal(again.final, once.final)
@@ -119,7 +120,7 @@ def test_cutting_an_edge_into_the_logits_runs_no_component(family, work):
     engine = engine_of(family)
     state, calls = engine.start(), work(engine)
     for writer in engine.graph.writers:
-        engine.cut(state, [pair_of(engine, f"{writer.name}->logits")])
+        engine.cut(state, [engine.graph.index(f"{writer.name}->logits")])
     assert calls == []
 
 
@@ -127,7 +128,7 @@ def test_cutting_an_edge_into_the_logits_runs_no_component(family, work):
 def test_cutting_an_edge_into_a_port_projects_that_port_of_one_head_and_runs_it_alone(port, work):
     engine = engine_of("gpt2", n_layers=3)
     state, calls = engine.start(), work(engine)
-    engine.cut(state, [pair_of(engine, f"m0->a2.h1.{port}")])
+    engine.cut(state, [engine.graph.index(f"m0->a2.h1.{port}")])
     assert calls == [
         ("project", 2, port, [1]),
         ("attend", 2, [1]),
@@ -136,9 +137,9 @@ def test_cutting_an_edge_into_a_port_projects_that_port_of_one_head_and_runs_it_
 
 
 def test_a_merged_port_projects_query_key_and_value_of_one_head(work):
-    engine = engine_of("gpt2", split_qkv=False)
+    engine = engine_of("gpt2", merge_qkv=True)
     state, calls = engine.start(), work(engine)
-    engine.cut(state, [pair_of(engine, "m0->a1.h3.qkv")])
+    engine.cut(state, [engine.graph.index("m0->a1.h3.qkv")])
     projected = [("project", 1, port, [3]) for port in "qkv"]
     assert calls == [*projected, ("attend", 1, [3]), ("mlp", 1)]
 
@@ -146,7 +147,7 @@ def test_a_merged_port_projects_query_key_and_value_of_one_head(work):
 def test_a_shared_key_runs_the_heads_of_its_group_alone(work):
     engine = engine_of("llama")
     state, calls = engine.start(), work(engine)
-    engine.cut(state, [pair_of(engine, "embed->a1.kv1.k")])
+    engine.cut(state, [engine.graph.index("embed->a1.kv1.k")])
     assert calls == [
         ("project", 1, "k", [1]),
         ("attend", 1, [2, 3]),
@@ -157,10 +158,10 @@ def test_a_shared_key_runs_the_heads_of_its_group_alone(work):
 def test_the_mlp_of_a_parallel_block_is_not_run_for_its_heads(work):
     engine = engine_of("gpt-neox-parallel")
     state, calls = engine.start(), work(engine)
-    engine.cut(state, [pair_of(engine, "embed->a1.h0.v")])
+    engine.cut(state, [engine.graph.index("embed->a1.h0.v")])
     assert [call[0] for call in calls] == ["project", "attend"]
     calls.clear()
-    engine.cut(state, [pair_of(engine, "embed->m1")])
+    engine.cut(state, [engine.graph.index("embed->m1")])
     assert calls == [("mlp", 1)]
 
 
@@ -169,7 +170,7 @@ def test_only_what_a_path_of_kept_edges_leads_to_runs(work):
     engine = engine_of("gpt2", n_layers=3)
     kept = ["embed->a0.h2.q", "embed->a0.h2.v", "a0.h2->a2.h1.v", "a2.h1->logits", "embed->m1"]
     state, calls = engine.start_from(engine.graph.mask_of(kept)), work(engine)
-    engine.cut(state, [pair_of(engine, "embed->a0.h2.q")])
+    engine.cut(state, [engine.graph.index("embed->a0.h2.q")])
     assert calls == [
         ("project", 0, "q", [2]),
         ("attend", 0, [2]),
@@ -177,14 +178,14 @@ def test_only_what_a_path_of_kept_edges_leads_to_runs(work):
         ("attend", 2, [1]),
     ]
     calls.clear()
-    engine.cut(state, [pair_of(engine, "embed->m1")])
+    engine.cut(state, [engine.graph.index("embed->m1")])
     assert calls == []
 
 
 def test_where_heads_share_a_norm_only_the_changed_head_attends_and_all_are_scaled_anew(work):
     engine = engine_of("gemma2")
     state, calls = engine.start(), work(engine)
-    engine.cut(state, [pair_of(engine, "m0->a1.h3.q")])
+    engine.cut(state, [engine.graph.index("m0->a1.h3.q")])
     assert calls == [
         ("project", 1, "q", [3]),
         ("attend", 1, [3]),
@@ -199,7 +200,7 @@ def test_where_heads_share_a_norm_only_the_changed_head_attends_and_all_are_scal
 @thorough
 @given(mask=masks)
 def test_a_writer_is_alive_iff_networkx_finds_a_path_to_the_logits(family, mask):
-    graph = Graph(FAMILIES[family].shape(2))
+    graph = heads_and_mlps(FAMILIES[family].shape(2))
     kept = random_mask(graph, *mask)
     alive = spans(graph, kept.numpy(), Horizon(steps=1, changes=3)).writers > 0
     leading = nx.ancestors(graph.network(kept), "logits")
@@ -210,7 +211,7 @@ def test_a_writer_is_alive_iff_networkx_finds_a_path_to_the_logits(family, mask)
 
 def test_drift_is_the_distance_from_a_pass_from_scratch():
     engine = engine_of("gpt2")
-    state = engine.cut(engine.start(), [pair_of(engine, "a0.h1->m1")])
+    state = engine.cut(engine.start(), [engine.graph.index("a0.h1->m1")])
     assert engine.drift(state) < 1e-14
     (chunk,) = state.chunks
     shifted = {**chunk.read, len(engine.graph.readers) - 1: state.final * (1 + 1e-5)}
@@ -234,14 +235,6 @@ def cuts(graph: Graph) -> st.SearchStrategy[list[list[tuple[int, int]]]]:
     edges = [(writer, reader) for writer, reader in graph.edge_mask.nonzero().tolist()]
     at_once = st.lists(st.sampled_from(edges), min_size=1, max_size=5)
     return st.lists(at_once, min_size=1, max_size=6)
-
-
-def pair_of(engine: IncrementalEngine, name: str) -> tuple[int, int]:
-    edge = engine.graph.edge(name)
-    return (
-        engine.graph.writer_index[edge.writer.name],
-        engine.graph.reader_index[edge.reader.name],
-    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.patterns import attention_patterns
 from circuitfind.engine.replacement import replacements
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.problem import Problem
 from tests.engine.problems import EXACT, N_LAYERS, problem_of
 from tests.oracles.checkpoints import build
@@ -73,7 +73,7 @@ def test_prompts_may_be_longer_than_a_head_is_wide():
 
 def test_merged_ports_give_the_same_patterns():
     problem = problem_of("gpt2")
-    merged = replace(problem, graph=Graph(problem.graph.shape, split_qkv=False))
+    merged = replace(problem, graph=heads_and_mlps(problem.graph.shape, merge_qkv=True))
     torch.testing.assert_close(
         patterns_of(merged, clean_run(merged), 1),
         patterns_of(problem, clean_run(problem), 1),

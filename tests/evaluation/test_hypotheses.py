@@ -19,7 +19,8 @@ from circuitfind.evaluation.hypotheses import (
 from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
 from circuitfind.evaluation.meter import Meter
 from circuitfind.evaluation.minimality import cut_each_edge
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
 from circuitfind.runs.api import discover, make_problem
 from tests.engine.problems import problem_of
@@ -147,7 +148,9 @@ def test_distances_are_means_of_squares():
 
 # ------------------------------------------------------------------------- false discoveries
 
-GRAPH = Graph(ModelShape(n_layers=2, n_heads=4, n_kv_heads=4, d_model=4, d_head=1, d_vocab=3))
+GRAPH = heads_and_mlps(
+    ModelShape(n_layers=2, n_heads=4, n_kv_heads=4, d_model=4, d_head=1, d_vocab=3)
+)
 FULL = Circuit(GRAPH, GRAPH.edge_mask)
 
 

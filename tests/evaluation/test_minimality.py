@@ -53,11 +53,7 @@ def test_effects_are_those_of_the_engine():
     values = cut_each_edge(Meter(engine.problem), circuit)
     state = engine.start_from(circuit.kept)
     for edge, row in list(zip(circuit.edges, values, strict=True))[::3]:
-        place = (
-            engine.graph.writer_index[edge.writer.name],
-            engine.graph.reader_index[edge.reader.name],
-        )
-        expected = engine.readout.values(engine.cut(state, [place]).final)
+        expected = engine.readout.values(engine.cut(state, [engine.graph.index(edge)]).final)
         torch.testing.assert_close(row, expected, **EXACT)
 
 

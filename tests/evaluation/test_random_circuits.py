@@ -11,17 +11,18 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
 from circuitfind.evaluation.random_walks import connected_mask
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from tests.engine.problems import without_type_checks
 
 SHAPE = {"n_layers": 3, "n_heads": 4, "d_model": 8, "d_head": 2, "d_vocab": 10}
 GRAPHS = {
-    "plain": Graph(ModelShape(**SHAPE, n_kv_heads=4)),
-    "grouped": Graph(ModelShape(**SHAPE, n_kv_heads=2)),
-    "parallel": Graph(ModelShape(**SHAPE, n_kv_heads=4, parallel_mlp=True)),
-    "attention only": Graph(ModelShape(**SHAPE, n_kv_heads=4, has_mlp=False)),
-    "merged": Graph(ModelShape(**SHAPE, n_kv_heads=4), split_qkv=False),
-    "split embedding": Graph(
+    "plain": heads_and_mlps(ModelShape(**SHAPE, n_kv_heads=4)),
+    "grouped": heads_and_mlps(ModelShape(**SHAPE, n_kv_heads=2)),
+    "parallel": heads_and_mlps(ModelShape(**SHAPE, n_kv_heads=4, parallel_mlp=True)),
+    "attention only": heads_and_mlps(ModelShape(**SHAPE, n_kv_heads=4, has_mlp=False)),
+    "merged": heads_and_mlps(ModelShape(**SHAPE, n_kv_heads=4), merge_qkv=True),
+    "split embedding": heads_and_mlps(
         ModelShape(**SHAPE, n_kv_heads=4, learned_positions=True), split_embedding=True
     ),
 }
@@ -78,7 +79,7 @@ def test_a_seed_fixes_what_is_drawn(null):
 def test_p_values_of_circuits_that_are_random_are_uniform(null):
     """Kolmogorov-Smirnov: circuits drawn from the null have uniform p-values by any statistic."""
     shape = {**SHAPE, "n_layers": 2, "n_heads": 3}
-    graph, n_draws = Graph(ModelShape(**shape, n_kv_heads=3)), 19
+    graph, n_draws = heads_and_mlps(ModelShape(**shape, n_kv_heads=3)), 19
     first = some_circuit(graph, 40)
     weights = torch.randn(graph.edge_mask.shape, generator=torch.Generator().manual_seed(0))
     values = []
@@ -123,15 +124,15 @@ def degrees(circuit):
         written[edge.writer.name] += 1
         read[edge.reader.name] += 1
     rows = Counter()
-    for writer in graph.writers:
-        ports = tuple(read[graph.readers[r].name] for r in graph.readers_of.get(writer.name, ()))
-        name = writer.name if writer.head is None else f"a head of layer {writer.layer}"
+    for writer, inputs in zip(graph.writers, graph.inputs, strict=True):
+        ports = tuple(read[graph.readers[r].name] for r in inputs)
+        name = writer.name if writer.index is None else f"a head of layer {writer.layer}"
         rows[name, written[writer.name], ports] += 1
     return rows, read["logits"]
 
 
 def profile(circuit):
     return Counter(
-        (edge.writer.layer, edge.writer.head is None, edge.reader.layer, edge.reader.port)
+        (edge.writer.layer, edge.writer.index is None, edge.reader.layer, edge.reader.port)
         for edge in circuit.edges
     )

@@ -16,10 +16,11 @@ from circuitfind.evaluation.roc import (
     truth_of,
     writing_components,
 )
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 
 SHAPE = {"n_heads": 2, "d_model": 4, "d_head": 2, "d_vocab": 5}
-GRAPH = Graph(ModelShape(n_layers=1, n_kv_heads=2, has_mlp=False, **SHAPE))
+GRAPH = heads_and_mlps(ModelShape(n_layers=1, n_kv_heads=2, has_mlp=False, **SHAPE))
 """Heads a0.h0 and a0.h1 with three ports each, fed by the embedding; 9 edges."""
 
 LEFT_OUT = {"zero_ablation kl_div greaterthan", "random_ablation l2 tracr-proportion"}
@@ -99,13 +100,13 @@ def test_scores_give_a_point_each_and_components_the_largest_of_theirs():
 
 
 def test_shared_key_value_heads_count_as_the_heads_that_use_them():
-    graph = Graph(ModelShape(n_layers=1, n_kv_heads=1, has_mlp=False, **SHAPE))
+    graph = heads_and_mlps(ModelShape(n_layers=1, n_kv_heads=1, has_mlp=False, **SHAPE))
     found = Circuit(graph, graph.mask_of(["embed->a0.kv0.v", "a0.h0->logits"]))
     assert writing_components(found) == {"embed", "a0.h0", "a0.h1"}
 
 
 def test_what_cannot_be_compared_is_refused():
-    other = Graph(ModelShape(n_layers=2, n_kv_heads=2, has_mlp=False, **SHAPE))
+    other = heads_and_mlps(ModelShape(n_layers=2, n_kv_heads=2, has_mlp=False, **SHAPE))
     found = Circuit(other, other.edge_mask)
     with pytest.raises(GraphError, match="n_layers is 2 and 1 here"):
         roc_curves(truth_of(circuit("a0.h0->logits"), "example"), found)

@@ -8,13 +8,16 @@ import torch
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.errors import LimitError, MethodError
 from circuitfind.evaluation.stability import consensus, frequencies, mean_jaccard, stability
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.discover import run_discovery
 from circuitfind.runs.stability import repeat_run
 from tests.engine.problems import random_mask
 
-GRAPH = Graph(ModelShape(n_layers=3, n_heads=4, n_kv_heads=4, d_model=4, d_head=1, d_vocab=3))
+GRAPH = heads_and_mlps(
+    ModelShape(n_layers=3, n_heads=4, n_kv_heads=4, d_model=4, d_head=1, d_vocab=3)
+)
 
 
 def test_frequencies_and_overlaps_are_those_counted_by_hand():

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 from tests.test_graph import GRAPHS, random_mask
 
-GPT2_SMALL = Graph(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))
-SPLIT = Graph(ModelShape(2, 2, 2, 8, 4, 11, learned_positions=True), split_embedding=True)
+GPT2_SMALL = heads_and_mlps(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))
+SPLIT = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 11, learned_positions=True), split_embedding=True)
 KINDS = [*GRAPHS, SPLIT]
 ORIGIN = {
     "task": 'io"i\\',

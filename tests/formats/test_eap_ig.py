@@ -13,7 +13,8 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError
 from circuitfind.formats.eap_ig import edge_names, read, write
 from circuitfind.formats.submission import PERCENTAGES, circuits, importances
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from tests.formats.conftest import GPT2_SMALL, SPLIT, circuit_of
 from tests.test_graph import GROUPED, PARALLEL, SMALL
 
@@ -60,7 +61,7 @@ def pruned_by_description(edges):
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_the_edges_of_a_model_are_those_of_eap_ig_by_name(parallel):
-    graph = Graph(ModelShape(3, 4, 4, 8, 2, 11, parallel_mlp=parallel))
+    graph = heads_and_mlps(ModelShape(3, 4, 4, 8, 2, 11, parallel_mlp=parallel))
     cfg = {"n_layers": 3, "n_heads": 4, "parallel_attn_mlp": parallel}
     ours = [name for edge in graph.edges() for name in edge_names(edge, graph)]
     assert sorted(ours) == sorted(edges_by_description(cfg))

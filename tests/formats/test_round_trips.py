@@ -9,7 +9,8 @@ from circuitfind.errors import CircuitFileError
 from circuitfind.formats import FORMATS, export_circuit, find_format, import_circuit
 from circuitfind.formats.networks import from_networkx, to_networkx
 from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from tests.formats.conftest import GPT2_SMALL, KINDS, assert_same, circuit_of
 from tests.test_graph import GRAPHS, SMALL
 
@@ -122,7 +123,7 @@ def test_a_dot_file_of_another_program_is_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["eap-ig", "acdc"])
 def test_a_format_that_lists_every_edge_refuses_a_graph_with_too_many(name, tmp_path):
-    graph = Graph(ModelShape(60, 32, 32, d_model=8, d_head=4, d_vocab=9))
+    graph = heads_and_mlps(ModelShape(60, 32, 32, d_model=8, d_head=4, d_vocab=9))
     circuit = Circuit(graph, graph.mask_of(["embed->logits"]))
     with pytest.raises(CircuitFileError, match="at most 5,000,000, and this graph has 5,[0-9,]+; "):
         export_circuit(circuit, tmp_path / "large.json", format_name=name)

@@ -11,6 +11,7 @@ import torch
 import circuitfind as cf
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import LimitError, MethodError
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.base import Decision, Progress, circuit_of
@@ -137,7 +138,7 @@ def test_groups_are_tested_by_value_key_and_query_from_the_last_head_and_not_whe
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt-neox-parallel", "bloom", "bidirectional"])
 def test_the_same_with_a_heads_ports_merged(family):
-    assert_same_search(family, "resample", 0.02, split_qkv=False)
+    assert_same_search(family, "resample", 0.02, merge_qkv=True)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "attention-only", "bidirectional"])
@@ -146,7 +147,7 @@ def test_the_same_with_the_position_embedding_split_off(family):
 
 
 def test_a_merged_group_test_and_a_split_embedding_go_together():
-    options = {"split_qkv": False, "split_embedding": True}
+    options = {"merge_qkv": True, "split_embedding": True}
     assert_same_search("gpt2", "zero", 0.02, group_qkv=True, order="forward-index", **options)
 
 
@@ -182,7 +183,7 @@ def test_a_gpu_finds_the_same_circuit(family):
 
 
 def test_a_random_order_is_fixed_by_its_seed():
-    graph = Graph(FAMILIES["gpt2"].shape())
+    graph = heads_and_mlps(FAMILIES["gpt2"].shape())
     first, again, other = (edge_order(graph, "random", seed) for seed in (5, 5, 6))
     assert first == again
     assert first != other
@@ -193,7 +194,7 @@ def test_a_random_order_is_fixed_by_its_seed():
 def test_every_order_visits_each_edge_once_and_each_reader_after_all_that_it_leads_to(
     family, order
 ):
-    graph = Graph(FAMILIES[family].shape())
+    graph = heads_and_mlps(FAMILIES[family].shape())
     names = edge_order(graph, order, seed=3)
     assert sorted(names) == sorted(edge.name for edge in graph.edges())
     place = {name: number for number, name in enumerate(names)}
@@ -340,7 +341,7 @@ def test_an_unknown_order_lists_the_known_ones():
 
 # ------------------------------------------------------------------------------- helpers
 
-GRAPH_OPTIONS = ("split_qkv", "split_embedding")
+GRAPH_OPTIONS = ("merge_qkv", "split_embedding")
 
 
 def assert_same_search(

@@ -64,7 +64,7 @@ def test_eap_is_what_finite_differences_along_an_edge_give(family):
         assert float(scores[writer, reader]) == pytest.approx(slope, abs=1e-6)
 
 
-@pytest.mark.parametrize("graph", [{"split_qkv": False}, {"split_embedding": True}])
+@pytest.mark.parametrize("graph", [{"merge_qkv": True}, {"split_embedding": True}])
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 def test_so_it_is_in_graphs_with_other_options(graph, ablation):
     engine = engine_of("gpt2", ablation, metric="logit-difference", **graph)

@@ -8,7 +8,7 @@ import circuitfind as cf
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.forecast import assumed_circuit, forecast
 from circuitfind.methods.order import visits
@@ -36,7 +36,7 @@ def test_a_forecast_counts_what_a_search_does(metric):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-neox-parallel"])
 @pytest.mark.parametrize("n_components", [1, 4, 7])
 def test_an_assumed_circuit_has_its_components_on_paths_to_the_logits(family, n_components):
-    graph = Graph(FAMILIES[family].shape(2))
+    graph = heads_and_mlps(FAMILIES[family].shape(2))
     kept = assumed_circuit(graph, n_components, seed=3)
     circuit = Circuit(graph, kept)
     assert torch.equal(circuit.connected().kept, kept)

@@ -42,7 +42,7 @@ def test_only_the_top_share_is_tested_and_each_test_starts_from_it(share):
     loss = loss_of("kl", oracle, prompts_of(0, (6, 6)))
     expected = leave_one_out(oracle.logits, graph, loss, handed_on.kept)
     first = graph.edge(tested[0].edge)
-    index = graph.writer_index[first.writer.name], graph.reader_index[first.reader.name]
+    index = graph.index(first)
     assert tested[0].effect == pytest.approx(float(expected[index]), abs=1e-9)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.handmade import WIRED
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE, zoo_path
@@ -101,7 +101,7 @@ def test_the_truth_says_all_that_the_model_says_and_no_edge_of_it_can_be_spared(
     """By an oracle that adds up streams from their definition and knows nothing of the engine."""
     model = load_model(name)
     prompts = find_task(name).write_prompts(model.vocabulary, 64, 3)
-    graph = Graph(model.shape)
+    graph = heads_and_mlps(model.shape)
     oracle = CompiledOracle(zoo_path(name), graph, prompts.clean, prompts.corrupted, ablation)
     truth = set(model.sizes["truth"][ablation])
     everything = oracle.outputs(edge.name for edge in graph.edges())
@@ -179,7 +179,7 @@ def test_the_backup_takes_over_when_the_first_head_is_silent():
     state = engine.start()
     for name in silent:
         edge = graph.edge(name)
-        writer, reader = graph.writer_index[edge.writer.name], graph.reader_index[edge.reader.name]
+        writer, reader = graph.index(edge)
         state = engine.cut(state, [(writer, reader)])
         if name == silent[0]:
             assert float(engine.loss(state)) > 0.5
@@ -189,7 +189,7 @@ def test_the_backup_takes_over_when_the_first_head_is_silent():
 def test_the_backups_own_route_is_a_circuit_of_the_same_size_under_zero_ablation():
     model = load_model("backup-head")
     prompts = find_task("backup-head").write_prompts(model.vocabulary, 16, 0)
-    graph = Graph(model.shape)
+    graph = heads_and_mlps(model.shape)
     oracle = CompiledOracle(
         zoo_path("backup-head"), graph, prompts.clean, prompts.corrupted, "zero"
     )
@@ -231,6 +231,6 @@ def connected(model, weights) -> set[str]:
 
     return {
         edge.name
-        for edge in Graph(model.shape).edges()
+        for edge in heads_and_mlps(model.shape).edges()
         if float(writes(edge.writer.name) @ reads(edge.reader.name)) > 0
     }

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ModelError, TaskError
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.search import search
 from circuitfind.metrics import find_metric
@@ -50,7 +50,7 @@ def test_a_transformer_with_norms_and_biases_is_computed_as_it_is_defined(settin
     file = written(tmp_path, **settings)
     model = load_model(file)
     tokens = torch.randint(7, (5, 6), generator=torch.Generator().manual_seed(1))
-    graph = Graph(model.shape)
+    graph = heads_and_mlps(model.shape)
     oracle = CompiledOracle(file, graph, tokens, tokens, "zero")
     expected = oracle.outputs(edge.name for edge in graph.edges())
     assert expected.shape == (5, 6, 4)

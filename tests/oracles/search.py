@@ -155,7 +155,7 @@ def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
         in_layer = [reader for reader in graph.readers if reader.layer == layer]
         yield from (reader.name for reader in in_layer if reader.port is None)
         for port in ("v", "k", "q", "qkv"):
-            of_port = {int(r.head or 0): r.name for r in in_layer if r.port == port}
+            of_port = {int(r.index or 0): r.name for r in in_layer if r.port == port}
             for head in sorted(of_port, reverse=order == "default"):
                 yield of_port[head]
 
@@ -182,8 +182,8 @@ def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str
     earlier = [writer for writer in graph.writers if writer.stage < reader.stage]
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [writer for writer in earlier if writer.layer == layer]
-        yield from (writer.name for writer in in_layer if writer.head is None)
-        heads = {int(w.head): w.name for w in in_layer if w.head is not None}
+        yield from (writer.name for writer in in_layer if writer.index is None)
+        heads = {int(w.index): w.name for w in in_layer if w.index is not None}
         for head in sorted(heads, reverse=order == "default"):
             yield heads[head]
     embeddings = [writer.name for writer in earlier if writer.layer is None]
@@ -200,7 +200,7 @@ def is_dead(graph: Graph, reader: Reader, kept: Tensor) -> bool:
     if not graph.shape.heads_share_norm:
         per_group = graph.shape.n_heads // graph.shape.n_kv_heads
         sharing = per_group if reader.port in ("k", "v") else 1
-        heads = [head for head in heads if head // sharing == reader.head]
+        heads = [head for head in heads if head // sharing == reader.index]
     return not any(_acts(graph, f"a{reader.layer}.h{head}", kept) for head in heads)
 
 

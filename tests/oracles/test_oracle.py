@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 from tests.oracles.brute_force import BruteForce, logits_of, writer_outputs
 from tests.oracles.checkpoints import FAMILIES, build, float64_throughout, random_pairs
@@ -89,7 +90,7 @@ def test_a_cut_edge_into_a_port_changes_the_query_key_or_value_of_one_head(famil
     for reader in graph.readers:
         if (reader.layer, reader.port) == (1, port):
             shift = change(family, "a0.h1")
-            expected = bridge_with_changed_port(bridge, port, reader.head, shift)
+            expected = bridge_with_changed_port(bridge, port, reader.index, shift)
             assert_cut(oracle, [f"a0.h1->{reader.name}"], expected)
 
 
@@ -140,7 +141,7 @@ def test_what_the_writers_write_and_the_constant_biases_add_up_to_the_stream(fam
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bidirectional"])
 def test_cutting_both_embeddings_is_cutting_the_joint_one(family):
-    split = Graph(shape_of(family), split_embedding=True)
+    split = heads_and_mlps(shape_of(family), split_embedding=True)
     for reader in ("logits", "m1", "a1.h0.k"):
         apart = mask_without(split, [f"embed->{reader}", f"pos_embed->{reader}"])
         got = logits_of(model_of(family), family, CLEAN, CORRUPTED, split, apart, "zero")
@@ -150,7 +151,7 @@ def test_cutting_both_embeddings_is_cutting_the_joint_one(family):
 
 
 def test_cutting_a_merged_port_is_cutting_all_three():
-    merged = Graph(shape_of("gpt2"), split_qkv=False)
+    merged = heads_and_mlps(shape_of("gpt2"), merge_qkv=True)
     kept = mask_without(merged, ["m0->a1.h2.qkv"])
     got = logits_of(model_of("gpt2"), "gpt2", CLEAN, CORRUPTED, merged, kept)
     assert_cut(oracle_of("gpt2")[0], [f"m0->a1.h2.{port}" for port in "qkv"], got)
@@ -247,7 +248,7 @@ def test_acdc_tells_a_consistent_story(family, options):
 
 
 def test_the_default_order_is_the_documented_one():
-    graph = Graph(shape_of("llama", n_layers=1))
+    graph = heads_and_mlps(shape_of("llama", n_layers=1))
     assert list(readers_in_order(graph, "default")) == [
         "logits", "m0", "a0.kv1.v", "a0.kv0.v", "a0.kv1.k", "a0.kv0.k",
         "a0.h3.q", "a0.h2.q", "a0.h1.q", "a0.h0.q",
@@ -258,7 +259,7 @@ def test_the_default_order_is_the_documented_one():
 
 
 def test_a_shared_key_reader_dies_with_the_last_head_it_feeds():
-    graph = Graph(shape_of("llama", n_layers=1))
+    graph = heads_and_mlps(shape_of("llama", n_layers=1))
     reader = graph.readers[graph.reader_index["a0.kv1.k"]]
     assert not is_dead(graph, reader, graph.mask_of(["a0.h2->logits"]))
     assert not is_dead(graph, reader, graph.mask_of(["a0.h3->m0"]))
@@ -266,7 +267,7 @@ def test_a_shared_key_reader_dies_with_the_last_head_it_feeds():
 
 
 def test_a_head_lives_as_long_as_another_head_under_the_same_norm_does():
-    graph = Graph(shape_of("gemma2", n_layers=1))
+    graph = heads_and_mlps(shape_of("gemma2", n_layers=1))
     for name in ("a0.kv1.k", "a0.h3.q"):
         reader = graph.readers[graph.reader_index[name]]
         assert not is_dead(graph, reader, graph.mask_of(["a0.h0->logits"]))
@@ -310,7 +311,7 @@ def bridge_of(family: str) -> Any:
 def oracle_of(
     family: str, ablation: str = "resample", n_layers: int = 3
 ) -> tuple[BruteForce, Graph]:
-    graph = Graph(shape_of(family, n_layers))
+    graph = heads_and_mlps(shape_of(family, n_layers))
     model = model_of(family, n_layers)
     return BruteForce(model, family, CLEAN, CORRUPTED, graph, ablation), graph
 

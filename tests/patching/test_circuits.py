@@ -6,7 +6,8 @@ import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
 from circuitfind.patching.circuits import circuit_of
 from circuitfind.patching.result import PatchResult
@@ -15,7 +16,7 @@ from circuitfind.patching.sweep import patch
 from circuitfind.runs.api import make_problem
 from tests.engine.problems import problem_of
 
-GROUPED = Graph(ModelShape(2, 4, 2, 8, 2, 5))
+GROUPED = heads_and_mlps(ModelShape(2, 4, 2, 8, 2, 5))
 
 
 def found_at(site, axes, sizes, *places, graph=GROUPED):

@@ -180,7 +180,7 @@ def test_paths_do_not_depend_on_how_much_runs_at_once(family):
 
 
 def test_a_path_into_merged_inputs_changes_all_three():
-    merged = problem_of("gpt2", metric="logit-difference", lengths=LENGTHS, split_qkv=False)
+    merged = problem_of("gpt2", metric="logit-difference", lengths=LENGTHS, merge_qkv=True)
     found = path_patch(merged, ["m0"], ["a1.h2.qkv"])
     apart = problem_of("gpt2", metric="logit-difference", lengths=LENGTHS)
     kept = apart.graph.edge_mask.clone()

@@ -14,6 +14,7 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitfindError, GraphError, LimitError, ReportError
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.reports import rendering
 from circuitfind.reports.bars import Row, draw_bars
@@ -25,10 +26,10 @@ from circuitfind.reports.picture import MANY_LINES, Box, Line, Picture, Stroke
 from circuitfind.reports.rendering import Pixels
 from circuitfind.reports.strokes import LEFT_COLOUR, PORT_COLOURS, RIGHT_COLOUR, SHARED_COLOUR
 
-PLAIN = Graph(ModelShape(3, 2, 2, 8, 4, 11))
-GROUPED = Graph(ModelShape(2, 4, 2, 8, 4, 11))
-SHARED_NORM = Graph(ModelShape(2, 2, 2, 8, 4, 11, heads_share_norm=True))
-LARGE = Graph(ModelShape(4, 4, 4, 8, 4, 11))
+PLAIN = heads_and_mlps(ModelShape(3, 2, 2, 8, 4, 11))
+GROUPED = heads_and_mlps(ModelShape(2, 4, 2, 8, 4, 11))
+SHARED_NORM = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 11, heads_share_norm=True))
+LARGE = heads_and_mlps(ModelShape(4, 4, 4, 8, 4, 11))
 NASTY = """<b>&"quoted" \\N \\ 'é' ]]> \x00\x1b \ud800 名 {a|b}"""
 
 SCRIPT = """
@@ -45,7 +46,7 @@ from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import Cell, draw_cells
 pictures = []
 for shape in (ModelShape(2, 4, 2, 8, 4, 11, heads_share_norm=True), ModelShape(20, 2, 2, 8, 4, 11)):
-    graph = Graph(shape)
+    graph = heads_and_mlps(shape)
     effects = torch.arange(graph.edge_mask.numel(), dtype=torch.float64).sin()
     effects = effects.reshape(graph.edge_mask.shape)
     low = 0.1 if shape.n_layers == 2 else 0.99

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.reports.page.attention import KINDS, MOST_LETTERS, choose
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
@@ -124,7 +125,7 @@ def test_the_circuit_s_heads_go_before_the_others():
 
 @pytest.mark.slow
 def test_a_report_of_all_edges_of_gpt2_small_stays_below_five_megabytes():
-    graph = Graph(ModelShape(12, 12, 12, 768, 64, 50257))
+    graph = heads_and_mlps(ModelShape(12, 12, 12, 768, 64, 50257))
     edges = graph.edges()
     assert len(edges) == 32_491
     random = torch.Generator().manual_seed(0)

@@ -7,19 +7,20 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference, draw_frequencies
 
 SVG = "{http://www.w3.org/2000/svg}"
 GRAPHS = {
-    "attention-only": Graph(ModelShape(2, 4, 4, 8, 4, 11, has_mlp=False)),
-    "plain": Graph(ModelShape(4, 4, 4, 8, 4, 11)),
-    "merged": Graph(ModelShape(4, 4, 4, 8, 4, 11), split_qkv=False),
-    "parallel": Graph(ModelShape(3, 4, 4, 8, 4, 11, parallel_mlp=True)),
-    "grouped": Graph(ModelShape(3, 6, 2, 8, 4, 11)),
-    "shared-norm": Graph(ModelShape(3, 4, 2, 8, 4, 11, heads_share_norm=True)),
-    "gpt2": Graph(ModelShape(12, 12, 12, 8, 4, 11)),
-    "deep": Graph(ModelShape(30, 4, 2, 8, 4, 11)),
+    "attention-only": heads_and_mlps(ModelShape(2, 4, 4, 8, 4, 11, has_mlp=False)),
+    "plain": heads_and_mlps(ModelShape(4, 4, 4, 8, 4, 11)),
+    "merged": heads_and_mlps(ModelShape(4, 4, 4, 8, 4, 11), merge_qkv=True),
+    "parallel": heads_and_mlps(ModelShape(3, 4, 4, 8, 4, 11, parallel_mlp=True)),
+    "grouped": heads_and_mlps(ModelShape(3, 6, 2, 8, 4, 11)),
+    "shared-norm": heads_and_mlps(ModelShape(3, 4, 2, 8, 4, 11, heads_share_norm=True)),
+    "gpt2": heads_and_mlps(ModelShape(12, 12, 12, 8, 4, 11)),
+    "deep": heads_and_mlps(ModelShape(30, 4, 2, 8, 4, 11)),
 }
 
 

@@ -3,12 +3,12 @@ import re
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.runs.drawing import draw_run, draw_runs
 
 
 def test_a_circuit_made_in_python_is_drawn_with_its_size(model, tmp_path):
-    graph = Graph(model.shape)
+    graph = heads_and_mlps(model.shape)
     kept = torch.zeros_like(graph.edge_mask)
     kept[graph.writer_index["embed"], graph.reader_index["logits"]] = True
     Circuit(graph, kept).save(tmp_path / "mine.json")

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.runs.config import RunConfig
 from circuitfind.sweeps.agreement import comparison, stabilities
 
-GRAPH = Graph(ModelShape(1, 4, 4, 8, 2, 9, has_mlp=False))
-OTHER = Graph(ModelShape(1, 2, 2, 8, 2, 9, has_mlp=False))
+GRAPH = heads_and_mlps(ModelShape(1, 4, 4, 8, 2, 9, has_mlp=False))
+OTHER = heads_and_mlps(ModelShape(1, 2, 2, 8, 2, 9, has_mlp=False))
 NOTHING = torch.zeros_like(GRAPH.edge_mask)
 
 

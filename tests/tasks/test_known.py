@@ -6,7 +6,8 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.roc import roc_curves
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.runs.against import published
 from circuitfind.tasks import find_task
 from circuitfind.tasks.known.edges import known_components, known_edges
@@ -17,7 +18,7 @@ EDGES = {"ioi": 963, "greater-than": 235, "docstring": 24}
 
 
 def graph_of(task, **options):
-    return Graph(ATTENTION_ONLY if task == "docstring" else GPT2, **options)
+    return heads_and_mlps(ATTENTION_ONLY if task == "docstring" else GPT2, **options)
 
 
 @pytest.mark.parametrize("task", EDGES)
@@ -39,7 +40,7 @@ def test_edges_are_those_between_the_roles_of_the_figure():
 
 def test_paths_of_heads_whose_inputs_are_merged_or_whose_embedding_is_split():
     known = find_task("ioi").known_circuit
-    merged = known_edges(known, graph_of("ioi", split_qkv=False))
+    merged = known_edges(known, graph_of("ioi", merge_qkv=True))
     assert "a8.h6->a9.h9.qkv" in merged
     split = known_edges(known, graph_of("ioi", split_embedding=True))
     assert {"embed->a9.h9.k", "pos_embed->a9.h9.k"} <= set(split)
@@ -53,7 +54,7 @@ def test_where_no_edges_are_published_only_components_are_known():
 
 
 def test_a_model_without_these_components_is_refused():
-    small = Graph(ModelShape(2, 2, 2, 8, 4, 9))
+    small = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 9))
     with pytest.raises(MethodError, match="has the component 'a.*' and this model"):
         published("ioi", small)
     with pytest.raises(MethodError, match="no circuit of the task 'capitals' is known"):

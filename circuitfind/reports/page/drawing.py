@@ -55,7 +55,7 @@ def drawn_edges(circuit: Circuit, decisions: Sequence[Decision]) -> dict[str, An
     `kept` is the circuit, `decided` what the search said before dead ends were removed.
     """
     graph = circuit.graph
-    ends = [graph.place(decision.edge) for decision in decisions]
+    ends = [graph.index(decision.edge) for decision in decisions]
     return {
         "writer": [writer for writer, _ in ends],
         "reader": [reader for _, reader in ends],

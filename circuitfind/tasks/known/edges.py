@@ -36,12 +36,17 @@ def known_edges(known: Mapping[str, Any], graph: Graph) -> list[str] | None:
 def _edges(known: Mapping[str, Any], graph: Graph) -> Iterator[str]:
     for start, end, ports in known["paths"]:
         for component in _members(end, known, graph):
-            for index in graph.readers_of[component]:
+            for index in _inputs(graph, component):
                 reader = graph.readers[index]
                 if reader.port is None or set(reader.port) & set(ports):
                     for name in _members(start, known, graph):
                         if graph.edge_mask[graph.writer_index[name], index]:
                             yield f"{name}->{reader.name}"
+
+
+def _inputs(graph: Graph, component: str) -> tuple[int, ...]:
+    """Return the readers of a component, which may be the logits."""
+    return graph.inputs[graph.writer_index[component]] if component != "logits" else (graph.logits,)
 
 
 def _members(end: End, known: Mapping[str, Any], graph: Graph) -> tuple[str, ...]:
@@ -55,7 +60,7 @@ def _members(end: End, known: Mapping[str, Any], graph: Graph) -> tuple[str, ...
         return tuple(name for names in heads.values() for name in names)
     if end == "mlps":
         mlps = known.get("mlps", ())
-        everywhere = (w.name for w in graph.writers if w.head is None and w.stage > 0)
+        everywhere = (w.name for w in graph.writers if w.index is None and w.stage > 0)
         return tuple(everywhere if mlps == "all" else mlps)
     if end == "embed":
         return tuple(w.name for w in graph.writers if w.stage == 0)

@@ -1,0 +1,146 @@
+"""How finely a model is taken apart: functions that build graphs.
+
+Today's graphs have a writer per head and one per MLP. The embedding runs at stage 0, the attention
+of layer l at 2l + 1, its MLP at 2l + 2 (at 2l + 1 where the MLP is parallel to the attention and
+does not read it), and the logits last. With grouped key/value heads there is one k and one v reader
+per key/value head, because that is what the model computes.
+"""
+
+from circuitfind.errors import GraphError
+from circuitfind.graph import Block, BlockKind, Graph, ModelShape, Port, Reader, Writer
+
+MAX_PAIRS = 2**28
+"""Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
+the largest takes 3 GB; those of models with 80 layers of 64 heads have a tenth of it."""
+
+
+def heads_and_mlps(
+    shape: ModelShape, *, merge_qkv: bool = False, split_embedding: bool = False
+) -> Graph:
+    """Return the graph of a model's heads and MLPs.
+
+    Args:
+        shape: The model's sizes.
+        merge_qkv: Give each head one reader in place of three (query, key and value).
+        split_embedding: Make token and position embedding separate writers.
+
+    Raises:
+        GraphError: The model cannot be taken apart like this, or the graph is larger than that of
+            any model.
+    """
+    _check(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
+    builder = _Builder(shape, ("qkv",) if merge_qkv else ("q", "k", "v"))
+    builder.add_embeddings(("embed", "pos_embed") if split_embedding else ("embed",))
+    for layer in range(shape.n_layers):
+        builder.add_attention(layer)
+        if shape.has_mlp:
+            builder.add_mlp(layer)
+    builder.add_logits()
+    return Graph(shape, tuple(builder.writers), tuple(builder.readers), tuple(builder.blocks))
+
+
+def _check(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> None:
+    n_pairs = _n_pairs(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
+    if n_pairs > MAX_PAIRS:
+        raise GraphError(
+            f"a graph of {shape.n_layers:,} layers with {shape.n_heads:,} heads is "
+            f"larger than that of any model: it has {n_pairs:,} pairs of a writer and a "
+            f"reader, and at most {MAX_PAIRS:,} are allowed"
+        )
+    if merge_qkv and shape.grouped:
+        raise GraphError(
+            "q, k and v cannot be merged where query heads share key/value heads "
+            f"({shape.n_heads} share {shape.n_kv_heads}); keep them split"
+        )
+    if split_embedding and not shape.learned_positions:
+        raise GraphError(
+            "this model has no position embedding to split from `embed`; keep the embedding joint"
+        )
+
+
+def _n_pairs(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> int:
+    """Return how many pairs of a writer and a reader there are, in any order of execution."""
+    n_readers = shape.n_heads + (0 if merge_qkv else 2 * shape.n_kv_heads) + shape.has_mlp
+    n_writers = shape.n_heads + shape.has_mlp
+    n_embeddings = 2 if split_embedding else 1
+    return (n_embeddings + shape.n_layers * n_writers) * (1 + shape.n_layers * n_readers)
+
+
+class _Builder:
+    """Collects the blocks of a graph in the order in which they run."""
+
+    def __init__(self, shape: ModelShape, ports: tuple[Port, ...]) -> None:
+        self._shape, self._ports = shape, ports
+        self.writers: list[Writer] = []
+        self.readers: list[Reader] = []
+        self.blocks: list[Block] = []
+
+    def add_embeddings(self, names: tuple[str, ...]) -> None:
+        self._add("embedding", "embedding", 0, [Writer(name, "embedding", 0) for name in names], [])
+
+    def add_attention(self, layer: int) -> None:
+        shape, stage = self._shape, 2 * layer + 1
+        writers = [
+            Writer(f"a{layer}.h{head}", "head", stage, layer, head) for head in range(shape.n_heads)
+        ]
+        readers = []
+        for port in self._ports:
+            shared = shape.grouped and port in ("k", "v")
+            for index in range(shape.n_kv_heads if shared else shape.n_heads):
+                component = f"a{layer}.{'kv' if shared else 'h'}{index}"
+                size = shape.heads_per_kv_head if shared else 1
+                reader = Reader(
+                    f"{component}.{port}",
+                    "kv group" if shared else "head",
+                    stage,
+                    component,
+                    layer,
+                    index,
+                    port,
+                    looks_back=port != "q",
+                )
+                readers.append((reader, range(index * size, (index + 1) * size)))
+        size = shape.heads_per_kv_head
+        groups = [range(first, first + size) for first in range(0, shape.n_heads, size)]
+        self._add(f"a{layer}", "attention", stage, writers, readers, groups)
+
+    def add_mlp(self, layer: int) -> None:
+        name, stage = f"m{layer}", 2 * layer + 1 + self._shape.mlp_stage_offset
+        reader = Reader(name, "mlp", stage, name, layer)
+        self._add(name, "mlp", stage, [Writer(name, "mlp", stage, layer)], [(reader, range(1))])
+
+    def add_logits(self) -> None:
+        stage = 2 * self._shape.n_layers + 1
+        reader = Reader("logits", "logits", stage, "logits")
+        self._add("logits", "logits", stage, [], [(reader, range(0))])
+
+    def _add(
+        self,
+        name: str,
+        kind: BlockKind,
+        stage: int,
+        writers: list[Writer],
+        readers: list[tuple[Reader, range]],
+        exchangeable: list[range] | None = None,
+    ) -> None:
+        """Add a block; what readers feed and what is exchangeable are places in `writers`."""
+        first_writer, first_reader = len(self.writers), len(self.readers)
+
+        def placed(places: range) -> tuple[int, ...]:
+            return tuple(first_writer + place for place in places)
+
+        self.blocks.append(
+            Block(
+                name,
+                kind,
+                stage,
+                readers=tuple(range(first_reader, first_reader + len(readers))),
+                writers=placed(range(len(writers))),
+                feeds=tuple(placed(fed) for _, fed in readers),
+                exchangeable=tuple(placed(group) for group in exchangeable or []),
+                coupled=kind == "attention" and self._shape.heads_share_norm,
+                layer=writers[0].layer if writers else None,
+            )
+        )
+        self.writers.extend(writers)
+        self.readers.extend(reader for reader, _ in readers)
