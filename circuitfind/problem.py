@@ -1,11 +1,12 @@
 """A problem: all that a method sees of the world."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitfind.ablations import Ablation, find_ablation
 from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError, MetricError, PromptError, quoted, shortened
 from circuitfind.granularity import heads_and_mlps
@@ -14,13 +15,6 @@ from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.assumptions import require_prompts_alone
 from circuitfind.models.base import ResidualModel
 from circuitfind.prompts import NO_TOKEN, PromptPairs
-
-Ablation = Literal["resample", "zero", "mean", "mean-over-positions"]
-"""What a cut edge carries: what the writer writes on the paired corrupted prompt; nothing; the
-mean of what it writes on all corrupted prompts, position by position; the mean over positions
-too."""
-
-ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 
 @dataclass(frozen=True)
@@ -41,31 +35,23 @@ class Problem:
     graph: Graph
     prompts: PromptPairs
     metric: Metric
-    ablation: Ablation = "resample"
+    ablation: Ablation
     default_metric: Metric | None = None
 
     def __repr__(self) -> str:
         name, metric = (shortened(each.name)[:60] for each in (self.model, self.metric))
         return (
             f"<Problem: {metric} of {name} on {len(self.prompts)} pairs of prompts, "
-            f"{self.graph.n_edges} edges, {self.ablation} ablation>"
+            f"{self.graph.n_edges} edges, {self.ablation.name} ablation>"
         )
 
     def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise MethodError(
-                f"no ablation named {self.ablation!r}; choose one of {', '.join(ABLATIONS)}"
-            )
         if self.graph.shape != self.model.shape:
             raise MethodError(
                 f"the graph belongs to a model of another shape than {self.model.name!r}; "
                 "build it with heads_and_mlps(model.shape)"
             )
-        if self.ablation == "mean" and self.prompts.padded:
-            raise PromptError(
-                "the ablation 'mean' averages position by position and these prompts have "
-                "unequal lengths; choose 'mean-over-positions', or prompts of one length"
-            )
+        self.ablation.check(self.prompts)
         length = self.prompts.clean.shape[1]
         if length > self.model.n_positions:
             place = self.prompts.place(int(self.prompts.lengths.argmax()))
@@ -161,7 +147,7 @@ def assemble(
     model: ResidualModel,
     prompts: PromptPairs,
     metric: Metric,
-    ablation: Ablation = "resample",
+    ablation: Ablation | str = "resample",
     *,
     graph: Graph | None = None,
     default_metric: Metric | None = None,
@@ -173,6 +159,8 @@ def assemble(
             share a batch with this model.
     """
     graph = heads_and_mlps(model.shape) if graph is None else graph
+    if isinstance(ablation, str):
+        ablation = find_ablation(ablation)
     problem = Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)
     require_prompts_alone(model, problem.prompts.clean, problem.prompts.real)
     return problem

@@ -212,12 +212,6 @@ def _require_room(rows: int, width: int) -> None:
         )
 
 
-def difference_start(prompts: PromptPairs) -> Int[Tensor, " batch"]:
-    """Return the first position at which each pair differs; everything before it never changes."""
-    differs = prompts.clean != prompts.corrupted
-    return differs.int().argmax(dim=1)
-
-
 def distinct_answers(prompts: PromptPairs) -> Int[Tensor, " column"]:
     """Return every token that is an answer, right or wrong, sorted and once each."""
     tokens = torch.cat([prompts.answers.flatten(), prompts.wrong_answers.flatten()])

@@ -2,31 +2,29 @@
 
 import pytest
 
+from circuitfind.ablations import ABLATIONS
 from circuitfind.errors import MethodError, MetricError, PromptError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
-from circuitfind.problem import ABLATIONS, assemble
+from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
-from tests.engine.problems import without_type_checks
 from tests.programs import write_program
 
 PAIRS = collate([Pair([0, 1, 2], [0, 2, 1], answers=[[1]])])
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
 def test_parts_that_fit_make_a_problem(model, ablation):
     problem = assemble(model, PAIRS, find_metric("kl"), ablation)
     assert problem.graph == heads_and_mlps(model.shape)
-    assert problem.ablation == ablation
+    assert problem.ablation is ablation
+    assert assemble(model, PAIRS, find_metric("kl"), ablation.name).ablation is ablation
 
 
 def test_an_unknown_ablation_lists_the_known_ones(model):
-    with (
-        without_type_checks(),
-        pytest.raises(MethodError, match="no ablation named 'noise'; choose one of resample"),
-    ):
-        assemble(model, PAIRS, find_metric("kl"), "noise")  # type: ignore[arg-type]
+    with pytest.raises(MethodError, match="no ablation named 'noise'; choose one of resample"):
+        assemble(model, PAIRS, find_metric("kl"), "noise")
 
 
 def test_a_graph_of_another_shape_is_refused(model, tmp_path):

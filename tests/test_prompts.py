@@ -10,7 +10,6 @@ from circuitfind.prompts import (
     NO_TOKEN,
     Pair,
     collate,
-    difference_start,
     distinct_answers,
     named_positions,
     on_columns,
@@ -85,10 +84,6 @@ def test_moving_to_a_device_keeps_everything():
     moved = PAIRS.to("cpu")
     assert moved.fingerprint == PAIRS.fingerprint
     assert moved.positions["IO"].tolist() == [1, 0]
-
-
-def test_the_first_difference_of_each_pair_is_found():
-    assert difference_start(PAIRS).tolist() == [1, 0]
 
 
 def test_distinct_answers_are_sorted_and_once_each():

@@ -23,8 +23,9 @@ from circuitfind.comparison.looks import (
     recorded,
     visible_pairs,
 )
-from circuitfind.engine.differences import Differences, groups, means_of, run_on
 from circuitfind.engine.readout import Readout
+from circuitfind.engine.replacement import mean_over_prompts, replacement
+from circuitfind.engine.written import groups, run_on
 from circuitfind.models.base import ResidualModel
 from circuitfind.patching.recording import Recording, attend
 from circuitfind.problem import Problem
@@ -142,10 +143,10 @@ def turned_attention(problem: Problem, copiers: Sequence[Head]) -> dict[Head, Tu
     """
     sums: dict[tuple[Head, Head], float] = {}
     count = 0
-    means = means_of(problem, max(len(chunk.prompts) for chunk in chunks(problem)))
+    mean = mean_over_prompts(list(chunks(problem)))
     for chunk in chunks(problem):
         run = recorded(chunk)
-        differences = Differences(chunk, run_on(chunk, chunk.prompts.clean), means)
+        differences = replacement(chunk, mean) - run_on(chunk, chunk.prompts.clean)
         looking, wrong = _lookers(chunk)
         count += int(looking.sum())
         for group in groups(chunk.graph):

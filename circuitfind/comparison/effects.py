@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.comparison.looks import place_masks, place_names
-from circuitfind.engine.differences import Group, batches, groups, means_of
 from circuitfind.engine.full_pass import plain_pass
 from circuitfind.engine.gradients import ReaderGradients
 from circuitfind.engine.readout import Readout
+from circuitfind.engine.replacement import mean_over_prompts
+from circuitfind.engine.written import Group, batches, groups
 from circuitfind.errors import MetricError
 from circuitfind.methods.attribution import Batch, Limits
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
@@ -106,9 +107,10 @@ def effects(problem: Problem) -> Effects:
         )
     edges = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     by_place = torch.zeros(len(place_names(problem.prompts)), len(graph.writers)).double()
-    means = means_of(problem, size)
-    for batch in batches(problem, size):
-        at_work = Batch(batch, _limits, means, clean_first=True)
+    parts = batches(problem, size)
+    mean = mean_over_prompts(parts)
+    for batch in parts:
+        at_work = Batch(batch, _limits, mean, clean_first=True)
         for place in places_of(graph, _PATH):
             _add(batch, at_work, at_work.walk(place), (edges, by_place), place.weight)
     scale = 1 / (abs(lead) * len(problem.prompts))

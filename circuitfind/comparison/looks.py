@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.comparison.attention import attention_pattern
-from circuitfind.engine.differences import batches
+from circuitfind.engine.written import batches
 from circuitfind.patching.recording import Recording, record
 from circuitfind.problem import Problem
 from circuitfind.prompts import NO_TOKEN, PromptPairs

@@ -1,7 +1,7 @@
 """Is the engine right on this very model and these very prompts? Asked before every search.
 
-The full graph must give the model's own logits on the clean prompts, and under resample ablation
-the empty graph those on the corrupted prompts.
+The full graph must give the model's own logits on the clean prompts; and where the empty graph is a
+run of the model, as under resample ablation on the corrupted prompts, it must give that run's.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class LimitCheck:
 
     Attributes:
         full: Difference of the full graph from the model on the clean prompts.
-        empty: Difference of the empty graph from the model on the corrupted prompts; None under
-            ablations that no run of the model can show.
+        empty: Difference of the empty graph from the model's run that it is; None under ablations
+            that no run of the model can show.
     """
 
     full: float
@@ -43,9 +43,8 @@ def check_limits(engine: IncrementalEngine) -> LimitCheck:
     prompts = engine.problem.prompts
     full = _difference(engine, engine.graph.edge_mask, prompts.clean)
     empty = None
-    if engine.problem.ablation == "resample":
-        nothing = torch.zeros_like(engine.graph.edge_mask)
-        empty = _difference(engine, nothing, prompts.corrupted)
+    if (tokens := engine.problem.ablation.empty_graph(prompts)) is not None:
+        empty = _difference(engine, torch.zeros_like(engine.graph.edge_mask), tokens)
     model = engine.problem.model
     tolerance = TOLERANCE[model.weights_dtype]
     for name, difference in (("full graph", full), ("empty graph", empty)):

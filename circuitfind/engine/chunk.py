@@ -8,6 +8,7 @@ together (`trial.py`). The sparser the circuit gets, the less each cut costs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from circuitfind.engine.composed import Composed
 from circuitfind.engine.cuts import Cuts, candidates_at_once
-from circuitfind.engine.differences import Outputs, groups, total
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass
-from circuitfind.engine.gaps import Carried, Gaps
-from circuitfind.engine.gradients import TracedRun, segment_before, written_of
+from circuitfind.engine.gradients import TracedRun, segment_before
+from circuitfind.engine.replacement import Gaps
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, PortReading, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
+from circuitfind.engine.written import Written, groups, is_z, total, written_of
 from circuitfind.models.base import SinglePort, single_ports
 from circuitfind.problem import Problem
 
@@ -37,7 +38,7 @@ class ChunkEngine:
 
     Args:
         problem: The problem with these prompts only.
-        carried: What cut edges carry on them.
+        replaced: What cut edges carry on them.
         horizon: How many positions can matter at all.
         shelf: Where what is remembered is kept.
         composed: Weights of heads and their readers, multiplied together.
@@ -51,7 +52,7 @@ class ChunkEngine:
     def __init__(
         self,
         problem: Problem,
-        carried: Carried,
+        replaced: Written,
         horizon: Horizon,
         shelf: Shelf,
         composed: Composed,
@@ -67,8 +68,8 @@ class ChunkEngine:
         for name in ("streams", "z", "mlp"):
             kept = self.keep(dict(enumerate(getattr(self.clean, name))))
             setattr(self.clean, name, list(kept.values()))
-        carried = Carried(self.keep(carried.z), self.keep(carried.streams))
-        self.gaps = Gaps(problem, carried, most_formed)
+        kept_values = replace(replaced, values=self.keep(replaced.values))
+        self.gaps = Gaps(problem, kept_values, most_formed)
 
     @property
     def most_candidates(self) -> int:
@@ -83,7 +84,7 @@ class ChunkEngine:
             index: clean.streams[segment_before(self.graph, reader.stage)]
             for index, reader in enumerate(self.graph.readers)
         }
-        outputs = Outputs(self.problem.model, written_of(clean, self._embedding))
+        of_writers = written_of(clean, self._embedding)
         written: dict[int, Stream] = {}
         z: dict[int, Projected] = {}
         projected: dict[tuple[int, str], Projected] = {}
@@ -92,8 +93,8 @@ class ChunkEngine:
                 if group.kind == "attention":
                     z |= dict(zip(group.writers, clean.z[group.layer], strict=True))
                     projected |= self._project_all(group.layer, read)
-                if group.writers[0] in self.gaps.carried.streams:
-                    streams = dict(zip(group.writers, outputs.of(group), strict=True))
+                if not is_z(self.graph, group):
+                    streams = dict(zip(group.writers, of_writers.values[group], strict=True))
                     # What MLPs write is the clean run's own.
                     written |= streams if group.kind == "mlp" else self.keep(streams)
         kept = self.graph.edge_mask.numpy().copy()
@@ -139,7 +140,11 @@ class ChunkEngine:
     def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
         """What each writer sends along a cut edge."""
         with torch.no_grad():
-            return self.gaps.replacement(slice(None))
+            return self._replacement(slice(None))
+
+    def _replacement(self, rows: slice) -> Float[Tensor, "writer batch pos d_model"]:
+        shape = self.problem.prompts.clean[rows].shape
+        return self.gaps.replaced.rows(rows).of_all(*shape)
 
     def _full_pass(self, kept: Tensor, rows: slice) -> Pass:
         model, prompts = self.problem.model, self.problem.prompts
@@ -148,7 +153,7 @@ class ChunkEngine:
                 model,
                 self.graph,
                 [stream[rows] for stream in self._embedding],
-                self.gaps.replacement(rows),
+                self._replacement(rows),
                 kept.to(model.device, model.dtype),
                 prompts.real[rows],
             )

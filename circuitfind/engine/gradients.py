@@ -11,7 +11,7 @@ not `d_model`).
 With `checkpoint`, MLPs too are run again on the way back and nothing inside them is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -39,15 +39,6 @@ class ReaderGradients(NamedTuple):
     readers: range
     stage: int
     gradient: Streams
-
-
-@dataclass(frozen=True)
-class Written:
-    """What every writer wrote in a run; heads as mixed values, before their output projection."""
-
-    embedding: tuple[Stream, ...]
-    z: tuple[Heads, ...]
-    mlp: tuple[Stream, ...]
 
 
 @dataclass
@@ -249,8 +240,3 @@ class _Attention:
 
 def _n_heads(graph: Graph, port: SinglePort) -> int:
     return graph.shape.n_heads if port == "q" else graph.shape.n_kv_heads
-
-
-def written_of(run: TracedRun, embedding: Sequence[Stream]) -> Written:
-    """Return what every writer wrote in a run from its start."""
-    return Written(tuple(embedding), tuple(run.z), tuple(run.mlp))

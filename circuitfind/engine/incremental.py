@@ -24,15 +24,14 @@ from torch import Tensor
 from circuitfind.engine.chunk import ChunkEngine, Pair
 from circuitfind.engine.composed import Composed
 from circuitfind.engine.cuts import candidates_at_once
-from circuitfind.engine.gaps import carried
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
+from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.engine.shelf import InFiles, InMemory
 from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
 from circuitfind.engine.trial import Trial
 from circuitfind.graph import Edge, EdgeName, listed
 from circuitfind.problem import HasProblem, Problem, as_problem
-from circuitfind.prompts import difference_start
 
 _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-5}
 """Largest drift that rounding explains, by the type of the streams, relative to the final stream.
@@ -131,9 +130,12 @@ class IncrementalEngine:
         composed = Composed(problem.model, problem.graph, planned.most_composed)
         most_formed = planned.most_formed // len(parts)
         with torch.no_grad():
+            mean = mean_over_prompts(parts)
             self.chunks = [
-                ChunkEngine(part, instead, self.horizon, shelf, composed, most_formed)
-                for part, instead in zip(parts, carried(parts), strict=True)
+                ChunkEngine(
+                    part, replacement(part, mean), self.horizon, shelf, composed, most_formed
+                )
+                for part in parts
             ]
         self.clean_final: Stream = _joined([chunk.clean.final for chunk in self.chunks], dim=0)
         self.readout = Readout(problem, self.clean_final)
@@ -238,9 +240,7 @@ def horizon(problem: Problem) -> Horizon:
     steps = length - int(prompts.steps[prompts.step_is_real].min())
     if not problem.model.causal:
         return Horizon(length, length)
-    # Zero and mean ablation change every position.
-    first = int(difference_start(prompts).min()) if problem.ablation == "resample" else 0
-    return Horizon(steps, max(length - first, steps))
+    return Horizon(steps, max(length - problem.ablation.first_change(prompts), steps))
 
 
 def _chunks(problem: Problem, size: int) -> list[Problem]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from circuitfind.engine.cuts import candidates_at_once
-from circuitfind.engine.differences import groups
 from circuitfind.engine.gradients import segments
+from circuitfind.engine.written import groups
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import require

@@ -1,56 +1,133 @@
-"""What a cut edge carries instead of the writer's current output, the same for all methods."""
+"""What cut edges carry, and how that differs from what they carry while they are kept.
 
-from collections.abc import Iterable
+The output bias of attention belongs to no writer and is never replaced; an MLP's biases are part of
+what it writes.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial, reduce
+from operator import add, mul
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import plain_pass
+from circuitfind.engine.state import ChunkState, Stream
+from circuitfind.engine.written import Written, groups, is_z, run_on
 from circuitfind.problem import Problem
 
-Written = Float[Tensor, "writer batch pos d_model"]
+
+def mean_over_prompts(parts: Sequence[Problem]) -> Written | None:
+    """Return what all cut edges carry under an ablation that averages over pairs of prompts.
+
+    Args:
+        parts: The problem, or parts of it that hold some of the prompts each.
+
+    Returns:
+        None under ablations that give each pair of prompts its own replacement.
+    """
+    return _mean(parts) if "batch" in parts[0].ablation.mean_over else None
 
 
-def replacements(problem: Problem, mean: Tensor | None = None) -> Written:
-    """Return each writer's replacement under the problem's ablation.
+def replacement(problem: Problem, mean: Written | None) -> Written:
+    """Return what cut edges carry on a problem's prompts.
 
-    The output bias of attention belongs to no writer and is never replaced; an MLP's biases are
-    part of what it writes.
+    Args:
+        problem: The problem, or a part of it that holds some of its prompts.
+        mean: What `mean_over_prompts` gives for the whole problem.
+    """
+    if mean is not None:
+        return mean
+    return _mean([problem]) if problem.ablation.mean_over else _sum_of_runs(problem)
+
+
+def _sum_of_runs(problem: Problem) -> Written:
+    runs = [
+        run_on(problem, tokens(problem.prompts)).map(partial(mul, weight))
+        for weight, tokens in problem.ablation.runs
+    ]
+    return reduce(add, runs) if runs else _nothing(problem)
+
+
+def _nothing(problem: Problem) -> Written:
+    model, graph = problem.model, problem.graph
+    found = {}
+    for group in groups(graph):
+        width = graph.shape.d_head if is_z(graph, group) else graph.shape.d_model
+        shape = len(group.writers), 1, 1, width
+        found[group] = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    return Written(model, graph, found)
+
+
+def _mean(parts: Sequence[Problem]) -> Written:
+    over = parts[0].ablation.mean_over
+    axes = [axis for name, axis in (("batch", 1), ("pos", 2)) if name in over]
+    reals = [part.prompts.real[None, :, :, None] for part in parts]
+    summed = reduce(
+        add,
+        (
+            _sum_of_runs(part).map(partial(_summed, real=real, axes=axes))
+            for part, real in zip(parts, reals, strict=True)
+        ),
+    )
+    count = reduce(add, (real.sum(axes, keepdim=True) for real in reals))
+    return summed.map(lambda values: values / count)
+
+
+def _summed(values: Tensor, real: Tensor, axes: list[int]) -> Tensor:
+    summed: Tensor = values.masked_fill(~real, 0).sum(axes, keepdim=True)
+    return summed
+
+
+class Gaps:
+    """The changes that cuts make: replacement minus current output, formed on demand.
+
+    What a head writes exists only while a few candidates need it.
 
     Args:
         problem: The problem.
-        mean: What `mean_written` gives for all prompts, where the problem holds only some of them
-            and the ablation takes means.
+        replaced: What cut edges carry.
+        most_formed: How many elements of changes of heads' outputs are remembered at most.
     """
-    model, prompts = problem.model, problem.prompts
-    shape = (problem.graph.n_components, *prompts.clean.shape, model.shape.d_model)
-    if problem.ablation == "zero":
-        return torch.zeros((), dtype=model.dtype, device=model.device).expand(shape)
-    if problem.ablation == "resample":
-        return _written(problem)
-    return (mean_written([problem]) if mean is None else mean).expand(shape)
 
+    def __init__(self, problem: Problem, replaced: Written, most_formed: int) -> None:
+        self._model, self._graph = problem.model, problem.graph
+        self.replaced, self._most_formed = replaced, most_formed
+        # By writer: its block's layer and its place among the block's heads, and its z.
+        self._heads: dict[int, tuple[int, int, Float[Tensor, "_ _ d_head"]]] = {}
+        self._others: dict[int, Float[Tensor, "_ _ d_model"]] = {}
+        for group in groups(problem.graph):
+            for row, (writer, values) in enumerate(
+                zip(group.writers, replaced.values[group], strict=True)
+            ):
+                if is_z(problem.graph, group):
+                    self._heads[writer] = group.layer, row, values
+                else:
+                    self._others[writer] = values
+        # Each with the state's z that it belongs to: the readers of one block ask for the same
+        # ones again and again.
+        self._formed: dict[tuple[int, int], tuple[Tensor, Stream]] = {}
 
-def mean_written(problems: Iterable[Problem]) -> Written:
-    """Return the mean of what each writer writes on all corrupted prompts, for mean ablation.
+    def of(self, state: ChunkState, writers: Sequence[int], span: int) -> Iterator[Stream]:
+        """Yield the change of cutting an edge of each writer, at the last positions."""
+        for writer in writers:
+            if writer in self._heads:
+                yield self._of_head(state, writer, span)
+            else:
+                yield self._others[writer][:, -span:] - state.written[writer][:, -span:]
 
-    Args:
-        problems: The problem, or parts of it that hold some of the prompts each.
+    def _of_head(self, state: ChunkState, writer: int, span: int) -> Stream:
+        found = self._formed.get((writer, span))
+        if found is not None and found[0] is state.z[writer]:
+            return found[1]
+        layer, head, replaced = self._heads[writer]
+        z = replaced[:, -span:] - state.z[writer][:, -span:]
+        # One head at a time: what else is asked for must not change the last bit.
+        gap: Stream = self._model.output(layer, [head], z[None])[0]
+        if found is not None or self._room(gap):
+            self._formed[writer, span] = state.z[writer], gap
+        return gap
 
-    Returns:
-        The mean, with axes of length 1 for what it is taken over: prompts, and under
-        `mean-over-positions` positions too.
-    """
-    total, count = torch.zeros(()), torch.zeros(())
-    for problem in problems:
-        axes = (1,) if problem.ablation == "mean" else (1, 2)
-        real = problem.prompts.real[None, :, :, None]
-        total = _written(problem).masked_fill(~real, 0).sum(axes, keepdim=True) + total
-        count = real.sum(axes, keepdim=True) + count
-    return total / count
-
-
-def _written(problem: Problem) -> Written:
-    prompts = problem.prompts
-    return plain_pass(problem.model, problem.graph, prompts.corrupted, prompts.real).written
+    def _room(self, gap: Stream) -> bool:
+        held = sum(known.numel() for _, known in self._formed.values())
+        return held + gap.numel() <= self._most_formed

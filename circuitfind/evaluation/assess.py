@@ -163,7 +163,7 @@ class _Assessor:
         kept = [r.measured.circuit for r in readings if r.measured.metric == "accuracy"]
         return Assessment(
             effort=self._effort.name,
-            ablation=subject.problem.ablation,
+            ablation=subject.problem.ablation.name,
             metric=metric.name,
             unit=metric.unit,
             n_edges=self._circuit.n_edges,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import mean_written, replacements
+from circuitfind.engine.replacement import mean_over_prompts, replacement
+from circuitfind.engine.written import Written
 from circuitfind.evaluation.passes import PassLog, Rows, key_of, key_of_pass
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
@@ -117,12 +118,9 @@ class Meter:
         ]
 
     @cached_property
-    def _mean(self) -> Tensor | None:
-        """What cut edges carry under mean ablation: the mean over all prompts, not of a chunk."""
-        if not self.problem.ablation.startswith("mean"):
-            return None
-        with torch.no_grad():
-            return mean_written(self._parts)
+    def _mean(self) -> Written | None:
+        """What all cut edges carry, where that is a mean over all prompts, not those of a chunk."""
+        return mean_over_prompts(self._parts)
 
     def _chunks(self) -> Iterator["_Chunk"]:
         if len(self._parts) == 1:
@@ -139,14 +137,14 @@ class Meter:
 class _Chunk:
     """Prompts that are measured together."""
 
-    def __init__(self, problem: Problem, mean: Tensor | None, metrics: Sequence[Metric]) -> None:
+    def __init__(self, problem: Problem, mean: Written | None, metrics: Sequence[Metric]) -> None:
         self._problem = problem
         with torch.no_grad():
             clean = plain_pass(
                 problem.model, problem.graph, problem.prompts.clean, problem.prompts.real
             )
             self._clean = clean.final
-            self._replacement = replacements(problem, mean)
+            self._replacement = replacement(problem, mean).of_all(*problem.prompts.clean.shape)
         self._readouts = {
             metric.name: Readout(replace(problem, metric=metric), clean.final) for metric in metrics
         }

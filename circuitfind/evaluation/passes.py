@@ -87,7 +87,7 @@ def key_of(problem: Problem, metrics: tuple[str, ...], at_once: int) -> str:
     graph, model = problem.graph, problem.model
     facts = [
         model.fingerprint, str(model.dtype), str(model.device), problem.prompts.fingerprint,
-        problem.ablation, metrics, at_once,
+        problem.ablation.name, metrics, at_once,
         repr(graph.shape), graph.split_qkv, graph.split_embedding,
     ]  # fmt: skip
     return _hash(json.dumps(facts).encode())

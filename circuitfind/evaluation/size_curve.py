@@ -130,7 +130,7 @@ class SizeCurve(Tabled):
 
 def size_curve(meter: Meter, ranking: Ranking, shares: Sequence[float] = SHARES) -> SizeCurve:
     """Measure circuits of the first edges of a ranking."""
-    prune = meter.problem.ablation == "resample"
+    prune = meter.problem.ablation.pruning_is_free
     taken = [ranking.first(int(share * ranking.graph.n_edges)) for share in shares]
     circuits = [circuit.connected() if prune else circuit for circuit in taken]
     return curve_of(meter, circuits, shares, ranking.by)

@@ -17,24 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.differences import (
-    Differences,
-    Group,
-    Means,
-    batches,
-    groups,
-    means_of,
-    total,
-)
 from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import (
     ReaderGradients,
     Stream,
     TracedRun,
     segment_after,
-    written_of,
 )
 from circuitfind.engine.readout import Readout
+from circuitfind.engine.replacement import mean_over_prompts, replacement
+from circuitfind.engine.written import Group, Written, batches, groups, total, written_of
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric
@@ -110,12 +102,13 @@ def attribute(
     graph, size = problem.graph, limits.batch_for(problem)
     done, scores = earlier or (0, torch.zeros(graph.edge_mask.shape, dtype=torch.float64))
     n_runs = len(places) * -(-len(problem.prompts) // size)
-    means = means_of(problem, size)
-    for number, batch in enumerate(batches(problem, size)):
+    parts = batches(problem, size)
+    mean = mean_over_prompts(parts)
+    for number, batch in enumerate(parts):
         left = places[max(0, done - number * len(places)) :]
         if not left:
             continue
-        at_work = Batch(batch, limits, means, clean_first=left[0].share == 1)
+        at_work = Batch(batch, limits, mean, clean_first=left[0].share == 1)
         for place in left:
             added = at_work.scores(place) * (place.weight / len(problem.prompts))
             scores = scores + added
@@ -130,15 +123,15 @@ class Batch:
     Args:
         problem: The problem, about these prompts alone.
         limits: How much memory may be used.
-        means: The means over all prompts, under the ablations that need them.
+        mean: What `mean_over_prompts` gives for all prompts.
         clean_first: Whether slopes are first taken on the clean run.
 
     Attributes:
-        differences: What each writer would send along a cut edge less what it sends.
+        differences: Replacement minus output of each writer.
     """
 
     def __init__(
-        self, problem: Problem, limits: Limits, means: Means | None, *, clean_first: bool
+        self, problem: Problem, limits: Limits, mean: Written | None, *, clean_first: bool
     ) -> None:
         self._problem, self._limits = problem, limits
         self._groups = groups(problem.graph)
@@ -147,7 +140,7 @@ class Batch:
         self._embedded = total(embedding)
         self._clean = self._new_run(traced=clean_first)
         final = self._clean.run(self._embedded)
-        self.differences = Differences(problem, written_of(self._clean, embedding), means)
+        self.differences = replacement(problem, mean) - written_of(self._clean, embedding)
         self._clean.z, self._clean.mlp = [], []
         self._readout = Readout(problem, final)
         self._unused = clean_first

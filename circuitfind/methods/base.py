@@ -149,5 +149,5 @@ def without_dead_ends(engine: IncrementalEngine, circuit: Circuit, *, prune: boo
     """
     connected = circuit.connected()
     dead_ends = tuple(edge.name for edge in circuit.without(connected))
-    pruned = prune and engine.problem.ablation == "resample"
+    pruned = prune and engine.problem.ablation.pruning_is_free
     return Selection(connected if pruned else circuit, dead_ends, pruned)

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.differences import Group, batches, groups, means_of
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.replacement import mean_over_prompts
+from circuitfind.engine.written import Group, batches, groups
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Batch, require_slope
 from circuitfind.methods.components import edges_between, require_finite
@@ -41,13 +42,14 @@ class Hisp(Scored):
         problem, graph = engine.problem, engine.graph
         require_slope(problem.metric, self.name, at_clean_only=True)
         size = options.limits.batch_for(problem)
-        means, parts = means_of(problem, size), batches(problem, size)
+        parts = batches(problem, size)
+        mean = mean_over_prompts(parts)
         importance = torch.zeros(len(graph.writers), dtype=torch.float64)
         earlier = 0
         if state is not None:
             importance, earlier = state["importance"], int(state["done"])
         for done, part in enumerate(parts[earlier:], earlier + 1):
-            batch = Batch(part, options.limits, means, clean_first=True)
+            batch = Batch(part, options.limits, mean, clean_first=True)
             importance = importance + _mask_slopes(graph, batch)
             require_finite(graph, importance)
             yield Checkpoint(

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.differences import Outputs, batches, groups, total
 from circuitfind.engine.full_pass import embeddings
-from circuitfind.engine.gradients import TracedRun, segments, written_of
+from circuitfind.engine.gradients import TracedRun, segments
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.written import Written, batches, groups, total, written_of
 from circuitfind.graph import Graph
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
@@ -64,21 +64,21 @@ def _shares(problem: Problem) -> Float[Tensor, "writer reader"]:
     embedding = embeddings(model, graph, problem.prompts.clean)
     run = TracedRun(model, graph, real, traced=False)
     run.run(total(embedding))
-    outputs = Outputs(model, written_of(run, embedding))
+    written = written_of(run, embedding)
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     for stream, readers in zip(run.streams, _readers_by_segment(graph), strict=True):
-        shares = _of_stream(outputs, graph, stream, graph.readers[readers[0]].stage)
+        shares = _of_stream(written, graph, stream, graph.readers[readers[0]].stage)
         by_prompt = shares.masked_fill(~real, 0).sum(2) / real.sum(1)
         scores[: len(shares), readers] = by_prompt.double().sum(1, keepdim=True).cpu()
     return scores
 
 
-def _of_stream(outputs: Outputs, graph: Graph, stream: Tensor, stage: int) -> Shares:
+def _of_stream(written: Written, graph: Graph, stream: Tensor, stage: int) -> Shares:
     """Return each earlier writer's share of a stream, at every position."""
     size = stream.abs().sum(-1)
     contributed = torch.cat(
         [
-            torch.stack([size - (stream - one).abs().sum(-1) for one in outputs.of(group)])
+            torch.stack([size - (stream - one).abs().sum(-1) for one in written.of(group)])
             for group in groups(graph)
             if group.stage < stage
         ]

@@ -230,8 +230,7 @@ class EdgeSearch:
 
 def _engine(asked: HasProblem, result: PatchResult) -> IncrementalEngine:
     if not isinstance(asked, IncrementalEngine):
-        problem = posed(as_problem(asked), result.mode)
-        return IncrementalEngine(replace(problem, ablation="resample"))
+        return IncrementalEngine(posed(as_problem(asked), result.mode))
     if asked.problem.metric.name != result.metric:
         raise MethodError(
             f"the engine measures {asked.problem.metric.name!r} and the sweep measured "

@@ -15,7 +15,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from circuitfind.errors import MethodError, PromptError
+from circuitfind.ablations import find_ablation
+from circuitfind.errors import MethodError, PromptError, quoted
 from circuitfind.patching.metric import with_metric
 from circuitfind.patching.result import MODES, Mode
 from circuitfind.problem import Problem
@@ -38,12 +39,15 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
     """Return the problem that a mode measures: the prompts that it exchanges, and the metric.
 
     Raises:
-        MethodError: The mode is unknown, or partners are given to one that has none.
+        MethodError: The mode is unknown, or partners are given to one that has none; or under the
+            problem's ablation no run of the model is patched from.
         PromptError: A prompt has no partner.
     """
     require_mode(mode)
     problem = with_metric(problem)
-    prompts = problem.prompts
+    prompts = _with_run_to_patch_from(problem)
+    # What is patched in is now that of the corrupted prompts.
+    problem = replace(problem, prompts=prompts, ablation=find_ablation("resample"))
     if mode == "interchange-within":
         chosen = partners_of(prompts) if partners is None else torch.tensor(list(partners))
         return replace(problem, prompts=interchanged(prompts, chosen.to(prompts.clean.device)))
@@ -52,6 +56,18 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
             f"partners belong to the mode interchange-within, not to {mode}; leave them out"
         )
     return replace(problem, prompts=both_ways(prompts)) if mode == "interchange" else problem
+
+
+def _with_run_to_patch_from(problem: Problem) -> PromptPairs:
+    """Return the pairs with what the ablation runs the model on as the corrupted prompts."""
+    source = problem.ablation.empty_graph(problem.prompts)
+    if source is None:
+        raise MethodError(
+            "patching puts what the model computes on one prompt into its run on another, and "
+            f"under the ablation {quoted(problem.ablation.name)} a cut edge carries what no such "
+            "run writes; make the problem with ablation='resample'"
+        )
+    return replace(problem.prompts, corrupted=source)
 
 
 def both_ways(prompts: PromptPairs) -> PromptPairs:

@@ -35,7 +35,7 @@ def known_circuit(against: str, problem: Problem, task: str) -> Truth:
 
 def _stated(model: ResidualModel, problem: Problem) -> Truth | None:
     """Return the circuit that a model wired by hand states for an ablation."""
-    truth = getattr(model, "sizes", {}).get("truth", {}).get(problem.ablation)
+    truth = getattr(model, "sizes", {}).get("truth", {}).get(problem.ablation.name)
     if truth is None:
         return None
     return truth_of(Circuit(problem.graph, problem.graph.mask_of(truth)), "the program's own")

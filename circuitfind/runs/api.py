@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
+from circuitfind.ablations import Ablation
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.direction import with_direction
@@ -21,14 +22,7 @@ from circuitfind.methods.search import Found, search
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.notebook import ProgressLine
-from circuitfind.problem import (
-    Ablation,
-    HasProblem,
-    Problem,
-    as_problem,
-    assemble,
-    circuit_of_question,
-)
+from circuitfind.problem import HasProblem, Problem, as_problem, assemble, circuit_of_question
 from circuitfind.prompts import PromptPairs
 from circuitfind.runs.automatic import automatic_search
 from circuitfind.runs.budget import allowed_bytes
@@ -43,7 +37,7 @@ def make_problem(
     n_prompts: int = 64,
     seed: int = 0,
     metric: str | Metric | None = None,
-    ablation: Ablation = "resample",
+    ablation: Ablation | str = "resample",
     graph: Graph | None = None,
 ) -> Problem:
     """Put a problem together from a task's name, or from prompts of your own.
@@ -56,7 +50,7 @@ def make_problem(
         metric: A metric or its name; by default the task's own, or `kl` for prompts. Patching
             (`patch`, `path_patch`, ...) measures the logit difference unless one is given here,
             where every prompt has right and wrong answers.
-        ablation: What a cut edge carries.
+        ablation: What a cut edge carries, or the name of it.
         graph: Which edges to search; by default all, with q, k and v apart.
 
     Raises:

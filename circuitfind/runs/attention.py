@@ -11,7 +11,7 @@ from torch import Tensor
 from circuitfind.circuit import Circuit
 from circuitfind.engine.full_pass import Pass, embeddings, full_pass, plain_pass
 from circuitfind.engine.patterns import attention_patterns
-from circuitfind.engine.replacement import replacements
+from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
 from circuitfind.reports.page.attention import KINDS, choose, shown_prompts, stored_patterns
@@ -66,13 +66,14 @@ def _runs(
         for kind, tokens in zip(KINDS, (shown.clean, shown.corrupted), strict=False):
             yield kind, plain_pass(model, graph, tokens, shown.real, keep_reads=True)
         embedding = embeddings(model, graph, shown.clean)
-        # Means are over all prompts, so replacements are made of all and then selected.
-        width = shown.clean.shape[1]
-        replacement = replacements(problem)[:, list(rows), :width]
+        # Means are over all prompts, also those that are not shown.
+        shown_problem = replace(problem, prompts=shown)
+        carried = replacement(shown_problem, mean_over_prompts([problem]))
+        instead = carried.of_all(*shown.clean.shape)
         mask = circuit.kept.to(embedding[0])
         yield (
             KINDS[2],
-            full_pass(model, graph, embedding, replacement, mask, shown.real, keep_reads=True),
+            full_pass(model, graph, embedding, instead, mask, shown.real, keep_reads=True),
         )
 
 

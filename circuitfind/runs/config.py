@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from circuitfind.ablations import find_ablation
 from circuitfind.errors import MethodError, ModelError, RunDirectoryError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.limits import require_fields
@@ -16,7 +17,6 @@ from circuitfind.methods import find_method
 from circuitfind.metrics import find_metric
 from circuitfind.models.precision import DTYPES
 from circuitfind.models.zoo import ZOO
-from circuitfind.problem import ABLATIONS
 from circuitfind.stored import parse_json
 from circuitfind.tasks import find_task, task_file
 
@@ -77,10 +77,7 @@ class RunConfig:
         find_task(self.task)
         find_metric(self.metric)
         check_options(self.method, self.options)
-        if self.ablation not in ABLATIONS:
-            raise MethodError(
-                f"no ablation named {quoted(self.ablation)}; choose one of {', '.join(ABLATIONS)}"
-            )
+        find_ablation(self.ablation)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(
                 f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"

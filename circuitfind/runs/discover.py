@@ -107,7 +107,7 @@ def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem
     graph = heads_and_mlps(
         model.shape, merge_qkv=not config.split_qkv, split_embedding=config.split_embedding
     )
-    return assemble(model, prompts, metric, config.ablation, graph=graph)  # type: ignore[arg-type]
+    return assemble(model, prompts, metric, config.ablation, graph=graph)
 
 
 def _searched(

@@ -14,6 +14,7 @@ import jaxtyping
 import torch
 from torch import Tensor
 
+from circuitfind.ablations import Ablation
 from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.granularity import heads_and_mlps
@@ -82,7 +83,7 @@ def prompts_of(
 
 def problem_of(
     family: str,
-    ablation: str = "resample",
+    ablation: str | Ablation = "resample",
     metric: str | Metric = "kl",
     *,
     seed: int = 0,
@@ -100,7 +101,7 @@ def problem_of(
         model,
         prompts,
         with_direction(chosen, model, prompts),
-        ablation,  # type: ignore[arg-type]
+        ablation,
         graph=heads_and_mlps(model.shape, **graph),
     )
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import circuitfind as cf
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.replacement import replacements
+from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.errors import PromptError
 from circuitfind.metrics import find_metric
 from circuitfind.models.compiled import CompiledModel, load_compiled
@@ -66,10 +67,10 @@ def test_a_padded_batch_agrees_with_the_oracle(family, ablation):
 
 def test_means_leave_padding_out():
     problem = problem_of("gpt2", "mean-over-positions", lengths=LENGTHS)
-    written = replacements(problem_of("gpt2", "resample", lengths=LENGTHS))
+    written = carried(problem_of("gpt2", "resample", lengths=LENGTHS))
     real = torch.cat([written[:, row, :length] for row, length in enumerate(LENGTHS)], dim=1)
     expected = real.mean(1)[:, None, None].expand_as(written)
-    torch.testing.assert_close(replacements(problem), expected, **EXACT)
+    torch.testing.assert_close(carried(problem), expected, **EXACT)
 
 
 def test_means_position_by_position_need_prompts_of_one_length():
@@ -78,6 +79,11 @@ def test_means_position_by_position_need_prompts_of_one_length():
 
 
 # ------------------------------------------------------------------------------- helpers
+
+
+def carried(problem: Problem) -> Tensor:
+    """What each writer's cut edges carry."""
+    return replacement(problem, mean_over_prompts([problem])).of_all(*problem.prompts.clean.shape)
 
 
 def assert_same_as_one_by_one(problem: Problem) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.patterns import attention_patterns
-from circuitfind.engine.replacement import replacements
+from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.problem import Problem
 from tests.engine.problems import EXACT, N_LAYERS, problem_of
@@ -49,8 +49,10 @@ def clean_run(problem: Problem):
 
 def run_with(problem: Problem, kept):
     model, graph, tokens = problem.model, problem.graph, problem.prompts.clean
+    carried = replacement(problem, mean_over_prompts([problem]))
     embedding = embeddings(model, graph, tokens)
-    return full_pass(model, graph, embedding, replacements(problem), kept.double(), keep_reads=True)
+    written = carried.of_all(*tokens.shape)
+    return full_pass(model, graph, embedding, written, kept.double(), keep_reads=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,7 +18,7 @@ def wired(name: str, ablation: str = "resample", task: str | None = None, seed: 
         task or name,
         n_prompts=16,
         seed=seed,
-        ablation=ablation,  # type: ignore[arg-type]
+        ablation=ablation,
     )
 
 
@@ -33,4 +33,4 @@ def circuit_of(problem: Problem, *edges: str) -> Circuit:
 
 def true_circuit(problem: Problem) -> Circuit:
     """Return the circuit that the model states for the problem's ablation."""
-    return circuit_of(problem, *problem.model.sizes["truth"][problem.ablation])
+    return circuit_of(problem, *problem.model.sizes["truth"][problem.ablation.name])

@@ -15,13 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from circuitfind.ablations import ABLATIONS
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ModelError
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.search import search
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
-from circuitfind.problem import ABLATIONS, assemble
+from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.runs.api import discover, make_problem
 from tests.oracles.compiled import CompiledOracle
@@ -103,7 +104,7 @@ def test_with_zero_ablation_the_circuit_found_is_the_composed_one(shared, progra
     )
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("ablation", [each.name for each in ABLATIONS])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_circuit_found_is_the_true_one_at_every_threshold_of_the_range(
     shared, program, ablation

@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from circuitfind.ablations import ABLATIONS
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.handmade import WIRED
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE, zoo_path
-from circuitfind.problem import ABLATIONS
 from circuitfind.prompts import Pair, collate
 from circuitfind.runs.api import discover, make_problem
 from circuitfind.tasks import find_task
 from tests.oracles.compiled import CompiledOracle
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-CASES = [(name, ablation) for name in WIRED for ablation in ABLATIONS]
+CASES = [(name, ablation.name) for name in WIRED for ablation in ABLATIONS]
 
 
 def hist(text):

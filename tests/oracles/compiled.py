@@ -26,7 +26,7 @@ class CompiledOracle:
         graph: Names writers and readers, in the order of execution.
         clean: The inputs [batch pos].
         corrupted: The corrupted inputs, as long as the clean ones [batch pos].
-        ablation: A name of `circuitfind.problem.ABLATIONS`.
+        ablation: A name of `circuitfind.ablations.ABLATIONS`.
     """
 
     def __init__(

@@ -1,0 +1,154 @@
+"""Ablations: what a cut edge carries in place of what its writer writes.
+
+An ablation is data: a weighted sum of what the writer writes in some runs of the model, averaged
+over pairs of prompts, over positions, over both or over neither. All that the package asks of an
+ablation follows from that, so nothing asks for its name.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from circuitfind.errors import MethodError, PromptError, quoted
+from circuitfind.prompts import PromptPairs
+
+Tokens = Int[Tensor, "batch pos"]
+TokensOf = Callable[[PromptPairs], Tokens]
+Axis = Literal["batch", "pos"]
+
+
+def clean(prompts: PromptPairs) -> Tokens:
+    """Return the clean prompts."""
+    return prompts.clean
+
+
+def corrupted(prompts: PromptPairs) -> Tokens:
+    """Return the corrupted prompts."""
+    return prompts.corrupted
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a cut edge carries.
+
+    Attributes:
+        name: What options and files call it.
+        runs: Weights, and the prompts of the run that each is the weight of: a function that gives
+            for each pair of prompts the tokens of a prompt as long as these two, and gives them
+            for each pair alone. A cut edge carries the sum of what its writer writes in these
+            runs, times their weights; without a run it carries 0.
+        mean_over: The axes over which this is averaged: `batch`, all pairs of prompts; `pos`, the
+            positions of a prompt. Padding counts nowhere.
+        summary: What a cut edge carries, in a sentence.
+
+    Raises:
+        MethodError: There is no such axis.
+    """
+
+    name: str
+    runs: tuple[tuple[float, TokensOf], ...]
+    mean_over: tuple[Axis, ...] = ()
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        if bad := set(self.mean_over) - {"batch", "pos"}:
+            raise MethodError(
+                f"the ablation {quoted(self.name)} cannot be averaged over "
+                f"{quoted(bad.pop())}; choose 'batch' (pairs of prompts) and 'pos' (positions)"
+            )
+
+    def empty_graph(self, prompts: PromptPairs) -> Tokens | None:
+        """Return the prompts on which the model itself is the empty graph; None if on none.
+
+        Where there are such prompts, a component that reads nothing of the clean run writes what
+        its cut edges would carry.
+        """
+        if not self.pruning_is_free:
+            return None
+        return self.runs[0][1](prompts)
+
+    @property
+    def pruning_is_free(self) -> bool:
+        """Whether dead ends can be removed without a change of any output.
+
+        That is so where the empty graph is a run of the model.
+        """
+        return not self.mean_over and [weight for weight, _ in self.runs] == [1]
+
+    def first_change(self, prompts: PromptPairs) -> int:
+        """Return how many positions at the beginning no cut changes, reading from left to right."""
+        if self.mean_over or sum(weight for weight, _ in self.runs) != 1:
+            return 0
+        runs = torch.stack([tokens(prompts) for _, tokens in self.runs])
+        differs = (runs != prompts.clean).flatten(0, 1).any(dim=0)
+        return int(differs.long().argmax()) if bool(differs.any()) else len(differs)
+
+    def check(self, prompts: PromptPairs) -> None:
+        """Refuse prompts for which nothing says what a cut edge carries.
+
+        Raises:
+            PromptError: Positions of prompts of unequal lengths would be averaged.
+            MethodError: The tokens of a run do not belong to these prompts.
+        """
+        if "batch" in self.mean_over and "pos" not in self.mean_over and prompts.padded:
+            raise PromptError(
+                f"the ablation {quoted(self.name)} averages position by position and these prompts "
+                "have unequal lengths; choose 'mean-over-positions', or prompts of one length"
+            )
+        for tokens, by_pair in self._tokens(prompts):
+            if tokens.shape != prompts.clean.shape:
+                raise MethodError(
+                    f"the ablation {quoted(self.name)} runs the model on tokens of shape "
+                    f"{tuple(tokens.shape)} and the prompts have {tuple(prompts.clean.shape)}; "
+                    "return a prompt for each pair, as long as the pair"
+                )
+            if not all(alone.equal(row[None]) for alone, row in zip(by_pair, tokens, strict=True)):
+                raise MethodError(
+                    f"the ablation {quoted(self.name)} runs the model on prompts that depend on "
+                    "more than one pair; return for each pair what it gives alone"
+                )
+
+    def _tokens(self, prompts: PromptPairs) -> Iterator[tuple[Tokens, Iterator[Tokens]]]:
+        """Yield each run's tokens, all at once and pair by pair."""
+        for _, tokens in self.runs:
+            if tokens not in (clean, corrupted):
+                rows = (prompts.rows(slice(row, row + 1)) for row in range(len(prompts)))
+                yield tokens(prompts), (tokens(pair) for pair in rows)
+
+
+ABLATIONS = (
+    Ablation(
+        "resample", ((1.0, corrupted),), summary="the writer's output on the corrupted prompt"
+    ),
+    Ablation("zero", (), summary="nothing"),
+    Ablation(
+        "mean",
+        ((1.0, corrupted),),
+        ("batch",),
+        summary="the mean output on the corrupted prompts, position by position",
+    ),
+    Ablation(
+        "mean-over-positions",
+        ((1.0, corrupted),),
+        ("batch", "pos"),
+        summary="the mean output over all corrupted prompts and positions",
+    ),
+)
+"""Every named ablation."""
+
+
+def find_ablation(name: str) -> Ablation:
+    """Return an ablation by name.
+
+    Raises:
+        MethodError: There is no such ablation; the message lists the known ones.
+    """
+    for ablation in ABLATIONS:
+        if ablation.name == name:
+            return ablation
+    known = ", ".join(ablation.name for ablation in ABLATIONS)
+    raise MethodError(f"no ablation named {quoted(name)}; choose one of {known}")
