@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuitfind.errors import MethodError, PromptError, quoted
 from circuitfind.prompts import PromptPairs
+from circuitfind.registry import Table
 
 Tokens = Int[Tensor, "batch pos"]
 TokensOf = Callable[[PromptPairs], Tokens]
@@ -120,22 +121,29 @@ class Ablation:
                 yield tokens(prompts), (tokens(pair) for pair in rows)
 
 
-ABLATIONS = (
-    Ablation(
-        "resample", ((1.0, corrupted),), summary="the writer's output on the corrupted prompt"
-    ),
-    Ablation("zero", (), summary="nothing"),
-    Ablation(
-        "mean",
-        ((1.0, corrupted),),
-        ("batch",),
-        summary="the mean output on the corrupted prompts, position by position",
-    ),
-    Ablation(
-        "mean-over-positions",
-        ((1.0, corrupted),),
-        ("batch", "pos"),
-        summary="the mean output over all corrupted prompts and positions",
+RESAMPLE = Ablation(
+    "resample", ((1.0, corrupted),), summary="the writer's output on the corrupted prompt"
+)
+
+ABLATIONS = Table(
+    "ablation",
+    Ablation,
+    MethodError,
+    (
+        RESAMPLE,
+        Ablation("zero", (), summary="nothing"),
+        Ablation(
+            "mean",
+            ((1.0, corrupted),),
+            ("batch",),
+            summary="the mean output on the corrupted prompts, position by position",
+        ),
+        Ablation(
+            "mean-over-positions",
+            ((1.0, corrupted),),
+            ("batch", "pos"),
+            summary="the mean output over all corrupted prompts and positions",
+        ),
     ),
 )
 """Every named ablation."""
@@ -147,8 +155,6 @@ def find_ablation(name: str) -> Ablation:
     Raises:
         MethodError: There is no such ablation; the message lists the known ones.
     """
-    for ablation in ABLATIONS:
-        if ablation.name == name:
-            return ablation
-    known = ", ".join(ablation.name for ablation in ABLATIONS)
-    raise MethodError(f"no ablation named {quoted(name)}; choose one of {known}")
+    if (ablation := ABLATIONS.get(name)) is None:
+        raise MethodError(f"no ablation named {quoted(name)}; choose one of {ABLATIONS.names}")
+    return ablation

@@ -4,7 +4,8 @@ A metric says in which direction it is better, so that searches minimise one los
 negates by hand. It never averages over prompts; `loss` is the one place where that happens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,6 +30,7 @@ from circuitfind.measures import (
     probability_difference,
 )
 from circuitfind.prompts import NO_TOKEN, PromptPairs
+from circuitfind.registry import Table
 
 _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
@@ -140,16 +142,13 @@ def find_metric(name: str) -> Metric:
     Raises:
         MetricError: There is no such metric; the message lists the known ones.
     """
+    if (metric := METRICS.get(name)) is not None:
+        return metric
     plain, _, block = name.partition(":")
-    for metric in METRICS:
-        if metric.name == name:
-            return metric
-        if metric.name == plain and metric.direction is not None and block.isdecimal():
-            return replace(metric, name=name, direction=MeanDifference(int(block)))
+    if plain == DIRECTION.name and block.isdecimal():
+        return replace(DIRECTION, name=name, direction=MeanDifference(int(block)))
     raise MetricError(
-        f"no metric named {quoted(name)}; the metrics are {', '.join(m.name for m in METRICS)}, "
-        "and "
-        "direction:BLOCK"
+        f"no metric named {quoted(name)}; the metrics are {METRICS.names}, and direction:BLOCK"
     )
 
 
@@ -168,6 +167,14 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
                 f"{prompts.place(row)} has none; give one, or choose a metric that needs none: "
                 "'kl' for language models, 'l2' for compiled programs"
             )
+
+
+def answered(metrics: Iterable[Metric], prompts: PromptPairs) -> Iterator[Metric]:
+    """Yield the metrics whose question the prompts answer."""
+    for metric in metrics:
+        with suppress(MetricError):
+            check_metric(metric, prompts)
+            yield metric
 
 
 def faithfulness(full: float, circuit: float, empty: float) -> float:
@@ -192,73 +199,84 @@ def _without_direction(stream: Stream, prompts: PromptPairs, full: Reference) ->
     )
 
 
-METRICS = (
-    Metric(
-        "kl",
-        "nats",
-        "lower",
-        kl,
-        slope="not at the full model",
-        of_shift=kl_of_shift,
-        stacked=True,
-        summary="KL divergence of the circuit from the full model",
-    ),
-    Metric(
-        "logit-difference",
-        "logits",
-        "higher",
-        logit_difference,
-        reads="answers",
-        needs="right and wrong",
-        stacked=True,
-        summary="logit of the right answer minus that of the wrong one",
-    ),
-    Metric(
-        "probability-difference",
-        "probability",
-        "higher",
-        probability_difference,
-        needs="right and wrong",
-        stacked=True,
-        summary="probability of the right answers minus that of the wrong ones",
-    ),
-    Metric(
-        "loss",
-        "nats",
-        "lower",
-        loss,
-        needs="right",
-        stacked=True,
-        summary="negative log-likelihood of the right answers",
-    ),
-    Metric(
-        "accuracy",
-        "share",
-        "higher",
-        accuracy,
-        needs="right",
-        slope="nowhere",
-        stacked=True,
-        summary="how often a right answer comes first",
-    ),
-    Metric(
-        "l2",
-        "squared",
-        "lower",
-        l2,
-        slope="not at the full model",
-        stacked=True,
-        summary="squared distance to the full model's outputs",
-    ),
-    Metric(
-        "direction",
-        "activation",
-        "higher",
-        _without_direction,
-        reads="stream",
-        direction=MeanDifference(),
-        stacked=True,
-        summary="projection of the final stream on the mean difference of clean and corrupted",
-    ),
+KL = Metric(
+    "kl",
+    "nats",
+    "lower",
+    kl,
+    slope="not at the full model",
+    of_shift=kl_of_shift,
+    stacked=True,
+    summary="KL divergence of the circuit from the full model",
+)
+
+LOGIT_DIFFERENCE = Metric(
+    "logit-difference",
+    "logits",
+    "higher",
+    logit_difference,
+    reads="answers",
+    needs="right and wrong",
+    stacked=True,
+    summary="logit of the right answer minus that of the wrong one",
+)
+
+PROBABILITY_DIFFERENCE = Metric(
+    "probability-difference",
+    "probability",
+    "higher",
+    probability_difference,
+    needs="right and wrong",
+    stacked=True,
+    summary="probability of the right answers minus that of the wrong ones",
+)
+
+LOSS = Metric(
+    "loss",
+    "nats",
+    "lower",
+    loss,
+    needs="right",
+    stacked=True,
+    summary="negative log-likelihood of the right answers",
+)
+
+ACCURACY = Metric(
+    "accuracy",
+    "share",
+    "higher",
+    accuracy,
+    needs="right",
+    slope="nowhere",
+    stacked=True,
+    summary="how often a right answer comes first",
+)
+
+L2 = Metric(
+    "l2",
+    "squared",
+    "lower",
+    l2,
+    slope="not at the full model",
+    stacked=True,
+    summary="squared distance to the full model's outputs",
+)
+
+DIRECTION = Metric(
+    "direction",
+    "activation",
+    "higher",
+    _without_direction,
+    reads="stream",
+    direction=MeanDifference(),
+    stacked=True,
+    summary="projection of the final stream on the mean difference of clean and corrupted",
+)
+
+METRICS = Table(
+    "metric",
+    Metric,
+    MetricError,
+    (KL, LOGIT_DIFFERENCE, PROBABILITY_DIFFERENCE, LOSS, ACCURACY, L2, DIRECTION),
 )
 """Every named metric. A new one is a function in `measures.py` and a line here."""

@@ -66,7 +66,9 @@ def discover(
     metric: Metric = None,
     ablation: Annotated[
         str,
-        typer.Option(help="What a cut edge carries: resample, zero, mean or mean-over-positions."),
+        typer.Option(
+            help="What a cut edge carries: resample, zero, mean, mean-over-positions, or another."
+        ),
     ] = "resample",
     prompts: Prompts = 64,
     seed: Seed = 0,

@@ -50,10 +50,12 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models that ship with the package, or show the card of one."""
+    from circuitfind.models.sources import MODEL_SOURCES
     from circuitfind.models.zoo import ZOO, model_card
 
     if model is None:
-        rows = [{"name": name, "summary": summary} for name, summary in ZOO.items()]
+        outside = {f"{source.name}:...": source.summary for source in MODEL_SOURCES}
+        rows = [{"name": name, "summary": text} for name, text in {**ZOO, **outside}.items()]
         print_rows(rows, as_json=as_json)
     else:
         print_facts(model_card(model), as_json=as_json)

@@ -24,12 +24,9 @@ from circuitfind.engine.written import Group, batches, groups
 from circuitfind.errors import MetricError
 from circuitfind.methods.attribution import Batch, Limits
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
-from circuitfind.metrics import Metric, check_metric, find_metric
+from circuitfind.metrics import KL, LOGIT_DIFFERENCE, LOSS, Metric, answered
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
-
-ANSWER_METRICS = ("logit-difference", "loss")
-"""Metrics that say whether the answer is right, the first that the prompts can answer."""
 
 _PATH = EapIgOptions(n_edges=1, steps=3)
 
@@ -55,20 +52,13 @@ class Effects:
 
 def answer_metric(prompts: PromptPairs) -> Metric | None:
     """Return the metric that says whether the answer is right; None without answers."""
-    for name in ANSWER_METRICS:
-        metric = find_metric(name)
-        try:
-            check_metric(metric, prompts)
-        except MetricError:
-            continue
-        return metric
-    return None
+    return next(answered((LOGIT_DIFFERENCE, LOSS), prompts), None)
 
 
 def about_answers(problem: Problem) -> Problem:
     """Return the problem with the metric by which effects are measured."""
     metric = answer_metric(problem.prompts) or problem.metric
-    return replace(problem, metric=find_metric("kl") if metric.slope == "nowhere" else metric)
+    return replace(problem, metric=KL if metric.slope == "nowhere" else metric)
 
 
 def lead_of(problem: Problem) -> float:

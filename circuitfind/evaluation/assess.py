@@ -27,7 +27,7 @@ from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
 from circuitfind.evaluation.trust import doubts, notes, own_result
-from circuitfind.metrics import Metric
+from circuitfind.metrics import ACCURACY, Metric
 from circuitfind.problem import Problem
 
 _FEWEST_PER_TEMPLATE = 2
@@ -160,7 +160,7 @@ class _Assessor:
         own = own_result(
             problem.prompts, own_logits(problem.model, problem.prompts, problem.prompts.clean)
         )
-        kept = [r.measured.circuit for r in readings if r.measured.metric == "accuracy"]
+        kept = [r.measured.circuit for r in readings if r.measured.metric == ACCURACY.name]
         return Assessment(
             effort=self._effort.name,
             ablation=subject.problem.ablation.name,

@@ -7,7 +7,6 @@ no more than chance between prompts explains.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from circuitfind.errors import MetricError, shortened
 from circuitfind.evaluation.intervals import share_interval
 from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_result, within_noise
 from circuitfind.measures import PerPrompt
-from circuitfind.metrics import Metric, check_metric, faithfulness, find_metric
+from circuitfind.metrics import ACCURACY, KL, LOGIT_DIFFERENCE, Metric, answered, faithfulness
 from circuitfind.notebook import Tabled
 from circuitfind.problem import HasProblem, Problem, circuit_of_question
 
@@ -137,7 +136,7 @@ def scorecard(
     with torch.no_grad():
         logits = problem.model.logits(engine.readout.at_steps(engine.clean_final))
     own = own_result(problem.prompts, logits)
-    kept = next((row.circuit for row in measurements if row.metric == "accuracy"), None)
+    kept = next((row.circuit for row in measurements if row.metric == ACCURACY.name), None)
     return Scorecard(
         n_edges=circuit.n_edges,
         n_edges_full=circuit.graph.n_edges,
@@ -161,15 +160,8 @@ def scorecard(
 def usual_metrics(problem: Problem) -> tuple[Metric, ...]:
     """Return the problem's own metric, and those worth knowing that the prompts can answer."""
     own = problem.metric
-    return (own, *(metric for metric in _others(problem) if metric.name != own.name))
-
-
-def _others(problem: Problem) -> Iterator[Metric]:
-    for name in ("kl", "logit-difference", "accuracy"):
-        metric = find_metric(name)
-        with suppress(MetricError):
-            check_metric(metric, problem.prompts)
-            yield metric
+    others = answered((KL, LOGIT_DIFFERENCE, ACCURACY), problem.prompts)
+    return (own, *(metric for metric in others if metric.name != own.name))
 
 
 def measure(engine: IncrementalEngine, circuit: Circuit, metric: Metric) -> Measurement:

@@ -15,10 +15,9 @@ from scipy import stats
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
-from circuitfind.errors import MetricError
 from circuitfind.evaluation.intervals import FEWEST_PROMPTS, LEVEL
 from circuitfind.measures import Reference, accuracy
-from circuitfind.metrics import check_metric, find_metric
+from circuitfind.metrics import ACCURACY, LOGIT_DIFFERENCE, answered
 from circuitfind.models.precision import precision_note
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
@@ -53,14 +52,14 @@ class OwnResult:
     @property
     def does_the_task(self) -> bool:
         """Whether the model prefers right answers, by more than chance between prompts explains."""
-        if self.metric == "accuracy":
+        if self.metric == ACCURACY.name:
             return self.value > 0
         return (self.value if self.low is None else self.low) > 0
 
     def __str__(self) -> str:
         interval = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
         own = f"{self.metric} {self.value:.4g}{interval} {self.unit}"
-        return own if self.metric == "accuracy" else f"{own}, accuracy {self.accuracy:.4g}"
+        return own if self.metric == ACCURACY.name else f"{own}, accuracy {self.accuracy:.4g}"
 
 
 def own_result(
@@ -72,25 +71,16 @@ def own_result(
         prompts: The prompts.
         logits: The model's own at the steps of the clean prompts.
     """
-    if not _can_answer(prompts, "accuracy"):
+    if ACCURACY not in (can_be_asked := list(answered((ACCURACY, LOGIT_DIFFERENCE), prompts))):
         return None
     full = Reference(logits)
     hits = accuracy(logits, prompts, full)
-    values, metric = hits, find_metric("accuracy")
-    difference = find_metric("logit-difference")
-    if _can_answer(prompts, difference.name):
-        values, metric = difference(logits, prompts, logits), difference
+    values, metric = hits, ACCURACY
+    if LOGIT_DIFFERENCE in can_be_asked:
+        values, metric = LOGIT_DIFFERENCE(logits, prompts, logits), LOGIT_DIFFERENCE
     low, high = mean_with_interval(values) or (None, None)
     mean = float(values.double().mean())
     return OwnResult(metric.name, metric.unit, mean, low, high, float(hits.double().mean()))
-
-
-def _can_answer(prompts: PromptPairs, metric: str) -> bool:
-    try:
-        check_metric(find_metric(metric), prompts)
-    except MetricError:
-        return False
-    return True
 
 
 def mean_with_interval(values: Float[Tensor, " batch"]) -> tuple[float, float] | None:

@@ -1,8 +1,9 @@
 """From what a user names to a model that has passed its self-check.
 
-A model is named by an embedded model's name, a directory in Hugging Face layout, a compiled
-model's JSON file, or a name on the Hugging Face hub; in Python also by a Hugging Face model or a
-`TransformerBridge` itself. Weights are read from safetensors only: pickles can run code.
+A model is named by an embedded model's name, a directory in Hugging Face layout, a compiled model's
+JSON file, a name on the Hugging Face hub, or `NAME:REST` with the name of a source from outside; in
+Python also by a Hugging Face model or a `TransformerBridge` itself. Weights are read from
+safetensors only: pickles can run code.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from circuitfind.errors import ModelError
 from circuitfind.models.assumptions import require_assumptions
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.compiled import CompiledModel, load_compiled
+from circuitfind.models.compiled import load_compiled
 from circuitfind.models.guards import quiet_loading, reading, refusing
 from circuitfind.models.hub import fetched, weight_files
 from circuitfind.models.objects import own_copy, require_plain
@@ -24,7 +25,7 @@ from circuitfind.models.transformer_lens import TransformerLensModel
 from circuitfind.models.vocabulary import Vocabulary, vocabulary_of
 from circuitfind.models.zoo.architectures import NATIVE, load_native
 
-AnyModel = TypeVar("AnyModel", TransformerLensModel, CompiledModel)
+AnyModel = TypeVar("AnyModel", bound=ResidualModel)
 
 _ANY_LENGTH = 1 << 20
 """For models without a longest prompt (ALiBi)."""
@@ -44,7 +45,8 @@ def load_model(
 
     Args:
         source: An embedded model's name, a directory, a compiled model's JSON file, a hub name, a
-            Hugging Face model, or a `TransformerBridge` with raw weights.
+            `NAME:REST` for a registered `ModelSource`, a Hugging Face model, or a
+            `TransformerBridge` with raw weights.
         tokenizer: The tokenizer of a Hugging Face model or bridge; others bring their own.
         dtype: What weights are rounded to: `float32`, `float64`, `bfloat16` or `float16`; by
             default they keep their values.
@@ -59,6 +61,15 @@ def load_model(
     if not isinstance(source, str | Path):
         return _wrap(source, tokenizer, weights, device)
     found = find_source(source)
+    if found.outside is not None:
+        with refusing(f"{str(source)!r} cannot be loaded"):
+            model = found.outside.load(found.name, dtype=dtype, device=device or "cpu")
+        if not isinstance(model, ResidualModel):
+            raise ModelError(
+                f"{str(source)!r} is loaded as {type(model).__name__!r}, which has not all parts "
+                "of a `ResidualModel`; add what circuitfind/models/base.py lists"
+            )
+        return _checked_by_itself(model)
     if found.kind == "program":
         return _checked_by_itself(load_compiled(found.path, device or "cpu", weights))
     folder = fetched(found.name, weights=True) if found.kind == "hub" else found.path
@@ -75,6 +86,9 @@ def load_vocabulary(source: str | Path) -> Vocabulary | None:
         ModelError: Nothing can be loaded from the source, with what is missing.
     """
     found = find_source(source)
+    if found.outside is not None:
+        with refusing(f"the tokenizer of {str(source)!r} cannot be loaded"):
+            return found.outside.load_vocabulary(found.name)
     if found.kind == "program":
         return load_compiled(found.path, "cpu", None).vocabulary
     folder = fetched(found.name, weights=False) if found.kind == "hub" else found.path

@@ -5,14 +5,18 @@ Names are judged before anything is loaded and before any network is asked.
 
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from circuitfind.errors import ModelError
+from circuitfind.models.base import ResidualModel
 from circuitfind.models.guards import reading, shortened
+from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo import TRAINED, ZOO, zoo_path
+from circuitfind.registry import Table
 
 _PICKLE = (
     "is a pickle, which can run code when it is read; load it once where you trust it, and save "
@@ -46,18 +50,43 @@ _ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
+class ModelSource:
+    """A kind of models from outside the package; each is named `NAME:REST`.
+
+    Attributes:
+        name: What stands before the colon.
+        load: Loads a model, given what stands after the colon, `dtype` (`float32`, ...; None for
+            the type of the weights) and `device`.
+        load_vocabulary: Loads what turns text into its tokens, given the same text alone.
+        summary: What these models are, in a sentence.
+    """
+
+    name: str
+    load: Callable[..., ResidualModel]
+    load_vocabulary: Callable[[str], Vocabulary | None]
+    summary: str = ""
+
+
+MODEL_SOURCES: Table[ModelSource] = Table("model source", ModelSource, ModelError, ())
+"""Every kind of models that the package does not know of itself."""
+
+
+@dataclass(frozen=True)
 class Source:
     """The place of a model.
 
     Attributes:
-        kind: A directory in Hugging Face layout, a compiled model's JSON file, or a hub name.
-        name: What the model is called.
+        kind: A directory in Hugging Face layout, a compiled model's JSON file, a hub name, or a
+            source from outside.
+        name: What the model is called; for a source from outside, what stands after the colon.
         path: Of a directory or a file.
+        outside: The source from outside.
     """
 
-    kind: Literal["directory", "program", "hub"]
+    kind: Literal["directory", "program", "hub", "outside"]
     name: str
     path: Path = Path()
+    outside: ModelSource | None = None
 
 
 def find_source(source: str | Path) -> Source:
@@ -69,6 +98,9 @@ def find_source(source: str | Path) -> Source:
     name = str(source)
     if name in ZOO:
         return Source("directory" if name in TRAINED else "program", name, zoo_path(name))
+    prefix, colon, rest = name.partition(":")
+    if colon and (outside := MODEL_SOURCES.get(prefix)) is not None:
+        return Source("outside", rest, outside=outside)
     path = Path(source)
     # The empty path would be the current directory.
     kind = kind_of(path) if name else None

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from circuitfind.errors import MetricError
-from circuitfind.metrics import Metric, check_metric, find_metric
+from circuitfind.metrics import LOGIT_DIFFERENCE, Metric, answered
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
 
@@ -15,12 +14,7 @@ def default_metric(prompts: PromptPairs, otherwise: Metric) -> Metric:
         prompts: The prompts.
         otherwise: What to return where an answer is missing: the task's own metric.
     """
-    metric = find_metric("logit-difference")
-    try:
-        check_metric(metric, prompts)
-    except MetricError:
-        return otherwise
-    return metric
+    return next(answered((LOGIT_DIFFERENCE,), prompts), otherwise)
 
 
 def with_metric(problem: Problem) -> Problem:

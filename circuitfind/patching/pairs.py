@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from circuitfind.ablations import find_ablation
+from circuitfind.ablations import RESAMPLE
 from circuitfind.errors import MethodError, PromptError, quoted
 from circuitfind.patching.metric import with_metric
 from circuitfind.patching.result import MODES, Mode
@@ -47,7 +47,7 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
     problem = with_metric(problem)
     prompts = _with_run_to_patch_from(problem)
     # What is patched in is now that of the corrupted prompts.
-    problem = replace(problem, prompts=prompts, ablation=find_ablation("resample"))
+    problem = replace(problem, prompts=prompts, ablation=RESAMPLE)
     if mode == "interchange-within":
         chosen = partners_of(prompts) if partners is None else torch.tensor(list(partners))
         return replace(problem, prompts=interchanged(prompts, chosen.to(prompts.clean.device)))

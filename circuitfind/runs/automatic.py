@@ -21,6 +21,7 @@ from circuitfind.evaluation.scorecard import Scorecard, scorecard
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.methods.search import Found
 from circuitfind.methods.threshold import Trial, automatic_threshold, rounded, suggest_threshold
+from circuitfind.metrics import ACCURACY
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.directory import CONFIG, TRIALS, TRIED, make_folder, reported
 from circuitfind.runs.results import RunResult
@@ -30,7 +31,7 @@ from circuitfind.stored import parse_json
 def trial_of(threshold: float, card: Scorecard) -> Trial:
     """Return how a threshold did, from the scorecard of its circuit."""
     own = card.measurements[0]
-    accuracy = next((each for each in card.measurements if each.metric == "accuracy"), None)
+    accuracy = next((each for each in card.measurements if each.metric == ACCURACY.name), None)
     kept = accuracy.circuit / accuracy.full if accuracy and accuracy.full > 0 else None
     return Trial(threshold, card.n_edges, own.faithfulness, kept)
 

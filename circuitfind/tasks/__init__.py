@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from circuitfind.errors import TaskError, quoted
+from circuitfind.registry import Table
 from circuitfind.tasks.agreement import AGREEMENT
 from circuitfind.tasks.arithmetic import ARITHMETIC
 from circuitfind.tasks.base import Task
@@ -18,19 +19,24 @@ from circuitfind.tasks.reading import SUFFIXES
 from circuitfind.tasks.refusal import REFUSAL
 from circuitfind.tasks.successor import SUCCESSOR
 
-TASKS: tuple[Task, ...] = (
-    IOI,
-    PRONOUN,
-    INDUCTION,
-    GREATER_THAN,
-    DOCSTRING,
-    AGREEMENT,
-    CAPITAL_OF,
-    SUCCESSOR,
-    ARITHMETIC,
-    REFUSAL,
-    PROGRAM,
-    *WIRED,
+TASKS = Table(
+    "task",
+    Task,
+    TaskError,
+    (
+        IOI,
+        PRONOUN,
+        INDUCTION,
+        GREATER_THAN,
+        DOCSTRING,
+        AGREEMENT,
+        CAPITAL_OF,
+        SUCCESSOR,
+        ARITHMETIC,
+        REFUSAL,
+        PROGRAM,
+        *WIRED,
+    ),
 )
 """Every named task. A new one is a file and a line here."""
 
@@ -48,15 +54,12 @@ def find_task(name: str) -> Task:
         TaskError: There is no such task or corruption, or the file is not a task.
     """
     plain, _, corruption = name.partition(":")
-    for task in TASKS:
-        if task.name == name:
-            return task
-        if task.name == plain:
-            return task.corrupted_by(corruption)
+    if (task := TASKS.get(plain)) is not None:
+        return task if name == plain else task.corrupted_by(corruption)
     if path := task_file(name):
         return custom_task(path)
     raise TaskError(
-        f"no task named {quoted(name)}; the tasks are {', '.join(task.name for task in TASKS)}, "
+        f"no task named {quoted(name)}; the tasks are {TASKS.names}, "
         "or give the path of a .jsonl or .csv file"
     )
 
@@ -74,5 +77,6 @@ def model_for(task: str, model: str | None) -> str:
 
 def task_file(name: str) -> Path | None:
     """Return the file that describes a task, or None if the task is a named one."""
-    named = any(task.name == name.partition(":")[0] for task in TASKS)
-    return None if named or Path(name).suffix.lower() not in SUFFIXES else Path(name)
+    if Path(name).suffix.lower() not in SUFFIXES or TASKS.get(name.partition(":")[0]):
+        return None
+    return Path(name)
