@@ -25,7 +25,7 @@ from circuitfind.comparison.looks import (
 )
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, replacement
-from circuitfind.engine.written import groups, run_on
+from circuitfind.engine.written import run_on, writing_blocks
 from circuitfind.models.base import ResidualModel
 from circuitfind.patching.recording import Recording, attend
 from circuitfind.problem import Problem
@@ -149,17 +149,17 @@ def turned_attention(problem: Problem, copiers: Sequence[Head]) -> dict[Head, Tu
         differences = replacement(chunk, mean) - run_on(chunk, chunk.prompts.clean)
         looking, wrong = _lookers(chunk)
         count += int(looking.sum())
-        for group in groups(chunk.graph):
-            if group.kind != "attention":
+        for block in writing_blocks(chunk.graph):
+            if block.layer is None or block.kind != "attention":
                 continue
-            changes = differences.of(group)
+            changes = differences.of(block)
             for copier in copiers:
-                if copier[0] <= group.layer:
+                if copier[0] <= block.layer:
                     continue
                 for head, change in zip(range(len(changes)), changes, strict=True):
                     paid = _turned(chunk.model, run, copier, change, chunk.prompts)
                     more = (paid * wrong[:, None, :]).sum(-1)[looking].sum()
-                    key = (group.layer, head), copier
+                    key = (block.layer, head), copier
                     sums[key] = sums.get(key, 0.0) + float(more)
     return _strongest(sums, count)
 

@@ -20,8 +20,9 @@ from circuitfind.engine.full_pass import plain_pass
 from circuitfind.engine.gradients import ReaderGradients
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts
-from circuitfind.engine.written import Group, batches, groups
+from circuitfind.engine.written import batches, writing_blocks
 from circuitfind.errors import MetricError
+from circuitfind.graph import Block
 from circuitfind.methods.attribution import Batch, Limits
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from circuitfind.metrics import KL, LOGIT_DIFFERENCE, LOSS, Metric, answered
@@ -119,7 +120,7 @@ def _add(
     """Walk back from the logits: readers of one stage after another, then those who write there."""
     edges, by_place = sums
     masks = torch.stack(list(place_masks(problem.prompts).values())).double()
-    every = groups(problem.graph)
+    every = writing_blocks(problem.graph)
     arrived: Tensor | None = None
     for stage, found in itertools.groupby(walk, key=lambda some: some.stage):
         if arrived is not None:
@@ -135,21 +136,20 @@ def _add(
 
 
 def _write_edges(
-    at_work: Batch, earlier: list[Group], found: ReaderGradients, edges: Tensor, weight: float
+    at_work: Batch, earlier: list[Block], found: ReaderGradients, edges: Tensor, weight: float
 ) -> None:
-    for group in earlier:
-        product = at_work.differences.of(group).flatten(1) @ found.gradient.flatten(1).T
-        rows, columns = group.writers, found.readers
-        edges[rows.start : rows.stop, columns.start : columns.stop] += (
-            weight * product.double().cpu()
-        )
+    for block in earlier:
+        product = at_work.differences.of(block).flatten(1) @ found.gradient.flatten(1).T
+        columns = slice(found.readers.start, found.readers.stop)
+        edges[list(block.writers), columns] += weight * product.double().cpu()
 
 
 def _write_places(
-    at_work: Batch, here: list[Group], slope: Tensor, masks: Tensor, by_place: Tensor, weight: float
+    at_work: Batch, here: list[Block], slope: Tensor, masks: Tensor, by_place: Tensor, weight: float
 ) -> None:
     """Add what happens if the writers of a stage are replaced at some positions."""
-    for group in here:
-        at_positions = (at_work.differences.of(group) * slope).sum(-1).double()
-        columns = slice(group.writers.start, group.writers.stop)
-        by_place[:, columns] += weight * torch.einsum("wbp,kbp->kw", at_positions, masks).cpu()
+    for block in here:
+        at_positions = (at_work.differences.of(block) * slope).sum(-1).double()
+        by_place[:, list(block.writers)] += (
+            weight * torch.einsum("wbp,kbp->kw", at_positions, masks).cpu()
+        )

@@ -22,7 +22,7 @@ from circuitfind.engine.replacement import Gaps
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, PortReading, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
-from circuitfind.engine.written import Written, groups, is_z, total, written_of
+from circuitfind.engine.written import Written, is_z, total, writing_blocks, written_of
 from circuitfind.models.base import SinglePort, single_ports
 from circuitfind.problem import Problem
 
@@ -89,14 +89,14 @@ class ChunkEngine:
         z: dict[int, Projected] = {}
         projected: dict[tuple[int, str], Projected] = {}
         with torch.no_grad():
-            for group in groups(self.graph):
-                if group.kind == "attention":
-                    z |= dict(zip(group.writers, clean.z[group.layer], strict=True))
-                    projected |= self._project_all(group.layer, read)
-                if not is_z(self.graph, group):
-                    streams = dict(zip(group.writers, of_writers.values[group], strict=True))
+            for block in writing_blocks(self.graph):
+                if block.layer is not None and block.kind == "attention":
+                    z |= dict(zip(block.writers, clean.z[block.layer], strict=True))
+                    projected |= self._project_all(block.layer, read)
+                if not is_z(block):
+                    streams = dict(zip(block.writers, of_writers.values[block.name], strict=True))
                     # What MLPs write is the clean run's own.
-                    written |= streams if group.kind == "mlp" else self.keep(streams)
+                    written |= streams if block.kind == "mlp" else self.keep(streams)
         kept = self.graph.edge_mask.numpy().copy()
         everywhere = spans(self.graph, kept, self.horizon)
         projected = self.keep(projected)

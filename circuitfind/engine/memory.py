@@ -5,7 +5,7 @@ from math import ceil
 
 from circuitfind.engine.cuts import candidates_at_once
 from circuitfind.engine.gradients import segments
-from circuitfind.engine.written import groups
+from circuitfind.engine.written import is_z, writing_blocks
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import require
@@ -42,9 +42,7 @@ def remembered_numbers(graph: Graph) -> int:
     shape = graph.shape
     mixed = shape.n_layers * shape.n_heads * shape.d_head
     streams = sum(
-        len(group.writers) * shape.d_model
-        for group in groups(graph)
-        if group.kind != "attention" or shape.heads_share_norm
+        len(block.writers) * shape.d_model for block in writing_blocks(graph) if not is_z(block)
     )
     entering = (len(segments(graph)) + 1) * shape.d_model
     clean = mixed + streams + entering + _projected(graph)

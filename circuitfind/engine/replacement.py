@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.state import ChunkState, Stream
-from circuitfind.engine.written import Written, groups, is_z, run_on
+from circuitfind.engine.written import Written, is_z, run_on, writing_blocks
 from circuitfind.problem import Problem
 
 
@@ -42,20 +42,21 @@ def replacement(problem: Problem, mean: Written | None) -> Written:
 
 
 def _sum_of_runs(problem: Problem) -> Written:
-    runs = [
-        run_on(problem, tokens(problem.prompts)).map(partial(mul, weight))
-        for weight, tokens in problem.ablation.runs
-    ]
-    return reduce(add, runs) if runs else _nothing(problem)
+    parts = []
+    for weight, tokens in problem.ablation.runs:
+        run = run_on(problem, tokens(problem.prompts))
+        # Where nothing is to be multiplied, nothing is copied.
+        parts.append(run if weight == 1 else run.map(partial(mul, weight)))
+    return reduce(add, parts) if parts else _nothing(problem)
 
 
 def _nothing(problem: Problem) -> Written:
     model, graph = problem.model, problem.graph
     found = {}
-    for group in groups(graph):
-        width = graph.shape.d_head if is_z(graph, group) else graph.shape.d_model
-        shape = len(group.writers), 1, 1, width
-        found[group] = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    for block in writing_blocks(graph):
+        width = graph.shape.d_head if is_z(block) else graph.shape.d_model
+        shape = len(block.writers), 1, 1, width
+        found[block.name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
     return Written(model, graph, found)
 
 
@@ -96,14 +97,13 @@ class Gaps:
         # By writer: its block's layer and its place among the block's heads, and its z.
         self._heads: dict[int, tuple[int, int, Float[Tensor, "_ _ d_head"]]] = {}
         self._others: dict[int, Float[Tensor, "_ _ d_model"]] = {}
-        for group in groups(problem.graph):
-            for row, (writer, values) in enumerate(
-                zip(group.writers, replaced.values[group], strict=True)
-            ):
-                if is_z(problem.graph, group):
-                    self._heads[writer] = group.layer, row, values
-                else:
-                    self._others[writer] = values
+        for block in writing_blocks(problem.graph):
+            values = dict(zip(block.writers, replaced.values[block.name], strict=True))
+            if block.layer is not None and is_z(block):
+                places = {writer: (block.layer, row) for row, writer in enumerate(block.writers)}
+                self._heads |= {writer: (*places[writer], z) for writer, z in values.items()}
+            else:
+                self._others |= values
         # Each with the state's z that it belongs to: the readers of one block ask for the same
         # ones again and again.
         self._formed: dict[tuple[int, int], tuple[Tensor, Stream]] = {}

@@ -26,9 +26,9 @@ from circuitfind.engine.gradients import (
 )
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, replacement
-from circuitfind.engine.written import Group, Written, batches, groups, total, written_of
+from circuitfind.engine.written import Written, batches, total, writing_blocks, written_of
 from circuitfind.errors import MethodError
-from circuitfind.graph import Graph
+from circuitfind.graph import Block, Graph
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
 
@@ -134,7 +134,7 @@ class Batch:
         self, problem: Problem, limits: Limits, mean: Written | None, *, clean_first: bool
     ) -> None:
         self._problem, self._limits = problem, limits
-        self._groups = groups(problem.graph)
+        self._blocks = writing_blocks(problem.graph)
         with torch.no_grad():
             embedding = embeddings(problem.model, problem.graph, problem.prompts.clean)
         self._embedded = total(embedding)
@@ -147,7 +147,7 @@ class Batch:
 
     def scores(self, place: Place) -> Table:
         """Return what one place contributes, summed over prompts."""
-        rows = self._groups if place.writer is None else [self._group_of[place.writer]]
+        rows = self._blocks if place.writer is None else [self._block_of[place.writer]]
         return self._contracted(self.walk(place), rows, place.writer)
 
     def walk(self, place: Place) -> Iterator[ReaderGradients]:
@@ -181,15 +181,15 @@ class Batch:
         """Return the stream with a writer's output mixed, and the segment that it enters."""
         missing = 1 - place.share
         if place.writer is None:
-            return self._embedded + missing * self.differences.of(self._groups[0]).sum(0), 0
-        group = self._group_of[place.writer]
-        first = segment_after(self._problem.graph, group.stage)
-        row = place.writer - group.writers.start
-        return self._clean.streams[first] + missing * self.differences.of(group)[row], first
+            return self._embedded + missing * self.differences.of(self._blocks[0]).sum(0), 0
+        block = self._block_of[place.writer]
+        first = segment_after(self._problem.graph, block.stage)
+        row = block.writers.index(place.writer)
+        return self._clean.streams[first] + missing * self.differences.of(block)[row], first
 
     @cached_property
-    def _group_of(self) -> dict[int, Group]:
-        return {writer: group for group in self._groups for writer in group.writers}
+    def _block_of(self) -> dict[int, Block]:
+        return {writer: block for block in self._blocks for writer in block.writers}
 
     def _slope_at(self, final: Stream) -> Stream:
         """Return the gradient of the loss, summed over prompts, at what the logits read."""
@@ -201,7 +201,7 @@ class Batch:
         return slope
 
     def _contracted(
-        self, walk: Iterator[ReaderGradients], rows: Sequence[Group], writer: int | None
+        self, walk: Iterator[ReaderGradients], rows: Sequence[Block], writer: int | None
     ) -> Table:
         """Multiply gradients with differences, some dozen readers at a time."""
         scores = torch.zeros(self._problem.graph.edge_mask.shape, dtype=torch.float64)
@@ -219,17 +219,17 @@ class Batch:
         return alone
 
     def _meet(
-        self, gathered: Sequence[ReaderGradients], rows: Sequence[Group], scores: Table
+        self, gathered: Sequence[ReaderGradients], rows: Sequence[Block], scores: Table
     ) -> None:
-        for group in rows:
-            later = [found for found in gathered if found.stage > group.stage]
+        for block in rows:
+            later = [found for found in gathered if found.stage > block.stage]
             if not later:
                 continue
-            difference = self.differences.of(group).flatten(1)
+            difference = self.differences.of(block).flatten(1)
             for found in later:
                 product = difference @ found.gradient.flatten(1).T
                 columns = slice(found.readers.start, found.readers.stop)
-                scores[group.writers.start : group.writers.stop, columns] += product.double().cpu()
+                scores[list(block.writers), columns] += product.double().cpu()
 
 
 def _require_finite(graph: Graph, scores: Table) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.replacement import mean_over_prompts
-from circuitfind.engine.written import Group, batches, groups
-from circuitfind.graph import Graph
+from circuitfind.engine.written import batches, writing_blocks
+from circuitfind.graph import Block, Graph
 from circuitfind.methods.attribution import Batch, require_slope
 from circuitfind.methods.components import edges_between, require_finite
 from circuitfind.methods.eap import CLEAN, EapOptions
@@ -67,7 +67,7 @@ class Hisp(Scored):
 def _mask_slopes(graph: Graph, batch: Batch) -> PerWriter:
     """Return each writer's |d loss / d mask|, added up over prompts."""
     slopes = torch.zeros(len(graph.writers), dtype=torch.float64)
-    left, arriving = list(groups(graph)), None
+    left, arriving = list(writing_blocks(graph)), None
     for found in batch.walk(CLEAN):
         while left[-1].stage >= found.stage:
             _score(slopes, batch, left.pop(), arriving)
@@ -78,11 +78,10 @@ def _mask_slopes(graph: Graph, batch: Batch) -> PerWriter:
     return slopes
 
 
-def _score(slopes: PerWriter, batch: Batch, group: Group, arriving: Tensor | None) -> None:
+def _score(slopes: PerWriter, batch: Batch, block: Block, arriving: Tensor | None) -> None:
     assert arriving is not None
-    by_prompt = (batch.differences.of(group) * arriving).sum((2, 3))
-    writers = slice(group.writers.start, group.writers.stop)
-    slopes[writers] = by_prompt.abs().double().sum(1).cpu()
+    by_prompt = (batch.differences.of(block) * arriving).sum((2, 3))
+    slopes[list(block.writers)] = by_prompt.abs().double().sum(1).cpu()
 
 
 def _by_layer(graph: Graph, importance: PerWriter) -> PerWriter:

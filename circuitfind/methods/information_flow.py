@@ -20,7 +20,7 @@ from torch import Tensor
 from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import TracedRun, segments
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.written import Written, batches, groups, total, written_of
+from circuitfind.engine.written import Written, batches, total, writing_blocks, written_of
 from circuitfind.graph import Graph
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
@@ -78,9 +78,9 @@ def _of_stream(written: Written, graph: Graph, stream: Tensor, stage: int) -> Sh
     size = stream.abs().sum(-1)
     contributed = torch.cat(
         [
-            torch.stack([size - (stream - one).abs().sum(-1) for one in written.of(group)])
-            for group in groups(graph)
-            if group.stage < stage
+            torch.stack([size - (stream - one).abs().sum(-1) for one in written.of(block)])
+            for block in writing_blocks(graph)
+            if block.stage < stage
         ]
     ).clamp(min=0)
     all_of_it = contributed.sum(0)
