@@ -17,7 +17,7 @@ import networkx as nx
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.errors import CircuitFileError, GraphError, quoted, shortened
+from circuitfind.errors import CircuitFileError, GraphError, MethodError, quoted, shortened
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer
 from circuitfind.limits import require
@@ -25,6 +25,8 @@ from circuitfind.notebook import Framed
 from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
 
 FORMAT = "circuitfind circuit 1"
+FILE = "circuit.json"
+"""The circuit's file in a run directory."""
 
 
 @runtime_checkable
@@ -213,18 +215,20 @@ class Circuit:
 
 
 def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
-    """Read a circuit file.
+    """Read the circuit of a run directory, or of a circuit file.
 
     Args:
-        path: A file written by `Circuit.save`.
+        path: The directory, or a file written by `Circuit.save`.
         graph: The graph that the circuit must belong to; by default the one in the file.
 
     Raises:
         CircuitFileError: The file is missing, no JSON, cut short, of another format or another
             model's graph, or names an edge that does not exist.
     """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
     try:
-        content = parse_json(read_bytes(Path(path)))
+        content = parse_json(read_bytes(path))
     except OSError as error:
         raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
     except ValueError as error:
@@ -238,6 +242,27 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
             f"{path} is not a circuit file: {type(error).__name__} at {error}; "
             "circuit files are written by `circuitfind discover`"
         ) from None
+
+
+def as_circuit(given: object) -> Circuit:
+    """Return a circuit that is given as itself, as a result that has one, or as where it lies.
+
+    Args:
+        given: A circuit, what a search found, or the path of a run directory or a circuit file.
+
+    Raises:
+        MethodError: It is none of these.
+        CircuitFileError: There is no circuit, or its file cannot be trusted.
+    """
+    if isinstance(given, str | Path):
+        return load_circuit(given)
+    found = getattr(given, "circuit", given)
+    if not isinstance(found, Circuit):
+        raise MethodError(
+            f"{quoted(given)} is not a circuit; give one that `discover` or `load_circuit` "
+            "returned, or a run directory"
+        )
+    return found
 
 
 def circuit_from(content: Mapping[str, Any], graph: Graph | None = None) -> Circuit:

@@ -3,7 +3,7 @@
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,11 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def observer(*, progress: bool, on_progress: Callable[[Any], None] | None) -> Callable[[Any], None]:
+    """Return what is told of progress: what the caller gives, or else a line where one is asked."""
+    return on_progress or (ProgressLine() if progress else lambda step: None)
+
+
 class ProgressLine:
     """Writes how far a computation is on one line of stderr that is written over and over.
 
@@ -90,7 +95,7 @@ class ProgressLine:
         """Take note of a step with `done` and `total`; each percent is written once."""
         percent = int(100 * step.done / max(step.total, 1))
         is_over = step.done >= step.total
-        if percent == self._shown and not is_over:
+        if percent == self._shown:
             return
         self._shown, text = percent, f"{percent} %: {step}"
         # Spaces write over what is left of a longer line.

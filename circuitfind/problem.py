@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitfind.ablations import Ablation, find_ablation
-from circuitfind.circuit import Circuit
+from circuitfind.circuit import Circuit, as_circuit
 from circuitfind.errors import MethodError, MetricError, PromptError, quoted, shortened
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
@@ -121,18 +121,14 @@ def circuit_of_question(asked: object, circuit: object = None) -> Circuit:
     """Return the circuit that is asked about: the given one, or else what a search found.
 
     Raises:
-        MethodError: There is none.
+        CircuitfindError: There is none, or its file cannot be trusted.
     """
     found = getattr(asked, "circuit", None) if circuit is None else circuit
-    if isinstance(found, Circuit):
-        return found
-    if circuit is None:
+    if found is None:
         raise MethodError(
             "no circuit is given; give one after the problem, or what `discover` found in its place"
         )
-    raise MethodError(
-        f"{quoted(circuit)} is not a circuit; give one that `discover` or `load_circuit` returned"
-    )
+    return as_circuit(found)
 
 
 def _outside(tokens: Int[Tensor, "batch ..."], low: int, high: int) -> tuple[int, int] | None:

@@ -1,11 +1,13 @@
 """Reading a file ends, whatever stands under its name."""
 
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
+import circuitfind
 from circuitfind.files import read_bytes, read_text
 
 
@@ -43,3 +45,16 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
         file.truncate(10**12)
     with pytest.raises(OSError, match="it has 1,000,000,000,000 bytes and at most 268,"):
         read_bytes(tmp_path / "large")
+
+
+def test_every_file_of_the_package_is_read_and_written_here():
+    package = Path(circuitfind.__file__).parent
+    others = re.compile(r"\.(read|write)_(text|bytes)\(|\b(load|save)_file\b|torch\.(load|save)\(")
+    found = {
+        f"{file.relative_to(package)}: {match[0]}"
+        for file in package.rglob("*.py")
+        if file.name != "files.py"
+        for match in others.finditer(file.read_text(encoding="utf-8"))
+    }
+    # A part of the package, and an index that is fetched by a process of its own.
+    assert found == {"reports/page/html.py: .read_text(", "models/fetch.py: .read_bytes("}

@@ -13,7 +13,7 @@ from circuitfind.commands.console import (
     tell,
 )
 from circuitfind.commands.options import Budget, Circuit, Device, Json, limited
-from circuitfind.commands.progress import pass_bar
+from circuitfind.commands.progress import progress_bar
 
 
 def evaluate(
@@ -63,8 +63,8 @@ def evaluate(
     settings = tuple((name, value) for name, value in given.items() if value is not None)
     wish = Wish(effort_of(quick=quick, full=full), against, settings, out, seed, device)
     path = out or path_of_evaluation(circuit, wish)
-    with interruptible(path, budget), pass_bar() as on_pass:
-        found = evaluate_run(circuit, wish, tell=tell, on_pass=on_pass)
+    with interruptible(path, budget), progress_bar() as on_progress:
+        found = evaluate_run(circuit, wish, tell=tell, on_progress=on_progress)
     if as_json:
         print_json(found.assessment.as_json())
         return

@@ -37,6 +37,9 @@ def import_(
         str | None,
         typer.Option(help="The model, for files that do not hold its graph; see `discover`."),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task, for files that do not say what they are about.")
+    ] = None,
     format_name: Annotated[
         str | None, typer.Option("--format", help="See `export`. [default: told from the file]")
     ] = None,
@@ -57,5 +60,7 @@ def import_(
         graph = heads_and_mlps(
             load_model(model).shape, merge_qkv=merge_qkv, split_embedding=split_embedding
         )
-    circuit = import_file(file, out, graph=graph, format_name=format_name, n_edges=edges)
+    circuit = import_file(
+        file, out, graph=graph, format_name=format_name, n_edges=edges, task=task, model=model
+    )
     emit(f"{out}: {circuit.n_edges} of {circuit.graph.n_edges} edges\n")

@@ -52,7 +52,7 @@ class Lines:
 
 @contextmanager
 def progress_bar() -> "Iterator[Callable[[Progress | Checkpoint], None]]":
-    """Show how far a search or a measurement is while this is open."""
+    """Show how far a search, a measurement or an evaluation is while this is open."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -100,23 +100,3 @@ def _observer(
         show("edges", progress.done, progress.total, f", {sum(kept)} kept")
 
     return on_progress
-
-
-@contextmanager
-def pass_bar() -> "Iterator[Callable[[float, int], None]]":
-    """Show how many of an evaluation's passes are made while this is open."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        with Lines() as lines:
-            yield lambda done, total: lines.say(f"{done:.0f} of {max(total, done):.0f} passes")
-        return
-    with Bar(console=console, transient=True) as bar:
-        shown = bar.add_task("passes", total=None)
-
-        def on_pass(done: float, total: int) -> None:
-            bar.update(shown, completed=done, total=max(total, done))
-
-        yield on_pass

@@ -29,6 +29,7 @@ from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_
 from circuitfind.evaluation.trust import doubts, notes, own_result
 from circuitfind.metrics import ACCURACY, Metric
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint
 
 _FEWEST_PER_TEMPLATE = 2
 
@@ -111,7 +112,7 @@ def assess(
     *,
     seed: int = 0,
     tell: Callable[[str], None] = lambda message: None,
-    on_pass: Callable[[float, int], None] = lambda done, total: None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
     log: PassLog | None = None,
 ) -> Assessment:
     """Evaluate a circuit.
@@ -121,10 +122,10 @@ def assess(
         effort: How much it may cost.
         seed: Fixes the random circuits and sets.
         tell: Called with the cost, before it is paid.
-        on_pass: Called with the passes made and to be made.
+        on_progress: Called as passes are made.
         log: Passes that were made already, and where new ones are kept.
     """
-    return _Assessor(subject, effort, seed, log or PassLog(), tell, on_pass).run()
+    return _Assessor(subject, effort, seed, log or PassLog(), tell, on_progress).run()
 
 
 class _Assessor:
@@ -135,7 +136,7 @@ class _Assessor:
         seed: int,
         log: PassLog,
         tell: Callable[[str], None],
-        on_pass: Callable[[float, int], None],
+        on_progress: Callable[[Checkpoint], None],
     ) -> None:
         self._subject, self._effort, self._seed, self._tell = subject, effort, seed, tell
         self._circuit = subject.circuit
@@ -144,7 +145,8 @@ class _Assessor:
         self._meters: list[Meter] = []
 
         def count() -> None:
-            on_pass(sum(meter.n_passes for meter in self._meters), total)
+            done = round(sum(meter.n_passes for meter in self._meters))
+            on_progress(Checkpoint(done, max(total, done), "passes"))
 
         for problem in (subject.problem, subject.held_out):
             if problem is not None:

@@ -116,7 +116,7 @@ def shown(value: float) -> str:
 
 
 def scorecard(
-    asked: HasProblem, circuit: Circuit | None = None, held_out: HasProblem | None = None
+    asked: HasProblem, circuit: object = None, held_out: HasProblem | None = None
 ) -> Scorecard:
     """Measure a circuit on the prompts it was found on, and on others if given.
 

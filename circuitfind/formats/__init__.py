@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from circuitfind.circuit import Circuit, circuit_from
+from circuitfind.circuit import Circuit, as_circuit, circuit_from
 from circuitfind.errors import CircuitFileError, GraphError, quoted
 from circuitfind.files import read_text, write_whole
 from circuitfind.formats.acdc import ACDC
@@ -72,11 +72,11 @@ def import_circuit(
         ) from None
 
 
-def export_circuit(circuit: Circuit, path: Path | str, *, format_name: str | None = None) -> None:
+def export_circuit(circuit: object, path: Path | str, *, format_name: str | None = None) -> None:
     """Write a circuit to a file of any format.
 
     Args:
-        circuit: The circuit.
+        circuit: The circuit, what a search found, or a run directory or circuit file.
         path: The file.
         format_name: A name of `FORMATS`; by default the first whose files end like this one.
 
@@ -85,7 +85,7 @@ def export_circuit(circuit: Circuit, path: Path | str, *, format_name: str | Non
             be written.
     """
     chosen = find_format(format_name) if format_name else _by_ending(Path(path))
-    text = chosen.write(circuit)
+    text = chosen.write(as_circuit(circuit))
     try:
         write_whole(Path(path), text)
     except OSError as error:

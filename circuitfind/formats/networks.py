@@ -14,18 +14,22 @@ from xml.etree.ElementTree import ParseError
 
 import networkx as nx
 
-from circuitfind.circuit import Circuit
+from circuitfind.circuit import Circuit, as_circuit
 from circuitfind.errors import CircuitFileError
 from circuitfind.formats.base import HEADER, Format, as_object, gathered
 from circuitfind.graph import Graph, Reader, Writer
 from circuitfind.stored import EdgeRow, parse_json
 
 
-def to_networkx(circuit: Circuit) -> nx.MultiDiGraph:
+def to_networkx(circuit: object) -> nx.MultiDiGraph:
     """Return a circuit as a networkx graph whose attributes are plain numbers and texts.
 
     `Circuit.network` is the view for questions about paths; this one is for exchange.
+
+    Args:
+        circuit: The circuit, what a search found, or a run directory or circuit file.
     """
+    circuit = as_circuit(circuit)
     network = nx.MultiDiGraph(**{HEADER: json.dumps(circuit.header(), allow_nan=False)})
     ends: list[Writer | Reader] = [*circuit.graph.writers, *circuit.graph.readers]
     facts = {end.component: _facts(end) for end in ends}

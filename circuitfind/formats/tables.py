@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from circuitfind.circuit import Circuit
+from circuitfind.circuit import Circuit, as_circuit
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, gathered, kept_names, known_edges
 from circuitfind.graph import Graph
@@ -83,17 +83,20 @@ def _row(row: dict[str, str | None]) -> EdgeRow:
     return EdgeRow(name, _TRUTH[(kept or "").lower()], number)
 
 
-def to_frame(result: Circuit | Framed) -> "pd.DataFrame":
+def to_frame(result: object) -> "pd.DataFrame":
     """Return a circuit or another result as a pandas frame.
 
     With a circuit, `frame.attrs` holds what it belongs to.
+
+    Args:
+        result: A result that is a table, a circuit, or a run directory or circuit file.
 
     Raises:
         ReportError: pandas is not installed.
     """
     if isinstance(result, Framed):
         return result.to_frame()
-    circuit = result
+    circuit = as_circuit(result)
     frame = frame_of(dict(zip(COLUMNS, row, strict=True)) for row in rows_of(circuit))
     frame = frame.reindex(columns=list(COLUMNS))
     frame["effect"] = frame["effect"].astype("float64")

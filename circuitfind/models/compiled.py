@@ -51,6 +51,7 @@ class CompiledModel:
         self.sizes = files.content
         self.device = torch.device(device)
         self.fingerprint = weights_fingerprint(weights)
+        self.n_weights = sum(weight.numel() for weight in weights.values())
         self._sizes = sizes
         self._weights = _with_all_biases(sizes, weights, self.device)
         self.dtype: torch.dtype = self._weights["embed.W_E"].dtype

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError, quoted, shortened
-from circuitfind.files import read_text
+from circuitfind.files import read_text, write_whole
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.compiled_sizes import Sizes, in_our_names, read_sizes
 from circuitfind.models.precision import computed_in, rounded
@@ -131,8 +131,8 @@ def save_compiled(path: Path | str, weights: Mapping[str, Tensor], **settings: A
         checked = checked_weights(sizes, weights)
         written = json.dumps({**content, **sizes.settings()}, indent=1, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".safetensors").write_bytes(save(checked))
-        path.write_text(written, encoding="utf-8")
+        write_whole(path.with_suffix(".safetensors"), save(checked))
+        write_whole(path, written)
     except (OSError, TypeError, ValueError, GraphError) as error:
         raise ModelError(f"cannot save {path} as a compiled model: {_reason(error)}") from None
     return path

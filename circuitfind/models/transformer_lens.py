@@ -70,6 +70,7 @@ class TransformerLensModel:
         self._unembedding = _unembedding(bridge)
         self.unembedding = self._unembedding if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
+        self.n_weights = sum(weight.numel() for weight in bridge.original_model.parameters())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
         has_mlp = self.shape.has_mlp
         self._mlps = [Mlp(block, self.dtype) for block in bridge.blocks] if has_mlp else []

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from circuitfind.files import write_whole
 from circuitfind.models.compiled_sizes import read_sizes
 
 Map = Float[Tensor, "_ _"]
@@ -111,8 +112,8 @@ class Wiring:
     def save(self, folder: Path, name: str) -> None:
         """Write the model as `NAME.json` and `NAME.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(json.dumps(self.sizes, indent=1) + "\n")
-        save_file(self.weights, folder / f"{name}.safetensors")
+        write_whole(folder / f"{name}.safetensors", save(self.weights))
+        write_whole(folder / f"{name}.json", json.dumps(self.sizes, indent=1) + "\n")
 
 
 def sizes_of(

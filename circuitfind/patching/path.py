@@ -24,6 +24,7 @@ from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError, MethodError
 from circuitfind.graph import Graph, Reader, Writer
 from circuitfind.metrics import Metric
+from circuitfind.notebook import observer
 from circuitfind.patching.components import Components
 from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
@@ -44,7 +45,8 @@ def path_patch(
     via: Sequence[str] = (),
     mode: Mode = "noising",
     rows: int | None = None,
-    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
 ) -> PatchResult:
     """Measure what each path from a sender to a receiver carries.
 
@@ -57,7 +59,8 @@ def path_patch(
             a7.h3 by its value and goes on from what that head writes.
         mode: Which run's writes are sent into which run (see `patch`).
         rows: As for `patch`.
-        on_progress: Called as the measurement proceeds.
+        progress: Show how far the measurement is, on one line of stderr; also in notebooks.
+        on_progress: Called as the measurement proceeds, in place of that line.
 
     Returns:
         A result with the site `path` and the axes `sender` and `receiver`; NaN where there is no
@@ -68,7 +71,7 @@ def path_patch(
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
     paths = PathPatching(as_problem(asked), senders, receivers, mode, via=via, rows=rows)
-    return paths.finished(on_progress)
+    return paths.finished(observer(progress=progress, on_progress=on_progress))
 
 
 class PathPatching(Measurement):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 from circuitfind.graph import ModelShape
+from circuitfind.notebook import observer
 from circuitfind.patching.choice import chosen
 from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
@@ -32,7 +33,8 @@ def patch(
     heads: str | Sequence[int] | None = None,
     partners: Sequence[int] | None = None,
     rows: int | None = None,
-    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
 ) -> PatchResult:
     """Patch activations of one run into another, each in turn, and measure the metric.
 
@@ -52,7 +54,8 @@ def patch(
             from, or -1 to leave it out; by default the next one like it (`partners_of`).
         rows: How many prompts, all patches' together, run through the model at once. No result
             depends on it.
-        on_progress: Called as the sweep proceeds.
+        progress: Show how far the sweep is, on one line of stderr; also in notebooks.
+        on_progress: Called as the sweep proceeds, in place of that line.
 
     Raises:
         MethodError: A site, layer, head or mode does not exist, or the model has none of it.
@@ -69,7 +72,7 @@ def patch(
         partners=partners,
         rows=rows,
     )
-    return sweep.finished(on_progress)
+    return sweep.finished(observer(progress=progress, on_progress=on_progress))
 
 
 class Sweep(Measurement):

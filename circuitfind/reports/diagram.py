@@ -13,7 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.circuit import Circuit, require_same_graph
+from circuitfind.circuit import as_circuit, require_same_graph
 from circuitfind.errors import ReportError
 from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
@@ -103,7 +103,7 @@ class Diagram:
 
 
 def draw_circuit(
-    circuit: Circuit,
+    circuit: object,
     *,
     caption: Sequence[str] = (),
     roles: Mapping[str, str] | None = None,
@@ -114,7 +114,7 @@ def draw_circuit(
     """Draw a circuit.
 
     Args:
-        circuit: What to draw.
+        circuit: What to draw: a circuit, what a search found, or a run directory or circuit file.
         caption: Lines to write under the drawing.
         roles: What components do, by component name; written under their names.
         unit: Unit of the effects, for the legend.
@@ -128,6 +128,7 @@ def draw_circuit(
         LimitError: `max_edges` is outside its range.
     """
     require(max_edges=max_edges)
+    circuit = as_circuit(circuit)
     effects = {edge: circuit.effect(edge) for edge in circuit.edges}
     drawn = sorted(effects, key=lambda edge: size(effects[edge]), reverse=True)[:max_edges]
     merged = _merged(drawn) if merge_qkv else {edge: [edge] for edge in drawn}
@@ -156,8 +157,8 @@ def _merged(edges: Sequence[Edge]) -> dict[Edge, list[Edge]]:
 
 
 def draw_difference(
-    left: Circuit,
-    right: Circuit,
+    left: object,
+    right: object,
     *,
     names: tuple[str, str] = ("left", "right"),
     caption: Sequence[str] = (),
@@ -170,7 +171,7 @@ def draw_difference(
     circuits need not have the same unit; of shared edges, in the left circuit.
 
     Args:
-        left: A circuit.
+        left: A circuit, as for `draw_circuit`.
         right: Another one of the same graph.
         names: What the legend calls them.
         caption: Lines to write under the drawing.
@@ -183,6 +184,7 @@ def draw_difference(
         LimitError: `max_edges` is outside its range.
     """
     require(max_edges=max_edges)
+    left, right = as_circuit(left), as_circuit(right)
     require_same_graph(left.graph, right.graph)
     graph = left.graph
     shared = graph.edges(left.kept & right.kept)

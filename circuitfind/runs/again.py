@@ -1,7 +1,7 @@
 """The problem that a circuit was found on, built again from what its file says of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from circuitfind.errors import ModelError, RunDirectoryError
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
+from circuitfind.models.precision import precision_note
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import default_metric
 from circuitfind.problem import Problem, assemble
@@ -87,12 +88,15 @@ class Problems:
 
     Attributes:
         device: Where to compute.
-        given: The model of all circuits, where it need not be loaded by its name (`model_again`).
+        given: The model of all circuits, or models by the names that the circuits' files give them,
+            where they need not be loaded by these names (`model_again`).
+        tell: Called with what a user should know of a model.
         models: The models loaded so far, by what was loaded.
     """
 
     device: str = "cpu"
     given: Any = None
+    tell: Callable[[str], None] = lambda message: None
     models: dict[tuple[str, str | None], ResidualModel] = field(default_factory=dict)
 
     def of(self, circuit: Circuit, path: Path) -> Problem:
@@ -127,9 +131,11 @@ class Problems:
 
     def _model(self, name: str, dtype: str | None) -> ResidualModel:
         if (name, dtype) not in self.models:
-            self.models[name, dtype] = model_again(
-                name, self.given, dtype=dtype, device=self.device
-            )
+            given = self.given.get(name) if isinstance(self.given, Mapping) else self.given
+            model = model_again(name, given, dtype=dtype, device=self.device)
+            if (note := precision_note(model)) is not None:
+                self.tell(note)
+            self.models[name, dtype] = model
         return self.models[name, dtype]
 
 

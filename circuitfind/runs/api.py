@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from circuitfind.ablations import Ablation
-from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
+from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
@@ -21,8 +21,9 @@ from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
-from circuitfind.notebook import ProgressLine
+from circuitfind.notebook import observer
 from circuitfind.problem import HasProblem, Problem, as_problem, assemble, circuit_of_question
+from circuitfind.progress import Checkpoint
 from circuitfind.prompts import PromptPairs
 from circuitfind.runs.automatic import automatic_search
 from circuitfind.runs.budget import allowed_bytes
@@ -96,7 +97,7 @@ def discover(
     Raises:
         CircuitfindError: An option is impossible, or the search failed.
     """
-    advance = on_progress or (ProgressLine() if progress else lambda step: None)
+    advance = observer(progress=progress, on_progress=on_progress)
     entry, size = find_method(method), allowed_bytes(memory)
     needed = [option.name for option in fields(entry.options) if option.default is MISSING]
     wanted = {**({"threshold": "auto"} if "threshold" in needed else {}), **options}
@@ -116,12 +117,14 @@ def discover(
 
 def evaluate(
     asked: HasProblem,
-    circuit: Circuit | None = None,
+    circuit: object = None,
     effort: str = "usual",
     *,
     held_out: HasProblem | None = None,
     scores: EdgeScores | None = None,
     roles: Sequence[Role] = (),
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> Assessment:
     """Evaluate a circuit, as `circuitfind evaluate` does.
@@ -133,6 +136,8 @@ def evaluate(
         held_out: The same question with other prompts.
         scores: What ranks all edges for the size curve; by default the circuit's own effects.
         roles: What heads do (`find_roles`); those of one role are knocked out together.
+        progress: Show how far the evaluation is, on one line of stderr; also in notebooks.
+        on_progress: Called as passes are made, in place of that line.
         tell: Called with the cost, before it is paid.
 
     Raises:
@@ -151,4 +156,5 @@ def evaluate(
     shared = groups(roles, removable(circuit))
     others = None if held_out is None else as_problem(held_out)
     subject = Subject(circuit, problem, held_out=others, ranking=ranking, roles=shared)
-    return assess(subject, known[effort], tell=tell)
+    advance = observer(progress=progress, on_progress=on_progress)
+    return assess(subject, known[effort], tell=tell, on_progress=advance)

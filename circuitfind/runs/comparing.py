@@ -43,6 +43,7 @@ def compare_files(
     out: Path,
     settings: Settings,
     *,
+    model: Any = None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> tuple[Comparison, list[Path]]:
     """Compare circuits and write `comparison.json` and drawings.
@@ -51,6 +52,8 @@ def compare_files(
         paths: Run directories or circuit files, two or more.
         out: The directory to write to; made if it does not exist.
         settings: How to compare.
+        model: What `load_model` returned or takes, for all circuits, or such by the names that the
+            runs give their models; by default what the runs name.
         tell: Called with what a user should know.
 
     Returns:
@@ -64,7 +67,7 @@ def compare_files(
     if (earlier := _earlier(out, loaded, identity)) is not None:
         tell(f"{out} is finished: its results are read, not computed again")
         return earlier, sorted(file for file in out.iterdir() if file.suffix in (".dot", ".svg"))
-    sides, pairs = compare_all(loaded, settings, tell)
+    sides, pairs = compare_all(loaded, settings, tell, model)
     found = Comparison(sides, pairs, identity, environment())
     return found, _write(out, found, loaded)
 

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.chance import DRAWS
@@ -68,16 +69,22 @@ class Loaded:
 
 
 def compare_all(
-    loaded: Sequence[Loaded], settings: Settings, tell: Tell
+    loaded: Sequence[Loaded], settings: Settings, tell: Tell, model: Any = None
 ) -> tuple[tuple[Side, ...], tuple[Pair, ...]]:
     """Compare each two circuits.
+
+    Args:
+        loaded: The circuits.
+        settings: How to compare.
+        tell: Called with what a user should know.
+        model: The model of all circuits, or models by the names that the runs give them.
 
     Raises:
         CircuitfindError: A model or its prompts cannot be had, or two circuits have nothing in
             common by which they could be compared.
     """
     pairs = list(itertools.combinations(range(len(loaded)), 2))
-    measured = _Measured(loaded, settings, tell)
+    measured = _Measured(loaded, settings, Problems(settings.device, model, tell), tell)
     _tell_cost(measured, pairs, tell)
     roles = {i: measured.roles(i) for i in range(len(loaded)) if measured.is_known(i)}
     found = tuple(_pair(measured, pair) for pair in pairs)
@@ -87,9 +94,11 @@ def compare_all(
 class _Measured:
     """What is known of each circuit's model, measured when it is first asked for."""
 
-    def __init__(self, loaded: Sequence[Loaded], settings: Settings, tell: Tell) -> None:
+    def __init__(
+        self, loaded: Sequence[Loaded], settings: Settings, problems: Problems, tell: Tell
+    ) -> None:
         self.loaded, self.settings, self._tell = loaded, settings, tell
-        self._problems = Problems(settings.device)
+        self._problems = problems
         self._found: dict[str, tuple[Problem, Profiles]] = {}
         self._roles: dict[str, tuple[Role, ...]] = {}
 

@@ -13,6 +13,7 @@ from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.limits import require_fields
 from circuitfind.reports.diagram import MAX_EDGES, Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
+from circuitfind.runs.kinds import kind_of
 from circuitfind.runs.results import read_scorecard
 from circuitfind.runs.roles import read_roles, roles_file
 
@@ -76,7 +77,9 @@ def draw_run(path: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
     """
     circuit, file = load_circuit_of(path), circuit_file(path)
     card_file = file.with_name(SCORECARD)
-    belongs = file.name == CIRCUIT and card_file.is_file()
+    # In a directory without a search, the file holds an evaluation alone.
+    is_run = file.name == CIRCUIT and kind_of(file.parent) == "search"
+    belongs = is_run and card_file.is_file()
     card = read_scorecard(card_file)[0] if belongs else None
     name = "diagram" if file.name == CIRCUIT else file.stem
     found = read_roles(roles_file(path), circuit)

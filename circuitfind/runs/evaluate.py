@@ -21,6 +21,7 @@ from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_
 from circuitfind.methods.base import circuit_of
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint
 from circuitfind.runs.again import model_again
 from circuitfind.runs.against import known_circuit
 from circuitfind.runs.config import RunConfig
@@ -76,7 +77,7 @@ def evaluate_run(
     model: Any = None,
     load: Callable[[RunConfig], ResidualModel] | None = None,
     tell: Callable[[str], None] = lambda message: None,
-    on_pass: Callable[[float, int], None] = lambda done, total: None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Evaluated:
     """Evaluate a circuit and write `scorecard.json` and the charts.
 
@@ -89,7 +90,7 @@ def evaluate_run(
         model: What `load_model` returned or takes; by default what the run or the wish names.
         load: Returns the model of a configuration, in place of `model`.
         tell: Called with the cost before it is paid, and with other things to know.
-        on_pass: Called with the passes made and to be made.
+        on_progress: Called as passes are made.
 
     Raises:
         CircuitfindError: Anything that the user can do something about.
@@ -110,7 +111,7 @@ def evaluate_run(
     with kept_passes(out, tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
         assessment = assess(
-            subject, wish.effort, seed=wish.seed, tell=tell, on_pass=on_pass, log=log
+            subject, wish.effort, seed=wish.seed, tell=tell, on_progress=on_progress, log=log
         )
         written = write_assessment(out, assessment, asked)
     drop_passes(out)

@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import CircuitFileError, GraphError, RunDirectoryError, quoted
@@ -13,6 +14,7 @@ from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import write_csv
 from circuitfind.graph import Graph
 from circuitfind.methods.base import circuit_of
+from circuitfind.runs.config import RunConfig
 from circuitfind.runs.decisions import read_decisions
 from circuitfind.runs.directory import (
     CIRCUIT,
@@ -100,7 +102,14 @@ def _write_new(files: dict[Path, str]) -> None:
 
 
 def import_file(
-    file: Path, out: Path, *, graph: Graph | None, format_name: str | None, n_edges: int | None
+    file: Path,
+    out: Path,
+    *,
+    graph: Graph | None,
+    format_name: str | None,
+    n_edges: int | None,
+    task: str | None = None,
+    model: str | None = None,
 ) -> Circuit:
     """Read a circuit of any format and write it into a directory of ours.
 
@@ -113,15 +122,24 @@ def import_file(
         graph: The model's graph, for files that do not hold it.
         format_name: The file's format; by default it is told from the file.
         n_edges: Keep this many edges of the largest scores, instead of those that the file keeps.
+        task: The task that the circuit is about, where the file does not say.
+        model: The name of its model, likewise.
 
     Raises:
         CircuitFileError: The file cannot be trusted, or has no scores to choose by.
         RunDirectoryError: The directory holds something else, or cannot be written.
     """
     circuit = import_circuit(file, graph, format_name=format_name)
+    if task is not None and (circuit.origin or model is None):
+        raise CircuitFileError(
+            f"{quoted(str(file))} says itself what it is about; leave --task out"
+            if circuit.origin
+            else "--task needs --model: a circuit is about both; give it, too"
+        )
     if not circuit.origin:
         digest = hashlib.sha256(read_bytes(file)).hexdigest()[:16]
-        circuit = replace(circuit, origin={"imported_from": file.name, "file_digest": digest})
+        origin = {"imported_from": file.name, "file_digest": digest, **_about(task, model)}
+        circuit = replace(circuit, origin=origin)
     if n_edges is not None:
         circuit = _largest(circuit, n_edges)
     files = {out / CIRCUIT: circuit.to_json()}
@@ -129,6 +147,15 @@ def import_file(
         files[out / SCORES] = write_csv(circuit)
     _write_new(files)
     return circuit
+
+
+def _about(task: str | None, model: str | None) -> dict[str, Any]:
+    """Return what a run's circuit file says of its task, its model and its prompts."""
+    if model is None or task is None:
+        return {} if model is None else {"model": model}
+    config = RunConfig(task, model, "").located()
+    names = ("task", "task_digest", "model", "metric", "n_prompts", "seed")
+    return {name: getattr(config, name) for name in names}
 
 
 def _largest(circuit: Circuit, n_edges: int) -> Circuit:

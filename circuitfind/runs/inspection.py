@@ -11,6 +11,13 @@ from circuitfind.models.base import ResidualModel
 from circuitfind.models.self_check import random_tokens, self_check
 
 
+def _size_of_weights(model: ResidualModel) -> dict[str, Any]:
+    """Return what a model's weights take in memory, where it says how many it holds."""
+    n: int | None = getattr(model, "n_weights", None)
+    megabytes = None if n is None else n * model.dtype.itemsize / 1e6
+    return {} if megabytes is None else {"memory of the weights, MB": float(f"{megabytes:.3g}")}
+
+
 def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) -> dict[str, Any]:
     """Return a model's sizes, graph, memory of a search, and self-check figures.
 
@@ -31,6 +38,7 @@ def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) 
         "causal": model.causal,
         "weights": str(model.weights_dtype).removeprefix("torch."),
         "computed in": str(model.dtype).removeprefix("torch."),
+        **_size_of_weights(model),
         "tokenizer": model.vocabulary is not None,
         "components": graph.n_components,
         "readers": len(graph.readers),

@@ -37,5 +37,5 @@ def require_search(path: Path) -> None:
     if (kind := kind_of(path)) != "search":
         raise RunDirectoryError(
             f"{path} holds {held_there[kind]}; give the directory of `circuitfind discover` "
-            "(`draw`, `evaluate`, `compare` and `export` take any circuit)"
+            "(`draw`, `evaluate`, `compare`, `report` and `export` take any circuit)"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import CircuitfindError
+from circuitfind.methods.order import settled_order
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.directory import CONFIG, is_fresh
 from circuitfind.runs.patch_config import PatchConfig
@@ -42,7 +43,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
     }
-    wanted_there = _apart_from_options(config.located())
+    wanted_there, order = _apart_from_options(config.located()), _order(config.options)
 
     def is_free(path: Path) -> bool:
         files = (path / CONFIG, *sorted(path.glob(f"threshold-*/{CONFIG}")))
@@ -50,7 +51,9 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         if held is None:
             return not path.exists() or is_fresh(path)
         with suppress(CircuitfindError, OSError):
-            return _apart_from_options(config_from(held)) == wanted_there
+            there = config_from(held)
+            is_same_order = order is None or there.options.get("order") == order
+            return is_same_order and _apart_from_options(there) == wanted_there
         return False
 
     return default_path((config.task, config.model, config.method), settings, is_free)
@@ -82,6 +85,14 @@ def path_of_patching(config: PatchConfig) -> Path:
         return False
 
     return default_path(about, settings, is_free)
+
+
+def _order(options: Mapping[str, Any]) -> str | list[str] | None:
+    """Return an order of edges as a run's settings hold it; None where none is given."""
+    if (given := options.get("order")) is None:
+        return None
+    order = settled_order(given)
+    return order if isinstance(order, str) else list(order)
 
 
 def _apart_from_options(config: RunConfig) -> dict[str, Any]:

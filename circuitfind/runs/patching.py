@@ -19,6 +19,7 @@ from circuitfind.errors import MethodError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure
 from circuitfind.models.loading import load_model
+from circuitfind.models.precision import precision_note
 from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.measurement import Measurement
 from circuitfind.patching.path import PathPatching
@@ -91,7 +92,10 @@ class _Work:
 
     @cached_property
     def _problem(self) -> Problem:
-        return _problem(self._config)
+        problem = _problem(self._config)
+        if (note := precision_note(problem.model)) is not None:
+            self._tell(note)
+        return problem
 
     @property
     def _fingerprints(self) -> dict[str, str]:

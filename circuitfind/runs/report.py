@@ -1,6 +1,6 @@
-"""Write the interactive report of a finished run, or of two."""
+"""Write the interactive report of a finished run, or of a circuit without one, or of two."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,34 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
 from circuitfind.evaluation.assessment import Assessment, assessment_from
 from circuitfind.evaluation.necessity import necessities
+from circuitfind.evaluation.scorecard import Scorecard, scorecard
 from circuitfind.files import write_whole
+from circuitfind.methods.base import Decision
 from circuitfind.problem import Problem
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
 from circuitfind.reports.terminal import drift_doubt
-from circuitfind.runs.again import model_again
+from circuitfind.runs.again import model_again, require_unchanged, settings_of
 from circuitfind.runs.attention import attention_data
 from circuitfind.runs.config import RunConfig, config_from
 from circuitfind.runs.decisions import read_decisions
 from circuitfind.runs.directory import (
+    CIRCUIT,
     CONFIG,
     DECISIONS,
     ENVIRONMENT,
     SCORECARD,
+    load_circuit_of,
     read_json,
 )
 from circuitfind.runs.discover import problem_of
 from circuitfind.runs.drawing import names_of, origin_line
-from circuitfind.runs.kinds import require_search
-from circuitfind.runs.results import RunResult, read_result
+from circuitfind.runs.kinds import kind_of, require_search
+from circuitfind.runs.results import read_result
 from circuitfind.runs.roles import read_roles, roles_file
+from circuitfind.runs.wish import config_of
 from circuitfind.tasks import find_task
 
 REPORT = "report.html"
@@ -48,15 +53,27 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Run:
-    """All that there is of a finished run."""
+    """All that there is of a finished run, or of a circuit without one.
 
+    Attributes:
+        path: The run directory, or the directory of the circuit alone.
+        config: What the circuit was found with.
+        circuit: The circuit.
+        problem: What it was found on; None where the model or the prompts cannot be had any more.
+        card: Its scorecard.
+        decisions: What is known of each edge; of a run, in the order of its search.
+        search: Figures of the search; None of a circuit without one.
+        provenance: Where the circuit comes from, in groups.
+    """
+
+    path: Path
     config: RunConfig
-    environment: Mapping[str, Any]
-    result: RunResult
-
-    @property
-    def circuit(self) -> Circuit:
-        return self.result.circuit
+    circuit: Circuit
+    problem: Problem | None
+    card: Scorecard
+    decisions: Sequence[Decision]
+    search: Mapping[str, Any] | None
+    provenance: Mapping[str, Mapping[str, Any]]
 
 
 def write_report(
@@ -67,10 +84,13 @@ def write_report(
     model: Any = None,
     tell: Tell = lambda message: None,
 ) -> Path:
-    """Write the report of a run, or of two runs side by side.
+    """Write the report of a run, or of two side by side.
+
+    A circuit without a search, from `import` or `patch --discover`, is measured for its report, and
+    its page shows no search.
 
     Args:
-        path: A run directory.
+        path: A run directory, or the directory of a circuit.
         against: Another one.
         out: File to write; by default `report.html` in the run directory, or for two runs
             `report-NAME.html` with the other one's name.
@@ -83,13 +103,13 @@ def write_report(
     Raises:
         CircuitfindError: A run is not finished, or a file is damaged or cannot be written.
     """
-    runs = [_read(place) for place in (path, against) if place is not None]
+    runs = [_read(place, model, tell) for place in (path, against) if place is not None]
     # One run needs no name, and a report does not depend on where its run stands.
     names = ["this run"] if against is None else list(names_of(path, against))
     titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
     data = {
         "runs": [
-            {"name": name, "title": title, **_run_data(run, model, tell)}
+            {"name": name, "title": title, **_run_data(run)}
             for run, name, title in zip(runs, names, titles, strict=True)
         ],
         "comparison": _comparison(*runs) if against else None,
@@ -103,22 +123,71 @@ def write_report(
     return file
 
 
-def _read(path: Path) -> _Run:
+def _read(path: Path, model: Any, tell: Tell) -> _Run:
+    if kind_of(path) != "search" and (path / CIRCUIT).is_file():
+        return _circuit_alone(path, model)
     require_search(path)
-    result = read_result(path)
-    return _Run(config_from(path / CONFIG), read_json(path / ENVIRONMENT), result)
+    result, config = read_result(path), config_from(path / CONFIG)
+    environment, settings = read_json(path / ENVIRONMENT), asdict(config)
+    options = settings.pop("options")
+    return _Run(
+        path,
+        config,
+        result.circuit,
+        _problem(config, environment, model, tell),
+        result.card,
+        read_decisions(path / DECISIONS),
+        result.search,
+        {"settings": settings, "options": options, "environment": environment},
+    )
 
 
-def _run_data(run: _Run, model: Any, tell: Tell) -> dict[str, Any]:
-    circuit, config, problem = run.circuit, run.config, _problem(run, model, tell)
-    roles, evaluation, card = _roles(run), _evaluation(run), run.result.card
-    decisions = read_decisions(run.result.path / DECISIONS)
+def _circuit_alone(path: Path, model: Any) -> _Run:
+    """Measure a circuit that was not found by a search here.
+
+    Raises:
+        CircuitfindError: Its file does not say what it is about, or that cannot be had.
+    """
+    circuit = load_circuit_of(path)
+    config = config_of(path, circuit, {})
+    loaded = model_again(config.model, model, dtype=config.dtype, device=config.device)
+    problem = problem_of(config, loaded, seed=config.seed)
+    require_unchanged(circuit, path, loaded, problem.prompts.fingerprint)
+    return _Run(
+        path,
+        config,
+        circuit,
+        problem,
+        scorecard(problem, circuit),
+        _known_of_edges(circuit),
+        None,
+        {"circuit": dict(settings_of(circuit))},
+    )
+
+
+def _known_of_edges(circuit: Circuit) -> list[Decision]:
+    """Return which edges a circuit keeps, with its effects; without a unit they are scores."""
+    graph, values = circuit.graph, circuit.effects
+    kind = "effect" if circuit.origin.get("unit") else "score"
+    found = []
+    for edge in graph.edges():
+        place = graph.index(edge)
+        value = None if values is None or values[place].isnan() else float(values[place])
+        if circuit.kept[place] or value is not None:
+            figures = {kind: value}
+            found.append(Decision(edge.name, bool(circuit.kept[place]), "scored", **figures))
+    return found
+
+
+def _run_data(run: _Run) -> dict[str, Any]:
+    circuit, problem, card = run.circuit, run.problem, run.card
+    roles, evaluation = _roles(run), _evaluation(run)
     return {
         "unit": circuit.origin.get("unit", ""),
-        "method": config.method,
-        "threshold": config.options.get("threshold"),
+        "method": run.config.method,
+        "threshold": None if run.search is None else run.config.options.get("threshold"),
         "graph": drawn_graph(circuit.graph, roles),
-        "edges": drawn_edges(circuit, decisions),
+        "edges": drawn_edges(circuit, run.decisions),
         "layouts": {
             "circuit": layout_of(circuit.graph, circuit.edges, roles),
             "all": even_layout(circuit.graph, roles),
@@ -127,36 +196,36 @@ def _run_data(run: _Run, model: Any, tell: Tell) -> dict[str, Any]:
         "warnings": _warnings(run, evaluation),
         "notes": list(dict.fromkeys([*card.notes, *(evaluation.notes if evaluation else ())])),
         "evaluation": None if evaluation is None else drawn_evaluation(evaluation),
-        "search": _search(run),
+        "search": None if run.search is None else _without_time(run.search),
         "attention": None if problem is None else attention_data(problem, circuit),
         "needed": {} if problem is None else _needed(problem, circuit),
-        "provenance": _provenance(run),
+        "provenance": run.provenance,
     }
 
 
-def _search(run: _Run) -> dict[str, Any]:
-    """Return the figures of the search but for its time, which differs from run to run."""
-    figures = {name: value for name, value in run.result.search.items() if name != "seconds"}
-    found: dict[str, Any] = finite(figures)
+def _without_time(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a search but for its time, which differs from run to run."""
+    found: dict[str, Any] = finite({n: value for n, value in search.items() if n != "seconds"})
     return found
 
 
 def _evaluation(run: _Run) -> Assessment | None:
     """Return what `circuitfind evaluate` has found out; None if it was not run."""
-    stored = read_json(run.result.path / SCORECARD).get("evaluation")
+    file = run.path / SCORECARD
+    stored = read_json(file).get("evaluation") if file.is_file() else None
     return None if stored is None else assessment_from(stored)
 
 
 def _warnings(run: _Run, evaluation: Assessment | None) -> list[str]:
     """Return why the figures cannot be trusted, each reason once."""
-    found = [*run.result.card.doubts, *(evaluation.doubts if evaluation else ())]
-    drift = drift_doubt(run.result.search)
+    found = [*run.card.doubts, *(evaluation.doubts if evaluation else ())]
+    drift = None if run.search is None else drift_doubt(run.search)
     return list(dict.fromkeys([*found, *([drift] if drift else [])]))
 
 
 def _roles(run: _Run) -> dict[str, str]:
     """Return what `circuitfind roles` has measured, or else what the task's paper says."""
-    measured = read_roles(roles_file(run.result.path), run.circuit)
+    measured = read_roles(roles_file(run.path), run.circuit)
     return _published_roles(run) if measured is None else labels(measured)
 
 
@@ -169,9 +238,10 @@ def _published_roles(run: _Run) -> dict[str, str]:
     return {name: role for role, names in heads.items() for name in names}
 
 
-def _problem(run: _Run, given: Any, tell: Tell) -> Problem | None:
-    """Return the run's problem, or None where its model is not to be had any more."""
-    config = run.config
+def _problem(
+    config: RunConfig, environment: Mapping[str, Any], given: Any, tell: Tell
+) -> Problem | None:
+    """Return a run's problem, or None where its model is not to be had any more."""
     try:
         model = model_again(config.model, given, dtype=config.dtype, device=config.device)
         problem = problem_of(config, model, seed=config.seed)
@@ -182,7 +252,7 @@ def _problem(run: _Run, given: Any, tell: Tell) -> Problem | None:
         "model_fingerprint": problem.model.fingerprint,
         "prompts_fingerprint": problem.prompts.fingerprint,
     }
-    changed = [name for name, value in now.items() if run.environment.get(name) != value]
+    changed = [name for name, value in now.items() if environment.get(name) != value]
     if changed:
         parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
         tell(f"{_WITHOUT}: the {parts} changed since the run")
@@ -199,12 +269,6 @@ def _needed(problem: Problem, circuit: Circuit) -> dict[str, list[Any]]:
         name: [short(needed.effect), *(short(end) for end in needed.interval or ())]
         for name, needed in found.items()
     }
-
-
-def _provenance(run: _Run) -> dict[str, dict[str, Any]]:
-    config = asdict(run.config)
-    options = config.pop("options")
-    return {"settings": config, "options": options, "environment": dict(run.environment)}
 
 
 def _comparison(one: _Run, other: _Run) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def roles_of(
     if (found := read_roles(file, circuit)) is not None:
         tell(f"{file} is there: it is read, not measured again")
         return circuit, found
-    problem = Problems(device, model).of(circuit, path)
+    problem = Problems(device, model, tell).of(circuit, path)
     return circuit, measured_roles(problem, file, tell)
 
 
@@ -89,7 +89,8 @@ def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
         content: Mapping[str, Any] = parse_json(read_bytes(file))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
-        if [content[name] for name in _OF] != [circuit.origin.get(name) for name in _OF]:
+        # A circuit that was imported need not say which weights and prompts it is of.
+        if any(circuit.origin.get(name, content[name]) != content[name] for name in _OF):
             raise ValueError("it is about another model or other prompts")
         found: tuple[Role, ...] = records.from_json(tuple[Role, ...], content["roles"], "roles")
         _require_heads(circuit, found)

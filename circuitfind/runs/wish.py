@@ -129,7 +129,8 @@ def _config_of_origin(path: Path, circuit: Circuit, settings: dict[str, Any]) ->
     if missing:
         raise CircuitFileError(
             f"{path} does not say which {' and '.join(missing)} it is about; give "
-            f"{' and '.join(f'--{name}' for name in missing)}"
+            f"{' and '.join(f'--{name}' for name in missing)} to `circuitfind evaluate`, or both "
+            "to `circuitfind import`, for every command"
         )
     graph = circuit.graph
     values |= {"split_qkv": graph.split_qkv, "split_embedding": graph.split_embedding}

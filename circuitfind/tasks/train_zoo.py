@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from circuitfind.files import write_whole
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.architectures import predicted, save_network
 from circuitfind.models.zoo.training import Example, Recipe, new_model, train, word_tokenizer
@@ -106,7 +107,7 @@ def train_model(name: str, examples: list[Example], tokenizer: Any, out: Path) -
     folder = out / name
     save_network(model, folder)
     tokenizer.save_pretrained(folder)
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    write_whole(folder / "card.json", json.dumps(card, indent=2) + "\n")
     return card
 
 

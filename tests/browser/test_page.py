@@ -297,6 +297,20 @@ def test_nothing_sticks_out_at_the_side(open_page, report, size):
         assert content <= window, tab
 
 
+def test_a_circuit_without_a_search_has_a_page_without_one(open_page, run, tmp_path):
+    (tmp_path / "circuit.json").write_bytes((run.path / "circuit.json").read_bytes())
+    page = open_page(write_report(tmp_path))
+    assert page.locator(".lines path").count() == run.circuit.n_edges
+    tabs = [tab.inner_text() for tab in page.locator("[role=tab]").all()]
+    assert tabs == ["Details", "Scorecard", "Edges", "About"]
+    page.locator("#tab-scorecard").click()
+    said = page.locator("#panel").inner_text()
+    assert "Faithfulness" in said and "edges tested" not in said and "drift" not in said
+    page.locator("#tab-edges").click()
+    page.locator("#tab-about").click()
+    assert "model fingerprint" in page.locator("#panel").inner_text()
+
+
 def test_two_runs_stand_side_by_side_and_their_difference_is_drawn(
     open_page, run, report, tmp_path
 ):

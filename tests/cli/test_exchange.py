@@ -1,9 +1,12 @@
 """`export` and `import`: a run goes out in every format and comes back as the same circuit."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import circuitfind as cf
 from circuitfind.circuit import load_circuit
 from circuitfind.formats import FORMATS
 from circuitfind.formats.submission import PERCENTAGES
@@ -37,6 +40,27 @@ def test_the_scores_of_cut_edges_go_out_and_come_back(cli, run, tmp_path):
     assert (tmp_path / "again" / "scores.csv").read_text() == (
         tmp_path / "back" / "scores.csv"
     ).read_text()
+
+
+def test_a_table_with_its_task_and_model_is_a_circuit_for_every_command(cli, run, complaint):
+    cli("export", "run", "--format", "csv", "--out", "mine.csv")
+    about = ["--model", json_model(run), "--task", "program"]
+    foreign = load_circuit(Path("run/circuit.json"))
+    cf.export_circuit(replace(foreign, origin={}), "foreign.json", format_name="eap-ig")
+    answer = cli("import", "foreign.json", "--out", "back", *about[2:])
+    complaint(answer, "--task needs --model")
+    assert cli("import", "mine.csv", "--out", "back", *about).code == 0
+    for command in (["evaluate", "--quick"], ["report"], ["draw"], ["roles"], ["compare", "run"]):
+        answer = cli(*command, "back")
+        assert answer.code == 0, answer.err
+    text = Path("back/report.html").read_text("utf-8")
+    assert '"search":null' in text and "program" in text
+    answer = cli("import", "run/circuit.json", "--out", "x", *about)
+    complaint(answer, "says itself what it is about; leave --task out")
+    cli("import", "mine.csv", "--out", "silent", *about[:2])
+    complaint(
+        cli("report", "silent"), "does not say which task it is about; .*`circuitfind import`"
+    )
 
 
 def json_model(words):
@@ -78,8 +102,11 @@ def test_nothing_is_written_over_another_file(cli, run, tmp_path, complaint):
 BAD = {
     "an unknown format": (["export", "run", "--format", "png"], "formats are eap-ig, acdc, .*mib"),
     "a file that is not there": (["import", "no.json", "--out", "x"], "cannot read the circuit no"),
-    "a file that is no circuit": (["import", "run/config.json", "--out", "x"], "none of the JSON"),
-    "a file of no known ending": (["import", "notes.txt", "--out", "x"], "none of .csv, .dot, .gr"),
+    "a file that is no circuit": (
+        ["import", "run/config.json", "--out", "x"],
+        "not one of the JSON",
+    ),
+    "a file of no known ending": (["import", "notes.txt", "--out", "x"], "not one of .csv, .dot, "),
     "a file that needs the model": (["import", "t.csv", "--out", "x"], "name the model .--model"),
     "a directory": (["import", "run", "--out", "x"], "it is a directory"),
 }

@@ -42,10 +42,18 @@ def test_every_command_gives_what_it_gives_on_a_float32_copy(family, dtype, cli,
         for method, options in METHODS.items():
             words = ["--model", name, "--method", method, *options]
             done(cli("discover", "pairs.jsonl", *words, "--out", f"{name}-{method}"))
-        done(cli("patch", "pairs.jsonl", "--model", name, "--out", f"{name}-patch"))
+        said = f"the {dtype} weights of 'half' are computed with in float32"
+        answer = done(cli("patch", "pairs.jsonl", "--model", name, "--out", f"{name}-patch"))
+        assert (said in answer.err) == (name == "half")
         done(cli("evaluate", f"{name}-exact", "--quick"))
-        done(cli("compare", f"{name}-exact", f"{name}-eap-ig", "--out", f"{name}-compare"))
+        two = [f"{name}-exact", f"{name}-eap-ig"]
+        answer = done(cli("compare", *two, "--out", f"{name}-compare"))
+        assert (said in answer.err) == (name == "half")
         done(cli("report", f"{name}-acdc"))
+        shown = cli("inspect", name, "--json").json
+        weights = sum(weight.numel() for weight in build(family, n_layers=2).parameters())
+        # A fused projection is held apart as well.
+        assert 4 * weights <= 1.01e6 * shown["memory of the weights, MB"] < 6 * weights
     for method in METHODS:
         assert_same(tmp_path / f"half-{method}", tmp_path / f"copy-{method}", "decisions.jsonl")
     assert_same(tmp_path / "half-patch", tmp_path / "copy-patch", "patching.safetensors")

@@ -20,16 +20,16 @@ def test_a_batch_log_shows_how_far_a_search_is(monkeypatch, capfd):
 
 
 def test_a_quick_command_is_silent(capfd):
-    with progress.pass_bar() as on_pass:
-        on_pass(1, 5)
+    with progress.progress_bar() as on_progress:
+        on_progress(Checkpoint(1, 5, "passes"))
     assert capfd.readouterr() == ("", "")
 
 
 def test_nothing_is_written_after_the_end(monkeypatch, capfd):
     monkeypatch.setattr(progress, "FIRST_LINE", 0.01)
     monkeypatch.setattr(progress, "NEXT_LINES", 0.01)
-    with progress.pass_bar() as on_pass:
-        on_pass(1, 5)
+    with progress.progress_bar() as on_progress:
+        on_progress(Checkpoint(1, 5, "passes"))
         wait_for(capfd, "... 1 of 5 passes, 0 s\n")
     capfd.readouterr()
     time.sleep(0.1)

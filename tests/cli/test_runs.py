@@ -92,10 +92,14 @@ def test_a_circuit_without_a_search_is_evaluated_and_drawn(directory, patched, c
     assert cli("evaluate", patched / directory, "--quick", "--out", "evaluated").code == 0
     assert cli("draw", patched / directory, "--out", "drawn.svg").code == 0
     assert cli("export", patched / directory, "--format", "csv").code == 0
+    answer = cli("report", patched / directory)
+    assert (answer.code, answer.err) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["report", "stability"])
-def test_what_needs_a_search_says_what_a_directory_holds_instead(command, patched, cli, complaint):
-    complaint(cli(command, patched / "patched"), "holds a measurement by patching; give the direc")
-    complaint(cli(command, patched / "imported"), "holds a circuit without the search that found")
-    complaint(cli(command, patched), "holds no run; give the directory of `circuitfind discover`")
+def test_what_needs_a_search_says_what_a_directory_holds_instead(patched, cli, complaint):
+    for directory, held in (("patched", "a measurement by patching"), ("imported", "a circuit")):
+        complaint(cli("stability", patched / directory), f"holds {held}.*; give the directory of")
+    for command in ("stability", "report"):
+        complaint(cli(command, patched), "holds no run; give the directory of `circuitfind discov")
+    (patched / "patched" / "circuit.json").unlink()
+    complaint(cli("report", patched / "patched"), "holds a measurement by patching")

@@ -7,6 +7,8 @@ from circuitfind.errors import MethodError, ModelError, RunDirectoryError
 from circuitfind.evaluation.assess import QUICK
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import zoo_path
+from circuitfind.runs.comparing import compare_files
+from circuitfind.runs.comparison_pairs import Settings
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.discover import run_discovery
 from circuitfind.runs.evaluate import Wish, evaluate_run
@@ -45,6 +47,18 @@ def test_every_function_of_a_run_takes_its_model(given, run):
     said = []
     assert '"attention"' in write_report(run, model=given, tell=said.append).read_text("utf-8")
     assert not said
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_comparison_takes_the_models_of_its_runs(given, run, tmp_path, by_name):
+    config = RunConfig("pronoun", NAME, "eap", {"n_edges": 20}, "logit-difference", n_prompts=3)
+    other = run_discovery(tmp_path / "other", config, model=given).path
+    model = {NAME: given} if by_name else given
+    found, _ = compare_files([run, other], tmp_path / "compared", Settings(), model=model)
+    assert all(side.roles is not None for side in found.circuits)
+    assert found.pairs[0].transfers
+    with pytest.raises(ModelError, match=r"give it again \(model=...\)"):
+        compare_files([run, other], tmp_path / "not", Settings(), model={"else": given})
 
 
 def test_without_its_model_it_is_said_how_the_model_is_given_or_named(run):

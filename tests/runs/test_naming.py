@@ -1,6 +1,7 @@
 """A directory that nobody named is never in the way of other settings."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,21 @@ def test_task_files_of_one_name_get_a_number(tmp_path, monkeypatch, cli_files):
     assert path_of_search(config, Wanted()) == path
     assert path_of_search(replace(config, task=str(second)), Wanted()).name == f"{path.name}-2"
     first.write_text(first.read_text() * 2)
+    assert path_of_search(config, Wanted()).name == f"{path.name}-2"
+
+
+def test_an_order_file_that_was_edited_gets_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = Path("mine.txt")
+    file.write_text("logits\nm0\n")
+    config = replace(CONFIG, options={"order": str(file)})
+    path = path_of_search(config, Wanted())
+    assert path.name == "ioi-gpt-4l-acdc-order-mine.txt"
+    path.mkdir(parents=True)
+    stored = replace(config, options={"threshold": 1.0, "order": str(file)}).pinned()
+    (path / "config.json").write_text(stored.to_json())
+    assert path_of_search(config, Wanted()) == path
+    file.write_text("m0\nlogits\n")
     assert path_of_search(config, Wanted()).name == f"{path.name}-2"
 
 

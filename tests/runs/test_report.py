@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import circuitfind
 from circuitfind.circuit import load_circuit
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import ReportError, RunDirectoryError
+from circuitfind.errors import CircuitFileError, ReportError, RunDirectoryError
 from circuitfind.evaluation.assess import QUICK, USUAL
 from circuitfind.evaluation.necessity import necessities
 from circuitfind.models.loading import load_model
@@ -294,6 +294,39 @@ def test_a_model_that_is_gone_costs_the_patterns_only(discover, tmp_path, progra
     assert shown["attention"] is None
     assert said and "no attention patterns" in said[0]
     assert shown["scorecard"]["n_edges"] == run.circuit.n_edges
+
+
+def test_a_circuit_without_its_search_is_shown_as_that_of_the_run_but_for_the_search(
+    run, shown, small, tmp_path
+):
+    file = tmp_path / "alone" / "circuit.json"
+    file.parent.mkdir()
+    file.write_bytes((run.path / "circuit.json").read_bytes())
+    [alone] = data_of(write_report(file.parent, model=small))["runs"]
+    for same in ("attention", "needed", "graph", "unit", "warnings", "notes"):
+        assert alone[same] == shown[same], same
+    assert alone["layouts"]["circuit"] == shown["layouts"]["circuit"]
+    assert alone["scorecard"] == {**shown["scorecard"], "held_out": None}
+    assert alone["search"] is None
+
+    def kept_effects(page):
+        rows = zip(names_of(page), page["edges"]["effect"], page["edges"]["kept"], strict=True)
+        return {name: effect for name, effect, kept in rows if kept}
+
+    assert kept_effects(alone) == kept_effects(shown)
+    assert set(alone["edges"]["kept"]) == {1}
+
+
+def test_a_circuit_without_its_search_needs_the_model_that_it_was_found_on(run, tmp_path):
+    stored = json.loads((run.path / "circuit.json").read_text())
+    stored["origin"]["model_fingerprint"] = "another"
+    (tmp_path / "circuit.json").write_text(json.dumps(stored))
+    with pytest.raises(RunDirectoryError, match="the model of .* is not the one"):
+        write_report(tmp_path)
+    del stored["origin"]["task"]
+    (tmp_path / "circuit.json").write_text(json.dumps(stored))
+    with pytest.raises(CircuitFileError, match="does not say which task it is about; .* import"):
+        write_report(tmp_path)
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path, run):

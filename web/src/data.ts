@@ -51,7 +51,8 @@ interface RawRun {
   /** What else a reader should know. */
   notes: string[];
   evaluation: Evaluation | null;
-  search: SearchFigures;
+  /** Null where a circuit was not found by a search. */
+  search: SearchFigures | null;
   attention: Attention | null;
   /** By edge: its effect when it alone is cut from the circuit, and the ends of its interval. */
   needed: Record<string, number[]>;

@@ -273,7 +273,7 @@ const NARROW = matchMedia("(max-width: 860px)");
 
 function panel(page: Page, store: Store): HTMLElement {
   const single = page.runs.length === 1 ? page.runs[0] : null;
-  const search = single && searchPanel(single, store);
+  const search = single?.search ? searchPanel(single, store) : null;
   const tabs = TABS.filter(([tab]) => tab !== "search" || search);
   const body = h("div", { class: "panel-body", role: "tabpanel", id: "panel", tabindex: 0 });
   const buttons = tabs.map(([tab, label]) =>

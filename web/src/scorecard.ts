@@ -1,7 +1,7 @@
 // How good the circuit is: shares of the behaviour, sizes, and how exact the run was.
 
 import { h, type Child } from "./dom";
-import type { Evaluation, HypothesisTest, KnockOut, Measurement, OwnResult, Run } from "./data";
+import type { Evaluation, HypothesisTest, KnockOut, Measurement, OwnResult, Run, SearchFigures } from "./data";
 import { factTable } from "./details";
 import { knockOutPlot, rankPlot, sizePlot } from "./plots";
 import { chance, count, measuredText, number, percent } from "./text";
@@ -45,14 +45,26 @@ function card(run: Run): Child[] {
       ".",
     ),
     ranked.length > 0 && rankPlot(ranked, run.threshold, isEffect ? run.unit : "score"),
-    h("h3", {}, "Size and search"),
+    h("h3", {}, search ? "Size and search" : "Size"),
     factTable([
       ["edges", of(scorecard.n_edges, scorecard.n_edges_full)],
       ["heads and MLPs", of(scorecard.n_components, scorecard.n_components_full)],
       ["prompts", String(scorecard.n_prompts)],
-      ["edges tested", search.edges_tested.toLocaleString("en")],
-      ["dead ends", deadEnds(run)],
+      ...(search ? searched(search) : []),
     ]),
+    ...(search ? exactness(search) : []),
+  ];
+}
+
+function searched(search: SearchFigures): [string, string][] {
+  return [
+    ["edges tested", search.edges_tested.toLocaleString("en")],
+    ["dead ends", deadEnds(search)],
+  ];
+}
+
+function exactness(search: SearchFigures): Child[] {
+  return [
     h("h3", {}, "How exact"),
     factTable([
       ["full graph", difference(search.full_graph_error, "the model on the clean prompts")],
@@ -159,8 +171,7 @@ function of(part: number, whole: number): string {
   return `${part.toLocaleString("en")} of ${whole.toLocaleString("en")} (${percent(part / whole)})`;
 }
 
-function deadEnds(run: Run): string {
-  const { dead_ends: found, dead_ends_removed: removed } = run.search;
+function deadEnds({ dead_ends: found, dead_ends_removed: removed }: SearchFigures): string {
   if (!found.length) return "none";
   return `${count(found.length, "edge")}, ${removed ? "removed" : "kept: removing them is not free here"}`;
 }

@@ -83,6 +83,7 @@ export function portName(port: string): string {
 /** What the run found out about an edge, in a sentence. */
 export function verdict(edge: Edge, run: Run): string {
   const what = edge.kept ? "In the circuit" : edge.decided ? "A dead end, removed" : "Cut";
+  if (!run.search) return `${what}.`;
   switch (edge.reason) {
     case "dead":
       return `${what}: nothing in the circuit reads ${edge.target.name}.`;

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import ModelError
+from circuitfind.files import read_text
 
 TRAINED = {
     "gpt-4l": "GPT-2 architecture, 4 layers, 4 heads; does every task of words",
@@ -57,5 +58,5 @@ def model_card(name: str) -> dict[str, Any]:
     """
     path = zoo_path(name)
     card = path / "card.json" if path.is_dir() else path
-    facts: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads(read_text(card))
     return facts

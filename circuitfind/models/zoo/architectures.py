@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from circuitfind.files import read_text, write_whole
+from circuitfind.stored import read_tensors
 
 NATIVE = "native.json"
 """Marks the directory of a native model."""
+
+WEIGHTS = "model.safetensors"
 
 _SIZES = (
     "n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab", "attn_only", "act_fn",
@@ -102,13 +107,13 @@ def save_network(model: Any, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {name: getattr(model.cfg, name) for name in _SIZES}
-    (folder / NATIVE).write_text(json.dumps(sizes, indent=2) + "\n")
+    write_whole(folder / NATIVE, json.dumps(sizes, indent=2) + "\n")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    write_whole(folder / WEIGHTS, save(weights))
 
 
 def load_native(folder: Path) -> Any:
     """Read a native model that `save_network` wrote."""
-    model = new_native(json.loads((folder / NATIVE).read_text(encoding="utf-8")))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    model = new_native(json.loads(read_text(folder / NATIVE)))
+    model.load_state_dict(read_tensors(folder / WEIGHTS))
     return model.eval()
