@@ -7,7 +7,7 @@ negates by hand. It never averages over prompts; `loss` is the one place where t
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -177,19 +177,39 @@ def answered(metrics: Iterable[Metric], prompts: PromptPairs) -> Iterator[Metric
             yield metric
 
 
-def faithfulness(full: float, circuit: float, empty: float) -> float:
-    """Return the share of the gap between the empty and the full model that a circuit closes.
+Value = TypeVar("Value", float, Tensor)
 
-    Raises:
-        MetricError: There is no gap: the corruption does not change the metric.
+
+@dataclass(frozen=True)
+class Scale:
+    """What faithfulness is measured in: the gap of a metric between the empty and the full graph.
+
+    Attributes:
+        full: The metric of the full graph, a mean over prompts.
+        empty: Of the empty graph.
     """
-    gap = full - empty
-    if abs(gap) <= _SMALLEST_GAP * max(abs(full), abs(empty), 1e-12):
-        raise MetricError(
-            f"the full model and the empty one have the same metric ({full:.4g}), so there is "
-            "nothing for a circuit to explain; choose another metric or corruption"
-        )
-    return (circuit - empty) / gap
+
+    full: float
+    empty: float
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether both ends differ by more than rounding."""
+        size = max(abs(self.full), abs(self.empty), 1e-12)
+        return not abs(self.full - self.empty) <= _SMALLEST_GAP * size
+
+    def faithfulness(self, value: Value) -> Value:
+        """Return the share of the gap that circuits close, given the metric of each.
+
+        Raises:
+            MetricError: There is no gap: the corruption does not change the metric.
+        """
+        if not self.has_gap:
+            raise MetricError(
+                f"the full model and the empty one have the same metric ({self.full:.4g}), so "
+                "there is nothing for a circuit to explain; choose another metric or corruption"
+            )
+        return (value - self.empty) / (self.full - self.empty)
 
 
 def _without_direction(stream: Stream, prompts: PromptPairs, full: Reference) -> PerPrompt:

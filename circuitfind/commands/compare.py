@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit, interruptible, print_json, print_table, tell
-from circuitfind.commands.options import Budget, Device, Json, limited
+from circuitfind.commands.options import Budget, Device, Json, Memory, limited
 
 MOST_IN_FULL = 3
 """More circuits than these are shown with a row for each two; the file has everything."""
@@ -28,6 +28,7 @@ def compare(
     ] = False,
     seed: Annotated[int, limited("seed", "Fixes what is drawn at random.")] = 0,
     device: Device = "cpu",
+    memory: Memory = None,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
@@ -38,10 +39,11 @@ def compare(
         roles_table,
         summary_table,
     )
+    from circuitfind.runs.budget import allowed_bytes
     from circuitfind.runs.comparing import COMPARISON, compare_files, path_of_comparison
     from circuitfind.runs.comparison_pairs import Settings
 
-    settings = Settings(seed, draws, by_name, device)
+    settings = Settings(seed, draws, by_name, device, allowed_bytes(memory))
     path = out or path_of_comparison(circuits, settings)
     with interruptible(path, budget):
         found, drawings = compare_files(circuits, path, settings, tell=tell)

@@ -12,7 +12,7 @@ from circuitfind.commands.console import (
     print_table,
     tell,
 )
-from circuitfind.commands.options import Budget, Circuit, Device, Json, limited
+from circuitfind.commands.options import Budget, Circuit, Device, Json, Memory, limited
 from circuitfind.commands.progress import progress_bar
 
 
@@ -49,11 +49,13 @@ def evaluate(
             "settings]"
         ),
     ] = None,
+    memory: Memory = None,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Measure how good a circuit is: on prompts, against chance, and part by part."""
     from circuitfind.reports.evaluation import assessment_tables
+    from circuitfind.runs.budget import allowed_bytes
     from circuitfind.runs.evaluate import effort_of, evaluate_run
     from circuitfind.runs.wish import Wish, path_of_evaluation
 
@@ -61,7 +63,8 @@ def evaluate(
         "task": task, "model": model, "metric": metric, "ablation": ablation, "n_prompts": prompts,
     }  # fmt: skip
     settings = tuple((name, value) for name, value in given.items() if value is not None)
-    wish = Wish(effort_of(quick=quick, full=full), against, settings, out, seed, device)
+    effort, allowed = effort_of(quick=quick, full=full), allowed_bytes(memory)
+    wish = Wish(effort, against, settings, out, seed, device, allowed)
     path = out or path_of_evaluation(circuit, wish)
     with interruptible(path, budget), progress_bar() as on_progress:
         found = evaluate_run(circuit, wish, tell=tell, on_progress=on_progress)

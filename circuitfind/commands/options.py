@@ -68,8 +68,8 @@ Circuit = Annotated[Path, typer.Argument(help="A run directory or a circuit file
 Memory = Annotated[
     str | None,
     typer.Option(
-        help="What a search may take beside the model (500MB, 2GB): with less than it would take, "
-        "it takes the prompts in chunks, to the same result. [default: what it takes]"
+        help="What may be taken beside the model (500MB, 2GB): where that is too little, the "
+        "prompts are taken in chunks, to the same result. [default: as much as it takes]"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit, interruptible, tell
-from circuitfind.commands.options import Budget
+from circuitfind.commands.options import Budget, Memory
 
 
 def report(
@@ -18,11 +18,14 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File to write. [default: report.html in the run directory]")
     ] = None,
+    memory: Memory = None,
     budget: Budget = None,
 ) -> None:
     """Write a run's report: one HTML file to explore it in any browser, without a network."""
+    from circuitfind.runs.budget import allowed_bytes
     from circuitfind.runs.report import write_report
 
+    allowed = allowed_bytes(memory)
     with interruptible(run, budget):
-        written = write_report(run, against=against, out=out, tell=tell)
+        written = write_report(run, against=against, out=out, memory=allowed, tell=tell)
     emit(f"{written}\n")

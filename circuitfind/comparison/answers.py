@@ -27,7 +27,8 @@ from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.engine.written import run_on, writing_blocks
 from circuitfind.models.base import ResidualModel
-from circuitfind.patching.recording import Recording, attend
+from circuitfind.models.forward import attend
+from circuitfind.patching.recording import Recording
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
 

@@ -11,7 +11,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import Chance, Statistic
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
-from circuitfind.evaluation.scorecard import measure
+from circuitfind.evaluation.scorecard import measure_all
 
 RANDOM_CIRCUITS = "random circuits"
 N_RANDOM = 20
@@ -56,14 +56,11 @@ def transfer(
         seed: Fixes them.
     """
     metric = engine.problem.metric
-
-    def faithfulness(circuit: Circuit) -> float | None:
-        return measure(engine, circuit, metric).faithfulness
-
-    value = faithfulness(moved)
-    drawn = [faithfulness(each) for each in random_circuits(moved, n_random, seed=seed)]
+    circuits = [moved, own, *random_circuits(moved, n_random, seed=seed)]
+    rows = measure_all(engine, circuits, metric)
+    value, of_own, *drawn = (row.faithfulness for row in rows)
     known = [each for each in drawn if each is not None]
     chance = {}
     if value is not None and known:
         chance[RANDOM_CIRCUITS] = Chance(sum(known) / len(known), p_value(value, known))
-    return Transfer(*numbers, metric.name, Statistic(value, chance), faithfulness(own))
+    return Transfer(*numbers, metric.name, Statistic(value, chance), of_own)

@@ -2,7 +2,8 @@
 
     input[r] = constants + sum over kept w of current[w] + sum over cut w of replacement[w]
 
-`full_pass` answers for any mask, hard or soft, and is differentiable; it is the definition.
-`incremental` answers for a graph with one more edge cut, re-running only what the cut can change.
-`checks` holds both to the model itself.
+`masked_pass` answers for any set of kept edges, from scratch, running only the components that
+decide the answer. `full_pass` takes soft masks too and is differentiable. `incremental` answers for
+a graph with one more edge cut, re-running only what the cut can change. `checks` holds them to the
+model.
 """

@@ -1,7 +1,11 @@
 """Is the engine right on this very model and these very prompts? Asked before every search.
 
 The full graph must give the model's own logits on the clean prompts; and where the empty graph is a
-run of the model, as under resample ablation on the corrupted prompts, it must give that run's.
+run of the model, as under resample ablation on the corrupted prompts, it must give that run's. Each
+limit is approached from the other one: the full graph is built up from the replaced run, component
+by component, and the empty graph is the clean run with every edge cut. So neither is the run that
+it should come to, and what is compared with is the model's own forward pass, in which this package
+has no part.
 """
 
 from dataclasses import dataclass
@@ -41,10 +45,12 @@ def check_limits(engine: IncrementalEngine) -> LimitCheck:
         SelfCheckError: A limit is off by more than the tolerance of the model's type.
     """
     prompts = engine.problem.prompts
-    full = _difference(engine, engine.graph.edge_mask, prompts.clean)
+    everything = engine.graph.edge_mask
+    full = _difference(engine, engine.recomputed(everything, "replaced"), prompts.clean)
     empty = None
     if (tokens := engine.problem.ablation.empty_graph(prompts)) is not None:
-        empty = _difference(engine, torch.zeros_like(engine.graph.edge_mask), tokens)
+        final = engine.recomputed(torch.zeros_like(everything), "clean")
+        empty = _difference(engine, final, tokens)
     model = engine.problem.model
     tolerance = TOLERANCE[model.weights_dtype]
     for name, difference in (("full graph", full), ("empty graph", empty)):
@@ -57,11 +63,15 @@ def check_limits(engine: IncrementalEngine) -> LimitCheck:
     return LimitCheck(full, empty)
 
 
-def _difference(engine: IncrementalEngine, kept: Tensor, tokens: Tensor) -> float:
+def _difference(
+    engine: IncrementalEngine,
+    final: Float[Tensor, "batch pos d_model"],
+    tokens: Int[Tensor, "batch pos"],
+) -> float:
     model, prompts = engine.problem.model, engine.problem.prompts
     with torch.no_grad():
         expected = own_logits(model, prompts, tokens)
-        found = model.logits(prompts.at_steps(engine.recomputed(kept)))
+        found = model.logits(prompts.at_steps(final))
         real = prompts.step_is_real
         difference = (found - expected)[real].abs().max()
         # A program may say 0 everywhere; a difference of 0 is none then either.

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from circuitfind.engine.composed import Composed
 from circuitfind.engine.cuts import Cuts, candidates_at_once
-from circuitfind.engine.full_pass import Pass, embeddings, full_pass
+from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import TracedRun, segment_before
+from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.engine.replacement import Gaps
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, PortReading, Projected, Stream, spans
@@ -25,9 +26,6 @@ from circuitfind.engine.trial import Trial
 from circuitfind.engine.written import Written, is_z, total, writing_blocks, written_of
 from circuitfind.models.base import SinglePort, single_ports
 from circuitfind.problem import Problem
-
-_PASS_FLOATS = 1 << 24
-"""How many numbers the writers of a pass from scratch may write together; 64 MiB in float32."""
 
 Pair = tuple[int, int]
 """Indices of a writer and a reader."""
@@ -42,7 +40,8 @@ class ChunkEngine:
         horizon: How many positions can matter at all.
         shelf: Where what is remembered is kept.
         composed: Weights of heads and their readers, multiplied together.
-        most_formed: How many numbers of formed gaps are remembered beside that.
+        most_formed: How many elements of formed gaps are remembered beside that, and how many the
+            changes of a pass from scratch may have.
 
     Attributes:
         clean: The full graph's run on the clean prompts.
@@ -65,11 +64,11 @@ class ChunkEngine:
             self._embedding = embeddings(model, problem.graph, prompts.clean)
             self.clean = TracedRun(model, problem.graph, prompts.real, traced=False)
             self.clean.run(total(self._embedding))
-        for name in ("streams", "z", "mlp"):
+        for name in ("streams", "z", "mlps"):
             kept = self.keep(dict(enumerate(getattr(self.clean, name))))
             setattr(self.clean, name, list(kept.values()))
         kept_values = replace(replaced, values=self.keep(replaced.values))
-        self.gaps = Gaps(problem, kept_values, most_formed)
+        self.gaps, self._most_formed = Gaps(problem, kept_values, most_formed), most_formed
 
     @property
     def most_candidates(self) -> int:
@@ -102,11 +101,18 @@ class ChunkEngine:
         projected = self.keep(projected)
         return ChunkState(self.graph, self.horizon, kept, everywhere, written, read, projected, z)
 
-    def recomputed(self, kept: Tensor) -> Stream:
-        """Return the final stream with just these edges kept, computed from scratch."""
-        size = max(1, _PASS_FLOATS // (self.graph.n_components * self.clean.final[0].numel()))
-        parts = [slice(first, first + size) for first in range(0, len(self.clean.final), size)]
-        return torch.cat([self._full_pass(kept.cpu(), part).final for part in parts])
+    def passes(self) -> MaskedPasses:
+        """Return passes from scratch on these prompts; they share what they start from."""
+        return MaskedPasses(
+            self.problem.model,
+            self.graph,
+            written_of(self.clean, self._embedding),
+            self.gaps.replaced,
+            self.clean.streams,
+            self.problem.prompts.real,
+            empty_is_a_run=self.problem.ablation.pruning_is_free,
+            most=self._most_formed,
+        )
 
     def cut(self, state: ChunkState, edges: Iterable[Pair]) -> ChunkState:
         """Return the state with these edges cut as well; edges already cut stay so."""
@@ -140,23 +146,7 @@ class ChunkEngine:
     def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
         """What each writer sends along a cut edge."""
         with torch.no_grad():
-            return self._replacement(slice(None))
-
-    def _replacement(self, rows: slice) -> Float[Tensor, "writer batch pos d_model"]:
-        shape = self.problem.prompts.clean[rows].shape
-        return self.gaps.replaced.rows(rows).of_all(*shape)
-
-    def _full_pass(self, kept: Tensor, rows: slice) -> Pass:
-        model, prompts = self.problem.model, self.problem.prompts
-        with torch.no_grad():
-            return full_pass(
-                model,
-                self.graph,
-                [stream[rows] for stream in self._embedding],
-                self._replacement(rows),
-                kept.to(model.device, model.dtype),
-                prompts.real[rows],
-            )
+            return self.gaps.replaced.of_all(*self.problem.prompts.clean.shape)
 
     def _project_all(
         self, layer: int, read: Mapping[int, Stream]

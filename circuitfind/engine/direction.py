@@ -12,13 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import embeddings
-from circuitfind.engine.gradients import TracedRun
 from circuitfind.errors import MetricError
-from circuitfind.granularity import heads_and_mlps
 from circuitfind.measures import along
 from circuitfind.metrics import Metric
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Run, Seen, segments
 from circuitfind.prompts import PromptPairs
 
 _SMALLEST = 1e-6
@@ -89,13 +87,15 @@ def _stream(
     model: ResidualModel, prompts: PromptPairs, block: int, *, corrupted: bool
 ) -> Float[Tensor, "batch d_model"]:
     """Return the stream after a block, averaged over each prompt's steps."""
-    graph = heads_and_mlps(model.shape)
     tokens = prompts.corrupted if corrupted else prompts.clean
+    entering: list[Tensor] = []
+
+    def note(seen: Seen, number: int, values: Tensor) -> None:
+        if seen == "entering" and segments(model.shape)[number][0].kind == "attention":
+            entering.append(values)
+
     with torch.no_grad():
-        run = TracedRun(model, graph, prompts.real, traced=False)
-        run.run(embeddings(model, graph, tokens)[0])
-        # A block's segments come together, so its stream enters the first one after them.
-        entering = (block + 1) * (len(run.streams) - 1) // model.shape.n_layers
-        stepped = prompts.at_steps(run.streams[entering])
+        final = Run(model, prompts.real, note).run(model.embed(tokens).joint)
+        stepped = prompts.at_steps([*entering, final][block + 1])
     real = prompts.step_is_real[..., None]
     return stepped.masked_fill(~real, 0).sum(1) / real.sum(1)

@@ -1,4 +1,4 @@
-"""Run the whole model with some edges cut: the definition that everything else is held to.
+"""Run the whole model with a soft mask: the formula, block by block and differentiable.
 
 Every reader gets its own sum of what the writers before it contribute, a kept edge the writer's
 current output and a cut edge its replacement; the model's parts do the rest. Masks may be soft, in
@@ -8,13 +8,17 @@ embedding and in the replacements.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.graph import Graph
-from circuitfind.models.base import ResidualModel
+from circuitfind.engine.gradients import TracedRun, segment_before
+from circuitfind.graph import Block, Graph
+from circuitfind.models.base import ResidualModel, single_ports
+from circuitfind.models.forward import Heads, attend
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "writer batch pos d_model"]
@@ -46,7 +50,14 @@ def plain_pass(
 ) -> Pass:
     """Run the model with every edge kept."""
     embedding = embeddings(model, graph, tokens)
-    return _PlainRun(model, graph, real, keep_reads=keep_reads).run(embedding)
+    run = TracedRun(model, graph, real, traced=False)
+    run.run(torch.stack(embedding).sum(0))
+    written = [torch.stack(embedding)]
+    for layer, z in enumerate(run.z):
+        written.append(model.output(layer, range(len(z)), z))
+        written.extend(mlp[None] for mlp in run.mlps[layer : layer + 1])
+    read = (run.streams[segment_before(graph, reader.stage)] for reader in graph.readers)
+    return Pass(torch.cat(written), tuple(read) if keep_reads else (), run.final)
 
 
 def full_pass(
@@ -84,78 +95,8 @@ def embeddings(
     return (embedding.token, embedding.position)
 
 
-class _PlainRun:
-    """A forward pass in progress: what has been written so far, and the sum of it."""
-
-    def __init__(
-        self, model: ResidualModel, graph: Graph, real: Tensor | None, *, keep_reads: bool
-    ) -> None:
-        self._model, self._graph, self._real = model, graph, real
-        self._written: list[Streams] = []
-        self._read: list[Stream] | None = [] if keep_reads else None
-        self._total: Stream | None = None
-
-    def run(self, embedding: Sequence[Stream]) -> Pass:
-        self._write(torch.stack(list(embedding)))
-        shape = self._model.shape
-        for layer in range(shape.n_layers):
-            heads = self._attention(layer)
-            if shape.has_mlp and shape.parallel_mlp:
-                mlp = self._mlp(layer)
-                self._write(heads, layer)
-                self._write(mlp[None])
-            else:
-                self._write(heads, layer)
-                if shape.has_mlp:
-                    self._write(self._mlp(layer)[None])
-        last = len(self._graph.readers) - 1
-        final = self._received(range(last, last + 1))[0]
-        return Pass(torch.cat(self._written), tuple(self._read or ()), final)
-
-    def _attention(self, layer: int) -> Streams:
-        model, shape = self._model, self._model.shape
-        streams = {port: self._received_by_port(layer, port) for port in self._graph.ports}
-        merged = streams.get("qkv")
-        queries, groups = range(shape.n_heads), range(shape.n_kv_heads)
-        query = model.project(layer, "q", queries, streams["q"] if merged is None else merged)
-        key = model.project(layer, "k", groups, streams["k"] if merged is None else merged)
-        value = model.project(layer, "v", groups, streams["v"] if merged is None else merged)
-        key, value = (
-            shared.repeat_interleave(shape.heads_per_kv_head, dim=0) for shared in (key, value)
-        )
-        z = model.attend(layer, queries, query, key, value, self._real)
-        return model.output(layer, queries, z)
-
-    def _received_by_port(self, layer: int, port: str) -> Streams:
-        return self._received(self._graph.head_readers(layer, port))  # type: ignore[arg-type]
-
-    def _mlp(self, layer: int) -> Stream:
-        reader = self._graph.reader_index[f"m{layer}"]
-        return self._model.mlp(layer, self._received(range(reader, reader + 1))[0])
-
-    def _received(self, readers: range) -> Streams:
-        streams = self._sum_for(readers)
-        if self._read is not None:
-            self._read.extend(streams)
-        return streams
-
-    def _sum_for(self, readers: range) -> Streams:
-        assert self._total is not None
-        return self._total.expand(len(readers), *self._total.shape)
-
-    def _write(self, written: Streams, attention_layer: int | None = None) -> None:
-        self._written.append(written)
-        self._add(written.sum(0))
-        bias = None if attention_layer is None else self._model.attention_bias(attention_layer)
-        if bias is not None:
-            self._add(bias.expand_as(written[0]))
-
-    def _add(self, stream: Stream) -> None:
-        self._total = stream if self._total is None else self._total + stream
-
-
-class _MaskedRun(_PlainRun):
-    """The same with a mask: the running sum is that of the replacements and the constants."""
+class _MaskedRun:
+    """A pass in progress: what has been written so far, and the sum of what is carried instead."""
 
     def __init__(
         self,
@@ -167,24 +108,99 @@ class _MaskedRun(_PlainRun):
         *,
         keep_reads: bool,
     ) -> None:
-        super().__init__(model, graph, real, keep_reads=keep_reads)
+        self._model, self._graph, self._real = model, graph, real
         self._replacement, self._kept = replacement, kept
-        # What has been written less its replacement: all later readers need it.
+        self._written: list[Streams] = []
+        self._read: list[Stream] | None = [] if keep_reads else None
+        # Of the replacements and of what belongs to no writer.
+        self._total: Stream | None = None
+        # What has been written minus its replacement: all later readers need it.
         self._differences: list[Streams] = []
+        self._values: Streams | None = None
 
-    def _sum_for(self, readers: range) -> Streams:
-        streams = super()._sum_for(readers)
-        first = 0
-        for difference in self._differences:
-            rows = slice(first, first + len(difference))
-            mask = self._kept[rows, readers.start : readers.stop].to(difference.dtype)
-            streams = streams + torch.einsum("wr,wbpd->rbpd", mask, difference)
-            first += len(difference)
+    def run(self, embedding: Sequence[Stream]) -> Pass:
+        self._write(torch.stack(list(embedding)))
+        for _, blocks in groupby(self._graph.blocks[1:-1], key=lambda block: block.stage):
+            together = [(block, self._outputs(block)) for block in blocks]
+            for block, outputs in together:
+                self._write(outputs)
+                if block.kind == "attention" and block.layer is not None:
+                    self._add_bias(block.layer)
+        (final,) = self._received([self._graph.logits])
+        return Pass(torch.cat(self._written), tuple(self._read or ()), final)
+
+    def _outputs(self, block: Block) -> Streams:
+        model, layer = self._model, block.layer
+        assert layer is not None
+        if block.kind == "mlp":
+            return model.mlp(layer, self._received(block.readers)[0])[None]
+        by_port: dict[str, Heads] = {}
+        for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
+            streams = self._received(list(readers))
+            for single in single_ports(port or "qkv"):
+                by_port[single] = model.project(layer, single, range(len(streams)), streams)
+        z = attend(model, layer, by_port["q"], by_port["k"], by_port["v"], self._real)
+        return model.output(layer, range(len(z)), z)
+
+    def _received(self, readers: Sequence[int]) -> Streams:
+        assert self._total is not None and self._values is not None
+        n = sum(len(difference) for difference in self._differences)
+        mask = self._kept[:n, list(readers)].to(self._total.dtype)
+        weighted: Any = _Weighted.apply
+        sums: Tensor = weighted(mask, self._values[:n], *self._differences)
+        streams = self._total + sums
+        if self._read is not None:
+            self._read.extend(streams)
         return streams
 
-    def _write(self, written: Streams, attention_layer: int | None = None) -> None:
+    def _write(self, written: Streams) -> None:
         first = sum(len(earlier) for earlier in self._written)
-        replacement = self._replacement[first : first + len(written)]
-        super()._write(replacement, attention_layer)
-        self._written[-1] = written
-        self._differences.append(written - replacement)
+        rows = slice(first, first + len(written))
+        replacement = self._replacement[rows]
+        difference = written - replacement
+        if self._values is None:
+            self._values = difference.new_empty(len(self._graph.writers), *difference.shape[1:])
+        self._values[rows] = difference.detach()
+        self._differences.append(difference)
+        self._written.append(written)
+        total = replacement.sum(0)
+        self._total = total if self._total is None else self._total + total
+
+    def _add_bias(self, layer: int) -> None:
+        bias = self._model.attention_bias(layer)
+        if bias is not None and self._total is not None:
+            self._total = self._total + bias
+
+
+class _Weighted(torch.autograd.Function):
+    """Sums of streams with weights, as one product for all readers and writers.
+
+    Block by block, both the terms and the sums so far would be written and read again for every
+    block before the readers; joined by `torch.cat`, every block would keep a copy of all earlier
+    streams for the way back. Here all share one tensor, whose rows are only ever added to.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: Float[Tensor, "writer reader"],
+        values: Streams,
+        *differences: Float[Tensor, "_ batch pos d_model"],
+    ) -> Float[Tensor, "reader batch pos d_model"]:
+        """Return the sum of each reader; `values` are those of all differences."""
+        ctx.save_for_backward(weights)
+        ctx.values, ctx.sizes = values, [len(difference) for difference in differences]
+        return (weights.T @ values.flatten(1)).view(-1, *values.shape[1:])
+
+    @staticmethod
+    def backward(
+        ctx: Any, *gradients: Float[Tensor, "reader batch pos d_model"]
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients at the weights and at the differences."""
+        (weights,) = ctx.saved_tensors
+        flat = gradients[0].flatten(1)
+        at_weights = ctx.values.flatten(1) @ flat.T if ctx.needs_input_grad[0] else None
+        if not any(ctx.needs_input_grad[2:]):
+            return at_weights, None, *(None for _ in ctx.sizes)
+        at_values = (weights @ flat).view(-1, *ctx.values.shape[1:])
+        return at_weights, None, *at_values.split(ctx.sizes)

@@ -12,15 +12,15 @@ With `checkpoint`, MLPs too are run again on the way back and nothing inside the
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph
-from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort, single_ports
+from circuitfind.models.base import ResidualModel, SinglePort, single_ports
+from circuitfind.models.forward import Run, Seen, added_by_heads, attend
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "reader batch pos d_model"]
@@ -41,42 +41,69 @@ class ReaderGradients(NamedTuple):
     gradient: Streams
 
 
-@dataclass
-class TracedRun:
+class TracedRun(Run):
     """A run with every edge kept that can be walked back once.
 
-    Attributes:
+    Args:
         model: The model.
         graph: Its graph.
         real: True at positions that are no padding; needed by bidirectional models only.
         checkpoint: Whether nothing inside MLPs is kept for the way back.
         traced: Whether the run is to be walked back at all.
+
+    Attributes:
         streams: What entered each segment (see `segments`), and the final stream.
         z: What the heads of each attention block mixed.
         mlp: What each MLP wrote.
     """
 
-    model: ResidualModel
-    graph: Graph
-    real: Bool[Tensor, "batch pos"] | None = None
-    checkpoint: bool = False
-    traced: bool = True
-    streams: list[Stream] = field(default_factory=list)
-    z: list[Heads] = field(default_factory=list)
-    mlp: list[Stream] = field(default_factory=list)
-    _trace: list[list["_Part"]] = field(default_factory=list)
+    def __init__(
+        self,
+        model: ResidualModel,
+        graph: Graph,
+        real: Bool[Tensor, "batch pos"] | None = None,
+        *,
+        checkpoint: bool = False,
+        traced: bool = True,
+    ) -> None:
+        super().__init__(model, real, self._keep)
+        self.graph, self.checkpoint, self.traced = graph, checkpoint, traced
+        self.streams: list[Stream] = []
+        self.z: list[Heads] = []
+        self.mlps: list[Stream] = []
+        self._projected: dict[SinglePort, Heads] = {}
+        self._trace: list[list[_Part]] = []
 
     def run(self, stream: Stream, first: int = 0) -> Stream:
         """Run from the segment `first` on, given what enters it, and return the final stream."""
-        for segment in segments(self.graph)[first:]:
-            self.streams.append(stream)
-            parts = [self._part(kind, layer) for kind, layer in segment]
-            with torch.no_grad():
-                for written in [part.run(self.streams[-1]) for part in parts]:
-                    stream = stream + written
-            self._trace.append(parts if self.traced else [])
-        self.streams.append(stream)
-        return stream
+        with torch.no_grad():
+            self.streams.append(super().run(stream, first))
+        return self.final
+
+    def _keep(self, seen: Seen, number: int, values: Tensor) -> None:
+        if seen == "entering":
+            self.streams.append(values)
+            self._trace.append([])
+        elif seen in ("q", "k", "v"):
+            self._projected[seen] = values
+        elif seen == "z":
+            self.z.append(values)
+        elif seen == "mlp":
+            self.mlps.append(values)
+
+    def attention(self, layer: int, stream: Stream) -> Stream:
+        added = super().attention(layer, stream)
+        if self.traced:
+            self._trace[-1].append(_Attention(self, layer, stream, self._projected))
+        self._projected = {}
+        return added
+
+    def mlp(self, layer: int, stream: Stream) -> Stream:
+        if not self.traced:
+            return super().mlp(layer, stream)
+        part = _Mlp(self, layer, stream)
+        self._trace[-1].append(part)
+        return part.run()
 
     @property
     def final(self) -> Stream:
@@ -94,20 +121,6 @@ class TracedRun:
                     before = before + found.gradient.sum(0)
                     yield found
             at_final = before
-
-    def _part(self, kind: str, layer: int) -> "_Part":
-        return _Attention(self, layer) if kind == "attention" else _Mlp(self, layer)
-
-
-def segments(graph: Graph) -> list[list[tuple[str, int]]]:
-    """Return the parts of the model in order; those of one segment read the same stream."""
-    found: list[list[tuple[str, int]]] = []
-    for layer in range(graph.shape.n_layers):
-        parts = [("attention", layer)]
-        if graph.shape.has_mlp:
-            parts.append(("mlp", layer))
-        found.extend([parts] if graph.shape.parallel_mlp else [[part] for part in parts])
-    return found
 
 
 def segment_after(graph: Graph, stage: int) -> int:
@@ -129,30 +142,25 @@ def segment_before(graph: Graph, stage: int) -> int:
     return 2 * layer + is_mlp
 
 
-@runtime_checkable
 class _Part(Protocol):
-    """An attention block or an MLP, between its run and its way back."""
-
-    def run(self, stream: Stream) -> Stream: ...
+    """An attention block or an MLP, on the way back."""
 
     def pull(self, gradient: Stream) -> Iterator[ReaderGradients]: ...
 
 
 class _Mlp:
-    def __init__(self, owner: TracedRun, layer: int) -> None:
+    def __init__(self, owner: TracedRun, layer: int, stream: Stream) -> None:
         self._owner, self._layer = owner, layer
-        self._stream: Stream | None = None
+        self._stream: Stream | None = stream
         self._written: Stream | None = None
 
-    def run(self, stream: Stream) -> Stream:
-        owner = self._owner
-        if not owner.traced or owner.checkpoint:
-            self._stream, written = stream, owner.model.mlp(self._layer, stream)
-        else:
-            self._stream, self._written = self._traced(stream)
-            written = self._written.detach()
-        owner.mlp.append(written)
-        return written
+    def run(self) -> Stream:
+        """Return what the MLP writes, and keep its insides unless they are to be made again."""
+        assert self._stream is not None
+        if self._owner.checkpoint:
+            return self._owner.model.mlp(self._layer, self._stream)
+        self._stream, self._written = self._traced(self._stream)
+        return self._written.detach()
 
     def _traced(self, stream: Stream) -> tuple[Stream, Stream]:
         leaf = stream.detach().requires_grad_()
@@ -174,45 +182,19 @@ class _Mlp:
 
 
 class _Attention:
-    def __init__(self, owner: TracedRun, layer: int) -> None:
-        self._owner, self._layer = owner, layer
-        self._stream: Stream | None = None
-        self._projected: dict[SinglePort, Heads] = {}
-
-    def run(self, stream: Stream) -> Stream:
-        owner, layer = self._owner, self._layer
-        projected = {port: self._project(port, stream) for port in SINGLE_PORTS}
-        z = self._mixed(projected)
-        owner.z.append(z)
-        if owner.traced:
-            self._stream, self._projected = stream, projected
-        return self._sum_of_heads(z, owner.model.attention_bias(layer))
-
-    def _sum_of_heads(self, z: Heads, bias: Tensor | None = None) -> Stream:
-        queries = range(self._owner.graph.shape.n_heads)
-        written = self._owner.model.output(self._layer, queries, z).sum(0)
-        return written if bias is None else written + bias
-
-    def _project(self, port: SinglePort, stream: Stream) -> Heads:
-        heads = range(_n_heads(self._owner.graph, port))
-        shared = stream.expand(len(heads), *stream.shape)
-        return self._owner.model.project(self._layer, port, heads, shared)
-
-    def _mixed(self, projected: dict[SinglePort, Heads]) -> Heads:
-        shape = self._owner.graph.shape
-        key, value = (
-            projected[port].repeat_interleave(shape.heads_per_kv_head, dim=0) for port in ("k", "v")
-        )
-        queries = range(shape.n_heads)
-        return self._owner.model.attend(
-            self._layer, queries, projected["q"], key, value, self._owner.real
-        )
+    def __init__(
+        self, owner: TracedRun, layer: int, stream: Stream, projected: dict[SinglePort, Heads]
+    ) -> None:
+        self._owner, self._layer, self._projected = owner, layer, projected
+        self._stream: Stream | None = stream
 
     def pull(self, gradient: Stream) -> Iterator[ReaderGradients]:
         assert self._stream is not None
+        owner = self._owner
         leaves = {port: values.requires_grad_() for port, values in self._projected.items()}
         with torch.enable_grad():
-            written = self._sum_of_heads(self._mixed(leaves))
+            z = attend(owner.model, self._layer, leaves["q"], leaves["k"], leaves["v"], owner.real)
+            written = added_by_heads(owner.model, self._layer, z)
         arrived = dict(
             zip(leaves, torch.autograd.grad(written, list(leaves.values()), gradient), strict=True)
         )
@@ -236,7 +218,3 @@ class _Attention:
             projected = self._owner.model.project(self._layer, port, range(len(arrived)), leaf)
         (at_input,) = torch.autograd.grad(projected, leaf, arrived)
         return at_input
-
-
-def _n_heads(graph: Graph, port: SinglePort) -> int:
-    return graph.shape.n_heads if port == "q" else graph.shape.n_kv_heads

@@ -11,13 +11,13 @@ and keeps whichever state it prefers. There is nothing to undo. States share the
 not change.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +30,9 @@ from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.engine.shelf import InFiles, InMemory
 from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
 from circuitfind.engine.trial import Trial
+from circuitfind.engine.work import Start
 from circuitfind.graph import Edge, EdgeName, listed
+from circuitfind.metrics import Metric, Scale
 from circuitfind.problem import HasProblem, Problem, as_problem
 
 _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-5}
@@ -139,6 +141,7 @@ class IncrementalEngine:
             ]
         self.clean_final: Stream = _joined([chunk.clean.final for chunk in self.chunks], dim=0)
         self.readout = Readout(problem, self.clean_final)
+        self._readouts: dict[str, Readout] = {}
 
     def __repr__(self) -> str:
         return f"<IncrementalEngine of {self.problem!r}, prompts in {len(self.chunks)} chunks>"
@@ -157,9 +160,96 @@ class IncrementalEngine:
         """Return the state with just these edges kept."""
         return self.cut(self.start(), _pairs((self.graph.edge_mask & ~kept.cpu()).numpy()))
 
-    def recomputed(self, kept: Tensor) -> Stream:
-        """Return the final stream with just these edges kept, computed from scratch."""
-        return _joined([chunk.recomputed(kept) for chunk in self.chunks], dim=0)
+    def recomputed(self, kept: Tensor, start: Start | None = None) -> Stream:
+        """Return the final stream with just these edges kept, computed from scratch.
+
+        Args:
+            kept: The edges.
+            start: The run to start from (see `masked_pass`); by default the one that is less work.
+        """
+        return _joined([chunk.passes().final(kept, start) for chunk in self.chunks], dim=0)
+
+    def finals(
+        self, masks: Sequence[Bool[Tensor, "writer reader"]], start: Start | None = None
+    ) -> Iterator[Stream]:
+        """Yield the final stream of each mask where the metric reads it, computed from scratch.
+
+        Args:
+            masks: The masks.
+            start: The run to start from (see `masked_pass`); by default the one that is less work.
+        """
+        passes = [chunk.passes() for chunk in self.chunks]
+        for kept in masks:
+            parts = [each.final(kept, start)[:, -self.horizon.steps :] for each in passes]
+            yield _joined(parts, dim=0)
+            if len(passes) > 1:
+                # What passes start from is remembered with them, and chunks are there to save it.
+                passes = [chunk.passes() for chunk in self.chunks]
+
+    def measure(
+        self, masks: Sequence[Bool[Tensor, "writer reader"]], metric: Metric | None = None
+    ) -> Float[Tensor, "mask prompt"]:
+        """Return a metric of circuits on each prompt, in float64.
+
+        Args:
+            masks: The circuits.
+            metric: The metric; by default the problem's own.
+        """
+        readout = self.readout_of(metric or self.problem.metric)
+        with torch.no_grad():
+            values = [readout.values(final).double().cpu() for final in self.finals(masks)]
+        n_prompts = len(self.problem.prompts)
+        return torch.stack(values) if values else torch.zeros(0, n_prompts, dtype=torch.float64)
+
+    def measure_cuts(
+        self, kept: Bool[Tensor, "writer reader"], skip: Container[int] = ()
+    ) -> Iterator[tuple[int, Float[Tensor, "edge prompt"]]]:
+        """Yield the problem's metric of a circuit without each of its edges, reader by reader.
+
+        Args:
+            kept: The circuit.
+            skip: Readers to leave out.
+
+        Yields:
+            The reader, and the values without each edge into it, in the order of the writers.
+        """
+        state = None
+        for reader, column in enumerate(kept.cpu().T):
+            writers = column.nonzero().flatten().tolist()
+            if not writers or reader in skip:
+                continue
+            state = self.start_from(kept) if state is None else state
+            values = []
+            for first in range(0, len(writers), self.most_candidates):
+                some = writers[first : first + self.most_candidates]
+                finals = self.cut_each(state, reader, some).final
+                with torch.no_grad():
+                    values += [self.readout.values(final).double().cpu() for final in finals]
+            yield reader, torch.stack(values)
+
+    def readout_of(self, metric: Metric) -> Readout:
+        """Return what turns final streams into a metric's values."""
+        if metric is self.problem.metric:
+            return self.readout
+        if metric.name not in self._readouts or self._readouts[metric.name].metric is not metric:
+            problem = replace(self.problem, metric=metric, default_metric=None)
+            self._readouts[metric.name] = Readout(problem, self.clean_final)
+        return self._readouts[metric.name]
+
+    @cached_property
+    def scale(self) -> Scale:
+        """The problem's metric of the full and of the empty graph."""
+        everything = self.graph.edge_mask
+        ends = self.measure([everything, torch.zeros_like(everything)]).mean(dim=1)
+        return Scale(*ends.tolist())
+
+    def faithfulness(self, kept: Bool[Tensor, "writer reader"]) -> float:
+        """Return a circuit's faithfulness by the problem's own metric.
+
+        Raises:
+            MetricError: The metric is the same in the full and the empty graph.
+        """
+        return self.scale.faithfulness(float(self.measure([kept]).mean()))
 
     def loss(self, state: EngineState) -> float:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
@@ -203,12 +293,14 @@ class IncrementalEngine:
     def drift(self, state: EngineState) -> float:
         """Return how far a state is from a pass from scratch.
 
-        That is the distance of the final streams, relative to the norm of the full graph's: a
-        state's own may be 0, where everything is cut under zero ablation.
+        That pass is not a search gone through again: states are reached by cutting down the clean
+        run, and this one is built up from what cut edges carry. The distance is that of the final
+        streams, relative to the norm of the full graph's: a state's own may be 0, where everything
+        is cut under zero ablation.
         """
         final = state.final
         n = final.shape[1]
-        scratch = self.recomputed(state.mask)[:, -n:]
+        scratch = self.recomputed(state.mask, "replaced")[:, -n:]
         return float((final - scratch).norm() / self.clean_final[:, -n:].norm())
 
     @property

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from math import ceil
 
 from circuitfind.engine.cuts import candidates_at_once
-from circuitfind.engine.gradients import segments
 from circuitfind.engine.written import is_z, writing_blocks
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import require
+from circuitfind.models.forward import segments
 from circuitfind.problem import Problem
 
 _STREAMS_IN_WORK = 16
@@ -44,7 +44,7 @@ def remembered_numbers(graph: Graph) -> int:
     streams = sum(
         len(block.writers) * shape.d_model for block in writing_blocks(graph) if not is_z(block)
     )
-    entering = (len(segments(graph)) + 1) * shape.d_model
+    entering = (len(segments(shape)) + 1) * shape.d_model
     clean = mixed + streams + entering + _projected(graph)
     return 2 * clean + mixed + streams + _products(graph)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from circuitfind.engine.shift import ROWS, ShiftReadout
 from circuitfind.measures import Reference
-from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
 
@@ -106,11 +105,3 @@ class Readout:
         """Return where the steps are in a stream of this many last positions."""
         missing = self._prompts.clean.shape[1] - n_positions
         return (self._prompts.steps - missing).clamp(min=0)
-
-    def measure(self, metric: Metric, final: Final) -> Float[Tensor, " batch"]:
-        """Return another metric of each prompt, from all logits or the stream."""
-        read, full = (
-            stepped if metric.reads == "stream" else self._model.logits(stepped)
-            for stepped in (self.at_steps(final), self.at_steps(self._clean))
-        )
-        return metric(read, self._prompts, full)

@@ -88,7 +88,7 @@ def written_of(run: TracedRun, embedding: Sequence[Stream]) -> Written:
         if block.layer is None:
             values[block.name] = torch.stack(list(embedding))
         elif block.kind == "mlp":
-            values[block.name] = run.mlp[block.layer][None]
+            values[block.name] = run.mlps[block.layer][None]
         else:
             z = run.z[block.layer]
             values[block.name] = z if is_z(block) else _outputs(run.model, block, z)

@@ -1,9 +1,10 @@
 """Evaluate a circuit: say what it will cost, then measure it.
 
-The unit of cost is a pass of all prompts through the model. How many are needed is known before,
-and how long one takes after the first ones, which measure faithfulness.
+The unit of cost is a pass: a circuit measured on all prompts. How many are needed is known before,
+and that each takes at most about as long as a run of the whole model.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
-from circuitfind.engine.checks import own_logits
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.assessment import Assessment, Reading
 from circuitfind.evaluation.baseline import Baseline, random_baseline
 from circuitfind.evaluation.completeness import Completeness, completeness, n_knock_out_passes
@@ -20,8 +21,8 @@ from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.false_discoveries import Discoveries, discoveries
 from circuitfind.evaluation.hypotheses import HypothesisTest
 from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
-from circuitfind.evaluation.meter import Meter
-from circuitfind.evaluation.minimality import Minimality, cut_each_edge, minimality
+from circuitfind.evaluation.measured import Measured
+from circuitfind.evaluation.minimality import Minimality, minimality
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
@@ -114,6 +115,7 @@ def assess(
     tell: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
     log: PassLog | None = None,
+    memory: int | None = None,
 ) -> Assessment:
     """Evaluate a circuit.
 
@@ -124,8 +126,21 @@ def assess(
         tell: Called with the cost, before it is paid.
         on_progress: Called as passes are made.
         log: Passes that were made already, and where new ones are kept.
+        memory: How many bytes may be taken beside the model; by default what it takes.
+
+    Raises:
+        MethodError: The memory is too small for a single pair of prompts.
     """
-    return _Assessor(subject, effort, seed, log or PassLog(), tell, on_progress).run()
+    started, measured = time.monotonic(), []
+    for problem in (subject.problem, subject.held_out):
+        if problem is not None:
+            engine = IncrementalEngine(problem, memory)
+            measured.append(Measured(engine, usual_metrics(problem), log=log))
+    # Each engine has run the model twice.
+    seconds = (time.monotonic() - started) / (2 * len(measured))
+    assessor = _Assessor(subject, effort, seed, measured, on_progress)
+    tell(assessor.cost(seconds))
+    return assessor.run()
 
 
 class _Assessor:
@@ -134,34 +149,31 @@ class _Assessor:
         subject: Subject,
         effort: Effort,
         seed: int,
-        log: PassLog,
-        tell: Callable[[str], None],
+        measured: Sequence[Measured],
         on_progress: Callable[[Checkpoint], None],
     ) -> None:
-        self._subject, self._effort, self._seed, self._tell = subject, effort, seed, tell
+        self._subject, self._effort, self._seed = subject, effort, seed
+        self._all, self._measured = measured, measured[0]
         self._circuit = subject.circuit
         self._planned = passes(subject, effort)
         total = sum(self._planned.values())
-        self._meters: list[Meter] = []
 
         def count() -> None:
-            done = round(sum(meter.n_passes for meter in self._meters))
+            done = sum(each.n_passes for each in self._all)
             on_progress(Checkpoint(done, max(total, done), "passes"))
 
-        for problem in (subject.problem, subject.held_out):
-            if problem is not None:
-                self._meters.append(Meter(problem, usual_metrics(problem), on_pass=count, log=log))
-        self._meter = self._meters[0]
+        for each in measured:
+            each.on_pass = count
         self._own = subject.problem.metric
 
     def run(self) -> Assessment:
         subject, metric = self._subject, self._own
         readings = self._readings()
-        self._say_cost()
-        cut, problem = self._cut_edges(), subject.problem
-        own = own_result(
-            problem.prompts, own_logits(problem.model, problem.prompts, problem.prompts.clean)
-        )
+        problem = subject.problem
+        engine = self._measured.engine
+        with torch.no_grad():
+            logits = problem.model.logits(engine.readout.at_steps(engine.clean_final))
+        own = own_result(problem.prompts, logits)
         kept = [r.measured.circuit for r in readings if r.measured.metric == ACCURACY.name]
         return Assessment(
             effort=self._effort.name,
@@ -174,13 +186,13 @@ class _Assessor:
             curve=self._curve(),
             baselines=self._baselines(),
             completeness=self._completeness(),
-            minimality=self._minimality(cut),
-            tests=self._tests(cut),
+            minimality=self._minimality(),
+            tests=self._tests(),
             discoveries=self._discoveries(),
             roc=subject.roc,
             against=subject.against,
-            n_passes=round(sum(meter.n_passes for meter in self._meters)),
-            seconds=sum(meter.seconds for meter in self._meters),
+            n_passes=sum(each.n_passes for each in self._all),
+            seconds=sum(each.seconds for each in self._all),
             own=own,
             doubts=doubts(
                 problem,
@@ -192,12 +204,17 @@ class _Assessor:
             notes=notes(problem),
         )
 
-    def _say_cost(self) -> None:
-        seconds = sum(self._planned.values()) * self._meter.seconds_per_pass
+    def cost(self, seconds: float) -> str:
+        """Return how many passes are made, and an upper bound on the time, for people.
+
+        Args:
+            seconds: What a run of the whole model took; one of a circuit takes less.
+        """
+        total = sum(self._planned.values())
         parts = ", ".join(f"{name} {n}" for name, n in self._planned.items() if n)
-        self._tell(
-            f"{sum(self._planned.values())} passes of {len(self._subject.problem.prompts)} prompts "
-            f"({parts}), about {_duration(seconds)}"
+        return (
+            f"{total} passes of {len(self._subject.problem.prompts)} prompts ({parts}), at most "
+            f"about {_duration(total * seconds)}"
         )
 
     @property
@@ -206,9 +223,9 @@ class _Assessor:
 
     def _readings(self) -> tuple[Reading, ...]:
         found = []
-        for place, meter in zip(("discovery", "held-out"), self._meters, strict=False):
-            values, (full, empty) = meter.values([self._circuit.kept.cpu()]), meter.limits
-            for metric in meter.metrics:
+        for place, measured in zip(("discovery", "held-out"), self._all, strict=False):
+            values, (full, empty) = measured.values([self._circuit.kept.cpu()]), measured.limits
+            for metric in measured.metrics:
                 rows = [each[metric.name][0] for each in (full, values, empty)]
                 found.append(Reading(place, len(rows[0]), measurement(metric, *rows)))
                 if metric is self._own and place == "discovery":
@@ -239,14 +256,14 @@ class _Assessor:
             everything = Circuit(self._circuit.graph, self._circuit.graph.edge_mask)
             circuits = [self._circuit, *subject.others, everything]
             asked = [circuit.n_edges / everything.n_edges for circuit in circuits]
-            return curve_of(self._meter, circuits, asked, "threshold")
-        return None if subject.ranking is None else size_curve(self._meter, subject.ranking)
+            return curve_of(self._measured, circuits, asked, "threshold")
+        return None if subject.ranking is None else size_curve(self._measured, subject.ranking)
 
     def _baselines(self) -> tuple[Baseline, ...]:
         if not self._circuit.n_edges:
             return ()
         found = random_baseline(
-            self._meter, self._circuit, self._effort.n_random, null="degree", seed=self._seed
+            self._measured, self._circuit, self._effort.n_random, null="degree", seed=self._seed
         )
         return () if found is None else (found,)
 
@@ -254,7 +271,7 @@ class _Assessor:
         if not self._tests_edges:
             return None
         return completeness(
-            self._meter,
+            self._measured,
             self._circuit,
             n_random=self._effort.n_knock_outs,
             n_greedy=self._effort.n_greedy,
@@ -262,31 +279,26 @@ class _Assessor:
             seed=self._seed,
         )
 
-    def _cut_edges(self) -> Float[Tensor, "edge batch"]:
-        if not self._tests_edges:
-            return torch.zeros(0, len(self._subject.problem.prompts), dtype=torch.float64)
-        return cut_each_edge(self._meter, self._circuit)
-
-    def _minimality(self, cut: Float[Tensor, "edge batch"]) -> Minimality | None:
+    def _minimality(self) -> Minimality | None:
         if not self._tests_edges:
             return None
         return minimality(
-            self._meter, self._circuit, n_sets=self._effort.n_sets, cut=cut, seed=self._seed
+            self._measured, self._circuit, n_sets=self._effort.n_sets, seed=self._seed
         )
 
     def _discoveries(self) -> Discoveries | None:
-        if not self._tests_edges or len(self._meters) < 2:
+        if not self._tests_edges or len(self._all) < 2:
             return None
-        meter, name = self._meters[1], self._own.name
-        whole = meter.values([self._circuit.kept.cpu()])[name]
-        rises = self._own.sign * (cut_each_edge(meter, self._circuit) - whole)
+        measured, kept = self._all[1], self._circuit.kept.cpu()
+        rises = self._own.sign * (measured.without_each_edge(kept) - measured.own([kept]))
         return discoveries(self._circuit, rises, held_out=True)
 
-    def _tests(self, cut: Float[Tensor, "edge batch"]) -> tuple[HypothesisTest, ...]:
+    def _tests(self) -> tuple[HypothesisTest, ...]:
         if not self._tests_edges:
             return ()
+        cut = self._measured.without_each_edge(self._circuit.kept)
         return ideal_tests(
-            self._meter, self._circuit, cut, n_random=self._effort.n_random, seed=self._seed
+            self._measured, self._circuit, cut, n_random=self._effort.n_random, seed=self._seed
         )
 
 

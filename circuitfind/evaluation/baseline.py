@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.meter import Meter
+from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.random_circuits import Null, p_value, random_circuits
-from circuitfind.evaluation.scorecard import share_of_means
 
 
 @dataclass(frozen=True)
@@ -36,20 +35,17 @@ class Baseline:
 
 
 def random_baseline(
-    meter: Meter, circuit: Circuit, n: int, *, null: Null = "degree", seed: int = 0
+    measured: Measured, circuit: Circuit, n: int, *, null: Null = "degree", seed: int = 0
 ) -> Baseline | None:
     """Measure n random circuits; None where the metric has no gap.
 
     Raises:
         MethodError: No random circuit of this size could be drawn.
     """
-    name = meter.problem.metric.name
-    full, empty = (float(limit[name].mean()) for limit in meter.limits)
-    if share_of_means(full, full, empty) is None:
+    if not measured.scale.has_gap:
         return None
     drawn = random_circuits(circuit, n, null=null, seed=seed)
-    values = meter.values([circuit.kept, *(each.kept for each in drawn)])[name].mean(dim=1)
-    own, *others = ((values - empty) / (full - empty)).tolist()
+    own, *others = measured.faithfulness([circuit.kept, *(each.kept for each in drawn)])
     low, high = np.quantile(others, [0.025, 0.975]).tolist()
     mean = float(np.mean(others))
     return Baseline(null, n, own, mean, low, high, max(others), p_value(own, others))

@@ -15,7 +15,7 @@ import numpy as np
 
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.cuts import removable, without
-from circuitfind.evaluation.meter import Mask, Meter
+from circuitfind.evaluation.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ _WEAKEST_BACKUP = 0.01
 
 
 def completeness(
-    meter: Meter,
+    measured: Measured,
     circuit: Circuit,
     *,
     n_random: int = 10,
@@ -83,7 +83,7 @@ def completeness(
     """Knock sets of a circuit's components out of it and out of the model.
 
     Args:
-        meter: Measures both.
+        measured: Measures both.
         circuit: The circuit.
         n_random: How many random sets are tried; each holds every component with chance 1/2.
         n_greedy: To how many components the greedy set grows.
@@ -94,15 +94,14 @@ def completeness(
         What was found, or None where the circuit has no component but the embedding, or the metric
         no gap.
     """
-    measured = _Shares(meter, circuit)
     components = removable(circuit)
-    if not components or not measured.gap:
+    if not components or not measured.scale.has_gap:
         return None
     sets: list[tuple[str, tuple[str, ...]]] = [("component", (name,)) for name in components]
     sets += [(f"role {role}", tuple(names)) for role, names in (roles or {}).items()]
     sets += [("random", names) for names in _random_sets(components, n_random, seed)]
-    found = measured.knocked_out(sets)
-    found += _greedy(measured, components, found, n_greedy)
+    found = _knocked_out(measured, circuit, sets)
+    found += _greedy(measured, circuit, found, n_greedy)
     found.sort(key=lambda each: -each.difference)
     return Completeness(
         tuple(found),
@@ -123,35 +122,21 @@ def n_knock_out_passes(circuit: Circuit, n_random: int, n_greedy: int, n_roles: 
     return 2 * (n + n_roles + n_random + greedy) + outside
 
 
-class _Shares:
-    """Faithfulness of the circuit and the model with components knocked out."""
+def _knocked_out(
+    measured: Measured, circuit: Circuit, sets: Sequence[tuple[str, tuple[str, ...]]]
+) -> list[KnockOut]:
+    kept, graph = circuit.kept.cpu(), circuit.graph
+    ours = measured.faithfulness([without(graph, kept, names) for _, names in sets])
+    rows = zip(sets, ours, _model_without(measured, [names for _, names in sets]), strict=True)
+    return [
+        KnockOut(kind, each, circuit, full, abs(circuit - full))
+        for (kind, each), circuit, full in rows
+    ]
 
-    def __init__(self, meter: Meter, circuit: Circuit) -> None:
-        self._meter, self._graph = meter, circuit.graph
-        self._circuit, self._full = circuit.kept.cpu(), circuit.graph.edge_mask
-        self._name = meter.problem.metric.name
-        full, empty = (float(limit[self._name].mean()) for limit in meter.limits)
-        self._empty = empty
-        self.gap = full - empty
 
-    def of_model(self, sets: Sequence[Sequence[str]]) -> list[float]:
-        return self._shares([without(self._graph, self._full, names) for names in sets])
-
-    def knocked_out(self, sets: Sequence[tuple[str, tuple[str, ...]]]) -> list[KnockOut]:
-        names = [names for _, names in sets]
-        ours = self._shares([without(self._graph, self._circuit, each) for each in names])
-        rows = zip(sets, ours, self.of_model(names), strict=True)
-        return [
-            KnockOut(kind, each, circuit, full, abs(circuit - full))
-            for (kind, each), circuit, full in rows
-        ]
-
-    def _shares(self, masks: Sequence[Mask]) -> list[float]:
-        if not masks:
-            return []
-        values = self._meter.values(masks)[self._name].mean(dim=1)
-        shares: list[float] = ((values - self._empty) / self.gap).tolist()
-        return shares
+def _model_without(measured: Measured, sets: Sequence[Sequence[str]]) -> list[float]:
+    graph = measured.problem.graph
+    return measured.faithfulness([without(graph, graph.edge_mask, names) for names in sets])
 
 
 def _random_sets(components: Sequence[str], n: int, seed: int) -> Iterator[tuple[str, ...]]:
@@ -164,24 +149,26 @@ def _random_sets(components: Sequence[str], n: int, seed: int) -> Iterator[tuple
 
 
 def _greedy(
-    measured: _Shares, components: Sequence[str], singles: Sequence[KnockOut], n: int
+    measured: Measured, circuit: Circuit, singles: Sequence[KnockOut], n: int
 ) -> list[KnockOut]:
     """Grow a set from the worst component by the one that makes the difference largest."""
+    components = removable(circuit)
     alone = [each for each in singles if each.kind == "component"]
     worst = max(alone, key=lambda each: each.difference)
     grown = []
     while len(worst.components) < min(n, len(components)):
         rest = [name for name in components if name not in worst.components]
-        tried = measured.knocked_out([("greedy", (*worst.components, name)) for name in rest])
+        larger = [("greedy", (*worst.components, name)) for name in rest]
+        tried = _knocked_out(measured, circuit, larger)
         worst = max(tried, key=lambda each: each.difference)
         grown.append(worst)
     return grown
 
 
-def _backups(measured: _Shares, circuit: Circuit, worst: KnockOut) -> tuple[Backup, ...]:
+def _backups(measured: Measured, circuit: Circuit, worst: KnockOut) -> tuple[Backup, ...]:
     inside = {*removable(circuit), *worst.components}
     outside = [w.name for w in circuit.graph.writers if w.stage > 0 and w.name not in inside]
-    left = measured.of_model([(*worst.components, name) for name in outside])
+    left = _model_without(measured, [(*worst.components, name) for name in outside])
     found = [Backup(name, worst.full - share) for name, share in zip(outside, left, strict=True)]
     strong = [backup for backup in found if backup.effect >= _WEAKEST_BACKUP]
     return tuple(sorted(strong, key=lambda backup: -backup.effect))

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.meter import Mask
+from circuitfind.evaluation.passes import Mask
 from circuitfind.graph import Graph
 
 
@@ -27,14 +25,3 @@ def without(graph: Graph, kept: Mask, components: Sequence[str]) -> Mask:
 def complement(circuit: Circuit) -> Mask:
     """Return the mask of the model without a circuit: all edges but the circuit's."""
     return circuit.graph.edge_mask & ~circuit.kept.cpu()
-
-
-def without_each_edge(circuit: Circuit) -> list[Mask]:
-    """Return, for each of a circuit's edges in their order, the circuit without it."""
-    kept = circuit.kept.cpu()
-    masks = []
-    for reader, writer in torch.nonzero(kept.T).tolist():
-        mask = kept.clone()
-        mask[writer, reader] = False
-        masks.append(mask)
-    return masks

@@ -18,12 +18,11 @@ from circuitfind.evaluation.hypotheses import (
     squared_distance,
     sufficiency_test,
 )
-from circuitfind.evaluation.meter import Meter
+from circuitfind.evaluation.measured import Measured, PerCircuit
 from circuitfind.evaluation.random_circuits import random_circuits
 from circuitfind.evaluation.random_walks import inflated
 
 PerPrompt = Float[Tensor, " batch"]
-PerEdge = Float[Tensor, "edge batch"]
 
 
 def n_ideal_passes(n_random: int) -> int:
@@ -32,42 +31,47 @@ def n_ideal_passes(n_random: int) -> int:
 
 
 def ideal_tests(
-    meter: Meter, circuit: Circuit, cut: PerEdge, *, n_random: int, seed: int = 0
+    measured: Measured, circuit: Circuit, cut: PerCircuit, *, n_random: int, seed: int = 0
 ) -> tuple[HypothesisTest, ...]:
     """Test a circuit for equivalence, independence, minimality and sufficiency.
 
     Equivalence and independence ask who does better on a prompt, so they take the first of the
-    meter's metrics by which the model need not be best; the others take the problem's own.
+    metrics by which the model need not be best; the others take the problem's own.
 
     Args:
-        meter: Measures the circuit.
+        measured: Measures the circuit.
         circuit: The circuit; it has an edge.
         cut: The problem's metric without each of its edges.
         n_random: How many random circuits, and random edges, are drawn.
         seed: Fixes them, and the permutations.
     """
-    values = meter.values([circuit.kept.cpu(), complement(circuit)])
-    whole = values[meter.problem.metric.name][0]
+    values = measured.values([circuit.kept.cpu(), complement(circuit)])
+    whole = values[measured.problem.metric.name][0]
     return (
-        *_tests_of_scores(meter, values, seed),
-        _minimality_test(meter, circuit, whole, cut, n_random, seed),
-        _sufficiency_test(meter, circuit, whole, n_random, seed),
+        *_tests_of_scores(measured, values, seed),
+        _minimality_test(measured, circuit, whole, cut, n_random, seed),
+        _sufficiency_test(measured, circuit, whole, n_random, seed),
     )
 
 
 def _tests_of_scores(
-    meter: Meter, values: Mapping[str, Float[Tensor, "circuit batch"]], seed: int
+    measured: Measured, values: Mapping[str, PerCircuit], seed: int
 ) -> tuple[HypothesisTest, HypothesisTest]:
-    scores = [metric.name for metric in meter.metrics if metric.slope == "everywhere"]
+    scores = [metric.name for metric in measured.metrics if metric.slope == "everywhere"]
     if not scores:
         note = "needs a metric by which a circuit can be better than the model, so answers"
         return not_applicable("equivalence", note), not_applicable("independence", note)
-    full, (circuit, rest) = meter.limits[0][scores[0]][0], values[scores[0]]
+    full, (circuit, rest) = measured.limits[0][scores[0]][0], values[scores[0]]
     return equivalence_test(full, circuit), independence_test(full, rest, seed=seed)
 
 
 def _minimality_test(
-    meter: Meter, circuit: Circuit, whole: PerPrompt, cut: PerEdge, n_random: int, seed: int
+    measured: Measured,
+    circuit: Circuit,
+    whole: PerPrompt,
+    cut: PerCircuit,
+    n_random: int,
+    seed: int,
 ) -> HypothesisTest:
     graph, kept = circuit.graph, circuit.kept.cpu().numpy()
     if circuit.n_edges == graph.n_edges:
@@ -78,16 +82,16 @@ def _minimality_test(
         smaller = larger.copy()
         smaller[added[int(generator.integers(len(added)))]] = False
         masks += [torch.from_numpy(larger), torch.from_numpy(smaller)]
-    values = meter.values(masks)[meter.problem.metric.name]
+    values = measured.own(masks)
     reference = squared_distance(values[::2], values[1::2])
     return minimality_test(squared_distance(cut, whole[None]), reference)
 
 
 def _sufficiency_test(
-    meter: Meter, circuit: Circuit, whole: PerPrompt, n_random: int, seed: int
+    measured: Measured, circuit: Circuit, whole: PerPrompt, n_random: int, seed: int
 ) -> HypothesisTest:
-    name = meter.problem.metric.name
+    name = measured.problem.metric.name
     drawn = random_circuits(circuit, n_random, null="size", seed=seed)
-    values, full = meter.values([each.kept for each in drawn])[name], meter.limits[0][name]
+    values, full = measured.values([each.kept for each in drawn])[name], measured.limits[0][name]
     (own,) = squared_distance(whole[None], full)
     return sufficiency_test(own, squared_distance(values, full))

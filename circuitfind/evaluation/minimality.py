@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.cuts import removable, without, without_each_edge
-from circuitfind.evaluation.meter import Mask, Meter
+from circuitfind.evaluation.cuts import removable, without
+from circuitfind.evaluation.measured import Mask, Measured
 
 MATTERS = 0.002
 """From which share of the gap between full and empty graph on a change counts."""
@@ -62,36 +60,34 @@ class Minimality:
 
 
 def minimality(
-    meter: Meter,
+    measured: Measured,
     circuit: Circuit,
     *,
     n_sets: int = 4,
-    cut: Float[Tensor, "edge batch"] | None = None,
     seed: int = 0,
 ) -> Minimality | None:
     """Cut every edge and every component of a circuit.
 
     Args:
-        meter: Measures it.
+        measured: Measures it.
         circuit: The circuit.
         n_sets: How many random sets K are tried for an edge without effect.
-        cut: What `cut_each_edge` gives, if it is known already.
         seed: Fixes the random sets.
 
     Returns:
         What was found, or None where the metric has no gap.
     """
-    scale = _Scale(meter)
-    if not scale.gap:
+    scale, kept = measured.scale, circuit.kept.cpu()
+    if not scale.has_gap:
         return None
     names = [edge.name for edge in circuit.edges]
-    (whole,) = scale.shares([circuit.kept.cpu()])
-    left = scale.of(cut_each_edge(meter, circuit) if cut is None else cut)
+    (whole,) = measured.faithfulness([kept])
+    left = scale.faithfulness(measured.without_each_edge(kept).mean(dim=1)).tolist()
     effects = [whole - share for share in left]
     edges = [_need(name, effect) for name, effect in zip(names, effects, strict=True)]
-    edges = _retried(scale, circuit, edges, n_sets, seed)
+    edges = _retried(measured, circuit, edges, n_sets, seed)
     parts = removable(circuit)
-    rest = scale.shares([without(circuit.graph, circuit.kept.cpu(), [name]) for name in parts])
+    rest = measured.faithfulness([without(circuit.graph, kept, [name]) for name in parts])
     components = [_need(name, whole - share) for name, share in zip(parts, rest, strict=True)]
     edges, components = (
         sorted(needs, key=lambda need: -abs(need.effect)) for needs in (edges, components)
@@ -104,45 +100,21 @@ def minimality(
     )
 
 
-def cut_each_edge(meter: Meter, circuit: Circuit) -> Float[Tensor, "edge batch"]:
-    """Measure the circuit without each of its edges, in their order, by the problem's metric."""
-    masks = without_each_edge(circuit)
-    if not masks:
-        return torch.zeros(0, len(meter.problem.prompts), dtype=torch.float64)
-    return meter.values(masks)[meter.problem.metric.name]
-
-
-class _Scale:
-    """Turns values of the problem's metric into shares of the gap."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter, self._name = meter, meter.problem.metric.name
-        full, self._empty = (float(limit[self._name].mean()) for limit in meter.limits)
-        self.gap = full - self._empty
-
-    def of(self, values: Float[Tensor, "circuit batch"]) -> list[float]:
-        shares: list[float] = ((values.mean(dim=1) - self._empty) / self.gap).tolist()
-        return shares
-
-    def shares(self, masks: Sequence[Mask]) -> list[float]:
-        return self.of(self._meter.values(masks)[self._name]) if masks else []
-
-
 def _need(name: str, effect: float) -> Need:
     return Need(name, effect, abs(effect), 1, abs(effect) >= MATTERS)
 
 
 def _retried(
-    scale: _Scale, circuit: Circuit, needs: Sequence[Need], n_sets: int, seed: int
+    measured: Measured, circuit: Circuit, needs: Sequence[Need], n_sets: int, seed: int
 ) -> list[Need]:
     """Try edges that made no difference again where other edges are cut."""
     return [
-        need if need.matters else _with_sets(scale, circuit, need, n_sets, seed + number)
+        need if need.matters else _with_sets(measured, circuit, need, n_sets, seed + number)
         for number, need in enumerate(needs)
     ]
 
 
-def _with_sets(scale: _Scale, circuit: Circuit, need: Need, n_sets: int, seed: int) -> Need:
+def _with_sets(measured: Measured, circuit: Circuit, need: Need, n_sets: int, seed: int) -> Need:
     place = circuit.graph.index(need.name)
     masks = list(_contexts(circuit, place, n_sets, seed))
     pairs = []
@@ -150,7 +122,7 @@ def _with_sets(scale: _Scale, circuit: Circuit, need: Need, n_sets: int, seed: i
         cut = mask.clone()
         cut[place] = False
         pairs += [mask, cut]
-    shares = scale.shares(pairs)
+    shares = measured.faithfulness(pairs)
     effects = [abs(a - b) for a, b in zip(shares[::2], shares[1::2], strict=True)]
     largest = max([need.largest, *effects])
     return replace(need, largest=largest, tried=1 + len(masks), matters=largest >= MATTERS)

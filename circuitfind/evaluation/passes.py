@@ -1,8 +1,8 @@
-"""Keep what passes of prompts gave in a file as they are made, so that none is made twice.
+"""A cache on disk of circuits that were measured, so that an interrupted evaluation repeats none.
 
-A line of JSON for each pass: a key, what each metric gave for each prompt, and how long it took.
-The key is a hash of all that decides the outcome, so lines of other models, prompts or settings are
-never taken for these. A last line that was cut short is dropped, as if its pass had not been made.
+A line of JSON for each: a key, the numbers of each prompt, and how long it took. The key is a hash
+of all that decides the outcome, so lines of other models, prompts or settings are never taken for
+these. A last line that was cut short is dropped, as if it had not been measured.
 """
 
 import hashlib
@@ -21,7 +21,9 @@ from circuitfind.records import from_json
 from circuitfind.stored import parse_json
 
 Rows = Mapping[str, Float[Tensor, " batch"]]
-"""What metrics, by name, gave for each prompt."""
+"""A number for each prompt: of a circuit by each metric, or of several circuits by their place."""
+
+Mask = Bool[Tensor, "writer reader"]
 
 
 class PassLog:
@@ -82,20 +84,25 @@ def _opened(file: Path) -> BinaryIO:
     return opened
 
 
-def key_of(problem: Problem, metrics: tuple[str, ...], at_once: int) -> str:
-    """Return what passes of all circuits on some prompts have in common, as a hash."""
+def key_of(problem: Problem, metrics: tuple[str, ...], n_chunks: int) -> str:
+    """Return what all circuits measured on some prompts have in common, as a hash."""
     graph, model = problem.graph, problem.model
     facts = [
         model.fingerprint, str(model.dtype), str(model.device), problem.prompts.fingerprint,
-        problem.ablation.name, metrics, at_once,
+        problem.ablation.name, metrics, n_chunks,
         repr(graph.shape), graph.split_qkv, graph.split_embedding,
     ]  # fmt: skip
     return _hash(json.dumps(facts).encode())
 
 
-def key_of_pass(common: str, part: int, kept: Bool[Tensor, "writer reader"]) -> str:
-    """Return the key of a pass of some of the prompts through a circuit."""
-    return _hash(f"{common} {part} ".encode() + kept.cpu().numpy().tobytes())
+def key_of_pass(common: str, kept: Mask) -> str:
+    """Return the key of a circuit."""
+    return _hash(f"{common} ".encode() + kept.cpu().numpy().tobytes())
+
+
+def key_of_cuts(common: str, kept: Mask, reader: int) -> str:
+    """Return the key of a circuit without each of its edges into one reader."""
+    return _hash(f"{common} without {reader} ".encode() + kept.cpu().numpy().tobytes())
 
 
 def _hash(content: bytes) -> str:

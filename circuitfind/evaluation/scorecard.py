@@ -14,11 +14,11 @@ import torch
 
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine, as_engine
-from circuitfind.errors import MetricError, shortened
+from circuitfind.errors import shortened
 from circuitfind.evaluation.intervals import share_interval
 from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_result, within_noise
 from circuitfind.measures import PerPrompt
-from circuitfind.metrics import ACCURACY, KL, LOGIT_DIFFERENCE, Metric, answered, faithfulness
+from circuitfind.metrics import ACCURACY, KL, LOGIT_DIFFERENCE, Metric, Scale, answered
 from circuitfind.notebook import Tabled
 from circuitfind.problem import HasProblem, Problem, circuit_of_question
 
@@ -132,7 +132,7 @@ def scorecard(
     circuit, engine = circuit_of_question(asked, circuit), as_engine(asked)
     require_same_graph(circuit.graph, engine.graph)
     metric, problem = engine.problem.metric, engine.problem
-    measurements = _measured(engine, circuit, usual_metrics(problem))
+    (measurements,) = _measured(engine, [circuit], usual_metrics(problem))
     with torch.no_grad():
         logits = problem.model.logits(engine.readout.at_steps(engine.clean_final))
     own = own_result(problem.prompts, logits)
@@ -166,22 +166,28 @@ def usual_metrics(problem: Problem) -> tuple[Metric, ...]:
 
 def measure(engine: IncrementalEngine, circuit: Circuit, metric: Metric) -> Measurement:
     """Measure one metric of the full graph, the circuit and the empty graph."""
-    return _measured(engine, circuit, (metric,))[0]
+    return _measured(engine, [circuit], (metric,))[0][0]
+
+
+def measure_all(
+    engine: IncrementalEngine, circuits: Sequence[Circuit], metric: Metric
+) -> tuple[Measurement, ...]:
+    """Measure one metric of several circuits."""
+    return tuple(row for (row,) in _measured(engine, circuits, (metric,)))
 
 
 def _measured(
-    engine: IncrementalEngine, circuit: Circuit, metrics: Sequence[Metric]
-) -> tuple[Measurement, ...]:
-    finals = (
-        engine.clean_final,
-        engine.recomputed(circuit.kept),
-        engine.recomputed(torch.zeros_like(circuit.kept)),
-    )
+    engine: IncrementalEngine, circuits: Sequence[Circuit], metrics: Sequence[Metric]
+) -> list[tuple[Measurement, ...]]:
+    """Return a row for each circuit, with every metric in its place."""
+    everything = engine.graph.edge_mask
+    masks = [everything, torch.zeros_like(everything), *(each.kept for each in circuits)]
+    readouts = [engine.readout_of(metric) for metric in metrics]
     with torch.no_grad():
-        return tuple(
-            measurement(metric, *(engine.readout.measure(metric, final) for final in finals))
-            for metric in metrics
+        full, empty, *found = (
+            [readout.values(final) for readout in readouts] for final in engine.finals(masks)
         )
+    return [tuple(map(measurement, metrics, full, circuit, empty)) for circuit in found]
 
 
 def measurement(
@@ -189,15 +195,9 @@ def measurement(
 ) -> Measurement:
     """Put a metric of the full graph, a circuit and the empty graph on each prompt into figures."""
     whole, kept, none = (float(values.double().mean()) for values in (full, circuit, empty))
-    share = None if within_noise(full, empty) else share_of_means(whole, kept, none)
+    scale = Scale(whole, none)
+    is_defined = scale.has_gap and not within_noise(full, empty)
+    share = scale.faithfulness(kept) if is_defined else None
     ends = None if share is None else share_interval(full, circuit, empty)
     low, high = ends or (None, None)
     return Measurement(metric.name, metric.unit, whole, kept, none, share, low, high)
-
-
-def share_of_means(full: float, circuit: float, empty: float) -> float | None:
-    """Return the faithfulness, or None where full and empty do not differ."""
-    try:
-        return faithfulness(full, circuit, empty)
-    except MetricError:
-        return None

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import shortened
-from circuitfind.evaluation.meter import Meter
-from circuitfind.evaluation.scorecard import share_of_means
+from circuitfind.evaluation.measured import Measured
 from circuitfind.graph import Graph
 from circuitfind.notebook import Tabled
 
@@ -128,27 +127,25 @@ class SizeCurve(Tabled):
         return (asdict(point) for point in self.points)
 
 
-def size_curve(meter: Meter, ranking: Ranking, shares: Sequence[float] = SHARES) -> SizeCurve:
+def size_curve(measured: Measured, ranking: Ranking, shares: Sequence[float] = SHARES) -> SizeCurve:
     """Measure circuits of the first edges of a ranking."""
-    prune = meter.problem.ablation.pruning_is_free
+    prune = measured.problem.ablation.pruning_is_free
     taken = [ranking.first(int(share * ranking.graph.n_edges)) for share in shares]
     circuits = [circuit.connected() if prune else circuit for circuit in taken]
-    return curve_of(meter, circuits, shares, ranking.by)
+    return curve_of(measured, circuits, shares, ranking.by)
 
 
 def curve_of(
-    meter: Meter, circuits: Sequence[Circuit], asked: Sequence[float], by: str
+    measured: Measured, circuits: Sequence[Circuit], asked: Sequence[float], by: str
 ) -> SizeCurve:
     """Measure circuits of several sizes by the problem's own metric."""
-    name, n_all = meter.problem.metric.name, meter.problem.graph.n_edges
-    values = meter.values([circuit.kept for circuit in circuits])[name].mean(dim=1)
-    full, empty = (float(limit[name].mean()) for limit in meter.limits)
+    name, n_all = measured.problem.metric.name, measured.problem.graph.n_edges
+    masks = [circuit.kept for circuit in circuits]
+    found = measured.faithfulness(masks) if measured.scale.has_gap else [None] * len(masks)
     points = sorted(
         (
-            CurvePoint(
-                share, circuit.n_edges, circuit.n_edges / n_all, share_of_means(full, value, empty)
-            )
-            for share, circuit, value in zip(asked, circuits, values.tolist(), strict=True)
+            CurvePoint(share, circuit.n_edges, circuit.n_edges / n_all, value)
+            for share, circuit, value in zip(asked, circuits, found, strict=True)
         ),
         key=lambda point: (point.share, point.asked),
     )

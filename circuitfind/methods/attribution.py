@@ -141,7 +141,7 @@ class Batch:
         self._clean = self._new_run(traced=clean_first)
         final = self._clean.run(self._embedded)
         self.differences = replacement(problem, mean) - written_of(self._clean, embedding)
-        self._clean.z, self._clean.mlp = [], []
+        self._clean.z, self._clean.mlps = [], []
         self._readout = Readout(problem, final)
         self._unused = clean_first
 

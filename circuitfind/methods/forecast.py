@@ -94,7 +94,8 @@ def forecast(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) 
         times = sum(visit.evaluations for visit in tested[first : first + size])
         operations += measured[nearest][0] * times
         seconds += measured[nearest][1] * times
-    full_pass = _measured(lambda: engine.readout.loss(engine.recomputed(circuit)))
+    everything = engine.graph.edge_mask
+    full_pass = _measured(lambda: engine.readout.loss(engine.recomputed(everything, "replaced")))
     return Forecast(
         tests=sum(len(visit.writers) for visit in tested),
         evaluations=sum(visit.evaluations for visit in tested),

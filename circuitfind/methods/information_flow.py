@@ -18,12 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.full_pass import embeddings
-from circuitfind.engine.gradients import TracedRun, segments
+from circuitfind.engine.gradients import TracedRun
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.written import Written, batches, total, writing_blocks, written_of
 from circuitfind.graph import Graph
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
+from circuitfind.models.forward import segments
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 
@@ -91,7 +92,7 @@ def _of_stream(written: Written, graph: Graph, stream: Tensor, stage: int) -> Sh
 def _readers_by_segment(graph: Graph) -> list[list[int]]:
     """Return the readers of the stream that enters each segment, the logits last."""
     found: list[list[int]] = []
-    for segment in segments(graph):
+    for segment in segments(graph.shape):
         readers: list[int] = []
         for kind, layer in segment:
             if kind == "mlp":

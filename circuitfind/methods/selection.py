@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
-import torch
-
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import require_fields
 from circuitfind.methods.base import Decision, Selection, circuit_of, without_dead_ends
-from circuitfind.metrics import faithfulness
 
 Walk = Literal["top", "greedy"]
 
@@ -112,10 +109,7 @@ def share_of(engine: IncrementalEngine, circuit: Circuit) -> float:
     Raises:
         MetricError: The metric is the same in the full and the empty graph.
     """
-    masks = (engine.graph.edge_mask, circuit.kept, torch.zeros_like(circuit.kept))
-    with torch.no_grad():
-        full, kept, empty = (engine.readout.loss(engine.recomputed(mask)) for mask in masks)
-    return faithfulness(full, kept, empty)
+    return engine.faithfulness(circuit.kept)
 
 
 def selected(engine: IncrementalEngine, decisions: Sequence[Decision], choice: Choice) -> Selection:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from circuitfind.errors import PromptError, SelfCheckError
 from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort
-from circuitfind.models.self_check import TOLERANCE, attention_of
+from circuitfind.models.forward import Run, Seen, segments
+from circuitfind.models.self_check import TOLERANCE
 
 
 class _Part(NamedTuple):
@@ -63,19 +64,22 @@ def require_prompts_alone(
 
 def _parts(model: ResidualModel, tokens: Tensor) -> Iterator[_Part]:
     """Yield all parts but attention, each with what it reads when nothing is patched."""
-    stream = model.embed(tokens).joint
-    for layer in range(model.shape.n_layers):
-        for port in SINGLE_PORTS:
-            name = f"the norm and {port} projection of block {layer}"
-            yield _Part(name, partial(_projected, model, layer, port), stream)
-        attention = attention_of(model, layer, stream)
-        middle = stream if model.shape.parallel_mlp else stream + attention
-        stream = stream + attention
-        if model.shape.has_mlp:
-            mlp = partial(model.mlp, layer)
-            yield _Part(f"the MLP of block {layer}", mlp, middle)
-            stream = stream + mlp(middle)
-    yield _Part("the final norm and unembedding", model.logits, stream)
+    entering: list[Tensor] = []
+
+    def note(seen: Seen, _: int, values: Tensor) -> None:
+        if seen == "entering":
+            entering.append(values)
+
+    final = Run(model, observe=note).run(model.embed(tokens).joint)
+    for stream, segment in zip(entering, segments(model.shape), strict=True):
+        for kind, layer in segment:
+            if kind == "mlp":
+                yield _Part(f"the MLP of block {layer}", partial(model.mlp, layer), stream)
+            else:
+                for port in SINGLE_PORTS:
+                    name = f"the norm and {port} projection of block {layer}"
+                    yield _Part(name, partial(_projected, model, layer, port), stream)
+    yield _Part("the final norm and unembedding", model.logits, final)
 
 
 def _projected(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuitfind.errors import SelfCheckError
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Run
 
 TOLERANCE = {
     torch.float64: 1e-5,
@@ -54,33 +55,7 @@ def component_logits(
     real: Bool[Tensor, "batch pos"] | None = None,
 ) -> Float[Tensor, "batch pos d_vocab"]:
     """Run a model part by part, nothing patched."""
-    stream = model.embed(tokens).joint
-    for layer in range(model.shape.n_layers):
-        attention = attention_of(model, layer, stream, real)
-        middle = stream if model.shape.parallel_mlp else stream + attention
-        mlp = model.mlp(layer, middle) if model.shape.has_mlp else 0
-        stream = stream + attention + mlp
-    return model.logits(stream)
-
-
-def attention_of(
-    model: ResidualModel,
-    layer: int,
-    stream: Float[Tensor, "batch pos d_model"],
-    real: Bool[Tensor, "batch pos"] | None = None,
-) -> Float[Tensor, "batch pos d_model"]:
-    """Return what the attention of a block adds to the stream that it reads."""
-    shape = model.shape
-    queries, groups = range(shape.n_heads), range(shape.n_kv_heads)
-    query = model.project(layer, "q", queries, stream.expand(shape.n_heads, *stream.shape))
-    shared = stream.expand(shape.n_kv_heads, *stream.shape)
-    key, value = (
-        model.project(layer, port, groups, shared).repeat_interleave(shape.heads_per_kv_head, dim=0)
-        for port in ("k", "v")
-    )
-    z = model.attend(layer, queries, query, key, value, real)
-    bias = model.attention_bias(layer)
-    return model.output(layer, queries, z).sum(0) + (0 if bias is None else bias)
+    return model.logits(Run(model, real).run(model.embed(tokens).joint))
 
 
 def random_tokens(n_tokens: int, n_positions: int) -> Int[Tensor, "batch pos"]:

@@ -14,7 +14,6 @@ origin tells how far they got.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.limits import require
-from circuitfind.metrics import faithfulness
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult
 from circuitfind.patching.significant import significant_components
@@ -135,7 +133,7 @@ class EdgeSearch:
             search, state = search + 1, None
 
     def _suffices(self, kept: Tensor) -> bool:
-        return kept.equal(self._among.kept) or self._faithfulness(kept) >= self._wanted
+        return kept.equal(self._among.kept) or self.engine.faithfulness(kept) >= self._wanted
 
     def _searched(self, search: int, state: State | None) -> Iterator[Checkpoint]:
         """Cut every edge whose absence raises the loss by less than a threshold, as ACDC does."""
@@ -210,22 +208,9 @@ class EdgeSearch:
         origin = {
             **self._result.origin,
             "edge_threshold": self._shares[int(state["search"])],
-            "faithfulness": self._faithfulness(state["kept"]),
+            "faithfulness": self.engine.faithfulness(state["kept"]),
         }
         return replace(circuit, origin=origin)
-
-    def _faithfulness(self, kept: Tensor) -> float:
-        full, empty = self._ends
-        return faithfulness(full, self._loss(kept), empty)
-
-    @cached_property
-    def _ends(self) -> tuple[float, float]:
-        """The loss of the full graph and of the empty one."""
-        graph = self.engine.graph
-        return self._loss(graph.edge_mask), self._loss(torch.zeros_like(graph.edge_mask))
-
-    def _loss(self, kept: Tensor) -> float:
-        return self.engine.readout.loss(self.engine.recomputed(kept))
 
 
 def _engine(asked: HasProblem, result: PatchResult) -> IncrementalEngine:

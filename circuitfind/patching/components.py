@@ -7,9 +7,10 @@ from torch import Tensor
 
 from circuitfind.graph import Graph, Reader, Writer
 from circuitfind.models.base import SINGLE_PORTS, ResidualModel
+from circuitfind.models.forward import Stream
 from circuitfind.patching.continuation import Point
 from circuitfind.patching.exchange import Patched
-from circuitfind.patching.recording import Recording, Stream
+from circuitfind.patching.recording import Recording
 
 Changes = Float[Tensor, "candidate batch pos d_model"]
 

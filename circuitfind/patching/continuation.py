@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.models.base import ResidualModel
-from circuitfind.patching.recording import Recording, add_heads, attend, project
+from circuitfind.models.base import ResidualModel, SinglePort
+from circuitfind.models.forward import Heads, Part, Run, segments
+from circuitfind.patching.recording import Recording
 
 Entering = Float[Tensor, "candidate batch _ d_model"]
 """Streams of some candidates at the last positions, or at all."""
@@ -79,47 +80,43 @@ class Continuation:
             streams: At the last positions, those before being as in the recorded run.
         """
         n, batch = streams.shape[:2]
-        rows, layer = streams.flatten(0, 1), point.layer
         with torch.no_grad():
-            if point.half == "mlp":
-                rows = rows[:, -self._n_wanted(layer, rows.shape[1]) :]
-                rows = rows + self._model.mlp(layer, rows)
-                layer += 1
-            for later in range(layer, self._model.shape.n_layers):
-                rows = self._through(later, rows)
+            run = _Rows(self._model, self._base, self._real.repeat(n, 1), self.steps)
+            rows = run.run(streams.flatten(0, 1), self._segment(point))
         return rows.view(n, batch, *rows.shape[1:])
 
-    def _n_wanted(self, layer: int, n: int) -> int:
-        is_last = layer == self._model.shape.n_layers - 1
-        return min(n, self.steps) if is_last else n
+    def _segment(self, point: Point) -> int:
+        """Return the segment that a point's stream enters; all of them are behind the logits'."""
+        parts = segments(self._model.shape)
+        entered = (i for i, part in enumerate(parts) if Part(point.half, point.layer) in part)
+        return next(entered, len(parts))
 
-    def _through(self, layer: int, entering: Rows) -> Rows:
-        shape = self._model.shape
-        wanted = self._n_wanted(layer, entering.shape[1])
-        attention = self._attention(layer, entering, wanted)
-        entering = entering[:, -wanted:]
-        leaving = entering + attention
-        if not shape.has_mlp:
-            return leaving
-        return leaving + self._model.mlp(layer, entering if shape.parallel_mlp else leaving)
 
-    def _attention(self, layer: int, entering: Rows, wanted: int) -> Rows:
-        query = project(self._model, layer, "q", entering[:, -wanted:])
-        key = self._with_earlier(self._base.key[layer], project(self._model, layer, "k", entering))
-        value = self._with_earlier(
-            self._base.value[layer], project(self._model, layer, "v", entering)
-        )
-        real = self._real.repeat(len(entering) // len(self._real), 1)
-        return add_heads(self._model, layer, attend(self._model, layer, query, key, value, real))
+class _Rows(Run):
+    """The rest of a run for rows of streams, which are given at the last positions."""
 
-    def _with_earlier(
-        self,
-        recorded: Float[Tensor, "kv_head batch pos d_head"],
-        last: Float[Tensor, "kv_head row last d_head"],
-    ) -> Float[Tensor, "kv_head row pos d_head"]:
-        """Put the recorded positions before those that were run again."""
+    def __init__(
+        self, model: ResidualModel, base: Recording, real: Bool[Tensor, "row pos"], steps: int
+    ) -> None:
+        super().__init__(model, real)
+        self._base, self._steps = base, steps
+
+    def projected(self, layer: int, port: SinglePort, stream: Rows) -> Heads:
+        """Return queries where they are wanted, and keys and values at all positions."""
+        if port == "q":
+            return super().projected(layer, port, self._wanted(layer, stream))
+        last = super().projected(layer, port, stream)
+        recorded = (self._base.key if port == "k" else self._base.value)[layer]
         missing = recorded.shape[2] - last.shape[2]
         if not missing:
             return last
         n_candidates = last.shape[1] // recorded.shape[1]
         return torch.cat([recorded[:, :, :missing].repeat(1, n_candidates, 1, 1), last], dim=2)
+
+    def mlp(self, layer: int, stream: Rows) -> Rows:
+        return super().mlp(layer, self._wanted(layer, stream))
+
+    def _wanted(self, layer: int, stream: Rows) -> Rows:
+        """Return a stream at the positions that matter: after the last block the metric's."""
+        is_last = layer == self.model.shape.n_layers - 1
+        return stream[:, -self._steps :] if is_last else stream

@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Heads, Stream, attend
 from circuitfind.patching.continuation import Point
-from circuitfind.patching.recording import Heads, Recording, Stream, attend
+from circuitfind.patching.recording import Recording
 
 Mask = Bool[Tensor, "batch pos"]
 

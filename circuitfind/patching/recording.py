@@ -5,16 +5,14 @@ a run can be taken up at any point without running again what lies before it.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuitfind.models.base import SINGLE_PORTS, Embedding, ResidualModel, SinglePort
-
-Stream = Float[Tensor, "batch pos d_model"]
-Heads = Float[Tensor, "_ batch pos d_head"]
-"""One row per query head, or per key/value head."""
+from circuitfind.models.base import Embedding, ResidualModel
+from circuitfind.models.forward import Heads, Run, Seen, Stream, segments
 
 
 @dataclass(frozen=True)
@@ -57,51 +55,23 @@ def record(
     real: Bool[Tensor, "batch pos"] | None = None,
 ) -> Recording:
     """Run a model on some tokens and keep what can be patched."""
+    kept: dict[Seen, list[Tensor]] = {seen: [] for seen in get_args(Seen)}
+    first_parts = [segment[0] for segment in segments(model.shape)]
+
+    def keep(seen: Seen, number: int, values: Tensor) -> None:
+        if seen != "entering" or first_parts[number].kind == "attention":
+            kept[seen].append(values)
+
     with torch.no_grad():
         embedding = model.embed(tokens)
-        streams = [embedding.joint]
-        attention, mlp = [], []
-        kept: dict[str, list[Heads]] = {"query": [], "key": [], "value": [], "z": []}
-        for layer in range(model.shape.n_layers):
-            entering = streams[-1]
-            query, key, value = (project(model, layer, port, entering) for port in SINGLE_PORTS)
-            z = attend(model, layer, query, key, value, real)
-            attention.append(add_heads(model, layer, z))
-            for name, heads in (("query", query), ("key", key), ("value", value), ("z", z)):
-                kept[name].append(heads)
-            leaving = entering + attention[-1]
-            if model.shape.has_mlp:
-                mlp.append(model.mlp(layer, entering if model.shape.parallel_mlp else leaving))
-                leaving = leaving + mlp[-1]
-            streams.append(leaving)
-    by_layer = {name: tuple(heads) for name, heads in kept.items()}
-    return Recording(embedding, tuple(streams), tuple(attention), tuple(mlp), **by_layer)
-
-
-def project(model: ResidualModel, layer: int, port: SinglePort, stream: Stream) -> Heads:
-    """Return all heads' queries, or all key/value heads' keys or values, of one stream."""
-    n = model.shape.n_heads if port == "q" else model.shape.n_kv_heads
-    return model.project(layer, port, range(n), stream.expand(n, *stream.shape))
-
-
-def attend(
-    model: ResidualModel,
-    layer: int,
-    query: Float[Tensor, "head batch last d_head"],
-    key: Float[Tensor, "kv_head batch pos d_head"],
-    value: Float[Tensor, "kv_head batch pos d_head"],
-    real: Bool[Tensor, "batch pos"] | None,
-) -> Float[Tensor, "head batch last d_head"]:
-    """Return all heads' mixed values; those that share a key/value head get the same."""
-    shape = model.shape
-    key, value = (heads.repeat_interleave(shape.heads_per_kv_head, dim=0) for heads in (key, value))
-    return model.attend(layer, range(shape.n_heads), query, key, value, real)
-
-
-def add_heads(
-    model: ResidualModel, layer: int, z: Float[Tensor, "head batch last d_head"]
-) -> Float[Tensor, "batch last d_model"]:
-    """Return what the attention of a block adds, given all heads' mixed values."""
-    added = model.output(layer, range(model.shape.n_heads), z).sum(0)
-    bias = model.attention_bias(layer)
-    return added if bias is None else added + bias
+        final = Run(model, real, keep).run(embedding.joint)
+    return Recording(
+        embedding,
+        stream=(*kept["entering"], final),
+        attention=tuple(kept["attention"]),
+        mlp=tuple(kept["mlp"]),
+        query=tuple(kept["q"]),
+        key=tuple(kept["k"]),
+        value=tuple(kept["v"]),
+        z=tuple(kept["z"]),
+    )

@@ -98,7 +98,9 @@ def _is_ours(file: Path) -> bool:
 
 
 def _identity(settings: Settings) -> dict[str, Any]:
-    return {name: value for name, value in asdict(settings).items() if name != "device"}
+    found = asdict(settings)
+    del found["device"], found["memory"]
+    return found
 
 
 def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:

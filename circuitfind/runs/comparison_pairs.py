@@ -38,12 +38,14 @@ class Settings:
         draws: How many exchanges of heads are drawn where there are too many to try all.
         by_name: Whether to compare names alone, which needs no model.
         device: Where to compute.
+        memory: How many bytes an engine may take beside the model; by default what it takes.
     """
 
     seed: int = 0
     draws: int = DRAWS
     by_name: bool = False
     device: str = "cpu"
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         require(seed=self.seed, draws=self.draws)
@@ -206,7 +208,7 @@ def _matched(measured: _Measured, pair: Places) -> Matched:
 def _transfers(measured: _Measured, pair: Places) -> list[Transfer]:
     found = []
     for moved, on in (pair, pair[::-1]):
-        engine = IncrementalEngine(measured.of(on)[0])
+        engine = IncrementalEngine(measured.of(on)[0], measured.settings.memory)
         circuits = measured.loaded[moved].circuit, measured.loaded[on].circuit
         found.append(transfer(engine, *circuits, (moved, on), seed=measured.settings.seed))
     return found

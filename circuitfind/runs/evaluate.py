@@ -98,6 +98,7 @@ def evaluate_run(
     wish = wish or Wish()
     circuit = load_circuit_of(path)
     config = replace(config_of(path, circuit, dict(wish.settings)), device=wish.device)
+    memory = config.memory if wish.memory is None else wish.memory
     asked = asked_for(path, circuit, config, wish)
     out = wish.out or path_of_evaluation(path, wish)
     if (there := finished_evaluation(out, asked, tell)) is not None:
@@ -111,7 +112,13 @@ def evaluate_run(
     with kept_passes(out, tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
         assessment = assess(
-            subject, wish.effort, seed=wish.seed, tell=tell, on_progress=on_progress, log=log
+            subject,
+            wish.effort,
+            seed=wish.seed,
+            tell=tell,
+            on_progress=on_progress,
+            log=log,
+            memory=memory,
         )
         written = write_assessment(out, assessment, asked)
     drop_passes(out)

@@ -10,7 +10,8 @@ from circuitfind.comparison.roles import labels
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
 from circuitfind.evaluation.assessment import Assessment, assessment_from
-from circuitfind.evaluation.necessity import necessities
+from circuitfind.evaluation.intervals import mean_interval
+from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.scorecard import Scorecard, scorecard
 from circuitfind.files import write_whole
 from circuitfind.methods.base import Decision
@@ -81,6 +82,7 @@ def write_report(
     *,
     against: Path | None = None,
     out: Path | None = None,
+    memory: int | None = None,
     model: Any = None,
     tell: Tell = lambda message: None,
 ) -> Path:
@@ -94,6 +96,8 @@ def write_report(
         against: Another one.
         out: File to write; by default `report.html` in the run directory, or for two runs
             `report-NAME.html` with the other one's name.
+        memory: How many bytes may be taken beside the model; by default what the search was
+            allowed.
         model: What `load_model` returned or takes; by default what the runs name.
         tell: Called with what the report lacks and why.
 
@@ -109,7 +113,7 @@ def write_report(
     titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
     data = {
         "runs": [
-            {"name": name, "title": title, **_run_data(run)}
+            {"name": name, "title": title, **_run_data(run, memory)}
             for run, name, title in zip(runs, names, titles, strict=True)
         ],
         "comparison": _comparison(*runs) if against else None,
@@ -179,9 +183,10 @@ def _known_of_edges(circuit: Circuit) -> list[Decision]:
     return found
 
 
-def _run_data(run: _Run) -> dict[str, Any]:
+def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
     circuit, problem, card = run.circuit, run.problem, run.card
     roles, evaluation = _roles(run), _evaluation(run)
+    memory = run.config.memory if memory is None else memory
     return {
         "unit": circuit.origin.get("unit", ""),
         "method": run.config.method,
@@ -198,7 +203,7 @@ def _run_data(run: _Run) -> dict[str, Any]:
         "evaluation": None if evaluation is None else drawn_evaluation(evaluation),
         "search": None if run.search is None else _without_time(run.search),
         "attention": None if problem is None else attention_data(problem, circuit),
-        "needed": {} if problem is None else _needed(problem, circuit),
+        "needed": {} if problem is None else _needed(problem, circuit, memory),
         "provenance": run.provenance,
     }
 
@@ -260,14 +265,20 @@ def _problem(
     return problem
 
 
-def _needed(problem: Problem, circuit: Circuit) -> dict[str, list[Any]]:
-    """Return each edge's effect when it alone is cut from the circuit, with its interval."""
+def _needed(problem: Problem, circuit: Circuit, memory: int | None) -> dict[str, list[Any]]:
+    """Return how much the circuit needs each edge, with a 95 % interval where there is one.
+
+    That is the rise of the loss when the edge alone is cut from the circuit. The effect that a
+    search measured belongs to the moment of its test, when edges were still there that it cut
+    later.
+    """
     if circuit.n_edges > MOST_NEEDED:
         return {}
-    found = necessities(IncrementalEngine(problem), circuit)
+    measured, kept = Measured(IncrementalEngine(problem, memory)), circuit.kept.cpu()
+    rises = problem.metric.sign * (measured.without_each_edge(kept) - measured.own([kept]))
     return {
-        name: [short(needed.effect), *(short(end) for end in needed.interval or ())]
-        for name, needed in found.items()
+        edge.name: [short(float(rise.mean())), *map(short, mean_interval(rise) or ())]
+        for edge, rise in zip(circuit.edges, rises, strict=True)
     }
 
 

@@ -189,7 +189,8 @@ class _Repeated:
         rows = np.random.default_rng([config.seed, number]).integers(0, n, n).tolist()
         problem = replace(problem, prompts=problem.prompts.select(rows))
         method = find_method(config.method)
-        found = search(IncrementalEngine(problem), method, method.options(**config.options))
+        engine = IncrementalEngine(problem, config.memory)
+        found = search(engine, method, method.options(**config.options))
         with reported(place):
             place.mkdir(parents=True, exist_ok=True)
             write_whole(place / CIRCUIT, replace(found.circuit, origin=origin).to_json())

@@ -31,6 +31,8 @@ class Wish:
             whose name follows the settings.
         seed: Fixes random circuits and sets.
         device: Where to compute.
+        memory: How many bytes may be taken beside the model; by default what the search was
+            allowed.
     """
 
     effort: Effort = USUAL
@@ -39,6 +41,7 @@ class Wish:
     out: Path | None = None
     seed: int = 0
     device: str = "cpu"
+    memory: int | None = None
 
 
 def path_of_evaluation(path: Path, wish: Wish) -> Path:

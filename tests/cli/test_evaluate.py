@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import circuitfind as cf
-from circuitfind.evaluation import meter
+from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.evaluation.assess import USUAL
 from circuitfind.evaluation.assessment import assessment_from
 from circuitfind.models.zoo import zoo_path
@@ -53,20 +53,20 @@ def test_an_evaluated_run_is_still_a_finished_run(cli, run, evaluated):
 
 
 def test_an_interrupted_evaluation_makes_no_pass_twice(cli, run, tmp_path, monkeypatch):
-    measure, made = meter._Chunk.values, []
+    measure, made = MaskedPasses.final, []
 
-    def interrupted(chunk, kept):
+    def interrupted(passes, *given):
         if len(made) == 9:
             raise KeyboardInterrupt
         made.append(1)
-        return measure(chunk, kept)
+        return measure(passes, *given)
 
-    monkeypatch.setattr(meter._Chunk, "values", interrupted)
+    monkeypatch.setattr(MaskedPasses, "final", interrupted)
     answer = cli("evaluate", "run", "--quick")
     assert answer.code == 130
     assert answer.err.endswith("interrupted; repeat the command to resume in run\n")
     assert len((tmp_path / "run" / PASSES).read_bytes().splitlines()) == 9
-    monkeypatch.setattr(meter._Chunk, "values", lambda *a: made.append(1) or measure(*a))
+    monkeypatch.setattr(MaskedPasses, "final", lambda *a: made.append(1) or measure(*a))
     resumed = cli("evaluate", "run", "--quick", "--json")
     assert "9 passes of an interrupted evaluation are there and not repeated" in resumed.err
     assert resumed.json["n_passes"] == 37
@@ -80,7 +80,7 @@ def test_an_interrupted_evaluation_makes_no_pass_twice(cli, run, tmp_path, monke
 def test_an_evaluation_that_is_there_is_read(cli, run, tmp_path, monkeypatch):
     first = cli("evaluate", "run", "--quick")
     made = contents(tmp_path)
-    monkeypatch.setattr(meter._Chunk, "values", lambda *a: pytest.fail("a pass was made"))
+    monkeypatch.setattr(MaskedPasses, "final", lambda *a: pytest.fail("a pass was made"))
     again = cli("evaluate", "run", "--quick")
     assert (again.code, again.out) == (0, first.out)
     assert "run is finished: its results are read, not computed again" in again.err
@@ -93,7 +93,7 @@ def test_a_fuller_evaluation_stands_for_a_lesser_one(cli, run, tmp_path, monkeyp
     assert cli("evaluate", "run", "--quick").code == 0
     usual = cli("evaluate", "run", "--against", "run", "--json")
     made = contents(tmp_path)
-    monkeypatch.setattr(meter._Chunk, "values", lambda *a: pytest.fail("a pass was made"))
+    monkeypatch.setattr(MaskedPasses, "final", lambda *a: pytest.fail("a pass was made"))
     lesser = cli("evaluate", "run", "--quick", "--json")
     assert lesser.json == usual.json and usual.json["effort"] == "usual"
     assert "there already (usual): its results are read" in lesser.err

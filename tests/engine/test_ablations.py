@@ -16,12 +16,13 @@ from circuitfind.engine.full_pass import embeddings, full_pass
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.patterns import attention_patterns
 from circuitfind.errors import MethodError, PromptError
-from circuitfind.evaluation.meter import Meter
+from circuitfind.evaluation.measured import Measured
 from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.problem import Problem
 from circuitfind.reports.page.attention import stored_patterns
 from circuitfind.runs.attention import attention_data
 from tests.engine.problems import EXACT, loss_of, problem_of, random_mask, without_type_checks
+from tests.evaluation.test_measured import in_chunks
 from tests.oracles import search
 from tests.oracles.brute_force import BruteForce, writer_outputs
 from tests.oracles.checkpoints import build
@@ -51,7 +52,7 @@ EVERYWHERE = pytest.mark.parametrize("ablation", OUTSIDE, ids=lambda ablation: a
 @pytest.mark.parametrize("family", FAMILIES)
 def test_circuits_are_the_oracles_from_scratch_in_cuts_and_in_evaluations(family, ablation):
     problem, oracle = asked(family, ablation)
-    engine, metered = IncrementalEngine(problem), Meter(problem)
+    engine, metered = IncrementalEngine(problem), Measured(problem)
     for seed in (1, 2):
         kept = random_mask(engine.graph, seed, share=0.6)
         expected = loss_of("kl", oracle, problem.prompts)(oracle.logits(kept))
@@ -160,7 +161,7 @@ def test_chunks_of_prompts_change_nothing():
     for ablation in OUTSIDE:
         problem = problem_of("gpt2", ablation, lengths=(6, 4, 5))
         kept = random_mask(problem.graph, 5)
-        whole, parts = (Meter(problem, prompts_at_once=n).values([kept])["kl"] for n in (3, 1))
+        whole, parts = (Measured(in_chunks(problem, n)).own([kept]) for n in (3, 1))
         torch.testing.assert_close(whole, parts, **EXACT)
 
 

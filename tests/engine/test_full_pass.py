@@ -109,7 +109,7 @@ def test_a_soft_mask_of_zeros_and_ones_is_the_hard_one(family):
     with torch.no_grad():
         soft = soft_logits(engine, kept.double())
         hard = engine.problem.model.logits(engine.recomputed(kept))
-    torch.testing.assert_close(soft, hard, rtol=0, atol=0)
+    torch.testing.assert_close(soft, hard, **EXACT)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt-neox-parallel", "attention-only"])

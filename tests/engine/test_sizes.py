@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import circuitfind as cf
-from circuitfind.engine import chunk, cuts, memory, readout, shift
+from circuitfind.engine import cuts, memory, readout, shift
 from circuitfind.methods import edge_by_edge
 from tests.engine.problems import problem_of
 
@@ -18,7 +18,6 @@ SIZES = {
     (shift, "_TOKENS"): [1, 3, 2048],
     (readout, "_LOGITS"): [1, 50, 10**7],
     (readout, "ROWS"): [1, 5, 256],
-    (chunk, "_PASS_FLOATS"): [1, 10**7],
     (memory, "FORMED_NUMBERS"): [0, 300, 10**7],
 }
 """Where sizes are set, and what they are set to: from one at a time to all at once."""

@@ -6,14 +6,14 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.completeness import completeness, n_knock_out_passes
 from circuitfind.evaluation.cuts import removable, without
-from circuitfind.evaluation.meter import Meter
-from tests.evaluation.wired import circuit_of, meter_of, true_circuit, wired
+from circuitfind.evaluation.measured import Measured
+from tests.evaluation.wired import circuit_of, measured_of, true_circuit, wired
 
 
 def test_the_planted_backup_head_is_found():
     """Without a0.h0 the circuit says nothing, and the model all the same: a1.h0 takes over."""
     problem = wired("backup-head", "zero")
-    found = completeness(meter_of("backup-head", "zero"), true_circuit(problem))
+    found = completeness(measured_of("backup-head", "zero"), true_circuit(problem))
     worst = found.knock_outs[0]
     assert worst.components == ("a0.h0",)
     assert (worst.circuit, worst.full) == (pytest.approx(0), pytest.approx(1))
@@ -24,7 +24,7 @@ def test_the_planted_backup_head_is_found():
 
 def test_under_an_ablation_that_does_not_wake_the_backup_nothing_is_lacking():
     problem = wired("backup-head")
-    found = completeness(meter_of("backup-head"), true_circuit(problem))
+    found = completeness(measured_of("backup-head"), true_circuit(problem))
     assert found.worst == pytest.approx(0, abs=1e-9)
     assert found.backups == ()
 
@@ -32,14 +32,17 @@ def test_under_an_ablation_that_does_not_wake_the_backup_nothing_is_lacking():
 @pytest.mark.parametrize("name", ["induction-pair", "and-gate", "or-gate", "hist"])
 def test_the_full_graph_is_complete(name):
     graph = wired(name).graph
-    found = completeness(meter_of(name), Circuit(graph, graph.edge_mask), n_greedy=2)
+    found = completeness(measured_of(name), Circuit(graph, graph.edge_mask), n_greedy=2)
     assert found.worst == 0 and found.backups == ()
 
 
 def test_roles_are_knocked_out_together():
     problem = wired("or-gate")
     found = completeness(
-        meter_of("or-gate"), true_circuit(problem), n_random=0, roles={"input": ["a0.h0", "a0.h1"]}
+        measured_of("or-gate"),
+        true_circuit(problem),
+        n_random=0,
+        roles={"input": ["a0.h0", "a0.h1"]},
     )
     kinds = {each.kind: each.components for each in found.knock_outs}
     assert kinds["role input"] == ("a0.h0", "a0.h1")
@@ -48,9 +51,9 @@ def test_roles_are_knocked_out_together():
 
 def test_the_greedy_set_is_at_least_as_bad_as_its_worst_component():
     problem = wired("or-gate", "resample", "or-gate:both")
-    meter = meter_of("or-gate", "resample", "or-gate:both")
+    measured = measured_of("or-gate", "resample", "or-gate:both")
     lacking = circuit_of(problem, "embed->a0.h0.v", "a0.h0->m0", "m0->logits")
-    found = completeness(meter, lacking, n_random=0, n_greedy=2)
+    found = completeness(measured, lacking, n_random=0, n_greedy=2)
     assert found.knock_outs[0].components == ("a0.h0",)
     assert found.worst == pytest.approx(1)
     assert [backup.component for backup in found.backups] == ["a0.h1"]
@@ -60,10 +63,10 @@ def test_the_greedy_set_is_at_least_as_bad_as_its_worst_component():
 @pytest.mark.parametrize("edges", [(), ("embed->logits",), ("embed->a0.h0.v", "a0.h0->logits")])
 def test_the_cost_is_known_before(edges, n_greedy):
     problem = wired("backup-head")
-    circuit, meter = circuit_of(problem, *edges), Meter(problem)
-    _ = meter.limits
-    completeness(meter, circuit, n_random=3, n_greedy=n_greedy)
-    assert meter.n_passes - 2 == n_knock_out_passes(circuit, 3, n_greedy)
+    circuit, measured = circuit_of(problem, *edges), Measured(problem)
+    _ = measured.limits
+    completeness(measured, circuit, n_random=3, n_greedy=n_greedy)
+    assert measured.n_passes - 2 == n_knock_out_passes(circuit, 3, n_greedy)
 
 
 def test_a_component_is_without_effect_when_all_that_it_writes_is_cut():

@@ -17,14 +17,13 @@ from circuitfind.evaluation.hypotheses import (
     sufficiency_test,
 )
 from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
-from circuitfind.evaluation.meter import Meter
-from circuitfind.evaluation.minimality import cut_each_edge
+from circuitfind.evaluation.measured import Measured
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
 from circuitfind.runs.api import discover, make_problem
 from tests.engine.problems import problem_of
-from tests.evaluation.wired import meter_of, true_circuit, wired
+from tests.evaluation.wired import measured_of, true_circuit, wired
 
 
 @pytest.mark.parametrize("n_better", [0, 3, 10, 17, 20])
@@ -106,9 +105,11 @@ def test_minimality_is_corrected_for_the_number_of_edges():
 
 def test_true_circuits_are_minimal_and_sufficient():
     for name in ("reverse",):
-        problem, meter = wired(name), meter_of(name)
+        problem, measured = wired(name), measured_of(name)
         circuit = true_circuit(problem)
-        tests = ideal_tests(meter, circuit, cut_each_edge(meter, circuit), n_random=40)
+        tests = ideal_tests(
+            measured, circuit, measured.without_each_edge(circuit.kept), n_random=40
+        )
         verdicts = {test.name: test.as_ideal for test in tests}
         assert verdicts["minimality"] and verdicts["sufficiency"]
         assert verdicts["equivalence"] is verdicts["independence"] is None
@@ -117,24 +118,24 @@ def test_true_circuits_are_minimal_and_sufficient():
 def test_an_edge_that_changes_less_than_random_ones_fails_minimality():
     """In a model where every edge changes something, a useless one stands out."""
     problem = problem_of("gpt2", metric="logit-difference")
-    meter, names = Meter(problem), ["embed->a0.h0.v", "a0.h0->logits", "embed->logits"]
+    measured, names = Measured(problem), ["embed->a0.h0.v", "a0.h0->logits", "embed->logits"]
     circuit = Circuit(problem.graph, problem.graph.mask_of(names))
-    cut = cut_each_edge(meter, circuit)
+    cut = measured.without_each_edge(circuit.kept)
     # As if cutting the last edge changed nothing.
-    cut[-1] = meter.values([circuit.kept])["logit-difference"][0]
-    minimal = ideal_tests(meter, circuit, cut, n_random=2)[2]
+    cut[-1] = measured.values([circuit.kept])["logit-difference"][0]
+    minimal = ideal_tests(measured, circuit, cut, n_random=2)[2]
     assert minimal.rejected and minimal.statistic >= 1
 
 
 def test_scores_of_words_are_tested_and_the_cost_is_known():
     problem = make_problem(load_model("ioi-small"), "ioi", n_prompts=6, metric="logit-difference")
     circuit = discover(problem, "eap", n_edges=20, walk="greedy").circuit
-    meter = Meter(problem)
-    cut = cut_each_edge(meter, circuit)
-    _ = meter.limits
-    before = meter.n_passes
-    tests = ideal_tests(meter, circuit, cut, n_random=2)
-    assert meter.n_passes - before == n_ideal_passes(2)
+    measured = Measured(problem)
+    cut = measured.without_each_edge(circuit.kept)
+    _ = measured.limits
+    before = measured.n_passes
+    tests = ideal_tests(measured, circuit, cut, n_random=2)
+    assert measured.n_passes - before == n_ideal_passes(2)
     assert [test.name for test in tests] == [
         "equivalence", "independence", "minimality", "sufficiency",
     ]  # fmt: skip

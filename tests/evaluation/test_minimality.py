@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.meter import Meter
-from circuitfind.evaluation.minimality import cut_each_edge, minimality
+from circuitfind.evaluation.measured import Measured
+from circuitfind.evaluation.minimality import minimality
 from tests.engine.problems import EXACT, engine_of, random_mask
-from tests.evaluation.wired import circuit_of, meter_of, true_circuit, wired
+from tests.evaluation.wired import circuit_of, measured_of, true_circuit, wired
 
 WIRED = ["induction-pair", "and-gate", "backup-head", "reverse"]
 
@@ -16,7 +16,7 @@ WIRED = ["induction-pair", "and-gate", "backup-head", "reverse"]
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 def test_true_circuits_need_every_edge_and_every_component(name, ablation):
     problem = wired(name, ablation)
-    found = minimality(meter_of(name, ablation), true_circuit(problem))
+    found = minimality(measured_of(name, ablation), true_circuit(problem))
     assert found.useless_edges == () and found.useless_components == ()
     assert all(need.matters for need in (*found.edges, *found.components))
 
@@ -28,7 +28,7 @@ def test_a_planted_useless_edge_is_found(name):
     spare = next(edge for edge in problem.graph.edges() if edge.name == "embed->logits")
     assert spare not in truth.edges
     found = minimality(
-        meter_of(name), circuit_of(problem, *(e.name for e in truth.edges), spare.name)
+        measured_of(name), circuit_of(problem, *(e.name for e in truth.edges), spare.name)
     )
     assert found.useless_edges == (spare.name,)
     need = next(need for need in found.edges if need.name == spare.name)
@@ -39,8 +39,8 @@ def test_a_planted_useless_edge_is_found(name):
 def test_edges_that_stand_in_for_one_another_matter_where_the_other_is_cut():
     """Both inputs of the gate are on: either alone says 1."""
     problem = wired("or-gate", "resample", "or-gate:both")
-    meter = meter_of("or-gate", "resample", "or-gate:both")
-    found = minimality(meter, true_circuit(problem), n_sets=0)
+    measured = measured_of("or-gate", "resample", "or-gate:both")
+    found = minimality(measured, true_circuit(problem), n_sets=0)
     needs = {need.name: need for need in found.edges}
     assert abs(needs["a0.h1->m0"].effect) < 1e-9
     assert needs["a0.h1->m0"].largest == pytest.approx(1)
@@ -50,7 +50,7 @@ def test_edges_that_stand_in_for_one_another_matter_where_the_other_is_cut():
 def test_effects_are_those_of_the_engine():
     engine = engine_of("gpt2", metric="logit-difference")
     circuit = Circuit(engine.graph, random_mask(engine.graph, 0, 0.06))
-    values = cut_each_edge(Meter(engine.problem), circuit)
+    values = Measured(engine).without_each_edge(circuit.kept)
     state = engine.start_from(circuit.kept)
     for edge, row in list(zip(circuit.edges, values, strict=True))[::3]:
         expected = engine.readout.values(engine.cut(state, [engine.graph.index(edge)]).final)
@@ -59,5 +59,5 @@ def test_effects_are_those_of_the_engine():
 
 def test_an_empty_circuit_needs_nothing():
     problem = wired("and-gate")
-    found = minimality(meter_of("and-gate"), circuit_of(problem))
+    found = minimality(measured_of("and-gate"), circuit_of(problem))
     assert found.edges == found.components == ()

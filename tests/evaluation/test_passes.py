@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from circuitfind.evaluation import meter
-from circuitfind.evaluation.meter import Meter
+from circuitfind.engine.masked_pass import MaskedPasses
+from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from tests.engine.problems import problem_of, random_mask
+from tests.evaluation.test_measured import in_chunks
 
 LENGTHS = (6, 6, 6)
 
@@ -14,15 +15,16 @@ LENGTHS = (6, 6, 6)
 @pytest.fixture
 def made(monkeypatch):
     """Count the passes that are really made."""
-    measure, found = meter._Chunk.values, []
-    monkeypatch.setattr(meter._Chunk, "values", lambda *a: found.append(1) or measure(*a))
+    final, found = MaskedPasses.final, []
+    monkeypatch.setattr(MaskedPasses, "final", lambda *a: found.append(1) or final(*a))
     return found
 
 
 def measured(file, problem, masks, at_once=None):
     log = PassLog(file)
     try:
-        return Meter(problem, prompts_at_once=at_once, log=log).values(masks)
+        engine = in_chunks(problem, at_once or len(problem.prompts))
+        return Measured(engine, log=log).values(masks)
     finally:
         log.close()
 

@@ -10,7 +10,7 @@ from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
 from circuitfind.evaluation.scorecard import measure, scorecard
-from circuitfind.metrics import METRICS, custom_metric, faithfulness, find_metric
+from circuitfind.metrics import METRICS, Scale, custom_metric, find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
@@ -62,7 +62,7 @@ def test_a_circuit_is_measured_as_the_oracle_measures_it(ablation):
     [(4.0, 3.0, 2.0, 0.5), (0.0, 0.25, 1.0, 0.75), (1.0, 1.5, 0.0, 1.5), (1.0, -1.0, 0.0, -1.0)],
 )
 def test_faithfulness_is_the_share_of_the_gap_that_is_closed(full, circuit, empty, share):
-    assert faithfulness(full, circuit, empty) == share
+    assert Scale(full, empty).faithfulness(circuit) == share
 
 
 @pytest.mark.parametrize(("full", "empty"), [(1.0, 1.0), (0.0, 0.0), (1e3, 1e3 + 1e-5), (0, 1e-20)])
@@ -70,7 +70,7 @@ def test_faithfulness_without_a_gap_is_refused(full, empty):
     with pytest.raises(
         MetricError, match="nothing for a circuit to explain; choose another metric"
     ):
-        faithfulness(float(full), 0.5, float(empty))
+        Scale(float(full), float(empty)).faithfulness(0.5)
 
 
 def test_a_metric_without_a_gap_is_measured_and_has_no_faithfulness():

@@ -18,7 +18,7 @@ from circuitfind.evaluation.size_curve import (
     size_curve,
 )
 from tests.engine.problems import problem_of, random_mask
-from tests.evaluation.wired import circuit_of, meter_of, true_circuit, wired
+from tests.evaluation.wired import circuit_of, measured_of, true_circuit, wired
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_true_circuit_ranked_first_is_right_from_its_size_on():
     truth = true_circuit(problem)
     values = torch.rand(truth.kept.shape, generator=torch.Generator().manual_seed(0))
     scores = EdgeScores(problem.graph, values - 9 * truth.kept, "", "")
-    curve = size_curve(meter_of("reverse", "zero"), ranked_by_score(scores))
+    curve = size_curve(measured_of("reverse", "zero"), ranked_by_score(scores))
     share = truth.n_edges / problem.graph.n_edges
     right = [point for point in curve.points if point.share >= share]
     assert right and all(point.faithfulness == pytest.approx(1) for point in right)
@@ -57,7 +57,7 @@ def test_a_true_circuit_ranked_first_is_right_from_its_size_on():
 def test_dead_ends_do_not_count_as_edges_left():
     problem = wired("reverse")
     scores = EdgeScores(problem.graph, torch.zeros(problem.graph.edge_mask.shape), "", "")
-    curve = size_curve(meter_of("reverse"), ranked_by_score(scores))
+    curve = size_curve(measured_of("reverse"), ranked_by_score(scores))
     asked = {point.asked: point for point in curve.points}
     assert list(asked) == list(SHARES)
     assert asked[0.1].n_edges < int(0.1 * problem.graph.n_edges)
@@ -80,7 +80,7 @@ def test_rankings_hold_every_edge_once_and_the_circuit_first():
 
 def test_random_circuits_are_a_p_value_and_a_distribution():
     problem = wired("reverse", "zero")
-    found = random_baseline(meter_of("reverse", "zero"), true_circuit(problem), 39, null="size")
+    found = random_baseline(measured_of("reverse", "zero"), true_circuit(problem), 39, null="size")
     assert found.faithfulness == pytest.approx(1)
     assert found.low <= found.mean <= found.high <= found.best < 0.9
     assert found.p_value == 1 / 40

@@ -3,7 +3,7 @@
 from functools import cache
 
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.meter import Meter
+from circuitfind.evaluation.measured import Measured
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem
 from circuitfind.runs.api import make_problem
@@ -23,8 +23,8 @@ def wired(name: str, ablation: str = "resample", task: str | None = None, seed: 
 
 
 @cache
-def meter_of(name: str, ablation: str = "resample", task: str | None = None) -> Meter:
-    return Meter(wired(name, ablation, task))
+def measured_of(name: str, ablation: str = "resample", task: str | None = None) -> Measured:
+    return Measured(wired(name, ablation, task))
 
 
 def circuit_of(problem: Problem, *edges: str) -> Circuit:

@@ -1,9 +1,11 @@
-"""The meter measures as the oracle does, and prompts in chunks as all at once."""
+"""Circuits are measured as by the oracle, and prompts in chunks as all at once."""
 
 import pytest
 import torch
 
-from circuitfind.evaluation.meter import Meter
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.memory import chunk_bytes
+from circuitfind.evaluation.measured import Measured
 from circuitfind.metrics import find_metric
 from tests.engine.problems import (
     EXACT,
@@ -25,7 +27,7 @@ def test_a_circuit_is_measured_as_by_brute_force(ablation, metric):
     oracle = oracle_of("gpt2", ablation, lengths=LENGTHS)
     loss = loss_of(metric, oracle, problem.prompts)
     masks = [random_mask(problem.graph, seed) for seed in range(3)]
-    values = Meter(problem, prompts_at_once=2).values(masks)[metric]
+    values = Measured(in_chunks(problem, 2)).own(masks)
     assert values.shape == (3, 5)
     for mask, row in zip(masks, values, strict=True):
         found = float(row.mean()) * problem.metric.sign
@@ -37,9 +39,9 @@ def test_a_circuit_is_measured_as_by_brute_force(ablation, metric):
 def test_chunks_of_prompts_of_unequal_length_change_nothing(family, ablation):
     problem = problem_of(family, ablation, "kl", lengths=PADDED)
     masks = [random_mask(problem.graph, seed) for seed in range(2)]
-    together = Meter(problem, [find_metric("loss")]).values(masks)
+    together = Measured(problem, [find_metric("loss")]).values(masks)
     for size in (1, 3):
-        apart = Meter(problem, [find_metric("loss")], prompts_at_once=size).values(masks)
+        apart = Measured(in_chunks(problem, size), [find_metric("loss")]).values(masks)
         assert list(apart) == ["kl", "loss"]
         for name, values in apart.items():
             torch.testing.assert_close(values, together[name], **EXACT)
@@ -47,8 +49,8 @@ def test_chunks_of_prompts_of_unequal_length_change_nothing(family, ablation):
 
 def test_the_limits_are_the_full_and_the_empty_graph():
     engine = engine_of("gpt2", metric="logit-difference")
-    meter = Meter(engine.problem)
-    full, empty = (limit["logit-difference"][0] for limit in meter.limits)
+    measured = Measured(engine)
+    full, empty = (limit["logit-difference"][0] for limit in measured.limits)
     nothing = torch.zeros_like(engine.graph.edge_mask)
     torch.testing.assert_close(full, engine.readout.values(engine.clean_final), **EXACT)
     torch.testing.assert_close(empty, engine.readout.values(engine.recomputed(nothing)), **EXACT)
@@ -56,9 +58,30 @@ def test_the_limits_are_the_full_and_the_empty_graph():
 
 def test_passes_are_counted_and_timed():
     problem, calls = problem_of("gpt2", lengths=LENGTHS), []
-    meter = Meter(problem, prompts_at_once=2, on_pass=lambda: calls.append(1))
-    assert meter.seconds_per_pass == 0
-    meter.values([problem.graph.edge_mask] * 4)
-    assert meter.n_passes == pytest.approx(4)
-    assert meter.seconds_per_pass > 0
-    assert len(calls) == 12
+    measured = Measured(in_chunks(problem, 2), on_pass=lambda: calls.append(1))
+    measured.values([random_mask(problem.graph, seed) for seed in (0, 1, 2)])
+    assert measured.n_passes == len(calls) == 3
+    assert measured.seconds > 0
+
+
+@pytest.mark.parametrize("metric", ["kl", "logit-difference"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_circuit_without_each_of_its_edges_is_what_a_pass_from_scratch_gives(family, metric):
+    engine = engine_of(family, metric=metric, lengths=LENGTHS)
+    kept = random_mask(engine.graph, seed=1)
+    values = Measured(engine).without_each_edge(kept)
+    edges = engine.graph.edges(kept)
+    assert len(values) == len(edges)
+    masks = [kept & ~engine.graph.mask_of([edge]) for edge in edges]
+    torch.testing.assert_close(values, engine.measure(masks), rtol=0, atol=1e-9)
+    assert len({*values.mean(1).tolist()}) > 3
+
+
+def in_chunks(problem, size):
+    """Return an engine that takes this many prompts at a time."""
+    n_prompts, n_tokens = problem.prompts.clean.shape
+    # An eighth of the memory is for formed gaps.
+    memory = int(chunk_bytes(problem.graph, size, n_tokens, 8) * 8 / 7) + 1000
+    engine = IncrementalEngine(problem, None if size >= n_prompts else memory)
+    assert len(engine.chunks) == -(-n_prompts // size)
+    return engine

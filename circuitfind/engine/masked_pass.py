@@ -1,0 +1,259 @@
+"""The final stream with some edges cut, computing only the components that decide it.
+
+A pass starts from a run whose streams are known, and adds what is different (see `work`):
+
+- the clean run, in which every edge is kept: a cut edge adds `replacement - clean output` of its
+  writer to what its reader receives;
+- the replaced run, in which every edge is cut: a kept edge adds `current output - replacement`.
+
+Both are the same function of a mask. The one that is less work is taken, so that a circuit of few
+edges costs its own heads and MLPs, and the model with few edges cut those behind the cuts.
+
+Passes are made at all positions and from scratch: only the two runs are taken over from one to the
+next. They share no arithmetic with the incremental search, which is checked by them, and are
+themselves checked against the model (`checks`) and, in the tests, against the plain definition.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuitfind.engine.gradients import segment_before
+from circuitfind.engine.work import Start, Work, least_work, work
+from circuitfind.engine.written import Written, is_z
+from circuitfind.graph import Block, Graph
+from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort
+
+Stream = Float[Tensor, "batch pos d_model"]
+Values = Float[Tensor, "writer _ _ _"]
+"""What is remembered of some writers of a block (see `Written`)."""
+
+
+@dataclass
+class MaskedPasses:
+    """Passes with some edges cut, on the same prompts.
+
+    Attributes:
+        model: The model.
+        graph: Its graph.
+        clean: What the writers write on the clean prompts.
+        replaced: What cut edges carry.
+        entering: The clean run's stream before each segment, and its final stream.
+        real: True at positions that are no padding.
+        empty_is_a_run: Whether the graph without edges is a run of the model.
+        most: How many elements the changes of a pass may have together; with more, prompts are
+            taken some at a time.
+    """
+
+    model: ResidualModel
+    graph: Graph
+    clean: Written
+    replaced: Written
+    entering: Sequence[Stream]
+    real: Bool[Tensor, "batch pos"]
+    empty_is_a_run: bool
+    most: int
+    _known: list["_Prompts"] = field(default_factory=list, init=False, repr=False)
+
+    def final(self, kept: Bool[Tensor, "writer reader"], start: Start | None = None) -> Stream:
+        """Return what the logits read with just these edges kept.
+
+        Args:
+            kept: The edges.
+            start: The run to start from; by default the one that is less work.
+        """
+        todo = self._work(kept.cpu().numpy(), start)
+        final, size, parts = self.entering[-1], self._prompts_at_once(todo), []
+        with torch.no_grad():
+            for first in range(0, len(final), size):
+                parts.append(self._prompts(slice(first, first + size)).final(todo))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _prompts(self, rows: slice) -> "_Prompts":
+        """Return some of the prompts; what their passes start from is remembered for the next."""
+        size = rows.stop - rows.start
+        self._known = [each for each in self._known if each.rows.stop - each.rows.start == size]
+        for known in self._known:
+            if known.rows == rows:
+                return known
+        self._known.append(_Prompts(self, rows))
+        return self._known[-1]
+
+    def _prompts_at_once(self, todo: Work) -> int:
+        """Return how many prompts a pass takes together, which depends on its mask alone.
+
+        So a pass rounds alike whichever others are made before it. Powers of two, so that passes
+        of about one size share what they start from.
+        """
+        final = self.entering[-1]
+        most = max(1, self.most // (max(1, todo.n_streams) * final[0].numel()))
+        return len(final) if most >= len(final) else 1 << (most.bit_length() - 1)
+
+    def _work(self, kept: NDArray[np.bool_], start: Start | None) -> Work:
+        if start is None:
+            return least_work(self.graph, kept, empty_is_a_run=self.empty_is_a_run)
+        return work(self.graph, kept, start, empty_is_a_run=self.empty_is_a_run)
+
+
+class _Prompts:
+    """Passes on some of the prompts; what they start from is formed once."""
+
+    def __init__(self, passes: MaskedPasses, rows: slice) -> None:
+        self._passes, self.rows = passes, rows
+        self._model, self._graph, self._real = passes.model, passes.graph, passes.real[rows]
+        self._values = {"clean": passes.clean.rows(rows), "replaced": passes.replaced.rows(rows)}
+        self._replaced: list[Stream] | None = None
+
+    def final(self, todo: Work) -> Stream:
+        """Return what the logits read."""
+        entering = self._entering(todo.start)
+        changes = Changes(todo.n_streams, entering[-1], todo.changed.shape[1])
+        for block in self._graph.blocks:
+            run = [writer for writer in block.writers if todo.changed[writer].any()]
+            if run:
+                new = self._new(block, run, entering, changes) - self._of(todo.start, block, run)
+                changes.send(self._written(block, run, new), todo.changed[run])
+            cut = [writer for writer in block.writers if todo.replaced[writer].any()]
+            if cut:
+                new = self._of("replaced", block, cut) - self._of("clean", block, cut)
+                changes.send(self._written(block, cut, new), todo.replaced[cut])
+        return changes.received([self._graph.logits], entering[-1])[0]
+
+    def _entering(self, start: Start) -> Sequence[Stream]:
+        """Return the streams that enter each segment of a run, and its final stream."""
+        if start == "clean":
+            return [stream[self.rows] for stream in self._passes.entering]
+        if self._replaced is None:
+            self._replaced = self._summed()
+        return self._replaced
+
+    def _summed(self) -> list[Stream]:
+        """Add up what all writers' cut edges carry."""
+        total, entering = torch.zeros_like(self._passes.entering[-1][self.rows]), []
+        for stage in groupby(self._graph.blocks, lambda block: block.stage):
+            entering.append(total)
+            for block in stage[1]:
+                if block.writers:
+                    total = total + self._values["replaced"].of(block).sum(0)
+                if block.kind == "attention" and block.layer is not None:
+                    bias = self._model.attention_bias(block.layer)
+                    total = total if bias is None else total + bias
+        # Nothing enters the embeddings; what enters the logits comes last.
+        return entering[1:]
+
+    def _heads(self, writers: Sequence[int]) -> list[int]:
+        return [self._graph.writers[writer].index or 0 for writer in writers]
+
+    def _of(self, start: Start, block: Block, writers: Sequence[int]) -> Values:
+        """Return what is remembered of some writers of a block in a run."""
+        values = self._values[start].values[block.name]
+        return values[[block.writers.index(writer) for writer in writers]]
+
+    def _written(self, block: Block, writers: Sequence[int], values: Values) -> Values:
+        """Return the outputs that belong to what is remembered of writers, or differences of it."""
+        if block.layer is None or not is_z(block):
+            return values
+        return self._model.output(block.layer, self._heads(writers), values)
+
+    def _new(
+        self, block: Block, writers: Sequence[int], entering: Sequence[Stream], changes: "Changes"
+    ) -> Values:
+        """Run some writers of a block on what they receive now."""
+        if block.layer is None:
+            return self._of("clean", block, writers)
+        base = entering[segment_before(self._graph, block.stage)]
+        if block.kind == "mlp":
+            (received,) = changes.received(block.readers, base)
+            return self._model.mlp(block.layer, received)[None]
+        run = block.writers if block.coupled else writers
+        query, key, value = (
+            self._projected(block.layer, port, run, base, changes) for port in SINGLE_PORTS
+        )
+        z = self._model.attend(block.layer, self._heads(run), query, key, value, self._real)
+        if not block.coupled:
+            return z
+        return self._model.output(block.layer, self._heads(run), z)[self._heads(writers)]
+
+    def _projected(
+        self,
+        layer: int,
+        port: SinglePort,
+        writers: Sequence[int],
+        base: Stream,
+        changes: "Changes",
+    ) -> Float[Tensor, "head batch pos d_head"]:
+        """Return the query, key or value of some query heads."""
+        read = [self._reader(writer, port) for writer in writers]
+        readers = list(dict.fromkeys(read))
+        heads = [self._graph.readers[reader].index or 0 for reader in readers]
+        received = changes.received(readers, base)
+        projected = self._model.project(layer, port, heads, received)
+        return projected[[readers.index(reader) for reader in read]]
+
+    def _reader(self, writer: int, port: SinglePort) -> int:
+        """Return which reader a head's query, key or value is projected from."""
+        inputs = self._graph.inputs[writer]
+        return next(r for r in inputs if self._graph.readers[r].port in (port, "qkv"))
+
+
+class Changes:
+    """What was sent along edges so far, and what readers receive of it.
+
+    Sums are remembered until the next block has asked for its own: readers that are sent the same
+    share one, and a reader that is sent all that one before it was needs only what came since.
+
+    Args:
+        n: How many changes will be sent at most.
+        like: A stream of the same shape.
+        n_readers: How many readers there are.
+    """
+
+    def __init__(self, n: int, like: Stream, n_readers: int) -> None:
+        self._sent = like.new_empty(n, *like.shape)
+        self._goes = np.zeros((n, n_readers), dtype=bool)
+        self._n = 0
+        # By which of the changes are summed, of so many.
+        self._sums: dict[bytes, Stream] = {}
+        self._of, self._earlier, self._earlier_of = 0, dict[bytes, Stream](), 0
+
+    def send(self, changes: Float[Tensor, "writer _ _ d_model"], along: NDArray[np.bool_]) -> None:
+        """Send the changes of some writers to the readers of each."""
+        rows = slice(self._n, self._n + len(changes))
+        self._sent[rows], self._goes[rows] = changes, along
+        self._n = rows.stop
+
+    def received(
+        self, readers: Sequence[int], base: Stream
+    ) -> Float[Tensor, "reader batch pos d_model"]:
+        """Return what each reader receives beside a stream; one tensor if all receive the same."""
+        if self._of != self._n:
+            self._earlier, self._earlier_of = self._sums, self._of
+            self._sums, self._of = {}, self._n
+        columns = {column.tobytes(): column for column in self._goes[: self._n, readers].T}
+        self._sum({key: each for key, each in columns.items() if key not in self._sums})
+        sums = {key: self._sums[key] + base for key in columns}
+        if len(sums) == 1:
+            return next(iter(sums.values())).expand(len(readers), -1, -1, -1)
+        return torch.stack([sums[self._goes[: self._n, reader].tobytes()] for reader in readers])
+
+    def _sum(self, columns: Mapping[bytes, NDArray[np.bool_]]) -> None:
+        """Sum changes, those of each column."""
+        fresh: dict[bytes, NDArray[np.bool_]] = {}
+        for key, column in columns.items():
+            earlier = self._earlier.get(column[: self._earlier_of].tobytes())
+            if earlier is None:
+                fresh[key] = column
+            else:
+                since = np.flatnonzero(column[self._earlier_of :]) + self._earlier_of
+                self._sums[key] = earlier + self._sent[since].sum(0)
+        if fresh:
+            # One product for all readers: a sum writer by writer would read and write far more.
+            weights = torch.from_numpy(np.stack(list(fresh.values()))).to(self._sent)
+            sums = (weights @ self._sent[: self._n].flatten(1)).view(-1, *self._sent.shape[1:])
+            self._sums |= dict(zip(fresh, sums, strict=True))
