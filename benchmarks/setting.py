@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import circuitfind as cf
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
+from circuitfind.methods.acdc import search_from
 from circuitfind.methods.base import Progress
-from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.order import visits
 from circuitfind.problem import Problem
 from circuitfind.prompts import Pair, PromptPairs, collate

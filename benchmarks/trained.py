@@ -16,7 +16,7 @@ from typing import NamedTuple
 import circuitfind as cf
 from benchmarks.page import write_block
 from circuitfind.graph import Edge
-from circuitfind.methods.acdc import AcdcOptions, search_from
+from circuitfind.methods.acdc import AcdcOptions, search_with
 from circuitfind.methods.base import Decision
 from circuitfind.methods.order import visits
 from circuitfind.models.base import ResidualModel
@@ -65,10 +65,10 @@ def searched(name: str, model: ResidualModel, task: str, metric: str) -> Row:
     problem = cf.make_problem(model, task, n_prompts=PROMPTS, metric=metric)
     engine, options = cf.IncrementalEngine(problem), AcdcOptions(THRESHOLD)
     # What is slower the first time is left out.
-    list(islice(search_from(engine, options, engine.start()), 3))
+    list(islice(search_with(engine, options, engine.start()), 3))
     started = time.perf_counter()
     engine = cf.IncrementalEngine(problem)
-    steps = list(search_from(engine, options, engine.start()))
+    steps = list(search_with(engine, options, engine.start()))
     ours = time.perf_counter() - started
     decisions = [decision for step in steps for decision in step.decisions]
     started = time.perf_counter()
@@ -100,7 +100,7 @@ def brute_force(engine: cf.IncrementalEngine, options: AcdcOptions) -> Iterator[
             kept[writer, reader] = False
             after = engine.readout.loss(engine.recomputed(kept))
             name, effect = Edge(graph.writers[writer], graph.readers[reader]).name, after - before
-            stays = not options.goes(name, effect)
+            stays = not options.is_cut(name, effect)
             yield Decision(name, stays, "tested", before, after, effect)
             kept[writer, reader] = stays
             before = before if stays else after

@@ -20,7 +20,6 @@ _HOMES = {
     "Circuit": "circuitfind.circuit",
     "CircuitfindError": "circuitfind.errors",
     "EdgeScores": "circuitfind.circuit",
-    "ExactOptions": "circuitfind.methods.exact",
     "Found": "circuitfind.methods.search",
     "Graph": "circuitfind.graph",
     "IncrementalEngine": "circuitfind.engine.incremental",
@@ -35,6 +34,7 @@ _HOMES = {
     "ProgressLine": "circuitfind.notebook",
     "RunConfig": "circuitfind.runs.config",
     "TASKS": "circuitfind.tasks",
+    "Selection": "circuitfind.methods.selection",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
     "Wish": "circuitfind.runs.wish",
@@ -100,8 +100,8 @@ if TYPE_CHECKING:
     from circuitfind.graph import ModelShape as ModelShape
     from circuitfind.methods import METHODS as METHODS
     from circuitfind.methods.acdc import AcdcOptions as AcdcOptions
-    from circuitfind.methods.exact import ExactOptions as ExactOptions
     from circuitfind.methods.search import Found as Found
+    from circuitfind.methods.selection import Selection as Selection
     from circuitfind.methods.threshold import suggest_threshold as suggest_threshold
     from circuitfind.metrics import METRICS as METRICS
     from circuitfind.metrics import Metric as Metric

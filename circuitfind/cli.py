@@ -10,6 +10,8 @@ import typer
 
 from circuitfind.commands import COMMANDS
 from circuitfind.commands.console import quieten_libraries, run_app, show_version
+from circuitfind.commands.discover import discover
+from circuitfind.commands.method_flags import MethodCommand
 from circuitfind.threads import wait_a_moment
 
 app = typer.Typer(
@@ -32,7 +34,8 @@ def _all_commands(
 
 
 for command in COMMANDS:
-    app.command(command.__name__.strip("_").replace("_", "-"))(command)
+    name = command.__name__.strip("_").replace("_", "-")
+    app.command(name, cls=MethodCommand if command is discover else None)(command)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from circuitfind.methods import METHODS, find_method
 from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
+from circuitfind.methods.settings import settled
 from circuitfind.reports.canvas import Point
 from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
 
@@ -140,7 +141,9 @@ class Comparison:
         method = find_method(name)
         if name in ("acdc", "hybrid"):
             for threshold in THRESHOLDS:
-                yield self._point(search(self.kl, method, method.options(threshold=threshold)))
+                yield self._point(
+                    search(self.kl, method, *settled(method, {"threshold": threshold}))
+                )
         elif name == "random":
             for share in SHARES:
                 runs = [self._of(name, share, seed=seed) for seed in range(N_SEEDS)]
@@ -161,7 +164,9 @@ class Comparison:
     def _of(self, name: str, share: float, **options: int) -> Point:
         method = find_method(name)
         n_edges = round(share * self.kl.graph.n_edges)
-        return self._point(search(self.kl, method, method.options(n_edges=n_edges, **options)))
+        return self._point(
+            search(self.kl, method, *settled(method, {"n_edges": n_edges, **options}))
+        )
 
     def _point(self, found: cf.Found) -> Point:
         return self._measured(found.circuit)

@@ -11,9 +11,9 @@ import circuitfind as cf
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.roc import step_area
 from circuitfind.methods import METHODS, find_method
-from circuitfind.methods.exact import effects
-from circuitfind.methods.scored import Scored
+from circuitfind.methods.base import ScoringMethod, StepwiseMethod
 from circuitfind.methods.search import search
+from circuitfind.methods.settings import settled
 from circuitfind.models.zoo import HANDMADE
 
 N_PROMPTS = 16
@@ -107,7 +107,7 @@ def area(engine: cf.IncrementalEngine, name: str, truth: torch.Tensor) -> float 
     method, graph = find_method(name), engine.graph
     half = {"share": 0.5} if name == "hybrid" else {}
     try:
-        if name in ("acdc", "hybrid"):
+        if isinstance(method, StepwiseMethod):
             kept = [
                 search(engine, method, method.options(threshold=t, **half)).circuit.kept
                 for t in THRESHOLDS
@@ -135,10 +135,9 @@ def _sizes_of_scores(engine: cf.IncrementalEngine, name: str, n_edges: int) -> t
 def scores_of(engine: cf.IncrementalEngine, name: str, **options: float) -> cf.EdgeScores:
     """Return the scores of a method that ranks edges, or the effects that `exact` measures."""
     method = find_method(name)
-    if isinstance(method, Scored):
-        return method.scores(engine, method.options(**options))
-    found = search(engine, method, method.options(**options))
-    return effects(found.circuit, engine.problem.metric.unit)
+    assert isinstance(method, ScoringMethod)
+    own, selection = settled(method, options)
+    return method.scores(engine, method.adapted(own, selection, engine.graph))
 
 
 def _above_each_score(values: torch.Tensor) -> list[torch.Tensor]:

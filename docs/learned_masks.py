@@ -41,8 +41,8 @@ def n_asked() -> int:
 def trained(name: str, seed: int) -> Measured:
     """Train masks, and take as many edges by eap-ig as are then left."""
     method = find_method(name)
-    options = method.options(n_edges=n_asked(), seed=seed)
-    circuit = search(engines()[0], method, options).circuit
+    settings = settled(method, {"n_edges": n_asked(), "seed": seed})
+    circuit = search(engines()[0], method, *settings).circuit
     return {**measured(circuit), **prefixed("eap-ig", measured(attributed(circuit.n_edges)))}
 
 
@@ -61,7 +61,7 @@ def attributed(n_edges: int) -> cf.Circuit:
 def ranked() -> cf.EdgeScores:
     """Return eap-ig's scores."""
     method = find_method("eap-ig")
-    scores: cf.EdgeScores = method.scores(engines()[0], method.options(n_edges=0))
+    scores: cf.EdgeScores = method.scores(engines()[0], method.options())
     return scores
 
 

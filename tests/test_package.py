@@ -12,6 +12,7 @@ import circuitfind
 PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
+    "engine/incremental.py": "one engine: its states, cuts and tests",
     "circuit.py": "circuits, their files, and the scores that circuits are chosen by",
     "graph.py": "one type and its views; splitting it would part edges from their names",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",

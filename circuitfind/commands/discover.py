@@ -1,7 +1,7 @@
 """The command `discover`: it parses and prints, and leaves the work below."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -60,7 +60,8 @@ def discover(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another option of the method (`circuitfind methods`), NAME=VALUE; repeatable."
+            help="An option of the method, NAME=VALUE; repeatable. It can also be given as a flag "
+            "of its own: --order random, --absolute (`circuitfind methods acdc` lists them)."
         ),
     ] = None,
     metric: Metric = None,
@@ -72,24 +73,6 @@ def discover(
     ] = "resample",
     prompts: Prompts = 64,
     seed: Seed = 0,
-    order: Annotated[
-        str | None,
-        typer.Option(
-            help="Order in which acdc visits a layer's heads: backward-index, forward-index or "
-            "random; or a file with the name of a reader or an edge on each line. [default: "
-            "backward-index]"
-        ),
-    ] = None,
-    absolute: Annotated[
-        bool, typer.Option("--absolute", help="Compare the size of the effect, not its value.")
-    ] = False,
-    group_qkv: Annotated[
-        bool,
-        typer.Option(
-            "--group-qkv",
-            help="At each layer, first try to cut all edges into each port of its heads at once.",
-        ),
-    ] = False,
     keep_dead_ends: Annotated[
         bool, typer.Option("--keep-dead-ends", help="Do not remove edges that lead nowhere.")
     ] = False,
@@ -109,24 +92,21 @@ def discover(
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
+    from circuitfind.methods.settings import parsed_settings
     from circuitfind.runs.budget import allowed_bytes, seconds_of, within
     from circuitfind.runs.config import RunConfig
     from circuitfind.runs.naming import path_of_search
-    from circuitfind.runs.options import parsed_options
     from circuitfind.runs.series import Observer, run_wanted
     from circuitfind.runs.wanted import Wanted
     from circuitfind.tasks import model_for
 
-    given = {"order": order, "absolute": absolute, "group_qkv": group_qkv}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value}
-    options |= parsed_options(method, option or [])
-    if keep_dead_ends:
-        options["prune"] = False
+    options = parsed_settings(method, option or [])
     config = RunConfig(
         task=task,
         model=model_for(task, model),
         method=method,
         options=options,
+        selection={"prune": False} if keep_dead_ends else {},
         metric=metric or "",
         ablation=ablation,
         n_prompts=prompts,

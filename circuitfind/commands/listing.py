@@ -61,20 +61,26 @@ def models(
         print_facts(model_card(model), as_json=as_json)
 
 
-def methods(as_json: Json = False) -> None:
-    """List the search methods and their options."""
-    from dataclasses import fields
+def methods(
+    method: Annotated[str | None, typer.Argument(help="Show the options of this method.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the search methods, or the options of one."""
+    from circuitfind.methods import METHODS, find_method
+    from circuitfind.methods.settings import explained, setting_names
 
-    from circuitfind.methods import METHODS
+    if method is not None:
+        print_rows(explained(find_method(method)), as_json=as_json)
+        return
 
     rows = [
         {
-            "name": method.name,
-            "summary": method.summary,
-            "options": ", ".join(option.name for option in fields(method.options)),
-            "source": method.paper,
+            "name": each.name,
+            "summary": each.summary,
+            "options": ", ".join(setting_names(each)),
+            "source": each.paper,
         }
-        for method in METHODS
+        for each in METHODS
     ]
     print_rows(rows, as_json=as_json)
 

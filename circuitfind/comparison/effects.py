@@ -29,7 +29,7 @@ from circuitfind.metrics import KL, LOGIT_DIFFERENCE, LOSS, Metric, answered
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
 
-_PATH = EapIgOptions(n_edges=1, steps=3)
+_PATH = EapIgOptions(steps=3)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 They are made, normed and projected a few at a time, few enough to stay in the processor's cache.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.state import Candidates, Stream
+from circuitfind.errors import MethodError
 
 _TOGETHER = {"cpu": 1 << 20}
 """How many numbers of candidates are in work at once; 4 MiB in float32."""
@@ -21,6 +24,44 @@ _CANDIDATE_FLOATS = 1 << 24
 """How many numbers a stream of all candidates together may have; 64 MiB in float32."""
 
 _MOST_CANDIDATES = 64
+
+FIRST_WIDTH, _LEAST_WIDTH = 8, 4
+"""How many edges are tested ahead to begin with, and at least after an edge that is kept.
+
+These, the growth by a half and the shrinking to a half evaluate few candidates in vain for few
+batches; they were chosen on the decisions of the benchmark.
+"""
+
+
+@dataclass
+class Test:
+    """One edge, or a group of edges, that was cut to see what that does to the loss.
+
+    Attributes:
+        edge: The edge's name, or a description of the group.
+        before: The loss with it.
+        after: The loss without it.
+        kept: Whether it is put back; otherwise the tests that follow are made without it.
+    """
+
+    edge: str
+    before: float
+    after: float
+    kept: bool = False
+
+    @property
+    def effect(self) -> float:
+        """Rise of the loss when it is cut, in the metric's unit.
+
+        Raises:
+            MethodError: The loss is infinite or NaN without it.
+        """
+        if not math.isfinite(self.after):
+            raise MethodError(
+                f"the loss became {self.after} when {self.edge} was cut; choose a metric that "
+                "stays finite on these prompts, or a wider number type"
+            )
+        return self.after - self.before
 
 
 class Cuts:
@@ -75,3 +116,22 @@ def group_size(stream: Float[Tensor, "*_"]) -> int:
 def candidates_at_once(numbers: int) -> int:
     """Return how many candidates to evaluate together, given what a stream of one of them has."""
     return max(1, min(_MOST_CANDIDATES, _CANDIDATE_FLOATS // numbers))
+
+
+def next_width(width: int, *, any_kept: bool) -> int:
+    """Return how many edges to test ahead, given how many there were and how that ended."""
+    return max(_LEAST_WIDTH, width // 2) if any_kept else width + width // 2
+
+
+def evaluations(kept: Sequence[bool], most: int) -> int:
+    """Return how many cuts are evaluated to test edges of which these are kept, `most` at a time.
+
+    They are more than the edges: what was evaluated after an edge that is kept is evaluated again.
+    """
+    done, width, evaluated = 0, FIRST_WIDTH, 0
+    while done < len(kept):
+        batch = kept[done : done + min(width, most)]
+        evaluated += len(batch)
+        done += batch.index(True) + 1 if any(batch) else len(batch)
+        width = next_width(min(width, most), any_kept=any(batch))
+    return evaluated

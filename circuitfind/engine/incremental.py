@@ -23,7 +23,7 @@ from torch import Tensor
 
 from circuitfind.engine.chunk import ChunkEngine, Pair
 from circuitfind.engine.composed import Composed
-from circuitfind.engine.cuts import candidates_at_once
+from circuitfind.engine.cuts import FIRST_WIDTH, Test, candidates_at_once, next_width
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, replacement
@@ -271,6 +271,58 @@ class IncrementalEngine:
     def cut_each(self, state: EngineState, reader: int, writers: Sequence[int]) -> Tried:
         """Evaluate cutting each of a reader's edges alone."""
         return self._tried(state, reader, writers, nested=False)
+
+    def tests(
+        self, state: EngineState, reader: int, writers: Sequence[int], before: float | None = None
+    ) -> Iterator[Test]:
+        """Cut a reader's edges one after another, each without those before it that stay cut.
+
+        Many edges are evaluated at a time: the first one cut, the first two, and so on. Up to the
+        first edge that is kept these are the very states that testing one by one would meet; what
+        comes after it is evaluated again. Their number grows while edges stay cut.
+
+        Args:
+            state: What the tests start from.
+            reader: Index of the reader.
+            writers: Where the edges come from, in the order of the tests.
+            before: The loss of the state, where it is known.
+
+        Yields:
+            A test after the other. Set its `kept` before taking the next one to put its edge back.
+        """
+        before = self.loss(state) if before is None else before
+        done, width = 0, FIRST_WIDTH
+        while done < len(writers):
+            width = min(width, self.most_candidates)
+            batch = writers[done : done + width]
+            tried = self.cut_nested(state, reader, batch)
+            gone, any_kept = 0, False
+            for writer, after in zip(batch, tried.losses(), strict=True):
+                test = Test(self._edge_name(writer, reader), before, after)
+                yield test
+                if any_kept := test.kept:
+                    break
+                gone, before = gone + 1, after
+            if gone:
+                kept = state.kept.copy()
+                kept[batch[:gone], reader] = False
+                state = tried.pick(gone - 1, kept)
+            done += gone + any_kept
+            width = next_width(width, any_kept=any_kept)
+
+    def tests_alone(
+        self, state: EngineState, reader: int, writers: Sequence[int]
+    ) -> Iterator[Test]:
+        """Cut each of a reader's edges alone."""
+        before = self.loss(state)
+        for first in range(0, len(writers), self.most_candidates):
+            batch = writers[first : first + self.most_candidates]
+            losses = self.cut_each(state, reader, batch).losses()
+            for writer, after in zip(batch, losses, strict=True):
+                yield Test(self._edge_name(writer, reader), before, after)
+
+    def _edge_name(self, writer: int, reader: int) -> str:
+        return Edge(self.graph.writers[writer], self.graph.readers[reader]).name
 
     def gap(self, state: EngineState, writer: int) -> Stream:
         """Return what a writer's cut edges carry less what it writes, where that can change."""

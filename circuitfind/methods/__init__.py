@@ -12,20 +12,26 @@ from circuitfind.methods.hybrid import Hybrid
 from circuitfind.methods.information_flow import InformationFlow
 from circuitfind.methods.random_scores import Random
 from circuitfind.methods.subnetwork_probing import SubnetworkProbing
+from circuitfind.registry import Table
 
-METHODS: tuple[Method, ...] = (
-    Acdc(),
-    Exact(),
-    Eap(),
-    EapIg(),
-    Hisp(),
-    InformationFlow(),
-    SubnetworkProbing(),
-    EdgePruning(),
-    Hybrid(),
-    Random(),
+METHODS = Table(
+    "method",
+    Method,
+    MethodError,
+    (
+        Acdc(),
+        Exact(),
+        Eap(),
+        EapIg(),
+        Hisp(),
+        InformationFlow(),
+        SubnetworkProbing(),
+        EdgePruning(),
+        Hybrid(),
+        Random(),
+    ),
 )
-"""Every method. A new one is a file of this package and a line here."""
+"""Every method. A new one is a file and a line here."""
 
 
 def find_method(name: str) -> Method:
@@ -34,8 +40,6 @@ def find_method(name: str) -> Method:
     Raises:
         MethodError: There is no such method; the message lists the known ones.
     """
-    for method in METHODS:
-        if method.name == name:
-            return method
-    known = ", ".join(method.name for method in METHODS)
-    raise MethodError(f"no method named {quoted(name)}; the methods are {known}")
+    if (method := METHODS.get(name)) is None:
+        raise MethodError(f"no method named {quoted(name)}; the methods are {METHODS.names}")
+    return method

@@ -3,21 +3,41 @@
 1. Start from the full graph; `current` is its loss.
 2. Visit readers from the logits back, and each reader's writers from the latest back.
 3. Cut the edge. If the loss rises by less than the threshold, it stays cut and `current` becomes
-   the new loss; otherwise it is restored.
+   the new loss; otherwise it is put back.
 4. What leads into a component that nothing reads any more is cut untested.
 
-The comparison is strict and signed: an edge whose removal lowers the loss goes, however much it
+The comparison is strict and signed: an edge whose removal lowers the loss is cut, however much it
 lowers it, and a rise of exactly the threshold keeps the edge. Paper: arXiv 2304.14997.
+
+With `group_qkv`, before the first visit to a head of a layer: for each port of the layer's heads,
+in the order of their visits, all edges into it are cut at once, for good or not at all. This is the
+original code's test of the edge between a head's input and its query, key or value, which it makes
+for a whole layer before any single edge. A group that is kept leaves no decision: its edges are
+then tested singly.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
+from circuitfind.engine.cuts import Test
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
+from circuitfind.errors import MethodError
+from circuitfind.graph import Edge
 from circuitfind.limits import require_fields
-from circuitfind.methods.base import Decision, Progress, Selection, circuit_of, without_dead_ends
-from circuitfind.methods.edge_by_edge import search_from
-from circuitfind.methods.order import Order, settled_order, visits
+from circuitfind.methods.base import (
+    ORDER,
+    SEED,
+    THRESHOLD,
+    Decision,
+    Progress,
+    Reason,
+    StepwiseMethod,
+    tested,
+)
+from circuitfind.methods.order import Order, Visit, settled_order, visits
+
+IsCut = Callable[[str, float], bool]
+"""Says of an edge by name, or of a group by description, and of its effect, whether it is cut."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +55,26 @@ class AcdcOptions:
         group_qkv: Before the first edge into a head of a layer is tested singly, try for each port
             of the layer's heads to cut all edges into it at once: all v, then all k, then all q,
             as the original code does. It can change the circuit.
-        prune: Remove dead ends afterwards where that changes nothing.
         seed: Fixes the random order.
     """
 
-    threshold: float
-    order: Order = "backward-index"
+    threshold: float = field(metadata=THRESHOLD)
+    order: Order = field(default="backward-index", metadata=ORDER)
     absolute: bool = False
     group_qkv: bool = False
-    prune: bool = True
-    seed: int = 0
+    seed: int = field(default=0, metadata=SEED)
 
     def __post_init__(self) -> None:
         require_fields(self)
         object.__setattr__(self, "order", settled_order(self.order))
 
-    def goes(self, edge: str, effect: float) -> bool:
-        """Return whether an edge with this effect stays cut."""
+    def is_cut(self, edge: str, effect: float) -> bool:
+        """Return whether an edge with this effect is cut."""
         size = abs(effect) if self.absolute else effect
         return size < self.threshold
 
 
-class Acdc:
+class Acdc(StepwiseMethod):
     """The ACDC search as an entry of the table of methods."""
 
     name = "acdc"
@@ -74,13 +92,6 @@ class Acdc:
         """
         yield from search_with(engine, options, engine.start(), resume)
 
-    def select(
-        self, engine: IncrementalEngine, options: AcdcOptions, decisions: Sequence[Decision]
-    ) -> Selection:
-        """Return the kept edges, without dead ends where removing them is free."""
-        circuit = circuit_of(engine.graph, decisions)
-        return without_dead_ends(engine, circuit, prune=options.prune)
-
 
 def search_with(
     engine: IncrementalEngine,
@@ -88,10 +99,202 @@ def search_with(
     state: EngineState,
     resume: Sequence[Decision] = (),
 ) -> Iterator[Progress]:
-    """Search among the edges that a state keeps; edges that it has cut already stay cut, untested.
+    """Search among the edges that a state keeps; those that it has cut stay cut, untested."""
+    plan = visits(engine.graph, options.order, options.seed)
+    yield from search_from(
+        engine, state, plan, options.is_cut, resume, group_ports=options.group_qkv
+    )
+
+
+def search_from(
+    engine: IncrementalEngine,
+    state: EngineState,
+    plan: Sequence[Visit],
+    is_cut: IsCut,
+    resume: Sequence[Decision] = (),
+    *,
+    group_ports: bool = False,
+) -> Iterator[Progress]:
+    """Search among the edges that a state keeps, yielding after each visit and each layer's groups.
+
+    Args:
+        engine: The engine.
+        state: What the search starts from; edges that it has cut already stay cut, untested.
+        plan: All edges, in the order of the search.
+        is_cut: The rule by which edges are cut.
+        resume: Decisions of an earlier, interrupted run of the same search.
+        group_ports: Whether all edges into a port of a head are tried at once first.
 
     Raises:
-        MethodError: The metric became infinite or NaN when an edge was cut.
+        MethodError: The metric became infinite or NaN when an edge was cut, or the earlier
+            decisions are not those of this search.
     """
-    plan = visits(engine.graph, options.order, options.seed)
-    yield from search_from(engine, state, plan, options.goes, resume, group_ports=options.group_qkv)
+    search, total = _Search(engine, state, is_cut, resume), engine.graph.n_edges
+    groups = _groups(engine, plan) if group_ports else {}
+    for visit in plan:
+        reader = engine.graph.readers[visit[0]]
+        if reader.port and (made := search.groups(groups.pop(reader.layer, []))):
+            yield Progress(search.done, total, tuple(made))
+        if made := search.visit(visit):
+            yield Progress(search.done, total, tuple(made))
+    yield Progress(total, total, (), drift=engine.drift(search.state))
+
+
+class _Search:
+    """A search in progress.
+
+    Attributes:
+        state: The circuit so far.
+        done: How many edges are decided.
+    """
+
+    def __init__(
+        self,
+        engine: IncrementalEngine,
+        state: EngineState,
+        is_cut: IsCut,
+        resume: Sequence[Decision],
+    ) -> None:
+        self.state, self.done = state, 0
+        self._engine, self._is_cut, self._earlier = engine, is_cut, resume
+        self._current = engine.loss(state)
+        self._cut_as_groups: set[int] = set()
+
+    def visit(self, visit: Visit) -> list[Decision]:
+        """Decide about the edges of a visit; return what an earlier run had not decided."""
+        reader, writers = visit
+        if reader in self._cut_as_groups:
+            return []
+        if len(self._earlier) >= len(writers):
+            self._replay(visit, self._earlier[: len(writers)])
+            return []
+        kept, is_live = self.state.kept[:, reader], self.state.live_readers[reader]
+        tests = self._engine.tests(
+            self.state, reader, [w for w in writers if kept[w] and is_live], self._current
+        )
+        decisions = []
+        for writer in writers:
+            if not kept[writer]:
+                decisions.append(self._untested(reader, writer, "scored"))
+            elif not is_live:
+                decisions.append(self._untested(reader, writer, "dead"))
+            else:
+                test = next(tests)
+                test.kept = not self._is_cut(test.edge, test.effect)
+                decisions.append(tested(test))
+        return self._made(visit, decisions)
+
+    def groups(self, groups: Sequence[Visit]) -> list[Decision]:
+        """Try to cut all edges into each of some ports at once."""
+        earlier = self._earlier_groups(groups)
+        if earlier is not None:
+            for visit, decisions in earlier:
+                self._replay(visit, decisions)
+                self._cut_as_groups.add(visit[0])
+            return []
+        made: list[Decision] = []
+        for visit in groups:
+            if decisions := self._group(visit):
+                made += self._made(visit, decisions)
+                self._cut_as_groups.add(visit[0])
+        return made
+
+    def _group(self, visit: Visit) -> list[Decision]:
+        """Try to cut all edges into a port at once; return their decisions if they are cut."""
+        (reader, writers), kept = visit, self.state.kept[:, visit[0]]
+        there = [writer for writer in writers if kept[writer]]
+        if not there or not self.state.live_readers[reader]:
+            return []
+        name = f"every edge into {self._engine.graph.readers[reader].name}"
+        after = self._engine.loss(self._without(reader, there))
+        test = Test(name, self._current, after)
+        if not self._is_cut(name, test.effect):
+            return []
+        return [
+            self._untested(reader, writer, "group", test.before, test.after)
+            if kept[writer]
+            else self._untested(reader, writer, "scored")
+            for writer in writers
+        ]
+
+    def _earlier_groups(
+        self, groups: Sequence[Visit]
+    ) -> list[tuple[Visit, Sequence[Decision]]] | None:
+        """Return the groups that an earlier run cut, or None if it did not get past them all."""
+        found, done = [], 0
+        for visit in groups:
+            some = self._earlier[done : done + len(visit[1])]
+            is_group = any(decision.reason == "group" for decision in some)
+            if self._names(visit) == [d.edge for d in some] and is_group:
+                found.append((visit, some))
+                done += len(some)
+        after = next((d.reason for d in self._earlier[done:] if d.reason != "scored"), None)
+        is_past = len(found) == len(groups) or after in ("tested", "dead")
+        return found if is_past else None
+
+    def _made(self, visit: Visit, decisions: list[Decision]) -> list[Decision]:
+        # From here on an interrupted run has decided nothing that would count.
+        self._earlier = ()
+        self._settle(visit, decisions)
+        return decisions
+
+    def _replay(self, visit: Visit, decisions: Sequence[Decision]) -> None:
+        """Repeat what an earlier run of the search decided.
+
+        Raises:
+            MethodError: The decisions are not those of this search.
+        """
+        names = self._names(visit)
+        if names != [decision.edge for decision in decisions]:
+            raise MethodError(
+                f"the earlier decisions do not fit this search: {decisions[0].edge!r} stands where "
+                f"{names[0]!r} should; start in an empty directory"
+            )
+        self._earlier = self._earlier[len(decisions) :]
+        self._settle(visit, decisions)
+
+    def _settle(self, visit: Visit, decisions: Sequence[Decision]) -> None:
+        """Cut what was decided to be cut into a reader, all at once.
+
+        Searches continue from this state, so that rounding depends on nothing but the decisions:
+        a resumed search repeats it to the last bit.
+        """
+        reader, writers = visit
+        self.done += len(decisions)
+        gone = [w for w, decision in zip(writers, decisions, strict=True) if not decision.kept]
+        if gone:
+            self.state = self._without(reader, gone)
+        # Edges that went untested changed nothing: they were cut before, or nothing reads them.
+        measured = [each.after for each in decisions if not each.kept and each.after is not None]
+        self._current = measured[-1] if measured else self._current
+
+    def _without(self, reader: int, writers: Sequence[int]) -> EngineState:
+        return self._engine.cut(self.state, [(writer, reader) for writer in writers])
+
+    def _untested(
+        self,
+        reader: int,
+        writer: int,
+        reason: Reason,
+        before: float | None = None,
+        after: float | None = None,
+    ) -> Decision:
+        """Return the decision to cut an edge that was not tested by itself."""
+        return Decision(self._name(reader, writer), False, reason, before, after)  # noqa: FBT003
+
+    def _names(self, visit: Visit) -> list[str]:
+        return [self._name(visit[0], writer) for writer in visit[1]]
+
+    def _name(self, reader: int, writer: int) -> str:
+        graph = self._engine.graph
+        return Edge(graph.writers[writer], graph.readers[reader]).name
+
+
+def _groups(engine: IncrementalEngine, plan: Sequence[Visit]) -> dict[int | None, list[Visit]]:
+    """Return the ports of each layer's heads with all edges into them."""
+    readers = engine.graph.readers
+    groups: dict[int | None, dict[int, list[int]]] = {}
+    for reader, writers in plan:
+        if readers[reader].port:
+            groups.setdefault(readers[reader].layer, {}).setdefault(reader, []).extend(writers)
+    return {layer: list(each.items()) for layer, each in groups.items()}

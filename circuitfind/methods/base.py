@@ -1,20 +1,39 @@
-"""What every method has in common: it decides about edges, one after another, and says so.
+"""The two kinds of methods, those that score and those that decide step by step, and decisions.
 
 A method is a generator of `Progress`. Decisions are the whole truth about a search: the circuit is
-built from them, a run directory is a file of them, and a search resumes by replaying them. Methods
-that decide about all edges at their end yield checkpoints on the way, and go on from the last one.
+built from them, a run directory is a file of them, and a search resumes by replaying them. A
+`StepwiseMethod` decides about one edge after another. A `ScoringMethod` gives every edge a number;
+which edges are kept is then asked of a `Selection`.
+
+Fields of a method's options say by their metadata (`THRESHOLD`, `ORDER`, `SEED`) what else they are
+for. Nothing is concluded from their names.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from circuitfind.circuit import Circuit
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.engine.cuts import Test
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
+from circuitfind.methods.selection import Selection
 from circuitfind.progress import Checkpoint, State
+
+Role = Literal["threshold", "order", "seed"]
+
+THRESHOLD: Mapping[str, Role] = {"role": "threshold"}
+"""Marks the option that decides how many edges a stepwise method keeps, the fewer the larger it is.
+It is what `--threshold`, `--target-edges` and `--target-faithfulness` set or search for."""
+
+ORDER: Mapping[str, Role] = {"role": "order"}
+"""Marks the option that says in which order edges are tested; `random` is one of its values."""
+
+SEED: Mapping[str, Role] = {"role": "seed"}
+"""Marks the option that fixes all random choices; by default it has the seed of the run."""
 
 Reason = Literal["tested", "group", "dead", "scored"]
 """Why an edge was kept or cut: its own test; the test of all edges into its port at once; because
@@ -44,6 +63,11 @@ class Decision:
     score: float | None = None
 
 
+def tested(test: Test) -> Decision:
+    """Return the decision about an edge that a test was made of."""
+    return Decision(test.edge, test.kept, "tested", test.before, test.after, test.effect)
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a search is.
@@ -69,59 +93,95 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The circuit that a search's decisions amount to.
-
-    Attributes:
-        circuit: The circuit, dead ends removed where that is free.
-        dead_ends: Names of kept edges that no path from the embedding to the logits uses; removed
-            from the circuit if `pruned`.
-        pruned: Whether the dead ends were removed.
-    """
-
-    circuit: Circuit
-    dead_ends: tuple[str, ...]
-    pruned: bool
+class NoOptions:
+    """The options of a method that has none of its own."""
 
 
-@runtime_checkable
-class Method(Protocol):
-    """An entry of the table of methods.
+class Method(ABC):
+    """An entry of the table of methods: a `StepwiseMethod` or a `ScoringMethod`.
 
     Attributes:
         name: What the command line calls it.
         summary: What it does, in a sentence.
         paper: Where it comes from.
-        options: Its options type, a frozen dataclass.
+        options: The type of its own options, a frozen dataclass.
+        selected_by: Which fields of `Selection` it can be given.
+        selection: The selection from which a user's own differs.
     """
 
     name: str
     summary: str
     paper: str
-    options: type[Any]
+    options: type[Any] = NoOptions
+    selected_by: ClassVar[tuple[str, ...]]
+    selection: ClassVar[Selection] = Selection()
 
+    def option_for(self, role: Role) -> str | None:
+        """Return the name of the option that is marked so."""
+        marked = [item.name for item in fields(self.options) if item.metadata.get("role") == role]
+        return marked[0] if marked else None
+
+
+class StepwiseMethod(Method):
+    """A method that decides edge by edge; its circuit holds the edges that it decided to keep."""
+
+    selected_by = ("prune",)
+
+    @abstractmethod
     def run(
         self, engine: IncrementalEngine, options: Any, resume: Sequence[Decision] = ()
     ) -> Iterator[Progress]:
         """Search; decisions passed as `resume` are taken over and not yielded again."""
-        ...
-
-    def select(
-        self, engine: IncrementalEngine, options: Any, decisions: Sequence[Decision]
-    ) -> Selection:
-        """Return the circuit that all decisions amount to."""
-        ...
 
 
-@runtime_checkable
-class Continuable(Method, Protocol):
-    """A method that decides about all edges at its end and can go on from a checkpoint."""
+class ScoringMethod(Method):
+    """A method that gives every edge a number, by which edges are chosen afterwards.
 
-    def continued(
-        self, engine: IncrementalEngine, options: Any, state: State
+    Its decisions hold a score or a measured effect of every edge.
+
+    Attributes:
+        says_how_many: Whether the edges that its decisions keep are its own proposal, as many of
+            which are chosen where the selection does not say how many.
+    """
+
+    selected_by = tuple(item.name for item in fields(Selection))
+    says_how_many: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(
+        self,
+        engine: IncrementalEngine,
+        options: Any,
+        resume: Sequence[Decision] = (),
+        state: State | None = None,
     ) -> Iterator[Progress]:
-        """Go on from the state of an earlier checkpoint, to the same decisions."""
-        ...
+        """Score all edges.
+
+        Args:
+            engine: The problem, made ready to cut edges.
+            options: The method's own options.
+            resume: Decisions of an earlier, interrupted run; taken over and not yielded again.
+            state: The state of the last checkpoint of that run.
+        """
+
+    def unit(self, engine: IncrementalEngine) -> str:
+        """Return the unit of the scores: the metric's, unless a method says otherwise."""
+        return engine.problem.metric.unit
+
+    def adapted(self, options: Any, selection: Selection, graph: Graph) -> Any:
+        """Return the options where some that were not given follow from the selection."""
+        return options
+
+    def scores(self, engine: IncrementalEngine, options: Any) -> EdgeScores:
+        """Return the scores of all edges."""
+        decisions = [each for step in self.run(engine, options) for each in step.decisions]
+        return self.scores_in(engine, decisions)
+
+    def scores_in(self, engine: IncrementalEngine, decisions: Sequence[Decision]) -> EdgeScores:
+        """Return the scores that the decisions about all edges hold, NaN where there is no edge."""
+        values = circuit_of(engine.graph, decisions).effects
+        assert values is not None
+        return EdgeScores(engine.graph, values, self.unit(engine), self.name)
 
 
 def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:
@@ -140,7 +200,23 @@ def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:
     return Circuit(graph, kept, effects)
 
 
-def without_dead_ends(engine: IncrementalEngine, circuit: Circuit, *, prune: bool) -> Selection:
+@dataclass(frozen=True)
+class Selected:
+    """The circuit that a search's decisions amount to.
+
+    Attributes:
+        circuit: The circuit, dead ends removed where that is free.
+        dead_ends: Names of kept edges that no path from the embedding to the logits uses; removed
+            from the circuit if `pruned`.
+        pruned: Whether the dead ends were removed.
+    """
+
+    circuit: Circuit
+    dead_ends: tuple[str, ...]
+    pruned: bool
+
+
+def without_dead_ends(engine: IncrementalEngine, circuit: Circuit, *, prune: bool) -> Selected:
     """Find a circuit's dead ends and remove them where that changes nothing.
 
     Under resample ablation a component that reads nothing of the clean run writes what it writes
@@ -150,4 +226,4 @@ def without_dead_ends(engine: IncrementalEngine, circuit: Circuit, *, prune: boo
     connected = circuit.connected()
     dead_ends = tuple(edge.name for edge in circuit.without(connected))
     pruned = prune and engine.problem.ablation.pruning_is_free
-    return Selection(connected if pruned else circuit, dead_ends, pruned)
+    return Selected(connected if pruned else circuit, dead_ends, pruned)

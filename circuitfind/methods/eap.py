@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.limits import require_fields
 from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
 from circuitfind.methods.scored import Scored
-from circuitfind.methods.selection import Choice
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 
@@ -23,7 +23,7 @@ CLEAN = Place(share=1.0, weight=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EapOptions(Choice):
+class EapOptions:
     """Settings of edge attribution patching.
 
     Attributes:
@@ -34,6 +34,9 @@ class EapOptions(Choice):
 
     batch: int | None = None
     checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     @property
     def limits(self) -> Limits:

@@ -17,11 +17,11 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from circuitfind.engine.cuts import evaluations
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.state import spans
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
-from circuitfind.methods.edge_by_edge import evaluations
 from circuitfind.methods.order import visits
 
 _SAMPLES = 12

@@ -9,10 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from circuitfind.circuit import EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.acdc import Acdc, AcdcOptions, search_with
-from circuitfind.methods.base import Decision, Progress, Selection
+from circuitfind.methods.acdc import AcdcOptions, search_with
+from circuitfind.methods.base import Decision, Progress, StepwiseMethod
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions
 
 
@@ -32,10 +31,10 @@ class HybridOptions(AcdcOptions):
 
     @property
     def attribution(self) -> EapIgOptions:
-        return EapIgOptions(n_edges=0, steps=self.steps, batch=self.batch)
+        return EapIgOptions(steps=self.steps, batch=self.batch)
 
 
-class Hybrid:
+class Hybrid(StepwiseMethod):
     """Attribution followed by ACDC as an entry of the table of methods."""
 
     name = "hybrid"
@@ -48,21 +47,15 @@ class Hybrid:
     ) -> Iterator[Progress]:
         """Score all edges, then search; a resumed search repeats the scores, not the tests."""
         method, graph = EapIg(), engine.graph
-        values = None
-        for checkpoint in method.scoring(engine, options.attribution):
-            values = (checkpoint.state or {})["scores"]
-            shown = replace(checkpoint, state=None)
-            yield Progress(len(resume), graph.n_edges, (), checkpoint=shown)
-        assert values is not None
-        scores = EdgeScores(graph, values, engine.problem.metric.unit, method.name)
+        scored: list[Decision] = []
+        for step in method.run(engine, options.attribution):
+            scored += step.decisions
+            if step.checkpoint is not None:
+                shown = replace(step.checkpoint, state=None)
+                yield Progress(len(resume), graph.n_edges, (), checkpoint=shown)
+        scores = method.scores_in(engine, scored)
         left = scores.top(math.ceil(options.share * graph.n_edges))
         by_name = {edge.name: score for edge, score in scores.ranked()}
         for progress in search_with(engine, options, engine.start_from(left.kept), resume):
-            scored = (replace(d, score=by_name[d.edge]) for d in progress.decisions)
-            yield replace(progress, decisions=tuple(scored))
-
-    def select(
-        self, engine: IncrementalEngine, options: HybridOptions, decisions: Sequence[Decision]
-    ) -> Selection:
-        """Return the kept edges, without dead ends where removing them is free."""
-        return Acdc().select(engine, options, decisions)
+            decisions = (replace(each, score=by_name[each.edge]) for each in progress.decisions)
+            yield replace(progress, decisions=tuple(decisions))

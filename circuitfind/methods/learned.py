@@ -22,8 +22,7 @@ number, so a training that was interrupted goes on bit for bit from its last che
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -34,10 +33,12 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
+from circuitfind.limits import LIMITS, require_fields
 from circuitfind.methods.attribution import require_slope
+from circuitfind.methods.base import SEED
 from circuitfind.methods.gates import GateLayout, drawn, open_probability
 from circuitfind.methods.scored import Scored
-from circuitfind.methods.selection import Choice
+from circuitfind.methods.selection import Selection
 from circuitfind.progress import Checkpoint, State
 
 _STEPS_PER_CHECKPOINT = 10
@@ -50,12 +51,14 @@ _LARGEST_SHIFT, _HALVINGS = 20.0, 40
 _SMALLEST_WIDENING = 1e-12
 """Where all gates are decided nothing moves them, and no multiplier is needed."""
 
+_USUAL_SPARSITY = 0.95
+
 _FEWEST_OPEN = 0.5
 """Expected edges: no shift closes all of them for certain."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedOptions(Choice):
+class LearnedOptions:
     """Settings of learned masks.
 
     Attributes:
@@ -70,8 +73,6 @@ class LearnedOptions(Choice):
         seed: Fixes the draws.
     """
 
-    needs_one: ClassVar[bool] = False
-
     sparsity: float | None = None
     penalty: float | None = None
     steps: int = 400
@@ -79,10 +80,10 @@ class LearnedOptions(Choice):
     learning_rate: float = 0.1
     batch: int = 16
     start: float = 2.0
-    seed: int = 0
+    seed: int = field(default=0, metadata=SEED)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        require_fields(self)
         if self.sparsity is not None and self.penalty is not None:
             raise MethodError("give a sparsity to reach or a penalty to pay, not both")
 
@@ -91,6 +92,7 @@ class Learned(Scored):
     """A method that trains gates."""
 
     options = LearnedOptions
+    says_how_many = True
 
     @abstractmethod
     def layout(self, graph: Graph) -> GateLayout:
@@ -99,11 +101,15 @@ class Learned(Scored):
     def unit(self, engine: IncrementalEngine) -> str:
         return "probability"
 
-    def choice(self, engine: IncrementalEngine, options: LearnedOptions, state: State) -> Choice:
-        """Return the wish of the user, or else as many edges as the gates expect."""
-        if (options.n_edges, options.threshold, options.target_faithfulness) != (None,) * 3:
+    def adapted(
+        self, options: LearnedOptions, selection: Selection, graph: Graph
+    ) -> LearnedOptions:
+        """Return the options, with the sparsity that the number of edges asks for."""
+        given = (options.sparsity, options.penalty) != (None, None)
+        if given or selection.n_edges is None:
             return options
-        return replace(options, n_edges=round(float(state["expected"])))
+        sparsity = max(0.0, 1 - selection.n_edges / graph.n_edges)
+        return replace(options, sparsity=min(sparsity, float(LIMITS["sparsity"].high)))
 
     def scoring(
         self, engine: IncrementalEngine, options: LearnedOptions, state: State | None = None
@@ -222,10 +228,8 @@ class _Training:
 
     @property
     def _target(self) -> float:
-        options = self._options
-        if options.sparsity is not None:
-            return options.sparsity
-        return 0.95 if options.n_edges is None else 1 - options.n_edges / self._engine.graph.n_edges
+        sparsity = self._options.sparsity
+        return _USUAL_SPARSITY if sparsity is None else sparsity
 
     def _descend(self, slope: Tensor) -> None:
         """Move the locations as Adam does (Kingma & Ba 2015, arXiv 1412.6980)."""

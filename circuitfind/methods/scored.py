@@ -1,30 +1,19 @@
-"""What methods share that give every edge a score first and choose edges afterwards."""
+"""What methods share that have the scores of all edges at their end."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from circuitfind.circuit import EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.base import Decision, Progress, Selection
-from circuitfind.methods.selection import Choice, chosen, decisions_of, selected
+from circuitfind.methods.base import Decision, Progress, ScoringMethod
 from circuitfind.progress import Checkpoint, State
 
 
-class Scored(ABC):
-    """A method that scores all edges at its end.
-
-    Attributes:
-        name: What the command line calls it.
-        summary: What it does, in a sentence.
-        paper: Where it comes from.
-        options: Its options type, a `Choice` with more fields.
-    """
-
-    name: str
-    summary: str
-    paper: str
-    options: type[Any]
+class Scored(ScoringMethod):
+    """A method that scores all edges at its end, with checkpoints on the way."""
 
     @abstractmethod
     def scoring(
@@ -32,56 +21,55 @@ class Scored(ABC):
     ) -> Iterator[Checkpoint]:
         """Yield checkpoints; the last one's state holds the `scores` of all edges.
 
+        A method that `says_how_many` puts that number into the same state, as `expected`.
+
         Raises:
-            MethodError: The metric has no slope that the method could use, or a score is no
+            MethodError: The metric has no slope that the method could use, or a score is not a
                 finite number.
         """
 
-    def unit(self, engine: IncrementalEngine) -> str:
-        """Return the unit of the scores: the metric's, unless a method says otherwise."""
-        return engine.problem.metric.unit
-
     def scores(self, engine: IncrementalEngine, options: Any) -> EdgeScores:
-        """Return the scores alone."""
+        """Return the scores of all edges."""
         state: State = {}
         for checkpoint in self.scoring(engine, options):
             state = checkpoint.state or state
-        return EdgeScores(engine.graph, state["scores"], self.unit(engine), self.name)
-
-    def choice(self, engine: IncrementalEngine, options: Any, state: State) -> Choice:
-        """Return which edges are to be kept; methods may derive it from what they learned."""
-        chosen_by: Choice = options
-        return chosen_by
+        return self._scores(engine, state)
 
     def run(
-        self, engine: IncrementalEngine, options: Any, resume: Sequence[Decision] = ()
+        self,
+        engine: IncrementalEngine,
+        options: Any,
+        resume: Sequence[Decision] = (),
+        state: State | None = None,
     ) -> Iterator[Progress]:
-        """Score and choose, unless all decisions are there already."""
-        if len(resume) == engine.graph.n_edges:
-            yield Progress(engine.graph.n_edges, engine.graph.n_edges, ())
-        else:
-            yield from self._steps(engine, options, None)
-
-    def continued(
-        self, engine: IncrementalEngine, options: Any, state: State
-    ) -> Iterator[Progress]:
-        """Go on from the state of an earlier checkpoint, to the same decisions."""
-        yield from self._steps(engine, options, state)
-
-    def _steps(
-        self, engine: IncrementalEngine, options: Any, state: State | None
-    ) -> Iterator[Progress]:
+        """Score, unless all decisions are made already."""
         n_edges = engine.graph.n_edges
+        if len(resume) == n_edges:
+            yield Progress(n_edges, n_edges, ())
+            return
         latest: State = state or {}
         for checkpoint in self.scoring(engine, options, state):
             latest = checkpoint.state or latest
             yield Progress(0, n_edges, (), checkpoint=checkpoint)
-        scores = EdgeScores(engine.graph, latest["scores"], self.unit(engine), self.name)
-        circuit = chosen(engine, scores, self.choice(engine, options, latest))
-        yield Progress(n_edges, n_edges, decisions_of(engine.graph, scores, circuit))
+        scores = self._scores(engine, latest)
+        expected = latest["expected"] if self.says_how_many else None
+        yield Progress(n_edges, n_edges, _decisions(scores, expected))
 
-    def select(
-        self, engine: IncrementalEngine, options: Any, decisions: Sequence[Decision]
-    ) -> Selection:
-        """Return the chosen edges, without dead ends where removing them is free."""
-        return selected(engine, decisions, options)
+    def _scores(self, engine: IncrementalEngine, state: State) -> EdgeScores:
+        return EdgeScores(engine.graph, state["scores"], self.unit(engine), self.name)
+
+
+def _decisions(scores: EdgeScores, expected: torch.Tensor | None) -> tuple[Decision, ...]:
+    """Return a decision about every edge, with its score.
+
+    Args:
+        scores: The scores.
+        expected: How many edges are kept, those with the highest scores; by default all.
+    """
+    graph = scores.graph
+    kept = graph.edge_mask if expected is None else scores.top(round(float(expected))).kept
+    return tuple(
+        Decision(edge.name, bool(kept[index]), "scored", score=float(scores.values[index]))
+        for edge in graph.edges()
+        for index in [graph.index(edge)]
+    )

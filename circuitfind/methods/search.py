@@ -11,12 +11,16 @@ from circuitfind.engine.checks import LimitCheck, check_limits
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods.base import (
-    Continuable,
     Decision,
     Method,
     Progress,
-    Selection,
+    ScoringMethod,
+    Selected,
+    StepwiseMethod,
+    circuit_of,
+    without_dead_ends,
 )
+from circuitfind.methods.selection import Selection, chosen
 from circuitfind.notebook import Framed
 from circuitfind.problem import Problem
 from circuitfind.progress import State
@@ -79,6 +83,7 @@ def search(
     engine: IncrementalEngine,
     method: Method,
     options: Any,
+    selection: Selection | None = None,
     *,
     resume: Sequence[Decision] = (),
     state: State | None = None,
@@ -90,8 +95,10 @@ def search(
         engine: The problem, made ready to cut edges.
         method: The method.
         options: Its options.
+        selection: How edges are chosen by their scores, and whether dead ends are removed; by
+            default as the method does unless told otherwise.
         resume: Decisions of an earlier, interrupted run of the same search.
-        state: The state of its last checkpoint, of methods that decide at their end.
+        state: The state of its last checkpoint, of a method that scores.
         on_progress: Called after each step; the only way out for progress.
 
     Raises:
@@ -100,49 +107,74 @@ def search(
     """
     limits = check_limits(engine)
     decisions, drift = list(resume), None
-    undecided = len(resume) < engine.graph.n_edges
-    if state is not None and undecided and isinstance(method, Continuable):
-        steps = method.continued(engine, options, state)
-    else:
-        steps = method.run(engine, options, resume)
-    for progress in steps:
+    selection = method.selection if selection is None else selection
+    for progress in _steps(engine, method, options, selection, resume, state):
         # A resumed search takes over whole steps only, and repeats one that was cut short.
         decisions[progress.done - len(progress.decisions) :] = progress.decisions
         drift = drift if progress.drift is None else progress.drift
         on_progress(progress)
-    selection = method.select(engine, options, decisions)
-    if selection.pruned and not _is_free(engine, selection):
-        selection = _unpruned(engine.graph, selection)
+    circuit = _circuit(engine, method, decisions, selection)
+    selected = without_dead_ends(engine, circuit, prune=selection.prune)
+    if selected.pruned and not _is_free(engine, selected):
+        selected = _unpruned(engine.graph, selected)
     return Found(
         engine,
-        selection.circuit,
-        _as_selected(engine.graph, decisions, selection),
-        selection.dead_ends,
-        selection.pruned,
+        selected.circuit,
+        _as_selected(engine.graph, decisions, selected),
+        selected.dead_ends,
+        selected.pruned,
         limits,
         drift,
     )
 
 
+def _steps(
+    engine: IncrementalEngine,
+    method: Method,
+    options: Any,
+    selection: Selection,
+    resume: Sequence[Decision],
+    state: State | None,
+) -> Iterator[Progress]:
+    if isinstance(method, ScoringMethod):
+        adapted = method.adapted(options, selection, engine.graph)
+        return method.run(engine, adapted, resume, state)
+    assert isinstance(method, StepwiseMethod)
+    return method.run(engine, options, resume)
+
+
+def _circuit(
+    engine: IncrementalEngine, method: Method, decisions: Sequence[Decision], selection: Selection
+) -> Circuit:
+    """Return the circuit that the decisions keep, or of the edges chosen by their scores."""
+    decided = circuit_of(engine.graph, decisions)
+    if not isinstance(method, ScoringMethod):
+        return decided
+    if method.says_how_many and not selection.given:
+        selection = replace(selection, n_edges=decided.n_edges)
+    scores = method.scores_in(engine, decisions)
+    return replace(decided, kept=chosen(engine, scores, selection).kept)
+
+
 def _as_selected(
-    graph: Graph, decisions: Sequence[Decision], selection: Selection
+    graph: Graph, decisions: Sequence[Decision], selected: Selected
 ) -> tuple[Decision, ...]:
-    """Return the decisions with what was chosen among all edges once they were measured."""
-    kept = graph.mask_of(selection.dead_ends) | selection.circuit.kept
+    """Return the decisions with what was chosen among all edges once they were scored."""
+    kept = graph.mask_of(selected.dead_ends) | selected.circuit.kept
     chosen = {edge.name for edge in graph.edges(kept)}
     return tuple(replace(each, kept=each.edge in chosen) for each in decisions)
 
 
-def _is_free(engine: IncrementalEngine, selection: Selection) -> bool:
+def _is_free(engine: IncrementalEngine, selected: Selected) -> bool:
     """Return whether removing the dead ends changed nothing, on the user's own model."""
-    unpruned = _unpruned(engine.graph, selection).circuit
+    unpruned = _unpruned(engine.graph, selected).circuit
     before, after = (
         engine.readout.loss(engine.recomputed(circuit.kept))
-        for circuit in (unpruned, selection.circuit)
+        for circuit in (unpruned, selected.circuit)
     )
     return abs(after - before) <= _SAME_LOSS[engine.problem.model.dtype] * max(1.0, abs(before))
 
 
-def _unpruned(graph: Graph, selection: Selection) -> Selection:
-    kept = selection.circuit.kept | graph.mask_of(selection.dead_ends)
-    return replace(selection, circuit=replace(selection.circuit, kept=kept), pruned=False)
+def _unpruned(graph: Graph, selected: Selected) -> Selected:
+    kept = selected.circuit.kept | graph.mask_of(selected.dead_ends)
+    return replace(selected, circuit=replace(selected.circuit, kept=kept), pruned=False)

@@ -1,20 +1,17 @@
-"""From scores to a circuit: so many edges, all above a threshold, or as many as it takes.
+"""How edges are chosen by their scores: a number of them, a threshold, or a faithfulness to reach.
 
 Edges are taken by rank (`top`), or by a best-first walk from the logits (`greedy`), which takes no
 edge that leads nowhere. For a target, the number of edges is found by bisection; faithfulness is
 not monotone in it, so the result is the smallest circuit that was tried and meets the target.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
-from circuitfind.graph import Graph
+from circuitfind.errors import MethodError, quoted
 from circuitfind.limits import require_fields
-from circuitfind.methods.base import Decision, Selection, circuit_of, without_dead_ends
 
 Walk = Literal["top", "greedy"]
 
@@ -22,8 +19,8 @@ _GIVEN = ("n_edges", "threshold", "target_faithfulness")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which edges to keep, given a score of each; one of the first three.
+class Selection:
+    """Which edges to keep; of the first three at most one.
 
     Attributes:
         n_edges: Keep this many edges, the highest scores; dead ends are then removed.
@@ -32,12 +29,9 @@ class Choice:
         walk: How edges are taken one after the other: by rank, or by a best-first walk from the
             logits.
         signed: Whether scores count by value; otherwise by size. By default a threshold is
-            compared with values and a rank goes by size.
+            compared with values and a rank is by size.
         prune: Remove dead ends afterwards where that changes nothing.
     """
-
-    needs_one: ClassVar[bool] = True
-    """Whether one of the first three must be given."""
 
     n_edges: int | None = None
     threshold: float | None = None
@@ -48,45 +42,53 @@ class Choice:
 
     def __post_init__(self) -> None:
         require_fields(self)
-        given = [name for name in _GIVEN if getattr(self, name) is not None]
-        if len(given) > 1 or (not given and self.needs_one):
+        if len(self.given) > 1:
             raise MethodError(
                 "give one of a number of edges, a threshold and a target faithfulness, not "
-                f"{' and '.join(given) or 'none'}"
+                f"{' and '.join(self.given)}"
             )
         if self.walk not in get_args(Walk):
             raise MethodError(
-                f"no walk named {self.walk!r}; choose one of {', '.join(get_args(Walk))}"
+                f"no walk named {quoted(self.walk)}; choose one of {', '.join(get_args(Walk))}"
             )
 
+    @property
+    def given(self) -> list[str]:
+        """Which of the number, the threshold and the target are given."""
+        return [name for name in _GIVEN if getattr(self, name) is not None]
 
-def chosen(engine: IncrementalEngine, scores: EdgeScores, choice: Choice) -> Circuit:
+
+def chosen(engine: IncrementalEngine, scores: EdgeScores, selection: Selection) -> Circuit:
     """Return the circuit that is asked for; its effects are the scores.
 
     Raises:
-        MethodError: The metric is the same in the full and the empty graph, so that no circuit
-            has a faithfulness.
+        MethodError: No number, threshold or target is given, or the target cannot be reached.
+        MetricError: A target is given, and the metric is the same in the full and the empty graph,
+            so that no circuit has a faithfulness.
     """
-    if choice.threshold is not None:
-        signed = choice.signed is None or choice.signed
-        return scores.above(choice.threshold, signed=signed)
-    if choice.n_edges is not None:
-        return first_edges(scores, choice.n_edges, choice)
-    assert choice.target_faithfulness is not None
-    return _smallest(engine, scores, choice, choice.target_faithfulness)
+    if selection.threshold is not None:
+        signed = selection.signed is None or selection.signed
+        return scores.above(selection.threshold, signed=signed)
+    if selection.n_edges is not None:
+        return _first_edges(scores, selection.n_edges, selection)
+    if selection.target_faithfulness is not None:
+        return _smallest(engine, scores, selection, selection.target_faithfulness)
+    raise MethodError(
+        "give one of a number of edges, a threshold and a target faithfulness, not none"
+    )
 
 
-def first_edges(scores: EdgeScores, n: int, choice: Choice) -> Circuit:
+def _first_edges(scores: EdgeScores, n: int, selection: Selection) -> Circuit:
     """Keep the first n edges, by rank or along the walk."""
-    take = scores.greedy if choice.walk == "greedy" else scores.top
-    return take(n, signed=bool(choice.signed))
+    take = scores.greedy if selection.walk == "greedy" else scores.top
+    return take(n, signed=bool(selection.signed))
 
 
 def _smallest(
-    engine: IncrementalEngine, scores: EdgeScores, choice: Choice, target: float
+    engine: IncrementalEngine, scores: EdgeScores, selection: Selection, target: float
 ) -> Circuit:
     """Bisect on the number of edges; all edges reach a faithfulness of 1."""
-    best = first_edges(scores, engine.graph.n_edges, choice)
+    best = _first_edges(scores, engine.graph.n_edges, selection)
     if share_of(engine, best) < target:
         raise MethodError(
             f"all {engine.graph.n_edges} edges together have a faithfulness of 1, less than the "
@@ -95,7 +97,7 @@ def _smallest(
     low, high = 0, engine.graph.n_edges
     while high - low > 1:
         middle = (low + high) // 2
-        circuit = first_edges(scores, middle, choice)
+        circuit = _first_edges(scores, middle, selection)
         if share_of(engine, circuit) >= target:
             best, high = circuit, middle
         else:
@@ -110,28 +112,3 @@ def share_of(engine: IncrementalEngine, circuit: Circuit) -> float:
         MetricError: The metric is the same in the full and the empty graph.
     """
     return engine.faithfulness(circuit.kept)
-
-
-def selected(engine: IncrementalEngine, decisions: Sequence[Decision], choice: Choice) -> Selection:
-    """Return the edges decided to be kept, without dead ends where removing them is free."""
-    return without_dead_ends(engine, circuit_of(engine.graph, decisions), prune=choice.prune)
-
-
-def reselected(
-    engine: IncrementalEngine, decisions: Sequence[Decision], choice: Choice, method: str
-) -> Selection:
-    """Choose among edges by what their decisions say they are worth."""
-    circuit = circuit_of(engine.graph, decisions)
-    assert circuit.effects is not None
-    scores = EdgeScores(engine.graph, circuit.effects, engine.problem.metric.unit, method)
-    kept = replace(circuit, kept=chosen(engine, scores, choice).kept)
-    return without_dead_ends(engine, kept, prune=choice.prune)
-
-
-def decisions_of(graph: Graph, scores: EdgeScores, circuit: Circuit) -> tuple[Decision, ...]:
-    """Return a decision for every edge, with its score."""
-    return tuple(
-        Decision(edge.name, bool(circuit.kept[index]), "scored", score=float(scores.values[index]))
-        for edge in graph.edges()
-        for index in [graph.index(edge)]
-    )

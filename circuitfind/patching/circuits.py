@@ -179,15 +179,15 @@ class EdgeSearch:
         needed: float,
     ) -> tuple[list[int], Tensor]:
         """Find a reader's needless edges, from the latest writer back, and note every effect."""
-        engine, gone = self.engine, []
-        current = engine.loss(state)
-        for writer in reversed(writers):
-            trial = engine.cut(state, [(writer, reader)])
-            rise = engine.loss(trial) - current
-            if state.live_readers[reader]:
-                effects[writer, reader] = rise
-            if rise < needed:
-                state, current = trial, current + rise
+        if not state.live_readers[reader]:
+            return list(writers), effects
+        gone = []
+        latest_first = writers[::-1]
+        tests = self.engine.tests(state, reader, latest_first)
+        for writer, test in zip(latest_first, tests, strict=True):
+            effects[writer, reader] = test.effect
+            test.kept = test.effect >= needed
+            if not test.kept:
                 gone.append(writer)
         return gone, effects
 

@@ -1,7 +1,6 @@
 """The short way from Python: a problem from names, a search on it, a verdict on its circuit."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
 from typing import Any
 
 from circuitfind.ablations import Ablation
@@ -19,6 +18,13 @@ from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
+from circuitfind.methods.settings import (
+    check_settings,
+    divided,
+    settled,
+    threshold_is_needed,
+    threshold_name,
+)
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.notebook import observer
@@ -27,7 +33,6 @@ from circuitfind.progress import Checkpoint
 from circuitfind.prompts import PromptPairs
 from circuitfind.runs.automatic import automatic_search
 from circuitfind.runs.budget import allowed_bytes
-from circuitfind.runs.config import check_options
 from circuitfind.tasks import find_task
 
 
@@ -99,20 +104,22 @@ def discover(
     """
     advance = observer(progress=progress, on_progress=on_progress)
     entry, size = find_method(method), allowed_bytes(memory)
-    needed = [option.name for option in fields(entry.options) if option.default is MISSING]
-    wanted = {**({"threshold": "auto"} if "threshold" in needed else {}), **options}
-    is_automatic = wanted.get("threshold") == "auto"
-    check_options(method, {**wanted, "threshold": 0.0} if is_automatic else wanted)
+    name = threshold_name(entry) or "threshold"
+    wanted = {**({name: "auto"} if threshold_is_needed(entry) else {}), **options}
+    is_automatic = wanted.get(name) == "auto"
+    if is_automatic:
+        del wanted[name]
+    check_settings(method, *divided(entry, wanted, {}), any_threshold=is_automatic)
     engine = IncrementalEngine(as_problem(asked), size)
 
     def run(**threshold: float) -> Found:
-        chosen = entry.options(**{**wanted, **threshold})
-        return search(engine, entry, chosen, on_progress=advance)
+        settings = settled(entry, {**wanted, **threshold})
+        return search(engine, entry, *settings, on_progress=advance)
 
     if not is_automatic:
         return run()
-    seed = wanted.get("seed", 0)
-    return automatic_search(engine, lambda t: run(threshold=t), seed=seed, tell=tell)
+    seed = wanted.get(entry.option_for("seed") or "", 0)
+    return automatic_search(engine, lambda value: run(**{name: value}), seed=seed, tell=tell)
 
 
 def evaluate(

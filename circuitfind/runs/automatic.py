@@ -130,7 +130,7 @@ class AutomaticRun:
         return self.path / TRIED / f"threshold-{threshold}"
 
     def _threshold(self, there: RunConfig) -> float:
-        value = there.options.get("threshold")
+        value = there.threshold
         if not is_threshold(value):
             raise RunDirectoryError(
                 f"{self.path / CONFIG} is damaged (its threshold is {quoted(value)}); choose "

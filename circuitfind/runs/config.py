@@ -3,17 +3,25 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from circuitfind.ablations import find_ablation
-from circuitfind.errors import MethodError, ModelError, RunDirectoryError, quoted
+from circuitfind.errors import ModelError, RunDirectoryError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.limits import require_fields
 from circuitfind.methods import find_method
+from circuitfind.methods.settings import (
+    check_settings,
+    completed,
+    divided,
+    known_method,
+    size_asked,
+    threshold_name,
+)
 from circuitfind.metrics import find_metric
 from circuitfind.models.precision import DTYPES
 from circuitfind.models.zoo import ZOO
@@ -21,6 +29,9 @@ from circuitfind.stored import parse_json
 from circuitfind.tasks import find_task, task_file
 
 DEVICES = ("cpu", "cuda")
+SETTINGS = ("options", "selection")
+"""Fields of `RunConfig` that hold the settings of the method."""
+
 _PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networkx", "numpy")
 
 
@@ -31,8 +42,9 @@ class RunConfig:
     Attributes:
         task: Name of a task, or the path of a .jsonl or .csv file.
         model: What `load_model` takes, as text.
-        method: Name of the method.
-        options: The method's options, by name.
+        method: Name of the method; empty for a circuit that no method of the table found.
+        options: The method's own options, by name. What belongs to the selection may be given
+            here as well.
         metric: Name of the metric; the task's own unless given.
         ablation: What a cut edge carries.
         n_prompts: How many pairs of prompts; a custom file may hold fewer.
@@ -46,6 +58,7 @@ class RunConfig:
             another run; filled in by `pinned`.
         automatic: Whether the program chose the threshold. Two runs that differ in nothing else are
             the same.
+        selection: How edges are chosen, by name of the fields of `Selection`.
     """
 
     task: str
@@ -63,20 +76,43 @@ class RunConfig:
     split_embedding: bool = False
     task_digest: str | None = None
     automatic: bool = False
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.metric:
             object.__setattr__(self, "metric", find_task(self.task).metric)
+        options, selection = divided(known_method(self.method), self.options, self.selection)
+        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "selection", selection)
 
-    def validate(self) -> None:
+    @property
+    def threshold(self) -> float | None:
+        """The threshold of the method or of the selection."""
+        return size_asked(self.method, self.options, self.selection).get("threshold")
+
+    @property
+    def n_edges(self) -> int | None:
+        """How many edges are asked for."""
+        return size_asked(self.method, self.options, self.selection).get("n_edges")
+
+    def at(self, threshold: float | None) -> "RunConfig":
+        """Return the same settings with another threshold."""
+        name = threshold_name(find_method(self.method)) or "threshold"
+        return replace(self, options={**self.options, name: threshold})
+
+    def validate(self, *, any_threshold: bool = False) -> None:
         """Check every name and option before anything is loaded.
+
+        Args:
+            any_threshold: Whether the threshold is found later, so that it is not asked for.
 
         Raises:
             CircuitfindError: One of them is unknown or impossible; the message lists the choices.
         """
         find_task(self.task)
         find_metric(self.metric)
-        check_options(self.method, self.options)
+        if self.method:
+            check_settings(self.method, self.options, self.selection, any_threshold=any_threshold)
         find_ablation(self.ablation)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(
@@ -95,7 +131,10 @@ class RunConfig:
         Files are named by their absolute path, the task's file also by its content, and options
         that were not given have their defaults.
         """
-        return replace(self.located(), options=_complete(self.method, self.options, self.seed))
+        if not self.method:
+            return self.located()
+        options, selection = completed(self.method, self.options, self.selection, self.seed)
+        return replace(self.located(), options=options, selection=selection)
 
     def located(self) -> "RunConfig":
         """Return the same settings with files named by absolute path and content."""
@@ -119,42 +158,6 @@ class RunConfig:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
-def _complete(method: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    kind = find_method(method).options
-    known = fields(kind)
-    defaults = {option.name: option.default for option in known if option.default is not MISSING}
-    if "seed" in defaults:
-        defaults["seed"] = seed
-    values = {**defaults, **options}
-    if values.get("order") is not None:
-        # What a file of an order says, not where it lies: an edited file is another run.
-        order = kind(**values).order
-        values["order"] = order if isinstance(order, str) else list(order)
-    return values
-
-
-def check_options(method: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a method does not have, or whose values are impossible.
-
-    Raises:
-        MethodError: The method or an option is unknown, or a value is impossible.
-    """
-    found = find_method(method)
-    known = {option.name: option.default is MISSING for option in fields(found.options)}
-    for name in options:
-        if name not in known:
-            raise MethodError(
-                f"the method {quoted(method)} has no option {quoted(name)}; its options are "
-                f"{', '.join(known)}"
-            )
-    for name, required in known.items():
-        if required and name not in options:
-            raise MethodError(
-                f"the method {quoted(method)} needs the option {quoted(name)}; give it"
-            )
-    found.options(**options)
-
-
 def _digest(file: Path) -> str:
     return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
 
@@ -169,11 +172,13 @@ def config_from(path: Path) -> RunConfig:
     try:
         values = parse_json(read_bytes(path))
         if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
+        # Earlier versions stored the selection among the options.
+        values = {"selection": {}, **values}
         if missing := sorted({item.name for item in fields(RunConfig)} - set(values)):
             raise ValueError(f"it has no {quoted(missing[0])}")
         _require_kinds(values)
-        return RunConfig(**{**values, "options": dict(values["options"])})
+        return RunConfig(**values)
     except (ValueError, TypeError) as error:
         raise RunDirectoryError(
             f"{path} is damaged ({error}); choose another --out, or delete the directory to begin "
@@ -191,13 +196,16 @@ def _require_kinds(values: Mapping[str, Any]) -> None:
 
 def differences(found: RunConfig, wanted: RunConfig) -> list[str]:
     """Say which settings of two configurations differ: `seed is 0 there and 1 here`."""
-    there, here = found.identity, wanted.identity
-    options = sorted({*there["options"], *here["options"]})
-    lines = [
-        _difference(name, there["options"].get(name), here["options"].get(name)) for name in options
-    ]
-    lines += [_difference(name, there[name], here[name]) for name in there if name != "options"]
-    return list(dict.fromkeys(line for line in lines if line))
+    there, here = (
+        {**config.selection, **config.options, **_without_settings(config.identity)}
+        for config in (found, wanted)
+    )
+    lines = [_difference(name, there.get(name), here.get(name)) for name in {**there, **here}]
+    return [line for line in lines if line]
+
+
+def _without_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in SETTINGS}
 
 
 def _difference(name: str, there: Any, here: Any) -> str:

@@ -19,6 +19,7 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
+from circuitfind.methods.settings import settled
 from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.precision import precision_note
@@ -124,10 +125,12 @@ def _searched(
     if log.earlier:
         on_progress(Progress(len(log.earlier), engine.graph.n_edges, tuple(log.earlier)))
     method = find_method(run.config.method)
-    options = method.options(**run.config.options)
+    settings = settled(method, run.config.options, run.config.selection)
     state = read_state(run.path)
     with checkpoints(run.path) as keep_state:
-        return search(engine, method, options, resume=log.earlier, state=state, on_progress=record)
+        return search(
+            engine, method, *settings, resume=log.earlier, state=state, on_progress=record
+        )
 
 
 def _result(

@@ -11,6 +11,7 @@ from circuitfind.comparison.roles import labels
 from circuitfind.errors import ReportError
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.limits import require_fields
+from circuitfind.methods.settings import settings_apart_from_seed, size_asked
 from circuitfind.reports.diagram import MAX_EDGES, Diagram, draw_circuit, draw_difference
 from circuitfind.runs.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
 from circuitfind.runs.kinds import kind_of
@@ -132,10 +133,9 @@ def captions(named: Sequence[tuple[str, Circuit]]) -> list[str]:
 def _settings(circuit: Circuit) -> dict[str, Any]:
     """Return what a circuit was found with, except for what its line says anyway."""
     origin = circuit.origin
-    options = {k: v for k, v in (origin.get("options") or {}).items() if k != "seed"}
     return {
         name: value
-        for name, value in {**origin, **options}.items()
+        for name, value in {**origin, **settings_apart_from_seed(origin)}.items()
         if name not in _SAID and isinstance(value, str | int | float | bool)
     }
 
@@ -177,9 +177,8 @@ def origin_line(circuit: Circuit) -> str:
     origin = circuit.origin
     if not {"task", "model_name", "method", "ablation"} <= set(origin):
         return ""
-    options = origin.get("options") or {}
-    chosen = [name for name in ("threshold", "n_edges") if options.get(name) is not None]
-    settings = [f"{name.replace('_', ' ')} {options[name]}" for name in chosen]
+    asked = size_asked(origin["method"], origin.get("options"), origin.get("selection"))
+    settings = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items()]
     return (
         f"{Path(origin['task']).stem} in {origin['model_name']}: "
         f"{', '.join([origin['method'], *settings])}, {origin['ablation']} ablation"

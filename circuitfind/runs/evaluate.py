@@ -18,7 +18,8 @@ from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
-from circuitfind.methods.base import circuit_of
+from circuitfind.methods.base import ScoringMethod, circuit_of
+from circuitfind.methods.settings import known_method
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
@@ -39,9 +40,6 @@ from circuitfind.runs.evaluation_files import (
 )
 from circuitfind.runs.roles import measured_roles, read_roles, roles_file
 from circuitfind.runs.wish import Wish, asked_for, config_of, path_of_evaluation, siblings
-
-STEPWISE = ("acdc", "hybrid")
-"""Methods that decide edge by edge, so that the circuits of several thresholds are not nested."""
 
 
 def effort_of(*, quick: bool, full: bool) -> Effort:
@@ -169,14 +167,13 @@ def _subject(
     path: Path, circuit: Circuit, config: RunConfig, problem: Problem, against: str | None
 ) -> Subject:
     others, scores = siblings(path, config), _scores(path, circuit, config)
-    stepwise = config.method in STEPWISE
     subject = Subject(circuit, problem, others=others)
     if scores is not None and not others:
         subject = replace(subject, ranking=_ranking(circuit, scores, config))
     if against is None:
         return subject
     truth = known_circuit(against, problem, config.task)
-    by = "threshold" if others else "circuit" if stepwise or scores is None else "score"
+    by = "threshold" if others else "score" if scores is not None and _ranks(config) else "circuit"
     ranked = scores if by == "score" else None
     curves = roc_curves(truth, circuit, others=others, scores=ranked, by=by)
     return replace(subject, roc=curves, against=truth.name)
@@ -194,6 +191,11 @@ def _scores(path: Path, circuit: Circuit, config: RunConfig) -> EdgeScores | Non
 
 
 def _ranking(circuit: Circuit, scores: EdgeScores, config: RunConfig) -> Ranking:
-    if config.method in STEPWISE:
-        return ranked_by_effect(replace(circuit, effects=scores.values))
-    return ranked_by_score(scores, signed=bool(config.options.get("signed")))
+    if _ranks(config):
+        return ranked_by_score(scores, signed=bool(config.selection.get("signed")))
+    return ranked_by_effect(replace(circuit, effects=scores.values))
+
+
+def _ranks(config: RunConfig) -> bool:
+    """Tell whether the method ranks all edges, so that its circuits of any size are nested."""
+    return isinstance(known_method(config.method), ScoringMethod)

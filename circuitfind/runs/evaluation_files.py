@@ -14,6 +14,7 @@ from circuitfind.evaluation.assess import EFFORTS
 from circuitfind.evaluation.assessment import Assessment, assessment_from
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import write_whole
+from circuitfind.methods.settings import lifted
 from circuitfind.reports.evaluation import charts
 from circuitfind.runs.directory import SCORECARD, held, read_json, reported
 
@@ -104,9 +105,10 @@ def _stored(out: Path) -> tuple[Asked | None, Assessment] | None:
         return None
     assessment = assessment_from(stored[EVALUATION])
     try:
-        facts = stored[OF]
-        return Asked(dict(facts["facts"]), assessment.effort, facts["against"]), assessment
-    except (KeyError, TypeError, ValueError):
+        facts, against = dict(stored[OF]["facts"]), stored[OF]["against"]
+        facts["settings"] = lifted(facts["settings"])
+        return Asked(facts, assessment.effort, against), assessment
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None, assessment
 
 

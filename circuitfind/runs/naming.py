@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import CircuitfindError
+from circuitfind.methods import find_method
 from circuitfind.methods.order import settled_order
-from circuitfind.runs.config import RunConfig, config_from
+from circuitfind.runs.config import SETTINGS, RunConfig, config_from
 from circuitfind.runs.directory import CONFIG, is_fresh
 from circuitfind.runs.patch_config import PatchConfig
 from circuitfind.runs.patch_directory import PatchDirectory
@@ -35,6 +36,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         "target-edges": wanted.target_edges,
         "target-faithfulness": wanted.target_faithfulness,
         **config.options,
+        **config.selection,
         "metric": config.metric if config.metric != usual else None,
         "ablation": config.ablation if config.ablation != default.ablation else None,
         "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
@@ -43,7 +45,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
     }
-    wanted_there, order = _apart_from_options(config.located()), _order(config.options)
+    wanted_there, order = _apart_from_options(config.located()), _order(config)
 
     def is_free(path: Path) -> bool:
         files = (path / CONFIG, *sorted(path.glob(f"threshold-*/{CONFIG}")))
@@ -52,7 +54,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
             return not path.exists() or is_fresh(path)
         with suppress(CircuitfindError, OSError):
             there = config_from(held)
-            is_same_order = order is None or there.options.get("order") == order
+            is_same_order = order is None or _order(there) == order
             return is_same_order and _apart_from_options(there) == wanted_there
         return False
 
@@ -87,16 +89,18 @@ def path_of_patching(config: PatchConfig) -> Path:
     return default_path(about, settings, is_free)
 
 
-def _order(options: Mapping[str, Any]) -> str | list[str] | None:
+def _order(config: RunConfig) -> str | list[str] | None:
     """Return an order of edges as a run's settings hold it; None where none is given."""
-    if (given := options.get("order")) is None:
+    name = find_method(config.method).option_for("order")
+    given = None if name is None else config.options.get(name)
+    if given is None:
         return None
     order = settled_order(given)
     return order if isinstance(order, str) else list(order)
 
 
 def _apart_from_options(config: RunConfig) -> dict[str, Any]:
-    return {name: value for name, value in config.identity.items() if name != "options"}
+    return {name: value for name, value in config.identity.items() if name not in SETTINGS}
 
 
 def default_path(

@@ -137,8 +137,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "task": config.task,
         "model": config.model,
         "method": config.method,
-        "threshold": config.options.get("threshold"),
-        "n_edges_asked": config.options.get("n_edges"),
+        "threshold": config.threshold,
+        "n_edges_asked": config.n_edges,
         "seed": config.seed,
     }
 

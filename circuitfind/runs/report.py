@@ -133,7 +133,7 @@ def _read(path: Path, model: Any, tell: Tell) -> _Run:
     require_search(path)
     result, config = read_result(path), config_from(path / CONFIG)
     environment, settings = read_json(path / ENVIRONMENT), asdict(config)
-    options = settings.pop("options")
+    options = {**settings.pop("options"), **settings.pop("selection")}
     return _Run(
         path,
         config,
@@ -190,7 +190,7 @@ def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
     return {
         "unit": circuit.origin.get("unit", ""),
         "method": run.config.method,
-        "threshold": None if run.search is None else run.config.options.get("threshold"),
+        "threshold": None if run.search is None else run.config.threshold,
         "graph": drawn_graph(circuit.graph, roles),
         "edges": drawn_edges(circuit, run.decisions),
         "layouts": {

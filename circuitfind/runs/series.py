@@ -6,7 +6,7 @@ best.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,9 @@ def run_wanted(
     """
     wanted.require_fit(config.method)
     each = wanted.options_for(config.method)
-    example = each[0] if each else {"threshold": 0.0}
-    runs = _Runs(path, config, observer or Observer(), example)
+    first = replace(config, options={**config.options, **(each[0] if each else {})})
+    first.validate(any_threshold=not each)
+    runs = _Runs(path, config, observer or Observer())
     if len(each) == 1:
         return [runs.single(**each[0])]
     if each:
@@ -74,20 +75,17 @@ class _Runs:
         path: The run directory, or the one that holds the runs of a series.
         config: Their settings, without threshold and number of edges.
         observer: Whom to tell how things go.
-        example: Options of one of the runs, so that all are validated before any begins.
     """
 
-    def __init__(
-        self, path: Path, config: RunConfig, observer: Observer, example: Mapping[str, Any]
-    ) -> None:
-        replace(config, options={**config.options, **example}).validate()
+    def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
         self._path, self._config, self._observer = path, config, observer
         self._model: ResidualModel | None = None
         self._results: list[RunResult] = []
 
     def single(self, **options: Any) -> RunResult:
         """Run with some more options, in the directory itself."""
-        return self._run(self._path, self._with(**options))
+        config = replace(self._config, options={**self._config.options, **options})
+        return self._run(self._path, config)
 
     def automatic(self) -> RunResult:
         """Run with the largest threshold tried whose circuit does the task."""
@@ -95,7 +93,7 @@ class _Runs:
         return run.result()
 
     def _automatically(self, threshold: float) -> RunResult:
-        return self._run(self._path, replace(self._with(threshold=threshold), automatic=True))
+        return self._run(self._path, replace(self._config.at(threshold), automatic=True))
 
     def each(self, thresholds: Sequence[float]) -> list[RunResult]:
         """Run every threshold."""
@@ -134,7 +132,7 @@ class _Runs:
         return chosen
 
     def _member(self, threshold: float) -> RunResult:
-        result = self._run(self._path / f"threshold-{threshold}", self._with(threshold=threshold))
+        result = self._run(self._path / f"threshold-{threshold}", self._config.at(threshold))
         self._results.append(result)
         return result
 
@@ -143,9 +141,6 @@ class _Runs:
         return run_discovery(
             path, config, load=self._loaded, on_progress=observer.progress, tell=observer.tell
         )
-
-    def _with(self, **options: Any) -> RunConfig:
-        return replace(self._config, options={**self._config.options, **options})
 
     def _loaded(self) -> ResidualModel:
         if self._model is None:
@@ -192,7 +187,7 @@ class _Runs:
 
     def _require_alike(self, member: Path) -> None:
         found = config_from(member / CONFIG)
-        wanted = self._with(threshold=found.options.get("threshold")).pinned()
+        wanted = self._config.at(found.threshold).pinned()
         different = "; ".join(differences(found, wanted))
         if different:
             raise RunDirectoryError(

@@ -21,6 +21,7 @@ from circuitfind.files import write_whole
 from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.search import search
+from circuitfind.methods.settings import lifted, settled
 from circuitfind.models.base import ResidualModel
 from circuitfind.reports.diagram import draw_frequencies
 from circuitfind.runs.again import model_again, require_unchanged
@@ -137,9 +138,9 @@ def _possible(config: RunConfig) -> Iterator[str]:
     yield "resamples"
     if config.task_digest is None:
         yield "seeds"
-    if "order" in config.options:
+    if find_method(config.method).option_for("order") is not None:
         yield "orders"
-    if config.options.get("threshold") is not None:
+    if config.threshold is not None:
         yield "thresholds"
 
 
@@ -156,30 +157,33 @@ class _Repeated:
             return self._resampled(self._out / f"resamples-{number + 1}", number)
         config = self._changed(varied, number, n)
         # Which thresholds there are depends on their number.
-        name = config.options["threshold"] if varied == "thresholds" else number + 1
+        name = config.threshold if varied == "thresholds" else number + 1
         return run_discovery(self._out / f"{varied}-{name}", config, load=self._loaded).circuit
 
     def _changed(self, varied: str, number: int, n: int) -> RunConfig:
-        config = self._config
-        options = dict(config.options)
+        config, method = self._config, find_method(self._config.method)
+        seed, order = method.option_for("seed"), method.option_for("order")
+
+        def seeded(number: int) -> dict[str, Any]:
+            return {**config.options, **({} if seed is None else {seed: number})}
+
         if varied == "seeds":
-            seed = config.seed + number + 1
-            if "seed" in options:
-                options["seed"] = seed
-            return replace(config, seed=seed, options=options)
+            of_run = config.seed + number + 1
+            return replace(config, seed=of_run, options=seeded(of_run))
         if varied == "orders":
-            return replace(config, options={**options, "order": "random", "seed": number})
+            assert order is not None
+            return replace(config, options={**seeded(number), order: "random"})
         # Evenly on a logarithmic scale, from half to twice the threshold.
         factor = 2 ** (2 * number / (n - 1) - 1) if n > 1 else 2.0
-        threshold = float(f"{options['threshold'] * factor:.3g}")
-        return replace(config, options={**options, "threshold": threshold})
+        assert config.threshold is not None
+        return config.at(float(f"{config.threshold * factor:.3g}"))
 
     def _resampled(self, place: Path, number: int) -> Circuit:
         config = self._config
         origin = {"resample": number, **config.identity}
         if (place / CIRCUIT).is_file():
             there = load_circuit_of(place)
-            if there.origin != json.loads(json.dumps(origin)):
+            if lifted(there.origin) != json.loads(json.dumps(origin)):
                 raise RunDirectoryError(
                     f"{place} holds a repetition of another run; choose another --out"
                 )
@@ -189,8 +193,9 @@ class _Repeated:
         rows = np.random.default_rng([config.seed, number]).integers(0, n, n).tolist()
         problem = replace(problem, prompts=problem.prompts.select(rows))
         method = find_method(config.method)
+        settings = settled(method, config.options, config.selection)
         engine = IncrementalEngine(problem, config.memory)
-        found = search(engine, method, method.options(**config.options))
+        found = search(engine, method, *settings)
         with reported(place):
             place.mkdir(parents=True, exist_ok=True)
             write_whole(place / CIRCUIT, replace(found.circuit, origin=origin).to_json())

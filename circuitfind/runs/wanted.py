@@ -1,11 +1,13 @@
 """Which circuit a user asks for: a threshold, several, a number of edges, or a target."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from circuitfind.errors import MethodError, quoted
 from circuitfind.limits import require
 from circuitfind.methods import find_method
+from circuitfind.methods.base import Method, ScoringMethod
+from circuitfind.methods.settings import threshold_is_needed, threshold_name
 from circuitfind.methods.threshold import Target
 
 
@@ -63,44 +65,56 @@ class Wanted:
             require(threshold=number)
         return list(dict.fromkeys(numbers))
 
-    def require_fit(self, method: str) -> None:
+    def require_fit(self, name: str) -> None:
         """Refuse to ask a method for what it cannot be asked.
 
         Raises:
             MethodError: The message says what it can be asked.
         """
-        chooses = chooses_edges(method)
-        if chooses and self.target_edges is not None:
-            raise MethodError(f"--target-edges goes with --method acdc; with {method} give --edges")
-        if not chooses and self.n_edges is not None:
-            raise MethodError(
-                f"--edges goes with methods that rank edges; with {method} give --target-edges"
-            )
+        method = find_method(name)
         nothing = self.threshold is None and self.n_edges is None and self.target is None
-        if nothing and getattr(find_method(method).options, "needs_one", False):
+        if isinstance(method, ScoringMethod):
+            if self.target_edges is not None:
+                raise MethodError(
+                    f"--target-edges is for methods that search with a threshold, such as acdc; "
+                    f"with {name} give --edges"
+                )
+            if nothing and not method.says_how_many:
+                raise MethodError(
+                    f"the method {name!r} needs --edges, --threshold or --target-faithfulness; "
+                    "give one of them"
+                )
+        elif threshold_name(method) is None and not nothing:
             raise MethodError(
-                f"the method {method!r} needs --edges, --threshold or --target-faithfulness; give "
-                "one of them"
+                f"the method {name!r} has no threshold and ranks no edges; leave out --threshold, "
+                "--edges, --target-edges and --target-faithfulness"
+            )
+        elif self.n_edges is not None:
+            raise MethodError(
+                f"--edges is for methods that rank edges; with {name} give --target-edges"
             )
 
-    def options_for(self, method: str) -> list[dict[str, Any]]:
-        """Return the options of each run that is asked for; none if they have to be searched for.
+    def options_for(self, name: str) -> list[dict[str, Any]]:
+        """Return the settings of each run that is asked for; none if they have to be searched for.
 
         Raises:
             MethodError: A threshold is not a number.
             LimitError: A threshold is outside the range of thresholds.
         """
+        method = find_method(name)
         if self.n_edges is not None:
             return [{"n_edges": self.n_edges}]
         if self.threshold not in (None, "auto"):
-            return [{"threshold": threshold} for threshold in self.thresholds]
-        if self.threshold == "auto" or not chooses_edges(method):
+            setting = threshold_name(method) or "threshold"
+            return [{setting: threshold} for threshold in self.thresholds]
+        if self.threshold == "auto" or self._is_searched_for(method):
             return []
         if self.target_faithfulness is not None:
             return [{"target_faithfulness": self.target_faithfulness}]
         return [{}]
 
-
-def chooses_edges(method: str) -> bool:
-    """Tell whether a method ranks edges and then chooses some, so that it can be told how many."""
-    return any(option.name == "n_edges" for option in fields(find_method(method).options))
+    def _is_searched_for(self, method: Method) -> bool:
+        """Tell whether a threshold is searched for though no such search is asked for by name."""
+        if isinstance(method, ScoringMethod):
+            return False
+        return threshold_is_needed(method) or self.target is not None

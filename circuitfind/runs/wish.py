@@ -8,7 +8,7 @@ from typing import Any
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.assess import USUAL, Effort
-from circuitfind.methods import METHODS
+from circuitfind.methods.settings import known_method
 from circuitfind.runs.again import settings_of
 from circuitfind.runs.against import KNOWN
 from circuitfind.runs.config import RunConfig, config_from, differences
@@ -124,9 +124,9 @@ def _config_of_origin(path: Path, circuit: Circuit, settings: dict[str, Any]) ->
         for name, value in settings_of(circuit).items()
         if name in known and value is not None
     }
-    if all(method.name != origin.get("method") for method in METHODS):
+    if known_method(origin.get("method")) is None:
         # Found by patching, or elsewhere: nothing of the search is known here.
-        origin |= {"method": "random", "options": {"n_edges": circuit.n_edges}}
+        origin |= {"method": "", "options": {}, "selection": {}}
     values = {**origin, **settings}
     missing = [name for name in ("task", "model") if values.get(name) is None]
     if missing:
@@ -152,11 +152,6 @@ def siblings(path: Path, config: RunConfig) -> tuple[Circuit, ...]:
         if other.name == path.name or not (other / CIRCUIT).is_file():
             continue
         there = config_from(other / CONFIG)
-        alike = replace(there, options={**there.options, **_threshold(config)})
-        if not differences(alike, config):
+        if not differences(there.at(config.threshold), config):
             found.append(load_circuit_of(other))
     return tuple(found)
-
-
-def _threshold(config: RunConfig) -> dict[str, Any]:
-    return {"threshold": config.options.get("threshold")}

@@ -62,10 +62,9 @@ def comparison(found: Sequence[Found]) -> tuple[list[str], dict[tuple[int, int],
 
 def variant(config: RunConfig) -> str:
     """Return a method with its threshold or number of edges, in short."""
-    threshold, n_edges = (config.options.get(name) for name in ("threshold", "n_edges"))
-    if threshold is not None:
-        return f"{config.method} {threshold:g}"
-    return config.method if n_edges is None else f"{config.method} {n_edges} edges"
+    if config.threshold is not None:
+        return f"{config.method} {config.threshold:g}"
+    return config.method if config.n_edges is None else f"{config.method} {config.n_edges} edges"
 
 
 def _cell(pairs: Sequence[Likeness]) -> Cell | None:

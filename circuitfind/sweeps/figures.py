@@ -137,7 +137,7 @@ def _curves(runs: Sequence[PlannedRun], results: Mapping[str, RunResult]) -> Cur
             continue
         config = run.config
         title = f"{short_name(config.task)} in {short_name(config.model)}"
-        choice = config.options.get("threshold"), config.options.get("n_edges")
+        choice = config.threshold, config.n_edges
         point = card.n_edges / card.n_edges_full, card.measurements[0].faithfulness
         curve = points.setdefault(title, {}).setdefault(config.method, {})
         curve.setdefault(choice, []).append(point)

@@ -28,10 +28,10 @@ from typing import Any
 from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.limits import require
+from circuitfind.methods.settings import parsed_settings
 from circuitfind.models.zoo import ZOO
 from circuitfind.runs.budget import allowed_bytes
 from circuitfind.runs.config import RunConfig
-from circuitfind.runs.options import parsed_options
 from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import model_for, task_file
 
@@ -148,7 +148,7 @@ class _Plan:
         self, method: str, table: Mapping[str, Any]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         texts = [f"{name}={value}" for name, value in table.items() if name not in _CHOICES]
-        options = parsed_options(method, texts)
+        options = parsed_settings(method, texts)
         thresholds = self._list(table, "thresholds", float, f"methods.{method}")
         edges = self._list(table, "edges", int, f"methods.{method}")
         if any(table.get(name) for name in _CHOICES) and not (thresholds or edges):
@@ -244,8 +244,8 @@ def _fits(value: object, kind: type) -> bool:
 
 def _name(config: RunConfig) -> str:
     task, model = (short_name(name) for name in (config.task, config.model))
-    asked = [(key, config.options.get(key)) for key in ("threshold", "n_edges")]
-    choice = [f"{key.removeprefix('n_')}-{value}" for key, value in asked if value is not None]
+    asked = {"threshold": config.threshold, "edges": config.n_edges}
+    choice = [f"{name}-{value}" for name, value in asked.items() if value is not None]
     parts = (model, task, config.method, *choice, f"seed-{config.seed}")
     return "-".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts)
 

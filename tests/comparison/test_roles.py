@@ -68,7 +68,7 @@ def test_attention_is_what_the_model_itself_reports(family):
 def test_effects_of_edges_are_those_of_the_method_and_add_up_to_those_of_components():
     problem = tiny_problem()
     found = effects(problem)
-    options = EapIgOptions(n_edges=1, steps=3)
+    options = EapIgOptions(steps=3)
     *_, last = EapIg().scoring(IncrementalEngine(problem), options)
     mask = problem.graph.edge_mask
     torch.testing.assert_close(found.edges[mask], (last.state["scores"] / abs(found.lead))[mask])

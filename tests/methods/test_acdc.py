@@ -13,9 +13,8 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import LimitError, MethodError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
-from circuitfind.methods.acdc import Acdc, AcdcOptions
+from circuitfind.methods.acdc import Acdc, AcdcOptions, search_from
 from circuitfind.methods.base import Decision, Progress, circuit_of
-from circuitfind.methods.edge_by_edge import search_from
 from circuitfind.methods.order import Order, visits
 from circuitfind.methods.search import search
 from circuitfind.metrics import custom_metric, find_metric

@@ -182,10 +182,10 @@ def test_checkpointing_changes_nothing(family):
 def test_a_search_goes_on_from_any_of_its_checkpoints_bit_for_bit(variant):
     engine = engine_of("gpt2", metric="logit-difference", lengths=(6, 5, 6))
     method = EapIg()
-    options = EapIgOptions(n_edges=9, variant=variant, steps=3, batch=2)
+    options = EapIgOptions(variant=variant, steps=3, batch=2)
     whole = list(method.run(engine, options))
     for step in whole[:-1:11] + whole[-2:-1]:
-        again = list(method.continued(engine, options, step.checkpoint.state))
+        again = list(method.run(engine, options, state=step.checkpoint.state))
         assert again[-1] == whole[-1]
 
 
@@ -231,17 +231,17 @@ def test_impossible_options_are_refused(options, line):
     from tests.engine.problems import without_type_checks
 
     with without_type_checks(), pytest.raises(CircuitfindError, match=line):
-        EapIgOptions(n_edges=1, **options)
+        EapIgOptions(**options)
 
 
 def test_a_path_begins_at_the_clean_run_which_serves_all_writers():
     graph = engine_of("gpt2").graph
     n = len(graph.writers)
     for options, expected in (
-        (EapIgOptions(n_edges=1, steps=4), 4),
-        (EapIgOptions(n_edges=1, steps=4, points="left"), 4),
-        (EapIgOptions(n_edges=1, steps=4, variant="activations"), 1 + 3 * n),
-        (EapIgOptions(n_edges=1, steps=4, variant="activations", points="left"), 4 * n),
+        (EapIgOptions(steps=4), 4),
+        (EapIgOptions(steps=4, points="left"), 4),
+        (EapIgOptions(steps=4, variant="activations"), 1 + 3 * n),
+        (EapIgOptions(steps=4, variant="activations", points="left"), 4 * n),
     ):
         places = list(places_of(graph, options))
         assert len(places) == expected
@@ -252,16 +252,16 @@ def test_a_path_begins_at_the_clean_run_which_serves_all_writers():
 
 
 def eap(engine):
-    return on_edges(engine.graph, Eap().scores(engine, EapOptions(n_edges=1)).values)
+    return on_edges(engine.graph, Eap().scores(engine, EapOptions()).values)
 
 
 def eap_ig(engine, **options):
-    scores = EapIg().scores(engine, EapIgOptions(n_edges=1, **options))
+    scores = EapIg().scores(engine, EapIgOptions(**options))
     return on_edges(engine.graph, scores.values)
 
 
 def scores_of(problem: Problem, variant: str, batch: int | None = None):
-    places = list(places_of(problem.graph, EapIgOptions(n_edges=1, variant=variant, steps=2)))
+    places = list(places_of(problem.graph, EapIgOptions(variant=variant, steps=2)))
     *_, last = attribute(problem, places, Limits(batch))
     return on_edges(problem.graph, last[2])
 

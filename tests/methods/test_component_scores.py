@@ -14,7 +14,7 @@ from tests.oracles.slopes import differences, slopes
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma2", "attention-only"]
-ONE = EapOptions(n_edges=1)
+ONE = EapOptions()
 
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
@@ -65,7 +65,7 @@ def test_component_scores_depend_neither_on_the_batch_nor_on_padding(method):
     engine = engine_of("llama", metric="logit-difference", lengths=(6, 4, 5))
     whole = method.scores(engine, ONE).values
     for batch in (1, 2):
-        found = method.scores(engine, EapOptions(n_edges=1, batch=batch)).values
+        found = method.scores(engine, EapOptions(batch=batch)).values
         torch.testing.assert_close(found, whole, **CLOSE)
     alone = [method.scores(engine_of("llama", metric="logit-difference", lengths=(6,)), ONE).values]
     assert alone[0].shape == whole.shape and not torch.equal(alone[0], whole)

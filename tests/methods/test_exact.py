@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from circuitfind.circuit import EdgeScores
-from circuitfind.errors import LimitError, MethodError
+from circuitfind.errors import MethodError
 from circuitfind.methods import METHODS, find_method
-from circuitfind.methods.base import Decision
-from circuitfind.methods.exact import Exact, ExactOptions, effects
+from circuitfind.methods.base import Decision, NoOptions, circuit_of
+from circuitfind.methods.exact import Exact
 from circuitfind.methods.search import search
+from circuitfind.methods.selection import Selection
 from circuitfind.metrics import custom_metric
 from tests.engine.problems import (
     BRIDGED,
@@ -24,7 +25,7 @@ from tests.engine.problems import (
 from tests.oracles.search import leave_one_out
 
 ABLATIONS = ("resample", "zero", "mean", "mean-over-positions")
-ALL = ExactOptions(threshold=-1e9)
+ALL, EVERY = NoOptions(), Selection(threshold=-1e9)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -48,7 +49,7 @@ def test_an_edge_stays_iff_its_effect_is_at_least_the_threshold():
     engine = engine_of("gpt2")
     sizes = sorted(decision.effect for decision in decided(engine, ALL))
     threshold = sizes[len(sizes) // 2]
-    decisions = decided(engine, ExactOptions(threshold=threshold))
+    decisions = search(engine, Exact(), ALL, Selection(threshold=threshold)).decisions
     assert [d.kept for d in decisions] == [d.effect >= threshold for d in decisions]
     assert sum(d.effect == threshold for d in decisions) == 1
 
@@ -56,12 +57,11 @@ def test_an_edge_stays_iff_its_effect_is_at_least_the_threshold():
 @pytest.mark.parametrize("n_edges", [0, 1, 10, 10_000])
 def test_the_largest_effects_in_size_are_kept(n_edges):
     engine = engine_of("llama", "zero")
-    options = ExactOptions(n_edges=n_edges)
-    decisions = decided(engine, options)
-    selection = Exact().select(engine, options, decisions)
+    found = search(engine, Exact(), ALL, Selection(n_edges=n_edges))
+    decisions = found.decisions
     largest = sorted(decisions, key=lambda d: -abs(d.effect))[:n_edges]
-    assert {edge.name for edge in selection.circuit.edges} == {d.edge for d in largest}
-    assert not selection.pruned and selection.circuit.effects is not None
+    assert {edge.name for edge in found.circuit.edges} == {d.edge for d in largest}
+    assert not found.pruned and found.circuit.effects is not None
 
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 10_000])
@@ -72,7 +72,7 @@ def test_a_resumed_run_measures_the_rest_alone_and_the_same(stop):
     first = [decision for step in steps for decision in step.decisions]
     assert first + decided(engine, ALL, resume=first) == whole
     # A reader cut short is measured again.
-    assert list(search(engine, Exact(), ALL, resume=first[:-1]).decisions) == whole
+    assert list(search(engine, Exact(), ALL, EVERY, resume=first[:-1]).decisions) == whole
 
 
 def test_a_loss_that_is_no_number_names_the_edge():
@@ -81,25 +81,9 @@ def test_a_loss_that_is_no_number_names_the_edge():
         decided(engine_of("gpt2", metric=spoilt), ALL)
 
 
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ({}, "a number of edges, a threshold and a target faithfulness, not none"),
-        ({"threshold": 0.1, "n_edges": 3}, "target faithfulness, not n_edges and threshold"),
-        ({"threshold": math.nan}, "threshold must be a number from .* not nan"),
-        ({"threshold": math.inf}, "threshold must be a number from .* not inf"),
-        ({"n_edges": -1}, "edges must be a whole number from 0 to .* not -1"),
-    ],
-)
-def test_impossible_options_are_refused(options, line):
-    with pytest.raises((MethodError, LimitError), match=line):
-        ExactOptions(**options)
-
-
 def test_effects_are_scores():
     engine = engine_of("gpt2")
-    circuit = Exact().select(engine, ALL, decided(engine, ALL)).circuit
-    scores = effects(circuit, "nats")
+    scores = Exact().scores(engine, ALL)
     assert isinstance(scores, EdgeScores) and (scores.unit, scores.method) == ("nats", "exact")
     assert len(scores.ranked()) == engine.graph.n_edges
 
@@ -121,7 +105,7 @@ def assert_effects(family: str, ablation: str, metric: str) -> None:
     expected = leave_one_out(oracle.logits, oracle.graph, loss)
     engine = engine_of(family, ablation, metric=metric)
     decisions = decided(engine, ALL)
-    found = Exact().select(engine, ALL, decisions).circuit
+    found = circuit_of(engine.graph, decisions)
     assert len(decisions) == engine.graph.n_edges and all(d.kept for d in decisions)
     torch.testing.assert_close(found.effects, expected, **EXACT, equal_nan=True)
     whole = loss(oracle.logits(oracle.graph.edge_mask))

@@ -9,7 +9,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.methods.edge_by_edge import search_from
+from circuitfind.methods.acdc import search_from
 from circuitfind.methods.forecast import assumed_circuit, forecast
 from circuitfind.methods.order import visits
 from tests.engine.problems import engine_of

@@ -8,17 +8,18 @@ from circuitfind.errors import LimitError
 from circuitfind.methods import find_method
 from circuitfind.methods.acdc import AcdcOptions
 from circuitfind.methods.search import search
+from circuitfind.methods.selection import Selection
 from tests.engine.problems import engine_of, loss_of, oracle_of, prompts_of
 from tests.oracles.search import leave_one_out
 
+UNPRUNED = Selection(prune=False)
 HYBRID, ACDC = find_method("hybrid"), find_method("acdc")
 
 
 def test_with_all_edges_handed_on_it_is_acdc():
     engine = engine_of("llama", metric="kl")
-    options = {"threshold": 0.01, "prune": False}
-    whole = search(engine, ACDC, AcdcOptions(**options))
-    found = search(engine, HYBRID, HYBRID.options(**options, share=1.0))
+    whole = search(engine, ACDC, AcdcOptions(threshold=0.01), UNPRUNED)
+    found = search(engine, HYBRID, HYBRID.options(threshold=0.01, share=1.0), UNPRUNED)
     assert found.circuit.edges == whole.circuit.edges
     for ours, theirs in zip(found.decisions, whole.decisions, strict=True):
         assert (ours.edge, ours.kept, ours.reason) == (theirs.edge, theirs.kept, theirs.reason)
@@ -30,10 +31,10 @@ def test_with_all_edges_handed_on_it_is_acdc():
 def test_only_the_top_share_is_tested_and_each_test_starts_from_it(share):
     engine, oracle = engine_of("gpt2", metric="kl"), oracle_of("gpt2")
     graph = engine.graph
-    options = HYBRID.options(threshold=1e9, share=share, prune=False)
-    found = search(engine, HYBRID, options)
+    options = HYBRID.options(threshold=1e9, share=share)
+    found = search(engine, HYBRID, options, UNPRUNED)
     eap_ig = find_method("eap-ig")
-    scores = eap_ig.scores(engine, eap_ig.options(n_edges=0))
+    scores = eap_ig.scores(engine, eap_ig.options())
     handed_on = scores.top(math.ceil(share * graph.n_edges))
     not_tested = {d.edge for d in found.decisions if d.reason == "scored"}
     assert not_tested == {e.name for e in graph.edges(graph.edge_mask & ~handed_on.kept)}

@@ -12,7 +12,8 @@ from circuitfind.methods import find_method
 from circuitfind.methods.gates import ComponentGates, EdgeGates, drawn, open_probability
 from circuitfind.methods.learned import LearnedOptions
 from circuitfind.methods.search import search
-from circuitfind.methods.selection import share_of
+from circuitfind.methods.selection import Selection, share_of
+from circuitfind.methods.settings import settled
 from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of
 
@@ -116,9 +117,9 @@ def test_masks_are_fixed_by_their_seed(name):
 @pytest.mark.parametrize("wish", [{"sparsity": 0.7}, {"n_edges": 5}, {"sparsity": 0.0}])
 def test_the_gates_expect_as_many_edges_as_are_wanted_and_so_many_are_kept(name, wish):
     method, engine = find_method(name), engine_of("gpt2", metric="kl")
-    options = LearnedOptions(steps=20, prune=False, **wish)
+    settings = settled(method, {"steps": 20, "prune": False, **wish})
     states = []
-    found = search(engine, method, options, on_progress=lambda p: states.append(p.checkpoint))
+    found = search(engine, method, *settings, on_progress=lambda p: states.append(p.checkpoint))
     expected = [float(each.state["expected"]) for each in states if each is not None]
     wanted = wish.get("n_edges", (1 - wish.get("sparsity", 0)) * engine.graph.n_edges)
     if wanted < engine.graph.n_edges:
@@ -173,11 +174,11 @@ def test_learned_masks_are_no_worse_than_attribution_at_95_percent_sparsity(name
     )
     n = round(0.05 * engine.graph.n_edges)
     trained, attribution = find_method(name), find_method("eap-ig")
-    found = search(engine, trained, trained.options(n_edges=n)).circuit
-    ranked = attribution.scores(engine, attribution.options(n_edges=n))
+    found = search(engine, trained, LearnedOptions(), Selection(n_edges=n)).circuit
+    ranked = attribution.scores(engine, attribution.options())
     circuits = (ranked.top(most).connected() for most in itertools.count(n))
     same_size = next(each for each in circuits if each.n_edges >= found.n_edges)
     assert found.n_edges <= n
     assert share_of(unseen, found) >= share_of(unseen, same_size) > 0.3
-    again = search(engine, trained, trained.options(n_edges=n)).circuit
+    again = search(engine, trained, LearnedOptions(), Selection(n_edges=n)).circuit
     assert torch.equal(again.kept, found.kept)

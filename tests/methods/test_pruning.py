@@ -8,8 +8,10 @@ from circuitfind.errors import SelfCheckError
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.base import circuit_of, without_dead_ends
 from circuitfind.methods.search import search
+from circuitfind.methods.selection import Selection
 from tests.engine.problems import BRIDGED, EXACT, engine_of, oracle_of, random_mask
 
+UNPRUNED = Selection(prune=False)
 every_family = pytest.mark.parametrize("family", BRIDGED)
 
 
@@ -32,7 +34,7 @@ def test_under_resample_ablation_no_logit_changes_when_dead_ends_go(family):
 def test_a_pruned_search_is_the_unpruned_one_without_dead_ends(family, threshold):
     engine, oracle = engine_of(family), oracle_of(family)
     pruned = search(engine, Acdc(), AcdcOptions(threshold=threshold))
-    whole = search(engine, Acdc(), AcdcOptions(threshold=threshold, prune=False))
+    whole = search(engine, Acdc(), AcdcOptions(threshold=threshold), UNPRUNED)
     assert pruned.decisions == whole.decisions
     assert pruned.pruned and not whole.pruned
     assert pruned.dead_ends == whole.dead_ends
@@ -73,7 +75,7 @@ def test_progress_is_reported_as_it_is_made():
 
 def test_pruning_that_changes_the_loss_is_taken_back_and_the_search_is_not_lost(monkeypatch):
     engine, options = engine_of("gpt2"), AcdcOptions(threshold=0.02)
-    whole = search(engine, Acdc(), AcdcOptions(threshold=0.02, prune=False))
+    whole = search(engine, Acdc(), AcdcOptions(threshold=0.02), UNPRUNED)
 
     def cut_all(self):
         return Circuit(self.graph, torch.zeros_like(self.kept))

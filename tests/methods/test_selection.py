@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.errors import CircuitfindError, LimitError, MetricError
+from circuitfind.errors import CircuitfindError, LimitError, MethodError, MetricError
 from circuitfind.methods import METHODS, find_method
-from circuitfind.methods.base import Continuable, Method
-from circuitfind.methods.exact import Exact, ExactOptions
+from circuitfind.methods.base import NoOptions, ScoringMethod, StepwiseMethod
+from circuitfind.methods.exact import Exact
 from circuitfind.methods.scored import Scored
 from circuitfind.methods.search import search
-from circuitfind.methods.selection import Choice, chosen, share_of
+from circuitfind.methods.selection import Selection, chosen, share_of
+from circuitfind.methods.settings import settled
 from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of, without_type_checks
 
@@ -34,16 +35,18 @@ def test_the_table_holds_every_method():
         "hybrid",
         "random",
     ]
-    assert all(isinstance(method, Method) for method in METHODS)
-    assert all(isinstance(method, Continuable) for method in SCORED)
+    scoring = [method.name for method in METHODS if isinstance(method, ScoringMethod)]
+    stepwise = [method.name for method in METHODS if isinstance(method, StepwiseMethod)]
+    assert stepwise == ["acdc", "hybrid"] and len(stepwise) + len(scoring) == len(METHODS)
 
 
 @every_scored_method
 def test_a_scored_circuit_holds_the_highest_scores(method):
     engine = engine_of("gpt2", metric="logit-difference")
-    options = method.options(n_edges=20, prune=False, walk="top", **QUICK.get(method.name, {}))
-    found = search(engine, method, options)
-    scores = method.scores(engine, options)
+    asked = {"n_edges": 20, "prune": False, "walk": "top", **QUICK.get(method.name, {})}
+    options, selection = settled(method, asked)
+    found = search(engine, method, options, selection)
+    scores = method.scores(engine, method.adapted(options, selection, engine.graph))
     assert found.circuit.edges == scores.top(20).edges
     assert len(found.decisions) == engine.graph.n_edges and found.n_tested == 0
     assert found.drift is None
@@ -56,14 +59,14 @@ def test_a_scored_circuit_holds_the_highest_scores(method):
 @every_scored_method
 def test_a_scored_search_that_is_complete_scores_nothing_again(method, monkeypatch):
     engine = engine_of("gpt2", metric="logit-difference")
-    options = method.options(n_edges=20, **QUICK.get(method.name, {}))
-    whole = search(engine, method, options)
+    settings = settled(method, {"n_edges": 20, **QUICK.get(method.name, {})})
+    whole = search(engine, method, *settings)
 
     def scoring(*arguments):
         raise AssertionError("scored again")
 
     monkeypatch.setattr(type(method), "scoring", scoring)
-    again = search(engine, method, options, resume=whole.decisions)
+    again = search(engine, method, *settings, resume=whole.decisions)
     assert (again.circuit.to_json(), again.decisions) == (whole.circuit.to_json(), whole.decisions)
 
 
@@ -71,17 +74,17 @@ def test_a_scored_search_that_is_complete_scores_nothing_again(method, monkeypat
 def test_a_scored_search_goes_on_from_its_last_checkpoint_to_the_same_end(method):
     engine = engine_of("gpt2", metric="logit-difference", lengths=(6, 6, 6))
     extra = {} if method.name == "random" else {"batch": 1}
-    options = method.options(n_edges=20, **extra, **QUICK.get(method.name, {}))
+    settings = settled(method, {"n_edges": 20, **extra, **QUICK.get(method.name, {})})
     states = []
     whole = search(
         engine,
         method,
-        options,
+        *settings,
         on_progress=lambda p: states.append(p.checkpoint and p.checkpoint.state),
     )
     for state in [state for state in states if state][:-1:2] + [states[-2]]:
         seen = []
-        again = search(engine, method, options, state=state, on_progress=seen.append)
+        again = search(engine, method, *settings, state=state, on_progress=seen.append)
         assert again.decisions == whole.decisions
         assert len(seen) <= len(states)
 
@@ -90,8 +93,8 @@ def test_a_scored_search_goes_on_from_its_last_checkpoint_to_the_same_end(method
 @pytest.mark.parametrize("target", [0.3, 0.9, 1.0])
 def test_a_target_is_reached_with_a_circuit_that_one_edge_less_would_miss(target, walk):
     engine = engine_of("llama", metric="logit-difference")
-    choice = Choice(target_faithfulness=target, walk=walk)
-    scores = find_method("eap").scores(engine, find_method("eap").options(n_edges=0))
+    choice = Selection(target_faithfulness=target, walk=walk)
+    scores = find_method("eap").scores(engine, find_method("eap").options())
     circuit = chosen(engine, scores, choice)
     assert share_of(engine, circuit) >= target
     take = scores.greedy if walk == "greedy" else scores.top
@@ -100,7 +103,7 @@ def test_a_target_is_reached_with_a_circuit_that_one_edge_less_would_miss(target
 
 def test_an_exact_circuit_can_be_asked_for_by_faithfulness_too():
     engine = engine_of("gpt2", metric="logit-difference")
-    found = search(engine, Exact(), ExactOptions(target_faithfulness=0.8))
+    found = search(engine, Exact(), NoOptions(), Selection(target_faithfulness=0.8))
     assert share_of(engine, found.circuit) >= 0.8 - 1e-9
     assert found.circuit.n_edges < engine.graph.n_edges
 
@@ -117,9 +120,9 @@ def test_a_target_without_a_gap_or_beyond_the_whole_is_refused():
     engine = engine_of("gpt2", metric=flat)
     scores = EdgeScores(engine.graph, torch.rand(engine.graph.edge_mask.shape), "", "")
     with pytest.raises(MetricError, match="nothing for a circuit to explain"):
-        chosen(engine, scores, Choice(target_faithfulness=0.5))
+        chosen(engine, scores, Selection(target_faithfulness=0.5))
     with pytest.raises(LimitError, match="target faithfulness must be .* at most 1, not 1.5"):
-        Choice(target_faithfulness=1.5)
+        Selection(target_faithfulness=1.5)
 
 
 @pytest.mark.parametrize("signed", [None, True, False])
@@ -127,16 +130,15 @@ def test_ranks_go_by_size_and_thresholds_by_value_unless_told_otherwise(signed):
     engine = engine_of("gpt2")
     values = torch.randn(engine.graph.edge_mask.shape, generator=torch.Generator().manual_seed(0))
     scores = EdgeScores(engine.graph, values, "", "")
-    by_rank = chosen(engine, scores, Choice(n_edges=9, signed=signed))
+    by_rank = chosen(engine, scores, Selection(n_edges=9, signed=signed))
     assert by_rank.edges == scores.top(9, signed=bool(signed)).edges
-    by_value = chosen(engine, scores, Choice(threshold=0.5, signed=signed))
+    by_value = chosen(engine, scores, Selection(threshold=0.5, signed=signed))
     assert by_value.edges == scores.above(0.5, signed=signed is not False).edges
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({}, "not none"),
         ({"n_edges": 3, "target_faithfulness": 0.9}, "not n_edges and target_faithfulness"),
         ({"target_faithfulness": math.nan}, "target faithfulness must be .* at most 1, not nan"),
         ({"n_edges": -3}, "edges must be a whole number from 0 to .*, not -3"),
@@ -145,13 +147,23 @@ def test_ranks_go_by_size_and_thresholds_by_value_unless_told_otherwise(signed):
 )
 def test_impossible_choices_are_refused(options, line):
     with without_type_checks(), pytest.raises(CircuitfindError, match=line):
-        Choice(**options)
+        Selection(**options)
+
+
+@pytest.mark.parametrize("name", ["eap", "exact", "random"])
+def test_a_ranking_needs_to_be_told_how_many_edges(name):
+    with pytest.raises(MethodError, match="a threshold and a target faithfulness, not none"):
+        settled(find_method(name), {})
+    engine = engine_of("gpt2", metric="logit-difference")
+    with pytest.raises(MethodError, match="a threshold and a target faithfulness, not none"):
+        search(engine, find_method(name), find_method(name).options())
 
 
 def test_the_random_baseline_is_fixed_by_its_seed_and_leads_to_the_logits():
     method, engine = find_method("random"), engine_of("gpt2")
+    asked = {"n_edges": 15, "prune": False}
     circuits = [
-        search(engine, method, method.options(n_edges=15, seed=seed, prune=False)).circuit
+        search(engine, method, *settled(method, asked | {"seed": seed})).circuit
         for seed in (0, 0, 1)
     ]
     assert circuits[0].edges == circuits[1].edges != circuits[2].edges

@@ -19,7 +19,6 @@ OPTIONS = {
     "subnetwork-probing": {"n_edges": 20, "steps": 3},
     "edge-pruning": {"n_edges": 20, "steps": 3},
 }
-STEPWISE = ("acdc", "hybrid")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def test_circuits_of_every_method_are_evaluated(method, attention_only, tmp_path
     stored = run.card.measurements[0]
     assert (own.metric, found.n_edges) == ("logit-difference", run.circuit.n_edges)
     assert own.faithfulness == pytest.approx(stored.faithfulness, abs=1e-4)
-    assert found.curve.by == ("effect" if method in STEPWISE else "score")
+    assert found.curve.by == ("effect" if method in ("acdc", "hybrid") else "score")
     assert found.curve.points[-1].faithfulness == pytest.approx(1, abs=1e-5)
 
 

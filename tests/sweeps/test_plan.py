@@ -69,7 +69,7 @@ def test_everything_that_is_wrong_is_said_at_once(planned):
         "seeds holds True, not a whole number",
         "prompts is 'many', not a whole number",
         "no method named 'guess'",
-        "--edges goes with methods that rank edges",
+        "--edges is for methods that rank edges",
         "methods.exact.thresholds holds nan, not a number",
         "the option 'steps' is of type int, which 'few' is not",
     ):
