@@ -8,13 +8,14 @@ import torch
 import circuitfind as cf
 from circuitfind.ablations import ABLATIONS, RESAMPLE, find_ablation
 from circuitfind.errors import MethodError, MetricError, ModelError, TaskError
+from circuitfind.methods import METHODS
 from circuitfind.metrics import KL, METRICS
 from circuitfind.models.loading import load_model, load_vocabulary
 from circuitfind.models.sources import MODEL_SOURCES, ModelSource
 from circuitfind.tasks import TASKS
 from tests.cli.conftest import cli  # noqa: F401  (a fixture)
 
-TABLES = (ABLATIONS, METRICS, MODEL_SOURCES, TASKS)
+TABLES = (ABLATIONS, METHODS, METRICS, MODEL_SOURCES, TASKS)
 
 OUTSIDE = '''
 """Everything that a package can add, each under its own name."""
@@ -23,6 +24,8 @@ import torch
 
 import circuitfind as cf
 from circuitfind.ablations import Ablation, clean, corrupted
+from circuitfind.methods.acdc import Acdc
+from circuitfind.methods.random_scores import Random
 from circuitfind.models.loading import load_model, load_vocabulary
 from circuitfind.models.sources import ModelSource
 
@@ -37,6 +40,19 @@ def confidence(logits, prompts, full):
     return chosen[:, 0, 0]
 
 
+class Same(Acdc):
+    """ACDC under another name."""
+
+    name = "same"
+
+
+class Lots(Random):
+    """Random scores under another name."""
+
+    name = "lots"
+
+
+SAME, LOTS = Same(), Lots()
 HALFWAY = Ablation("halfway", ((0.5, clean), (0.5, corrupted)), summary="the mean of the two runs")
 CONFIDENCE = cf.Metric("confidence", "probability", "higher", confidence, needs="right")
 NAMES = cf.Task("names", "says the other name", "a test", metric="confidence", write=write)
@@ -50,6 +66,9 @@ SHELF = ModelSource(
 POINTS = """
 [circuitfind.ablations]
 halfway = outside_package:HALFWAY
+[circuitfind.methods]
+same = outside_package:SAME
+lots = outside_package:LOTS
 [circuitfind.metrics]
 confidence = outside_package:CONFIDENCE
 [circuitfind.tasks]
@@ -88,13 +107,15 @@ def test_what_an_installed_package_offers_works_from_the_command_line(cli, insta
     installed(POINTS)
     run = cli(
         "discover", "names", "--model", "shelf:ioi-small", "--ablation", "halfway", "--prompts", 8,
-        "--threshold", 0.05, "--out", "run",
+        "--method", "same", "--threshold", 0.05, "--out", "run",
     )  # fmt: skip
     assert (run.code, run.err.count("Traceback")) == (0, 0), run.err
     circuit = cf.load_circuit("run/circuit.json")
-    said = {name: circuit.origin[name] for name in ("task", "model", "metric", "ablation")}
+    named = ("task", "model", "method", "metric", "ablation")
+    said = {name: circuit.origin[name] for name in named}
     assert said == {
-        "task": "names", "model": "shelf:ioi-small", "metric": "confidence", "ablation": "halfway",
+        "task": "names", "model": "shelf:ioi-small", "method": "same", "metric": "confidence",
+        "ablation": "halfway",
     }  # fmt: skip
     problem = cf.make_problem(
         load_model("ioi-small"), "ioi", n_prompts=8, metric="confidence", ablation="halfway"
@@ -102,7 +123,16 @@ def test_what_an_installed_package_offers_works_from_the_command_line(cli, insta
     alike = cf.discover(problem, threshold=0.05).circuit
     assert alike.edges == circuit.edges
     assert cli("evaluate", "run", "--quick").code == 0
-    for table, name in (("metrics", "confidence"), ("tasks", "names"), ("models", "shelf:...")):
+    drawn = cli("discover", "names", "--model", "ioi-small", "--method", "lots", "--edges", 9,
+                "--prompts", 4, "--out", "drawn")  # fmt: skip
+    assert drawn.code == 0, drawn.err
+    assert cf.load_circuit("drawn/circuit.json").origin["method"] == "lots"
+    for table, name in (
+        ("metrics", "confidence"),
+        ("tasks", "names"),
+        ("methods", "same"),
+        ("models", "shelf:..."),
+    ):
         assert name in [row["name"] for row in cli(table, "--json").json]
 
 

@@ -14,7 +14,7 @@ from circuitfind.methods.random_scores import Random
 from circuitfind.methods.subnetwork_probing import SubnetworkProbing
 from circuitfind.registry import Table
 
-METHODS = Table(
+METHODS: Table[Method] = Table(
     "method",
     Method,
     MethodError,
@@ -31,7 +31,7 @@ METHODS = Table(
         Random(),
     ),
 )
-"""Every method. A new one is a file and a line here."""
+"""Every method. A new one is a file of this package and a line here."""
 
 
 def find_method(name: str) -> Method:
