@@ -1,13 +1,24 @@
 """How finely a model is taken apart: functions that build graphs.
 
-Today's graphs have a writer per head and one per MLP. The embedding runs at stage 0, the attention
-of layer l at 2l + 1, its MLP at 2l + 2 (at 2l + 1 where the MLP is parallel to the attention and
-does not read it), and the logits last. With grouped key/value heads there is one k and one v reader
-per key/value head, because that is what the model computes.
+`heads_and_mlps` gives a writer to each head and one to each MLP. The embedding runs at stage 0, the
+attention of layer l at 2l + 1, its MLP at 2l + 2 (at 2l + 1 where the MLP is parallel to the
+attention and does not read it), and the logits last. With grouped key/value heads there is one k
+and one v reader per key/value head, because that is what the model computes. Layers may differ in
+all of this.
 """
 
 from circuitfind.errors import GraphError
-from circuitfind.graph import Block, BlockKind, Graph, ModelShape, Port, Reader, Writer
+from circuitfind.graph import (
+    Block,
+    BlockKind,
+    Graph,
+    Kind,
+    LayerShape,
+    ModelShape,
+    Port,
+    Reader,
+    Writer,
+)
 
 MAX_PAIRS = 2**28
 """Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
@@ -31,10 +42,10 @@ def heads_and_mlps(
     _check(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
     builder = _Builder(shape, ("qkv",) if merge_qkv else ("q", "k", "v"))
     builder.add_embeddings(("embed", "pos_embed") if split_embedding else ("embed",))
-    for layer in range(shape.n_layers):
-        builder.add_attention(layer)
-        if shape.has_mlp:
-            builder.add_mlp(layer)
+    for layer, sizes in enumerate(shape.layers):
+        builder.add_attention(layer, sizes)
+        if sizes.has_mlp:
+            builder.add_mlp(layer, stage=2 * layer + (1 if sizes.parallel_mlp else 2))
     builder.add_logits()
     return Graph(shape, tuple(builder.writers), tuple(builder.readers), tuple(builder.blocks))
 
@@ -43,14 +54,14 @@ def _check(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> None
     n_pairs = _n_pairs(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
     if n_pairs > MAX_PAIRS:
         raise GraphError(
-            f"a graph of {shape.n_layers:,} layers with {shape.n_heads:,} heads is "
+            f"a graph of {shape.n_layers:,} layers with {shape.heads_text} heads is "
             f"larger than that of any model: it has {n_pairs:,} pairs of a writer and a "
             f"reader, and at most {MAX_PAIRS:,} are allowed"
         )
     if merge_qkv and shape.grouped:
         raise GraphError(
             "q, k and v cannot be merged where query heads share key/value heads "
-            f"({shape.n_heads} share {shape.n_kv_heads}); keep them split"
+            f"({shape.heads_text} share {shape.n_kv_heads}); keep them split"
         )
     if split_embedding and not shape.learned_positions:
         raise GraphError(
@@ -60,10 +71,9 @@ def _check(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> None
 
 def _n_pairs(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> int:
     """Return how many pairs of a writer and a reader there are, in any order of execution."""
-    n_readers = shape.n_heads + (0 if merge_qkv else 2 * shape.n_kv_heads) + shape.has_mlp
-    n_writers = shape.n_heads + shape.has_mlp
-    n_embeddings = 2 if split_embedding else 1
-    return (n_embeddings + shape.n_layers * n_writers) * (1 + shape.n_layers * n_readers)
+    n_writers = shape.total("n_heads") + shape.total("has_mlp")
+    n_readers = n_writers + (0 if merge_qkv else 2 * shape.total("n_kv_heads"))
+    return ((2 if split_embedding else 1) + n_writers) * (1 + n_readers)
 
 
 class _Builder:
@@ -78,34 +88,25 @@ class _Builder:
     def add_embeddings(self, names: tuple[str, ...]) -> None:
         self._add("embedding", "embedding", 0, [Writer(name, "embedding", 0) for name in names], [])
 
-    def add_attention(self, layer: int) -> None:
-        shape, stage = self._shape, 2 * layer + 1
-        writers = [
-            Writer(f"a{layer}.h{head}", "head", stage, layer, head) for head in range(shape.n_heads)
-        ]
+    def add_attention(self, layer: int, sizes: LayerShape) -> None:
+        stage, size = 2 * layer + 1, sizes.heads_per_kv_head
+        heads = range(sizes.n_heads)
+        writers = [Writer(f"a{layer}.h{head}", "head", stage, layer, head) for head in heads]
         readers = []
         for port in self._ports:
-            shared = shape.grouped and port in ("k", "v")
-            for index in range(shape.n_kv_heads if shared else shape.n_heads):
-                component = f"a{layer}.{'kv' if shared else 'h'}{index}"
-                size = shape.heads_per_kv_head if shared else 1
-                reader = Reader(
-                    f"{component}.{port}",
-                    "kv group" if shared else "head",
-                    stage,
-                    component,
-                    layer,
-                    index,
-                    port,
-                    looks_back=port != "q",
-                )
-                readers.append((reader, range(index * size, (index + 1) * size)))
-        size = shape.heads_per_kv_head
-        groups = [range(first, first + size) for first in range(0, shape.n_heads, size)]
+            if sizes.grouped and port in ("k", "v"):
+                for group in range(sizes.n_kv_heads):
+                    reader = _head_reader("kv group", f"a{layer}.kv{group}", layer, group, port)
+                    readers.append((reader, range(group * size, (group + 1) * size)))
+            else:
+                for head in heads:
+                    reader = _head_reader("head", f"a{layer}.h{head}", layer, head, port)
+                    readers.append((reader, range(head, head + 1)))
+        groups = [range(first, first + size) for first in heads[::size]]
         self._add(f"a{layer}", "attention", stage, writers, readers, groups)
 
-    def add_mlp(self, layer: int) -> None:
-        name, stage = f"m{layer}", 2 * layer + 1 + self._shape.mlp_stage_offset
+    def add_mlp(self, layer: int, stage: int) -> None:
+        name = f"m{layer}"
         reader = Reader(name, "mlp", stage, name, layer)
         self._add(name, "mlp", stage, [Writer(name, "mlp", stage, layer)], [(reader, range(1))])
 
@@ -144,3 +145,8 @@ class _Builder:
         )
         self.writers.extend(writers)
         self.readers.extend(reader for reader, _ in readers)
+
+
+def _head_reader(kind: Kind, component: str, layer: int, index: int, port: Port) -> Reader:
+    name, stage = f"{component}.{port}", 2 * layer + 1
+    return Reader(name, kind, stage, component, layer, index, port, looks_back=port != "q")

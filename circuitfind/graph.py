@@ -40,50 +40,13 @@ MAX_SIZE = 10**9
 """Largest of a model's sizes."""
 
 
-@dataclass(frozen=True)
-class ModelShape:
-    """The sizes of a model that fix its graph.
+class LayerShape(NamedTuple):
+    """The sizes of one layer; `ModelShape` says what they are."""
 
-    Attributes:
-        n_layers: Number of blocks.
-        n_heads: Query heads per block.
-        n_kv_heads: Key/value heads per block; fewer than `n_heads` means grouped queries.
-        d_model: Width of the residual stream.
-        d_head: Width of one head.
-        d_vocab: Number of logits per position.
-        has_mlp: Whether blocks have an MLP at all.
-        parallel_mlp: Whether a block's MLP reads the same stream as its attention.
-        heads_share_norm: Whether the sum of a block's heads is normalised before it is added
-            (Gemma 2). A head's output then depends, through the scale of that norm, on all heads
-            of its block.
-        learned_positions: Whether a position embedding is added to the token embedding.
-    """
-
-    n_layers: int
     n_heads: int
     n_kv_heads: int
-    d_model: int
-    d_head: int
-    d_vocab: int
-    has_mlp: bool = True
-    parallel_mlp: bool = False
-    heads_share_norm: bool = False
-    learned_positions: bool = False
-
-    def __post_init__(self) -> None:
-        sizes = (self.n_layers, self.n_heads, self.n_kv_heads, self.d_model, self.d_head)
-        if max(*sizes, self.d_vocab) > MAX_SIZE:
-            raise GraphError(
-                "one of its sizes is larger than that of any model; "
-                f"at most {MAX_SIZE:,} is allowed"
-            )
-        if min(*sizes, self.d_vocab) < 1:
-            raise GraphError(f"a model's sizes are positive integers, not {self}")
-        if self.n_heads % self.n_kv_heads:
-            raise GraphError(
-                f"{self.n_heads} query heads cannot be shared out evenly over "
-                f"{self.n_kv_heads} key/value heads"
-            )
+    has_mlp: bool
+    parallel_mlp: bool
 
     @property
     def grouped(self) -> bool:
@@ -94,10 +57,105 @@ class ModelShape:
     def heads_per_kv_head(self) -> int:
         return self.n_heads // self.n_kv_heads
 
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a model that fix its graph.
+
+    Layers may differ: the number of heads, and whether there is an MLP and where it reads, are
+    given once for all layers or as a tuple with a value for each.
+
+    Attributes:
+        n_layers: Number of layers.
+        n_heads: Query heads of a layer.
+        n_kv_heads: Key/value heads of a layer; fewer than `n_heads` means grouped queries.
+        d_model: Width of the residual stream.
+        d_head: Width of one head.
+        d_vocab: Number of logits per position.
+        has_mlp: Whether a layer has an MLP at all.
+        parallel_mlp: Whether a layer's MLP reads the same stream as its attention.
+        heads_share_norm: Whether the sum of a layer's heads is normalised before it is added
+            (Gemma 2). A head's output then depends, through the scale of that norm, on all heads
+            of its layer.
+        learned_positions: Whether a position embedding is added to the token embedding.
+    """
+
+    n_layers: int
+    n_heads: int | tuple[int, ...]
+    n_kv_heads: int | tuple[int, ...]
+    d_model: int
+    d_head: int
+    d_vocab: int
+    has_mlp: bool | tuple[bool, ...] = True
+    parallel_mlp: bool | tuple[bool, ...] = False
+    heads_share_norm: bool = False
+    learned_positions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_layers >= 1:
+            for name in LayerShape._fields:
+                self._require_one_a_layer(name)
+        sizes = [self.n_layers, self.d_model, self.d_head, self.d_vocab]
+        sizes += [*self._values("n_heads"), *self._values("n_kv_heads")]
+        if max(sizes) > MAX_SIZE:
+            raise GraphError(
+                "one of its sizes is larger than that of any model; "
+                f"at most {MAX_SIZE:,} is allowed"
+            )
+        if min(sizes) < 1:
+            raise GraphError(f"a model's sizes are positive integers, not {self}")
+        for layer in self.layers if self.differs else [self._layer(0)]:
+            if layer.n_heads % layer.n_kv_heads:
+                raise GraphError(
+                    f"{layer.n_heads} query heads cannot be shared out evenly over "
+                    f"{layer.n_kv_heads} key/value heads"
+                )
+
+    def _require_one_a_layer(self, name: str) -> None:
+        """Check that values are one for each layer; one value stands for equal ones."""
+        values = getattr(self, name)
+        if isinstance(values, tuple):
+            if len(values) != self.n_layers:
+                raise GraphError(
+                    f"{name} has {len(values)} values and the model {self.n_layers:,} layers; "
+                    "give one value, or one for each layer"
+                )
+            if len(set(values)) == 1:
+                object.__setattr__(self, name, values[0])
+
+    def _values(self, name: str) -> tuple[int, ...]:
+        values = getattr(self, name)
+        return values if isinstance(values, tuple) else (values,)
+
+    def _layer(self, layer: int) -> LayerShape:
+        values = (getattr(self, name) for name in LayerShape._fields)
+        return LayerShape(*(each[layer] if isinstance(each, tuple) else each for each in values))
+
+    @cached_property
+    def layers(self) -> tuple[LayerShape, ...]:
+        """The sizes of each layer."""
+        return tuple(self._layer(layer) for layer in range(self.n_layers))
+
     @property
-    def mlp_stage_offset(self) -> int:
-        """How many stages after its attention a block's MLP runs."""
-        return 0 if self.parallel_mlp else 1
+    def differs(self) -> bool:
+        """Whether layers have different sizes."""
+        return any(isinstance(getattr(self, name), tuple) for name in LayerShape._fields)
+
+    def total(self, name: Literal["n_heads", "n_kv_heads", "has_mlp"]) -> int:
+        """Return the sum of a size over all layers."""
+        values = self._values(name)
+        return sum(values) * (self.n_layers if len(values) == 1 else 1)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether query heads share a key/value head in any layer."""
+        layers = self.layers if self.differs else (self._layer(0),)
+        return any(layer.grouped for layer in layers)
+
+    @property
+    def heads_text(self) -> str:
+        """How many heads layers have, for messages: `8`, or `4, 2, 4`."""
+        return ", ".join(f"{n:,}" for n in self._values("n_heads"))
 
 
 @dataclass(frozen=True)
@@ -231,7 +289,7 @@ class Graph:
         parts = "apart" if self.split_qkv else "together"
         return (
             f"<Graph of {self.n_edges} edges: {len(self.writers)} writers, {len(self.readers)} "
-            f"readers; {shape.n_layers} layers of {shape.n_heads} heads, q, k and v {parts}>"
+            f"readers; {shape.n_layers} layers of {shape.heads_text} heads, q, k and v {parts}>"
         )
 
     @cached_property
@@ -281,15 +339,6 @@ class Graph:
         """The inputs of a head that can be cut separately."""
         return ("q", "k", "v") if self.split_qkv else ("qkv",)
 
-    def heads_of(self, port: Port) -> int:
-        """Return how many readers of this port a layer has."""
-        return self.shape.n_kv_heads if port in ("k", "v") else self.shape.n_heads
-
-    def attention_component(self, layer: int, head: int, port: Port) -> str:
-        """Return the component that a port belongs to: `a5.h1`, or `a5.kv0` in grouped models."""
-        grouped = self.shape.grouped and port in ("k", "v")
-        return f"a{layer}.kv{head}" if grouped else f"a{layer}.h{head}"
-
     @cached_property
     def edge_mask(self) -> Bool[Tensor, "writer reader"]:
         """True where the writer runs before the reader, so that an edge exists."""
@@ -321,13 +370,30 @@ class Graph:
 
     def head_writers(self, layer: int) -> range:
         """Return the writer indices of a layer's heads."""
-        first = self.writer_index[f"a{layer}.h0"]
-        return range(first, first + self.shape.n_heads)
+        writers = self._attention[layer].writers
+        return range(writers[0], writers[-1] + 1)
 
     def head_readers(self, layer: int, port: Port) -> range:
         """Return the reader indices of a layer's heads for one of the graph's ports."""
-        first = self.reader_index[f"{self.attention_component(layer, 0, port)}.{port}"]
-        return range(first, first + self.heads_of(port))
+        return self._head_readers[layer, port]
+
+    @cached_property
+    def _attention(self) -> dict[int | None, Block]:
+        return {block.layer: block for block in self.blocks if block.kind == "attention"}
+
+    @cached_property
+    def _head_readers(self) -> dict[tuple[int | None, Port], range]:
+        found = {}
+        for layer, block in self._attention.items():
+            for port in self.ports:
+                of_port = [i for i in block.readers if self.readers[i].port == port]
+                found[layer, port] = range(of_port[0], of_port[-1] + 1)
+        return found
+
+    def alike(self, reader: int, writer: int) -> int:
+        """Return the reader that is to a writer what another one is to the writers it feeds."""
+        place = self.inputs[self.feeds[reader][0]].index(reader)
+        return self.inputs[writer][place]
 
     def components_fed_by(self, reader: Reader) -> tuple[str, ...]:
         """Return the names of the components that compute with what a reader receives."""

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float
@@ -118,12 +118,17 @@ def _typed(kind: type, values: Any, name: str) -> dict[str, Any]:
     known = get_type_hints(kind)
     if not isinstance(values, Mapping) or not set(values) <= set(known):
         raise CircuitFileError(f"its {name} is not made of {', '.join(known)}")
-    for field, value in values.items():
-        if type(value) is not known[field]:
-            raise CircuitFileError(
-                f"its {field} is {quoted(value)} and must be {known[field].__name__}"
-            )
-    return dict(values)
+    return {field: _of_kind(field, value, known[field]) for field, value in values.items()}
+
+
+def _of_kind(field: str, value: Any, hint: Any) -> Any:
+    """Return a value of a kind, or the tuple of one for each layer where the kind allows it."""
+    kind = get_args(hint)[0] if get_args(hint) else hint
+    if kind is not hint and isinstance(value, list) and all(type(each) is kind for each in value):
+        return tuple(value)
+    if type(value) is not kind:
+        raise CircuitFileError(f"its {field} is {quoted(value)} and must be {kind.__name__}")
+    return value
 
 
 def masks_from(

@@ -61,12 +61,13 @@ def written_answers(problem: Problem, lead: float) -> Written:
     """
     shape = problem.model.shape
     names = _source_names(problem.prompts)
-    sums = torch.zeros(1 + len(names), shape.n_layers, shape.n_heads).double()
+    most = max(layer.n_heads for layer in shape.layers)
+    sums = torch.zeros(1 + len(names), shape.n_layers, most).double()
     for chunk in chunks(problem):
         run = recorded(chunk)
         slope = _slope(chunk, run)
         for layer in range(shape.n_layers):
-            sums[:, layer] += _along(chunk, run, layer, slope, names)
+            sums[:, layer, : shape.layers[layer].n_heads] += _along(chunk, run, layer, slope, names)
     shares = -problem.metric.sign * sums / len(problem.prompts) / abs(lead)
     return Written(shares[0], names, shares[1:])
 
@@ -100,7 +101,7 @@ def _along(
 ) -> Float[Tensor, "part head"]:
     """Return what heads write along a slope: all of it, and what they read at each source."""
     model, prompts = problem.model, problem.prompts
-    heads = range(model.shape.n_heads)
+    heads = range(model.shape.layers[layer].n_heads)
     with torch.no_grad():
         z = run.z[layer]
         whole = model.output(layer, heads, z)

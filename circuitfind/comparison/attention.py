@@ -34,8 +34,9 @@ def attention_pattern(
         real: True at positions that are no padding.
         heads: Which heads the queries are of; all of the block unless given.
     """
-    heads = range(model.shape.n_heads) if heads is None else heads
-    keys = key[[head // model.shape.heads_per_kv_head for head in heads]]
+    shape = model.shape.layers[layer]
+    heads = range(shape.n_heads) if heads is None else heads
+    keys = key[[head // shape.heads_per_kv_head for head in heads]]
     n, width = keys.shape[2], keys.shape[3]
     columns = []
     for first in range(0, n, width):

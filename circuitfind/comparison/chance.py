@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Block, Graph
 
 LAYER_PROFILE, EXCHANGED_HEADS = "layer profile", "exchanged heads"
 
@@ -109,8 +109,8 @@ def _hypergeometric(n: int, a: int, b: int) -> Float[np.ndarray, " outcome"]:
     return np.array([math.comb(a, k) * math.comb(n - a, b - k) / all_ways for k in outcomes])
 
 
-Heads = Int[np.ndarray, "way layer head"]
-"""The new number of every head."""
+Writers = Int[np.ndarray, "way writer"]
+"""The new indices of all exchangeable writers, block by block."""
 
 
 @dataclass(frozen=True)
@@ -133,53 +133,68 @@ class Exchanges:
 
 def exchanges(graph: Graph, *, seed: int = 0, draws: int = DRAWS) -> Exchanges:
     """Return all ways to exchange heads within their layers, or some drawn at random."""
-    shape = graph.shape
     complete = n_exchanges(graph) <= draws
-    by_layer = _all_ways(shape) if complete else _drawn_ways(shape, seed, draws)
-    n_ways = len(by_layer)
-    writers = np.tile(np.arange(len(graph.writers)), (n_ways, 1))
-    readers = np.tile(np.arange(len(graph.readers)), (n_ways, 1))
-    for layer in range(shape.n_layers):
-        heads, columns = by_layer[:, layer], graph.head_writers(layer)
-        writers[:, columns.start : columns.stop] = columns.start + heads
-        for port in graph.ports:
-            rows = graph.head_readers(layer, port)
-            size = shape.n_heads // len(rows)
-            readers[:, rows.start : rows.stop] = rows.start + heads[:, ::size] // size
+    ways = _all_ways(graph) if complete else _drawn_ways(graph, seed, draws)
+    writers = np.tile(np.arange(len(graph.writers)), (len(ways), 1))
+    writers[:, _exchangeable(graph)] = ways
+    readers = np.tile(np.arange(len(graph.readers)), (len(ways), 1))
+    for block in filter(_is_exchangeable, graph.blocks):
+        inputs = np.array([graph.inputs[writer] for writer in block.writers])
+        for reader, fed in zip(block.readers, block.feeds, strict=True):
+            port = graph.inputs[fed[0]].index(reader)
+            readers[:, reader] = inputs[writers[:, fed[0]] - block.writers[0], port]
     return Exchanges(writers, readers, complete)
 
 
 def n_exchanges(graph: Graph) -> int:
-    """Return in how many ways heads can be exchanged within their layers."""
-    shape = graph.shape
-    groups = math.factorial(shape.n_kv_heads)
-    within = math.factorial(shape.heads_per_kv_head) ** shape.n_kv_heads
-    return int((groups * within) ** shape.n_layers)
+    """Return in how many ways exchangeable writers can be exchanged."""
+    return math.prod(
+        math.factorial(len(block.exchangeable))
+        * math.prod(math.factorial(len(group)) for group in block.exchangeable)
+        for block in graph.blocks
+    )
 
 
-def _all_ways(shape: ModelShape) -> Heads:
-    size = shape.heads_per_kv_head
-    within = list(itertools.product(itertools.permutations(range(size)), repeat=shape.n_kv_heads))
-    one_layer = [
-        [
-            group * size + place
-            for group, order in zip(groups, orders, strict=True)
-            for place in order
-        ]
-        for groups in itertools.permutations(range(shape.n_kv_heads))
-        for orders in within
+def _is_exchangeable(block: Block) -> bool:
+    return bool(block.exchangeable)
+
+
+def _exchangeable(graph: Graph) -> list[int]:
+    return [writer for block in filter(_is_exchangeable, graph.blocks) for writer in block.writers]
+
+
+def _all_ways(graph: Graph) -> Writers:
+    by_block = [_ways(block) for block in filter(_is_exchangeable, graph.blocks)]
+    return np.array([list(itertools.chain(*way)) for way in itertools.product(*by_block)])
+
+
+def _ways(block: Block) -> list[list[int]]:
+    """Return all orders of a block's writers: of its groups, and within each."""
+    within = [list(itertools.permutations(range(len(group)))) for group in block.exchangeable]
+    return [
+        [group[place] for group, order in zip(groups, orders, strict=True) for place in order]
+        for groups in itertools.permutations(block.exchangeable)
+        for orders in itertools.product(*within)
     ]
-    return np.array(list(itertools.product(one_layer, repeat=shape.n_layers)))
 
 
-def _drawn_ways(shape: ModelShape, seed: int, draws: int) -> Heads:
+def _drawn_ways(graph: Graph, seed: int, draws: int) -> Writers:
+    """Draw orders; the first one changes nothing."""
     generator = np.random.default_rng(seed)
-    layers, size = (draws + 1, shape.n_layers, shape.n_kv_heads), shape.heads_per_kv_head
-    groups = generator.random(layers).argsort(-1)
-    places = generator.random((*layers, size)).argsort(-1)
-    drawn = (groups[..., None] * size + places).reshape(draws + 1, shape.n_layers, shape.n_heads)
-    drawn[0] = np.arange(shape.n_heads)
-    return drawn
+    blocks = list(filter(_is_exchangeable, graph.blocks))
+    most = max(len(block.exchangeable) for block in blocks)
+    size = max(len(block.exchangeable[0]) for block in blocks)
+    groups = generator.random((draws + 1, len(blocks), most))
+    places = generator.random((draws + 1, len(blocks), most, size))
+    drawn = []
+    for i, block in enumerate(blocks):
+        known = np.array(block.exchangeable)
+        order = groups[:, i, : len(known)].argsort(-1)
+        within = places[:, i, : len(known), : known.shape[1]].argsort(-1)
+        drawn.append(np.take_along_axis(known[order], within, axis=-1).reshape(draws + 1, -1))
+    found = np.concatenate(drawn, axis=1)
+    found[0] = _exchangeable(graph)
+    return found
 
 
 def shared_by_exchange(

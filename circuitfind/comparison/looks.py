@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from circuitfind.comparison.attention import attention_pattern
 from circuitfind.engine.written import batches
@@ -72,7 +73,8 @@ class Looks:
 def chunks(problem: Problem) -> list[Problem]:
     """Return the problem about a few prompts at a time, so that memory stays small."""
     shape, length = problem.model.shape, problem.prompts.clean.shape[1]
-    per_prompt = length * max(shape.n_heads * length, shape.n_layers * shape.d_model)
+    n_heads = max(layer.n_heads for layer in shape.layers)
+    per_prompt = length * max(n_heads * length, shape.n_layers * shape.d_model)
     return batches(problem, max(1, _FLOATS // per_prompt))
 
 
@@ -86,9 +88,10 @@ def looks(problem: Problem) -> Looks:
     totals: Tensor | None = None
     names = place_names(problem.prompts), target_names(problem.prompts)
     for chunk in chunks(problem):
-        found = torch.stack(
-            [_sums(chunk, pattern) for pattern in patterns(chunk, recorded(chunk))], dim=-2
-        )
+        by_layer = [_sums(chunk, pattern) for pattern in patterns(chunk, recorded(chunk))]
+        most = max(sums.shape[-1] for sums in by_layer)
+        # Where layers have fewer heads, the rest of the table is 0 / 0.
+        found = torch.stack([pad(sums, (0, most - sums.shape[-1])) for sums in by_layer], dim=-2)
         totals = found if totals is None else totals + found
     assert totals is not None
     paid, by_chance, count = totals

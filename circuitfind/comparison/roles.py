@@ -92,7 +92,9 @@ def find_roles(asked: HasProblem, seen: Looks | None = None, known: Effects | No
     seen = looks(problem) if seen is None else seen
     known = effects(problem) if known is None else known
     shape = problem.model.shape
-    heads = [(layer, head) for layer in range(shape.n_layers) for head in range(shape.n_heads)]
+    heads = [
+        (layer, head) for layer, each in enumerate(shape.layers) for head in range(each.n_heads)
+    ]
     found = [role for head in heads for role in _by_attention(problem, seen, known, head)]
     if answer_metric(problem.prompts) is not None:
         problem = about_answers(problem)

@@ -214,7 +214,8 @@ class ChunkEngine:
         """Return which reader a head's query, key or value is projected from."""
         if not self.graph.split_qkv:
             return self.graph.head_readers(layer, "qkv")[head], port
-        row = head if port == "q" else head // self.graph.shape.heads_per_kv_head
+        size = self.graph.shape.layers[layer].heads_per_kv_head
+        row = head if port == "q" else head // size
         return self.graph.head_readers(layer, port)[row], port  # type: ignore[arg-type]
 
 

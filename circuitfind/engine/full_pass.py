@@ -55,7 +55,8 @@ def plain_pass(
     written = [torch.stack(embedding)]
     for layer, z in enumerate(run.z):
         written.append(model.output(layer, range(len(z)), z))
-        written.extend(mlp[None] for mlp in run.mlps[layer : layer + 1])
+        if model.shape.layers[layer].has_mlp:
+            written.append(run.mlps[layer][None])
     read = (run.streams[segment_before(graph, reader.stage)] for reader in graph.readers)
     return Pass(torch.cat(written), tuple(read) if keep_reads else (), run.final)
 

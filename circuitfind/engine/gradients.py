@@ -11,7 +11,9 @@ not `d_model`).
 With `checkpoint`, MLPs too are run again on the way back and nothing inside them is kept.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -87,6 +89,9 @@ class TracedRun(Run):
         elif seen in ("q", "k", "v"):
             self._projected[seen] = values
         elif seen == "z":
+            if len(self.mlps) < len(self.z):
+                # The layer before has no MLP: zeros keep its place.
+                self.mlps.append(torch.zeros_like(self.streams[-1]))
             self.z.append(values)
         elif seen == "mlp":
             self.mlps.append(values)
@@ -125,21 +130,18 @@ class TracedRun(Run):
 
 def segment_after(graph: Graph, stage: int) -> int:
     """Return the first segment whose input holds what was written at a stage."""
-    if stage == 0:
-        return 0
-    layer, is_mlp = (stage - 1) // 2, (stage - 1) % 2
-    per_layer = 2 if graph.shape.has_mlp and not graph.shape.parallel_mlp else 1
-    return layer * per_layer + is_mlp + 1
+    return bisect_right(_stages(graph), stage)
 
 
 def segment_before(graph: Graph, stage: int) -> int:
-    """Return the segment whose input is what readers of a stage receive."""
-    if stage == graph.readers[-1].stage:
-        return -1
-    layer, is_mlp = (stage - 1) // 2, (stage - 1) % 2
-    if not graph.shape.has_mlp or graph.shape.parallel_mlp:
-        return layer
-    return 2 * layer + is_mlp
+    """Return the segment whose input is what readers of a stage receive; -1 for the logits."""
+    return -1 if stage == graph.blocks[-1].stage else bisect_left(_stages(graph), stage)
+
+
+@lru_cache(maxsize=8)
+def _stages(graph: Graph) -> tuple[int, ...]:
+    """Return the stage of each segment: blocks of one stage read the same stream."""
+    return tuple(dict.fromkeys(block.stage for block in graph.blocks[1:-1]))
 
 
 class _Part(Protocol):

@@ -40,7 +40,7 @@ def remembered_numbers(graph: Graph) -> int:
     readers make of what they receive.
     """
     shape = graph.shape
-    mixed = shape.n_layers * shape.n_heads * shape.d_head
+    mixed = shape.total("n_heads") * shape.d_head
     streams = sum(
         len(block.writers) * shape.d_model for block in writing_blocks(graph) if not is_z(block)
     )
@@ -60,8 +60,8 @@ def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_numbe
     """
     shape = graph.shape
     stream = n_prompts * n_positions * shape.d_model
-    gaps = shape.n_layers * shape.n_heads * stream
-    composed = shape.n_layers * shape.n_heads * shape.d_head * _products(graph)
+    gaps = shape.total("n_heads") * stream
+    composed = shape.total("n_heads") * shape.d_head * _products(graph)
     formed = min(FORMED_NUMBERS, gaps + min(composed, int(FORMED_NUMBERS * _COMPOSED_SHARE)))
     return formed * bytes_per_number + chunk_bytes(graph, n_prompts, n_positions, bytes_per_number)
 
@@ -79,14 +79,13 @@ def _products(graph: Graph) -> int:
     shape = graph.shape
     if shape.heads_share_norm:
         return 0
-    hidden = shape.n_layers * _HIDDEN_WIDTH * shape.d_model if shape.has_mlp else 0
-    return _projected(graph) + hidden
+    return _projected(graph) + shape.total("has_mlp") * _HIDDEN_WIDTH * shape.d_model
 
 
 def _projected(graph: Graph) -> int:
     """Return how many numbers the queries, keys and values of a position are."""
     shape = graph.shape
-    return shape.n_layers * (shape.n_heads + 2 * shape.n_kv_heads) * shape.d_head
+    return (shape.total("n_heads") + 2 * shape.total("n_kv_heads")) * shape.d_head
 
 
 @dataclass(frozen=True)

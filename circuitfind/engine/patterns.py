@@ -40,7 +40,7 @@ def attention_patterns(
         The share of its attention that each position (query) pays to each (key); rows sum to 1,
         unless the model's attention has a sink.
     """
-    shape = graph.shape
+    shape = graph.shape.layers[layer]
     with torch.no_grad():
         query = _projected(model, graph, run, layer, "q")
         key = _projected(model, graph, run, layer, "k")

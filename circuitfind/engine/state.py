@@ -73,7 +73,7 @@ def stages(graph: Graph) -> tuple[Stage, ...]:
         readers = [i for port in graph.ports for i in graph.head_readers(layer, port)]
         here, earlier = _fed_by(graph, heads)
         found.append(Stage(layer, heads, readers, is_attention=True, here=here, earlier=earlier))
-        if graph.shape.has_mlp:
+        if graph.shape.layers[layer].has_mlp:
             name = f"m{layer}"
             mlp, reader = graph.writer_index[name], graph.reader_index[name]
             here, earlier = _fed_by(graph, [mlp])

@@ -83,8 +83,8 @@ def layer_blocks(graph: Graph) -> Int[Tensor, "writer reader"]:
 
     -1 where there is no edge.
     """
-    writers = _numbered([(writer.stage, writer.index is None) for writer in graph.writers])
-    readers = _numbered([(reader.stage, reader.port) for reader in graph.readers])
+    writers = _numbered([(writer.stage, writer.kind) for writer in graph.writers])
+    readers = _numbered([(reader.stage, reader.kind, reader.port) for reader in graph.readers])
     blocks = writers[:, None] * (int(readers.max()) + 1) + readers[None, :]
     return blocks.masked_fill(~graph.edge_mask, -1)
 
@@ -125,21 +125,15 @@ def rewired(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:
 
 
 def _renamed(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:
-    """Permute the heads of every layer, those that share a key/value head together."""
-    shape = graph.shape
+    """Permute the exchangeable writers of every block, and their readers with them."""
     writers, readers = np.arange(kept.shape[0]), np.arange(kept.shape[1])
-    for layer in range(shape.n_layers):
-        groups = generator.permutation(shape.n_kv_heads)
-        heads = np.concatenate(
-            [
-                group * shape.heads_per_kv_head + generator.permutation(shape.heads_per_kv_head)
-                for group in groups
-            ]
-        )
-        writers[graph.head_writers(layer)] = writers[graph.head_writers(layer)][heads]
-        for port in graph.ports:
-            order = heads if graph.heads_of(port) == shape.n_heads else groups
-            readers[graph.head_readers(layer, port)] = readers[graph.head_readers(layer, port)][
-                order
-            ]
+    for block in graph.blocks:
+        groups = [np.array(group) for group in block.exchangeable]
+        if not groups:
+            continue
+        order = [groups[place] for place in generator.permutation(len(groups))]
+        order = [group[generator.permutation(len(group))] for group in order]
+        writers[list(block.writers)] = np.concatenate(order)
+        for reader, fed in zip(block.readers, block.feeds, strict=True):
+            readers[reader] = graph.alike(reader, int(writers[fed[0]]))
     return kept[np.ix_(writers, readers)]

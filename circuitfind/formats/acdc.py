@@ -102,7 +102,9 @@ def _require_expressible(graph: Graph) -> None:
     reasons = {
         "q, k and v in one": not graph.split_qkv,
         "key/value heads that query heads share": graph.shape.grouped,
-        "blocks whose MLP runs beside the attention": graph.shape.parallel_mlp,
+        "blocks whose MLP runs beside the attention": any(
+            layer.has_mlp and layer.parallel_mlp for layer in graph.shape.layers
+        ),
     }
     for reason, holds in reasons.items():
         if holds:

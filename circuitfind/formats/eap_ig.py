@@ -14,6 +14,9 @@ Its graphs know one embedding, have q, k and v apart for every query head, and k
 key/value heads. So a reader that several heads share, or that is q, k and v in one, stands for
 several of its edges: they are kept together, and their scores add up to ours. Read back from a file
 in which they are not kept together, the shared edge is kept if any of them is.
+
+Its layers are all alike. Where a model's are not, `cfg` states the largest number of heads, and
+attention and MLPs one after the other: a graph that holds all of ours and more.
 """
 
 import json
@@ -85,11 +88,11 @@ def require_one_embedding(graph: Graph) -> None:
 
 
 def _sizes(graph: Graph) -> dict[str, Any]:
-    shape = graph.shape
+    shape, with_mlp = graph.shape, [layer for layer in graph.shape.layers if layer.has_mlp]
     return {
         "n_layers": shape.n_layers,
-        "n_heads": shape.n_heads,
-        "parallel_attn_mlp": shape.parallel_mlp,
+        "n_heads": max(layer.n_heads for layer in shape.layers),
+        "parallel_attn_mlp": bool(with_mlp) and all(layer.parallel_mlp for layer in with_mlp),
         "d_model": shape.d_model,
     }
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.files import read_text
-from circuitfind.graph import Edge, Graph, Reader
+from circuitfind.graph import Block, Edge, Graph, Reader
 
 NamedOrder = Literal["backward-index", "forward-index", "random"]
 """How the heads of a layer are visited: H-1..0 as the original code does, 0..H-1, or shuffled."""
@@ -111,43 +111,31 @@ def _name(graph: Graph, pair: tuple[int, int]) -> str:
 
 
 def _by_layer(graph: Graph, order: str, seed: int) -> list[Visit]:
-    heads = _heads_by_layer(graph, order, seed)
-    writers = np.array(list(_writers(graph, heads)))
+    blocks = _ordered(graph, order, seed)
+    writers = np.array([writer for _, ordered in blocks for writer in ordered])
     reads = graph.edge_mask.numpy()[writers]
-    return [(reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, heads)]
+    return [(reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, blocks)]
 
 
-def _heads_by_layer(graph: Graph, order: str, seed: int) -> list[list[int]]:
-    """Return the order of the query heads of each layer."""
+def _ordered(graph: Graph, order: str, seed: int) -> list[tuple[Block, list[int]]]:
+    """Return each block, the last one first, with its writers in the order of the search."""
     shuffle = random.Random(seed)
-    layers = []
-    for _ in range(graph.shape.n_layers):
-        heads = list(range(graph.shape.n_heads))
-        if order == "backward-index":
-            heads.reverse()
-        elif order == "random":
-            shuffle.shuffle(heads)
-        layers.append(heads)
-    return layers
+    blocks = []
+    for block in graph.blocks:
+        writers = list(block.writers)
+        if order == "random" and block.kind == "attention":
+            shuffle.shuffle(writers)
+        elif order == "backward-index" or block.kind == "embedding":
+            writers.reverse()
+        blocks.append((block, writers))
+    return blocks[::-1]
 
 
-def _writers(graph: Graph, heads: Sequence[Sequence[int]]) -> Iterator[int]:
-    for layer in reversed(range(graph.shape.n_layers)):
-        if graph.shape.has_mlp:
-            yield graph.writer_index[f"m{layer}"]
-        for head in heads[layer]:
-            yield graph.head_writers(layer)[head]
-    embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
-    yield from reversed(embeddings)
-
-
-def _readers(graph: Graph, heads: Sequence[Sequence[int]]) -> Iterator[int]:
-    yield graph.reader_index["logits"]
-    for layer in reversed(range(graph.shape.n_layers)):
-        if graph.shape.has_mlp:
-            yield graph.reader_index[f"m{layer}"]
-        for port in reversed(graph.ports):
-            readers = graph.head_readers(layer, port)
-            # With grouped heads, key/value heads come in the order of their first query head.
-            group = graph.shape.n_heads // len(readers)
-            yield from dict.fromkeys(readers[head // group] for head in heads[layer])
+def _readers(graph: Graph, blocks: Sequence[tuple[Block, Sequence[int]]]) -> Iterator[int]:
+    for block, writers in blocks:
+        if block.kind == "logits":
+            yield from block.readers
+        # The v readers first. Key/value heads come in the order of their first query head.
+        inputs = zip(*(graph.inputs[writer] for writer in writers), strict=True)
+        for readers in reversed(list(inputs)):
+            yield from dict.fromkeys(readers)

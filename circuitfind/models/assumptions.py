@@ -85,7 +85,8 @@ def _parts(model: ResidualModel, tokens: Tensor) -> Iterator[_Part]:
 def _projected(
     model: ResidualModel, layer: int, port: SinglePort, stream: Tensor
 ) -> Float[Tensor, "batch pos head d_head"]:
-    n = model.shape.n_heads if port == "q" else model.shape.n_kv_heads
+    shape = model.shape.layers[layer]
+    n = shape.n_heads if port == "q" else shape.n_kv_heads
     return model.project(layer, port, range(n), stream.expand(n, *stream.shape)).movedim(0, 2)
 
 

@@ -186,6 +186,6 @@ def summary(model: ResidualModel) -> str:
     shape = model.shape
     return (
         f"<{type(model).__name__} {quoted(model.name, 60)}: {shape.n_layers} layers of "
-        f"{shape.n_heads} heads, width {shape.d_model}, {model.n_tokens} tokens, "
+        f"{shape.heads_text} heads, width {shape.d_model}, {model.n_tokens} tokens, "
         f"{str(model.dtype).removeprefix('torch.')} on {model.device}>"
     )

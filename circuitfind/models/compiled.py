@@ -142,9 +142,11 @@ class CompiledModel:
         weights = self._weights
         stream = weights["embed.W_E"][tokens] + weights["pos_embed.W_pos"][: tokens.shape[1]]
         for layer in range(self.shape.n_layers):
+            entering = stream
             stream = stream + self._whole_attention(layer, stream, real)
-            if self.shape.has_mlp:
-                stream = stream + self._whole_mlp(layer, stream)
+            if self.shape.layers[layer].has_mlp:
+                parallel = self.shape.layers[layer].parallel_mlp
+                stream = stream + self._whole_mlp(layer, entering if parallel else stream)
         normed = self._whole_norm("ln_final", stream)
         return functional.linear(normed, weights["unembed.W_U"].T, weights["unembed.b_U"])
 

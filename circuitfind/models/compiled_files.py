@@ -30,6 +30,7 @@ _MOST_NAMES = 3
 """Largest number of tensors that a message names."""
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+_OF_AN_MLP = re.compile(r"blocks\.\d+\.mlp\..+")
 
 _PLAIN = (bool, int, float, str, list, dict)
 """Types that JSON can hold; a setting of another type is left out."""
@@ -204,24 +205,42 @@ def _hint(sizes: Sizes, unused: str) -> str:
     return ""
 
 
-def _sizes_in(weights: Mapping[str, Tensor]) -> dict[str, int | bool]:
+def _sizes_in(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the sizes that follow from weights under our names."""
 
     def axes(name: str, **places: int) -> dict[str, int]:
         shape = weights[name].shape if name in weights else ()
         return {size: shape[axis] for size, axis in places.items() if axis < len(shape)}
 
-    blocks = [int(match[1]) for name in weights if (match := _BLOCK.fullmatch(name))]
+    blocks = {int(match[1]) for name in weights if (match := _BLOCK.fullmatch(name))} | {0}
+
+    def by_block(name: str, axis: int) -> dict[int, int]:
+        shapes = {block: weights.get(f"blocks.{block}.{name}") for block in sorted(blocks)}
+        return {b: w.shape[axis] for b, w in shapes.items() if w is not None and axis < w.ndim}
+
+    heads, widths = by_block("attn.W_Q", 0), by_block("mlp.W_in", 1)
+    # A block that lacks a tensor of a part that it has is taken to be like the first one.
+    n_heads = [heads.get(block, min(heads.values())) for block in sorted(blocks) if heads]
+    with_mlp = {int(name.split(".")[1]) for name in weights if _OF_AN_MLP.fullmatch(name)}
+    first = next(iter(widths.values()), 0)
+    d_mlp = [widths.get(block, first if block in with_mlp else 0) for block in sorted(blocks)]
     return {
-        "n_layers": max(blocks, default=0) + 1,
+        "n_layers": max(blocks) + 1,
         **axes("embed.W_E", d_vocab=0, d_model=1),
         **axes("pos_embed.W_pos", n_ctx=0),
         **axes("unembed.W_U", d_vocab_out=1),
-        **axes("blocks.0.attn.W_Q", n_heads=0, d_head=2),
-        "d_mlp": 0,
-        **axes("blocks.0.mlp.W_in", d_mlp=1),
-        "gated_mlp": "blocks.0.mlp.W_gate" in weights,
+        **axes("blocks.0.attn.W_Q", d_head=2),
+        **_one_or_each("n_heads", n_heads),
+        **_one_or_each("d_mlp", d_mlp),
+        "gated_mlp": any(name.endswith(".mlp.W_gate") for name in weights),
     }
+
+
+def _one_or_each(name: str, values: Sequence[int]) -> dict[str, Any]:
+    """Return a size: one number where all blocks have the same."""
+    if not values:
+        return {}
+    return {name: values[0] if len(set(values)) == 1 else list(values)}
 
 
 def _without_buffers(sizes: Sizes, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -265,13 +284,16 @@ def _renamed(sizes: Sizes, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if ours is None:
             named[name] = tensor
         else:
-            named[start + ours] = _in_our_axes(sizes, ours, tensor)
+            layer = min(int(match[1]), sizes.n_layers - 1) if match else 0
+            named[start + ours] = _in_our_axes(sizes, sizes.heads_of(layer), ours, tensor)
     return named
 
 
-def _in_our_axes(sizes: Sizes, name: str, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+def _in_our_axes(
+    sizes: Sizes, n_heads: int, name: str, tensor: Shaped[Tensor, "..."]
+) -> Shaped[Tensor, "..."]:
     """Turn a weight of a linear layer, outputs first, into one of ours."""
-    heads = (sizes.n_heads, sizes.d_head)
+    heads = (n_heads, sizes.d_head)
     if name.startswith(("mlp.W_", "unembed.W_")):
         return tensor.mT if tensor.ndim == 2 else tensor  # noqa: PLR2004
     if not name.startswith("attn.") or name == "attn.b_O" or tensor.numel() % math.prod(heads):

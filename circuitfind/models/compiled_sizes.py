@@ -5,8 +5,9 @@ TransformerLens' configurations use for the same settings are understood as well
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from circuitfind.errors import quoted
@@ -48,15 +49,16 @@ class Sizes:
 
     Attributes:
         n_layers: Number of blocks.
-        n_heads: Heads per block.
+        n_heads: Heads of a block: one number, or one for each block.
         d_model: Width of the residual stream.
         d_head: Width of one head.
-        d_mlp: Hidden width of the MLPs; 0 for none.
+        d_mlp: Hidden width of the MLPs, or one for each block; 0 for none.
         n_ctx: How many positions the model reads.
         d_vocab: How many tokens it reads.
         d_vocab_out: How many numbers it gives at each position.
         activation: One of `ACTIVATIONS`.
         gated_mlp: Whether MLPs multiply their hidden layer by an activated gate.
+        parallel_mlp: Whether MLPs read the same stream as the attention, or this for each block.
         normalization: One of `NORMALIZATIONS`, or None.
         eps: What norms add to the variance or mean square.
         attention: One of `ATTENTIONS`.
@@ -66,15 +68,16 @@ class Sizes:
     """
 
     n_layers: int
-    n_heads: int
+    n_heads: int | tuple[int, ...]
     d_model: int
     d_head: int
-    d_mlp: int
+    d_mlp: int | tuple[int, ...]
     n_ctx: int
     d_vocab: int
     d_vocab_out: int
     activation: str
     gated_mlp: bool
+    parallel_mlp: bool | tuple[bool, ...]
     normalization: str | None
     eps: float
     attention: str
@@ -92,7 +95,10 @@ class Sizes:
             d_model=self.d_model,
             d_head=self.d_head,
             d_vocab=self.d_vocab_out,
-            has_mlp=bool(self.d_mlp),
+            has_mlp=tuple(d_mlp > 0 for d_mlp in self.d_mlp)
+            if isinstance(self.d_mlp, tuple)
+            else self.d_mlp > 0,
+            parallel_mlp=self.parallel_mlp,
             learned_positions=True,
         )
 
@@ -106,16 +112,7 @@ class Sizes:
 
     def required(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors that must be there."""
-        heads, d_model, d_head = self.n_heads, self.d_model, self.d_head
-        block: dict[str, tuple[int, ...]] = {
-            **{f"attn.W_{port}": (heads, d_model, d_head) for port in "QKV"},
-            "attn.W_O": (heads, d_head, d_model),
-        }
-        if self.d_mlp:
-            names = ("W_in", "W_gate") if self.gated_mlp else ("W_in",)
-            block |= {f"mlp.{name}": (d_model, self.d_mlp) for name in names}
-            block["mlp.W_out"] = (self.d_mlp, d_model)
-        block |= {f"{norm}.w": (d_model,) for norm in self._norms_of_a_block()}
+        d_model, d_head = self.d_model, self.d_head
         whole: dict[str, tuple[int, ...]] = {
             "embed.W_E": (self.d_vocab, d_model),
             "pos_embed.W_pos": (self.n_ctx, d_model),
@@ -123,39 +120,51 @@ class Sizes:
         }
         if self._norms_have_gains:
             whole["ln_final.w"] = (d_model,)
-        return whole | self._in_all_blocks(block)
+        for layer in range(self.n_layers):
+            heads, d_mlp, block = self.heads_of(layer), self.d_mlp_of(layer), f"blocks.{layer}"
+            whole |= {f"{block}.attn.W_{port}": (heads, d_model, d_head) for port in "QKV"}
+            whole[f"{block}.attn.W_O"] = (heads, d_head, d_model)
+            if d_mlp:
+                names = ("W_in", "W_gate") if self.gated_mlp else ("W_in",)
+                whole |= {f"{block}.mlp.{name}": (d_model, d_mlp) for name in names}
+                whole[f"{block}.mlp.W_out"] = (d_mlp, d_model)
+            whole |= {f"{block}.{norm}.w": (d_model,) for norm in self._norms_of(layer)}
+        return whole
 
     def biases(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors that may be left out and are zero then."""
-        block: dict[str, tuple[int, ...]] = {
-            **{f"attn.b_{port}": (self.n_heads, self.d_head) for port in "QKV"},
-            "attn.b_O": (self.d_model,),
-        }
-        if self.d_mlp:
-            block["mlp.b_out"] = (self.d_model,)
-            if not self.gated_mlp:
-                block["mlp.b_in"] = (self.d_mlp,)
         whole: dict[str, tuple[int, ...]] = {"unembed.b_U": (self.d_vocab_out,)}
-        if self.normalization == "LN":
-            block |= {f"{norm}.b": (self.d_model,) for norm in self._norms_of_a_block()}
+        with_bias = self.normalization == "LN"
+        if with_bias:
             whole["ln_final.b"] = (self.d_model,)
-        return whole | self._in_all_blocks(block)
+        for layer in range(self.n_layers):
+            heads, d_mlp, block = self.heads_of(layer), self.d_mlp_of(layer), f"blocks.{layer}"
+            whole |= {f"{block}.attn.b_{port}": (heads, self.d_head) for port in "QKV"}
+            whole[f"{block}.attn.b_O"] = (self.d_model,)
+            if d_mlp:
+                whole[f"{block}.mlp.b_out"] = (self.d_model,)
+            if d_mlp and not self.gated_mlp:
+                whole[f"{block}.mlp.b_in"] = (d_mlp,)
+            if with_bias:
+                whole |= {f"{block}.{norm}.b": (self.d_model,) for norm in self._norms_of(layer)}
+        return whole
 
     @property
     def _norms_have_gains(self) -> bool:
         return self.normalization in ("LN", "RMS")
 
-    def _norms_of_a_block(self) -> tuple[str, ...]:
+    def heads_of(self, layer: int) -> int:
+        """Return how many heads a block has."""
+        return self.n_heads[layer] if isinstance(self.n_heads, tuple) else self.n_heads
+
+    def d_mlp_of(self, layer: int) -> int:
+        """Return the hidden width of a block's MLP; 0 if it has none."""
+        return self.d_mlp[layer] if isinstance(self.d_mlp, tuple) else self.d_mlp
+
+    def _norms_of(self, layer: int) -> tuple[str, ...]:
         if not self._norms_have_gains:
             return ()
-        return ("ln1", "ln2") if self.d_mlp else ("ln1",)
-
-    def _in_all_blocks(self, block: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        return {
-            f"blocks.{layer}.{name}": shape
-            for layer in range(self.n_layers)
-            for name, shape in block.items()
-        }
+        return ("ln1", "ln2") if self.d_mlp_of(layer) else ("ln1",)
 
 
 def read_sizes(content: Any) -> Sizes:
@@ -175,18 +184,22 @@ def read_sizes(content: Any) -> Sizes:
     without_mlp = _flag(given, "attn_only")
     d_vocab = _number(given, "d_vocab", _SIZE)
     sizes = {
-        name: _number(given, name, _SIZE)
-        for name in ("n_layers", "n_heads", "d_model", "d_head", "n_ctx")
+        name: _number(given, name, _SIZE) for name in ("n_layers", "d_model", "d_head", "n_ctx")
     }
+    n_layers = sizes["n_layers"]
     d_vocab_out = _number({"d_vocab_out": d_vocab, **given}, "d_vocab_out", _SIZE)
     normalization = given.get("normalization")
     return Sizes(
         **sizes,
-        d_mlp=0 if without_mlp else _number(given, "d_mlp", _WIDTH),
+        n_heads=_by_layer(given, "n_heads", n_layers, partial(_number, limit=_SIZE)),
+        d_mlp=0
+        if without_mlp
+        else _by_layer(given, "d_mlp", n_layers, partial(_number, limit=_WIDTH)),
         d_vocab=d_vocab,
         d_vocab_out=d_vocab_out,
         activation=_choice(given, "activation", ACTIVATIONS),
         gated_mlp=_flag(given, "gated_mlp"),
+        parallel_mlp=_by_layer(given, "parallel_mlp", n_layers, _flag),
         normalization=(
             None if normalization is None else _choice(given, "normalization", NORMALIZATIONS)
         ),
@@ -229,6 +242,25 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
                 f"{name} is {quoted(value)}, and compiled models have no such part; "
                 "load the model as a Hugging Face model or a TransformerBridge"
             )
+
+
+def _by_layer(
+    given: Mapping[str, Any],
+    name: str,
+    n_layers: int,
+    read: Callable[[Mapping[str, Any], str], Any],
+) -> Any:
+    """Return a setting that is given once for all blocks or as a list with a value for each."""
+    values = given.get(name)
+    if not isinstance(values, list | tuple):
+        return read(given, name)
+    if len(values) != n_layers:
+        raise ValueError(
+            f"{name} has {len(values)} values and n_layers is {n_layers:,}; give one value, or one "
+            "for each block"
+        )
+    checked = tuple(read({name: value}, name) for value in values)
+    return checked[0] if len(set(checked)) == 1 else checked
 
 
 def _number(given: Mapping[str, Any], name: str, limit: Limit) -> Any:

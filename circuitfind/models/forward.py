@@ -38,11 +38,11 @@ class Part(NamedTuple):
 def segments(shape: ModelShape) -> list[list[Part]]:
     """Return the parts of a model in order; those of one segment read the same stream."""
     found: list[list[Part]] = []
-    for layer in range(shape.n_layers):
+    for layer, sizes in enumerate(shape.layers):
         parts = [Part("attention", layer)]
-        if shape.has_mlp:
+        if sizes.has_mlp:
             parts.append(Part("mlp", layer))
-        found.extend([parts] if shape.parallel_mlp else [[part] for part in parts])
+        found.extend([parts] if sizes.parallel_mlp else [[part] for part in parts])
     return found
 
 
@@ -91,7 +91,8 @@ class Run:
 
     def projected(self, layer: int, port: SinglePort, stream: Stream) -> Heads:
         """Return all heads' queries, or all key/value heads' keys or values."""
-        n = self.model.shape.n_heads if port == "q" else self.model.shape.n_kv_heads
+        shape = self.model.shape.layers[layer]
+        n = shape.n_heads if port == "q" else shape.n_kv_heads
         heads = self.model.project(layer, port, range(n), stream.expand(n, *stream.shape))
         self.observe(port, layer, heads)
         return heads
@@ -110,7 +111,7 @@ def attend(
     real: Bool[Tensor, "batch pos"] | None,
 ) -> Float[Tensor, "head batch last d_head"]:
     """Return all heads' `z`; heads that share a key/value head are given the same."""
-    shape = model.shape
+    shape = model.shape.layers[layer]
     key, value = (heads.repeat_interleave(shape.heads_per_kv_head, dim=0) for heads in (key, value))
     return model.attend(layer, range(shape.n_heads), query, key, value, real)
 
@@ -119,6 +120,6 @@ def added_by_heads(
     model: ResidualModel, layer: int, z: Float[Tensor, "head batch last d_head"]
 ) -> Added:
     """Return what the attention of a layer adds, bias included, given all heads' `z`."""
-    added = model.output(layer, range(model.shape.n_heads), z).sum(0)
+    added = model.output(layer, range(len(z)), z).sum(0)
     bias = model.attention_bias(layer)
     return added if bias is None else added + bias

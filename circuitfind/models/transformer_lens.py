@@ -222,8 +222,8 @@ class TransformerLensModel:
     def _chosen_core(self, layer: int, pos: int) -> AttentionCore:
         replayed = ReplayedAttention(
             call_for=lambda batch, pos: self._calls(batch, pos)[layer],
-            n_heads=self.shape.n_heads,
-            n_kv_heads=self.shape.n_kv_heads,
+            n_heads=self.shape.layers[layer].n_heads,
+            n_kv_heads=self.shape.layers[layer].n_kv_heads,
             d_model=self.shape.d_model,
             dtype=self.dtype,
         )

@@ -117,7 +117,7 @@ class Wiring:
 
 
 def sizes_of(
-    symbols: Sequence[str], outputs: Sequence[str], length: int, **sizes: int | str
+    symbols: Sequence[str], outputs: Sequence[str], length: int, **sizes: int | str | list[int]
 ) -> dict[str, Any]:
     """Return the sizes of a model that reads BOS and `length` symbols.
 
@@ -125,7 +125,8 @@ def sizes_of(
         symbols: What it reads.
         outputs: Labels of what it says.
         length: How many symbols it reads at most.
-        sizes: `n_layers`, `n_heads`, `d_head`, `d_mlp`, and `attention` if it is causal.
+        sizes: `n_layers`, `n_heads`, `d_head`, `d_mlp` (heads and widths may be lists, one value
+            for each layer), and `attention` if it is causal.
     """
     return {
         "n_ctx": length + 1,

@@ -75,14 +75,14 @@ class Components:
             written = self._mlp_change(reader, changes)
         else:
             written = self._heads_change(reader, changes, alone=False)
-            if shape.has_mlp and not shape.parallel_mlp:
+            if shape.layers[layer].has_mlp and not shape.layers[layer].parallel_mlp:
                 return Patched(Point(layer, "mlp"), self._base.middle(layer) + written)
         return Patched(Point(layer + 1), self._base.stream[layer + 1] + written)
 
     def _mlp_change(self, reader: Reader, changes: Changes) -> Changes:
         layer, base = reader.layer, self._base
         assert layer is not None
-        parallel = self._model.shape.parallel_mlp
+        parallel = self._model.shape.layers[layer].parallel_mlp
         entering = base.stream[layer] if parallel else base.middle(layer)
         written = self._model.mlp(layer, (entering + changes).flatten(0, 1))
         return written.view(changes.shape) - base.mlp[layer]
@@ -119,7 +119,7 @@ class Components:
         model, base, layer, n = self._model, self._base, reader.layer, len(changes)
         assert layer is not None and reader.index is not None
         entering = (base.stream[layer] + changes).flatten(0, 1)[None]
-        size = model.shape.heads_per_kv_head
+        size = model.shape.layers[layer].heads_per_kv_head
         kv_heads = [head // size for head in heads]
         recorded = {
             "q": base.query[layer][heads],

@@ -131,8 +131,8 @@ class Exchange:
 
     def _changes(self, layer: int, z: Heads, *, by_kv_head: bool) -> Iterator[Stream]:
         shape, base = self._model.shape, self._base.z[layer]
-        heads = range(shape.n_heads)
-        size = shape.heads_per_kv_head if by_kv_head else 1
+        heads = range(len(base))
+        size = shape.layers[layer].heads_per_kv_head if by_kv_head else 1
         groups = [heads[first : first + size] for first in heads[::size]]
         written = self._model.output(layer, heads, base)
         if not shape.heads_share_norm:
@@ -149,7 +149,7 @@ class Exchange:
         self, layer: int, changes: Float[Tensor, "candidate batch pos d_model"]
     ) -> Patched:
         """Add changes of what the attention writes to the stream at which it is next read."""
-        shape = self._model.shape
+        shape = self._model.shape.layers[layer]
         if shape.has_mlp and not shape.parallel_mlp:
             return Patched(Point(layer, "mlp"), self._base.middle(layer) + changes)
         return Patched(Point(layer + 1), self._base.stream[layer + 1] + changes)

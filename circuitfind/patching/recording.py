@@ -23,7 +23,7 @@ class Recording:
         embedding: What entered the stream before the first block.
         stream: What enters each block, and last what enters the logits.
         attention: What the attention of each block added, its bias included.
-        mlp: What each MLP added; empty where blocks have none.
+        mlp: What each MLP added, by layer; zeros where a layer has none.
         query: Each head's query.
         key: Each key/value head's key.
         value: Each key/value head's value.
@@ -56,10 +56,13 @@ def record(
 ) -> Recording:
     """Run a model on some tokens and keep what can be patched."""
     kept: dict[Seen, list[Tensor]] = {seen: [] for seen in get_args(Seen)}
+    mlps: dict[int, Tensor] = {}
     first_parts = [segment[0] for segment in segments(model.shape)]
 
     def keep(seen: Seen, number: int, values: Tensor) -> None:
-        if seen != "entering" or first_parts[number].kind == "attention":
+        if seen == "mlp":
+            mlps[number] = values
+        elif seen != "entering" or first_parts[number].kind == "attention":
             kept[seen].append(values)
 
     with torch.no_grad():
@@ -69,7 +72,7 @@ def record(
         embedding,
         stream=(*kept["entering"], final),
         attention=tuple(kept["attention"]),
-        mlp=tuple(kept["mlp"]),
+        mlp=tuple(mlps.get(layer, torch.zeros_like(final)) for layer in range(len(kept["z"]))),
         query=tuple(kept["q"]),
         key=tuple(kept["k"]),
         value=tuple(kept["v"]),

@@ -53,9 +53,8 @@ def significant_components(
 
 
 def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
-    if not graph.split_qkv:
-        return graph.reader(f"a{layer}.h{head}.qkv")
-    return graph.reader(f"{graph.attention_component(layer, head, port)}.{port}")  # type: ignore[arg-type]
+    of_port = graph.head_readers(layer, port if graph.split_qkv else "qkv")  # type: ignore[arg-type]
+    return graph.readers[of_port[head]]
 
 
 def _written_at(graph: Graph, row: Row) -> Iterator[str]:
@@ -92,5 +91,5 @@ def _at_depths(graph: Graph, before: int, after: int) -> Iterator[str]:
         layer, is_mlp = divmod(depth, 2)
         if not is_mlp:
             yield from _heads(graph, layer)
-        elif graph.shape.has_mlp:
+        elif graph.shape.layers[layer].has_mlp:
             yield f"m{layer}"

@@ -112,12 +112,18 @@ def _named(word: str, shape: ModelShape | None) -> tuple[str, ...]:
 
 
 def _lack(shape: ModelShape, name: str) -> str:
-    """Return why a model lacks a site, and what to do; None where it has the site."""
-    if name == "resid_mid" and (shape.parallel_mlp or not shape.has_mlp):
+    """Return why a model lacks a site, and what to do; "" where every layer has the site."""
+    layers = shape.layers
+    by_head = any("head" in axis for site in SITES if site.name == name for axis in site.axes)
+    if by_head and len({(layer.n_heads, layer.n_kv_heads) for layer in layers}) > 1:
+        return f"its layers have different numbers of heads ({shape.heads_text}); choose attn_out"
+    if name == "resid_mid" and any(each.parallel_mlp or not each.has_mlp for each in layers):
         return (
             "nothing reads the stream between a block's attention and its end; choose resid_pre "
             "or resid_post"
         )
-    if name == "mlp_out" and not shape.has_mlp:
+    if name == "mlp_out" and not any(layer.has_mlp for layer in layers):
         return "its blocks have no MLP; leave it out"
+    if name == "mlp_out" and not all(layer.has_mlp for layer in layers):
+        return "some of its blocks have no MLP; leave it out"
     return ""

@@ -137,7 +137,9 @@ def _numbers(
     shape: ModelShape, layers: str | Sequence[int] | None, heads: str | Sequence[int] | None
 ) -> dict[str, tuple[int, ...]]:
     """Return the numbers of the layers, heads and key/value heads that are patched."""
-    of_heads = chosen(heads, shape.n_heads, "head")
-    read = sorted({head // shape.heads_per_kv_head for head in of_heads})
+    # Where layers have different numbers of heads, no site has heads (see `sites`).
+    least = min(shape.layers)
+    of_heads = chosen(heads, least.n_heads, "head")
+    read = sorted({head // least.heads_per_kv_head for head in of_heads})
     of_layers = chosen(layers, shape.n_layers, "layer")
     return {"layer": of_layers, "head": of_heads, "kv_head": tuple(read)}

@@ -89,7 +89,7 @@ class CompiledOracle:
 
         for layer in range(self._sizes["n_layers"]):
             block = f"blocks.{layer}."
-            for head in range(self._sizes["n_heads"]):
+            for head in range(self._of(layer, "n_heads")):
                 q, k, v = (
                     self._normed(f"{block}ln1", stream(f"a{layer}.h{head}.{port.lower()}"))
                     @ w[f"{block}attn.W_{port}"][head]
@@ -103,11 +103,15 @@ class CompiledOracle:
                 mixed = scores.softmax(-1) @ v
                 written[f"a{layer}.h{head}"] = mixed @ w[f"{block}attn.W_O"][head]
             biases.append((2 * layer + 1, self._bias(f"{block}attn.b_O")))
-            if self._sizes["d_mlp"]:
+            if self._of(layer, "d_mlp"):
                 normed = self._normed(f"{block}ln2", stream(f"m{layer}"))
                 written[f"m{layer}"] = self._mlp(f"{block}mlp.", normed)
         final = self._normed("ln_final", stream("logits"))
         return written, final @ w["unembed.W_U"] + self._bias("unembed.b_U")
+
+    def _of(self, layer: int, name: str) -> int:
+        value = self._sizes[name]
+        return value[layer] if isinstance(value, list) else value
 
     def _bias(self, name: str, *index: int) -> Tensor | float:
         return self._weights[name][index] if name in self._weights else 0.0

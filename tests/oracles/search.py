@@ -196,10 +196,12 @@ def is_dead(graph: Graph, reader: Reader, kept: Tensor) -> bool:
         return False
     if reader.port is None:
         return not _acts(graph, reader.name, kept)
-    heads = list(range(graph.shape.n_heads))
+    names = [writer.name for writer in graph.writers]
+    heads = list(range(sum(name.startswith(f"a{reader.layer}.h") for name in names)))
     if not graph.shape.heads_share_norm:
-        per_group = graph.shape.n_heads // graph.shape.n_kv_heads
-        sharing = per_group if reader.port in ("k", "v") else 1
+        start = f"a{reader.layer}."
+        of_port = [r for r in graph.readers if r.port == reader.port and r.name.startswith(start)]
+        sharing = len(heads) // len(of_port)
         heads = [head for head in heads if head // sharing == reader.index]
     return not any(_acts(graph, f"a{reader.layer}.h{head}", kept) for head in heads)
 
