@@ -47,7 +47,7 @@ def _next(words: Iterator[str]) -> Iterator[str]:
 
 
 def _value_of(flag: str, args: list[str]) -> str | None:
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         if name == flag:
             return value if equals else following
