@@ -213,19 +213,26 @@ class IncrementalEngine:
         Yields:
             The reader, and the values without each edge into it, in the order of the writers.
         """
-        state = None
-        for reader, column in enumerate(kept.cpu().T):
-            writers = column.nonzero().flatten().tolist()
-            if not writers or reader in skip:
-                continue
-            state = self.start_from(kept) if state is None else state
-            values = []
+        left = [
+            (reader, column.nonzero().flatten().tolist())
+            for reader, column in enumerate(kept.cpu().T)
+            if bool(column.any()) and reader not in skip
+        ]
+        if not left:
+            return
+        state, (whole,) = self.start_from(kept), self.measure([kept])
+        before = self._measured(state.final)
+        for reader, writers in left:
+            changes = []
             for first in range(0, len(writers), self.most_candidates):
-                some = writers[first : first + self.most_candidates]
-                finals = self.cut_each(state, reader, some).final
-                with torch.no_grad():
-                    values += [self.readout.values(final).double().cpu() for final in finals]
-            yield reader, torch.stack(values)
+                finals = self.cut_each(state, reader, writers[first : first + self.most_candidates])
+                changes += [self._measured(final) - before for final in finals.final]
+            # Beside the circuit from scratch, which rounds otherwise: no change is exactly none.
+            yield reader, whole + torch.stack(changes)
+
+    def _measured(self, final: Stream) -> Float[Tensor, " prompt"]:
+        with torch.no_grad():
+            return self.readout.values(final).double().cpu()
 
     def readout_of(self, metric: Metric) -> Readout:
         """Return what turns final streams into a metric's values."""
