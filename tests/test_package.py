@@ -13,6 +13,8 @@ PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
     "engine/incremental.py": "one engine: its states, cuts and tests",
+    "evaluation/assess.py": "one evaluation: its parts in their order, and what they cost",
+    "metrics.py": "one type, its table, and the scale of faithfulness",
     "circuit.py": "circuits, their files, and the scores that circuits are chosen by",
     "graph.py": "one type and its views; splitting it would part edges from their names",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",
