@@ -17,6 +17,8 @@ LONGER = {
     "metrics.py": "one type, its table, and the scale of faithfulness",
     "circuit.py": "circuits, their files, and the scores that circuits are chosen by",
     "graph.py": "one type and its views; splitting it would part edges from their names",
+    "models/compiled_files.py": "one format: reading it, writing it, and what is refused",
+    "models/compiled_sizes.py": "every size that a compiled model's file can get wrong",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",
 }
 """Files of more than 300 lines, and why."""
