@@ -15,6 +15,7 @@ LONGER = {
     "engine/incremental.py": "one engine: its states, cuts and tests",
     "circuit.py": "circuits, their files, and the scores that circuits are chosen by",
     "graph.py": "one type and its views; splitting it would part edges from their names",
+    "question.py": "a question, its problem, its model, and whether they are still the same",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",
 }
 """Files of more than 300 lines, and why."""
