@@ -60,7 +60,7 @@ _HOMES = {
     "load_comparison": "circuitfind.comparison.result",
     "load_model": "circuitfind.models.loading",
     "load_patching": "circuitfind.patching.files",
-    "make_problem": "circuitfind.runs.api",
+    "make_problem": "circuitfind.question",
     "overlap": "circuitfind.comparison.overlap",
     "patch": "circuitfind.patching.sweep",
     "patch_together": "circuitfind.patching.together",
@@ -123,13 +123,13 @@ if TYPE_CHECKING:
     from circuitfind.prompts import Pair as Pair
     from circuitfind.prompts import PromptPairs as PromptPairs
     from circuitfind.prompts import collate as collate
+    from circuitfind.question import make_problem as make_problem
     from circuitfind.reports.diagram import draw_circuit as draw_circuit
     from circuitfind.reports.diagram import draw_difference as draw_difference
     from circuitfind.reports.heatmap import draw_heatmap as draw_heatmap
     from circuitfind.reports.patching import patch_report as patch_report
     from circuitfind.runs.api import discover as discover
     from circuitfind.runs.api import evaluate as evaluate
-    from circuitfind.runs.api import make_problem as make_problem
     from circuitfind.runs.config import RunConfig as RunConfig
     from circuitfind.runs.discover import run_discovery as run_discovery
     from circuitfind.runs.evaluate import evaluate_run as evaluate_run

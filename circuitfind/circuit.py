@@ -22,6 +22,7 @@ from circuitfind.files import read_bytes, write_whole
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
+from circuitfind.records import body_of
 from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
 
 FORMAT = "circuitfind circuit 1"
@@ -280,8 +281,10 @@ def assembled(
         CircuitFileError: The header or a row is of the wrong kind.
         GraphError: An edge does not exist, or the header's graph is not the given one.
     """
-    if header["format"] != FORMAT:
-        raise CircuitFileError(f"its format is {quoted(header['format'])}, not {FORMAT!r}")
+    try:
+        body_of(header, FORMAT)
+    except ValueError as error:
+        raise CircuitFileError(str(error)) from None
     found = graph_from(header)
     if graph is not None:
         require_same_graph(found, graph)

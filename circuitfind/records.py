@@ -1,13 +1,17 @@
 """Write frozen dataclasses as plain JSON values, and read them back.
 
 Reading refuses whatever is not of the declared types, and says where it stands. Types are made of
-dataclasses, tuples, mappings, literals, optional values and plain ones. Fields that have a default
-may be missing; none besides the declared ones may be there.
+dataclasses, tuples, mappings, literals, optional values and plain ones.
+
+Files outlive versions. A field with a default may be missing, since an older version did not know
+it, and fields that are not declared are passed over, since a newer version may have added them. A
+change of meaning raises the version in the file's `format`, and is refused by older readers.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +22,32 @@ def as_json(record: Any) -> dict[str, Any]:
     """Return a dataclass as plain JSON values; a number that is not finite becomes None."""
     plain: dict[str, Any] = _plain(asdict(record))
     return plain
+
+
+def body_of(content: Any, form: str, *, optional: bool = False) -> dict[str, Any]:
+    """Return the entries of a JSON object but for its `format`.
+
+    Args:
+        content: What JSON gave.
+        form: The format that is read, such as `circuitfind circuit 1`; earlier versions of it are
+            read too.
+        optional: Whether an object without a `format` counts as the first version.
+
+    Raises:
+        ValueError: It is not an object of this format, or of a newer version.
+    """
+    _require(isinstance(content, dict), "it is not an object")
+    _require(optional or "format" in content, "it has no format")
+    found = content.get("format", form)
+    kind, _, newest = form.rpartition(" ")
+    there, _, version = found.rpartition(" ") if isinstance(found, str) else ("", "", "")
+    known = there == kind and version.isdecimal() and version.isascii()
+    _require(known, f"its format is {quoted(found)}, not {form!r}")
+    _require(
+        len(version) < 10 and int(version) <= int(newest),
+        f"its format is {quoted(found)} and this version reads up to {form!r}; update circuitfind",
+    )
+    return {name: value for name, value in content.items() if name != "format"}
 
 
 def _plain(value: Any) -> Any:
@@ -61,18 +91,28 @@ def from_json(kind: Any, value: Any, place: str = "it") -> Any:
 
 def _record(kind: Any, value: Any, place: str) -> Any:
     _require(isinstance(value, dict), f"{place} is not an object")
-    hints, known = get_type_hints(kind), {item.name: item for item in fields(kind)}
-    unknown = sorted(set(value) - set(known))
-    _require(not unknown, f"{place} has an unknown field {unknown[:1]}")
-    missing = sorted(
-        name
-        for name, item in known.items()
-        if name not in value and item.default is MISSING and item.default_factory is MISSING
-    )
+    hints, needed = _declared(kind)
+    missing = sorted(needed - set(value))
     _require(not missing, f"{place} lacks the field {missing[:1]}")
     return kind(
-        **{name: from_json(hints[name], part, f"{place}.{name}") for name, part in value.items()}
+        **{
+            name: from_json(hint, value[name], f"{place}.{name}")
+            for name, hint in hints.items()
+            if name in value
+        }
     )
+
+
+@cache
+def _declared(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return a dataclass' fields with their types, and the fields that have no default."""
+    hints = get_type_hints(kind)
+    needed = [
+        item.name
+        for item in fields(kind)
+        if item.default is MISSING and item.default_factory is MISSING
+    ]
+    return {item.name: hints[item.name] for item in fields(kind)}, frozenset(needed)
 
 
 def _optional(kinds: tuple[Any, ...], value: Any, place: str) -> Any:

@@ -145,7 +145,7 @@ def test_an_infinite_effect_is_not_written_as_json_that_others_cannot_read():
         (lambda c: c["edges"][0].update(effect="much"), "'much', which is not a number"),
         (lambda c: c.update(edges=7), "is not a circuit file: TypeError"),
         (lambda c: c.update(format="other 3"), "its format is 'other 3', not 'circuitfind circuit"),
-        (lambda c: c.pop("format"), "is not a circuit file: KeyError at 'format'"),
+        (lambda c: c.pop("format"), "is not a circuit of this kind: it has no format"),
         (lambda c: c["shape"].update(n_layers=0), "sizes are positive integers"),
         (lambda c: c["shape"].update(width=3), "its shape is not made of n_layers, n_heads"),
         (lambda c: c["shape"].update(n_layers=2.0), "its n_layers is 2.0 and must be int"),

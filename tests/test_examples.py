@@ -11,7 +11,8 @@ import torch
 from circuitfind.circuit import load_circuit
 from circuitfind.models.loading import load_model
 from circuitfind.prompts import Pair, collate
-from circuitfind.runs.api import discover, make_problem
+from circuitfind.question import make_problem
+from circuitfind.runs.api import discover
 from tests.oracles.compiled import CompiledOracle
 from tests.oracles.search import acdc
 

@@ -19,6 +19,7 @@ LONGER = {
     "graph.py": "one type and its views; splitting it would part edges from their names",
     "models/compiled_files.py": "one format: reading it, writing it, and what is refused",
     "models/compiled_sizes.py": "every size that a compiled model's file can get wrong",
+    "question.py": "a question, its problem, its model, and whether they are still the same",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",
 }
 """Files of more than 300 lines, and why."""

@@ -40,7 +40,7 @@ def bench(
     """
     from circuitfind.methods.forecast import MOST_SECONDS
     from circuitfind.models.loading import load_model
-    from circuitfind.runs.api import make_problem
+    from circuitfind.question import make_problem
     from circuitfind.runs.bench import benchmarked
     from circuitfind.runs.budget import allowed_bytes
     from circuitfind.tasks import model_for

@@ -107,7 +107,7 @@ def discover(
         method=method,
         options=options,
         selection={"prune": False} if keep_dead_ends else {},
-        metric=metric or "",
+        metric=metric,
         ablation=ablation,
         n_prompts=prompts,
         seed=seed,

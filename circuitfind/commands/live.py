@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from circuitfind.commands.console import tell
-from circuitfind.files import read_bytes
+from circuitfind.runs.decisions import count_decisions
+from circuitfind.runs.directory import DECISIONS
 from circuitfind.sweeps.running import State, Watch
 from circuitfind.sweeps.work import Outcome
 
@@ -40,6 +41,6 @@ def watching() -> Iterator[Watch]:
 def _decided(path: Path) -> int:
     """Return how many decisions a run has made, as its file tells."""
     try:
-        return read_bytes(path / "decisions.jsonl").count(b"\n")
+        return count_decisions(path / DECISIONS)
     except OSError:
         return 0

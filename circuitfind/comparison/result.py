@@ -1,7 +1,7 @@
 """A comparison as a value and as a file: which circuits, what each two share, what it cost.
 
-`comparison.json` is read back as strictly as it is written: every field must be there and of its
-type, and shares and probabilities must lie between 0 and 1.
+Reading `comparison.json` checks that every field has its type, and that shares and
+probabilities lie between 0 and 1.
 """
 
 import json
@@ -16,7 +16,7 @@ from circuitfind.comparison.matching import Matched
 from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.roles import Role
 from circuitfind.comparison.transfer import Transfer
-from circuitfind.errors import ResultFileError, quoted, shortened
+from circuitfind.errors import ResultFileError, shortened
 from circuitfind.files import read_text
 from circuitfind.notebook import Tabled
 from circuitfind.stored import parse_json
@@ -39,6 +39,8 @@ class Side:
         n_edges_full: Edges of its graph.
         components: Heads and MLPs that read or write along a kept edge.
         roles: What the heads of its model do on its prompts; None if that was not measured.
+        question: Task, model, metric and all else that fixed its problem; None where its file does
+            not say.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Side:
     n_edges_full: int
     components: tuple[str, ...]
     roles: tuple[Role, ...] | None = None
+    question: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,7 @@ def load_comparison(path: Path | str) -> Comparison:
     """
     try:
         content = parse_json(read_text(Path(path)))
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
-        found: Comparison = records.from_json(
-            Comparison, {name: value for name, value in content.items() if name != "format"}
-        )
+        found: Comparison = records.from_json(Comparison, records.body_of(content, FORMAT))
         _require_sense(found)
     except OSError as error:
         raise ResultFileError(f"cannot read the comparison {path}: {error.strerror}") from None

@@ -9,15 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.files import read_bytes, write_all
 from circuitfind.problem import Problem
 from circuitfind.records import from_json
+from circuitfind.store import Log
 from circuitfind.stored import parse_json
 
 Rows = Mapping[str, Float[Tensor, " batch"]]
@@ -37,8 +36,8 @@ class PassLog:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self._known: dict[str, tuple[Rows, float]] = dict(_earlier(file)) if file else {}
-        self._file: BinaryIO | None = None if file is None else _opened(file)
+        self._log = None if file is None else Log(file)
+        self._known = dict(_earlier(self._log.lines)) if self._log else {}
         self.n_earlier = len(self._known)
 
     def get(self, key: str, metrics: Sequence[str], n_prompts: int) -> tuple[Rows, float] | None:
@@ -52,36 +51,28 @@ class PassLog:
     def add(self, key: str, rows: Rows, seconds: float) -> None:
         """Keep what a pass gave."""
         self._known[key] = rows, seconds
-        if self._file is not None:
+        if self._log is not None:
             plain = [[name, values.tolist()] for name, values in rows.items()]
-            write_all(self._file, json.dumps([key, plain, seconds]).encode() + b"\n")
+            self._log.write([json.dumps([key, plain, seconds]).encode() + b"\n"])
 
     def close(self) -> None:
         """Write no more."""
-        if self._file is not None:
-            self._file.close()
+        if self._log is not None:
+            self._log.close()
 
 
 _Line = tuple[str, tuple[tuple[str, tuple[float, ...]], ...], float]
 
 
-def _earlier(file: Path) -> Iterator[tuple[str, tuple[Rows, float]]]:
-    """Yield what the whole lines of a file hold."""
-    for line in read_bytes(file).splitlines() if file.exists() else ():
+def _earlier(lines: Sequence[bytes]) -> Iterator[tuple[str, tuple[Rows, float]]]:
+    """Yield what the lines of a file hold."""
+    for line in lines:
         try:
             key, rows, seconds = from_json(_Line, parse_json(line, finite=False))
         except ValueError:
             continue
         tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows}
         yield key, (tensors, seconds)
-
-
-def _opened(file: Path) -> BinaryIO:
-    """Open a file at the end of its last whole line; each line is written at once."""
-    opened = file.open("ab", buffering=0)
-    content = read_bytes(file)
-    opened.truncate(content.rfind(b"\n") + 1)
-    return opened
 
 
 def key_of(problem: Problem, metrics: tuple[str, ...], n_chunks: int) -> str:

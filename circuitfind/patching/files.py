@@ -6,6 +6,7 @@ else, as text. Reading checks that the two belong together.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from circuitfind.errors import ResultFileError, quoted
+from circuitfind.errors import ResultFileError
 from circuitfind.files import read_text, write_whole
-from circuitfind.patching.result import MODES, PatchResult
+from circuitfind.patching.result import Mode, PatchResult
+from circuitfind.records import body_of, from_json
 from circuitfind.stored import parse_json, read_tensors
 
 FORMAT = "circuitfind patching 1"
@@ -31,7 +33,7 @@ def to_json(result: PatchResult) -> str:
         "metric": result.metric,
         "unit": result.unit,
         "axes": {site: [*axes, "prompt"] for site, axes in result.axes.items()},
-        "labels": {axis: list(labels) for axis, labels in result.labels.items()},
+        "labels": {axis: [*labels] for axis, labels in result.labels.items()},
         "origin": dict(result.origin),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -83,31 +85,31 @@ def load_patching(path: Path | str) -> PatchResult:
         ) from None
 
 
-def _result_from(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchResult:
-    if content["format"] != FORMAT:
-        raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
-    if content["mode"] not in MODES:
-        raise ValueError(f"its mode is {quoted(content['mode'])}")
-    axes = {site: tuple(names[:-1]) for site, names in content["axes"].items()}
-    labels = {axis: tuple(map(str, names)) for axis, names in content["labels"].items()}
+@dataclass(frozen=True)
+class _Content:
+    """What the JSON file holds, whose axes end with that of the prompts."""
+
+    mode: Mode
+    metric: str
+    unit: str
+    axes: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, tuple[str, ...]]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _result_from(content: Any, tensors: Mapping[str, Tensor]) -> PatchResult:
+    stored: _Content = from_json(_Content, body_of(content, FORMAT))
+    axes = {site: names[:-1] for site, names in stored.axes.items()}
     base, source = tensors["base"], tensors["source"]
     values = {site: tensors[f"values.{site}"] for site in axes}
     for site, found in values.items():
-        _require_shape(site, found, (*(len(labels[axis]) for axis in axes[site]), len(base)))
+        sizes = (len(stored.labels[axis]) for axis in axes[site])
+        _require_shape(site, found, (*sizes, len(base)))
     _require_shape("source", source, (len(base),))
-    if content["mode"] == "interchange" and len(base) % 2:
+    if stored.mode == "interchange" and len(base) % 2:
         raise ValueError(f"it has {len(base)} prompts, and an interchange has each pair twice")
-    return PatchResult(
-        values,
-        axes,
-        labels,
-        base,
-        source,
-        content["mode"],
-        str(content["metric"]),
-        str(content["unit"]),
-        dict(content["origin"]),
-    )
+    facts = {item.name: getattr(stored, item.name) for item in fields(stored)}
+    return PatchResult(**{**facts, "values": values, "axes": axes, "base": base, "source": source})
 
 
 def _require_shape(name: str, found: Float[Tensor, "..."], expected: tuple[int, ...]) -> None:

@@ -1,20 +1,16 @@
-"""The short way from Python: a problem from names, a search on it, a verdict on its circuit."""
+"""The short way from Python: a search on a problem, a verdict on its circuit."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from circuitfind.ablations import Ablation
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
-from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, quoted
 from circuitfind.evaluation.assess import EFFORTS, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
-from circuitfind.graph import Graph
-from circuitfind.limits import require
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
@@ -25,53 +21,11 @@ from circuitfind.methods.settings import (
     threshold_is_needed,
     threshold_name,
 )
-from circuitfind.metrics import Metric, find_metric
-from circuitfind.models.base import ResidualModel
 from circuitfind.notebook import observer
-from circuitfind.problem import HasProblem, Problem, as_problem, assemble, circuit_of_question
+from circuitfind.problem import HasProblem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
-from circuitfind.prompts import PromptPairs
 from circuitfind.runs.automatic import automatic_search
 from circuitfind.runs.budget import allowed_bytes
-from circuitfind.tasks import find_task
-
-
-def make_problem(
-    model: ResidualModel,
-    task: str | PromptPairs,
-    *,
-    n_prompts: int = 64,
-    seed: int = 0,
-    metric: str | Metric | None = None,
-    ablation: Ablation | str = "resample",
-    graph: Graph | None = None,
-) -> Problem:
-    """Put a problem together from a task's name, or from prompts of your own.
-
-    Args:
-        model: What `load_model` returned.
-        task: A task's name, the path of a .jsonl or .csv file, or prompts.
-        n_prompts: How many pairs to write.
-        seed: Fixes the pairs.
-        metric: A metric or its name; by default the task's own, or `kl` for prompts. Patching
-            (`patch`, `path_patch`, ...) measures the logit difference unless one is given here,
-            where every prompt has right and wrong answers.
-        ablation: What a cut edge carries, or the name of it.
-        graph: Which edges to search; by default all, with q, k and v apart.
-
-    Raises:
-        CircuitfindError: A name is unknown, or the parts do not fit together.
-    """
-    require(n_prompts=n_prompts, seed=seed)
-    default = "kl"
-    if isinstance(task, str):
-        found = find_task(task)
-        default = found.metric
-        task = found.write_prompts(model.vocabulary, n_prompts, seed)
-    chosen = metric if isinstance(metric, Metric) else find_metric(metric or default)
-    chosen = with_direction(chosen, model, task)
-    unchosen = chosen if metric is None else None
-    return assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
 
 
 def discover(

@@ -22,9 +22,10 @@ from circuitfind.files import read_bytes, write_whole
 from circuitfind.methods.search import Found
 from circuitfind.methods.threshold import Trial, automatic_threshold, rounded, suggest_threshold
 from circuitfind.metrics import ACCURACY
-from circuitfind.runs.config import RunConfig, config_from
-from circuitfind.runs.directory import CONFIG, TRIALS, TRIED, make_folder, reported
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.directory import CONFIG, TRIALS, TRIED, read_config
 from circuitfind.runs.results import RunResult
+from circuitfind.store import reported
 from circuitfind.stored import parse_json
 
 
@@ -140,9 +141,8 @@ class AutomaticRun:
 
     def _there(self) -> RunConfig | None:
         """Return the settings of the run in the directory, if there is one."""
-        with reported(self.path):
-            file = self.path / CONFIG
-            return config_from(file) if file.is_file() else None
+        there = (self.path / CONFIG).is_file()
+        return read_config(RunConfig, self.path) if there else None
 
     def _tried(self) -> Tried | None:
         """Return what an earlier call has tried; None if that is nothing, or cannot be read."""
@@ -182,7 +182,7 @@ def _is_sound(tried: Tried) -> bool:
 
 def _move(source: Path, target: Path) -> None:
     """Move a run to another directory, its settings last."""
-    make_folder(target)
+    target.mkdir(parents=True, exist_ok=True)
     names = [item.name for item in source.iterdir() if item.name not in (TRIED, TRIALS)]
     for name in sorted(names, key=lambda name: (name == CONFIG, name)):
         (source / name).replace(target / name)

@@ -16,7 +16,7 @@ from circuitfind.errors import CircuitfindError, RunDirectoryError
 from circuitfind.files import write_whole
 from circuitfind.progress import Checkpoint, State
 from circuitfind.runs.budget import BudgetSpentError
-from circuitfind.runs.directory import STATE, held, reported
+from circuitfind.store import STATE, held, reported
 from circuitfind.stored import read_tensors
 
 SECONDS_BETWEEN = 5.0

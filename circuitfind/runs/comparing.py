@@ -19,21 +19,17 @@ from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison, load_comparison
 from circuitfind.comparison.roles import labels
 from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
-from circuitfind.files import read_bytes, write_whole
+from circuitfind.files import read_bytes
 from circuitfind.reports.diagram import Diagram, draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import draw_matrix
 from circuitfind.runs.comparison_pairs import Loaded, Settings, compare_all
 from circuitfind.runs.config import environment
 from circuitfind.runs.decisions import read_decisions
-from circuitfind.runs.directory import (
-    DECISIONS,
-    circuit_file,
-    load_circuit_of,
-    reported,
-)
+from circuitfind.runs.directory import DECISIONS, circuit_file, load_circuit_of
 from circuitfind.runs.drawing import captions, name_of
 from circuitfind.runs.naming import default_path
+from circuitfind.store import at_work, write
 
 COMPARISON = "comparison.json"
 
@@ -67,9 +63,10 @@ def compare_files(
     if (earlier := _earlier(out, loaded, identity)) is not None:
         tell(f"{out} is finished: its results are read, not computed again")
         return earlier, sorted(file for file in out.iterdir() if file.suffix in (".dot", ".svg"))
-    sides, pairs = compare_all(loaded, settings, tell, model)
-    found = Comparison(sides, pairs, identity, environment())
-    return found, _write(out, found, loaded)
+    with at_work(out):
+        sides, pairs = compare_all(loaded, settings, tell, model)
+        found = Comparison(sides, pairs, identity, environment())
+        return found, _write(out, found, loaded)
 
 
 def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
@@ -170,11 +167,9 @@ def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> C
 
 def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
     files = dict(_files(_drawings(found, loaded)))
-    with reported(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_whole(out / name, content)
-        write_whole(out / COMPARISON, found.to_json())
+    for name, content in files.items():
+        write(out / name, content)
+    write(out / COMPARISON, found.to_json())
     return sorted(out / name for name in files)
 
 

@@ -7,6 +7,7 @@ other's. For these two the models are loaded and the prompts written again.
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import PromptError, RunDirectoryError
 from circuitfind.limits import require
 from circuitfind.problem import Problem
-from circuitfind.runs.again import Problems, problem_key, says_its_problem
+from circuitfind.question import Models, Question, problem_again, question_key, says_its_question
 
 Tell = Callable[[str], None]
 Places = tuple[int, int]
@@ -86,7 +87,7 @@ def compare_all(
             common by which they could be compared.
     """
     pairs = list(itertools.combinations(range(len(loaded)), 2))
-    measured = _Measured(loaded, settings, Problems(settings.device, model, tell), tell)
+    measured = _Measured(loaded, settings, Models(model, tell=tell), tell)
     _tell_cost(measured, pairs, tell)
     roles = {i: measured.roles(i) for i in range(len(loaded)) if measured.is_known(i)}
     found = tuple(_pair(measured, pair) for pair in pairs)
@@ -97,16 +98,16 @@ class _Measured:
     """What is known of each circuit's model, measured when it is first asked for."""
 
     def __init__(
-        self, loaded: Sequence[Loaded], settings: Settings, problems: Problems, tell: Tell
+        self, loaded: Sequence[Loaded], settings: Settings, models: Models, tell: Tell
     ) -> None:
         self.loaded, self.settings, self._tell = loaded, settings, tell
-        self._problems = problems
+        self._models = models
         self._found: dict[str, tuple[Problem, Profiles]] = {}
         self._roles: dict[str, tuple[Role, ...]] = {}
 
     def is_known(self, number: int) -> bool:
         """Tell whether a circuit's problem is known and may be looked at."""
-        return not self.settings.by_name and says_its_problem(self.loaded[number].circuit)
+        return not self.settings.by_name and says_its_question(self.loaded[number].circuit)
 
     def same_model(self, pair: Places) -> bool | None:
         left, right = (self.loaded[number].circuit for number in pair)
@@ -132,15 +133,16 @@ class _Measured:
 
     def of(self, number: int) -> tuple[Problem, Profiles]:
         each = self.loaded[number]
-        key = problem_key(each.circuit)
+        key = question_key(each.circuit)
         if key not in self._found:
-            problem = self._problems.of(each.circuit, each.path)
+            device = self.settings.device
+            problem = problem_again(each.circuit, each.path, self._models, device=device)
             self._tell(f"measuring what the components of {each.name} do")
             self._found[key] = problem, profiles(problem)
         return self._found[key]
 
     def roles(self, number: int) -> tuple[Role, ...]:
-        key = problem_key(self.loaded[number].circuit)
+        key = question_key(self.loaded[number].circuit)
         if key not in self._roles:
             problem, known = self.of(number)
             self._roles[key] = find_roles(problem, known.looks, known.effects)
@@ -150,7 +152,7 @@ class _Measured:
     def n_problems(self) -> int:
         """How many problems the circuits whose problem is known were found on."""
         known = filter(self.is_known, range(len(self.loaded)))
-        return len({problem_key(self.loaded[number].circuit) for number in known})
+        return len({question_key(self.loaded[number].circuit) for number in known})
 
 
 def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:
@@ -227,7 +229,15 @@ def _side(each: Loaded, roles: tuple[Role, ...] | None) -> Side:
         n_edges_full=circuit.graph.n_edges,
         components=tuple(name for name in circuit.graph.writer_index if name in used),
         roles=roles,
+        question=_question(each),
     )
+
+
+def _question(each: Loaded) -> dict[str, Any] | None:
+    """Return the question that a circuit answers, where its file says so."""
+    with suppress(RunDirectoryError):
+        return Question.of(each.circuit, each.path).identity
+    return None
 
 
 def _text(value: object) -> str | None:

@@ -1,18 +1,13 @@
 """What identifies a run: two runs with equal configurations give the same circuit."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
-from circuitfind.ablations import find_ablation
-from circuitfind.errors import ModelError, RunDirectoryError, quoted
-from circuitfind.files import read_bytes
-from circuitfind.limits import require_fields
+from circuitfind.circuit import Circuit
+from circuitfind.errors import CircuitfindError, RunDirectoryError
 from circuitfind.methods import find_method
 from circuitfind.methods.settings import (
     check_settings,
@@ -22,13 +17,10 @@ from circuitfind.methods.settings import (
     size_asked,
     threshold_name,
 )
-from circuitfind.metrics import find_metric
-from circuitfind.models.precision import DTYPES
-from circuitfind.models.zoo import ZOO
-from circuitfind.stored import parse_json
-from circuitfind.tasks import find_task, task_file
+from circuitfind.question import Question
+from circuitfind.records import from_json
+from circuitfind.tasks import find_task
 
-DEVICES = ("cpu", "cuda")
 SETTINGS = ("options", "selection")
 """Fields of `RunConfig` that hold the settings of the method."""
 
@@ -36,50 +28,31 @@ _PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networ
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """A run's identity.
+class RunConfig(Question):
+    """A run's identity: a question, and how its circuit is searched for.
 
     Attributes:
-        task: Name of a task, or the path of a .jsonl or .csv file.
-        model: What `load_model` takes, as text.
         method: Name of the method; empty for a circuit that no method of the table found.
         options: The method's own options, by name. What belongs to the selection may be given
             here as well.
-        metric: Name of the metric; the task's own unless given.
-        ablation: What a cut edge carries.
-        n_prompts: How many pairs of prompts; a custom file may hold fewer.
-        seed: Fixes the prompts and every random choice.
-        dtype: Number type of the weights; None means that of the file.
-        device: Where to compute.
         memory: How many bytes a search may take beside the model; None is what it takes.
-        split_qkv: Whether a head's query, key and value are separate readers.
-        split_embedding: Whether token and position embedding are separate writers.
-        task_digest: A hash of the task's file, where it has one, so that an edited file is
-            another run; filled in by `pinned`.
         automatic: Whether the program chose the threshold. Two runs that differ in nothing else are
             the same.
         selection: How edges are chosen, by name of the fields of `Selection`.
     """
 
-    task: str
-    model: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = ""
-    ablation: str = "resample"
-    n_prompts: int = 64
-    seed: int = 0
-    dtype: str | None = None
-    device: str = "cpu"
+    _: KW_ONLY
     memory: int | None = None
-    split_qkv: bool = True
-    split_embedding: bool = False
-    task_digest: str | None = None
     automatic: bool = False
     selection: Mapping[str, Any] = field(default_factory=dict)
 
+    form: ClassVar[str] = "circuitfind run 1"
+    incidental: ClassVar[frozenset[str]] = Question.incidental | {"memory", "automatic"}
+
     def __post_init__(self) -> None:
-        if not self.metric:
+        if self.metric is None:
             object.__setattr__(self, "metric", find_task(self.task).metric)
         options, selection = divided(known_method(self.method), self.options, self.selection)
         object.__setattr__(self, "options", options)
@@ -109,21 +82,9 @@ class RunConfig:
         Raises:
             CircuitfindError: One of them is unknown or impossible; the message lists the choices.
         """
-        find_task(self.task)
-        find_metric(self.metric)
+        super().validate()
         if self.method:
             check_settings(self.method, self.options, self.selection, any_threshold=any_threshold)
-        find_ablation(self.ablation)
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ModelError(
-                f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"
-            )
-
-        if self.device.partition(":")[0] not in DEVICES:
-            raise ModelError(
-                f"no device named {quoted(self.device)}; choose {' or '.join(DEVICES)}"
-            )
-        require_fields(self)
 
     def pinned(self) -> "RunConfig":
         """Return the same settings in a form that means the same everywhere and later on.
@@ -131,92 +92,29 @@ class RunConfig:
         Files are named by their absolute path, the task's file also by its content, and options
         that were not given have their defaults.
         """
-        if not self.method:
-            return self.located()
+        return self.located().completed()
+
+    def completed(self) -> "RunConfig":
+        """Return the same settings with what was not given: the method's defaults."""
+        if known_method(self.method) is None:
+            return self
         options, selection = completed(self.method, self.options, self.selection, self.seed)
-        return replace(self.located(), options=options, selection=selection)
-
-    def located(self) -> "RunConfig":
-        """Return the same settings with files named by absolute path and content."""
-        file, model = task_file(self.task), Path(self.model)
-        return replace(
-            self,
-            task=self.task if file is None else str(file.resolve()),
-            task_digest=None if file is None else _digest(file),
-            model=str(model.resolve()) if self.model not in ZOO and model.exists() else self.model,
-        )
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What must agree for two runs to be the same: all but where and in what they ran."""
-        values = asdict(self)
-        del values["device"], values["memory"], values["automatic"]
-        return values
-
-    def to_json(self) -> str:
-        """Return the configuration as JSON text."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        return replace(self, options=options, selection=selection)
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
-
-
-def config_from(path: Path) -> RunConfig:
-    """Read a configuration back from a file.
+def config_of_origin(circuit: Circuit, path: Path) -> RunConfig:
+    """Return the settings of the run that found a circuit, as its file says.
 
     Raises:
-        RunDirectoryError: The file holds no configuration.
-        OSError: The file cannot be read.
+        RunDirectoryError: It was not found by a run, or does not say of which.
     """
     try:
-        values = parse_json(read_bytes(path))
-        if not isinstance(values, dict):
-            raise ValueError("it is not a JSON object")
-        # Earlier versions stored the selection among the options.
-        values = {"selection": {}, **values}
-        if missing := sorted({item.name for item in fields(RunConfig)} - set(values)):
-            raise ValueError(f"it has no {quoted(missing[0])}")
-        _require_kinds(values)
-        return RunConfig(**values)
-    except (ValueError, TypeError) as error:
+        found: RunConfig = from_json(RunConfig, dict(circuit.origin), "its origin")
+        return found.completed()
+    except (ValueError, TypeError, CircuitfindError) as error:
         raise RunDirectoryError(
-            f"{path} is damaged ({error}); choose another --out, or delete the directory to begin "
-            "again"
+            f"{path} does not say which run found its circuit ({error}); choose another --out"
         ) from None
-
-
-def _require_kinds(values: Mapping[str, Any]) -> None:
-    for name, hint in get_type_hints(RunConfig).items():
-        kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
-        value = values[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"its {name} is {quoted(value)}")
-
-
-def differences(found: RunConfig, wanted: RunConfig) -> list[str]:
-    """Say which settings of two configurations differ: `seed is 0 there and 1 here`."""
-    there, here = (
-        {**config.selection, **config.options, **_without_settings(config.identity)}
-        for config in (found, wanted)
-    )
-    lines = [_difference(name, there.get(name), here.get(name)) for name in {**there, **here}]
-    return [line for line in lines if line]
-
-
-def _without_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name not in SETTINGS}
-
-
-def _difference(name: str, there: Any, here: Any) -> str:
-    if there == here:
-        return ""
-    if name == "task_digest":
-        return "the task's file has changed since"
-    if isinstance(there, list) or isinstance(here, list):
-        return f"its {name} is another"
-    there, here = ("not given" if value is None else value for value in (there, here))
-    return f"{name} is {there} there and {here} here"
 
 
 def environment() -> dict[str, str]:

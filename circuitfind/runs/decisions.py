@@ -1,22 +1,24 @@
 """The file of a run's decisions: a JSON line each, appended as the search decides.
 
-A line counts when it ends. What an interrupted write left, part of a line or of a reader's
-decisions, is overwritten when the search gets there again.
+The first line names the format. A line counts when it ends. What an interrupted write left, part of
+a line or of a reader's decisions, is overwritten when the search gets there again.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
 
 from circuitfind.errors import RunDirectoryError
-from circuitfind.files import read_bytes, write_all
-from circuitfind.methods.base import Decision, Progress, Reason
+from circuitfind.files import read_bytes
+from circuitfind.methods.base import Decision, Progress
+from circuitfind.records import body_of, from_json
+from circuitfind.store import Log, parts
 from circuitfind.stored import parse_json
 
-_NAMES = {item.name for item in fields(Decision)}
-_NUMBERS = ("before", "after", "effect", "score")
+FORMAT = "circuitfind decisions 1"
+HEAD = json.dumps({"format": FORMAT}).encode() + b"\n"
 
 
 class DecisionLog:
@@ -26,17 +28,16 @@ class DecisionLog:
         earlier: The decisions that the file held when it was opened.
 
     Args:
-        file: The file, open for reading and writing, unbuffered.
+        log: The file.
         path: Its path, for messages.
 
     Raises:
         RunDirectoryError: A line other than an incomplete last one is damaged.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
-        self._lines = _whole_lines(file.read())
-        self.earlier: Sequence[Decision] = _decisions(self._lines, path)
+    def __init__(self, log: Log, path: Path) -> None:
+        self._log = log
+        self.earlier: Sequence[Decision] = _decisions(log.head, log.lines, path)
 
     def record(self, progress: Progress) -> None:
         """Write decisions at their place in the search, and hand them to the operating system.
@@ -45,26 +46,16 @@ class DecisionLog:
             RunDirectoryError: They cannot be written.
         """
         lines = [_line(decision) for decision in progress.decisions]
-        kept = self._lines[: progress.done - len(lines)]
-        try:
-            self._file.seek(sum(map(len, kept)))
-            self._file.truncate()
-            write_all(self._file, b"".join(lines))
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write {self._path}: {error.strerror}; make that possible and repeat the "
-                "command to resume"
-            ) from error
-        self._lines = [*kept, *lines]
+        self._log.write(lines, after=progress.done - len(lines))
 
     def holds(self, decisions: Sequence[Decision]) -> bool:
         """Tell whether these are the decisions that were recorded."""
-        return self._lines == [_line(decision) for decision in decisions]
+        return self._log.lines == [_line(decision) for decision in decisions]
 
 
 def text_of(decisions: Sequence[Decision]) -> str:
     """Return the content of a file of these decisions."""
-    return b"".join(map(_line, decisions)).decode()
+    return b"".join([HEAD, *map(_line, decisions)]).decode()
 
 
 def read_decisions(path: Path) -> Sequence[Decision]:
@@ -74,18 +65,26 @@ def read_decisions(path: Path) -> Sequence[Decision]:
         RunDirectoryError: The file cannot be read, or a line of it is damaged.
     """
     try:
-        return _decisions(_whole_lines(read_bytes(path)), path)
+        return _decisions(*parts(read_bytes(path)), path)
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _whole_lines(content: bytes) -> list[bytes]:
-    # What follows the last line break was cut short.
-    return [line + b"\n" for line in content.split(b"\n")[:-1]]
+def count_decisions(path: Path) -> int:
+    """Return how many decisions a file holds.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return len(parts(read_bytes(path))[1])
 
 
-def _decisions(lines: Sequence[bytes], path: Path) -> list[Decision]:
-    return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+def _decisions(head: bytes, lines: Sequence[bytes], path: Path) -> list[Decision]:
+    if head:
+        with _reported(f"{path}, line 1"):
+            body_of(parse_json(head), FORMAT)
+    first = 2 if head else 1
+    return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, first)]
 
 
 def _line(decision: Decision) -> bytes:
@@ -93,22 +92,16 @@ def _line(decision: Decision) -> bytes:
 
 
 def _decision(place: str, line: bytes) -> Decision:
+    with _reported(place):
+        decision: Decision = from_json(Decision, parse_json(line, finite=False))
+        return decision
+
+
+@contextmanager
+def _reported(place: str) -> Iterator[None]:
     try:
-        values: Any = parse_json(line, finite=False)
-        if not isinstance(values, dict) or set(values) != _NAMES:
-            raise ValueError(f"it does not hold {', '.join(sorted(_NAMES))}")
-        if not (isinstance(values["edge"], str) and isinstance(values["kept"], bool)):
-            raise ValueError("its edge is no text, or its kept neither true nor false")
-        if values["reason"] not in get_args(Reason):
-            raise ValueError(f"its reason is none of {', '.join(get_args(Reason))}")
-        if wrong := [name for name in _NUMBERS if not _is_number(values[name])]:
-            raise ValueError(f"its {wrong[0]} is neither a number nor null")
-        return Decision(**values)
+        yield
     except ValueError as error:
         raise RunDirectoryError(
             f"{place}, is damaged ({error}); delete the lines from there on to resume before them"
         ) from None
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

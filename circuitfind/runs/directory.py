@@ -1,47 +1,163 @@
-"""A run directory: one run's settings, decisions and results, safe against interruption.
+"""Directories in which a question is worked on, safe against interruption.
 
-`config.json` and `decisions.jsonl`, which grows by a line per decision, are enough to resume.
-Everything else is written when the search is done, each file in one step (to a temporary name,
-then renamed), so a reader never sees half of one. `circuit.json` is written last: where it exists,
-the run is complete. While a process works in a directory, others are refused.
+`config.json` holds the settings, with the version of their format, and is written first;
+`environment.json` the versions of packages and the fingerprints of model and prompts. Whatever else
+there is grows line by line (`store.Log`), is a checkpoint, or is written at the end, each file in
+one step, so a reader never sees half of one. While a process works in a directory, others are
+refused. Of a run, `circuit.json` is written last: where it exists, the run is complete.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import ClassVar, Generic, TypeVar
 
 from circuitfind.circuit import Circuit, load_circuit
-from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError, shortened
-from circuitfind.files import read_bytes, write_whole
+from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
-from circuitfind.runs.config import RunConfig, config_from, differences, environment
-from circuitfind.runs.decisions import DecisionLog
+from circuitfind.question import BEGAN_WITH, Question, differences, require_same
+from circuitfind.records import body_of, from_json
+from circuitfind.runs.config import RunConfig, environment
+from circuitfind.runs.decisions import HEAD, DecisionLog
+from circuitfind.store import STATE, Log, at_work, held, read_json, reported, write
 from circuitfind.stored import parse_json
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where nothing keeps two processes apart
-    fcntl = None  # type: ignore[assignment]
-
 CONFIG, ENVIRONMENT, DECISIONS = "config.json", "environment.json", "decisions.jsonl"
-SCORECARD, CIRCUIT, STATE = "scorecard.json", "circuit.json", "state.safetensors"
+SCORECARD, CIRCUIT = "scorecard.json", "circuit.json"
 TRIALS, TRIED = "thresholds.json", "tried"
 """How several thresholds did, and the runs with those that the automatic one has given up."""
 
+Asked = TypeVar("Asked", bound=Question)
 
-class RunDirectory:
-    """The directory of one run.
+
+class WorkDirectory(Generic[Asked]):
+    """A directory in which one question is worked on.
 
     Attributes:
         path: Where it is.
-        config: The run's settings, pinned.
+        config: What is asked, with files named by absolute path.
+        kind: The type of the settings.
+        noun: What is done in such directories.
+        called: What such directories are called.
+        lasting: Files that outlive an error at the start, if they hold anything.
     """
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
+    kind: ClassVar[type[Question]]
+    noun: ClassVar[str]
+    called: ClassVar[str]
+    lasting: ClassVar[tuple[str, ...]]
+
+    def __init__(self, path: Path, config: Asked) -> None:
         self.path, self.config = path, config
+
+    def is_fresh(self) -> bool:
+        """Return whether the directory holds nothing, or only what a process killed here left."""
+        raise NotImplementedError
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a file in one step.
+
+        Raises:
+            RunDirectoryError: It cannot be written; what was there before is still there.
+        """
+        write(self.path / name, content)
+
+    def require_same(self) -> None:
+        """Refuse a directory that holds something else.
+
+        Raises:
+            RunDirectoryError: The message says which settings differ.
+        """
+        with reported(self.path):
+            begun = (self.path / CONFIG).is_file()
+            if not begun and self.path.exists() and not self.is_fresh():
+                raise RunDirectoryError(
+                    f"{self.path} exists and is {self.called}; choose another --out"
+                )
+        if begun:
+            different = "; ".join(differences(read_config(self.kind, self.path), self.config))
+            if different:
+                raise RunDirectoryError(
+                    f"{self.path} holds another {self.noun} ({different}); choose another --out, "
+                    "or repeat the original settings to resume it"
+                )
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Make the directory and keep other processes out of it.
+
+        If an error ends new work before anything that lasts, nothing is left behind.
+
+        Raises:
+            RunDirectoryError: It cannot be written, another process is at work in it, or it holds
+                something else.
+        """
+        with at_work(self.path):
+            is_new = not (self.path / CONFIG).is_file()
+            # Now that nobody else writes here: another process may have begun something else.
+            self.require_same()
+            try:
+                yield
+            except CircuitfindError:
+                if is_new and not any(map(self._holds, self.lasting)):
+                    for name in (CONFIG, ENVIRONMENT, STATE, *self.lasting):
+                        with suppress(OSError):
+                            (self.path / name).unlink()
+                raise
+
+    def _holds(self, name: str) -> bool:
+        file = self.path / name
+        return file.is_file() and file.stat().st_size > 0
+
+    def begin(self, facts: Mapping[str, str]) -> None:
+        """Write down what is asked, or check that the work began with the same.
+
+        Args:
+            facts: What must be the same when it is resumed: the fingerprints of the model's
+                weights and of the prompts.
+
+        Raises:
+            RunDirectoryError: It began with other weights or prompts.
+        """
+        if not (self.path / CONFIG).is_file():
+            self.write(CONFIG, self.config.to_json())
+        if not (self.path / ENVIRONMENT).is_file():
+            self.write(ENVIRONMENT, json.dumps({**environment(), **facts}, indent=1) + "\n")
+        # Version 0.1.0 kept the fingerprints of measurements in their settings.
+        earlier = {**read_json(self.path / CONFIG).get("facts", {})}
+        earlier |= read_json(self.path / ENVIRONMENT)
+        require_same(earlier, facts, f"the {self.noun} in {self.path}", BEGAN_WITH)
+
+
+def read_config(kind: type[Asked], path: Path) -> Asked:
+    """Return the settings in a directory; those that its version did not know are defaults.
+
+    Raises:
+        RunDirectoryError: They are damaged, or those of something else.
+    """
+    file = path / CONFIG
+    with reported(path):
+        content = read_bytes(file)
+    try:
+        values = body_of(parse_json(content), kind.form, optional=True)
+        # Version 0.1.0 kept those of measurements beside other things.
+        found: Asked = from_json(kind, values.get("settings", values), "its content")
+        return found.completed()
+    except (ValueError, TypeError, CircuitfindError) as error:
+        raise RunDirectoryError(
+            f"{file} is damaged ({error}); choose another --out, or delete the directory to begin "
+            "again"
+        ) from None
+
+
+class RunDirectory(WorkDirectory[RunConfig]):
+    """The directory of one run."""
+
+    kind = RunConfig
+    noun, called = "run", "no run directory"
+    lasting = (DECISIONS,)
 
     @classmethod
     def open(cls, path: Path, config: RunConfig) -> "RunDirectory":
@@ -53,8 +169,8 @@ class RunDirectory:
         """
         opened = cls(path, config)
         opened.require_same()
-        if (path / DECISIONS).is_file() and not opened.is_complete:
-            with opened._locked():
+        if path.is_dir() and not opened.is_complete:
+            with held(path):
                 pass
         return opened
 
@@ -62,153 +178,20 @@ class RunDirectory:
     def is_complete(self) -> bool:
         return (self.path / CIRCUIT).is_file() and (self.path / SCORECARD).is_file()
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file in one step.
-
-        Raises:
-            RunDirectoryError: It cannot be written; what was there before is still there.
-        """
-        with reported(self.path):
-            write_whole(self.path / name, text)
+    def is_fresh(self) -> bool:
+        return is_fresh(self.path)
 
     @contextmanager
     def recording(self, facts: Mapping[str, str]) -> Iterator[DecisionLog]:
-        """Make the directory, keep others out of it, and open the log of decisions.
-
-        If an error ends a new run before its first decision, nothing is left behind.
-
-        Args:
-            facts: What must be the same when the run is resumed: the fingerprints of the model's
-                weights and of the prompts.
-
-        Raises:
-            RunDirectoryError: The directory cannot be written, another process is at work in it,
-                or the run began with other weights or prompts.
-        """
-        is_new = not (self.path / CONFIG).is_file()
-        with reported(self.path):
-            made = make_folder(self.path)
-        try:
-            with self._locked() as file:
-                self._begin(facts)
-                log = DecisionLog(file, self.path / DECISIONS)
-                yield log
-        except CircuitfindError:
-            if is_new and not _has_decisions(self.path):
-                discard(self.path, made)
-            raise
-
-    def require_same(self) -> None:
-        """Refuse a directory that holds another run, or something else.
-
-        Raises:
-            RunDirectoryError: The message says which settings differ.
-        """
-        with reported(self.path):
-            if (self.path / CONFIG).is_file():
-                found = config_from(self.path / CONFIG)
-                different = "; ".join(differences(found, self.config))
-                if different:
-                    raise RunDirectoryError(
-                        f"{self.path} holds another run ({different}); choose another --out, or "
-                        "repeat the original settings to resume it"
-                    )
-            elif self.path.exists() and not is_fresh(self.path):
-                raise RunDirectoryError(
-                    f"{self.path} exists and is no run directory; choose another --out"
-                )
-
-    def _begin(self, facts: Mapping[str, str]) -> None:
-        """Write down what the run is, or check it if that was done earlier."""
-        # Again, now that nobody else writes here: another process may have begun another run.
-        self.require_same()
-        if not (self.path / CONFIG).is_file():
-            self.write(CONFIG, self.config.to_json())
-        if not (self.path / ENVIRONMENT).is_file():
-            self.write(ENVIRONMENT, json.dumps({**environment(), **facts}, indent=1) + "\n")
-        earlier = read_json(self.path / ENVIRONMENT)
-        changed = [name for name, value in facts.items() if earlier.get(name) != value]
-        if changed:
-            parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
-            raise RunDirectoryError(
-                f"the {parts} of the run in {self.path} changed since it began; choose another "
-                "--out, or restore what it began with"
-            )
-
-    @contextmanager
-    def _locked(self) -> Iterator[BinaryIO]:
-        """Open the decisions and hold them against other processes; a dead process holds nothing.
-
-        Unbuffered, so that a write that fails is not tried again when the file is closed.
-        """
-        with reported(self.path):
-            descriptor = os.open(self.path / DECISIONS, os.O_RDWR | os.O_CREAT, 0o666)
-        with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            lock(file, self.path)
-            yield file
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keep other processes out of a directory; a dead process holds nothing.
-
-    Raises:
-        RunBusyError: Another process holds it.
-    """
-    if fcntl is None:
-        yield
-        return
-    with reported(path):
-        descriptor = os.open(path, os.O_RDONLY)
-    try:
-        lock(descriptor, path)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def lock(file: IO[bytes] | int, path: Path) -> None:
-    """Hold an open file against other processes until it is closed; a dead process holds nothing.
-
-    Raises:
-        RunBusyError: Another process holds it.
-    """
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunBusyError(
-            f"another process is at work in {path}; wait until it is done, or choose another --out"
-        ) from None
-    except OSError:
-        # Some network file systems have no locks.
-        return
-
-
-def is_held(path: Path) -> bool:
-    """Tell whether a process is at work in a run directory.
-
-    Raises:
-        OSError: Its decisions cannot be read.
-    """
-    with (path / DECISIONS).open("rb") as file:
-        try:
-            lock(file, path)
-        except RunBusyError:
-            return True
-    return False
-
-
-def make_folder(path: Path) -> list[Path]:
-    """Make a directory with its parents, and return those that were not there, innermost first."""
-    made = [place for place in (path, *path.parents) if not place.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    return made
+        """Work in the directory, and open the log of decisions; see `working` and `begin`."""
+        with self.working():
+            self.begin(facts)
+            with Log(self.path / DECISIONS, HEAD) as log:
+                yield DecisionLog(log, self.path / DECISIONS)
 
 
 def is_fresh(path: Path) -> bool:
-    """Tell whether a directory holds nothing, or only what a run killed at its start left."""
+    """Return whether a directory holds nothing, or only what a run killed at its start left."""
     return path.is_dir() and all(
         (item.name.startswith(".") and item.suffix == ".tmp")
         or (item.name == DECISIONS and item.stat().st_size == 0)
@@ -216,36 +199,6 @@ def is_fresh(path: Path) -> bool:
         or (item.name == TRIALS and (path / TRIED).is_dir())
         for item in path.iterdir()
     )
-
-
-def _has_decisions(path: Path) -> bool:
-    file = path / DECISIONS
-    return file.is_file() and file.stat().st_size > 0
-
-
-def discard(path: Path, made: list[Path]) -> None:
-    """Take back what the start of a run wrote, and the directories made for it."""
-    for name in (CONFIG, ENVIRONMENT, DECISIONS, STATE):
-        with suppress(OSError):
-            (path / name).unlink()
-    for place in made:
-        with suppress(OSError):
-            place.rmdir()
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of one of a run's JSON files.
-
-    Raises:
-        RunDirectoryError: The file is missing or damaged.
-    """
-    with reported(path.parent):
-        try:
-            return parse_json(read_bytes(path))
-        except ValueError as error:
-            raise RunDirectoryError(
-                f"{path} is damaged ({error}); delete it to compute it again"
-            ) from None
 
 
 def circuit_file(path: Path) -> Path:
@@ -266,16 +219,3 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
             "`circuitfind discover` command to resume it"
         )
     return load_circuit(circuit_file(path), graph)
-
-
-@contextmanager
-def reported(path: Path) -> Iterator[None]:
-    """Turn what the file system says into one line that names the directory."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunDirectoryError(
-            f"cannot use the run directory {shortened(str(path))}: {reason}; "
-            "free some space, change its permissions, or choose another --out"
-        ) from error

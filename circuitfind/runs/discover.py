@@ -11,30 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import TaskError
 from circuitfind.evaluation.scorecard import scorecard
-from circuitfind.granularity import heads_and_mlps
 from circuitfind.methods import find_method
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
-from circuitfind.metrics import find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.precision import precision_note
-from circuitfind.problem import Problem, assemble
-from circuitfind.runs.again import named_or_given
+from circuitfind.question import Models, fingerprints
 from circuitfind.runs.checkpoints import checkpoints, drop_left_state, drop_state, read_state
 from circuitfind.runs.config import RunConfig, environment
 from circuitfind.runs.decisions import DecisionLog, text_of
 from circuitfind.runs.directory import CIRCUIT, DECISIONS, SCORECARD, RunDirectory
 from circuitfind.runs.drawing import draw_result
-from circuitfind.runs.results import RunResult, read_result
-from circuitfind.tasks import find_task
-
-_HELD_OUT_SEED = 1_000_003
-"""Added to the seed for held-out prompts, so that no seed a user tries meets them."""
+from circuitfind.runs.results import FORMAT, RunResult, read_result
 
 
 def run_discovery(
@@ -42,7 +33,7 @@ def run_discovery(
     config: RunConfig,
     *,
     model: Any = None,
-    load: Callable[[], ResidualModel] | None = None,
+    models: Models | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> RunResult:
@@ -53,7 +44,7 @@ def run_discovery(
         config: The run's settings, validated before anything is loaded.
         model: What `load_model` returned or takes; by default what `config` names, which is then
             only what the model is called.
-        load: Returns the model, in place of `model`; called only if there is something to compute.
+        models: Loads the model in place of `model`, where it serves several runs.
         on_progress: Called as the search proceeds; first with what an earlier run decided.
         tell: Called with what a user should know.
 
@@ -67,16 +58,12 @@ def run_discovery(
         tell(f"{path} is finished: its results are read, not computed again")
         drop_left_state(path)
         return read_result(path)
-    model = load() if load else model_of(config, model)
+    model = (models or Models(model)).of(config)
     if (note := precision_note(model)) is not None:
         tell(note)
-    engine = IncrementalEngine(problem_of(config, model, seed=config.seed), config.memory)
-    facts = {
-        "model_fingerprint": model.fingerprint,
-        "prompts_fingerprint": engine.problem.prompts.fingerprint,
-    }
+    engine = IncrementalEngine(config.problem(model), config.memory)
     started = time.monotonic()
-    with run.recording(facts) as log:
+    with run.recording(fingerprints(engine.problem)) as log:
         if log.earlier:
             tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
         found = _searched(run, engine, log, on_progress)
@@ -88,27 +75,6 @@ def run_discovery(
         _write_results(run, result)
         drop_state(path)
     return result
-
-
-def model_of(config: RunConfig, given: Any = None) -> ResidualModel:
-    """Return the model of a run: the given one, or what its configuration names."""
-    return named_or_given(config.model, given, dtype=config.dtype, device=config.device)
-
-
-def problem_of(config: RunConfig, model: ResidualModel, *, seed: int) -> Problem:
-    """Build the problem of a run, with prompts from a seed.
-
-    Whatever the seed, a metric that needs a direction takes it from the prompts of the search.
-    """
-    task, metric = find_task(config.task), find_metric(config.metric)
-    prompts = task.write_prompts(model.vocabulary, config.n_prompts, seed)
-    if metric.direction is not None:
-        found_on = task.write_prompts(model.vocabulary, config.n_prompts, config.seed)
-        metric = with_direction(metric, model, found_on)
-    graph = heads_and_mlps(
-        model.shape, merge_qkv=not config.split_qkv, split_embedding=config.split_embedding
-    )
-    return assemble(model, prompts, metric, config.ablation, graph=graph)
 
 
 def _searched(
@@ -144,29 +110,17 @@ def _result(
     return RunResult(run.path, circuit, card, facts["search"])
 
 
-def held_out_problem(config: RunConfig, model: ResidualModel) -> Problem | None:
-    """Build the same problem with prompts that the search has not seen, where a task can."""
-    if config.task_digest is not None:
-        return None
-    try:
-        return problem_of(config, model, seed=config.seed + _HELD_OUT_SEED)
-    except TaskError:
-        return None
-
-
 def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
-    problem = held_out_problem(config, model)
+    problem = config.held_out(model)
     return None if problem is None else IncrementalEngine(problem, config.memory)
 
 
 def _facts(found: Found) -> dict[str, dict[str, Any]]:
     problem = found.engine.problem
-    model, prompts = problem.model, problem.prompts
     return {
         "origin": {
-            "model_name": model.name,
-            "model_fingerprint": model.fingerprint,
-            "prompts_fingerprint": prompts.fingerprint,
+            "model_name": problem.model.name,
+            **fingerprints(problem),
             "unit": problem.metric.unit,
         },
         "search": {
@@ -187,10 +141,7 @@ def _provenance(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_results(run: RunDirectory, result: RunResult) -> None:
-    # Heavy, and needed by few runs.
-    from circuitfind.runs.evaluation_files import evaluation_of
-
-    content = {**result.measured(), **evaluation_of(run.path, result.circuit)}
+    content = {"format": FORMAT, **result.measured()}
     run.write(SCORECARD, json.dumps(content, indent=1) + "\n")
     diagram = draw_result(result.circuit, result.card)
     run.write("diagram.dot", diagram.dot)

@@ -20,18 +20,13 @@ from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
 from circuitfind.methods.base import ScoringMethod, circuit_of
 from circuitfind.methods.settings import known_method
-from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
-from circuitfind.runs.again import model_again
+from circuitfind.question import Models, require_same
 from circuitfind.runs.against import known_circuit
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.decisions import read_decisions
-from circuitfind.runs.directory import (
-    DECISIONS,
-    load_circuit_of,
-)
-from circuitfind.runs.discover import held_out_problem, problem_of
+from circuitfind.runs.directory import DECISIONS, load_circuit_of
 from circuitfind.runs.evaluation_files import (
     drop_passes,
     finished_evaluation,
@@ -40,6 +35,8 @@ from circuitfind.runs.evaluation_files import (
 )
 from circuitfind.runs.roles import measured_roles, read_roles, roles_file
 from circuitfind.runs.wish import Wish, asked_for, config_of, path_of_evaluation, siblings
+
+_ELSEWHERE = "restore it, or name the model (--model) to evaluate the circuit there"
 
 
 def effort_of(*, quick: bool, full: bool) -> Effort:
@@ -73,11 +70,10 @@ def evaluate_run(
     wish: Wish | None = None,
     *,
     model: Any = None,
-    load: Callable[[RunConfig], ResidualModel] | None = None,
     tell: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Evaluated:
-    """Evaluate a circuit and write `scorecard.json` and the charts.
+    """Evaluate a circuit and write `evaluation.json` and the charts.
 
     Passes are kept as they are made, and found again if the evaluation is interrupted and repeated.
     An evaluation that is there, or a fuller one, is read and not computed again.
@@ -86,7 +82,6 @@ def evaluate_run(
         path: A run directory or a circuit file.
         wish: How.
         model: What `load_model` returned or takes; by default what the run or the wish names.
-        load: Returns the model of a configuration, in place of `model`.
         tell: Called with the cost before it is paid, and with other things to know.
         on_progress: Called as passes are made.
 
@@ -102,11 +97,11 @@ def evaluate_run(
     if (there := finished_evaluation(out, asked, tell)) is not None:
         drop_passes(out)
         return Evaluated(out, *there)
-    model = load(config) if load else _model(config, model)
-    problem = problem_of(config, model, seed=config.seed)
+    model = Models(model).again(config)
+    problem = config.problem(model)
     _require_fit(path, circuit, problem, own=not wish.settings)
     subject = _subject(path, circuit, config, problem, wish.against)
-    subject = replace(subject, held_out=held_out_problem(config, model))
+    subject = replace(subject, held_out=config.held_out(model))
     with kept_passes(out, tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
         assessment = assess(
@@ -121,10 +116,6 @@ def evaluate_run(
         written = write_assessment(out, assessment, asked)
     drop_passes(out)
     return Evaluated(out, assessment, written)
-
-
-def _model(config: RunConfig, given: Any) -> ResidualModel:
-    return model_again(config.model, given, dtype=config.dtype, device=config.device)
 
 
 def _roles(
@@ -149,18 +140,16 @@ def _require_fit(path: Path, circuit: Circuit, problem: Problem, *, own: bool) -
     """Refuse to evaluate a circuit on a model that it does not belong to.
 
     Raises:
-        CircuitFileError: The graphs differ, or the model is no longer what it was.
+        CircuitFileError: The graphs differ.
+        RunDirectoryError: The model is no longer what it was.
     """
     try:
         require_same_graph(circuit.graph, problem.graph)
     except GraphError as error:
         raise CircuitFileError(f"the circuit in {path} does not fit the model: {error}") from None
-    fingerprint = circuit.origin.get("model_fingerprint")
-    if own and fingerprint is not None and fingerprint != problem.model.fingerprint:
-        raise CircuitFileError(
-            f"the weights of {problem.model.name!r} are no longer those that the circuit in {path} "
-            "was found in; restore them, or name the model (--model) to evaluate it there"
-        )
+    if own:
+        now = {"model_fingerprint": problem.model.fingerprint}
+        require_same(circuit.origin, now, f"the circuit in {path}", _ELSEWHERE)
 
 
 def _subject(

@@ -15,12 +15,13 @@ from circuitfind.evaluation.assessment import Assessment, assessment_from
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import write_whole
 from circuitfind.methods.settings import lifted
+from circuitfind.records import body_of
 from circuitfind.reports.evaluation import charts
-from circuitfind.runs.directory import SCORECARD, held, read_json, reported
+from circuitfind.runs.directory import SCORECARD
+from circuitfind.store import at_work, read_json, reported
 
 PASSES = "evaluation-passes.jsonl"
-EVALUATION, OF = "evaluation", "evaluation_of"
-"""Entries of `scorecard.json`: the figures, and what tells them from other evaluations."""
+EVALUATION, FORMAT = "evaluation.json", "circuitfind evaluation 1"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def finished_evaluation(
     if there is not None and there.covers(asked):
         kind = "finished" if there.effort == asked.effort else f"there already ({there.effort})"
         tell(f"the evaluation in {out} is {kind}: its results are read, not computed again")
-        return assessment, (out / SCORECARD, *_chart_files(out, assessment))
+        return assessment, (_file(out), *_chart_files(out, assessment))
     if not _is_usable(there, asked):
         n_prompts = next((r.n_prompts for r in assessment.readings if r.prompts == "discovery"), 0)
         against = f", against {assessment.against}" if assessment.against else ""
@@ -79,6 +80,10 @@ def finished_evaluation(
             "choose another --out, or none"
         )
     return None
+
+
+def _file(out: Path) -> Path:
+    return out / (EVALUATION if (out / EVALUATION).is_file() else SCORECARD)
 
 
 def can_take(out: Path, asked: Asked) -> bool:
@@ -99,62 +104,67 @@ def _is_usable(there: Asked | None, asked: Asked) -> bool:
 
 def _stored(out: Path) -> tuple[Asked | None, Assessment] | None:
     """Return the evaluation in a directory, and what it is of; None of one that does not say."""
-    file = out / SCORECARD
-    stored = read_json(file) if file.is_file() else {}
-    if not isinstance(stored, dict) or stored.get(EVALUATION) is None:
+    if (content := _content(out)).get("evaluation") is None:
         return None
-    assessment = assessment_from(stored[EVALUATION])
+    assessment = assessment_from(content["evaluation"])
     try:
-        facts, against = dict(stored[OF]["facts"]), stored[OF]["against"]
-        facts["settings"] = lifted(facts["settings"])
-        return Asked(facts, assessment.effort, against), assessment
+        of = content["of"]
+        facts = {**of["facts"], "settings": lifted(of["facts"]["settings"])}
+        return Asked(facts, assessment.effort, of["against"]), assessment
     except (KeyError, TypeError, ValueError, AttributeError):
         return None, assessment
 
 
-def evaluation_of(path: Path, circuit: Circuit) -> dict[str, Any]:
-    """Return what a scorecard says of this circuit's evaluation, for who writes it anew."""
-    file = path / SCORECARD
-    stored = read_json(file) if file.is_file() else {}
-    try:
-        same = stored[OF]["facts"]["circuit"] == digest_of(circuit)
-        return {name: stored[name] for name in (EVALUATION, OF)} if same else {}
-    except (KeyError, TypeError):
+def _content(out: Path) -> dict[str, Any]:
+    if (file := out / EVALUATION).is_file():
+        try:
+            return body_of(read_json(file), FORMAT)
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"{file} is damaged ({error}); delete it to evaluate again"
+            ) from None
+    # Version 0.1.0 wrote it into the scorecard.
+    stored = read_json(out / SCORECARD) if (out / SCORECARD).is_file() else None
+    if not isinstance(stored, dict):
         return {}
+    return {"evaluation": stored.get("evaluation"), "of": stored.get("evaluation_of")}
+
+
+def evaluation_of(path: Path, circuit: Circuit) -> Assessment | None:
+    """Return the evaluation of a run's circuit; None where there is none, or that of another.
+
+    Raises:
+        CircuitfindError: The file is damaged.
+    """
+    if (found := _stored(path)) is None:
+        return None
+    asked, assessment = found
+    same = asked is None or asked.facts.get("circuit") == digest_of(circuit)
+    return assessment if same else None
 
 
 @contextmanager
 def kept_passes(out: Path, tell: Callable[[str], None]) -> Iterator[PassLog]:
     """Keep other evaluations out of a directory, and open the passes of an interrupted one."""
-    with reported(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with held(out):
-        with reported(out):
-            log = PassLog(out / PASSES)
+    with at_work(out):
+        log = PassLog(out / PASSES)
         if log.n_earlier:
             tell(f"{log.n_earlier} passes of an interrupted evaluation are there and not repeated")
         try:
             yield log
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot keep passes in {out}: {error.strerror or error}; free some space, or "
-                "choose another --out"
-            ) from error
         finally:
             log.close()
 
 
 def write_assessment(out: Path, assessment: Assessment, asked: Asked) -> tuple[Path, ...]:
-    """Write the charts, and the figures beside what a run's scorecard says already."""
+    """Write the charts and the figures."""
+    of = {"facts": dict(asked.facts), "against": asked.against}
+    content = {"format": FORMAT, "of": of, "evaluation": assessment.as_json()}
     with reported(out):
         drawn = tuple(_drawn(out, assessment))
-        file = out / SCORECARD
-        stored = read_json(file) if file.is_file() else {}
-        of = {"facts": dict(asked.facts), "against": asked.against}
-        content = {**stored, EVALUATION: assessment.as_json(), OF: of}
-        # Written last: where it speaks of the evaluation, its charts are there.
-        write_whole(file, json.dumps(content, indent=1) + "\n")
-        return (file, *drawn)
+        # Written last: where it is, its charts are there.
+        write_whole(out / EVALUATION, json.dumps(content, indent=1) + "\n")
+    return (out / EVALUATION, *drawn)
 
 
 def _drawn(out: Path, assessment: Assessment) -> Iterator[Path]:

@@ -16,13 +16,8 @@ from circuitfind.graph import Graph
 from circuitfind.methods.base import circuit_of
 from circuitfind.runs.config import RunConfig
 from circuitfind.runs.decisions import read_decisions
-from circuitfind.runs.directory import (
-    CIRCUIT,
-    DECISIONS,
-    circuit_file,
-    load_circuit_of,
-    reported,
-)
+from circuitfind.runs.directory import CIRCUIT, DECISIONS, circuit_file, load_circuit_of
+from circuitfind.store import reported
 
 SUBMISSIONS = {"mib-importances": importances, "mib-circuits": circuits}
 """Folders rather than files."""

@@ -6,6 +6,7 @@ from typing import Literal
 from circuitfind.errors import RunDirectoryError
 from circuitfind.files import read_bytes
 from circuitfind.runs.directory import CIRCUIT, CONFIG
+from circuitfind.runs.patch_config import PatchConfig
 from circuitfind.stored import parse_json
 
 Kind = Literal["search", "patching", "circuit", "other"]
@@ -20,7 +21,15 @@ def kind_of(path: Path) -> Kind:
         stored = parse_json(read_bytes(path / CONFIG))
     except (OSError, ValueError):
         return "search"
-    return "patching" if isinstance(stored, dict) and "settings" in stored else "search"
+    if not isinstance(stored, dict):
+        return "search"
+    # Version 0.1.0 named no format.
+    form = str(stored.get("format", PatchConfig.form if "settings" in stored else ""))
+    return "patching" if _kind(form) == _kind(PatchConfig.form) else "search"
+
+
+def _kind(form: str) -> str:
+    return form.rpartition(" ")[0]
 
 
 def require_search(path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from circuitfind.errors import CircuitfindError
 from circuitfind.methods import find_method
 from circuitfind.methods.order import settled_order
-from circuitfind.runs.config import SETTINGS, RunConfig, config_from
-from circuitfind.runs.directory import CONFIG, is_fresh
+from circuitfind.runs.config import SETTINGS, RunConfig
+from circuitfind.runs.directory import CONFIG, is_fresh, read_config
 from circuitfind.runs.patch_config import PatchConfig
 from circuitfind.runs.patch_directory import PatchDirectory
 from circuitfind.runs.wanted import Wanted
@@ -53,7 +53,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         if held is None:
             return not path.exists() or is_fresh(path)
         with suppress(CircuitfindError, OSError):
-            there = config_from(held)
+            there = read_config(RunConfig, held.parent)
             is_same_order = order is None or _order(there) == order
             return is_same_order and _apart_from_options(there) == wanted_there
         return False
@@ -82,7 +82,7 @@ def path_of_patching(config: PatchConfig) -> Path:
 
     def is_free(path: Path) -> bool:
         with suppress(CircuitfindError, OSError):
-            PatchDirectory(path, config.identity)
+            PatchDirectory(path, config)
             return True
         return False
 

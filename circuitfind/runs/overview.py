@@ -7,21 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitfind.errors import CircuitfindError, RunDirectoryError
-from circuitfind.files import read_bytes
-from circuitfind.runs.config import RunConfig, config_from
-from circuitfind.runs.directory import (
-    CIRCUIT,
-    CONFIG,
-    DECISIONS,
-    SCORECARD,
-    STATE,
-    is_held,
-    read_json,
-    reported,
-)
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.decisions import count_decisions
+from circuitfind.runs.directory import CIRCUIT, CONFIG, DECISIONS, SCORECARD, read_config
 from circuitfind.runs.kinds import kind_of
+from circuitfind.runs.patch_config import PatchConfig
 from circuitfind.runs.patch_directory import REPORT, RESULT
 from circuitfind.runs.results import read_scorecard
+from circuitfind.store import STATE, is_held, reported
 
 State = Literal["finished", "running", "interrupted", "damaged"]
 
@@ -119,13 +112,13 @@ def _info(path: Path) -> RunInfo:
     try:
         if kind_of(path) == "patching":
             return _measured(path)
-        settings = _settings(config_from(path / CONFIG))
+        settings = _settings(read_config(RunConfig, path))
         if (path / CIRCUIT).is_file() and (path / SCORECARD).is_file():
             card = read_scorecard(path / SCORECARD)[0]
             own = card.measurements[0]
             figures = {"n_edges": card.n_edges, "faithfulness": own.faithfulness}
             return RunInfo(path, settings, "finished", figures)
-        decisions = read_bytes(path / DECISIONS).count(b"\n")
+        decisions = count_decisions(path / DECISIONS)
         state: State = "running" if is_held(path) else "interrupted"
         return RunInfo(path, settings, state, {"decisions": decisions})
     except (CircuitfindError, OSError) as error:
@@ -145,9 +138,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 def _measured(path: Path) -> RunInfo:
     """Return what is known of a measurement by patching."""
-    stored = read_json(path / CONFIG)["settings"]
-    if not isinstance(stored, dict):
-        raise RunDirectoryError(f"{path / CONFIG} is damaged (its settings are no object)")
-    method = f"{stored.get('kind')} {stored.get('mode')}"
-    state: State = "finished" if (path / REPORT).is_file() else "interrupted"
-    return RunInfo(path, {**stored, "method": method}, state, {})
+    config = read_config(PatchConfig, path)
+    settings = {**config.identity, "method": f"{config.kind} {config.mode}"}
+    finished = (path / REPORT).is_file()
+    state: State = "finished" if finished else "running" if is_held(path) else "interrupted"
+    return RunInfo(path, settings, state, {})

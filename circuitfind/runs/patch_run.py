@@ -14,8 +14,9 @@ from circuitfind.patching.result import PatchResult
 from circuitfind.reports.diagram import Diagram, draw_circuit
 from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.patching import PatchReport, patch_report
+from circuitfind.runs.directory import CIRCUIT
 from circuitfind.runs.patch_config import PatchConfig
-from circuitfind.runs.patch_directory import CIRCUIT, REPORT, TABLE, TEXT, PatchDirectory
+from circuitfind.runs.patch_directory import REPORT, TABLE, TEXT, PatchDirectory
 
 
 @dataclass(frozen=True)

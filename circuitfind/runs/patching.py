@@ -18,8 +18,6 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure
-from circuitfind.models.loading import load_model
-from circuitfind.models.precision import precision_note
 from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.measurement import Measurement
 from circuitfind.patching.path import PathPatching
@@ -28,8 +26,8 @@ from circuitfind.patching.sweep import Sweep
 from circuitfind.patching.together import Together
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
+from circuitfind.question import Models, fingerprints
 from circuitfind.reports.patching import own_facts, patch_report
-from circuitfind.runs.api import make_problem
 from circuitfind.runs.checkpoints import checkpoints, drop_left_state, drop_state, read_state
 from circuitfind.runs.config import environment
 from circuitfind.runs.patch_config import PatchConfig
@@ -64,7 +62,7 @@ def run_patching(
         CircuitfindError: Anything that the user can do something about.
     """
     config.validate()
-    directory = PatchDirectory(path, config.identity)
+    directory = PatchDirectory(path, config)
     result = directory.result()
     if result is not None:
         if (stored := directory.report(config.report_settings)) is not None:
@@ -92,34 +90,23 @@ class _Work:
 
     @cached_property
     def _problem(self) -> Problem:
-        problem = _problem(self._config)
-        if (note := precision_note(problem.model)) is not None:
-            self._tell(note)
-        return problem
-
-    @property
-    def _fingerprints(self) -> dict[str, str]:
-        problem = self._problem
-        return {
-            "model_fingerprint": problem.model.fingerprint,
-            "prompts_fingerprint": problem.prompts.fingerprint,
-        }
+        return self._config.problem(Models(tell=self._tell).of(self._config))
 
     def measured(self) -> PatchResult:
         """Measure, from where an earlier process was interrupted, and write that down."""
         config, problem, directory = self._config, self._problem, self._directory
         measurement = _measurement(config, problem)
         with directory.working():
-            directory.begin(self._fingerprints)
+            directory.begin(fingerprints(problem))
             whole = {"belongs_to": torch.tensor([])}
             state = self._finished(measurement.steps, whole)
             result = measurement.result(state)
             facts = {
                 **_facts(config, problem.model.name, result.unit),
                 **own_facts(problem),
-                **self._fingerprints,
+                **fingerprints(problem),
             }
-            origin = {"settings": config.identity, **facts, "versions": environment()}
+            origin = {"settings": directory.config.identity, **facts, "versions": environment()}
             result = replace(result, origin=origin)
             directory.write_environment(config.device, float(state["seconds"]))
             directory.write_result(result)
@@ -133,7 +120,7 @@ class _Work:
         with directory.working():
             write_report(directory, run, replace(config, discover=False))
             if config.discover:
-                directory.begin(self._fingerprints)
+                directory.begin(fingerprints(self._problem))
                 run = self._with_circuit(run)
             drop_state(directory.path)
         return run
@@ -190,13 +177,6 @@ class _Work:
                 keep(replace(checkpoint, state=last))
                 self._on_progress(checkpoint)
         return last
-
-
-def _problem(config: PatchConfig) -> Problem:
-    model = load_model(config.model, dtype=config.dtype, device=config.device)
-    return make_problem(
-        model, config.task, n_prompts=config.n_prompts, seed=config.seed, metric=config.metric
-    )
 
 
 def _measurement(config: PatchConfig, problem: Problem) -> Measurement:

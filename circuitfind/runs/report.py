@@ -9,37 +9,43 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
-from circuitfind.evaluation.assessment import Assessment, assessment_from
+from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.intervals import mean_interval
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.scorecard import Scorecard, scorecard
 from circuitfind.files import write_whole
 from circuitfind.methods.base import Decision
 from circuitfind.problem import Problem
+from circuitfind.question import (
+    FOUND_ON,
+    Models,
+    fingerprints,
+    require_same,
+    settings_of,
+    what_changed,
+)
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
 from circuitfind.reports.terminal import drift_doubt
-from circuitfind.runs.again import model_again, require_unchanged, settings_of
 from circuitfind.runs.attention import attention_data
-from circuitfind.runs.config import RunConfig, config_from
+from circuitfind.runs.config import RunConfig
 from circuitfind.runs.decisions import read_decisions
 from circuitfind.runs.directory import (
     CIRCUIT,
-    CONFIG,
     DECISIONS,
     ENVIRONMENT,
-    SCORECARD,
     load_circuit_of,
-    read_json,
+    read_config,
 )
-from circuitfind.runs.discover import problem_of
 from circuitfind.runs.drawing import names_of, origin_line
+from circuitfind.runs.evaluation_files import evaluation_of
 from circuitfind.runs.kinds import kind_of, require_search
 from circuitfind.runs.results import read_result
 from circuitfind.runs.roles import read_roles, roles_file
 from circuitfind.runs.wish import config_of
+from circuitfind.store import read_json
 from circuitfind.tasks import find_task
 
 REPORT = "report.html"
@@ -131,7 +137,7 @@ def _read(path: Path, model: Any, tell: Tell) -> _Run:
     if kind_of(path) != "search" and (path / CIRCUIT).is_file():
         return _circuit_alone(path, model)
     require_search(path)
-    result, config = read_result(path), config_from(path / CONFIG)
+    result, config = read_result(path), read_config(RunConfig, path)
     environment, settings = read_json(path / ENVIRONMENT), asdict(config)
     options = {**settings.pop("options"), **settings.pop("selection")}
     return _Run(
@@ -154,9 +160,8 @@ def _circuit_alone(path: Path, model: Any) -> _Run:
     """
     circuit = load_circuit_of(path)
     config = config_of(path, circuit, {})
-    loaded = model_again(config.model, model, dtype=config.dtype, device=config.device)
-    problem = problem_of(config, loaded, seed=config.seed)
-    require_unchanged(circuit, path, loaded, problem.prompts.fingerprint)
+    problem = config.problem(Models(model).again(config))
+    require_same(circuit.origin, fingerprints(problem), f"the circuit in {path}", FOUND_ON)
     return _Run(
         path,
         config,
@@ -185,7 +190,7 @@ def _known_of_edges(circuit: Circuit) -> list[Decision]:
 
 def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
     circuit, problem, card = run.circuit, run.problem, run.card
-    roles, evaluation = _roles(run), _evaluation(run)
+    roles, evaluation = _roles(run), evaluation_of(run.path, circuit)
     memory = run.config.memory if memory is None else memory
     return {
         "unit": circuit.origin.get("unit", ""),
@@ -212,13 +217,6 @@ def _without_time(search: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a search but for its time, which differs from run to run."""
     found: dict[str, Any] = finite({n: value for n, value in search.items() if n != "seconds"})
     return found
-
-
-def _evaluation(run: _Run) -> Assessment | None:
-    """Return what `circuitfind evaluate` has found out; None if it was not run."""
-    file = run.path / SCORECARD
-    stored = read_json(file).get("evaluation") if file.is_file() else None
-    return None if stored is None else assessment_from(stored)
 
 
 def _warnings(run: _Run, evaluation: Assessment | None) -> list[str]:
@@ -248,19 +246,12 @@ def _problem(
 ) -> Problem | None:
     """Return a run's problem, or None where its model is not to be had any more."""
     try:
-        model = model_again(config.model, given, dtype=config.dtype, device=config.device)
-        problem = problem_of(config, model, seed=config.seed)
+        problem = config.problem(Models(given).again(config))
     except CircuitfindError as error:
         tell(f"{_WITHOUT}: {error}")
         return None
-    now = {
-        "model_fingerprint": problem.model.fingerprint,
-        "prompts_fingerprint": problem.prompts.fingerprint,
-    }
-    changed = [name for name, value in now.items() if environment.get(name) != value]
-    if changed:
-        parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
-        tell(f"{_WITHOUT}: the {parts} changed since the run")
+    if changed := what_changed(environment, fingerprints(problem), "the run"):
+        tell(f"{_WITHOUT}: {changed}")
         return None
     return problem
 

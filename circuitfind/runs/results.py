@@ -9,7 +9,11 @@ from circuitfind import records
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, RunDirectoryError
 from circuitfind.evaluation.scorecard import Scorecard
-from circuitfind.runs.directory import SCORECARD, load_circuit_of, read_json
+from circuitfind.runs.directory import SCORECARD, load_circuit_of
+from circuitfind.store import read_json
+
+FORMAT = "circuitfind scorecard 1"
+"""What `scorecard.json` says of itself; that of version 0.1.0 says nothing, and is read as well."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class RunResult:
         return {"run": str(self.path), "edges": edges, **self.measured()}
 
     def measured(self) -> dict[str, Any]:
-        """Return the content of `scorecard.json`."""
+        """Return the content of `scorecard.json` but for its format."""
         return {"scorecard": asdict(self.card), "search": dict(self.search)}
 
 
@@ -57,8 +61,8 @@ def read_scorecard(path: Path) -> tuple[Scorecard, dict[str, Any]]:
     Raises:
         RunDirectoryError: The file is missing or damaged.
     """
-    stored = read_json(path)
     try:
+        stored = records.body_of(read_json(path), FORMAT, optional=True)
         measured: Scorecard = records.from_json(Scorecard, stored["scorecard"], "the scorecard")
         return measured, dict(stored["search"])
     except (KeyError, TypeError, ValueError) as error:

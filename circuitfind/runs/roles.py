@@ -5,7 +5,8 @@ write them under the heads. A file about another model or other prompts is refus
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,22 @@ from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.errors import ResultFileError, quoted
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.problem import Problem
-from circuitfind.runs.again import Problems
-from circuitfind.runs.directory import circuit_file, load_circuit_of, reported
+from circuitfind.question import Models, fingerprints, problem_again, what_changed
+from circuitfind.runs.directory import circuit_file, load_circuit_of
+from circuitfind.store import reported
 from circuitfind.stored import parse_json
 
 ROLES = "roles.json"
 FORMAT = "circuitfind roles 1"
-_OF = ("model_fingerprint", "prompts_fingerprint")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the file holds."""
+
+    model_fingerprint: str
+    prompts_fingerprint: str
+    roles: tuple[Role, ...]
 
 
 def roles_of(
@@ -48,7 +58,7 @@ def roles_of(
     if (found := read_roles(file, circuit)) is not None:
         tell(f"{file} is there: it is read, not measured again")
         return circuit, found
-    problem = Problems(device, model, tell).of(circuit, path)
+    problem = problem_again(circuit, path, Models(model, tell=tell), device=device)
     return circuit, measured_roles(problem, file, tell)
 
 
@@ -63,9 +73,11 @@ def measured_roles(
     tell(f"roles of heads: about 12 passes of {len(problem.prompts)} prompts")
     found = find_roles(problem)
     if file is not None:
-        facts = {"model_fingerprint": problem.model.fingerprint}
-        facts["prompts_fingerprint"] = problem.prompts.fingerprint
-        content = {"format": FORMAT, **facts, "roles": [records.as_json(role) for role in found]}
+        content = {
+            "format": FORMAT,
+            **fingerprints(problem),
+            "roles": [records.as_json(role) for role in found],
+        }
         with reported(file.parent):
             write_whole(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return found
@@ -86,19 +98,17 @@ def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
     if not file.is_file():
         return None
     try:
-        content: Mapping[str, Any] = parse_json(read_bytes(file))
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {quoted(content['format'])}, not {FORMAT!r}")
-        # A circuit that was imported need not say which weights and prompts it is of.
-        if any(circuit.origin.get(name, content[name]) != content[name] for name in _OF):
-            raise ValueError("it is about another model or other prompts")
-        found: tuple[Role, ...] = records.from_json(tuple[Role, ...], content["roles"], "roles")
-        _require_heads(circuit, found)
+        content = records.body_of(parse_json(read_bytes(file)), FORMAT)
+        stored: _Stored = records.from_json(_Stored, content)
+        now = {name: getattr(stored, name) for name in ("model_fingerprint", "prompts_fingerprint")}
+        if changed := what_changed(circuit.origin, now, "its circuit"):
+            raise ValueError(changed)
+        _require_heads(circuit, stored.roles)
     except (ValueError, KeyError, TypeError) as error:
         raise ResultFileError(
             f"{file} does not fit its circuit, or was damaged: {error}; delete it to measure again"
         ) from None
-    return found
+    return stored.roles
 
 
 def _require_heads(circuit: Circuit, found: Sequence[Role]) -> None:

@@ -16,14 +16,15 @@ from circuitfind.errors import MethodError, RunDirectoryError
 from circuitfind.files import write_whole
 from circuitfind.methods.base import Progress
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
-from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
+from circuitfind.question import Models, differences
 from circuitfind.runs.automatic import AutomaticRun, is_threshold, trial_of
-from circuitfind.runs.config import RunConfig, config_from, differences
-from circuitfind.runs.directory import CONFIG, TRIALS, read_json, reported
-from circuitfind.runs.discover import model_of, problem_of, run_discovery
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.directory import CONFIG, TRIALS, read_config
+from circuitfind.runs.discover import run_discovery
 from circuitfind.runs.results import RunResult
 from circuitfind.runs.wanted import Wanted
+from circuitfind.store import read_json, reported
 
 MOST_SEARCHES = 10
 """How many searches a target may take."""
@@ -79,7 +80,7 @@ class _Runs:
 
     def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
         self._path, self._config, self._observer = path, config, observer
-        self._model: ResidualModel | None = None
+        self._models = Models()
         self._results: list[RunResult] = []
 
     def single(self, **options: Any) -> RunResult:
@@ -139,20 +140,15 @@ class _Runs:
     def _run(self, path: Path, config: RunConfig) -> RunResult:
         observer = self._observer
         return run_discovery(
-            path, config, load=self._loaded, on_progress=observer.progress, tell=observer.tell
+            path, config, models=self._models, on_progress=observer.progress, tell=observer.tell
         )
-
-    def _loaded(self) -> ResidualModel:
-        if self._model is None:
-            self._model = model_of(self._config)
-        return self._model
 
     def _suggestion(self) -> float:
         engine = IncrementalEngine(self._problem(), self._config.memory)
         return suggest_threshold(engine, seed=self._config.seed)
 
     def _problem(self) -> Problem:
-        return problem_of(self._config, self._loaded(), seed=self._config.seed)
+        return self._config.problem(self._models.of(self._config))
 
     def _require_possible(self, target: Target) -> None:
         """Refuse to look for more edges than there are.
@@ -186,7 +182,7 @@ class _Runs:
                     self._require_alike(member)
 
     def _require_alike(self, member: Path) -> None:
-        found = config_from(member / CONFIG)
+        found = read_config(RunConfig, member)
         wanted = self._config.at(found.threshold).pinned()
         different = "; ".join(differences(found, wanted))
         if different:

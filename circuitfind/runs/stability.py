@@ -1,8 +1,8 @@
 """Run a finished run's search again under other conditions, and say how stable its circuit is.
 
-Each repetition has a directory of its own and is not computed again where its circuit is there.
-Those with other seeds, orders or thresholds are ordinary runs, which resume where they were
-interrupted. A resample draws the run's own prompts with replacement.
+Each repetition is an ordinary run in a directory of its own, which resumes where it was interrupted
+and is not computed again where its circuit is there. A resample draws the run's own prompts with
+replacement.
 """
 
 import json
@@ -11,30 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from circuitfind.circuit import Circuit
-from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
-from circuitfind.files import write_whole
 from circuitfind.limits import require
 from circuitfind.methods import find_method
-from circuitfind.methods.search import search
-from circuitfind.methods.settings import lifted, settled
-from circuitfind.models.base import ResidualModel
+from circuitfind.question import FOUND_ON, Models, differences, require_same
 from circuitfind.reports.diagram import draw_frequencies
-from circuitfind.runs.again import model_again, require_unchanged
-from circuitfind.runs.config import RunConfig, config_from
-from circuitfind.runs.directory import (
-    CIRCUIT,
-    CONFIG,
-    load_circuit_of,
-    reported,
-)
-from circuitfind.runs.discover import problem_of, run_discovery
+from circuitfind.runs.config import RunConfig, config_of_origin
+from circuitfind.runs.directory import CIRCUIT, CONFIG, RunDirectory, load_circuit_of, read_config
+from circuitfind.runs.discover import run_discovery
 from circuitfind.runs.kinds import require_search
 from circuitfind.runs.naming import path_beside
+from circuitfind.store import at_work, write
 
 VARIED = ("resamples", "seeds", "orders", "thresholds")
 STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.svg"
@@ -81,8 +70,7 @@ def repeat_run(
     """
     require(repetitions=n, share=share)
     require_search(path)
-    with reported(path):
-        config = config_from(path / CONFIG)
+    config = read_config(RunConfig, path)
     original = load_circuit_of(path)
     if not original.n_edges:
         raise MethodError(
@@ -91,33 +79,21 @@ def repeat_run(
         )
     chosen = _chosen(config, varied)
     out = out or path_beside(path, "stability", {})
-    with reported(out):
-        out.mkdir(parents=True, exist_ok=True)
-    tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
-    repeated = _Repeated(config, out, lambda: _model(path, original, config, model))
-    found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
-    runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]
-    figures = stability(original, found, share=share)
-    agreed = replace(consensus(runs, share), origin={**original.origin, "unit": "share of runs"})
-    caption = f"{figures.n_runs} runs; edges that at least {share:.0%} of them keep are thick"
-    with reported(out):
-        write_whole(out / STABILITY, json.dumps(figures.as_json(), indent=1) + "\n")
-        write_whole(out / CONSENSUS, agreed.to_json())
+    with at_work(out):
+        tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
+        repeated = _Repeated(path, original, config, out, Models(model))
+        found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
+        runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]
+        figures = stability(original, found, share=share)
+        origin = {**original.origin, "unit": "share of runs"}
+        agreed = replace(consensus(runs, share), origin=origin)
+        caption = f"{figures.n_runs} runs; edges that at least {share:.0%} of them keep are thick"
         assert agreed.effects is not None
         diagram = draw_frequencies(original.graph, agreed.effects, share=share, caption=[caption])
-        write_whole(out / DIAGRAM, diagram.svg())
+        write(out / STABILITY, json.dumps(figures.as_json(), indent=1) + "\n")
+        write(out / CONSENSUS, agreed.to_json())
+        write(out / DIAGRAM, diagram.svg())
     return Stable(out, figures, agreed)
-
-
-def _model(path: Path, original: Circuit, config: RunConfig, given: Any) -> ResidualModel:
-    """Return the run's model.
-
-    Raises:
-        RunDirectoryError: It is no longer the one that the circuit was found on.
-    """
-    model = model_again(config.model, given, dtype=config.dtype, device=config.device)
-    require_unchanged(original, path, model)
-    return model
 
 
 def _chosen(config: RunConfig, varied: Sequence[str]) -> list[str]:
@@ -144,24 +120,41 @@ def _possible(config: RunConfig) -> Iterator[str]:
         yield "thresholds"
 
 
+@dataclass
 class _Repeated:
-    """Repetitions of a run, with one model for all."""
+    """Repetitions of a run, with one model for all.
 
-    def __init__(self, config: RunConfig, out: Path, load: Callable[[], ResidualModel]) -> None:
-        self._config, self._out, self._load = config, out, load
-        self._model: ResidualModel | None = None
+    Attributes:
+        path: The run directory.
+        original: Its circuit.
+        config: Its settings.
+        out: Where the repetitions go.
+        models: The model, loaded once.
+    """
+
+    path: Path
+    original: Circuit
+    config: RunConfig
+    out: Path
+    models: Models
 
     def circuit(self, varied: str, number: int, n: int) -> Circuit:
         """Return the circuit of a repetition, computing it where it is not there."""
-        if varied == "resamples":
-            return self._resampled(self._out / f"resamples-{number + 1}", number)
         config = self._changed(varied, number, n)
         # Which thresholds there are depends on their number.
         name = config.threshold if varied == "thresholds" else number + 1
-        return run_discovery(self._out / f"{varied}-{name}", config, load=self._loaded).circuit
+        place = self.out / f"{varied}-{name}"
+        if (found := _of_first_version(place, config)) is not None:
+            return found
+        if not RunDirectory.open(place, config.pinned()).is_complete:
+            now = {"model_fingerprint": self.models.again(config).fingerprint}
+            require_same(self.original.origin, now, f"the circuit in {self.path}", FOUND_ON)
+        return run_discovery(place, config, models=self.models).circuit
 
     def _changed(self, varied: str, number: int, n: int) -> RunConfig:
-        config, method = self._config, find_method(self._config.method)
+        config, method = self.config, find_method(self.config.method)
+        if varied == "resamples":
+            return replace(config, resample=number)
         seed, order = method.option_for("seed"), method.option_for("order")
 
         def seeded(number: int) -> dict[str, Any]:
@@ -178,30 +171,12 @@ class _Repeated:
         assert config.threshold is not None
         return config.at(float(f"{config.threshold * factor:.3g}"))
 
-    def _resampled(self, place: Path, number: int) -> Circuit:
-        config = self._config
-        origin = {"resample": number, **config.identity}
-        if (place / CIRCUIT).is_file():
-            there = load_circuit_of(place)
-            if lifted(there.origin) != json.loads(json.dumps(origin)):
-                raise RunDirectoryError(
-                    f"{place} holds a repetition of another run; choose another --out"
-                )
-            return there
-        problem = problem_of(config, self._loaded(), seed=config.seed)
-        n = len(problem.prompts)
-        rows = np.random.default_rng([config.seed, number]).integers(0, n, n).tolist()
-        problem = replace(problem, prompts=problem.prompts.select(rows))
-        method = find_method(config.method)
-        settings = settled(method, config.options, config.selection)
-        engine = IncrementalEngine(problem, config.memory)
-        found = search(engine, method, *settings)
-        with reported(place):
-            place.mkdir(parents=True, exist_ok=True)
-            write_whole(place / CIRCUIT, replace(found.circuit, origin=origin).to_json())
-        return load_circuit_of(place)
 
-    def _loaded(self) -> ResidualModel:
-        if self._model is None:
-            self._model = self._load()
-        return self._model
+def _of_first_version(place: Path, config: RunConfig) -> Circuit | None:
+    """Return the circuit of a resample as version 0.1.0 left it: without the run that found it."""
+    if (place / CONFIG).is_file() or not (place / CIRCUIT).is_file():
+        return None
+    circuit = load_circuit_of(place)
+    if differences(config_of_origin(circuit, place), config):
+        raise RunDirectoryError(f"{place} holds a repetition of another run; choose another --out")
+    return circuit

@@ -9,10 +9,11 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.assess import USUAL, Effort
 from circuitfind.methods.settings import known_method
-from circuitfind.runs.again import settings_of
+from circuitfind.question import differences, settings_of
+from circuitfind.records import from_json
 from circuitfind.runs.against import KNOWN
-from circuitfind.runs.config import RunConfig, config_from, differences
-from circuitfind.runs.directory import CIRCUIT, CONFIG, load_circuit_of, reported
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.directory import CIRCUIT, load_circuit_of, read_config
 from circuitfind.runs.evaluation_files import Asked, can_take, digest_of
 from circuitfind.runs.kinds import kind_of
 from circuitfind.runs.naming import path_beside
@@ -106,8 +107,7 @@ def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConf
             f"a run has no setting {quoted(unknown[0])}; its settings are {', '.join(known)}"
         )
     if path.is_dir() and kind_of(path) == "search":
-        with reported(path):
-            found = config_from(path / CONFIG)
+        found = read_config(RunConfig, path)
     else:
         found = _config_of_origin(path, circuit, settings)
     config = replace(found, **settings)
@@ -138,9 +138,10 @@ def _config_of_origin(path: Path, circuit: Circuit, settings: dict[str, Any]) ->
     graph = circuit.graph
     values |= {"split_qkv": graph.split_qkv, "split_embedding": graph.split_embedding}
     try:
-        return RunConfig(**values)
-    except TypeError as error:
+        found: RunConfig = from_json(RunConfig, values, "its origin")
+    except ValueError as error:
         raise CircuitFileError(f"the origin in {path} cannot be used: {error}") from None
+    return found
 
 
 def siblings(path: Path, config: RunConfig) -> tuple[Circuit, ...]:
@@ -151,7 +152,7 @@ def siblings(path: Path, config: RunConfig) -> tuple[Circuit, ...]:
     for other in sorted(path.parent.glob("threshold-*")):
         if other.name == path.name or not (other / CIRCUIT).is_file():
             continue
-        there = config_from(other / CONFIG)
+        there = read_config(RunConfig, other)
         if not differences(there.at(config.threshold), config):
             found.append(load_circuit_of(other))
     return tuple(found)

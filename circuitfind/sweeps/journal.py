@@ -1,16 +1,11 @@
-"""The journal of a sweep: a line per attempt, and a lock against a second driver."""
+"""What was tried in a sweep: a line per attempt, and a lock against a second driver."""
 
 import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
-from circuitfind.errors import RunBusyError
-from circuitfind.files import write_all
-from circuitfind.runs.directory import lock, reported
+from circuitfind.store import Log, at_work
 from circuitfind.sweeps.work import Job, Outcome
 
 ATTEMPTS = "attempts.jsonl"
@@ -19,13 +14,10 @@ PATIENCE = 3.0
 
 
 class Journal:
-    """The attempts of one sweep; a line that a killed driver left half is ended first."""
+    """The attempts of one sweep."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            write_all(file, b"\n")
+    def __init__(self, log: Log) -> None:
+        self._log = log
 
     def record(self, job: Job, outcome: Outcome, attempt: int) -> None:
         """Write an attempt down.
@@ -40,8 +32,7 @@ class Journal:
             "seconds": round(outcome.seconds, 3),
             "message": outcome.message,
         }
-        with reported(self._path):
-            write_all(self._file, json.dumps(values, ensure_ascii=False).encode() + b"\n")
+        self._log.write([json.dumps(values, ensure_ascii=False).encode() + b"\n"])
 
 
 @contextmanager
@@ -51,21 +42,5 @@ def journal(path: Path) -> Iterator[Journal]:
     Raises:
         RunDirectoryError: Another process is at work there, or it cannot be written.
     """
-    with reported(path):
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / ATTEMPTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        _hold(file, path)
-        yield Journal(file, path)
-
-
-def _hold(file: BinaryIO, path: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            lock(file, path)
-            return
-        except RunBusyError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
+    with at_work(path, patience=PATIENCE), Log(path / ATTEMPTS) as log:
+        yield Journal(log)

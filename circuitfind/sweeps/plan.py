@@ -178,7 +178,7 @@ class _Plan:
                 model=self._located(model_for(task, model)),
                 method=method,
                 options=options,
-                metric=settings.get("metric", ""),
+                metric=settings.get("metric"),
                 ablation=settings.get("ablation", "resample"),
                 n_prompts=settings.get("prompts", 64),
                 seed=seed,

@@ -13,8 +13,8 @@ from typing import Any
 
 from circuitfind.errors import CircuitfindError
 from circuitfind.files import write_whole
-from circuitfind.runs.directory import reported
 from circuitfind.runs.results import RunResult, read_result
+from circuitfind.store import reported
 from circuitfind.sweeps.plan import PlannedRun
 from circuitfind.sweeps.running import RUNS
 

@@ -2,15 +2,15 @@
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from circuitfind.errors import CircuitfindError, RunBusyError
-from circuitfind.models.base import ResidualModel
+from circuitfind.question import Models
 from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import model_of, run_discovery
+from circuitfind.runs.discover import run_discovery
 
 PATIENCE = 30.0
 """Seconds to wait for a directory that another process holds: a worker whose driver was killed may
@@ -54,8 +54,8 @@ class Worker:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        self._key: tuple[object, ...] = ()
-        self._model: ResidualModel | None = None
+        # The last model goes first, so that there are never two.
+        self._models = Models(most=1)
 
     def run(self, job: Job) -> Outcome:
         """Run a job to its end, whatever that is."""
@@ -74,20 +74,9 @@ class Worker:
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                run_discovery(path, config, load=self._loader(config))
+                run_discovery(path, config, models=self._models)
                 return
             except RunBusyError:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.2)
-
-    def _loader(self, config: RunConfig) -> Callable[[], ResidualModel]:
-        def load() -> ResidualModel:
-            key = (config.model, config.dtype, config.device)
-            if self._model is None or key != self._key:
-                # The last model goes first, so that there are never two.
-                self._model = None
-                self._model, self._key = model_of(config), key
-            return self._model
-
-        return load

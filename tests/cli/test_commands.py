@@ -62,7 +62,7 @@ def test_a_finished_run_is_read_and_not_computed_again(cli, run, monkeypatch, tm
     def load(*arguments, **options):
         raise AssertionError("the model of a finished run was loaded")
 
-    monkeypatch.setattr("circuitfind.runs.again.load_model", load)
+    monkeypatch.setattr("circuitfind.question.load_model", load)
     answer = cli(*run)
     assert (answer.code, answer.out) == (0, figures)
     assert answer.err == "run is finished: its results are read, not computed again\n"

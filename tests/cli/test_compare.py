@@ -39,6 +39,8 @@ def test_two_runs_are_compared(cli, runs):
         n_shared / (left.n_edges + right.n_edges - n_shared)
     )
     assert found.pairs[0].overlap.n_measured > n_shared
+    asked = [(side.question["task"], side.question["n_prompts"]) for side in found.circuits]
+    assert asked == [("program", 4)] * 2
     assert cli("compare", *runs, "--out", "other", "--json").json == json.loads(found.to_json())
 
 

@@ -31,12 +31,12 @@ def test_the_cost_comes_first_and_the_figures_are_written(evaluated, tmp_path):
     assert " passes of 8 prompts (faithfulness 6, size curve 10, random circuits 21)" in (
         evaluated.err
     )
-    stored = json.loads((tmp_path / "run/scorecard.json").read_text())
-    assert set(stored) == {"scorecard", "search", "evaluation", "evaluation_of"}
+    stored = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert set(stored) == {"format", "of", "evaluation"}
     assessment = assessment_from(stored["evaluation"])
     assert (assessment.effort, assessment.metric) == ("quick", "l2")
     assert f"CPR {assessment.curve.cpr:.3f}" in evaluated.out
-    files = ("scorecard.json", "size-curve.svg", "size-curve.png")
+    files = ("evaluation.json", "size-curve.svg", "size-curve.png")
     assert evaluated.out.endswith("".join(f"run/{name}\n" for name in files))
     root = ElementTree.parse(tmp_path / "run/size-curve.svg").getroot()
     assert root.tag.endswith("svg")
@@ -112,11 +112,11 @@ def test_a_fuller_evaluation_stands_for_a_lesser_one(cli, run, tmp_path, monkeyp
 )
 def test_other_settings_go_to_a_directory_of_their_own(given, name, cli, run, tmp_path):
     assert cli("evaluate", "run", "--quick").code == 0
-    own = (tmp_path / "run/scorecard.json").read_bytes()
+    own = (tmp_path / "run/evaluation.json").read_bytes()
     answer = cli("evaluate", "run", "--quick", *given)
     assert answer.code == 0, answer.err
-    assert f"\n{name}/scorecard.json\n" in answer.out
-    assert (tmp_path / "run/scorecard.json").read_bytes() == own
+    assert f"\n{name}/evaluation.json\n" in answer.out
+    assert (tmp_path / "run/evaluation.json").read_bytes() == own
     assert "its results are read" in cli("evaluate", "run", "--quick", *given).err
 
 
@@ -142,11 +142,10 @@ def test_no_evaluation_replaces_another_one_in_a_directory_that_was_named(cli, r
 def test_a_run_that_is_written_anew_keeps_the_evaluation_of_its_circuit(
     cli, run, evaluated, tmp_path
 ):
-    before = json.loads((tmp_path / "run/scorecard.json").read_text())
+    before = (tmp_path / "run/evaluation.json").read_bytes()
     (tmp_path / "run/circuit.json").unlink()
     assert cli(*run).code == 0
-    after = json.loads((tmp_path / "run/scorecard.json").read_text())
-    assert after["evaluation"] == before["evaluation"]
+    assert (tmp_path / "run/evaluation.json").read_bytes() == before
     assert "its results are read" in cli("evaluate", "run", "--quick").err
 
 
@@ -177,7 +176,7 @@ def test_an_imported_circuit_needs_to_be_told_what_it_is_about(cli, program, com
         "--metric", "l2", "--ablation", "zero", "--quick", "--out", "there",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert json.loads((tmp_path / "there/scorecard.json").read_text())["evaluation"]
+    assert json.loads((tmp_path / "there/evaluation.json").read_text())["evaluation"]
 
 
 def test_a_series_gives_a_curve_by_threshold(cli, run):
@@ -225,4 +224,4 @@ def test_what_cannot_be_evaluated_is_one_line(cli, run, complaint, tmp_path):
     stored = json.loads((tmp_path / "run/circuit.json").read_text())
     stored["origin"]["model_fingerprint"] = "0"
     (tmp_path / "run/circuit.json").write_text(json.dumps(stored))
-    complaint(cli("evaluate", "run"), "are no longer those that the circuit in run was found in")
+    complaint(cli("evaluate", "run"), "the model of the circuit in run changed since")

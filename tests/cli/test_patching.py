@@ -7,7 +7,7 @@ import pytest
 
 from circuitfind.circuit import load_circuit
 from circuitfind.patching.files import load_patching
-from circuitfind.runs.directory import held
+from circuitfind.store import held
 
 
 @pytest.fixture
@@ -185,13 +185,12 @@ def assert_same_files(run, whole):
 def test_weights_that_changed_since_are_noticed(cli, complaint, sweep, tmp_path):
     words = [*sweep, "--out", "run"]
     assert cli(*words, "--budget", "0s").code == 124
-    config = tmp_path / "run" / "config.json"
-    stored = json.loads(config.read_text())
-    stored["facts"]["model_fingerprint"] = "another"
-    config.write_text(json.dumps(stored))
-    complaint(cli(*words), "the model of the measurement in run changed since it began")
-    config.write_text("{}")
-    complaint(cli(*words), "config.json is damaged .it has no 'settings'.")
+    file = tmp_path / "run" / "environment.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "model_fingerprint": "another"}))
+    complaint(cli(*words), "the model of the measurement in run changed since")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    complaint(cli(*words), "config.json is damaged .its content lacks the field")
 
 
 def test_two_processes_do_not_measure_in_one_directory(cli, complaint, sweep, tmp_path):

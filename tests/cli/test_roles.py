@@ -31,7 +31,7 @@ def test_a_file_of_roles_that_does_not_fit_is_refused(cli, run, complaint, tmp_p
     file = tmp_path / "run" / "roles.json"
     content = json.loads(file.read_text())
     for change, said in (
-        ({"prompts_fingerprint": "0"}, "about another model or other prompts"),
+        ({"prompts_fingerprint": "0"}, "the prompts of its circuit changed since"),
         ({"format": "1"}, "its format is '1'"),
         ({"roles": [{"component": "a7.h0", "role": "mover", "number": 1, "where": ""}]}, "a7.h0"),
         ({"roles": [{"component": "a0.h0"}]}, "lacks the field"),
@@ -47,8 +47,8 @@ def test_a_circuit_of_an_unknown_or_changed_model_has_no_roles(cli, run, complai
     complaint(cli("roles", "mine.json"), "does not say of which model and task it is")
     origin = content["origin"] | {"model_fingerprint": "0"}
     (tmp_path / "other.json").write_text(json.dumps(content | {"origin": origin}))
-    complaint(cli("roles", "other.json"), "the model of other.json is not the one")
+    complaint(cli("roles", "other.json"), "the model of the circuit in other.json changed since")
     (tmp_path / "later.json").write_text(
         json.dumps(content | {"origin": content["origin"] | {"seed": 5}})
     )
-    complaint(cli("roles", "later.json"), "the prompts of later.json are not those")
+    complaint(cli("roles", "later.json"), "the prompts of the circuit in later.json changed since")

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from circuitfind.runs.directory import RunDirectory, config_from
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.directory import RunDirectory, read_config
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_runs_are_filtered(words, expected, three, cli):
 
 def test_a_run_at_work_is_running(three, cli):
     stopped = three / "deep" / "stopped"
-    directory = RunDirectory(stopped, config_from(stopped / "config.json"))
+    directory = RunDirectory(stopped, read_config(RunConfig, stopped))
     facts = json.loads((stopped / "environment.json").read_text())
     with directory.recording({"model_fingerprint": facts["model_fingerprint"]}):
         rows = cli("runs", three, "--json").json

@@ -56,7 +56,25 @@ def test_repetitions_of_another_run_are_not_taken_for_these(cli, run, tmp_path):
     assert cli(*run[:-1], 0.1).code == 0
     answer = cli(*words)
     assert answer.code == 2
-    assert "resamples-1 holds a repetition of another run" in answer.err
+    assert "resamples-1 holds another run (threshold is 0.01 there and 0.1 here" in answer.err
+
+
+def test_a_resample_is_a_run(cli, run, tmp_path):
+    words = ["stability", "run", "--vary", "resamples", "--repetitions", 2]
+    assert cli(*words).code == 0
+    place = tmp_path / "run-stability" / "resamples-2"
+    assert json.loads((place / "config.json").read_text())["resample"] == 1
+    rows = {row["run"]: row["state"] for row in cli("runs", "run-stability", "--json").json}
+    assert rows == {"resamples-1": "finished", "resamples-2": "finished"}
+    found = (place / "circuit.json").read_bytes()
+    # As a process leaves it that was killed in the middle.
+    lines = (place / "decisions.jsonl").read_bytes().splitlines(keepends=True)
+    for name in ("circuit.json", "scorecard.json", "diagram.svg", "diagram.dot"):
+        (place / name).unlink()
+    (place / "decisions.jsonl").write_bytes(b"".join(lines[:20]))
+    assert cli(*words).code == 0
+    assert (place / "circuit.json").read_bytes() == found
+    assert (place / "scorecard.json").exists()
 
 
 def test_what_cannot_be_repeated_is_one_line(cli, run, complaint):

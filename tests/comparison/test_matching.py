@@ -22,7 +22,8 @@ from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.errors import PromptError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.loading import load_model
-from circuitfind.runs.api import discover, make_problem
+from circuitfind.question import make_problem
+from circuitfind.runs.api import discover
 from tests.comparison.circuits import circuit, drawn, never_too_small, shape
 from tests.comparison.rebuilt import with_heads_reordered, with_weights_shuffled
 

@@ -14,7 +14,7 @@ from circuitfind.errors import MetricError
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions
 from circuitfind.models.loading import load_model
 from circuitfind.prompts import Pair, collate
-from circuitfind.runs.api import make_problem
+from circuitfind.question import make_problem
 from tests.comparison.wired import copying_problem
 from tests.engine.problems import model_of, prompts_of
 from tests.oracles.checkpoints import build

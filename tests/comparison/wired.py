@@ -12,7 +12,7 @@ from circuitfind.models.loading import load_model
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.problem import Problem
 from circuitfind.prompts import Pair, collate
-from circuitfind.runs.api import make_problem
+from circuitfind.question import make_problem
 
 SYMBOLS = ("a", "b", "c", "x", "y")
 

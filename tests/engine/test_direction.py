@@ -18,9 +18,9 @@ from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
-from circuitfind.runs.api import discover, make_problem
+from circuitfind.question import make_problem
+from circuitfind.runs.api import discover
 from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import problem_of as problem_of_run
 from tests.engine.problems import (
     BRIDGED,
     EXACT,
@@ -150,7 +150,7 @@ def refusing():
 def test_held_out_prompts_are_measured_along_the_direction_of_the_search(refusing):
     model = refusing
     config = RunConfig("refusal", "gpt-4l", "eap", metric="direction", n_prompts=6)
-    ours, held_out = (problem_of_run(config, model, seed=seed) for seed in (0, 1))
+    ours, held_out = (config.problem(model, seed=seed) for seed in (0, 1))
     assert ours.prompts.fingerprint != held_out.prompts.fingerprint
     stream = torch.randn(6, 1, model.shape.d_model, generator=torch.Generator().manual_seed(0))
     one, other = (p.metric(stream, ours.prompts, stream) for p in (ours, held_out))

@@ -21,7 +21,8 @@ from circuitfind.evaluation.measured import Measured
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
-from circuitfind.runs.api import discover, make_problem
+from circuitfind.question import make_problem
+from circuitfind.runs.api import discover
 from tests.engine.problems import problem_of
 from tests.evaluation.wired import measured_of, true_circuit, wired
 

@@ -50,7 +50,7 @@ def test_circuits_that_are_random_overlap_as_much_as_chance_has_it():
 
 def test_a_deterministic_circuit_is_wholly_stable(tmp_path):
     """The wired program gives the same circuit whatever is varied, and is not computed twice."""
-    config = RunConfig("reverse", "reverse", "acdc", {"threshold": 0.01}, "l2", n_prompts=16)
+    config = RunConfig("reverse", "reverse", "acdc", {"threshold": 0.01}, metric="l2", n_prompts=16)
     run_discovery(tmp_path / "run", config)
     found = repeat_run(tmp_path / "run", n=2)
     names = [row.varied for row in found.stability.variations]
@@ -68,7 +68,7 @@ def test_a_deterministic_circuit_is_wholly_stable(tmp_path):
 
 
 def test_what_cannot_be_varied_is_refused(tmp_path):
-    config = RunConfig("reverse", "reverse", "exact", {"n_edges": 3}, "l2", n_prompts=8)
+    config = RunConfig("reverse", "reverse", "exact", {"n_edges": 3}, metric="l2", n_prompts=8)
     run_discovery(tmp_path / "run", config)
     with pytest.raises(MethodError, match="cannot vary 'moods'; choose among resamples, seeds"):
         repeat_run(tmp_path / "run", varied=["moods"])

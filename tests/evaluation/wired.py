@@ -6,7 +6,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.evaluation.measured import Measured
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem
-from circuitfind.runs.api import make_problem
+from circuitfind.question import make_problem
 
 
 @cache

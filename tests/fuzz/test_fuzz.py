@@ -56,7 +56,7 @@ def run(program, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
     options = {"threshold": 0.01}
     config = RunConfig("program", str(program), "acdc", options, metric="l2", n_prompts=4)
-    run_discovery(path, config, load=lambda: model)
+    run_discovery(path, config, model=model)
     return path, config
 
 
@@ -145,7 +145,7 @@ def test_run_directories(numbers, guard, run, model, tmp_path):
             refused(export_run, path, "mib-importances")
             # To search again takes long; every eighth run does.
             if not number % 2 or not number % 8:
-                refused(run_discovery, path, config, load=lambda: model)
+                refused(run_discovery, path, config, model=model)
         shutil.rmtree(path)
 
 
@@ -160,7 +160,7 @@ def test_interrupted_runs(numbers, guard, run, model, tmp_path):
         decisions = (whole / "decisions.jsonl").read_bytes()
         (path / "decisions.jsonl").write_bytes(damaged_bytes(decisions, random_number))
         with guard.watching(path):
-            refused(run_discovery, path, config, load=lambda: model)
+            refused(run_discovery, path, config, model=model)
         shutil.rmtree(path)
 
 

@@ -24,7 +24,8 @@ from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
-from circuitfind.runs.api import discover, make_problem
+from circuitfind.question import make_problem
+from circuitfind.runs.api import discover
 from tests.oracles.compiled import CompiledOracle
 
 PROGRAMS = {

@@ -16,7 +16,8 @@ from circuitfind.models.handmade import WIRED
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE, zoo_path
 from circuitfind.prompts import Pair, collate
-from circuitfind.runs.api import discover, make_problem
+from circuitfind.question import make_problem
+from circuitfind.runs.api import discover
 from circuitfind.tasks import find_task
 from tests.oracles.compiled import CompiledOracle
 

@@ -13,7 +13,7 @@ from circuitfind.patching.circuits import circuit_of
 from circuitfind.patching.result import PatchResult
 from circuitfind.patching.significant import significant_components
 from circuitfind.patching.sweep import patch
-from circuitfind.runs.api import make_problem
+from circuitfind.question import make_problem
 from tests.engine.problems import problem_of
 
 GROUPED = heads_and_mlps(ModelShape(2, 4, 2, 8, 2, 5))

@@ -14,9 +14,8 @@ from circuitfind.patching.circuits import circuit_of
 from circuitfind.patching.path import linearised_edges, path_patch
 from circuitfind.patching.sweep import patch
 from circuitfind.patching.together import patch_together
+from circuitfind.question import Models, make_problem, problem_again
 from circuitfind.reports.patching import patch_report
-from circuitfind.runs.again import Problems
-from circuitfind.runs.api import make_problem
 from circuitfind.runs.patch_config import PatchConfig
 from circuitfind.runs.patching import run_patching
 from tests.engine.problems import model_of, problem_of, prompts_of
@@ -70,7 +69,9 @@ def test_the_command_line_python_and_evaluation_measure_the_same(tmp_path):
     assert ours.origin["unit"] == theirs.unit == "logits"
     torch.testing.assert_close(ours.values, theirs.values)
     circuit = Circuit(problem.graph, problem.graph.edge_mask, origin=ours.origin)
-    assert Problems().of(circuit, tmp_path).metric.name == "logit-difference"
+    assert (
+        problem_again(circuit, tmp_path, Models(), device="cpu").metric.name == "logit-difference"
+    )
 
 
 def test_a_circuit_is_searched_with_the_metric_of_the_sweep(unchosen):

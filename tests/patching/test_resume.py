@@ -11,7 +11,7 @@ from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.path import PathPatching
 from circuitfind.patching.sweep import Sweep, patch
 from circuitfind.patching.together import Together
-from circuitfind.runs.api import make_problem
+from circuitfind.question import make_problem
 from tests.engine.problems import problem_of
 
 MIXED = (4, 3, 4)

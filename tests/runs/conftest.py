@@ -39,6 +39,6 @@ def discover(config, model) -> Discover:
 
     def run(path: Path, **changes: Any) -> RunResult:
         callbacks = {name: changes.pop(name) for name in ("tell", "on_progress") if name in changes}
-        return run_discovery(path, replace(config, **changes), load=lambda: model, **callbacks)
+        return run_discovery(path, replace(config, **changes), model=model, **callbacks)
 
     return run

@@ -71,7 +71,7 @@ def test_a_finished_choice_is_read_without_the_model(whole, settings, tmp_path, 
     def load(*arguments, **options):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("circuitfind.runs.again.load_model", load)
+    monkeypatch.setattr("circuitfind.question.load_model", load)
     (again,) = run_wanted(tmp_path / "run", settings, Wanted())
     assert again.path == tmp_path / "run"
     assert_same(tmp_path / "run", whole[0])

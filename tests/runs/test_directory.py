@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from circuitfind.errors import MethodError, RunDirectoryError, SelfCheckError
-from circuitfind.runs.config import config_from
+from circuitfind.runs.config import RunConfig
 from circuitfind.runs.decisions import DecisionLog
-from circuitfind.runs.directory import RunDirectory
+from circuitfind.runs.directory import RunDirectory, read_config
 
 
 def test_an_error_before_the_first_decision_leaves_nothing(discover, tmp_path, monkeypatch):
@@ -63,13 +63,13 @@ def test_of_two_runs_that_begin_at_once_only_one_gets_the_directory(config, tmp_
                 RunDirectory.open(tmp_path / "run", late.config)
     with pytest.raises(RunDirectoryError, match="seed is 0 there and 1 here"):
         second.recording({}).__enter__()
-    assert config_from(tmp_path / "run" / "config.json").seed == 0
+    assert read_config(RunConfig, tmp_path / "run").seed == 0
 
 
 def test_settings_are_read_back_as_they_were_written(config, tmp_path):
     pinned = config.pinned()
     (tmp_path / "config.json").write_text(pinned.to_json())
-    assert config_from(tmp_path / "config.json") == pinned
+    assert read_config(RunConfig, tmp_path) == pinned
 
 
 def test_settings_mean_the_same_in_another_folder(config, program, discover, tmp_path, monkeypatch):
@@ -111,3 +111,31 @@ def test_options_from_python_are_checked_too(options, said, discover, tmp_path):
     with pytest.raises(MethodError, match=said):
         discover(tmp_path / "run", options=options)
     assert not any(tmp_path.iterdir())
+
+
+def test_what_a_newer_version_adds_is_passed_over(discover, tmp_path):
+    found = discover(tmp_path / "run").circuit
+    for name in ("config.json", "scorecard.json"):
+        content = json.loads((tmp_path / "run" / name).read_text())
+        (tmp_path / "run" / name).write_text(json.dumps({**content, "newer": [1]}))
+    file = tmp_path / "run" / "decisions.jsonl"
+    first, *lines = file.read_text().splitlines()
+    newer = [json.dumps({**json.loads(line), "newer": 1}) for line in lines]
+    file.write_text("\n".join([first, *newer, ""]))
+    (tmp_path / "run" / "circuit.json").unlink()
+    said = []
+    assert discover(tmp_path / "run", tell=said.append).circuit.to_json() == found.to_json()
+    assert said == [f"{tmp_path / 'run'} resumes after 46 of 46 edges"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "decisions.jsonl", "scorecard.json"])
+def test_a_file_whose_meaning_changed_is_refused(name, discover, tmp_path):
+    discover(tmp_path / "run")
+    file = tmp_path / "run" / name
+    text = file.read_text()
+    form = text.partition('"format": "')[2].partition('"')[0]
+    file.write_text(text.replace(form, form.replace(" 1", " 2")))
+    if name == "decisions.jsonl":
+        (tmp_path / "run" / "circuit.json").unlink()
+    with pytest.raises(RunDirectoryError, match=f"reads up to '{form}'; update circuitfind"):
+        discover(tmp_path / "run")

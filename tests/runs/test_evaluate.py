@@ -29,12 +29,10 @@ def attention_only():
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 def test_circuits_of_every_method_are_evaluated(method, attention_only, tmp_path):
     options = OPTIONS.get(method, {"n_edges": 20})
-    config = RunConfig("ioi", MODEL, method, options, "logit-difference", n_prompts=3)
-    run = run_discovery(tmp_path / "run", config, load=lambda: attention_only)
+    config = RunConfig("ioi", MODEL, method, options, metric="logit-difference", n_prompts=3)
+    run = run_discovery(tmp_path / "run", config, model=attention_only)
     said = []
-    found = evaluate_run(
-        run.path, Wish(QUICK), load=lambda config: attention_only, tell=said.append
-    ).assessment
+    found = evaluate_run(run.path, Wish(QUICK), model=attention_only, tell=said.append).assessment
     assert "passes of 3 prompts" in said[0]
     own = found.readings[0].measured
     stored = run.card.measurements[0]
@@ -47,14 +45,14 @@ def test_circuits_of_every_method_are_evaluated(method, attention_only, tmp_path
 def test_a_circuit_that_went_through_the_format_of_another_tool_is_evaluated(
     attention_only, tmp_path
 ):
-    config = RunConfig("ioi", MODEL, "eap", {"n_edges": 20}, "logit-difference", n_prompts=3)
-    run = run_discovery(tmp_path / "run", config, load=lambda: attention_only)
+    config = RunConfig("ioi", MODEL, "eap", {"n_edges": 20}, metric="logit-difference", n_prompts=3)
+    run = run_discovery(tmp_path / "run", config, model=attention_only)
     file, mine = tmp_path / "theirs.json", tmp_path / "mine.json"
     export_circuit(run.circuit, file, format_name="eap-ig")
     import_circuit(file, run.circuit.graph).save(mine)
     assert load_circuit(mine).n_edges == run.circuit.n_edges
     settings = {"task": "ioi", "model": MODEL, "metric": "logit-difference", "n_prompts": 3}
     wish = Wish(QUICK, settings=tuple(settings.items()))
-    found = evaluate_run(mine, wish, load=lambda config: attention_only).assessment
+    found = evaluate_run(mine, wish, model=attention_only).assessment
     own, stored = found.readings[0].measured, run.card.measurements[0]
     assert own.faithfulness == pytest.approx(stored.faithfulness, abs=1e-4)

@@ -36,7 +36,7 @@ def given():
 def run(given, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
-    config = RunConfig("ioi", NAME, "eap", {"n_edges": 20}, "logit-difference", n_prompts=3)
+    config = RunConfig("ioi", NAME, "eap", {"n_edges": 20}, metric="logit-difference", n_prompts=3)
     return run_discovery(tmp_path / "run", config, model=given).path
 
 
@@ -87,7 +87,7 @@ def test_saved_as_a_directory_of_its_name_the_model_is_found(run, tmp_path):
 
 def test_a_model_that_is_not_the_runs_is_refused(run):
     other = load_model("gpt-4l")
-    with pytest.raises(RunDirectoryError, match="is not the one that its circuit was found on"):
+    with pytest.raises(RunDirectoryError, match="the model of the circuit in .* changed since"):
         roles_of(run, model=other)
-    with pytest.raises(RunDirectoryError, match="is not the one that its circuit was found on"):
+    with pytest.raises(RunDirectoryError, match="the model of the circuit in .* changed since"):
         repeat_run(run, n=1, varied=["resamples"], model=other)

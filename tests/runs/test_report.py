@@ -21,8 +21,9 @@ from circuitfind.errors import CircuitFileError, ReportError, RunDirectoryError
 from circuitfind.evaluation.assess import QUICK, USUAL
 from circuitfind.models.loading import load_model
 from circuitfind.reports.evaluation import assessment_rows
-from circuitfind.runs.config import RunConfig, config_from
-from circuitfind.runs.discover import problem_of, run_discovery
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.directory import read_config
+from circuitfind.runs.discover import run_discovery
 from circuitfind.runs.evaluate import evaluate_run
 from circuitfind.runs.report import write_report
 from circuitfind.runs.wish import Wish
@@ -49,7 +50,7 @@ def small():
 def run(tmp_path_factory, small):
     config = RunConfig("ioi", MODEL, "acdc", {"threshold": 0.05}, n_prompts=N_PROMPTS)
     path = tmp_path_factory.mktemp("reported") / "run"
-    return run_discovery(path, config, load=lambda: small)
+    return run_discovery(path, config, model=small)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def names_of(shown):
 
 
 def decisions_of(run):
-    lines = (run.path / "decisions.jsonl").read_text().splitlines()
+    lines = (run.path / "decisions.jsonl").read_text().splitlines()[1:]
     return [json.loads(line) for line in lines]
 
 
@@ -169,11 +170,13 @@ def test_the_scorecard_is_that_of_the_file(run, shown):
 AGAIN = """
 import sys
 from pathlib import Path
-from circuitfind.runs.config import config_from
+from circuitfind.runs.config import RunConfig
+from circuitfind.runs.directory import read_config
 from circuitfind.runs.discover import run_discovery
 from circuitfind.runs.report import write_report
 
-write_report(run_discovery(Path(sys.argv[2]), config_from(Path(sys.argv[1]))).path)
+config = read_config(RunConfig, Path(sys.argv[1]).parent)
+write_report(run_discovery(Path(sys.argv[2]), config).path)
 """
 
 
@@ -203,7 +206,7 @@ def test_an_evaluation_is_on_the_page_as_it_is_in_the_file(discover, model, tmp_
     path = discover(tmp_path / "run", n_prompts=8).path
     assert data_of(write_report(path))["runs"][0]["evaluation"] is None
     few = replace(USUAL, n_random=4, n_knock_outs=0, n_greedy=0, n_sets=0)
-    found = evaluate_run(path, Wish(few), load=lambda config: model).assessment
+    found = evaluate_run(path, Wish(few), model=model).assessment
     shown = data_of(write_report(path))["runs"][0]["evaluation"]
     assert (shown["effort"], shown["metric"]) == ("usual", found.metric)
     assert shown["rows"] == [list(row) for row in assessment_rows(found)]
@@ -231,7 +234,7 @@ def test_what_makes_the_figures_doubtful_is_on_the_page(discover, model, tmp_pat
     assert run.circuit.n_edges == 0
     assert run.card.doubts
     assert data_of(write_report(run.path))["runs"][0]["warnings"] == list(run.card.doubts)
-    found = evaluate_run(run.path, Wish(QUICK), load=lambda config: model).assessment
+    found = evaluate_run(run.path, Wish(QUICK), model=model).assessment
     shown = data_of(write_report(run.path))["runs"][0]
     assert set(shown["warnings"]) == {*run.card.doubts, *found.doubts}
     assert len(shown["warnings"]) == len(set(shown["warnings"]))
@@ -255,6 +258,7 @@ def test_notes_and_too_much_drift_are_on_the_page(discover, tmp_path):
 def test_the_provenance_is_that_of_the_files(run, shown):
     config = json.loads((run.path / "config.json").read_text())
     options = config.pop("options")
+    assert config.pop("format") == "circuitfind run 1"
     provenance = shown["provenance"]
     assert (provenance["settings"], provenance["options"]) == (config, options)
     assert provenance["environment"] == json.loads((run.path / "environment.json").read_text())
@@ -262,7 +266,7 @@ def test_the_provenance_is_that_of_the_files(run, shown):
 
 def test_two_runs_are_compared_edge_by_edge(run, small, tmp_path):
     config = RunConfig("ioi", MODEL, "acdc", {"threshold": 0.2}, n_prompts=N_PROMPTS)
-    other = run_discovery(tmp_path / "other", config, load=lambda: small)
+    other = run_discovery(tmp_path / "other", config, model=small)
     file = write_report(run.path, against=other.path)
     assert file == run.path / "report-other.html"
     data = data_of(file)
@@ -342,7 +346,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path, run):
 
 
 def test_what_the_circuit_loses_without_an_edge_is_there_with_its_interval(run, shown, small):
-    problem = problem_of(run_config(run), small, seed=0)
+    problem = run_config(run).problem(small)
     engine, kept = IncrementalEngine(problem), run.circuit.kept
     assert set(shown["needed"]) == {edge.name for edge in run.circuit.edges}
     whole = engine.readout.loss(engine.recomputed(kept))
@@ -353,7 +357,7 @@ def test_what_the_circuit_loses_without_an_edge_is_there_with_its_interval(run, 
 
 
 def run_config(run):
-    return config_from(run.path / "config.json")
+    return read_config(RunConfig, run.path)
 
 
 def test_measured_roles_stand_at_their_heads(discover, tmp_path):

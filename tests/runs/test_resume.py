@@ -40,7 +40,7 @@ def test_a_run_resumes_from_any_part_of_its_decisions(search, discover, tmp_path
 def test_what_was_decided_is_not_tested_again(discover, tmp_path):
     discover(tmp_path / "whole")
     decisions = (tmp_path / "whole" / "decisions.jsonl").read_bytes().splitlines(keepends=True)
-    begun(tmp_path / "cut", tmp_path / "whole", b"".join(decisions[:30]))
+    begun(tmp_path / "cut", tmp_path / "whole", b"".join(decisions[:31]))
     said, steps = [], []
     discover(tmp_path / "cut", tell=said.append, on_progress=steps.append)
     assert said == [f"{tmp_path / 'cut'} resumes after 30 of 46 edges"]

@@ -73,7 +73,7 @@ def test_a_target_is_met_and_found_again_without_the_model(wanted, settings, tmp
     def load(*arguments, **options):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("circuitfind.runs.again.load_model", load)
+    monkeypatch.setattr("circuitfind.question.load_model", load)
     (again,) = run_wanted(tmp_path, settings, wanted)
     assert again.path == best.path
 

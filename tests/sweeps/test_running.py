@@ -143,7 +143,7 @@ def test_half_a_line_of_a_killed_driver_is_ended(tmp_path):
     (tmp_path / "attempts.jsonl").write_text('{"run": "a", "att')
     with journal(tmp_path) as attempts:
         attempts.record(Job("b", "", {}), Outcome("finished", "", 1.0), 1)
-    assert json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[1])["run"] == "b"
+    assert json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[0])["run"] == "b"
 
 
 def test_workers_of_a_killed_driver_end(program, tmp_path):

@@ -11,7 +11,7 @@ from circuitfind.errors import CircuitfindError, MetricError, PromptError, TaskE
 from circuitfind.metrics import check_metric, find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.prompts import NO_TOKEN
-from circuitfind.runs.api import make_problem
+from circuitfind.question import make_problem
 from circuitfind.tasks import find_task
 from circuitfind.tasks.reading import MOST_BYTES
 from circuitfind.tasks.rows import COLUMNS

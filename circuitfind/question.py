@@ -1,0 +1,416 @@
+"""What is asked: everything that fixes a problem, as plain values that a file can hold.
+
+A question names the task, the model, the metric and so on, as a user does; the problem that it
+builds holds the loaded model and the prompts, as a method needs them. Every search, measurement by
+patching and circuit holds its question, so that each can be asked again later on.
+`Question.problem` is the one place where a problem is built from settings, `Models` the one place
+where models are loaded and kept, and `what_changed` the one check that model and prompts are still
+what they were.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from circuitfind.ablations import Ablation, find_ablation
+from circuitfind.circuit import Circuit
+from circuitfind.engine.direction import with_direction
+from circuitfind.errors import ModelError, RunDirectoryError, TaskError, quoted
+from circuitfind.files import read_bytes
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Graph
+from circuitfind.limits import require, require_fields
+from circuitfind.metrics import Metric, find_metric
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.loading import load_model
+from circuitfind.models.precision import DTYPES, precision_note
+from circuitfind.models.zoo import ZOO
+from circuitfind.patching.metric import with_metric
+from circuitfind.problem import Problem, assemble
+from circuitfind.prompts import PromptPairs
+from circuitfind.records import from_json
+from circuitfind.tasks import find_task, task_file
+
+DEVICES = ("cpu", "cuda")
+
+Asked = TypeVar("Asked", bound="Question")
+
+_NEEDED = ("task", "model", "n_prompts", "seed")
+"""What the file of a circuit must say so that its problem can be built again."""
+
+_HELD_OUT_SEED = 1_000_003
+"""Added to the seed for held-out prompts, so that no seed a user tries meets them."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which edges of a model matter for a task?
+
+    Attributes:
+        task: Name of a task, or the path of a .jsonl or .csv file.
+        model: What `load_model` takes, as text.
+        metric: Name of the metric; None where nobody chose one.
+        ablation: What a cut edge carries.
+        n_prompts: How many pairs of prompts; a custom file may hold fewer.
+        seed: Fixes the prompts and every random choice.
+        dtype: Number type of the weights; None means that of the file.
+        device: Where to compute; the same question elsewhere is the same question.
+        split_qkv: Whether a head's query, key and value are separate readers.
+        split_embedding: Whether token and position embedding are separate writers.
+        task_digest: A hash of the task's file, where it has one, so that an edited file is
+            another question; filled in by `located`.
+        resample: Number of a resample: as many of the prompts, drawn with replacement. None is the
+            prompts themselves.
+    """
+
+    task: str
+    model: str
+    _: KW_ONLY
+    metric: str | None = None
+    ablation: str = "resample"
+    n_prompts: int = 64
+    seed: int = 0
+    dtype: str | None = None
+    device: str = "cpu"
+    split_qkv: bool = True
+    split_embedding: bool = False
+    task_digest: str | None = None
+    resample: int | None = None
+
+    form: ClassVar[str]
+    """What a file of such settings says of itself; those of 0.1.0 say nothing, and are read too."""
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"device"})
+    """Fields in which the same question may differ."""
+
+    @classmethod
+    def of(cls, circuit: Circuit, path: Path) -> "Question":
+        """Return the question that a circuit answers, as its file says.
+
+        Raises:
+            RunDirectoryError: It does not say of which task and model it is, or cannot be read.
+        """
+        settings = settings_of(circuit)
+        missing = [name for name in _NEEDED if name not in settings]
+        if missing:
+            raise RunDirectoryError(
+                f"{path} does not say of which model and task it is (it has no {missing[0]!r}), "
+                "and what its components do cannot be measured without; give a run directory, or "
+                "a circuit file with its origin"
+            )
+        try:
+            found: Question = from_json(cls, settings, "its origin")
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"the origin in {path} cannot be used ({error}); give a run directory"
+            ) from None
+        return found
+
+    def stored(self) -> dict[str, Any]:
+        """Return what a file of these settings holds, as plain JSON values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the text of a file of these settings."""
+        content = {"format": self.form, **self.stored()}
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    def completed(self: Asked) -> Asked:
+        """Return the same settings with what a file of an older version does not say."""
+        return self
+
+    def validate(self) -> None:
+        """Check every name and number before anything is loaded.
+
+        Raises:
+            CircuitfindError: One of them is unknown or impossible; the message lists the choices.
+        """
+        find_task(self.task)
+        if self.metric is not None:
+            find_metric(self.metric)
+        find_ablation(self.ablation)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ModelError(
+                f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"
+            )
+        if self.device.partition(":")[0] not in DEVICES:
+            raise ModelError(
+                f"no device named {quoted(self.device)}; choose {' or '.join(DEVICES)}"
+            )
+        require_fields(self)
+
+    def located(self: Asked) -> Asked:
+        """Return the same question with files named by absolute path and content."""
+        file, model = task_file(self.task), Path(self.model)
+        return replace(
+            self,
+            task=self.task if file is None else str(file.resolve()),
+            task_digest=None if file is None else _digest(file),
+            model=str(model.resolve()) if self.model not in ZOO and model.exists() else self.model,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must agree for two to be the same, as plain JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in plain.items() if name not in self.incidental}
+
+    def problem(
+        self, model: ResidualModel, *, seed: int | None = None, graph: Graph | None = None
+    ) -> Problem:
+        """Build the problem.
+
+        Args:
+            model: The loaded model.
+            seed: Fixes other prompts than the question's own. A metric that needs a direction takes
+                it from the question's own prompts in any case.
+            graph: Which edges to search, where that is known; by default what the question says.
+
+        Raises:
+            CircuitfindError: The task cannot be had, or the parts do not fit together.
+        """
+        task = find_task(self.task)
+        prompts = own = task.write_prompts(model.vocabulary, self.n_prompts, self.seed)
+        if seed is not None:
+            prompts = task.write_prompts(model.vocabulary, self.n_prompts, seed)
+        elif self.resample is not None:
+            drawn = np.random.default_rng([self.seed, self.resample])
+            prompts = own.select(drawn.integers(0, len(own), len(own)).tolist())
+        graph = graph or heads_and_mlps(
+            model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
+        )
+        metric = _metric(self.metric, task.metric, model, own)
+        default = metric if self.metric is None else None
+        return assemble(model, prompts, metric, self.ablation, graph=graph, default_metric=default)
+
+    def held_out(self, model: ResidualModel) -> Problem | None:
+        """Build the same problem with prompts that no search has seen, where the task can."""
+        if self.task_digest is not None:
+            return None
+        try:
+            return self.problem(model, seed=self.seed + _HELD_OUT_SEED)
+        except TaskError:
+            return None
+
+
+def differences(found: Question, wanted: Question) -> list[str]:
+    """Say which settings of two questions differ: `seed is 0 there and 1 here`."""
+    there, here = _flat(found.identity), _flat(wanted.identity)
+    lines = (_difference(name, there.get(name), here.get(name)) for name in {**there, **here})
+    return [line for line in lines if line]
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those of a group, such as a method's options, before all others."""
+    groups = [value for value in values.values() if isinstance(value, dict)]
+    single = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    return {name: value for group in groups for name, value in sorted(group.items())} | single
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    if there == here:
+        return ""
+    if name == "task_digest":
+        return "the task's file has changed since"
+    if isinstance(there, list) or isinstance(here, list):
+        return f"its {name} is another"
+    there, here = ("not given" if value is None else value for value in (there, here))
+    return f"{name} is {there} there and {here} here"
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
+
+
+def make_problem(
+    model: ResidualModel,
+    task: str | PromptPairs,
+    *,
+    n_prompts: int = 64,
+    seed: int = 0,
+    metric: str | Metric | None = None,
+    ablation: Ablation | str = "resample",
+    graph: Graph | None = None,
+) -> Problem:
+    """Put a problem together from a task's name, or from prompts of your own.
+
+    Args:
+        model: What `load_model` returned.
+        task: A task's name, the path of a .jsonl or .csv file, or prompts.
+        n_prompts: How many pairs to write.
+        seed: Fixes the pairs.
+        metric: A metric or its name; by default the task's own, or `kl` for prompts. Patching
+            (`patch`, `path_patch`, ...) measures the logit difference unless one is given here,
+            where every prompt has right and wrong answers.
+        ablation: What a cut edge carries, or the name of it.
+        graph: Which edges to search; by default all, with q, k and v apart.
+
+    Raises:
+        CircuitfindError: A name is unknown, or the parts do not fit together.
+    """
+    require(n_prompts=n_prompts, seed=seed)
+    default = "kl"
+    if isinstance(task, str):
+        found = find_task(task)
+        default = found.metric
+        task = found.write_prompts(model.vocabulary, n_prompts, seed)
+    chosen = _metric(metric, default, model, task)
+    unchosen = chosen if metric is None else None
+    return assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
+
+
+def _metric(
+    metric: str | Metric | None, default: str, model: ResidualModel, prompts: PromptPairs
+) -> Metric:
+    """Return a metric by its name, with the direction that it may need."""
+    found = metric if isinstance(metric, Metric) else find_metric(metric or default)
+    return with_direction(found, model, prompts)
+
+
+@dataclass
+class Models:
+    """The models loaded so far: each is loaded once.
+
+    Attributes:
+        given: What `load_model` returned or takes, the model of every question, whose name is then
+            only what it is called; or such by these names. None where models are loaded by name.
+        tell: Called with what a user should know of a model.
+        most: How many are kept; the others are freed before another one is loaded.
+    """
+
+    given: Any = None
+    tell: Callable[[str], None] = lambda message: None
+    most: int | None = None
+    _loaded: dict[tuple[str, str | None, str], ResidualModel] = field(default_factory=dict)
+
+    def of(self, question: Question) -> ResidualModel:
+        """Return the model of a question.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        key = question.model, question.dtype, question.device
+        if key not in self._loaded:
+            while self.most is not None and len(self._loaded) >= self.most:
+                del self._loaded[next(iter(self._loaded))]
+            given = self._given(question)
+            model = question.model if given is None else given
+            if not isinstance(model, ResidualModel):
+                model = load_model(model, dtype=question.dtype, device=question.device)
+            if (note := precision_note(model)) is not None:
+                self.tell(note)
+            self._loaded[key] = model
+        return self._loaded[key]
+
+    def _given(self, question: Question) -> Any:
+        given = self.given
+        return given.get(question.model) if isinstance(given, Mapping) else given
+
+    def again(self, question: Question) -> ResidualModel:
+        """Return the model that a finished run names.
+
+        Raises:
+            ModelError: The name leads to no model; the message says how to give the model instead.
+        """
+        name = question.model
+        try:
+            return self.of(question)
+        except ModelError as error:
+            if self._given(question) is not None or name in ZOO or Path(name).exists():
+                raise
+            raise ModelError(
+                f"{error}; if {name!r} is a model that was given in Python, give it again "
+                f"(model=...), or save it with its tokenizer (save_pretrained) as the directory "
+                f"{name!r} here"
+            ) from None
+
+
+def problem_again(circuit: Circuit, path: Path, models: Models, *, device: str) -> Problem:
+    """Build the problem that a circuit was found on, from what its file says.
+
+    Args:
+        circuit: The circuit.
+        path: Where it was read, for messages.
+        models: The models loaded so far.
+        device: Where to compute.
+
+    Raises:
+        RunDirectoryError: Its file does not say of which task and model it is, or the model or the
+            prompts have changed since.
+        CircuitfindError: The task or the model cannot be had.
+    """
+    question = replace(Question.of(circuit, path), device=device)
+    model = models.again(question)
+    # Only circuits from patching may name no metric.
+    problem = with_metric(question.problem(model, graph=circuit.graph))
+    require_same(circuit.origin, fingerprints(problem), f"the circuit in {path}", FOUND_ON)
+    return problem
+
+
+BEGAN_WITH = "choose another --out, or restore what it began with"
+"""What to do where a run's model or prompts are no longer the same."""
+
+FOUND_ON = "restore what it was found on, or search again"
+"""What to do where a circuit's model or prompts are no longer the same."""
+
+
+def settings_of(circuit: Circuit) -> Mapping[str, Any]:
+    """Return what a circuit was found with; circuits from patching have it one level deeper."""
+    origin = circuit.origin
+    return {**origin["settings"], **origin} if "settings" in origin else origin
+
+
+def says_its_question(circuit: Circuit) -> bool:
+    """Tell whether a circuit's file says of which task and model it is."""
+    return all(name in settings_of(circuit) for name in _NEEDED)
+
+
+def question_key(circuit: Circuit) -> str:
+    """Return what is the same for circuits that were found on one problem, and for no others.
+
+    Raises:
+        RunDirectoryError: The circuit's file does not say of which problem.
+    """
+    known = Question.of(circuit, Path("circuit")).identity
+    facts = [circuit.origin.get(name) for name in ("model_fingerprint", "prompts_fingerprint")]
+    header = {name: circuit.header()[name] for name in ("shape", "graph")}
+    return json.dumps([known, facts, header], sort_keys=True)
+
+
+def fingerprints(problem: Problem) -> dict[str, str]:
+    """Return what tells a model and its prompts from all others: hashes of weights and tokens."""
+    return {
+        "model_fingerprint": problem.model.fingerprint,
+        "prompts_fingerprint": problem.prompts.fingerprint,
+    }
+
+
+def what_changed(there: Mapping[str, Any], now: Mapping[str, str], of: str) -> str:
+    """Say whether model and prompts are still the same: `the model of the run in X changed since`.
+
+    Args:
+        there: What a file says, fingerprints among it; one that is missing is not compared.
+        now: The fingerprints as they are now.
+        of: What the file is about.
+
+    Returns:
+        A sentence without its full stop; empty where nothing changed.
+    """
+    changed = [name for name, value in now.items() if there.get(name, value) != value]
+    parts = " and the ".join(name.removesuffix("_fingerprint") for name in changed)
+    return f"the {parts} of {of} changed since" if changed else ""
+
+
+def require_same(there: Mapping[str, Any], now: Mapping[str, str], of: str, advice: str) -> None:
+    """Refuse a model, and prompts, that are not what they were.
+
+    Raises:
+        RunDirectoryError: One of them changed; the message ends with the advice.
+    """
+    if changed := what_changed(there, now, of):
+        raise RunDirectoryError(f"{changed}; {advice}")
