@@ -181,7 +181,7 @@ def test_every_worker_has_a_gpu_and_threads_of_its_own(monkeypatch):
 
 
 def test_a_worker_sees_its_own_gpu_and_uses_its_threads(planned, tmp_path, monkeypatch):
-    def say_what_it_sees(path, config, load):
+    def say_what_it_sees(path, config, models):
         path.mkdir(parents=True)
         seen = os.environ["CUDA_VISIBLE_DEVICES"], torch.get_num_threads()
         (path / "seen").write_text(json.dumps(seen))
