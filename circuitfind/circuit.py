@@ -231,7 +231,10 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
     try:
         content = parse_json(read_bytes(path))
     except OSError as error:
-        raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
+        raise CircuitFileError(
+            f"cannot read the circuit {shortened(str(path))}: {error.strerror}; give a run "
+            "directory or a circuit file"
+        ) from None
     except ValueError as error:
         raise CircuitFileError(f"{path} is not valid JSON, or was cut short: {error}") from None
     try:

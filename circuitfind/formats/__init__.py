@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitfind.circuit import Circuit, as_circuit, circuit_from
-from circuitfind.errors import CircuitFileError, GraphError, quoted
+from circuitfind.errors import CircuitFileError, GraphError, quoted, shortened
 from circuitfind.files import read_text, write_whole
 from circuitfind.formats.acdc import ACDC
 from circuitfind.formats.base import Format, as_object
@@ -63,7 +63,10 @@ def import_circuit(
         text = read_text(Path(path))
         return (chosen or recognised(Path(path), text)).read(text, graph)
     except OSError as error:
-        raise CircuitFileError(f"cannot read the circuit {path}: {error.strerror}") from None
+        raise CircuitFileError(
+            f"cannot read the circuit {shortened(str(path))}: {error.strerror}; give a file that "
+            "holds a circuit"
+        ) from None
     except (GraphError, CircuitFileError) as error:
         raise CircuitFileError(f"{path} cannot be read as a circuit: {error}") from None
     except _UNREADABLE as error:

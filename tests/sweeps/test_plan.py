@@ -33,7 +33,7 @@ def test_a_run_has_the_settings_of_the_file(planned, program):
     assert (run.metric, run.ablation, run.n_prompts, run.dtype) == ("kl", "zero", 7, "float64")
     assert run.model == str(program)
     assert not run.split_qkv
-    assert (run.options["steps"], run.options["n_edges"]) == (3, 4)
+    assert (run.options["steps"], run.selection["n_edges"]) == (3, 4)
 
 
 def test_what_is_left_out_is_as_in_discover(planned):
