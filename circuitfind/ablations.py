@@ -5,6 +5,7 @@ over pairs of prompts, over positions, over both or over neither. All that the p
 ablation follows from that, so nothing asks for its name.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +33,14 @@ def corrupted(prompts: PromptPairs) -> Tokens:
     return prompts.corrupted
 
 
+def _is_run(given: object) -> bool:
+    """Return whether this is a finite weight and a function of prompts."""
+    match given:
+        case (int() | float() as weight, tokens):
+            return math.isfinite(weight) and callable(tokens)
+    return False
+
+
 @dataclass(frozen=True)
 class Ablation:
     """What a cut edge carries.
@@ -47,7 +56,7 @@ class Ablation:
         summary: What a cut edge carries, in a sentence.
 
     Raises:
-        MethodError: There is no such axis.
+        MethodError: There is no such axis, or a run is not a number and a function.
     """
 
     name: str
@@ -56,10 +65,17 @@ class Ablation:
     summary: str = ""
 
     def __post_init__(self) -> None:
-        if bad := set(self.mean_over) - {"batch", "pos"}:
+        axes: object = self.mean_over
+        if not isinstance(axes, tuple) or not set(axes) <= {"batch", "pos"}:
             raise MethodError(
-                f"the ablation {quoted(self.name)} cannot be averaged over "
-                f"{quoted(bad.pop())}; choose 'batch' (pairs of prompts) and 'pos' (positions)"
+                f"the ablation {quoted(self.name)} cannot be averaged over {quoted(axes)}; give a "
+                "tuple of 'batch' (pairs of prompts) and 'pos' (positions), or ()"
+            )
+        runs: object = self.runs
+        if not isinstance(runs, tuple) or not all(_is_run(run) for run in runs):
+            raise MethodError(
+                f"the runs of the ablation {quoted(self.name)} are {quoted(runs)}; give a tuple "
+                "with a weight and a function for each run: ((0.5, clean), (0.5, corrupted))"
             )
 
     def empty_graph(self, prompts: PromptPairs) -> Tokens | None:
@@ -100,7 +116,14 @@ class Ablation:
                 f"the ablation {quoted(self.name)} averages position by position and these prompts "
                 "have unequal lengths; choose 'mean-over-positions', or prompts of one length"
             )
-        for tokens, by_pair in self._tokens(prompts):
+        for tokens, by_pair in self._outside_tokens(prompts):
+            given: object = tokens
+            if not isinstance(given, Tensor) or given.dtype != prompts.clean.dtype:
+                kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+                raise MethodError(
+                    f"the ablation {quoted(self.name)} runs the model on {kind}; return token ids "
+                    f"like those of `prompts.clean`, {prompts.clean.dtype}"
+                )
             if tokens.shape != prompts.clean.shape:
                 raise MethodError(
                     f"the ablation {quoted(self.name)} runs the model on tokens of shape "
@@ -113,7 +136,7 @@ class Ablation:
                     "more than one pair; return for each pair what it gives alone"
                 )
 
-    def _tokens(self, prompts: PromptPairs) -> Iterator[tuple[Tokens, Iterator[Tokens]]]:
+    def _outside_tokens(self, prompts: PromptPairs) -> Iterator[tuple[Tokens, Iterator[Tokens]]]:
         """Yield each run's tokens, all at once and pair by pair."""
         for _, tokens in self.runs:
             if tokens not in (clean, corrupted):

@@ -58,11 +58,7 @@ class Circuit:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kept.shape != self.graph.edge_mask.shape:
-            raise GraphError(
-                f"a mask of shape {tuple(self.kept.shape)} does not fit a graph of "
-                f"{len(self.graph.writers)} writers and {len(self.graph.readers)} readers"
-            )
+        self.graph.require_mask(self.kept)
         if bool((self.kept & ~self.graph.edge_mask).any()):
             raise GraphError("the mask keeps a pair whose writer does not run before its reader")
 

@@ -16,7 +16,7 @@ a boolean tensor, for arithmetic, and a networkx graph, for questions about path
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -38,6 +38,10 @@ BlockKind = Literal["embedding", "attention", "mlp", "logits"]
 
 MAX_SIZE = 10**9
 """Largest of a model's sizes."""
+
+
+_TRUTHS = ("has_mlp", "parallel_mlp", "heads_share_norm", "learned_positions")
+"""The fields of a `ModelShape` that are true or false; the others are whole numbers."""
 
 
 class LayerShape(NamedTuple):
@@ -92,6 +96,7 @@ class ModelShape:
     learned_positions: bool = False
 
     def __post_init__(self) -> None:
+        self._require_types()
         if self.n_layers >= 1:
             for name in LayerShape._fields:
                 self._require_one_a_layer(name)
@@ -110,6 +115,18 @@ class ModelShape:
                     f"{layer.n_heads} query heads cannot be shared out evenly over "
                     f"{layer.n_kv_heads} key/value heads"
                 )
+
+    def _require_types(self) -> None:
+        for each in fields(self):
+            kind = bool if each.name in _TRUTHS else int
+            given: object = getattr(self, each.name)
+            values = given if each.name in LayerShape._fields else (given,)
+            # A truth value is a whole number too, but not a size.
+            for value in values if isinstance(values, tuple) else (values,):
+                if type(value) is not kind:
+                    what = "True or False" if kind is bool else "a whole number"
+                    tuples = ", or a tuple of such" * (each.name in LayerShape._fields)
+                    raise GraphError(f"{each.name} must be {what}{tuples}, not {quoted(given)}")
 
     def _require_one_a_layer(self, name: str) -> None:
         """Check that values are one for each layer; one value stands for equal ones."""
@@ -465,6 +482,25 @@ class Graph:
                 f"{first}, ... {list(known)[-1]}"
             )
         return known[name]
+
+    def require_mask(self, kept: Bool[Tensor, "writer reader"]) -> None:
+        """Refuse what is not a mask of this graph.
+
+        Raises:
+            GraphError: It is no tensor of truth values, or has another shape.
+        """
+        given: object = kept
+        if not isinstance(given, Tensor) or given.dtype != torch.bool:
+            kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+            raise GraphError(
+                f"a mask is a tensor of True and False, not {kind}; give `circuit.kept`, or "
+                "`graph.mask_of(edges)`"
+            )
+        if given.shape != self.edge_mask.shape:
+            raise GraphError(
+                f"a mask of shape {tuple(given.shape)} does not fit a graph of "
+                f"{len(self.writers)} writers and {len(self.readers)} readers"
+            )
 
     def edges(self, kept: Bool[Tensor, "writer reader"] | None = None) -> list[Edge]:
         """Return all edges, or those of a mask, ordered by reader and then by writer.

@@ -36,6 +36,15 @@ _SMALLEST_GAP = 1e-6
 """Of the metric's size: a smaller difference of full and empty model says nothing."""
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "better": ("higher", "lower"),
+    "reads": ("answers", "vocabulary", "stream"),
+    "needs": ("none", "right", "right and wrong"),
+    "slope": ("everywhere", "not at the full model", "nowhere"),
+}
+"""What the fields of a metric can be, where that is one of a few words."""
+
+
 @dataclass(frozen=True)
 class MeanDifference:
     """Where a direction is taken: the mean stream of the clean prompts minus the corrupted ones'.
@@ -83,10 +92,18 @@ class Metric:
     of_shift: ShiftMeasure | None = None
     summary: str = ""
 
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (given := getattr(self, name)) not in choices:
+                raise MetricError(
+                    f"the metric {quoted(self.name)} has {name}={quoted(given)}; choose one of "
+                    f"{', '.join(map(repr, choices))}"
+                )
+
     def __call__(
         self, read: Logits | Stream, prompts: PromptPairs, full: Logits | Stream
     ) -> PerPrompt:
-        return self.measure(read, prompts, Reference(full))
+        return self._checked(self.measure(read, prompts, Reference(full)), prompts)
 
     def of_candidates(
         self, read: Logits | Stream, prompts: PromptPairs, full: Reference
@@ -94,7 +111,23 @@ class Metric:
         """Return the value per prompt of each candidate, given what is read of all of them."""
         if self.stacked:
             return self.measure(read, prompts, full)
-        return torch.stack([self.measure(candidate, prompts, full) for candidate in read])
+        values = [self.measure(candidate, prompts, full) for candidate in read]
+        return torch.stack([self._checked(each, prompts) for each in values])
+
+    def _checked(self, values: PerPrompt, prompts: PromptPairs) -> PerPrompt:
+        """Refuse what a metric from outside returns if it is not one number per prompt."""
+        given: object = values
+        if not isinstance(given, Tensor):
+            raise MetricError(
+                f"the metric {quoted(self.name)} returned {quoted(given)}; return a tensor with "
+                "one number per prompt"
+            )
+        if given.shape != (len(prompts),):
+            raise MetricError(
+                f"the metric {quoted(self.name)} returned shape {tuple(given.shape)} for "
+                f"{len(prompts)} prompts; return one number per prompt"
+            )
+        return values
 
     @property
     def sign(self) -> int:
@@ -118,20 +151,9 @@ def custom_metric(
     Raises:
         MetricError: `better` is neither `higher` nor `lower`.
     """
-    if better not in ("higher", "lower"):
-        raise MetricError(
-            f"no way is better that is named {quoted(better)}; choose higher or lower"
-        )
 
     def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-        values = function(logits, prompts)
-        if values.shape != (len(prompts),):
-            raise MetricError(
-                f"the metric {quoted(name)} returned shape {tuple(values.shape)} for "
-                f"{len(prompts)} "
-                "prompts; return one number per prompt"
-            )
-        return values
+        return function(logits, prompts)
 
     return Metric(name, unit, better, measure)
 

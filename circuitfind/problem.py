@@ -1,7 +1,7 @@
 """A problem: all that a method sees of the world."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
@@ -80,7 +80,8 @@ class Problem:
     def _require_known_tokens(self) -> None:
         """Refuse numbers that would end in an error deep inside the model."""
         prompts, name = self.prompts, self.model.name
-        for tokens in (prompts.clean, prompts.corrupted):
+        runs = [run(prompts) for _, run in self.ablation.runs]
+        for tokens in (prompts.clean, prompts.corrupted, *runs):
             if (found := _outside(tokens, 0, self.model.n_tokens)) is not None:
                 raise PromptError(
                     f"{prompts.place(found[0])} holds the token {found[1]} and {name!r} knows "
@@ -131,6 +132,27 @@ def circuit_of_question(asked: object, circuit: object = None) -> Circuit:
     return as_circuit(found)
 
 
+_PARTS: dict[str, tuple[type[Any], str]] = {
+    "model": (ResidualModel, "a model; give what `load_model` returned"),
+    "prompts": (PromptPairs, "prompts; give the name of a task, or `collate(pairs)`"),
+    "metric": (Metric, "a metric; give one of `METRICS`, its name, or a `Metric` of your own"),
+    "ablation": (Ablation, "an ablation; give its name, or an `Ablation` of your own"),
+    "graph": (Graph, "a graph; give what `heads_and_mlps(model.shape)` returns"),
+}
+
+
+def require_parts(**parts: object) -> None:
+    """Refuse parts of a problem, by the names of its fields, that are something else.
+
+    Raises:
+        MethodError: The message says what to give.
+    """
+    for name, given in parts.items():
+        kind, wanted = _PARTS[name]
+        if not isinstance(given, kind):
+            raise MethodError(f"{quoted(given)} is not {wanted}")
+
+
 def _outside(tokens: Int[Tensor, "batch ..."], low: int, high: int) -> tuple[int, int] | None:
     """Return the first row that holds a number below `low` or from `high` on, and the number."""
     places = ((tokens < low) | (tokens >= high)).nonzero()
@@ -154,9 +176,11 @@ def assemble(
         CircuitfindError: The parts do not fit one another; or prompts of different lengths cannot
             share a batch with this model.
     """
-    graph = heads_and_mlps(model.shape) if graph is None else graph
     if isinstance(ablation, str):
         ablation = find_ablation(ablation)
+    require_parts(model=model, prompts=prompts, metric=metric, ablation=ablation)
+    graph = heads_and_mlps(model.shape) if graph is None else graph
+    require_parts(graph=graph)
     problem = Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)
     require_prompts_alone(model, problem.prompts.clean, problem.prompts.real)
     return problem

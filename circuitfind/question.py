@@ -31,7 +31,7 @@ from circuitfind.models.loading import load_model
 from circuitfind.models.precision import DTYPES, precision_note
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
-from circuitfind.problem import Problem, assemble
+from circuitfind.problem import Problem, assemble, require_parts
 from circuitfind.prompts import PromptPairs
 from circuitfind.records import from_json
 from circuitfind.tasks import find_task, task_file
@@ -254,11 +254,13 @@ def make_problem(
         CircuitfindError: A name is unknown, or the parts do not fit together.
     """
     require(n_prompts=n_prompts, seed=seed)
+    require_parts(model=model)
     default = "kl"
     if isinstance(task, str):
         found = find_task(task)
         default = found.metric
         task = found.write_prompts(model.vocabulary, n_prompts, seed)
+    require_parts(prompts=task)
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None
     return assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
@@ -268,7 +270,8 @@ def _metric(
     metric: str | Metric | None, default: str, model: ResidualModel, prompts: PromptPairs
 ) -> Metric:
     """Return a metric by its name, with the direction that it may need."""
-    found = metric if isinstance(metric, Metric) else find_metric(metric or default)
+    found = find_metric(metric or default) if isinstance(metric, str | None) else metric
+    require_parts(metric=found)
     return with_direction(found, model, prompts)
 
 

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuitfind.circuit import Circuit
 from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
+from tests.engine.problems import without_type_checks
 
 thorough = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
@@ -313,3 +315,33 @@ def names(graph: Graph) -> set[str]:
 def random_mask(graph: Graph, seed: int, share: float) -> torch.Tensor:
     drawn = torch.rand(graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed))
     return graph.edge_mask & (drawn < share)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "line"),
+    [
+        ("n_heads", 2.0, "n_heads must be a whole number, or a tuple of such, not 2.0"),
+        ("n_heads", [2, 2], r"n_heads must be a whole number, .* not \[2, 2\]"),
+        ("n_heads", (2, None), r"n_heads must be .* not \(2, None\)"),
+        ("n_layers", True, "n_layers must be a whole number, not True"),
+        ("has_mlp", "no", "has_mlp must be True or False, or a tuple of such, not 'no'"),
+        ("heads_share_norm", 1, "heads_share_norm must be True or False, not 1"),
+    ],
+)
+def test_sizes_of_another_type_are_refused(field, given, line):
+    sizes = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "d_model": 8, "d_head": 4, "d_vocab": 9}
+    with without_type_checks(), pytest.raises(GraphError, match=line):
+        ModelShape(**sizes | {field: given})
+
+
+@pytest.mark.parametrize(
+    ("mask", "line"),
+    [
+        (SMALL.edge_mask.float(), "a mask is a tensor of True and False, not torch.float32"),
+        ([True], "a mask is a tensor of True and False, not list"),
+        (SMALL.edge_mask.T, "does not fit a graph of"),
+    ],
+)
+def test_what_is_not_a_mask_of_the_graph_is_refused(mask, line):
+    with without_type_checks(), pytest.raises(GraphError, match=line):
+        Circuit(SMALL, mask)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from circuitfind.errors import MetricError
-from circuitfind.metrics import METRICS, check_metric, custom_metric, find_metric
+from circuitfind.metrics import METRICS, Metric, check_metric, custom_metric, find_metric
 from circuitfind.prompts import Pair, collate, distinct_answers, on_columns
+from tests.engine.problems import without_type_checks
 
 LOG = math.log
 OF_LOGITS = [metric for metric in METRICS if metric.reads != "stream"]
@@ -137,10 +138,32 @@ def test_any_function_can_be_a_metric():
 )
 def test_a_function_that_averages_or_returns_too_much_is_refused(function, shape):
     metric = custom_metric(function, name="mine")
-    with pytest.raises(
-        MetricError, match=f"'mine' returned shape {shape} for 2 prompts; return one"
-    ):
+    line = f"'mine' returned shape {shape} for 2 prompts; return one"
+    with without_type_checks(), pytest.raises(MetricError, match=line):
         metric(P, PROMPTS, FULL)
+
+
+def test_a_list_and_a_table_entry_with_an_axis_too_many_are_refused_too():
+    with (
+        without_type_checks(),
+        pytest.raises(MetricError, match=r"'mine' returned \[1, 2\]; return a tensor"),
+    ):
+        custom_metric(lambda logits, prompts: [1, 2], name="mine")(P, PROMPTS, FULL)
+    for_table = Metric("mine", "", "higher", lambda logits, prompts, full: logits[:, :, 0])
+    with without_type_checks(), pytest.raises(MetricError, match=r"'mine' returned shape \(2, 2\)"):
+        for_table.of_candidates(P[None], PROMPTS, FULL)
+
+
+@pytest.mark.parametrize(
+    ("field", "given"), [("better", "up"), ("better", None), ("reads", "all"), ("needs", "wrong")]
+)
+def test_a_metric_with_an_unknown_field_is_refused(field, given):
+    fields = {"better": "lower", field: given}
+    with (
+        without_type_checks(),
+        pytest.raises(MetricError, match=f"'mine' has {field}={given!r}; choose one of"),
+    ):
+        Metric("mine", "", measure=lambda logits, prompts, full: logits[:, 0, 0], **fields)
 
 
 def test_an_unknown_metric_lists_the_known_ones():

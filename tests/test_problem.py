@@ -2,19 +2,21 @@
 
 import pytest
 
-from circuitfind.ablations import ABLATIONS
+from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.errors import MethodError, MetricError, PromptError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
+from circuitfind.question import make_problem
+from tests.engine.problems import without_type_checks
 from tests.programs import write_program
 
 PAIRS = collate([Pair([0, 1, 2], [0, 2, 1], answers=[[1]])])
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
+@pytest.mark.parametrize("ablation", list(ABLATIONS), ids=lambda ablation: ablation.name)
 def test_parts_that_fit_make_a_problem(model, ablation):
     problem = assemble(model, PAIRS, find_metric("kl"), ablation)
     assert problem.graph == heads_and_mlps(model.shape)
@@ -65,3 +67,25 @@ def test_an_answer_that_the_model_cannot_give_is_refused(model):
 def model(tmp_path_factory):
     """A program of random weights: five tokens, three logits, five positions."""
     return load_model(write_program(tmp_path_factory.mktemp("program")))
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "line"),
+    [
+        ("model", "scramble", "'scramble' is not a model; give what `load_model` returned"),
+        ("task", [Pair([0], [1], answers=[[1]])], r"is not prompts; .*`collate\(pairs\)`"),
+        ("metric", len, "is not a metric; give one of `METRICS`"),
+        ("ablation", None, "None is not an ablation; give its name"),
+        ("graph", "all", "'all' is not a graph; give what `heads_and_mlps"),
+    ],
+)
+def test_a_part_of_another_kind_is_refused(model, part, given, line):
+    parts = {"model": model, "task": PAIRS, "metric": "kl", part: given}
+    with without_type_checks(), pytest.raises(MethodError, match=line):
+        make_problem(**parts)
+
+
+def test_an_ablation_of_tokens_that_the_model_does_not_know_is_refused(model):
+    far = Ablation("far", ((1.0, lambda prompts: prompts.clean + 100),))
+    with pytest.raises(PromptError, match="prompt 0 holds the token 100 and 'scramble' knows"):
+        assemble(model, PAIRS, find_metric("kl"), far)

@@ -111,6 +111,7 @@ class ChunkEngine:
             self.clean.streams,
             self.problem.prompts.real,
             empty_is_a_run=self.problem.ablation.pruning_is_free,
+            cut_is_nothing=not self.problem.ablation.runs,
             most=self._most_formed,
         )
 

@@ -158,6 +158,7 @@ class IncrementalEngine:
 
     def start_from(self, kept: Tensor) -> EngineState:
         """Return the state with just these edges kept."""
+        self.graph.require_mask(kept)
         return self.cut(self.start(), _pairs((self.graph.edge_mask & ~kept.cpu()).numpy()))
 
     def recomputed(self, kept: Tensor, start: Start | None = None) -> Stream:
@@ -180,6 +181,7 @@ class IncrementalEngine:
         """
         passes = [chunk.passes() for chunk in self.chunks]
         for kept in masks:
+            self.graph.require_mask(kept)
             parts = [each.final(kept, start)[:, -self.horizon.steps :] for each in passes]
             yield _joined(parts, dim=0)
             if len(passes) > 1:

@@ -27,7 +27,7 @@ from circuitfind.engine.gradients import (
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.engine.written import Written, batches, total, writing_blocks, written_of
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, MetricError, quoted
 from circuitfind.graph import Block, Graph
 from circuitfind.metrics import Metric
 from circuitfind.problem import Problem
@@ -197,6 +197,12 @@ class Batch:
         with torch.enable_grad():
             values = self._readout.values(leaf)
             loss = problem.metric.sign * values.double().sum()
+        if not loss.requires_grad:
+            raise MetricError(
+                f"the metric {quoted(problem.metric.name)} has no gradient, which this method "
+                "needs; compute it from the logits without `detach`, `item` or `argmax`, or choose "
+                "a method that needs no gradient (acdc, exact)"
+            )
         (slope,) = torch.autograd.grad(loss, leaf)
         return slope
 

@@ -1,5 +1,6 @@
 """Ablations from outside the package: the same answer everywhere, or an error before anything."""
 
+import math
 from base64 import b64decode
 from collections.abc import Callable
 
@@ -166,11 +167,24 @@ def test_chunks_of_prompts_change_nothing():
 
 
 def test_what_cannot_be_answered_is_refused_before_anything_runs():
+    for axes in ("head",), "batch", ["pos"]:
+        with (
+            without_type_checks(),
+            pytest.raises(MethodError, match="'odd' cannot be averaged over .*'batch'"),
+        ):
+            Ablation("odd", ((1.0, corrupted),), axes)  # type: ignore[arg-type]
+    for runs in None, (clean,), ((math.nan, clean),), ((1.0, "clean"),), [(1.0, clean)]:
+        with (
+            without_type_checks(),
+            pytest.raises(MethodError, match="runs of the ablation 'odd' are .*give a tuple"),
+        ):
+            Ablation("odd", runs)  # type: ignore[arg-type]
+    of_numbers = Ablation("numbers", ((1.0, lambda prompts: prompts.clean.double()),))
     with (
         without_type_checks(),
-        pytest.raises(MethodError, match="'odd' cannot be averaged over 'head'.*'batch'"),
+        pytest.raises(MethodError, match="'numbers' runs the model on torch.float64; return"),
     ):
-        Ablation("odd", ((1.0, corrupted),), ("head",))  # type: ignore[arg-type]
+        problem_of("gpt2", of_numbers)
     of_next = Ablation("next", ((1.0, lambda prompts: prompts.corrupted.roll(1, 0)),))
     with pytest.raises(MethodError, match="'next' runs.*depend on more than one pair"):
         problem_of("gpt2", of_next)

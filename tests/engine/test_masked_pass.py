@@ -8,7 +8,15 @@ import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
 from tests.counting import CountingModel
-from tests.engine.problems import BRIDGED, EXACT, engine_of, problem_of, random_mask
+from tests.engine.problems import (
+    BRIDGED,
+    EXACT,
+    engine_of,
+    logits_at_steps,
+    oracle_of,
+    problem_of,
+    random_mask,
+)
 from tests.oracles.full_pass import final_stream
 
 ABLATIONS = ("resample", "zero", "mean", "mean-over-positions")
@@ -130,3 +138,14 @@ def assert_ran(model, engine, components):
     assert set(model.ran) == components & writers
     # Each once, on whole prompts.
     assert {*model.ran.values()} <= {engine.problem.prompts.clean.numel()}
+
+
+def test_what_receives_nothing_is_exact_where_norms_would_enlarge_rounding():
+    # Zeros that are left over from sums are not quite 0, and Gemma 2 has two norms in a row.
+    options = {"seed": 2, "n_layers": 3}
+    engine, oracle = (each("gemma2", "zero", **options) for each in (engine_of, oracle_of))
+    graph = engine.graph
+    masks = [graph.mask_of([edge]) for edge in graph.edges() if edge.reader.name == "logits"]
+    for kept, final in zip(masks, engine.finals(masks), strict=True):
+        expected = oracle.logits(kept)[:, -1:]
+        torch.testing.assert_close(logits_at_steps(engine, final), expected, **EXACT)

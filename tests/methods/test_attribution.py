@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from circuitfind.engine.full_pass import embeddings, full_pass
-from circuitfind.errors import CircuitfindError, MethodError
+from circuitfind.errors import CircuitfindError, MethodError, MetricError
 from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.methods.eap import Eap, EapOptions
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions, places_of
@@ -210,6 +211,13 @@ def test_the_refusal_is_right_the_slope_there_is_nothing_but_rounding():
 def test_a_metric_without_a_slope_is_refused():
     with pytest.raises(MethodError, match="'accuracy' changes in jumps and has no gradient"):
         eap_ig(engine_of("gpt2", metric="accuracy"))
+
+
+@pytest.mark.parametrize("flat", [Tensor.detach, lambda values: (values > 0).double()])
+def test_a_metric_of_ones_own_without_a_gradient_is_refused(flat):
+    metric = custom_metric(lambda logits, prompts: flat(logits[:, 0, 0]), name="flat")
+    with pytest.raises(MetricError, match="'flat' has no gradient, .*acdc"):
+        eap(engine_of("gpt2", metric=metric))
 
 
 def test_a_score_that_is_no_number_names_its_edge():

@@ -81,7 +81,7 @@ class _Run:
         model, heads = self._problem.model, range(self._problem.model.shape.n_heads)
         z = []
         for head in heads:
-            group = head // model.shape.heads_per_kv_head
+            group = head // model.shape.layers[layer].heads_per_kv_head
             query, key, value = (
                 model.project(layer, port, [row], self._head_input(layer, head, port)[None])
                 for port, row in (("q", head), ("k", group), ("v", group))
@@ -91,7 +91,7 @@ class _Run:
         return {f"a{layer}.h{head}": output for head, output in zip(heads, outputs, strict=True)}
 
     def _head_input(self, layer: int, head: int, port: str) -> Stream:
-        shape = self._problem.model.shape
+        shape = self._problem.model.shape.layers[layer]
         if not self._problem.graph.split_qkv:
             return self.received(f"a{layer}.h{head}.qkv")
         if port == "q" or not shape.grouped:
