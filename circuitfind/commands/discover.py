@@ -100,7 +100,9 @@ def discover(
     from circuitfind.runs.wanted import Wanted
     from circuitfind.tasks import model_for
 
-    options = parsed_settings(method, option or [])
+    wanted, options = Wanted(threshold, edges, target_edges, target_faithfulness).with_options(
+        method, parsed_settings(method, option or [])
+    )
     config = RunConfig(
         task=task,
         model=model_for(task, model),
@@ -117,7 +119,6 @@ def discover(
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )
-    wanted = Wanted(threshold, edges, target_edges, target_faithfulness)
     path = out or path_of_search(config, wanted)
     with interruptible(path, budget), progress_bar() as on_progress:
         observer = Observer(within(seconds_of(budget), on_progress), tell)

@@ -32,8 +32,10 @@ class MethodCommand(TyperCommand):
                     yield from _next(words)
             elif (setting := _setting(method, name)) is None:
                 yield word
-            elif setting[1] is not None:
+            elif setting[1] is not None and not equals:
                 yield from ("--option", f"{setting[0]}={setting[1]}")
+            elif setting[1] == "false":
+                yield word
             else:
                 given = [value] if equals else list(_next(words))
                 yield from ("--option", "=".join((setting[0], *given)))

@@ -1,6 +1,7 @@
 """Which circuit a user asks for: a threshold, several, a number of edges, or a target."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from circuitfind.errors import MethodError, quoted
@@ -39,6 +40,40 @@ class Wanted:
             target_edges=self.target_edges,
             target_faithfulness=self.target_faithfulness,
         )
+
+    def with_options(
+        self, name: str, options: Mapping[str, Any]
+    ) -> tuple["Wanted", dict[str, Any]]:
+        """Return what is asked for with a method's options too, and the other options.
+
+        The options `threshold=0.5` and `n_edges=20` ask for the same as `--threshold 0.5` and
+        `--edges 20`.
+
+        Raises:
+            MethodError: Something is asked for twice, or two things that exclude one another.
+        """
+        threshold = threshold_name(find_method(name)) or "threshold"
+        asked = {
+            field: options[option]
+            for field, option in (
+                ("threshold", threshold),
+                ("n_edges", "n_edges"),
+                ("target_faithfulness", "target_faithfulness"),
+            )
+            if option in options
+        }
+        for field, value in asked.items():
+            if getattr(self, field) is not None:
+                flag = "edges" if field == "n_edges" else field.replace("_", "-")
+                raise MethodError(
+                    f"--{flag} is given twice, also as an option of the method with the value "
+                    f"{quoted(value)}; give one of them"
+                )
+        if "threshold" in asked:
+            asked["threshold"] = repr(asked["threshold"])
+        taken = {threshold, *asked}
+        others = {option: value for option, value in options.items() if option not in taken}
+        return replace(self, **asked), others
 
     @property
     def target(self) -> Target | None:
