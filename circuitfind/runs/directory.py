@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from circuitfind.circuit import Circuit, load_circuit
-from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.errors import CircuitfindError, RunDirectoryError, shortened
 from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
 from circuitfind.question import BEGAN_WITH, Question, differences, require_same
@@ -147,8 +147,8 @@ def read_config(kind: type[Asked], path: Path) -> Asked:
         return found.completed()
     except (ValueError, TypeError, CircuitfindError) as error:
         raise RunDirectoryError(
-            f"{file} is damaged ({error}); choose another --out, or delete the directory to begin "
-            "again"
+            f"{file} is damaged ({shortened(str(error))}); choose another --out, or delete the "
+            "directory to begin again"
         ) from None
 
 
