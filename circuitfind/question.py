@@ -147,11 +147,13 @@ class Question:
     def located(self: Asked) -> Asked:
         """Return the same question with files named by absolute path and content."""
         file, model = task_file(self.task), Path(self.model)
+        # No name is the path of this directory, and no model.
+        is_path = self.model not in ("", *ZOO) and model.exists()
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
             task_digest=None if file is None else _digest(file),
-            model=str(model.resolve()) if self.model not in ZOO and model.exists() else self.model,
+            model=str(model.resolve()) if is_path else self.model,
         )
 
     @property
@@ -349,9 +351,12 @@ def problem_again(circuit: Circuit, path: Path, models: Models, *, device: str) 
     """
     question = replace(Question.of(circuit, path), device=device)
     model = models.again(question)
+    found = f"the circuit in {path}"
+    # Before the problem: the circuit's graph fits no model of another shape.
+    require_same(circuit.origin, {"model_fingerprint": model.fingerprint}, found, FOUND_ON)
     # Only circuits from patching may name no metric.
     problem = with_metric(question.problem(model, graph=circuit.graph))
-    require_same(circuit.origin, fingerprints(problem), f"the circuit in {path}", FOUND_ON)
+    require_same(circuit.origin, fingerprints(problem), found, FOUND_ON)
     return problem
 
 

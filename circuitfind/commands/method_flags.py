@@ -15,9 +15,9 @@ class MethodCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words of the command line, flags of the method among them."""
-        return super().parse_args(ctx, list(self._translated(args)))
+        return super().parse_args(ctx, list(self._translated(args, ctx.help_option_names)))
 
-    def _translated(self, args: list[str]) -> Iterator[str]:
+    def _translated(self, args: list[str], helps: list[str]) -> Iterator[str]:
         own = {flag: each for each in self.params for flag in (*each.opts, *each.secondary_opts)}
         method = _value_of("--method", args) or str(own["--method"].default)
         words = iter(args)
@@ -26,7 +26,7 @@ class MethodCommand(TyperCommand):
             if word == "--":
                 yield word
                 yield from words
-            elif name in own or not word.startswith("--"):
+            elif name in own or name in helps or not word.startswith("--"):
                 yield word
                 if name in own and not equals and not getattr(own[name], "is_flag", False):
                     yield from _next(words)

@@ -117,7 +117,7 @@ def recognised(path: Path, text: str) -> Format:
     content = as_object(parse_json(text), "it")
     marks = {"cfg": EAP_IG, "subgraph": ACDC, "nodes": NETWORKX, "format": OWN}
     for name, known in marks.items():
-        if name in content:
+        if name in content and (known is not OWN or "edges" in content):
             return known
     raise CircuitFileError("it is not one of the JSON formats known here")
 

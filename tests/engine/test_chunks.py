@@ -100,7 +100,7 @@ def test_what_chunks_remember_is_in_files_and_not_in_memory():
     for chunk, part in zip(engine.chunks, state.chunks, strict=True):
         held = [*part.read.values(), *part.projected.values(), *part.z.values()]
         held += [*part.written.values(), *chunk.gaps.replaced.values.values()]
-        held += [*chunk.clean.streams, *chunk.clean.z, *chunk.clean.mlp]
+        held += [*chunk.clean.streams, *chunk.clean.z, *chunk.clean.mlps]
         assert all(in_a_file(tensor) for tensor in held)
 
 

@@ -13,7 +13,7 @@ def test_an_engine_remembers_no_more_than_stated(family):
     (chunk,) = engine.chunks
     (state,), clean = tried_once(engine).chunks, chunk.clean
     held = [*state.written.values(), *state.read.values(), *state.projected.values()]
-    held += [*state.z.values(), *state.products.values(), *clean.streams, *clean.z, *clean.mlp]
+    held += [*state.z.values(), *state.products.values(), *clean.streams, *clean.z, *clean.mlps]
     held += chunk.gaps.replaced.values.values()
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in held}
     numbers = sum(storage.nbytes() for storage in storages.values()) / state.final.itemsize

@@ -29,7 +29,7 @@ def test_a_forecast_counts_what_a_search_does(metric):
     # Some readers stand for the others, and states are made as well as tested.
     assert 0.6 < found.operations / counter.get_total_flops() < 1.4
     with FlopCounterMode(display=False) as counter:
-        engine.readout.loss(engine.recomputed(circuit))
+        engine.readout.loss(engine.recomputed(engine.graph.edge_mask, "replaced"))
     assert found.operations_full_pass == counter.get_total_flops()
 
 

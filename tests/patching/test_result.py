@@ -82,7 +82,7 @@ def damage_tensors(path, **changes):
 
 DAMAGES = {
     "another format": (lambda path: damage_json(path, format="2"), "its format is '2'"),
-    "another mode": (lambda path: damage_json(path, mode="both"), "its mode is 'both'"),
+    "another mode": (lambda path: damage_json(path, mode="both"), "it.mode is 'both'"),
     "no axes": (lambda path: damage_json(path, axes=3), "is not a result of patching"),
     "labels missing": (lambda path: damage_json(path, labels={}), "KeyError"),
     "too few labels": (

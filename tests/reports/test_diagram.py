@@ -38,7 +38,8 @@ from hashlib import sha256
 import torch
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.matching import compare_matched
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import ModelShape
 from circuitfind.reports.bars import Row, draw_bars
 from circuitfind.reports.chart import Axis, Series, draw_lines
 from circuitfind.reports.diagram import draw_circuit, draw_difference, draw_frequencies

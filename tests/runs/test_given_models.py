@@ -51,7 +51,9 @@ def test_every_function_of_a_run_takes_its_model(given, run):
 
 @pytest.mark.parametrize("by_name", [True, False])
 def test_a_comparison_takes_the_models_of_its_runs(given, run, tmp_path, by_name):
-    config = RunConfig("pronoun", NAME, "eap", {"n_edges": 20}, "logit-difference", n_prompts=3)
+    config = RunConfig(
+        "pronoun", NAME, "eap", {"n_edges": 20}, metric="logit-difference", n_prompts=3
+    )
     other = run_discovery(tmp_path / "other", config, model=given).path
     model = {NAME: given} if by_name else given
     found, _ = compare_files([run, other], tmp_path / "compared", Settings(), model=model)
