@@ -145,7 +145,7 @@ def assert_same(left: Path, right: Path, file: str) -> None:
 def figures_of(run: Path) -> dict:
     """Return what a run's scorecard and evaluation say, apart from the time they took."""
     stored = json.loads((run / "scorecard.json").read_text())
-    stored["evaluation"] = json.loads((run / "evaluation.json").read_text())
+    stored["evaluation"] = json.loads((run / "evaluation.json").read_text())["evaluation"]
     for part in ("search", "evaluation"):
         del stored[part]["seconds"]
     notes = stored["scorecard"].pop("notes")
