@@ -98,7 +98,7 @@ class MaskedPasses:
         return len(final) if most >= len(final) else 1 << (most.bit_length() - 1)
 
     @property
-    def _enlarges(self) -> bool:
+    def enlarges_rounding(self) -> bool:
         """Whether rounding could grow to the size of what components write.
 
         Where cut edges carry 0, a component may receive nothing. From the clean run it would
@@ -108,7 +108,7 @@ class MaskedPasses:
         return self.cut_is_nothing and any(block.coupled for block in self.graph.blocks)
 
     def _work(self, kept: NDArray[np.bool_], start: Start | None) -> Work:
-        if start is None and self._enlarges:
+        if start is None and self.enlarges_rounding:
             start = "replaced"
         if start is None:
             return least_work(self.graph, kept, empty_is_a_run=self.empty_is_a_run)
