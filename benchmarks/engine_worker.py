@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.memory import peak, resident
 from benchmarks.setting import fixed_search, read_problem
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.methods.benchmark import matrix_rate
 from circuitfind.problem import Problem
-from circuitfind.runs.bench import matrix_rate
 
 _BRUTE_FORCE = 5
 """How many full passes are timed."""

@@ -32,23 +32,23 @@ _HOMES = {
     "Problem": "circuitfind.problem",
     "PromptPairs": "circuitfind.prompts",
     "ProgressLine": "circuitfind.notebook",
-    "RunConfig": "circuitfind.runs.config",
+    "RunConfig": "circuitfind.directories.config",
     "TASKS": "circuitfind.tasks",
     "Selection": "circuitfind.methods.selection",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
-    "Wish": "circuitfind.runs.wish",
+    "Wish": "circuitfind.verbs.wish",
     "attention_pattern": "circuitfind.engine.patterns",
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
     "custom_metric": "circuitfind.metrics",
-    "discover": "circuitfind.runs.api",
+    "discover": "circuitfind.api",
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
     "draw_heatmap": "circuitfind.reports.heatmap",
     "effect_of": "circuitfind.evaluation.edge_effects",
-    "evaluate": "circuitfind.runs.api",
-    "evaluate_run": "circuitfind.runs.evaluate",
+    "evaluate": "circuitfind.api",
+    "evaluate_run": "circuitfind.verbs.evaluate",
     "export_circuit": "circuitfind.formats",
     "find_metric": "circuitfind.metrics",
     "find_roles": "circuitfind.comparison.roles",
@@ -66,8 +66,8 @@ _HOMES = {
     "patch_together": "circuitfind.patching.together",
     "patch_report": "circuitfind.reports.patching",
     "path_patch": "circuitfind.patching.path",
-    "repeat_run": "circuitfind.runs.stability",
-    "run_discovery": "circuitfind.runs.discover",
+    "repeat_run": "circuitfind.verbs.stability",
+    "run_discovery": "circuitfind.verbs.discover",
     "save_compiled": "circuitfind.models.compiled_files",
     "save_patching": "circuitfind.patching.files",
     "scorecard": "circuitfind.evaluation.scorecard",
@@ -78,12 +78,15 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from circuitfind.api import discover as discover
+    from circuitfind.api import evaluate as evaluate
     from circuitfind.circuit import Circuit as Circuit
     from circuitfind.circuit import EdgeScores as EdgeScores
     from circuitfind.circuit import load_circuit as load_circuit
     from circuitfind.comparison.overlap import overlap as overlap
     from circuitfind.comparison.result import load_comparison as load_comparison
     from circuitfind.comparison.roles import find_roles as find_roles
+    from circuitfind.directories.config import RunConfig as RunConfig
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
     from circuitfind.engine.patterns import attention_pattern as attention_pattern
     from circuitfind.errors import CircuitfindError as CircuitfindError
@@ -128,16 +131,13 @@ if TYPE_CHECKING:
     from circuitfind.reports.diagram import draw_difference as draw_difference
     from circuitfind.reports.heatmap import draw_heatmap as draw_heatmap
     from circuitfind.reports.patching import patch_report as patch_report
-    from circuitfind.runs.api import discover as discover
-    from circuitfind.runs.api import evaluate as evaluate
-    from circuitfind.runs.config import RunConfig as RunConfig
-    from circuitfind.runs.discover import run_discovery as run_discovery
-    from circuitfind.runs.evaluate import evaluate_run as evaluate_run
-    from circuitfind.runs.stability import repeat_run as repeat_run
-    from circuitfind.runs.wish import Wish as Wish
     from circuitfind.tasks import TASKS as TASKS
     from circuitfind.tasks import find_task as find_task
     from circuitfind.tasks.base import Task as Task
+    from circuitfind.verbs.discover import run_discovery as run_discovery
+    from circuitfind.verbs.evaluate import evaluate_run as evaluate_run
+    from circuitfind.verbs.stability import repeat_run as repeat_run
+    from circuitfind.verbs.wish import Wish as Wish
 
 __all__ = sorted(_HOMES)
 

@@ -15,12 +15,12 @@ from figures import ROOT, replace_between
 from rich.table import Table
 
 from circuitfind.comparison.result import Comparison
+from circuitfind.directories.config import RunConfig
 from circuitfind.models.zoo import ZOO
 from circuitfind.reports.comparison import circuits_table, pairs_table, roles_table, summary_table
-from circuitfind.runs.comparing import compare_files
-from circuitfind.runs.comparison_pairs import Settings
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
+from circuitfind.verbs.compare import compare_files
+from circuitfind.verbs.comparison_pairs import Settings
+from circuitfind.verbs.discover import run_discovery
 
 PAGE = "docs/comparison.md"
 MODELS = ("gpt-2l", "gpt-2l-b", "gpt-4l", "gpt-4l-b")

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import RunResult, run_discovery
+from circuitfind.directories.config import RunConfig
+from circuitfind.verbs.discover import RunResult, run_discovery
 
 ROOT = Path(__file__).parents[1]
 DEMO = "discover ioi --model ioi-small --threshold 0.02 --out runs/demo"

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from figures import ROOT, replace_between, shown
 
+from circuitfind.directories.config import RunConfig
+from circuitfind.methods.wanted import Wanted
 from circuitfind.models.zoo import TRAINED, model_card
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import RunResult, run_discovery
-from circuitfind.runs.series import run_wanted
-from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import TASKS, find_task
+from circuitfind.verbs.discover import RunResult, run_discovery
+from circuitfind.verbs.series import run_wanted
 
 PAGE = "docs/gallery.md"
 PICTURES = ROOT / "docs" / "images" / "gallery"

@@ -13,9 +13,9 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
-from circuitfind.runs.report import write_report
+from circuitfind.directories.config import RunConfig
+from circuitfind.verbs.discover import run_discovery
+from circuitfind.verbs.report import write_report
 
 IMAGES = Path(__file__).parent / "images"
 HEAD = "a2.h2"

@@ -11,12 +11,12 @@ from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.stability import stability
-from circuitfind.runs.comparison_pairs import Settings
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.evaluate import Wish
-from circuitfind.runs.patch_config import PatchConfig
-from circuitfind.runs.stability import repeat_run
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.sweeps.plan import read_sweep
+from circuitfind.verbs.comparison_pairs import Settings
+from circuitfind.verbs.evaluate import Wish
+from circuitfind.verbs.stability import repeat_run
 
 
 def defaults_of(function):

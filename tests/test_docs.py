@@ -100,7 +100,8 @@ def test_every_message_of_patching_is_in_troubleshooting():
     package = Path(circuitfind.__file__).parent
     raised = [
         message
-        for path in [*package.glob("patching/*.py"), *package.glob("runs/patch*.py")]
+        for pattern in ("patching/*.py", "verbs/patch*.py", "directories/patch*.py")
+        for path in package.glob(pattern)
         for message in raised_in(path)
     ]
     assert len(raised) > 25

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from circuitfind.api import discover
 from circuitfind.circuit import load_circuit
 from circuitfind.models.loading import load_model
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from tests.oracles.compiled import CompiledOracle
 from tests.oracles.search import acdc
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from circuitfind.api import discover
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from circuitfind.tasks import DEFAULT_MODEL, TASKS, find_task
 
 PAGE = Path(__file__).parents[1] / "docs" / "gallery.md"

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuitfind.commands import COMMANDS
+from circuitfind.directories.config import RunConfig
 from circuitfind.errors import LimitError
 from circuitfind.limits import LIMITS, limit_of, require, require_fields
 from circuitfind.methods import METHODS
-from circuitfind.runs.config import RunConfig
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -38,11 +38,11 @@ def bench(
     A random circuit of as many components is assumed. What a search really takes follows the
     circuit that it finds.
     """
+    from circuitfind.budget import allowed_bytes
+    from circuitfind.methods.benchmark import benchmarked
     from circuitfind.methods.forecast import MOST_SECONDS
     from circuitfind.models.loading import load_model
     from circuitfind.question import make_problem
-    from circuitfind.runs.bench import benchmarked
-    from circuitfind.runs.budget import allowed_bytes
     from circuitfind.tasks import model_for
 
     allowed = allowed_bytes(memory)

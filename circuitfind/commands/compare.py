@@ -33,15 +33,15 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare circuits: what they share, and what they would share by chance."""
+    from circuitfind.budget import allowed_bytes
     from circuitfind.reports.comparison import (
         circuits_table,
         pairs_table,
         roles_table,
         summary_table,
     )
-    from circuitfind.runs.budget import allowed_bytes
-    from circuitfind.runs.comparing import COMPARISON, compare_files, path_of_comparison
-    from circuitfind.runs.comparison_pairs import Settings
+    from circuitfind.verbs.compare import COMPARISON, compare_files, path_of_comparison
+    from circuitfind.verbs.comparison_pairs import Settings
 
     settings = Settings(seed, draws, by_name, device, allowed_bytes(memory))
     path = out or path_of_comparison(circuits, settings)

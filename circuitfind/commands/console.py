@@ -96,7 +96,7 @@ def interruptible(path: Path | None, budget: str | None = None) -> Iterator[None
         path: Where what was interrupted resumes; None where nothing is kept.
         budget: The time that the command was given, as the user wrote it.
     """
-    from circuitfind.runs.budget import BudgetSpentError, ended_after, seconds_of
+    from circuitfind.budget import BudgetSpentError, ended_after, seconds_of
 
     try:
         with ended_after(seconds_of(budget)):

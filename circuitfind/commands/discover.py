@@ -30,7 +30,7 @@ from circuitfind.commands.options import (
 from circuitfind.commands.progress import progress_bar
 
 if TYPE_CHECKING:
-    from circuitfind.runs.results import RunResult
+    from circuitfind.directories.results import RunResult
 
 
 def discover(
@@ -92,13 +92,13 @@ def discover(
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
+    from circuitfind.budget import allowed_bytes, seconds_of, within
+    from circuitfind.directories.config import RunConfig
+    from circuitfind.directories.naming import path_of_search
     from circuitfind.methods.settings import parsed_settings
-    from circuitfind.runs.budget import allowed_bytes, seconds_of, within
-    from circuitfind.runs.config import RunConfig
-    from circuitfind.runs.naming import path_of_search
-    from circuitfind.runs.series import Observer, run_wanted
-    from circuitfind.runs.wanted import Wanted
+    from circuitfind.methods.wanted import Wanted
     from circuitfind.tasks import model_for
+    from circuitfind.verbs.series import Observer, run_wanted
 
     wanted, options = Wanted(threshold, edges, target_edges, target_faithfulness).with_options(
         method, parsed_settings(method, option or [])
@@ -124,7 +124,7 @@ def discover(
         observer = Observer(within(seconds_of(budget), on_progress), tell)
         results = run_wanted(path, config, wanted, observer)
         if report:
-            from circuitfind.runs.report import write_report
+            from circuitfind.verbs.report import write_report
 
             for result in results:
                 write_report(result.path, tell=tell)
@@ -137,7 +137,7 @@ def _print_results(results: "list[RunResult]", *, as_json: bool, report: bool) -
         print_json(values[0] if len(values) == 1 else values)
         return
     from circuitfind.reports.terminal import scorecard_table
-    from circuitfind.runs.report import REPORT
+    from circuitfind.verbs.report import REPORT
 
     for number, result in enumerate(results):
         if number:

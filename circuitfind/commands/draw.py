@@ -37,7 +37,7 @@ def draw(
 ) -> None:
     """Draw a circuit, or the difference of two."""
     from circuitfind.reports.rendering import Pixels
-    from circuitfind.runs.drawing import Look, draw_run, draw_runs
+    from circuitfind.verbs.draw import Look, draw_run, draw_runs
 
     look = Look(title, top, merge_qkv)
     diagram, beside = (

@@ -54,10 +54,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure how good a circuit is: on prompts, against chance, and part by part."""
+    from circuitfind.budget import allowed_bytes
     from circuitfind.reports.evaluation import assessment_tables
-    from circuitfind.runs.budget import allowed_bytes
-    from circuitfind.runs.evaluate import effort_of, evaluate_run
-    from circuitfind.runs.wish import Wish, path_of_evaluation
+    from circuitfind.verbs.evaluate import effort_of, evaluate_run
+    from circuitfind.verbs.wish import Wish, path_of_evaluation
 
     given = {
         "task": task, "model": model, "metric": metric, "ablation": ablation, "n_prompts": prompts,

@@ -25,7 +25,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a circuit in a format that other programs read."""
-    from circuitfind.runs.exchange import export_run
+    from circuitfind.verbs.exchange import export_run
 
     emit(f"{export_run(circuit, format_name, out)}\n")
 
@@ -53,7 +53,7 @@ def import_(
     """Read a circuit of another program into a directory."""
     from circuitfind.granularity import heads_and_mlps
     from circuitfind.models.loading import load_model
-    from circuitfind.runs.exchange import import_file
+    from circuitfind.verbs.exchange import import_file
 
     graph = None
     if model is not None:

@@ -111,8 +111,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show a model's sizes, graph, memory of a search, and how exactly its parts reproduce it."""
+    from circuitfind.engine.inspection import inspected
     from circuitfind.models.loading import load_model
-    from circuitfind.runs.inspection import inspected
 
     loaded = load_model(model, dtype=dtype, device=device)
     print_facts(inspected(loaded, prompts, length), as_json=as_json)
@@ -130,7 +130,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs below DIRECTORY, and how far each is."""
-    from circuitfind.runs.overview import Filter, list_runs
+    from circuitfind.directories.overview import Filter, list_runs
 
     found = list_runs(directory, Filter(task, model, method, state))
     rows = [info.as_row(directory) for info in found]

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from circuitfind.commands.console import tell
-from circuitfind.runs.decisions import count_decisions
-from circuitfind.runs.directory import DECISIONS
+from circuitfind.directories.decisions import count_decisions
+from circuitfind.directories.directory import DECISIONS
 from circuitfind.sweeps.running import State, Watch
 from circuitfind.sweeps.work import Outcome
 

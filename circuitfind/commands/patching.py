@@ -26,8 +26,8 @@ from circuitfind.commands.options import (
 from circuitfind.commands.progress import progress_bar
 
 if TYPE_CHECKING:
-    from circuitfind.runs.patch_config import PatchConfig
-    from circuitfind.runs.patch_run import PatchRun
+    from circuitfind.directories.patch_config import PatchConfig
+    from circuitfind.verbs.patch_run import PatchRun
 
 ModeOption = Annotated[
     str,
@@ -117,7 +117,7 @@ def patch(
     as_json: Json = False,
 ) -> None:
     """Patch activations of one run into another and show where that matters."""
-    from circuitfind.runs.patch_config import PatchConfig
+    from circuitfind.directories.patch_config import PatchConfig
     from circuitfind.tasks import model_for
 
     config = PatchConfig(
@@ -174,7 +174,7 @@ def path_patch(
     as_json: Json = False,
 ) -> None:
     """Send a component's output of one run into another run along chosen edges alone."""
-    from circuitfind.runs.patch_config import PatchConfig
+    from circuitfind.directories.patch_config import PatchConfig
     from circuitfind.tasks import model_for
 
     config = PatchConfig(
@@ -201,9 +201,9 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _run(config: "PatchConfig", out: Path | None, budget: str | None, *, as_json: bool) -> None:
-    from circuitfind.runs.budget import seconds_of, within
-    from circuitfind.runs.naming import path_of_patching
-    from circuitfind.runs.patching import run_patching
+    from circuitfind.budget import seconds_of, within
+    from circuitfind.directories.naming import path_of_patching
+    from circuitfind.verbs.patch import run_patching
 
     path = out or path_of_patching(config)
     with interruptible(path, budget), progress_bar() as on_progress:

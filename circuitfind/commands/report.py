@@ -22,8 +22,8 @@ def report(
     budget: Budget = None,
 ) -> None:
     """Write a run's report: one HTML file to explore it in any browser, without a network."""
-    from circuitfind.runs.budget import allowed_bytes
-    from circuitfind.runs.report import write_report
+    from circuitfind.budget import allowed_bytes
+    from circuitfind.verbs.report import write_report
 
     allowed = allowed_bytes(memory)
     with interruptible(run, budget):

@@ -10,8 +10,8 @@ def roles(
     """Name what heads do (previous-token, induction, mover, ...) and draw the circuit with it."""
     from dataclasses import asdict
 
-    from circuitfind.runs.drawing import draw_run
-    from circuitfind.runs.roles import roles_of
+    from circuitfind.verbs.draw import draw_run
+    from circuitfind.verbs.roles import roles_of
 
     with interruptible(circuit, budget):
         of, found = roles_of(circuit, device=device, tell=tell)

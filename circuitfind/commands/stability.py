@@ -32,7 +32,7 @@ def stability(
     """Repeat a run under other conditions: how much of its circuit stays?"""
     from dataclasses import asdict
 
-    from circuitfind.runs.stability import CONSENSUS, DIAGRAM, STABILITY, repeat_run
+    from circuitfind.verbs.stability import CONSENSUS, DIAGRAM, STABILITY, repeat_run
 
     varied = [name.strip() for name in vary.split(",")] if vary else []
     with interruptible(out or run, budget):

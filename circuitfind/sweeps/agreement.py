@@ -11,9 +11,9 @@ from typing import TypeVar
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import LAYER_PROFILE
 from circuitfind.comparison.overlap import edges_by_profile
+from circuitfind.directories.config import RunConfig
 from circuitfind.reports.bars import Row
 from circuitfind.reports.matrix import Cell
-from circuitfind.runs.config import RunConfig
 from circuitfind.sweeps.plan import PlannedRun, short_name
 
 _Key = TypeVar("_Key", bound=Hashable)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from circuitfind.directories.results import RunResult
 from circuitfind.files import write_whole
 from circuitfind.reports.bars import draw_bars
 from circuitfind.reports.chart import Axis, Plane, Series, colour_of_series, draw_panels
 from circuitfind.reports.diagram import Diagram
 from circuitfind.reports.matrix import draw_cells
-from circuitfind.runs.results import RunResult
 from circuitfind.store import reported
 from circuitfind.sweeps.agreement import comparison, found_circuits, stabilities
 from circuitfind.sweeps.plan import PlannedRun, short_name

@@ -25,14 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from circuitfind.budget import allowed_bytes
+from circuitfind.directories.config import RunConfig
 from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.limits import require
 from circuitfind.methods.settings import parsed_settings
+from circuitfind.methods.wanted import Wanted
 from circuitfind.models.zoo import ZOO
-from circuitfind.runs.budget import allowed_bytes
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import model_for, task_file
 
 MOST_RUNS = 100_000

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from circuitfind.directories.directory import RunDirectory
 from circuitfind.errors import RunDirectoryError, SweepError
-from circuitfind.runs.directory import RunDirectory
 from circuitfind.sweeps.journal import ATTEMPTS, Journal, journal
 from circuitfind.sweeps.launching import Launcher
 from circuitfind.sweeps.plan import PlannedRun

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from circuitfind.directories.results import RunResult, read_result
 from circuitfind.errors import CircuitfindError
 from circuitfind.files import write_whole
-from circuitfind.runs.results import RunResult, read_result
 from circuitfind.store import reported
 from circuitfind.sweeps.plan import PlannedRun
 from circuitfind.sweeps.running import RUNS

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from circuitfind.directories.config import RunConfig
 from circuitfind.errors import CircuitfindError, RunBusyError
 from circuitfind.question import Models
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
+from circuitfind.verbs.discover import run_discovery
 
 PATIENCE = 30.0
 """Seconds to wait for a directory that another process holds: a worker whose driver was killed may

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.results import RunResult
 from circuitfind.evaluation.assess import USUAL
 from circuitfind.evaluation.assessment import Assessment
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
-from circuitfind.runs.evaluate import evaluate_run
-from circuitfind.runs.report import write_report
-from circuitfind.runs.results import RunResult
-from circuitfind.runs.wish import Wish
+from circuitfind.verbs.discover import run_discovery
+from circuitfind.verbs.evaluate import evaluate_run
+from circuitfind.verbs.report import write_report
+from circuitfind.verbs.wish import Wish
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A sandbox of its own needs rights that a container does not give; and nothing may call home.

@@ -11,16 +11,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import circuitfind
+from circuitfind.directories.config import RunConfig
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.models.loading import load_model
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
-from circuitfind.runs.report import write_report
 from circuitfind.tasks import find_task
+from circuitfind.verbs.discover import run_discovery
+from circuitfind.verbs.report import write_report
 from tests.browser.conftest import MODEL, N_PROMPTS
 
 ZOO = Path(circuitfind.__file__).parent / "models" / "zoo"

@@ -11,13 +11,13 @@ import torch
 import transformers
 
 import circuitfind as cf
+from circuitfind.directories.evaluation_files import PASSES
 from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.evaluation.assess import USUAL
 from circuitfind.evaluation.assessment import assessment_from
 from circuitfind.models.zoo import zoo_path
-from circuitfind.runs import evaluate as evaluating
-from circuitfind.runs.evaluation_files import PASSES
 from circuitfind.tasks.known.edges import known_edges
+from circuitfind.verbs import evaluate as evaluating
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_what_resumes(kind, cli, tmp_path, request, monkeypatch):
         return watched
 
     with monkeypatch.context() as patch:
-        patch.setattr("circuitfind.runs.budget.within", interrupt)
+        patch.setattr("circuitfind.budget.within", interrupt)
         answer = cli(*words)
     assert (answer.code, answer.out) == (130, "")
     assert answer.err == "circuitfind: interrupted; repeat the command to resume in run\n"

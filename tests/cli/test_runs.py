@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.directory import RunDirectory, read_config
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.directory import RunDirectory, read_config
 
 
 @pytest.fixture

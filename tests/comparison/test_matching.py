@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from circuitfind.api import discover
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import EXCHANGED_HEADS, exchanges
 from circuitfind.comparison.effects import Effects
@@ -23,7 +24,6 @@ from circuitfind.errors import PromptError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.loading import load_model
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from tests.comparison.circuits import circuit, drawn, never_too_small, shape
 from tests.comparison.rebuilt import with_heads_reordered, with_weights_shuffled
 

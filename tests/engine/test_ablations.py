@@ -21,7 +21,7 @@ from circuitfind.evaluation.measured import Measured
 from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.problem import Problem
 from circuitfind.reports.page.attention import stored_patterns
-from circuitfind.runs.attention import attention_data
+from circuitfind.reports.page.patterns import attention_data
 from tests.engine.problems import EXACT, loss_of, problem_of, random_mask, without_type_checks
 from tests.evaluation.test_measured import in_chunks
 from tests.oracles import search

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from circuitfind.api import discover
+from circuitfind.directories.config import RunConfig
 from circuitfind.engine.direction import mean_difference, with_direction
 from circuitfind.engine.full_pass import embeddings, full_pass
 from circuitfind.engine.incremental import IncrementalEngine
@@ -19,8 +21,6 @@ from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
-from circuitfind.runs.config import RunConfig
 from tests.engine.problems import (
     BRIDGED,
     EXACT,

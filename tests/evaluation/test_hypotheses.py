@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from circuitfind.api import discover
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.false_discoveries import discoveries
 from circuitfind.evaluation.hypotheses import (
@@ -22,7 +23,6 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from tests.engine.problems import problem_of
 from tests.evaluation.wired import measured_of, true_circuit, wired
 

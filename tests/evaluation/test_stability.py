@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, load_circuit
+from circuitfind.directories.config import RunConfig
 from circuitfind.errors import LimitError, MethodError
 from circuitfind.evaluation.stability import consensus, frequencies, mean_jaccard, stability
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
-from circuitfind.runs.stability import repeat_run
+from circuitfind.verbs.discover import run_discovery
+from circuitfind.verbs.stability import repeat_run
 from tests.engine.problems import random_mask
 
 GRAPH = heads_and_mlps(

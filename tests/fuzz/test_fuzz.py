@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, load_circuit
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.overview import list_runs
 from circuitfind.formats import FORMATS, find_format, import_circuit
 from circuitfind.models.loading import load_model
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.discover import run_discovery
-from circuitfind.runs.drawing import draw_run
-from circuitfind.runs.exchange import export_run, import_file, scored_circuit
-from circuitfind.runs.overview import list_runs
 from circuitfind.sweeps.plan import read_sweep
 from circuitfind.tasks import find_task
+from circuitfind.verbs.discover import run_discovery
+from circuitfind.verbs.draw import draw_run
+from circuitfind.verbs.exchange import export_run, import_file, scored_circuit
 from tests.fuzz.damage import NASTY_VALUES, damaged, damaged_bytes
 from tests.fuzz.guard import Guard, refused
 from tests.programs import write_program

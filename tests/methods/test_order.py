@@ -4,12 +4,12 @@ import random
 
 import pytest
 
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.directory import RunDirectory
 from circuitfind.errors import MethodError, RunDirectoryError
 from circuitfind.methods.acdc import Acdc, AcdcOptions
 from circuitfind.methods.order import visits
 from circuitfind.methods.search import search
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.directory import RunDirectory
 from tests.engine.problems import engine_of, loss_of, oracle_of, prompts_of
 from tests.oracles import search as oracle_search
 

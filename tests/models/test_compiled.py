@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from circuitfind.ablations import ABLATIONS
+from circuitfind.api import discover
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ModelError
 from circuitfind.methods.acdc import Acdc, AcdcOptions
@@ -25,7 +26,6 @@ from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from tests.oracles.compiled import CompiledOracle
 
 PROGRAMS = {

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from circuitfind.api import discover
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.comparison.chance import exchanges
 from circuitfind.errors import GraphError, MethodError, ModelError
@@ -27,7 +28,6 @@ from circuitfind.patching.sweep import patch
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.reports.diagram import draw_circuit
-from circuitfind.runs.api import discover
 from circuitfind.tasks import find_task
 from tests.oracles import search as oracle_search
 from tests.oracles.compiled import CompiledOracle

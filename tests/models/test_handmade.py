@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from circuitfind.ablations import ABLATIONS
+from circuitfind.api import discover
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.handmade import WIRED
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE, zoo_path
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from circuitfind.tasks import find_task
 from tests.oracles.compiled import CompiledOracle
 

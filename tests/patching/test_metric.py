@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit
+from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.metrics import find_metric
@@ -16,8 +17,7 @@ from circuitfind.patching.sweep import patch
 from circuitfind.patching.together import patch_together
 from circuitfind.question import Models, make_problem, problem_again
 from circuitfind.reports.patching import patch_report
-from circuitfind.runs.patch_config import PatchConfig
-from circuitfind.runs.patching import run_patching
+from circuitfind.verbs.patch import run_patching
 from tests.engine.problems import model_of, problem_of, prompts_of
 
 FUNCTIONS = {

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.naming import path_of_search
 from circuitfind.errors import TaskError
+from circuitfind.methods.wanted import Wanted
 from circuitfind.models.compiled import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.training import word_tokenizer
 from circuitfind.prompts import NO_TOKEN
-from circuitfind.runs.config import RunConfig
-from circuitfind.runs.naming import path_of_search
-from circuitfind.runs.wanted import Wanted
 from circuitfind.tasks import TASKS, find_task
 from circuitfind.tasks.corpus import vocabulary_words
 from circuitfind.tasks.refusal import VERBS

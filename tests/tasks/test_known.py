@@ -8,9 +8,9 @@ from circuitfind.errors import MethodError
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import ModelShape
-from circuitfind.runs.against import published
 from circuitfind.tasks import find_task
 from circuitfind.tasks.known.edges import known_components, known_edges
+from circuitfind.verbs.against import published
 
 GPT2 = ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True)
 ATTENTION_ONLY = ModelShape(4, 8, 8, 512, 64, 48262, has_mlp=False)

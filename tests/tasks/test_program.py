@@ -1,13 +1,13 @@
 import pytest
 import torch
 
+from circuitfind.api import discover
 from circuitfind.errors import TaskError
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.models.compiled import SymbolVocabulary, load_compiled
 from circuitfind.models.loading import load_vocabulary
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.question import make_problem
-from circuitfind.runs.api import discover
 from circuitfind.tasks import find_task
 from circuitfind.tasks.program import PROGRAM, WIRED
 from tests.programs import write_program

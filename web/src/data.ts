@@ -1,4 +1,4 @@
-// What the page is given. `circuitfind/reports/page` and `circuitfind/runs/report.py` write it.
+// What the page is given. `circuitfind/reports/page` and `circuitfind/verbs/report.py` write it.
 
 export const VERSION = 1;
 

@@ -1,0 +1,121 @@
+"""The short way from Python: a search on a problem, a verdict on its circuit."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from circuitfind.budget import allowed_bytes
+from circuitfind.circuit import EdgeScores, require_same_graph
+from circuitfind.comparison.roles import Role, groups
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError, quoted
+from circuitfind.evaluation.assess import EFFORTS, Subject, assess
+from circuitfind.evaluation.assessment import Assessment
+from circuitfind.evaluation.cuts import removable
+from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
+from circuitfind.methods import find_method
+from circuitfind.methods.base import Progress
+from circuitfind.methods.search import Found, search
+from circuitfind.methods.settings import (
+    check_settings,
+    divided,
+    settled,
+    threshold_is_needed,
+    threshold_name,
+)
+from circuitfind.notebook import observer
+from circuitfind.problem import HasProblem, as_problem, circuit_of_question
+from circuitfind.progress import Checkpoint
+from circuitfind.verbs.automatic import automatic_search
+
+
+def discover(
+    asked: HasProblem,
+    method: str = "acdc",
+    *,
+    memory: int | str | None = None,
+    progress: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    tell: Callable[[str], None] = lambda message: None,
+    **options: Any,
+) -> Found:
+    """Search for a problem's circuit, as `circuitfind discover` does.
+
+    Args:
+        asked: The problem, or what another search found on it.
+        method: Name of the method.
+        memory: How many bytes the search may take beside the model, also as text like `2GB`; by
+            default what it takes. With less, it takes the prompts in chunks, to the same result.
+        progress: Show how far the search is, on one line of stderr; also in notebooks.
+        on_progress: Called as the search proceeds, in place of that line.
+        tell: Called with what a user should know: how the automatic threshold was found.
+        options: The method's options, such as `threshold`: a number, or `auto`, which is the
+            default of methods that search: the largest threshold tried, from the level of the
+            metric's noise downwards, whose circuit keeps 90 % of the model's accuracy and of the
+            faithfulness.
+
+    Raises:
+        CircuitfindError: An option is impossible, or the search failed.
+    """
+    advance = observer(progress=progress, on_progress=on_progress)
+    entry, size = find_method(method), allowed_bytes(memory)
+    name = threshold_name(entry) or "threshold"
+    wanted = {**({name: "auto"} if threshold_is_needed(entry) else {}), **options}
+    is_automatic = wanted.get(name) == "auto"
+    if is_automatic:
+        del wanted[name]
+    check_settings(method, *divided(entry, wanted, {}), any_threshold=is_automatic)
+    engine = IncrementalEngine(as_problem(asked), size)
+
+    def run(**threshold: float) -> Found:
+        settings = settled(entry, {**wanted, **threshold})
+        return search(engine, entry, *settings, on_progress=advance)
+
+    if not is_automatic:
+        return run()
+    seed = wanted.get(entry.option_for("seed") or "", 0)
+    return automatic_search(engine, lambda value: run(**{name: value}), seed=seed, tell=tell)
+
+
+def evaluate(
+    asked: HasProblem,
+    circuit: object = None,
+    effort: str = "usual",
+    *,
+    held_out: HasProblem | None = None,
+    scores: EdgeScores | None = None,
+    roles: Sequence[Role] = (),
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
+    tell: Callable[[str], None] = lambda message: None,
+) -> Assessment:
+    """Evaluate a circuit, as `circuitfind evaluate` does.
+
+    Args:
+        asked: What a search found, or its problem, with the prompts of the search.
+        circuit: The circuit; by default what was found.
+        effort: `quick`, `usual` or `full`.
+        held_out: The same question with other prompts.
+        scores: What ranks all edges for the size curve; by default the circuit's own effects.
+        roles: What heads do (`find_roles`); those of one role are knocked out together.
+        progress: Show how far the evaluation is, on one line of stderr; also in notebooks.
+        on_progress: Called as passes are made, in place of that line.
+        tell: Called with the cost, before it is paid.
+
+    Raises:
+        MethodError: There is no such effort, or no circuit.
+        GraphError: The circuit belongs to another graph.
+        MetricError: The metric does not tell the full from the empty graph.
+    """
+    problem, circuit = as_problem(asked), circuit_of_question(asked, circuit)
+    require_same_graph(circuit.graph, problem.graph)
+    known = {each.name: each for each in EFFORTS}
+    if effort not in known:
+        raise MethodError(f"no effort {quoted(effort)}; choose one of {', '.join(known)}")
+    ranking = ranked_by_score(scores) if scores is not None else None
+    if ranking is None and circuit.effects is not None:
+        ranking = ranked_by_effect(circuit)
+    shared = groups(roles, removable(circuit))
+    others = None if held_out is None else as_problem(held_out)
+    subject = Subject(circuit, problem, held_out=others, ranking=ranking, roles=shared)
+    advance = observer(progress=progress, on_progress=on_progress)
+    return assess(subject, known[effort], tell=tell, on_progress=advance)

@@ -1,0 +1,1 @@
+"""Directories of results: their settings, decisions, checkpoints and names on disk."""

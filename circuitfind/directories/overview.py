@@ -1,0 +1,145 @@
+"""What runs there are below a directory, and how far each is."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.decisions import count_decisions
+from circuitfind.directories.directory import CIRCUIT, CONFIG, DECISIONS, SCORECARD, read_config
+from circuitfind.directories.kinds import kind_of
+from circuitfind.directories.patch_config import PatchConfig
+from circuitfind.directories.patch_directory import REPORT, RESULT
+from circuitfind.directories.results import read_scorecard
+from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.store import STATE, is_held, reported
+
+State = Literal["finished", "running", "interrupted", "damaged"]
+
+_SHOWN = ("task", "model", "method", "threshold", "n_edges_asked", "seed")
+"""Settings that the list shows."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run directory, as it is found.
+
+    Attributes:
+        path: Where it is.
+        settings: Its settings by name; empty if they cannot be read.
+        state: `finished`; `running`, by a process that is at work there; `interrupted`, ready to
+            resume; or `damaged`.
+        figures: The number of decisions, or what the scorecard says.
+        problem: What is damaged.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    state: State
+    figures: dict[str, Any]
+    problem: str = ""
+
+    def as_row(self, below: Path) -> dict[str, Any]:
+        """Return plain values, by name; None where nothing is known."""
+        return {
+            "run": str(self.path.relative_to(below)),
+            "state": self.state,
+            **{name: self.settings.get(name) for name in _SHOWN},
+            "decisions": self.figures.get("decisions"),
+            "n_edges": self.figures.get("n_edges"),
+            "faithfulness": self.figures.get("faithfulness"),
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs to list; None leaves out nothing.
+
+    Attributes:
+        task: Name of the task, or the end of a task file's path.
+        model: Name of the model, or the end of its path.
+        method: Name of the method.
+        state: How far the run is.
+    """
+
+    task: str | None = None
+    model: str | None = None
+    method: str | None = None
+    state: str | None = None
+
+    def lets_through(self, info: RunInfo) -> bool:
+        return (self.state is None or self.state == info.state) and all(
+            wanted is None or _is_called(str(info.settings.get(name, "")), wanted)
+            for name, wanted in (
+                ("task", self.task),
+                ("model", self.model),
+                ("method", self.method),
+            )
+        )
+
+
+def _is_called(found: str, wanted: str) -> bool:
+    path = Path(found)
+    return wanted in (found, path.name, path.stem) or found.endswith(f"/{wanted}")
+
+
+def list_runs(path: Path, chosen: Filter | None = None) -> list[RunInfo]:
+    """Return the runs at and below a directory, by name; nothing is changed.
+
+    Raises:
+        RunDirectoryError: There is no such directory, or it cannot be read.
+    """
+    with reported(path):
+        if not path.is_dir():
+            raise RunDirectoryError(f"there is no directory {path}")
+        found = [_info(place) for place in sorted(_run_directories(path))]
+    return [info for info in found if chosen is None or chosen.lets_through(info)]
+
+
+def _run_directories(path: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(path):
+        if CONFIG in files and {DECISIONS, CIRCUIT, RESULT, STATE} & set(files):
+            # Nothing of ours lies inside a run.
+            folders.clear()
+            yield Path(place)
+
+
+def _info(path: Path) -> RunInfo:
+    settings: dict[str, Any] = {}
+    try:
+        if kind_of(path) == "patching":
+            return _measured(path)
+        settings = _settings(read_config(RunConfig, path))
+        if (path / CIRCUIT).is_file() and (path / SCORECARD).is_file():
+            card = read_scorecard(path / SCORECARD)[0]
+            own = card.measurements[0]
+            figures = {"n_edges": card.n_edges, "faithfulness": own.faithfulness}
+            return RunInfo(path, settings, "finished", figures)
+        decisions = count_decisions(path / DECISIONS)
+        state: State = "running" if is_held(path) else "interrupted"
+        return RunInfo(path, settings, state, {"decisions": decisions})
+    except (CircuitfindError, OSError) as error:
+        return RunInfo(path, settings, "damaged", {}, " ".join(str(error).split()))
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {
+        "task": config.task,
+        "model": config.model,
+        "method": config.method,
+        "threshold": config.threshold,
+        "n_edges_asked": config.n_edges,
+        "seed": config.seed,
+    }
+
+
+def _measured(path: Path) -> RunInfo:
+    """Return what is known of a measurement by patching."""
+    config = read_config(PatchConfig, path)
+    settings = {**config.identity, "method": f"{config.kind} {config.mode}"}
+    finished = (path / REPORT).is_file()
+    state: State = "finished" if finished else "running" if is_held(path) else "interrupted"
+    return RunInfo(path, settings, state, {})

@@ -1,1 +1,0 @@
-"""Runs: a configuration, a directory that holds what it produced, and the loop between them."""

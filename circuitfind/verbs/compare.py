@@ -1,0 +1,210 @@
+"""Compare circuits from their files: read them, measure what must be measured, write the result.
+
+`comparison.json` is written last: where it is, everything else is too. Repeating a command reads
+what is there; a directory that holds the comparison of other circuits is refused.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.overlap import require_edges
+from circuitfind.comparison.result import Comparison, load_comparison
+from circuitfind.comparison.roles import labels
+from circuitfind.directories.config import environment
+from circuitfind.directories.decisions import read_decisions
+from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
+from circuitfind.directories.naming import default_path
+from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
+from circuitfind.files import read_bytes
+from circuitfind.reports.diagram import Diagram, draw_difference
+from circuitfind.reports.matched import Drawn, draw_matched
+from circuitfind.reports.matrix import draw_matrix
+from circuitfind.store import at_work, write
+from circuitfind.verbs.comparison_pairs import Loaded, Settings, compare_all
+from circuitfind.verbs.draw import captions, name_of
+
+COMPARISON = "comparison.json"
+
+
+def compare_files(
+    paths: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    model: Any = None,
+    tell: Callable[[str], None] = lambda message: None,
+) -> tuple[Comparison, list[Path]]:
+    """Compare circuits and write `comparison.json` and drawings.
+
+    Args:
+        paths: Run directories or circuit files, two or more.
+        out: The directory to write to; made if it does not exist.
+        settings: How to compare.
+        model: What `load_model` returned or takes, for all circuits, or such by the names that the
+            runs give their models; by default what the runs name.
+        tell: Called with what a user should know.
+
+    Returns:
+        The comparison, and the drawings.
+
+    Raises:
+        CircuitfindError: Anything that the user can do something about.
+    """
+    loaded = load_all(paths)
+    identity = _identity(settings)
+    if (earlier := _earlier(out, loaded, identity)) is not None:
+        tell(f"{out} is finished: its results are read, not computed again")
+        return earlier, sorted(file for file in out.iterdir() if file.suffix in (".dot", ".svg"))
+    with at_work(out):
+        sides, pairs = compare_all(loaded, settings, tell, model)
+        found = Comparison(sides, pairs, identity, environment())
+        return found, _write(out, found, loaded)
+
+
+def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
+    """Return where a comparison goes unless a directory is named.
+
+    Raises:
+        CircuitfindError: A circuit cannot be read.
+    """
+    loaded, identity = load_all(paths), _identity(settings)
+
+    def is_free(path: Path) -> bool:
+        if not (path / COMPARISON).is_file():
+            return not path.exists() or (path.is_dir() and all(map(_is_ours, path.iterdir())))
+        with suppress(CircuitfindError):
+            return _earlier(path, loaded, identity) is not None
+        return False
+
+    about = ["comparison", *(_plain(each.name) for each in loaded)]
+    return default_path(about, {"by-name": settings.by_name}, is_free)
+
+
+def _is_ours(file: Path) -> bool:
+    """Tell whether a file may be what an interrupted comparison left."""
+    is_drawing = file.name.startswith(("matrix.", "matched-", "difference-"))
+    return is_drawing or (file.name.startswith(".") and file.suffix == ".tmp")
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    found = asdict(settings)
+    del found["device"], found["memory"]
+    return found
+
+
+def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:
+    """Read circuits and give them names that tell them apart.
+
+    Raises:
+        CircuitfindError: There are fewer than two, or one cannot be read or keeps no edge.
+    """
+    if len(paths) < 2:
+        raise RunDirectoryError(
+            f"{len(paths)} circuits were given; give two or more run directories or circuit files"
+        )
+    short = [name_of(path) for path in paths]
+    names = [
+        name if count == 1 else str(path)
+        for name, path, count in zip(short, paths, map(Counter(short).get, short), strict=True)
+    ]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise RunDirectoryError(f"{repeated[0]} is given twice; give different circuits")
+    return tuple(_load(path, name) for path, name in zip(paths, names, strict=True))
+
+
+def _load(path: Path, name: str) -> Loaded:
+    circuit = load_circuit_of(path)
+    try:
+        require_edges(circuit)
+        return Loaded(path, name, _digest(path), circuit, _effects(path, circuit))
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from None
+
+
+def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
+    """Return what a run measured of all edges, or what a circuit file says of those it keeps."""
+    values = circuit.effects
+    if path.is_dir() and (path / DECISIONS).is_file():
+        graph = circuit.graph
+        values = torch.full(circuit.kept.shape, torch.nan, dtype=torch.float64)
+        for decision in read_decisions(path / DECISIONS):
+            found = decision.effect if decision.effect is not None else decision.score
+            if found is not None:
+                values[graph.index(decision.edge)] = found
+    if values is None or bool(values.isnan().all()):
+        return None
+    origin = circuit.origin
+    return EdgeScores(circuit.graph, values, str(origin.get("unit", "")), str(origin.get("method")))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(read_bytes(circuit_file(path))).hexdigest()[:16]
+
+
+def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> Comparison | None:
+    """Return the comparison that the directory holds, if it is the one asked for."""
+    file = out / COMPARISON
+    if not file.is_file():
+        return None
+    found = load_comparison(file)
+    there = [side.digest for side in found.circuits]
+    if found.settings != identity or there != [each.digest for each in loaded]:
+        names = ", ".join(side.name for side in found.circuits)
+        raise RunDirectoryError(
+            f"{out} holds another comparison (of {names}, or with other settings); choose another "
+            "--out"
+        )
+    return found
+
+
+def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
+    files = dict(_files(_drawings(found, loaded)))
+    for name, content in files.items():
+        write(out / name, content)
+    write(out / COMPARISON, found.to_json())
+    return sorted(out / name for name in files)
+
+
+def _files(drawings: Iterator[tuple[str, Diagram]]) -> Iterator[tuple[str, str]]:
+    for name, diagram in drawings:
+        yield f"{name}.svg", diagram.svg()
+        yield f"{name}.dot", diagram.dot
+
+
+def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str, Diagram]]:
+    """Yield drawings by name: the difference of each two circuits, a matrix of three or more."""
+    if len(found.circuits) > 2:
+        yield "matrix", draw_matrix(found)
+    roles = [labels(side.roles or ()) for side in found.circuits]
+    for pair in found.pairs:
+        ours, theirs = loaded[pair.left], loaded[pair.right]
+        between = f"{_plain(ours.name)}-{_plain(theirs.name)}"
+        caption = captions([(each.name, each.circuit) for each in (ours, theirs)])
+        if pair.matched is not None:
+            left, right = (
+                Drawn(loaded[number].name, loaded[number].circuit, roles[number])
+                for number in (pair.left, pair.right)
+            )
+            yield (
+                f"matched-{between}",
+                draw_matched(pair.matched, left, right, caption=caption),
+            )
+        elif pair.overlap is not None:
+            yield (
+                f"difference-{between}",
+                draw_difference(
+                    ours.circuit, theirs.circuit, names=(ours.name, theirs.name), caption=caption
+                ),
+            )
+
+
+def _plain(name: str) -> str:
+    return name.strip("/.").replace("/", "-")

@@ -1,0 +1,150 @@
+"""One run from its configuration to its results: load, search, check, measure, draw.
+
+A run that was interrupted takes up its decisions where they end. A run that is complete is not
+computed again: its results are read.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from circuitfind.directories.checkpoints import checkpoints, drop_left_state, drop_state, read_state
+from circuitfind.directories.config import RunConfig, environment
+from circuitfind.directories.decisions import DecisionLog, text_of
+from circuitfind.directories.directory import CIRCUIT, DECISIONS, SCORECARD, RunDirectory
+from circuitfind.directories.results import FORMAT, RunResult, read_result
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.evaluation.scorecard import scorecard
+from circuitfind.methods import find_method
+from circuitfind.methods.base import Progress
+from circuitfind.methods.search import Found, search
+from circuitfind.methods.settings import settled
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.precision import precision_note
+from circuitfind.question import Models, fingerprints
+from circuitfind.verbs.draw import draw_result
+
+
+def run_discovery(
+    path: Path,
+    config: RunConfig,
+    *,
+    model: Any = None,
+    models: Models | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda message: None,
+) -> RunResult:
+    """Run, resume, or read a run.
+
+    Args:
+        path: The run directory; made if it does not exist.
+        config: The run's settings, validated before anything is loaded.
+        model: What `load_model` returned or takes; by default what `config` names, which is then
+            only what the model is called.
+        models: Loads the model in place of `model`, where it serves several runs.
+        on_progress: Called as the search proceeds; first with what an earlier run decided.
+        tell: Called with what a user should know.
+
+    Raises:
+        CircuitfindError: Anything that the user can do something about.
+    """
+    config.validate()
+    config = config.pinned()
+    run = RunDirectory.open(path, config)
+    if run.is_complete:
+        tell(f"{path} is finished: its results are read, not computed again")
+        drop_left_state(path)
+        return read_result(path)
+    model = (models or Models(model)).of(config)
+    if (note := precision_note(model)) is not None:
+        tell(note)
+    engine = IncrementalEngine(config.problem(model), config.memory)
+    started = time.monotonic()
+    with run.recording(fingerprints(engine.problem)) as log:
+        if log.earlier:
+            tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
+        found = _searched(run, engine, log, on_progress)
+        result = _result(run, found, _held_out(config, model), started)
+        if not log.holds(found.decisions):
+            # A method that chooses at its end recorded what it measured, before it chose. Replaced
+            # in one step, so that no measurement can be lost.
+            run.write(DECISIONS, text_of(found.decisions))
+        _write_results(run, result)
+        drop_state(path)
+    return result
+
+
+def _searched(
+    run: RunDirectory,
+    engine: IncrementalEngine,
+    log: DecisionLog,
+    on_progress: Callable[[Progress], None],
+) -> Found:
+    def record(progress: Progress) -> None:
+        log.record(progress)
+        keep_state(progress.checkpoint)
+        on_progress(progress)
+
+    if log.earlier:
+        on_progress(Progress(len(log.earlier), engine.graph.n_edges, tuple(log.earlier)))
+    method = find_method(run.config.method)
+    settings = settled(method, run.config.options, run.config.selection)
+    state = read_state(run.path)
+    with checkpoints(run.path) as keep_state:
+        return search(
+            engine, method, *settings, resume=log.earlier, state=state, on_progress=record
+        )
+
+
+def _result(
+    run: RunDirectory, found: Found, held_out: IncrementalEngine | None, started: float
+) -> RunResult:
+    card = scorecard(found.engine, found.circuit, held_out)
+    facts = _facts(found)
+    circuit = replace(found.circuit, origin=_provenance(run.config, facts["origin"]))
+    # Of this process alone, where an earlier one was interrupted.
+    facts["search"]["seconds"] = time.monotonic() - started
+    return RunResult(run.path, circuit, card, facts["search"])
+
+
+def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
+    problem = config.held_out(model)
+    return None if problem is None else IncrementalEngine(problem, config.memory)
+
+
+def _facts(found: Found) -> dict[str, dict[str, Any]]:
+    problem = found.engine.problem
+    return {
+        "origin": {
+            "model_name": problem.model.name,
+            **fingerprints(problem),
+            "unit": problem.metric.unit,
+        },
+        "search": {
+            "edges_tested": found.n_tested,
+            "dead_ends": list(found.dead_ends),
+            "dead_ends_removed": found.pruned,
+            "full_graph_error": found.limits.full,
+            "empty_graph_error": found.limits.empty,
+            "drift": found.drift,
+            "drift_allowed": found.engine.drift_allowed,
+        },
+    }
+
+
+def _provenance(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a circuit file says of where it comes from."""
+    return {**config.identity, **facts, "versions": environment()}
+
+
+def _write_results(run: RunDirectory, result: RunResult) -> None:
+    content = {"format": FORMAT, **result.measured()}
+    run.write(SCORECARD, json.dumps(content, indent=1) + "\n")
+    diagram = draw_result(result.circuit, result.card)
+    run.write("diagram.dot", diagram.dot)
+    run.write("diagram.svg", diagram.svg())
+    # Written last: where it exists, everything else does.
+    run.write(CIRCUIT, result.circuit.to_json())

@@ -1,0 +1,199 @@
+"""Draw circuits with what their files say of them: where they come from, and how good they are."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit
+from circuitfind.comparison.roles import labels
+from circuitfind.directories.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
+from circuitfind.directories.kinds import kind_of
+from circuitfind.directories.results import read_scorecard
+from circuitfind.errors import ReportError
+from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
+from circuitfind.limits import require_fields
+from circuitfind.methods.settings import settings_apart_from_seed, size_asked
+from circuitfind.reports.diagram import MAX_EDGES, Diagram, draw_circuit, draw_difference
+from circuitfind.verbs.roles import read_roles, roles_file
+
+_LONGEST_TITLE = 500
+_SAID = frozenset(
+    ("task", "model", "model_name", "method", "threshold", "n_edges", "ablation", "unit")
+    + ("task_digest", "model_fingerprint", "prompts_fingerprint")
+)
+"""Settings that `origin_line` shows, and fingerprints, which people cannot read."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a drawing shows of a circuit.
+
+    Attributes:
+        title: The first line under it; empty for none.
+        top: How many edges are drawn at most, those with the largest effects; None for the usual
+            limit.
+        merge_qkv: Whether edges of one writer into one head are one line.
+    """
+
+    title: str = ""
+    top: int | None = None
+    merge_qkv: bool = False
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+        if len(self.title) > _LONGEST_TITLE:
+            raise ReportError(
+                f"a title has at most {_LONGEST_TITLE} characters, not {len(self.title)}; "
+                "give a shorter one"
+            )
+
+    @property
+    def suffix(self) -> str:
+        """What tells its file from that of the usual drawing."""
+        parts = [f"top-{self.top}"] if self.top is not None else []
+        parts += ["merged"] * self.merge_qkv + ["titled"] * bool(self.title)
+        return "".join(f"-{part}" for part in parts)
+
+    @property
+    def head(self) -> list[str]:
+        """The lines above the caption."""
+        return [self.title] if self.title else []
+
+    @property
+    def max_edges(self) -> int:
+        """How many edges are drawn."""
+        return MAX_EDGES if self.top is None else self.top
+
+
+USUAL_LOOK = Look()
+
+
+def draw_run(path: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
+    """Draw the circuit of a run directory or file, and say where the drawing belongs.
+
+    Raises:
+        CircuitfindError: There is no circuit, or a file cannot be trusted.
+    """
+    circuit, file = load_circuit_of(path), circuit_file(path)
+    card_file = file.with_name(SCORECARD)
+    # In a directory without a search, the file holds an evaluation alone.
+    is_run = file.name == CIRCUIT and kind_of(file.parent) == "search"
+    belongs = is_run and card_file.is_file()
+    card = read_scorecard(card_file)[0] if belongs else None
+    name = "diagram" if file.name == CIRCUIT else file.stem
+    found = read_roles(roles_file(path), circuit)
+    diagram = draw_result(circuit, card, labels(found or ()), look)
+    return diagram, file.with_name(f"{name}{look.suffix}.svg")
+
+
+def draw_runs(left: Path, right: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
+    """Draw what two circuits share and what they do not, and say where the drawing belongs.
+
+    Raises:
+        CircuitfindError: There is no circuit, a file cannot be trusted, the circuits belong to
+            different models, or q, k and v are to be merged.
+    """
+    if look.merge_qkv:
+        raise ReportError(
+            "the difference of two circuits is drawn with q, k and v apart; leave --merge-qkv out"
+        )
+    circuit = load_circuit_of(left)
+    other = load_circuit_of(right, circuit.graph)
+    ours, theirs = names_of(left, right)
+    diagram = draw_difference(
+        circuit,
+        other,
+        names=(ours, theirs),
+        caption=[*look.head, *captions([(ours, circuit), (theirs, other)])],
+        max_edges=look.max_edges,
+    )
+    file_name = f"difference-{theirs.replace('/', '-').strip('-.')}{look.suffix}.svg"
+    return diagram, circuit_file(left).with_name(file_name)
+
+
+def captions(named: Sequence[tuple[str, Circuit]]) -> list[str]:
+    """Return a line for each of some circuits, with the settings in which they differ."""
+    settings = [_settings(circuit) for _, circuit in named]
+    differing = [
+        name
+        for name in dict.fromkeys(name for each in settings for name in each)
+        if len({json.dumps(each.get(name)) for each in settings}) > 1
+    ]
+    lines = []
+    for (name, circuit), each in zip(named, settings, strict=True):
+        parts = [f"{circuit.n_edges} edges"]
+        parts += [f"{key.replace('_', ' ')} {each[key]}" for key in differing if key in each]
+        start = f"{name}: {origin_line(circuit)}".rstrip(": ")
+        lines.append(f"{start}{', ' if origin_line(circuit) else ': '}{', '.join(parts)}")
+    return lines
+
+
+def _settings(circuit: Circuit) -> dict[str, Any]:
+    """Return what a circuit was found with, except for what its line says anyway."""
+    origin = circuit.origin
+    return {
+        name: value
+        for name, value in {**origin, **settings_apart_from_seed(origin)}.items()
+        if name not in _SAID and isinstance(value, str | int | float | bool)
+    }
+
+
+def names_of(left: Path, right: Path) -> tuple[str, str]:
+    """Return what two circuits are called: as short as tells them apart."""
+    ours, theirs = name_of(left), name_of(right)
+    return (ours, theirs) if ours != theirs else (str(left), str(right))
+
+
+def name_of(path: Path) -> str:
+    """Return what a circuit is called: its run directory's name, or that of its file."""
+    file = circuit_file(path).resolve()
+    return file.parent.name if file.name == CIRCUIT else file.stem
+
+
+def draw_result(
+    circuit: Circuit,
+    card: Scorecard | None,
+    roles: Mapping[str, str] | None = None,
+    look: Look = USUAL_LOOK,
+) -> Diagram:
+    """Draw a circuit with its provenance and, where they are known, its figures."""
+    size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
+    figures = size if card is None else f"{size}, {_figures(card)}"
+    caption = [line for line in (*look.head, origin_line(circuit), figures) if line]
+    return draw_circuit(
+        circuit,
+        caption=caption,
+        roles=roles,
+        unit=circuit.origin.get("unit", ""),
+        max_edges=look.max_edges,
+        merge_qkv=look.merge_qkv,
+    )
+
+
+def origin_line(circuit: Circuit) -> str:
+    """Say what a circuit is of; nothing of one without provenance, as Python can make."""
+    origin = circuit.origin
+    if not {"task", "model_name", "method", "ablation"} <= set(origin):
+        return ""
+    asked = size_asked(origin["method"], origin.get("options"), origin.get("selection"))
+    settings = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items()]
+    return (
+        f"{Path(origin['task']).stem} in {origin['model_name']}: "
+        f"{', '.join([origin['method'], *settings])}, {origin['ablation']} ablation"
+    )
+
+
+def _figures(card: Scorecard) -> str:
+    own = card.measurements[0]
+    return (
+        f"{card.n_prompts} prompts, {own.metric} {shown(own.circuit)} {own.unit} "
+        f"(full {shown(own.full)}, empty {shown(own.empty)}), "
+        f"faithfulness {', '.join(map(_share, card.measurements))}"
+    )
+
+
+def _share(row: Measurement) -> str:
+    value = "undefined" if row.faithfulness is None else f"{row.faithfulness:.2f}"
+    return f"{value} ({row.metric})"

@@ -1,0 +1,190 @@
+"""Evaluate the circuit of a run, or of a file, and write down what came out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
+from circuitfind.comparison.roles import groups
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.decisions import read_decisions
+from circuitfind.directories.directory import DECISIONS, load_circuit_of
+from circuitfind.directories.evaluation_files import (
+    drop_passes,
+    finished_evaluation,
+    kept_passes,
+    write_assessment,
+)
+from circuitfind.errors import (
+    CircuitFileError,
+    GraphError,
+    MethodError,
+    MetricError,
+)
+from circuitfind.evaluation.assess import FULL, QUICK, USUAL, Effort, Subject, assess
+from circuitfind.evaluation.assessment import Assessment
+from circuitfind.evaluation.cuts import removable
+from circuitfind.evaluation.roc import roc_curves
+from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
+from circuitfind.methods.base import ScoringMethod, circuit_of
+from circuitfind.methods.settings import known_method
+from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint
+from circuitfind.question import Models, require_same
+from circuitfind.verbs.against import known_circuit
+from circuitfind.verbs.roles import measured_roles, read_roles, roles_file
+from circuitfind.verbs.wish import Wish, asked_for, config_of, path_of_evaluation, siblings
+
+_ELSEWHERE = "restore it, or name the model (--model) to evaluate the circuit there"
+
+
+def effort_of(*, quick: bool, full: bool) -> Effort:
+    """Return how much an evaluation may cost.
+
+    Raises:
+        MethodError: Both extremes are asked for.
+    """
+    if quick and full:
+        raise MethodError("--quick and --full exclude one another; give one of them, or none")
+    return QUICK if quick else FULL if full else USUAL
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation gave.
+
+    Attributes:
+        path: The directory that it was written to.
+        assessment: The figures.
+        written: The files.
+    """
+
+    path: Path
+    assessment: Assessment
+    written: tuple[Path, ...]
+
+
+def evaluate_run(
+    path: Path,
+    wish: Wish | None = None,
+    *,
+    model: Any = None,
+    tell: Callable[[str], None] = lambda message: None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Evaluated:
+    """Evaluate a circuit and write `evaluation.json` and the charts.
+
+    Passes are kept as they are made, and found again if the evaluation is interrupted and repeated.
+    An evaluation that is there, or a fuller one, is read and not computed again.
+
+    Args:
+        path: A run directory or a circuit file.
+        wish: How.
+        model: What `load_model` returned or takes; by default what the run or the wish names.
+        tell: Called with the cost before it is paid, and with other things to know.
+        on_progress: Called as passes are made.
+
+    Raises:
+        CircuitfindError: Anything that the user can do something about.
+    """
+    wish = wish or Wish()
+    circuit = load_circuit_of(path)
+    config = replace(config_of(path, circuit, dict(wish.settings)), device=wish.device)
+    memory = config.memory if wish.memory is None else wish.memory
+    asked = asked_for(path, circuit, config, wish)
+    out = wish.out or path_of_evaluation(path, wish)
+    if (there := finished_evaluation(out, asked, tell)) is not None:
+        drop_passes(out)
+        return Evaluated(out, *there)
+    model = Models(model).again(config)
+    problem = config.problem(model)
+    _require_fit(path, circuit, problem, own=not wish.settings)
+    subject = _subject(path, circuit, config, problem, wish.against)
+    subject = replace(subject, held_out=config.held_out(model))
+    with kept_passes(out, tell) as log:
+        subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
+        assessment = assess(
+            subject,
+            wish.effort,
+            seed=wish.seed,
+            tell=tell,
+            on_progress=on_progress,
+            log=log,
+            memory=memory,
+        )
+        written = write_assessment(out, assessment, asked)
+    drop_passes(out)
+    return Evaluated(out, assessment, written)
+
+
+def _roles(
+    path: Path, out: Path, wish: Wish, subject: Subject, tell: Callable[[str], None]
+) -> Mapping[str, tuple[str, ...]]:
+    """Return which of the circuit's components share a role, measured or read."""
+    if not wish.effort.edges:
+        return {}
+    own = not wish.settings and path.is_dir()
+    found = read_roles(roles_file(path), subject.circuit) if own else None
+    if found is None:
+        file = roles_file(path) if own and out == path else None
+        try:
+            found = measured_roles(subject.problem, file, tell)
+        except MetricError as error:
+            tell(f"no roles of heads: {error}")
+            return {}
+    return groups(found, removable(subject.circuit))
+
+
+def _require_fit(path: Path, circuit: Circuit, problem: Problem, *, own: bool) -> None:
+    """Refuse to evaluate a circuit on a model that it does not belong to.
+
+    Raises:
+        CircuitFileError: The graphs differ.
+        RunDirectoryError: The model is no longer what it was.
+    """
+    try:
+        require_same_graph(circuit.graph, problem.graph)
+    except GraphError as error:
+        raise CircuitFileError(f"the circuit in {path} does not fit the model: {error}") from None
+    if own:
+        now = {"model_fingerprint": problem.model.fingerprint}
+        require_same(circuit.origin, now, f"the circuit in {path}", _ELSEWHERE)
+
+
+def _subject(
+    path: Path, circuit: Circuit, config: RunConfig, problem: Problem, against: str | None
+) -> Subject:
+    others, scores = siblings(path, config), _scores(path, circuit, config)
+    subject = Subject(circuit, problem, others=others)
+    if scores is not None and not others:
+        subject = replace(subject, ranking=_ranking(circuit, scores, config))
+    if against is None:
+        return subject
+    truth = known_circuit(against, problem, config.task)
+    by = "threshold" if others else "score" if scores is not None and _ranks(config) else "circuit"
+    ranked = scores if by == "score" else None
+    curves = roc_curves(truth, circuit, others=others, scores=ranked, by=by)
+    return replace(subject, roc=curves, against=truth.name)
+
+
+def _scores(path: Path, circuit: Circuit, config: RunConfig) -> EdgeScores | None:
+    """Return what the run's decisions say of all edges, where there is such a file."""
+    file = path / DECISIONS
+    decisions = read_decisions(file) if file.is_file() else ()
+    if not decisions:
+        return None
+    decided = circuit_of(circuit.graph, decisions)
+    assert decided.effects is not None
+    return EdgeScores(circuit.graph, decided.effects, "", config.method)
+
+
+def _ranking(circuit: Circuit, scores: EdgeScores, config: RunConfig) -> Ranking:
+    if _ranks(config):
+        return ranked_by_score(scores, signed=bool(config.selection.get("signed")))
+    return ranked_by_effect(replace(circuit, effects=scores.values))
+
+
+def _ranks(config: RunConfig) -> bool:
+    """Tell whether the method ranks all edges, so that its circuits of any size are nested."""
+    return isinstance(known_method(config.method), ScoringMethod)

@@ -1,0 +1,158 @@
+"""Which circuit is to be evaluated on what, and where the evaluation goes."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from circuitfind.circuit import Circuit
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.directory import CIRCUIT, load_circuit_of, read_config
+from circuitfind.directories.evaluation_files import Asked, can_take, digest_of
+from circuitfind.directories.kinds import kind_of
+from circuitfind.directories.naming import path_beside
+from circuitfind.errors import CircuitFileError, MethodError, quoted
+from circuitfind.evaluation.assess import USUAL, Effort
+from circuitfind.methods.settings import known_method
+from circuitfind.question import differences, settings_of
+from circuitfind.records import from_json
+from circuitfind.verbs.against import KNOWN
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a circuit is to be evaluated.
+
+    Attributes:
+        effort: How much it may cost.
+        against: A known circuit to compare with: `known`, a run directory or a circuit file.
+        settings: Fields of `RunConfig` that the circuit's file does not hold, or that are to be
+            others than those that it was found with.
+        out: Where to write; by default the run directory, or one beside it or the circuit's file
+            whose name follows the settings.
+        seed: Fixes random circuits and sets.
+        device: Where to compute.
+        memory: How many bytes may be taken beside the model; by default what the search was
+            allowed.
+    """
+
+    effort: Effort = USUAL
+    against: str | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
+    out: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    memory: int | None = None
+
+
+def path_of_evaluation(path: Path, wish: Wish) -> Path:
+    """Return where an evaluation goes unless a directory is named.
+
+    That with a run's own settings goes into its directory; others have directories beside it, whose
+    names follow the settings.
+
+    Raises:
+        CircuitfindError: The circuit cannot be read, or a setting is impossible.
+    """
+    circuit = load_circuit_of(path)
+    config = config_of(path, circuit, dict(wish.settings))
+    asked = asked_for(path, circuit, config, wish)
+    changed = _changed(path, circuit, config, wish)
+    own = path.is_dir() and not any(changed.values())
+    first = path if own else path_beside(path, "evaluation", changed)
+    if can_take(first, asked):
+        return first
+    named = {**changed, "against": wish.against and Path(wish.against).stem}
+    return path_beside(path, "evaluation", named, lambda place: can_take(place, asked))
+
+
+def _changed(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> dict[str, Any]:
+    """Return the settings that are others than those that the circuit was found with."""
+    there = settings_of(circuit)
+    if path.is_dir() and kind_of(path) == "search":
+        there = asdict(config_of(path, circuit, {}))
+    values = {
+        name.removeprefix("n_"): value
+        for name, value in wish.settings
+        if name in there and there[name] != getattr(config, name)
+    }
+    if "task" in values:
+        values["task"] = Path(values["task"]).stem
+    if "model" in values:
+        values["model"] = Path(values["model"]).name
+    return {**values, "seed": wish.seed or None}
+
+
+def asked_for(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> Asked:
+    """Return what tells the evaluation that is asked for from others."""
+    against = wish.against
+    if against not in (None, KNOWN):
+        against = f"{Path(against).name} {digest_of(load_circuit_of(Path(against)))}"
+    facts = {
+        "circuit": digest_of(circuit),
+        "others": [digest_of(other) for other in siblings(path, config)],
+        "is_run": path.is_dir(),
+        "settings": config.identity,
+        "seed": wish.seed,
+    }
+    # As they are read back from the file.
+    return Asked(json.loads(json.dumps(facts)), wish.effort.name, against)
+
+
+def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
+    """Return what the circuit was found with, changed as asked for."""
+    known = [field.name for field in fields(RunConfig)]
+    if unknown := [name for name in settings if name not in known]:
+        raise MethodError(
+            f"a run has no setting {quoted(unknown[0])}; its settings are {', '.join(known)}"
+        )
+    if path.is_dir() and kind_of(path) == "search":
+        found = read_config(RunConfig, path)
+    else:
+        found = _config_of_origin(path, circuit, settings)
+    config = replace(found, **settings)
+    if settings:
+        config = replace(config, task_digest=None)
+    config.validate()
+    return config.pinned()
+
+
+def _config_of_origin(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
+    known = {field.name for field in fields(RunConfig)}
+    origin = {
+        name: value
+        for name, value in settings_of(circuit).items()
+        if name in known and value is not None
+    }
+    if known_method(origin.get("method")) is None:
+        # Found by patching, or elsewhere: nothing of the search is known here.
+        origin |= {"method": "", "options": {}, "selection": {}}
+    values = {**origin, **settings}
+    missing = [name for name in ("task", "model") if values.get(name) is None]
+    if missing:
+        raise CircuitFileError(
+            f"{path} does not say which {' and '.join(missing)} it is about; give "
+            f"{' and '.join(f'--{name}' for name in missing)} to `circuitfind evaluate`, or both "
+            "to `circuitfind import`, for every command"
+        )
+    graph = circuit.graph
+    values |= {"split_qkv": graph.split_qkv, "split_embedding": graph.split_embedding}
+    try:
+        found: RunConfig = from_json(RunConfig, values, "its origin")
+    except ValueError as error:
+        raise CircuitFileError(f"the origin in {path} cannot be used: {error}") from None
+    return found
+
+
+def siblings(path: Path, config: RunConfig) -> tuple[Circuit, ...]:
+    """Return the circuits of the same search at other thresholds, in directories beside it."""
+    if not path.is_dir() or not path.name.startswith("threshold-"):
+        return ()
+    found = []
+    for other in sorted(path.parent.glob("threshold-*")):
+        if other.name == path.name or not (other / CIRCUIT).is_file():
+            continue
+        there = read_config(RunConfig, other)
+        if not differences(there.at(config.threshold), config):
+            found.append(load_circuit_of(other))
+    return tuple(found)
