@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuitfind.errors import CircuitFileError, GraphError, MethodError, quoted, shortened
 from circuitfind.files import read_bytes, write_whole
-from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer
+from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer, norm_name
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
 from circuitfind.records import body_of
@@ -139,19 +139,18 @@ class Circuit:
     @cached_property
     def working_components(self) -> frozenset[str]:
         """The components on a path of kept edges from the embedding to the logits."""
-        network = self.graph.network(self.kept)
-        embeddings = [writer.name for writer in self.graph.writers if writer.stage == 0]
+        network, graph = self.graph.network(self.kept), self.graph
+        embeddings = [graph.writers[i].name for i in graph.embeddings]
+        logits = graph.readers[graph.logits].name
         reached = set(embeddings).union(*(nx.descendants(network, name) for name in embeddings))
-        used = nx.ancestors(network, "logits") | {"logits"}
+        used = nx.ancestors(network, logits) | {logits}
         working = reached & used
         # Where heads share a norm, one that reads nothing of the clean run still writes something
         # new: another head's change reaches it through the scale of the norm.
         scaled = {
             writer.component
             for writer, reader in self.edges
-            if writer.index is not None
-            and f"a{writer.layer}.norm" in working
-            and reader.component in working
+            if norm_name(graph.block_of[writer.name]) in working and reader.component in working
         }
         return frozenset(working | scaled)
 
@@ -371,19 +370,19 @@ class EdgeScores(Framed):
         leads nowhere (Hanna et al. 2024, arXiv 2403.17806).
         """
         require(edges=n)
-        by_component: dict[str, list[tuple[float, int, Edge]]] = {}
+        graph = self.graph
+        into: list[list[tuple[float, int, Edge]]] = [[] for _ in graph.readers]
         for rank, (edge, value) in enumerate(self.ranked(signed=signed)):
-            size = value if signed else abs(value)
-            for component in self.graph.components_fed_by(edge.reader):
-                by_component.setdefault(component, []).append((-size, rank, edge))
-        frontier, reached, chosen = list(by_component.get("logits", [])), {"logits"}, set[Edge]()
+            into[graph.index(edge)[1]].append((-(value if signed else abs(value)), rank, edge))
+        frontier, read, chosen = list(into[graph.logits]), {graph.logits}, set[Edge]()
         heapq.heapify(frontier)
         while frontier and len(chosen) < n:
             *_, edge = heapq.heappop(frontier)
             chosen.add(edge)
-            if edge.writer.component not in reached:
-                reached.add(edge.writer.component)
-                for candidate in by_component.get(edge.writer.component, []):
+            inputs = graph.inputs[graph.writer_index[edge.writer.name]]
+            for reader in set(inputs) - read:
+                read.add(reader)
+                for candidate in into[reader]:
                     heapq.heappush(frontier, candidate)
         return self._circuit(chosen)
 

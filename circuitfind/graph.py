@@ -258,6 +258,11 @@ class Block:
     layer: int | None = None
 
 
+def norm_name(block: Block) -> str:
+    """Return the name of the node that stands for the norm of a coupled block (`Graph.network`)."""
+    return f"{block.name}.norm"
+
+
 class Edge(NamedTuple):
     """One (writer, reader) pair, written `a5.h1->a7.h3.k`."""
 
@@ -387,7 +392,7 @@ class Graph:
 
     def head_writers(self, layer: int) -> range:
         """Return the writer indices of a layer's heads."""
-        writers = self._attention[layer].writers
+        writers = self.attention[layer].writers
         return range(writers[0], writers[-1] + 1)
 
     def head_readers(self, layer: int, port: Port) -> range:
@@ -395,13 +400,21 @@ class Graph:
         return self._head_readers[layer, port]
 
     @cached_property
-    def _attention(self) -> dict[int | None, Block]:
-        return {block.layer: block for block in self.blocks if block.kind == "attention"}
+    def attention(self) -> dict[int, Block]:
+        """The attention block of each layer."""
+        found = (block for block in self.blocks if block.kind == "attention")
+        return {block.layer: block for block in found if block.layer is not None}
 
     @cached_property
-    def _head_readers(self) -> dict[tuple[int | None, Port], range]:
+    def kind_of(self) -> dict[str, Kind]:
+        """What each component is, by its name."""
+        ends: list[Reader | Writer] = [*self.readers, *self.writers]
+        return {end.component: end.kind for end in ends}
+
+    @cached_property
+    def _head_readers(self) -> dict[tuple[int, Port], range]:
         found = {}
-        for layer, block in self._attention.items():
+        for layer, block in self.attention.items():
             for port in self.ports:
                 of_port = [i for i in block.readers if self.readers[i].port == port]
                 found[layer, port] = range(of_port[0], of_port[-1] + 1)
@@ -554,7 +567,7 @@ class Graph:
         )
         block = self.block_of[writer.name]
         if block.coupled:
-            norm = f"{block.name}.norm"
+            norm = norm_name(block)
             network.add_node(norm, kind="norm", stage=block.stage, layer=block.layer)
             for other in block.writers:
                 network.add_edge(self.writers[other].component, norm, "norm", kind="norm")

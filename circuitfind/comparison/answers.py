@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.comparison.attention import attention_pattern
 from circuitfind.comparison.looks import (
     RIGHT,
     at,
@@ -23,17 +22,16 @@ from circuitfind.comparison.looks import (
     recorded,
     visible_pairs,
 )
+from circuitfind.engine.patterns import pattern_of
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, replacement
-from circuitfind.engine.written import run_on, writing_blocks
+from circuitfind.engine.written import run_on
+from circuitfind.graph import Writer
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import attend
 from circuitfind.patching.recording import Recording
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
-
-Head = tuple[int, int]
-"""Layer and number."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,15 @@ class Written:
     """Direct logit effects of heads, as shares of the model's lead.
 
     Attributes:
-        direct: What each head's output adds to the metric.
+        direct: What each head's output adds to the metric; 0 for writers that are not heads.
         sources: Where a head may read what it writes: positions that hold a right answer, or
             named ones.
         copied: What the part of its output adds that it read there.
     """
 
-    direct: Float[Tensor, "layer head"]
+    direct: Float[Tensor, " writer"]
     sources: tuple[str, ...]
-    copied: Float[Tensor, "source layer head"]
+    copied: Float[Tensor, "source writer"]
 
 
 def written_answers(problem: Problem, lead: float) -> Written:
@@ -59,15 +57,13 @@ def written_answers(problem: Problem, lead: float) -> Written:
         problem: With a metric of the answer.
         lead: How much better the metric is on the clean prompts than on the corrupted ones.
     """
-    shape = problem.model.shape
     names = _source_names(problem.prompts)
-    most = max(layer.n_heads for layer in shape.layers)
-    sums = torch.zeros(1 + len(names), shape.n_layers, most).double()
+    sums = torch.zeros(1 + len(names), problem.graph.n_components).double()
     for chunk in chunks(problem):
         run = recorded(chunk)
         slope = _slope(chunk, run)
-        for layer in range(shape.n_layers):
-            sums[:, layer, : shape.layers[layer].n_heads] += _along(chunk, run, layer, slope, names)
+        for layer, block in problem.graph.attention.items():
+            sums[:, list(block.writers)] += _along(chunk, run, layer, slope, names)
     shares = -problem.metric.sign * sums / len(problem.prompts) / abs(lead)
     return Written(shares[0], names, shares[1:])
 
@@ -134,16 +130,16 @@ class Turned:
     """
 
     off_wrong: float
-    copier: Head
+    copier: Writer
 
 
-def turned_attention(problem: Problem, copiers: Sequence[Head]) -> dict[Head, Turned]:
+def turned_attention(problem: Problem, copiers: Sequence[Writer]) -> dict[Writer, Turned]:
     """Measure how every head before some copying heads turns their attention off wrong answers.
 
     The head's output is replaced, as by the problem's ablation, in what the copying head's query
     reads and nowhere else.
     """
-    sums: dict[tuple[Head, Head], float] = {}
+    sums: dict[tuple[Writer, Writer], float] = {}
     count = 0
     mean = mean_over_prompts(list(chunks(problem)))
     for chunk in chunks(problem):
@@ -151,17 +147,15 @@ def turned_attention(problem: Problem, copiers: Sequence[Head]) -> dict[Head, Tu
         differences = replacement(chunk, mean) - run_on(chunk, chunk.prompts.clean)
         looking, wrong = _lookers(chunk)
         count += int(looking.sum())
-        for block in writing_blocks(chunk.graph):
-            if block.layer is None or block.kind != "attention":
+        for block in chunk.graph.attention.values():
+            later = [copier for copier in copiers if copier.stage > block.stage]
+            if not later:
                 continue
-            changes = differences.of(block)
-            for copier in copiers:
-                if copier[0] <= block.layer:
-                    continue
-                for head, change in zip(range(len(changes)), changes, strict=True):
+            for head, change in zip(block.writers, differences.of(block), strict=True):
+                for copier in later:
                     paid = _turned(chunk.model, run, copier, change, chunk.prompts)
                     more = (paid * wrong[:, None, :]).sum(-1)[looking].sum()
-                    key = (block.layer, head), copier
+                    key = chunk.graph.writers[head], copier
                     sums[key] = sums.get(key, 0.0) + float(more)
     return _strongest(sums, count)
 
@@ -176,26 +170,27 @@ def _lookers(problem: Problem) -> tuple[Tensor, Tensor]:
 def _turned(
     model: ResidualModel,
     run: Recording,
-    copier: Head,
+    copier: Writer,
     change: Float[Tensor, "batch pos d_model"],
     prompts: PromptPairs,
 ) -> Float[Tensor, "batch pos seen"]:
     """Return how a head's attention changes if what its query reads does."""
-    layer, head = copier
+    layer, head = copier.layer, copier.index
+    assert layer is not None and head is not None
     heads = range(head, head + 1)
     with torch.no_grad():
         stream = (run.stream[layer] + change)[None]
         query = model.project(layer, "q", heads, stream)
         before = run.query[layer][head : head + 1]
         now, then = (
-            attention_pattern(model, layer, q, run.key[layer], prompts.real, heads)[0].double()
+            pattern_of(model, layer, q, run.key[layer], prompts.real, heads)[0].double()
             for q in (query, before)
         )
         return now - then
 
 
-def _strongest(sums: dict[tuple[Head, Head], float], count: int) -> dict[Head, Turned]:
-    found: dict[Head, Turned] = {}
+def _strongest(sums: dict[tuple[Writer, Writer], float], count: int) -> dict[Writer, Turned]:
+    found: dict[Writer, Turned] = {}
     for (head, copier), total in sums.items():
         mean = total / max(1, count)
         if head not in found or mean > found[head].off_wrong:

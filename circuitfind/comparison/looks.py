@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
-from circuitfind.comparison.attention import attention_pattern
+from circuitfind.engine.patterns import pattern_of
 from circuitfind.engine.written import batches
+from circuitfind.graph import Block
 from circuitfind.patching.recording import Recording, record
 from circuitfind.problem import Problem
 from circuitfind.prompts import NO_TOKEN, PromptPairs
@@ -50,24 +50,16 @@ class Looks:
         places: From which positions they look.
         targets: At what they may look.
         excess: Attention above chance, as a share of what is not chance; NaN where no prompt has
-            the target.
+            the target, and for writers that are not heads.
     """
 
     places: tuple[str, ...]
     targets: tuple[str, ...]
-    excess: Float[Tensor, "place target layer head"]
+    excess: Float[Tensor, "place target writer"]
 
-    def of(self, place: str, target: str) -> Float[Tensor, "layer head"]:
-        """Return every head's number for one place and target."""
+    def of(self, place: str, target: str) -> Float[Tensor, " writer"]:
+        """Return the number of every head for one place and target."""
         return self.excess[self.places.index(place), self.targets.index(target)]
-
-    def best(self, target: str, layer: int, head: int) -> tuple[float, str]:
-        """Return a head's largest number for a target, and from where; NaN if there is none."""
-        numbers = self.excess[:, self.targets.index(target), layer, head]
-        if bool(numbers.isnan().all()):
-            return float("nan"), ""
-        place = int(numbers.nan_to_num(-torch.inf).argmax())
-        return float(numbers[place]), self.places[place]
 
 
 def chunks(problem: Problem) -> list[Problem]:
@@ -85,27 +77,25 @@ def recorded(problem: Problem) -> Recording:
 
 def looks(problem: Problem) -> Looks:
     """Measure what all heads look at."""
-    totals: Tensor | None = None
     names = place_names(problem.prompts), target_names(problem.prompts)
+    sizes = len(names[0]), len(names[1]), problem.graph.n_components
+    totals = torch.zeros(3, *sizes, dtype=torch.float64)
     for chunk in chunks(problem):
-        by_layer = [_sums(chunk, pattern) for pattern in patterns(chunk, recorded(chunk))]
-        most = max(sums.shape[-1] for sums in by_layer)
-        # Where layers have fewer heads, the rest of the table is 0 / 0.
-        found = torch.stack([pad(sums, (0, most - sums.shape[-1])) for sums in by_layer], dim=-2)
-        totals = found if totals is None else totals + found
-    assert totals is not None
+        for block, pattern in patterns(chunk, recorded(chunk)):
+            totals[..., list(block.writers)] += _sums(chunk, pattern).cpu()
     paid, by_chance, count = totals
     paid, by_chance = paid / count, by_chance / count
-    return Looks(*names, ((paid - by_chance) / (1 - by_chance)).cpu())
+    return Looks(*names, (paid - by_chance) / (1 - by_chance))
 
 
-def patterns(problem: Problem, run: Recording) -> Iterator[Float[Tensor, "head batch pos seen"]]:
-    """Yield the attention pattern of every block of a run."""
+def patterns(
+    problem: Problem, run: Recording
+) -> Iterator[tuple[Block, Float[Tensor, "head batch pos seen"]]]:
+    """Yield the heads of each layer and their attention patterns in a run."""
+    model, real = problem.model, problem.prompts.real
     with torch.no_grad():
-        for layer in range(problem.model.shape.n_layers):
-            yield attention_pattern(
-                problem.model, layer, run.query[layer], run.key[layer], problem.prompts.real
-            )
+        for layer, block in problem.graph.attention.items():
+            yield block, pattern_of(model, layer, run.query[layer], run.key[layer], real)
 
 
 def place_names(prompts: PromptPairs) -> tuple[str, ...]:

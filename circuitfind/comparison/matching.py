@@ -32,7 +32,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import DRAWS, EXCHANGED_HEADS, Distribution, counted, exchanges
 from circuitfind.comparison.overlap import Shared, compared
 from circuitfind.comparison.profiles import Profiles, require_comparable
-from circuitfind.graph import Graph
+from circuitfind.graph import Graph, Kind
 
 Cost = Float[Tensor, "left right"]
 
@@ -82,12 +82,12 @@ def match(left: Profiles, right: Profiles) -> list[Triple]:
     """
     require_comparable(left, right)
     found = _embeddings(left.graph, right.graph)
-    for heads in (True, False):
-        rows, columns = (_indices(each.graph, heads=heads) for each in (left, right))
+    for kind in ("head", "mlp"):
+        rows, columns = (_indices(each.graph, kind) for each in (left, right))
         if not len(rows) or not len(columns):
             continue
         cost = distances(left, right, rows, columns)
-        most = 3 if heads else 2
+        most = 3 if kind == "head" else 2
         found += [
             (int(rows[i]), int(columns[j]), 1 - float(cost[i, j]) / most)
             for i, j in zip(*linear_sum_assignment(cost.numpy()), strict=True)
@@ -101,9 +101,9 @@ def distances(
     """Return how far apart what some writers do is: heads and heads, or MLPs and MLPs."""
     parts = (left.parts[rows][:, None] - right.parts[columns][None]).abs().sum(-1).clamp(max=1)
     depth = (left.depth[rows][:, None] - right.depth[columns][None]).abs()
-    if left.graph.writers[int(rows[0])].index is None:
-        return parts + depth
-    return parts + depth + _look_distances(left, right, rows, columns)
+    if left.graph.writers[int(rows[0])].kind == "head":
+        return parts + depth + _look_distances(left, right, rows, columns)
+    return parts + depth
 
 
 def _look_distances(
@@ -122,9 +122,7 @@ def _look_distances(
 def _looks_of(
     known: Profiles, writers: Int[Tensor, " writer"]
 ) -> Float[Tensor, "writer place target"]:
-    ends = [known.graph.writers[int(number)] for number in writers]
-    layers, heads = [end.layer for end in ends], [end.index for end in ends]
-    return known.looks.excess[:, :, layers, heads].permute(2, 0, 1)
+    return known.looks.excess[:, :, writers].permute(2, 0, 1)
 
 
 def compare_matched(
@@ -178,15 +176,12 @@ def links_of(circuit: Circuit, *, merged: bool = False) -> list[Item]:
     for edge in circuit.edges:
         port = edge.reader.port or ""
         number = _PORTS.index("qkv" if merged and port else port)
-        fed = [_number(graph, name) for name in graph.components_fed_by(edge.reader)]
+        writer, reader = graph.index(edge)
+        fed = graph.feeds[reader] or (len(graph.writers),)
         at_work = [component for component in fed if component in heads] or fed
         for component in fed if len(fed) == 1 else at_work:
-            found[_number(graph, edge.writer.name), component, number] = None
+            found[writer, component, number] = None
     return list(found)
-
-
-def _number(graph: Graph, component: str) -> int:
-    return graph.writer_index.get(component, len(graph.writers))
 
 
 def _working(circuit: Circuit) -> list[int]:
@@ -276,14 +271,13 @@ def _counterparts(
 
 def _embeddings(left: Graph, right: Graph) -> list[Triple]:
     """Pair embeddings; one that is split in one model alone is paired by its tokens."""
-    names = [{w.name for w in graph.writers if w.stage == 0} for graph in (left, right)]
+    names = [{graph.writers[i].name for i in graph.embeddings} for graph in (left, right)]
     return [
         (left.writer_index[name], right.writer_index[name], 1.0) for name in names[0] & names[1]
     ]
 
 
-def _indices(graph: Graph, *, heads: bool) -> Int[Tensor, " writer"]:
+def _indices(graph: Graph, kind: Kind) -> Int[Tensor, " writer"]:
     return torch.tensor(
-        [i for i, w in enumerate(graph.writers) if w.stage and (w.index is not None) == heads],
-        dtype=torch.long,
+        [i for i, w in enumerate(graph.writers) if w.kind == kind], dtype=torch.long
     )

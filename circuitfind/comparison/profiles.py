@@ -7,22 +7,23 @@ effects   the share of the answer's lead (`effects.py`) that goes into each of i
 depth     when it runs, from 0 (the embedding) to 1 (the logits)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.comparison.effects import Effects, effects
 from circuitfind.comparison.looks import Looks, looks
 from circuitfind.errors import PromptError
-from circuitfind.graph import Graph, Reader, Writer
+from circuitfind.graph import Graph, Kind, Reader, Writer
 from circuitfind.problem import Problem
 
 Features = Float[Tensor, "writer feature"]
 
 _PORTS = ("q", "k", "v", "qkv", "mlp")
+_SOURCES: tuple[Kind, ...] = ("embedding", "head", "mlp")
 
 
 @dataclass(frozen=True)
@@ -87,40 +88,24 @@ def _listed(names: set[str]) -> str:
 
 def _received(graph: Graph, edges: Float[Tensor, "writer reader"]) -> Features:
     """Return what goes into each writer: by port, from embeddings, from heads, from MLPs."""
-    sources = [_is_embedding, _is_head, _is_mlp]
-    by_source = torch.stack([edges[_where(graph.writers, kind)].sum(0) for kind in sources], 1)
-    found = torch.zeros(len(graph.writers), len(_PORTS), len(sources)).double()
-    for number, reader in enumerate(graph.readers[:-1]):
-        for component in graph.components_fed_by(reader):
-            writer = graph.writer_index[component]
-            found[writer, _PORTS.index(_port(reader))] += by_source[number]
+    by_source = torch.stack([edges[_of_kind(graph.writers, kind)].sum(0) for kind in _SOURCES], 1)
+    found = torch.zeros(len(graph.writers), len(_PORTS), len(_SOURCES)).double()
+    for number, fed in enumerate(graph.feeds):
+        if fed:
+            found[list(fed), _PORTS.index(_port(graph.readers[number]))] += by_source[number]
     return found.flatten(1)
 
 
 def _port(reader: Reader) -> str:
-    return reader.port or "mlp"
+    return reader.port or reader.kind
 
 
 def _sent(graph: Graph, edges: Float[Tensor, "writer reader"]) -> Features:
     """Return what each writer sends: into queries, keys, values, MLPs, the logits."""
-    kinds = [
-        "logits" if reader.component == "logits" else _port(reader) for reader in graph.readers
-    ]
-    columns = [torch.tensor([kind == wanted for kind in kinds]) for wanted in (*_PORTS, "logits")]
+    ports = [_port(reader) for reader in graph.readers]
+    columns = [torch.tensor([port == wanted for port in ports]) for wanted in (*_PORTS, "logits")]
     return torch.stack([edges[:, column].sum(1) for column in columns], dim=1)
 
 
-def _where(writers: Sequence[Writer], kind: Callable[[Writer], bool]) -> Tensor:
-    return torch.tensor([kind(writer) for writer in writers])
-
-
-def _is_embedding(writer: Writer) -> bool:
-    return writer.stage == 0
-
-
-def _is_head(writer: Writer) -> bool:
-    return writer.index is not None
-
-
-def _is_mlp(writer: Writer) -> bool:
-    return writer.index is None and writer.stage > 0
+def _of_kind(writers: Sequence[Writer], kind: Kind) -> Bool[Tensor, " writer"]:
+    return torch.tensor([writer.kind == kind for writer in writers])

@@ -24,9 +24,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from circuitfind.comparison.answers import Head, Written, turned_attention, written_answers
+from circuitfind.comparison.answers import Written, turned_attention, written_answers
 from circuitfind.comparison.effects import Effects, about_answers, answer_metric, effects
 from circuitfind.comparison.looks import READ, RIGHT, Looks, looks
+from circuitfind.graph import Writer
 from circuitfind.notebook import Tabled
 from circuitfind.problem import HasProblem, Problem, as_problem
 
@@ -91,18 +92,15 @@ def find_roles(asked: HasProblem, seen: Looks | None = None, known: Effects | No
     problem = as_problem(asked)
     seen = looks(problem) if seen is None else seen
     known = effects(problem) if known is None else known
-    shape = problem.model.shape
-    heads = [
-        (layer, head) for layer, each in enumerate(shape.layers) for head in range(each.n_heads)
-    ]
-    found = [role for head in heads for role in _by_attention(problem, seen, known, head)]
+    heads = [(i, head) for i, head in enumerate(problem.graph.writers) if head.kind == "head"]
+    found = [role for head in heads for role in _by_attention(seen, known, *head)]
     if answer_metric(problem.prompts) is not None:
         problem = about_answers(problem)
         written = written_answers(problem, known.lead)
-        movers = [role for head in heads for role in _by_copying(seen, written, head)]
-        copiers = [_head(role.component) for role in movers if role.where == READS_RIGHT]
+        movers = [role for head in heads for role in _by_copying(seen, written, *head)]
+        copiers = [problem.graph.writer(r.component) for r in movers if r.where == READS_RIGHT]
         found += [*movers, *_by_turning(problem, copiers)]
-    order = {name_of(head): number for number, head in enumerate(heads)}
+    order = problem.graph.writer_index
     return Roles(sorted(found, key=lambda role: (order[role.component], ROLES.index(role.role))))
 
 
@@ -123,21 +121,10 @@ def groups(found: Sequence[Role], among: Collection[str]) -> dict[str, tuple[str
     return {role: tuple(names) for role, names in members.items() if len(names) > 1}
 
 
-def name_of(head: Head) -> str:
-    """Return a head's name: `a5.h1`."""
-    return f"a{head[0]}.h{head[1]}"
-
-
-def _head(component: str) -> Head:
-    layer, _, head = component[1:].partition(".h")
-    return int(layer), int(head)
-
-
-def _by_attention(problem: Problem, seen: Looks, known: Effects, head: Head) -> Iterator[Role]:
-    writer = problem.graph.writer_index[name_of(head)]
+def _by_attention(seen: Looks, known: Effects, writer: int, head: Writer) -> Iterator[Role]:
     acts = [abs(float(effect)) >= LEAST_EFFECT for effect in known.by_place[:, writer]]
     for role, target in ATTENTION_ROLES.items():
-        numbers = seen.excess[:, seen.targets.index(target), *head].tolist()
+        numbers = seen.excess[:, seen.targets.index(target), writer].tolist()
         earned = [
             (number, place)
             for number, place, matters in zip(numbers, seen.places, acts, strict=True)
@@ -145,15 +132,15 @@ def _by_attention(problem: Problem, seen: Looks, known: Effects, head: Head) -> 
         ]
         if earned:
             number, place = max(earned, key=lambda pair: pair[0])
-            yield Role(name_of(head), role, number, f"from {place}")
+            yield Role(head.name, role, number, f"from {place}")
 
 
-def _by_copying(seen: Looks, written: Written, head: Head) -> Iterator[Role]:
+def _by_copying(seen: Looks, written: Written, writer: int, head: Writer) -> Iterator[Role]:
     earned = [
-        (float(written.copied[number, *head]), source)
+        (float(written.copied[number, writer]), source)
         for number, source in enumerate(written.sources)
-        if float(seen.of(READ, source)[head]) >= LEAST_ATTENTION_COPIED
-        and abs(float(written.copied[number, *head])) >= LEAST_COPIED
+        if float(seen.of(READ, source)[writer]) >= LEAST_ATTENTION_COPIED
+        and abs(float(written.copied[number, writer])) >= LEAST_COPIED
     ]
     if not earned:
         return
@@ -162,12 +149,10 @@ def _by_copying(seen: Looks, written: Written, head: Head) -> Iterator[Role]:
     copied, source = earned[0] if earned[0][1] == RIGHT else strongest
     role = "mover" if copied > 0 else "negative mover"
     where = READS_RIGHT if source == RIGHT else f"reads {source}"
-    yield Role(name_of(head), role, copied, where)
+    yield Role(head.name, role, copied, where)
 
 
-def _by_turning(problem: Problem, copiers: Sequence[Head]) -> Iterator[Role]:
+def _by_turning(problem: Problem, copiers: Sequence[Writer]) -> Iterator[Role]:
     for head, turned in turned_attention(problem, copiers).items():
         if turned.off_wrong >= LEAST_TURNED:
-            yield Role(
-                name_of(head), "inhibition", turned.off_wrong, f"of {name_of(turned.copier)}"
-            )
+            yield Role(head.name, "inhibition", turned.off_wrong, f"of {turned.copier.name}")

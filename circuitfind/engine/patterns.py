@@ -1,8 +1,8 @@
-"""Where heads look: attention patterns, for every model and from what its readers received.
+"""Attention patterns, for every model and from what its readers received.
 
-A head's mixed values are linear in its values, so values that spell out the identity come back as
-the pattern itself: `attend(query, key, identity) = pattern`. The model's own attention does all the
-arithmetic, masks, positions and caps included, as it does for the engine.
+An attention pattern is a linear map on values. If the value at position s is the s-th unit vector,
+what a head mixes at a position is how much it attends to each s. The model's own attention does
+all the arithmetic, masks, positions and caps included, so no family needs code of its own.
 """
 
 from typing import Literal
@@ -40,24 +40,45 @@ def attention_patterns(
         The share of its attention that each position (query) pays to each (key); rows sum to 1,
         unless the model's attention has a sink.
     """
-    shape = graph.shape.layers[layer]
     with torch.no_grad():
         query = _projected(model, graph, run, layer, "q")
         key = _projected(model, graph, run, layer, "k")
-        key = key.repeat_interleave(shape.heads_per_kv_head, dim=0)
-        heads = range(shape.n_heads)
-        # As many columns of the identity at a time as a head has room for values.
-        parts = [
-            model.attend(layer, heads, query, key, values.expand(*key.shape[:2], -1, -1), real)
-            for values in _identity(key)
-        ]
-    return torch.cat(parts, dim=-1)[..., : key.shape[2]]
+        return pattern_of(model, layer, query, key, real)
+
+
+def pattern_of(
+    model: ResidualModel,
+    layer: int,
+    query: Float[Tensor, "head batch query d_head"],
+    key: Float[Tensor, "kv_head batch key d_head"],
+    real: Bool[Tensor, "batch key"] | None,
+    heads: range | None = None,
+) -> Patterns:
+    """Return the attention pattern of some heads from their queries and keys.
+
+    Args:
+        model: The model.
+        layer: The layer.
+        query: The query of each head, for the last positions or for all.
+        key: The key of each key/value head of the layer.
+        real: True at positions that are no padding.
+        heads: The heads that the queries belong to; all heads of the layer unless given.
+    """
+    shape = model.shape.layers[layer]
+    heads = range(shape.n_heads) if heads is None else heads
+    keys = key[[head // shape.heads_per_kv_head for head in heads]]
+    # As many columns of the identity at a time as a head has room for values.
+    parts = [
+        model.attend(layer, heads, query, keys, values.expand(*keys.shape[:2], -1, -1), real)
+        for values in _identity(keys)
+    ]
+    return torch.cat(parts, dim=-1)[..., : keys.shape[2]]
 
 
 def attention_pattern(
     asked: HasProblem, head: str, *, run: Literal["clean", "corrupted"] = "clean"
 ) -> Float[Tensor, "batch query key"]:
-    """Return where a head looks on each prompt of a problem.
+    """Return the attention pattern of a head on each prompt of a problem.
 
     Args:
         asked: The problem, or what a search for its circuit found.

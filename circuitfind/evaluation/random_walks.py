@@ -67,17 +67,9 @@ class _Growth:
     ) -> None:
         self._graph, self._generator = graph, generator
         self._possible = graph.edge_mask.numpy()
-        self._leads_to = [
-            [
-                graph.writer_index[name]
-                for name in graph.components_fed_by(reader)
-                if name != "logits"
-            ]
-            for reader in graph.readers
-        ]
+        self._leads_to = graph.feeds
         self._follows = [np.flatnonzero(row).tolist() for row in self._possible]
-        self._starts = [index for index, w in enumerate(graph.writers) if w.stage == 0]
-        self._logits = graph.reader_index["logits"]
+        self._starts, self._logits = graph.embeddings, graph.logits
         self.kept = np.zeros_like(self._possible) if kept is None else kept.copy()
         self._used = {*self._starts, *np.flatnonzero(self.kept.any(axis=1)).tolist()}
 

@@ -178,11 +178,9 @@ def _ranks(scores: EdgeScores, level: Level) -> Float[Tensor, " item"]:
     if level == "edges":
         return sizes[graph.edge_mask]
     best = sizes.amax(dim=1)
-    for index, reader in enumerate(graph.readers):
-        for name in graph.components_fed_by(reader):
-            if name in graph.writer_index:
-                writer = graph.writer_index[name]
-                best[writer] = torch.maximum(best[writer], sizes[:, index].max())
+    for reader, writers in enumerate(graph.feeds):
+        for writer in writers:
+            best[writer] = torch.maximum(best[writer], sizes[:, reader].max())
     return best
 
 

@@ -22,8 +22,8 @@ def edges_between(
         values: A value per writer.
         always: The value of the embedding and the logits, at least as large as all others.
     """
-    stages = torch.tensor([writer.stage for writer in graph.writers])
-    writes = values.where(stages > 0, always)
+    writes = values.clone()
+    writes[list(graph.embeddings)] = always
     fed = feeds(graph)
     # A key/value head is worth as much as the best of the heads that share it.
     best = values.expand(fed.shape).masked_fill(~fed, -torch.inf).amax(1)
@@ -34,11 +34,8 @@ def edges_between(
 def feeds(graph: Graph) -> Bool[Tensor, "reader writer"]:
     """Return which components compute with what each reader receives; none with the logits."""
     fed = torch.zeros(len(graph.readers), len(graph.writers), dtype=torch.bool)
-    for index, reader in enumerate(graph.readers):
-        if reader.component != "logits":
-            fed[index, [graph.writer_index[name] for name in graph.components_fed_by(reader)]] = (
-                True
-            )
+    for reader, writers in enumerate(graph.feeds):
+        fed[reader, list(writers)] = True
     return fed
 
 

@@ -135,19 +135,18 @@ def assumed_circuit(
     Raises:
         MethodError: The model has fewer heads and MLPs.
     """
-    embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
-    blocks = range(len(embeddings), len(graph.writers))
-    if not 1 <= n_components <= len(blocks):
+    components = [graph.writer_index[writer.name] for writer in graph.heads_and_mlps]
+    if not 1 <= n_components <= len(components):
         raise MethodError(
-            f"{n_components} components were assumed; the model has {len(blocks)} heads and MLPs, "
-            "so give a number between 1 and that"
+            f"{n_components} components were assumed; the model has {len(components)} heads and "
+            "MLPs, so give a number between 1 and that"
         )
     draw = random.Random(seed)
-    chosen = sorted(draw.sample(blocks, n_components))
+    chosen = sorted(draw.sample(components, n_components))
     circuit = torch.zeros_like(graph.edge_mask)
     for component in chosen:
         for reader in graph.inputs[component]:
-            before = [w for w in (*embeddings, *chosen) if graph.edge_mask[w, reader]]
+            before = [w for w in (*graph.embeddings, *chosen) if graph.edge_mask[w, reader]]
             circuit[draw.choice(before), reader] = True
     unread = [writer for writer in chosen if not circuit[writer].any()]
     circuit[unread, -1] = True

@@ -19,7 +19,7 @@ from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
 from circuitfind.limits import require
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import MANY_LINES, Box, Entry, Line, Picture, Stroke, kind_of
+from circuitfind.reports.picture import DRAWN_AS, MANY_LINES, Box, Entry, Line, Picture, Stroke
 from circuitfind.reports.rendering import USUAL_SIZE, ImageFormat, Pixels, draw_png, render
 from circuitfind.reports.sides import KeptBy, lines_of
 from circuitfind.reports.strokes import (
@@ -279,8 +279,7 @@ def boxes_and_arcs(graph: Graph, edges: Sequence[Edge]) -> tuple[list[Box], list
     """
     network = graph.network(graph.mask_of(edge.name for edge in edges))
     touched = {edge.writer.component for edge in edges} | {edge.reader.component for edge in edges}
-    norms = {tail for tail, _, kind in network.edges(data="kind") if kind == "norm"} - touched
-    shown = touched | {norm for norm in norms if norm.endswith(".norm")}
+    shown = touched | {name for name, kind in network.nodes(data="kind") if kind == "norm"}
     arcs = dict.fromkeys(
         (tail, head)
         for tail, head, kind in network.edges(data="kind")
@@ -291,6 +290,6 @@ def boxes_and_arcs(graph: Graph, edges: Sequence[Edge]) -> tuple[list[Box], list
 
 
 def _box(name: str, attributes: Mapping[str, Any]) -> Box:
-    kind = kind_of(name)
+    kind = DRAWN_AS[attributes["kind"]]
     place = {"kv": 0, "norm": 2}.get(kind, 1)
     return Box(name, kind, (attributes["stage"], place), attributes["layer"])

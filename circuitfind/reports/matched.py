@@ -16,7 +16,7 @@ from circuitfind.comparison.matching import Matched
 from circuitfind.graph import Graph
 from circuitfind.reports.diagram import MAX_EDGES, Diagram
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import Box, Entry, Line, Picture, Row, kind_of
+from circuitfind.reports.picture import DRAWN_AS, Box, Entry, Line, Picture, Row
 from circuitfind.reports.sides import KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
@@ -152,11 +152,11 @@ class _Boxes:
         for side, known, factor in ((left, self.of_left, 1.0), (right, self.of_right, scale)):
             for component, name in known.items():
                 if name in names and name not in places:
-                    layer, stage = _place(side.circuit.graph, component)
+                    graph = side.circuit.graph
+                    layer, stage = _place(graph, component)
+                    kind = DRAWN_AS[graph.kind_of[component]]
                     row = round(_FINENESS * factor * stage), 0
-                    places[name] = Box(
-                        name, kind_of(component), row, layer if side is left else None
-                    )
+                    places[name] = Box(name, kind, row, layer if side is left else None)
         yield from (replace(box, role=self._role(name)) for name, box in places.items())
 
     def _role(self, name: str) -> str:

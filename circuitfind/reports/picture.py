@@ -9,8 +9,21 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from circuitfind.graph import Kind
+
 BoxKind = Literal["end", "head", "kv", "mlp", "norm"]
+
 Row = tuple[int, int]
+
+DRAWN_AS: dict[Kind | Literal["norm"], BoxKind] = {
+    "embedding": "end",
+    "head": "head",
+    "kv group": "kv",
+    "mlp": "mlp",
+    "norm": "norm",
+    "logits": "end",
+}
+"""How each kind of node of `Graph.network` is drawn."""
 
 MANY_LINES = 80
 """With more lines than this, weak ones are drawn faintly."""
@@ -93,13 +106,3 @@ class Picture:
 
 def _row_of(box: Box) -> Row:
     return box.row
-
-
-def kind_of(name: str) -> BoxKind:
-    """Return as what a component is drawn."""
-    if name.startswith("m"):
-        return "mlp"
-    _, dot, part = name.partition(".")
-    if not dot:
-        return "end"
-    return "norm" if part == "norm" else "kv" if part.startswith("kv") else "head"

@@ -95,7 +95,7 @@ def test_distances_are_those_calculated_by_hand():
         each.looks.excess[:] = 0
         each.effects.edges[:] = 0
         each.effects.by_place[:] = 0
-        each.looks.excess[1, 0].view(-1)[head] = look
+        each.looks.excess[1, 0, 1 + head] = look
         each.effects.by_place[1, 1 + head] = effect
         each.effects.edges[1 + head, -1] = effect
     row, column = torch.tensor([1]), torch.tensor([3])
@@ -208,13 +208,12 @@ def name_of(graph, item) -> str:
 
 def random_profiles(seed: int, graph=SMALL, places=("end", "(answer)")) -> Profiles:
     generator = torch.Generator().manual_seed(seed)
-    layers, heads = graph.shape.n_layers, graph.shape.n_heads
     n_writers, n_readers = len(graph.writers), len(graph.readers)
 
     def draw(*sizes):
         return torch.rand(*sizes, generator=generator, dtype=torch.float64)
 
-    seen = Looks(places, ("previous", "right"), draw(2, 2, layers, heads))
+    seen = Looks(places, ("previous", "right"), draw(2, 2, n_writers))
     by_place = draw(2, n_writers) / 20
     contributions = Effects("kl", 1.0, draw(n_writers, n_readers) / 20, places, by_place)
     return Profiles(graph, seen, contributions)

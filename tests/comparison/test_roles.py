@@ -49,8 +49,9 @@ def test_shares_are_of_the_lead(copying):
     assert found.metric == "logit-difference"
     assert found.lead == pytest.approx(1)
     written = written_answers(copying, found.lead)
-    torch.testing.assert_close(written.direct[1], torch.tensor([1.0, -0.5]).double())
-    torch.testing.assert_close(written.copied[0, 1], torch.tensor([1.0, -0.5]).double())
+    heads = [copying.graph.writer_index[name] for name in ("a1.h0", "a1.h1")]
+    torch.testing.assert_close(written.direct[heads], torch.tensor([1.0, -0.5]).double())
+    torch.testing.assert_close(written.copied[0, heads], torch.tensor([1.0, -0.5]).double())
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
@@ -59,9 +60,9 @@ def test_attention_is_what_the_model_itself_reports(family):
     network = build(family, n_layers=2)
     with torch.no_grad():
         expected = network(problem.prompts.clean, output_attentions=True).attentions
-    for layer, pattern in enumerate(patterns(problem, recorded(problem))):
+    for block, pattern in patterns(problem, recorded(problem)):
         torch.testing.assert_close(
-            pattern.transpose(0, 1), expected[layer].double(), rtol=0, atol=1e-6
+            pattern.transpose(0, 1), expected[block.layer].double(), rtol=0, atol=1e-6
         )
 
 
@@ -90,10 +91,11 @@ def test_chunks_change_nothing(monkeypatch):
 
 def test_attention_to_all_positions_alike_stands_at_nought(copying):
     """a0.h1 is not wired, so all its scores are equal."""
-    found = looks(copying)
+    found, writer = looks(copying), copying.graph.writer_index
     for target in ("previous", "itself", "start"):
-        assert found.of("(all)", target)[0, 1] == pytest.approx(0, abs=1e-7)
-    assert found.of("(all)", "itself")[0, 0] == pytest.approx(1)
+        assert found.of("(all)", target)[writer["a0.h1"]] == pytest.approx(0, abs=1e-7)
+    assert found.of("(all)", "itself")[writer["a0.h0"]] == pytest.approx(1)
+    assert found.of("(all)", "itself")[writer["embed"]].isnan()
     assert found.of("(all)", "same token").isnan().all()
 
 
@@ -101,9 +103,9 @@ def test_a_position_that_bears_the_name_of_one_of_ours_is_kept_apart(copying):
     prompts = copying.prompts
     named = {"previous": prompts.lengths * 0 + 1, "start": prompts.lengths * 0 + 2}
     problem = replace(copying, prompts=replace(prompts, positions=named))
-    found = looks(problem)
-    assert found.of("(answer)", "at previous")[1, 0] == pytest.approx(1)
-    assert found.of("(answer)", "at start")[1, 0] < 0
+    found, head = looks(problem), problem.graph.writer_index["a1.h0"]
+    assert found.of("(answer)", "at previous")[head] == pytest.approx(1)
+    assert found.of("(answer)", "at start")[head] < 0
     roles = {role.component for role in find_roles(problem) if "mover" in role.role}
     assert roles == {"a1.h0", "a1.h1"}
 

@@ -28,7 +28,7 @@ def attention_data(problem: Problem, circuit: Circuit) -> dict[str, Any]:
     """
     model, graph = problem.model, problem.graph
     rows = _spread_over_templates(problem.prompts, N_PROMPTS)
-    heads = [writer.name for writer in graph.writers if writer.index is not None]
+    heads = [writer.name for writer in graph.writers if writer.kind == "head"]
     kept = [name for name in heads if name in set(circuit.components)]
     lengths = [int(problem.prompts.lengths[row]) for row in rows]
     choice = choose(lengths, heads, kept, causal=model.causal)
@@ -82,7 +82,8 @@ def _by_head(
 ) -> dict[str, Float[Tensor, "batch query key"]]:
     """Return the patterns of the named heads."""
     graph, found = problem.graph, dict[str, Tensor]()
-    for layer in range(graph.shape.n_layers):
+    for layer, block in graph.attention.items():
         patterns = attention_patterns(problem.model, graph, run, layer, problem.prompts.real)
-        found |= {f"a{layer}.h{head}": pattern for head, pattern in enumerate(patterns)}
+        names = (graph.writers[writer].name for writer in block.writers)
+        found |= dict(zip(names, patterns, strict=True))
     return {head: found[head] for head in heads}

@@ -46,7 +46,9 @@ def _edges(known: Mapping[str, Any], graph: Graph) -> Iterator[str]:
 
 def _inputs(graph: Graph, component: str) -> tuple[int, ...]:
     """Return the readers of a component, which may be the logits."""
-    return graph.inputs[graph.writer_index[component]] if component != "logits" else (graph.logits,)
+    if component in graph.writer_index:
+        return graph.inputs[graph.writer_index[component]]
+    return (graph.reader_index[component],)
 
 
 def _members(end: End, known: Mapping[str, Any], graph: Graph) -> tuple[str, ...]:
@@ -60,8 +62,8 @@ def _members(end: End, known: Mapping[str, Any], graph: Graph) -> tuple[str, ...
         return tuple(name for names in heads.values() for name in names)
     if end == "mlps":
         mlps = known.get("mlps", ())
-        everywhere = (w.name for w in graph.writers if w.index is None and w.stage > 0)
+        everywhere = (w.name for w in graph.writers if w.kind == "mlp")
         return tuple(everywhere if mlps == "all" else mlps)
     if end == "embed":
-        return tuple(w.name for w in graph.writers if w.stage == 0)
+        return tuple(graph.writers[i].name for i in graph.embeddings)
     return (end,)
