@@ -1,7 +1,7 @@
 """Write frozen dataclasses as plain JSON values, and read them back.
 
 Reading refuses whatever is not of the declared types, and says where it stands. Types are made of
-dataclasses, tuples, mappings, literals, optional values and plain ones.
+dataclasses, tuples, mappings, literals, plain values, and unions of one of each with None.
 
 Files outlive versions. A field with a default may be missing, since an older version did not know
 it, and fields that are not declared are passed over, since a newer version may have added them. A
@@ -75,7 +75,7 @@ def from_json(kind: Any, value: Any, place: str = "it") -> Any:
         return _record(kind, value, place)
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _optional(inner, value, place)
+        return _union(inner, value, place)
     if origin is tuple:
         return _tuple(inner, value, place)
     if origin in (dict, Mapping):
@@ -92,8 +92,8 @@ def from_json(kind: Any, value: Any, place: str = "it") -> Any:
 def _record(kind: Any, value: Any, place: str) -> Any:
     _require(isinstance(value, dict), f"{place} is not an object")
     hints, needed = _declared(kind)
-    missing = sorted(needed - set(value))
-    _require(not missing, f"{place} lacks the field {missing[:1]}")
+    for missing in sorted(needed - set(value))[:1]:
+        raise ValueError(f"{place} lacks the field {missing!r}")
     return kind(
         **{
             name: from_json(hint, value[name], f"{place}.{name}")
@@ -115,11 +115,13 @@ def _declared(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
     return {item.name: hints[item.name] for item in fields(kind)}, frozenset(needed)
 
 
-def _optional(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
+def _union(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
+    """Return a value of one of some types: at most one plain type, one tuple, and None."""
     if value is None and NoneType in kinds:
         return None
-    (kind,) = (kind for kind in kinds if kind is not NoneType)
-    return from_json(kind, value, place)
+    kinds = tuple(kind for kind in kinds if kind is not NoneType)
+    fitting = [kind for kind in kinds if (get_origin(kind) is tuple) == isinstance(value, list)]
+    return from_json((fitting or kinds)[0], value, place)
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, place: str) -> Any:

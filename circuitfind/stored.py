@@ -9,8 +9,9 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +22,7 @@ from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, ModelShape
+from circuitfind.records import from_json
 
 MOST_TENSOR_BYTES = 1 << 32
 """The largest file of tensors that is read as a whole: 4 GiB."""
@@ -98,37 +100,22 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
         GraphError: The sizes do not fit together, or the graph is larger than any model's.
         KeyError: There is no shape or no graph.
     """
-    shape = _typed(ModelShape, header["shape"], "shape")
-    options = _Options(**_typed(_Options, header["graph"], "graph"))
+    try:
+        shape = from_json(ModelShape, header["shape"], "its shape")
+        options = from_json(_Options, header["graph"], "its graph")
+    except ValueError as error:
+        raise CircuitFileError(str(error)) from None
     return heads_and_mlps(
-        ModelShape(**shape),
-        merge_qkv=not options.split_qkv,
-        split_embedding=options.split_embedding,
+        shape, merge_qkv=not options.split_qkv, split_embedding=options.split_embedding
     )
 
 
-class _Options(NamedTuple):
+@dataclass(frozen=True)
+class _Options:
     """How a file says that the graph was built."""
 
     split_qkv: bool = True
     split_embedding: bool = False
-
-
-def _typed(kind: type, values: Any, name: str) -> dict[str, Any]:
-    known = get_type_hints(kind)
-    if not isinstance(values, Mapping) or not set(values) <= set(known):
-        raise CircuitFileError(f"its {name} is not made of {', '.join(known)}")
-    return {field: _of_kind(field, value, known[field]) for field, value in values.items()}
-
-
-def _of_kind(field: str, value: Any, hint: Any) -> Any:
-    """Return a value of a kind, or the tuple of one for each layer where the kind allows it."""
-    kind = get_args(hint)[0] if get_args(hint) else hint
-    if kind is not hint and isinstance(value, list) and all(type(each) is kind for each in value):
-        return tuple(value)
-    if type(value) is not kind:
-        raise CircuitFileError(f"its {field} is {quoted(value)} and must be {kind.__name__}")
-    return value
 
 
 def masks_from(
