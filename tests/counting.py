@@ -41,8 +41,15 @@ class CountingModel:
     def embed(self, tokens: Tensor) -> Embedding:
         return self.model.embed(tokens)
 
-    def project(self, layer: int, port: SinglePort, heads: Sequence[int], stream: Tensor) -> Tensor:
-        return self.model.project(layer, port, heads, stream)
+    def project(
+        self,
+        layer: int,
+        port: SinglePort,
+        heads: Sequence[int],
+        stream: Tensor,
+        scale_of: Tensor | None = None,
+    ) -> Tensor:
+        return self.model.project(layer, port, heads, stream, scale_of)
 
     def attend(
         self,
@@ -64,9 +71,9 @@ class CountingModel:
     def attention_bias(self, layer: int) -> Tensor | None:
         return self.model.attention_bias(layer)
 
-    def mlp(self, layer: int, stream: Tensor) -> Tensor:
+    def mlp(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
         self.ran[f"m{layer}"] += stream.shape[0] * stream.shape[1]
-        return self.model.mlp(layer, stream)
+        return self.model.mlp(layer, stream, scale_of)
 
     def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Any:
         return None
@@ -74,8 +81,10 @@ class CountingModel:
     def final_norm(self, stream: Tensor) -> Tensor:
         return self.model.final_norm(stream)
 
-    def logits(self, stream: Tensor, columns: Tensor | None = None) -> Tensor:
-        return self.model.logits(stream, columns)
+    def logits(
+        self, stream: Tensor, columns: Tensor | None = None, scale_of: Tensor | None = None
+    ) -> Tensor:
+        return self.model.logits(stream, columns, scale_of)
 
     def own_logits(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
         self.own += tokens.numel()

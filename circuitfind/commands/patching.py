@@ -161,6 +161,13 @@ def path_patch(
         bool,
         typer.Option("--together", help="Patch all edges from --from into --to at once."),
     ] = False,
+    norm: Annotated[
+        str,
+        typer.Option(
+            help="How readers norm what a path changes: exact (anew) or frozen (with the scale of "
+            "the unpatched run)."
+        ),
+    ] = "exact",
     mode: ModeOption = "noising",
     metric: MetricOption = None,
     prompts: Prompts = 64,
@@ -184,6 +191,7 @@ def path_patch(
         receivers=_names(receivers),
         via=_names(via) or (),
         together=together,
+        norm=norm,
         mode=mode,
         metric=metric,
         n_prompts=prompts,

@@ -69,6 +69,7 @@ def path_of_patching(config: PatchConfig) -> Path:
         "via": config.via,
         "to": config.receivers,
         "together": config.together,
+        "norm": config.norm if config.norm != default.norm else None,
         "positions": config.positions,
         "layers": config.layers,
         "heads": config.heads,

@@ -7,6 +7,7 @@ from circuitfind.errors import MethodError
 from circuitfind.limits import require
 from circuitfind.patching.circuits import DEFAULT_FAITHFULNESS
 from circuitfind.patching.pairs import require_mode
+from circuitfind.patching.path import require_norm
 from circuitfind.patching.result import DEFAULT_THRESHOLD
 from circuitfind.patching.sites import find_sites
 from circuitfind.question import Question
@@ -30,6 +31,7 @@ class PatchConfig(Question):
         receivers: Where they end; None for all.
         via: What they lead through.
         together: Whether all edges from the senders into the receivers are patched at once.
+        norm: How readers norm what a path changes.
         mode: Which run is patched with which.
         threshold: Smallest effect that is significant.
         annotate: Whether heatmaps give every effect in figures.
@@ -47,6 +49,7 @@ class PatchConfig(Question):
     receivers: tuple[str, ...] | None = None
     via: tuple[str, ...] = ()
     together: bool = False
+    norm: str = "exact"
     mode: str = "denoising"
     threshold: float = DEFAULT_THRESHOLD
     annotate: bool = False
@@ -66,12 +69,17 @@ class PatchConfig(Question):
         require(patch_threshold=self.threshold)
         super().validate()
         require_mode(self.mode)
+        require_norm(self.norm)
         if self.sites is not None:
             find_sites(self.sites)
         if self.together and (self.via or not self.senders or not self.receivers):
             raise MethodError(
                 "edges are patched together from named writers into named readers: give --from and "
                 "--to, and no --via"
+            )
+        if self.together and self.norm != "exact":
+            raise MethodError(
+                "readers of edges that are patched together take their norm anew; leave out --norm"
             )
 
     @property

@@ -55,15 +55,22 @@ class Readout:
     def _renumbered(self) -> PromptPairs:
         return self._prompts if self._columns is None else on_columns(self._prompts, self._columns)
 
-    def values(self, final: Final) -> Float[Tensor, " batch"]:
-        """Return the metric of each prompt."""
-        return self._values(self.at_steps(final)[None])[0]
+    def values(
+        self, final: Final, scale_of: Float[Tensor, "batch _ d_model"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Return the metric of each prompt; the final norm's scale may be another stream's."""
+        if scale_of is None:
+            return self._values(self.at_steps(final)[None])[0]
+        read = self._read(self.at_steps(final), scale_of=self.at_steps(scale_of))
+        return self.metric.of_candidates(read[None], self._renumbered, self._full)[0]
 
-    def _read(self, stepped: Float[Tensor, "row step d_model"]) -> Float[Tensor, "row step _"]:
+    def _read(
+        self, stepped: Float[Tensor, "row step d_model"], **scale: Tensor
+    ) -> Float[Tensor, "row step _"]:
         """Return what the metric reads of the streams at its steps."""
         if self.metric.reads == "stream":
             return stepped
-        return self._model.logits(stepped, self._columns)
+        return self._model.logits(stepped, self._columns, **scale)
 
     def loss(self, final: Final) -> float:
         """Return the mean over prompts, turned so that lower is better."""

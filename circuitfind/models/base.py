@@ -103,10 +103,12 @@ class ResidualModel(Protocol):
         port: SinglePort,
         heads: Sequence[int],
         stream: Float[Tensor, "head batch pos d_model"],
+        scale_of: Float[Tensor, "head batch pos d_model"] | None = None,
     ) -> Float[Tensor, "head batch pos d_head"]:
         """Return the query, key or value of each head from the stream that its port reads.
 
-        The block's norm is applied to each stream. `heads` are key/value heads for ports k and v.
+        The block's norm is applied to each stream, with the scale of `scale_of` if that is given.
+        `heads` are key/value heads for ports k and v.
         """
         ...
 
@@ -142,9 +144,12 @@ class ResidualModel(Protocol):
         ...
 
     def mlp(
-        self, layer: int, stream: Float[Tensor, "batch pos d_model"]
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Return what the MLP of a block adds to the stream, its norms included."""
+        """Return what the MLP of a block adds, its norms included; `scale_of` as in `project`."""
         ...
 
     def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
@@ -170,8 +175,12 @@ class ResidualModel(Protocol):
         self,
         stream: Float[Tensor, "batch pos d_model"],
         columns: Int[Tensor, " column"] | None = None,
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Return the logits, or only those of some tokens, from the final stream."""
+        """Return the logits, or only those of some tokens, from the final stream.
+
+        The final norm is applied with the scale of `scale_of` if that is given.
+        """
         ...
 
     def own_logits(

@@ -80,10 +80,11 @@ class CompiledModel:
         port: SinglePort,
         heads: Sequence[int],
         stream: Float[Tensor, "head batch pos d_model"],
+        scale_of: Float[Tensor, "head batch pos d_model"] | None = None,
     ) -> Float[Tensor, "head batch pos d_head"]:
         weight = self._block(layer, f"attn.W_{port.upper()}")[list(heads)]
         bias = self._block(layer, f"attn.b_{port.upper()}")[list(heads)]
-        normed = self._normed(f"blocks.{layer}.ln1", stream)
+        normed = self._normed(f"blocks.{layer}.ln1", stream, scale_of)
         return torch.einsum("hbpd,hde->hbpe", normed, weight) + bias[:, None, None, :]
 
     def attend(
@@ -107,9 +108,12 @@ class CompiledModel:
         return self._block(layer, "attn.b_O")
 
     def mlp(
-        self, layer: int, stream: Float[Tensor, "batch pos d_model"]
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        normed = self._normed(f"blocks.{layer}.ln2", stream)
+        normed = self._normed(f"blocks.{layer}.ln2", stream, scale_of)
         inner = normed @ self._block(layer, "mlp.W_in")
         if self._sizes.gated_mlp:
             inner = self._activation(normed @ self._block(layer, "mlp.W_gate")) * inner
@@ -129,11 +133,12 @@ class CompiledModel:
         self,
         stream: Float[Tensor, "batch pos d_model"],
         columns: Int[Tensor, " column"] | None = None,
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
         weight, bias = self._weights["unembed.W_U"], self._weights["unembed.b_U"]
         if columns is not None:
             weight, bias = weight[:, columns], bias[columns]
-        return self.final_norm(stream) @ weight + bias
+        return self._normed("ln_final", stream, scale_of) @ weight + bias
 
     def own_logits(
         self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
@@ -183,13 +188,13 @@ class CompiledModel:
         return stream if kind is None else functional.rms_norm(stream, width, gain, eps)
 
     def _normed(
-        self, name: str, stream: Float[Tensor, "*any d_model"]
+        self,
+        name: str,
+        stream: Float[Tensor, "*any d_model"],
+        scale_of: Float[Tensor, "*any d_model"] | None = None,
     ) -> Float[Tensor, "*any d_model"]:
         norm = self._norms.get(name)
-        if norm is None:
-            return stream
-        centred = norm.centre(stream)
-        return centred * norm.factor(centred) * norm.gain + norm.bias
+        return stream if norm is None else norm.normed(stream, scale_of)
 
     def _hidden_masked(
         self, scores: Float[Tensor, "head batch last pos"], real: Tensor | None

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from circuitfind.models.readings import AffineMap, Reading, linear_norm, reading_of
+from circuitfind.models.readings import AffineMap, Reading, linear_norm, normed_as, reading_of
 
 _WRITTEN_OUT_GELU = "NewGELUActivation"
 """The tanh form of GELU (Hendrycks & Gimpel 2016), eight passes over the hidden layer."""
@@ -35,8 +35,12 @@ class Mlp:
         self._after = parts.get("ln2_post")
         self._call = _call_of(block)
 
-    def __call__(self, stream: Float[Tensor, "batch pos _"]) -> Float[Tensor, "batch pos _"]:
-        normed = stream if self._norm is None else self._norm(stream)
+    def __call__(
+        self,
+        stream: Float[Tensor, "batch pos _"],
+        scale_of: Float[Tensor, "batch pos _"] | None = None,
+    ) -> Float[Tensor, "batch pos _"]:
+        normed = stream if self._norm is None else normed_as(self._norm, stream, scale_of)
         return self._normed_after(self._call(normed).reshape(stream.shape)).to(self._dtype)
 
     def _normed_after(self, written: Tensor) -> Tensor:

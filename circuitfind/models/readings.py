@@ -20,9 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.errors import ModelError
+
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Largest distance from what the model does, relative to its norm. In a float64 model, norms that
 compute in float32 miss it and are left to the model."""
+
+_SAME_NORM = 1e-4
+"""The same for a norm whose scale is frozen; it may compute in float32 in a float64 model."""
 
 _TINY = 1e-4
 """Size of streams that show what a norm adds to their mean square."""
@@ -52,6 +57,16 @@ class LinearNorm(NamedTuple):
         # Several times as fast as the variance or a layer norm of PyTorch.
         size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
         return torch.rsqrt(size.square() / centred.shape[-1] + self.eps)
+
+    def normed(
+        self,
+        stream: Float[Tensor, "*any d_model"],
+        scale_of: Float[Tensor, "*any d_model"] | None = None,
+    ) -> Float[Tensor, "*any d_model"]:
+        """Return the norm of a stream, with the scale of another stream if that is given."""
+        centred = self.centre(stream)
+        factor = self.factor(centred if scale_of is None else self.centre(scale_of))
+        return centred * factor * self.gain + self.bias
 
 
 class AffineMap(NamedTuple):
@@ -96,6 +111,28 @@ def _eps(square: Float[Tensor, ""], ratio: Float[Tensor, ""]) -> float:
     eps = _TINY**2 * square * (ratio - 1) / (1 - _TINY**2 * ratio)
     # Where it is next to nothing, rounding can make it less.
     return float(eps.clamp(min=0))
+
+
+def normed_as(
+    norm: Callable[[Tensor], Tensor],
+    stream: Float[Tensor, "*any d_model"],
+    scale_of: Float[Tensor, "*any d_model"] | None,
+) -> Float[Tensor, "*any d_model"]:
+    """Return the norm of a stream, with the scale of another stream if that is given.
+
+    Raises:
+        ModelError: It is neither a layer norm nor an RMS norm, so it has no scale.
+    """
+    if scale_of is None:
+        return norm(stream)
+    found = linear_norm(norm, torch.zeros_like(stream[(0,) * (stream.ndim - 1)]))
+    expected = norm(scale_of)
+    if not (found.normed(scale_of, scale_of) - expected).norm() <= _SAME_NORM * expected.norm():
+        raise ModelError(
+            f"the norm {type(norm).__name__} is neither a layer norm nor an RMS norm, so its scale "
+            "cannot be frozen; choose norm exact"
+        )
+    return found.normed(stream, scale_of)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,14 @@ from circuitfind.models.attention import (
 from circuitfind.models.base import Embedding, SinglePort, Unembedding, summary
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.mlp import Mlp
-from circuitfind.models.readings import AffineMap, LinearNorm, Reading, linear_norm, reading_of
+from circuitfind.models.readings import (
+    AffineMap,
+    LinearNorm,
+    Reading,
+    linear_norm,
+    normed_as,
+    reading_of,
+)
 from circuitfind.models.vocabulary import Vocabulary
 
 _EMBEDDING_HOOKS = ("hook_embed", "hook_pos_embed")
@@ -114,20 +121,24 @@ class TransformerLensModel:
         port: SinglePort,
         heads: Sequence[int],
         stream: Float[Tensor, "head batch pos d_model"],
+        scale_of: Float[Tensor, "head batch pos d_model"] | None = None,
     ) -> Float[Tensor, "head batch pos d_head"]:
         weight, bias = self._projections[layer][port]
-        normed = self._normed_once(layer, stream).flatten(1, 2)
+        normed = self._normed_once(layer, stream, scale_of).flatten(1, 2)
         projected = _by_head(normed, weight, heads).view(*stream.shape[:3], -1)
         if bias is not None:
             projected += bias[list(heads), None, None]
         return projected.to(self.dtype)
 
     def _normed_once(
-        self, layer: int, stream: Float[Tensor, "head batch pos d_model"]
+        self,
+        layer: int,
+        stream: Float[Tensor, "head batch pos d_model"],
+        scale_of: Float[Tensor, "head batch pos d_model"] | None,
     ) -> Float[Tensor, "head batch pos d_model"]:
         """Norm what each head's port reads; once where all of them read one and the same."""
-        if stream.stride(0) or stream.is_leaf and stream.requires_grad:
-            return self._normed(layer, stream)
+        if scale_of is not None or stream.stride(0) or stream.is_leaf and stream.requires_grad:
+            return self._normed(layer, stream, scale_of)
         return self._normed(layer, stream[:1]).expand_as(stream)
 
     def attend(
@@ -155,9 +166,12 @@ class TransformerLensModel:
         return bias
 
     def mlp(
-        self, layer: int, stream: Float[Tensor, "batch pos d_model"]
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        return self._mlps[layer](stream)
+        return self._mlps[layer](stream, scale_of)
 
     def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
         return self._readings(layer, port, head)
@@ -193,8 +207,10 @@ class TransformerLensModel:
         self,
         stream: Float[Tensor, "batch pos d_model"],
         columns: Int[Tensor, " column"] | None = None,
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        normed, (weight, bias) = self.final_norm(stream), self._unembedding
+        normed = normed_as(self._bridge.ln_final.original_component, stream, scale_of)
+        weight, bias = self._unembedding
         if columns is not None:
             weight, bias = weight[columns], None if bias is None else bias[columns]
         logits = torch.nn.functional.linear(normed, weight, bias).to(self.dtype)
@@ -208,11 +224,11 @@ class TransformerLensModel:
             logits: Tensor = self._bridge(tokens, **padding)
         return logits.to(self.dtype)
 
-    def _normed(self, layer: int, stream: Tensor) -> Tensor:
+    def _normed(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
         """Norm what the attention of a block reads."""
         norm = self._bridge.blocks[layer]._modules.get("ln1")
         # The module below the bridge's wrapper: the same numbers without the cost of hooks.
-        return stream if norm is None else norm.original_component(stream)
+        return stream if norm is None else normed_as(norm.original_component, stream, scale_of)
 
     def _captured_calls(self, batch: int, pos: int) -> tuple[AttentionCall, ...]:
         tokens = torch.zeros(batch, pos, dtype=torch.long, device=self.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class Components:
         base: The run in which inputs are changed.
         source: The run whose writes the changes come from.
         real: True at positions that are no padding.
+        frozen: Whether a changed input is normed with the scale of the base run.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class Components:
         base: Recording,
         source: Recording,
         real: Bool[Tensor, "batch pos"],
+        *,
+        frozen: bool = False,
     ) -> None:
         self._model, self._graph, self._real = model, graph, real
-        self._base, self._source = base, source
+        self._base, self._source, self._frozen = base, source, frozen
 
     def sent(self, writer: Writer) -> Stream:
         """Return a writer's output in the source run minus that in the base run."""
@@ -70,7 +74,8 @@ class Components:
         """Return the stream after a reader's component has read changed inputs."""
         shape, layer = self._model.shape, reader.layer
         if layer is None:
-            return Patched(Point(shape.n_layers), self._base.final + changes)
+            point = Point(shape.n_layers, "logits" if self._frozen else "attention")
+            return Patched(point, self._base.final + changes)
         if reader.index is None:
             written = self._mlp_change(reader, changes)
         else:
@@ -84,8 +89,13 @@ class Components:
         assert layer is not None
         parallel = self._model.shape.layers[layer].parallel_mlp
         entering = base.stream[layer] if parallel else base.middle(layer)
-        written = self._model.mlp(layer, (entering + changes).flatten(0, 1))
+        scale = self._scale(entering, len(changes))
+        written = self._model.mlp(layer, (entering + changes).flatten(0, 1), **scale)
         return written.view(changes.shape) - base.mlp[layer]
+
+    def _scale(self, entering: Tensor, n: int) -> dict[str, Tensor]:
+        """Return the argument by which the norms of `n` candidates keep a stream's scale."""
+        return {"scale_of": torch.cat([entering] * n, dim=-3)} if self._frozen else {}
 
     def _heads_change(self, reader: Reader, changes: Changes, *, alone: bool) -> Changes:
         """Return the change of what attention writes, or of what the reader's heads alone write."""
@@ -119,6 +129,7 @@ class Components:
         model, base, layer, n = self._model, self._base, reader.layer, len(changes)
         assert layer is not None and reader.index is not None
         entering = (base.stream[layer] + changes).flatten(0, 1)[None]
+        scale = self._scale(base.stream[layer][None], n)
         size = model.shape.layers[layer].heads_per_kv_head
         kv_heads = [head // size for head in heads]
         recorded = {
@@ -129,7 +140,7 @@ class Components:
         mixed = {port: values.repeat(1, n, 1, 1) for port, values in recorded.items()}
         for port in SINGLE_PORTS:
             if reader.port is not None and port in reader.port:
-                projected = model.project(layer, port, [reader.index], entering)
+                projected = model.project(layer, port, [reader.index], entering, **scale)
                 mixed[port] = projected.expand_as(mixed[port])
         return model.attend(
             layer, heads, mixed["q"], mixed["k"], mixed["v"], self._real.repeat(n, 1)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.models.base import ResidualModel, SinglePort
-from circuitfind.models.forward import Heads, Part, Run, segments
+from circuitfind.models.forward import Heads, Run, segments
 from circuitfind.patching.recording import Recording
 
 Entering = Float[Tensor, "candidate batch _ d_model"]
@@ -26,11 +26,12 @@ Rows = Float[Tensor, "row _ d_model"]
 class Point(NamedTuple):
     """A place in the run: the stream that a block's attention or its MLP is about to read.
 
-    The stream that the logits read enters the attention of a block behind the last one.
+    The stream that the logits read enters the attention of a block behind the last one; or its
+    `logits`, if the final norm keeps the scale of the recorded run.
     """
 
     layer: int
-    half: Literal["attention", "mlp"] = "attention"
+    half: Literal["attention", "mlp", "logits"] = "attention"
 
 
 class Continuation:
@@ -55,7 +56,7 @@ class Continuation:
     def entering(self, point: Point) -> Float[Tensor, "batch pos d_model"]:
         """Return the stream at a point of the recorded run."""
         layer, half = point
-        return self._base.stream[layer] if half == "attention" else self._base.middle(layer)
+        return self._base.middle(layer) if half == "mlp" else self._base.stream[layer]
 
     def n_changed(self, point: Point, streams: Entering) -> int:
         """Return how many positions, counted from the end, differ from the recorded run.
@@ -88,7 +89,7 @@ class Continuation:
     def _segment(self, point: Point) -> int:
         """Return the segment that a point's stream enters; all of them are behind the logits'."""
         parts = segments(self._model.shape)
-        entered = (i for i, part in enumerate(parts) if Part(point.half, point.layer) in part)
+        entered = (i for i, part in enumerate(parts) if (point.half, point.layer) in part)
         return next(entered, len(parts))
 
 

@@ -32,6 +32,7 @@ def to_json(result: PatchResult) -> str:
         "mode": result.mode,
         "metric": result.metric,
         "unit": result.unit,
+        "notes": [*result.notes],
         "axes": {site: [*axes, "prompt"] for site, axes in result.axes.items()},
         "labels": {axis: [*labels] for axis, labels in result.labels.items()},
         "origin": dict(result.origin),
@@ -94,6 +95,7 @@ class _Content:
     unit: str
     axes: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -52,6 +52,7 @@ class Measurement(ABC):
         axes: The axes of each site.
         labels: The labels along each axis.
         n_patches: How many patches there are.
+        notes: As in the result.
 
     Raises:
         LimitError: The number of rows is outside its range.
@@ -60,6 +61,7 @@ class Measurement(ABC):
     axes: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, tuple[str, ...]]
     n_patches: int
+    notes: tuple[str, ...] = ()
 
     def __init__(self, problem: Problem, mode: Mode, rows: int) -> None:
         require(rows=rows)
@@ -100,6 +102,7 @@ class Measurement(ABC):
             mode=self.mode,
             metric=self.problem.metric.name,
             unit=self.problem.metric.unit,
+            notes=self.notes,
         )
 
     def finished(self, on_progress: Callable[[Checkpoint], None]) -> PatchResult:

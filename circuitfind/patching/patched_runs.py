@@ -126,8 +126,9 @@ class PatchedRuns:
         streams = torch.stack([stream[:, -n_changed:] for _, stream, _ in waiting.changed])
         # A patch behind the last position that the metric reads still leaves those before as is.
         finals = self._with_base(self._continuation.finish(point, streams))
+        scale_of = self.base.final if point.half == "logits" else None
         for (key, _, _), final in zip(waiting.changed, finals, strict=True):
-            yield key, self._measured(final)
+            yield key, self._measured(final, scale_of)
 
     def _with_base(
         self, finals: Float[Tensor, "candidate batch final d_model"]
@@ -139,9 +140,13 @@ class PatchedRuns:
         before = self.base.final[:, -self._continuation.steps : -n].expand(len(finals), -1, -1, -1)
         return torch.cat([before, finals], dim=2)
 
-    def _measured(self, final: Float[Tensor, "batch final d_model"]) -> Float[Tensor, " batch"]:
+    def _measured(
+        self,
+        final: Float[Tensor, "batch final d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, " batch"]:
         with torch.no_grad():
-            return self._readout.values(final).double()
+            return self._readout.values(final, scale_of).double()
 
 
 def _require_same(problem: Problem, clean: Recording, corrupted: Recording) -> None:

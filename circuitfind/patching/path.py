@@ -3,10 +3,11 @@
 A run is taken in which one writer is heard differently by one reader alone (Wang et al. 2022,
 arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969): the reader receives what the writer
 writes in the source run in place of what it writes in the base run, its norm is taken of that sum,
-and what follows from what its component then writes reaches all later components. A path of
-several edges is a chain of such changes: each component on the way is run with only the path's
-change in its input, and what it then writes otherwise is passed on along the path's next edge
-alone. Only direct edges count: a path through an MLP names that MLP.
+and what follows from what its component then writes reaches all later components. A frozen norm
+keeps its scale from the base run, so that what the reader's weights read is linear in the change.
+A path of several edges is a chain of such changes: each component on the way is run with only the
+path's change in its input, and what it then writes otherwise is passed on along the path's next
+edge alone. Only direct edges count: a path through an MLP names that MLP.
 
 The linearised effect of an edge is the metric's derivative along the change that it carries, one
 backward pass for all edges (attribution patching on the base run, Syed et al. 2023,
@@ -14,6 +15,8 @@ arXiv 2310.10348).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
 from circuitfind.engine.readout import Readout
-from circuitfind.errors import GraphError, MethodError
+from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.graph import Graph, Reader, Writer
 from circuitfind.metrics import Metric
 from circuitfind.notebook import observer
@@ -33,8 +36,15 @@ from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.progress import Checkpoint
 
+Norm = Literal["exact", "frozen"]
+"""How a reader norms what a path changes: anew, or with the scale of the base run."""
+
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
 PATH = "path"
 """Name of the only site of a result of path patching; its axes are sender and receiver."""
+
+FROZEN_NOTE = "readers norm a changed input with the scale of the unpatched run (norm frozen)"
 
 
 def path_patch(
@@ -44,6 +54,7 @@ def path_patch(
     *,
     via: Sequence[str] = (),
     mode: Mode = "noising",
+    norm: Norm = "exact",
     rows: int | None = None,
     progress: bool = False,
     on_progress: Callable[[Checkpoint], None] | None = None,
@@ -58,6 +69,9 @@ def path_patch(
         via: Readers that every path leads through, in order: with `a7.h3.v` the path enters head
             a7.h3 by its value and goes on from what that head writes.
         mode: Which run's writes are sent into which run (see `patch`).
+        norm: Whether each reader on a path takes its norm of its changed input (`exact`), or keeps
+            the scale of the base run (`frozen`), as direct logit attribution does. The norms of
+            all later components are taken anew.
         rows: As for `patch`.
         progress: Show how far the measurement is, on one line of stderr; also in notebooks.
         on_progress: Called as the measurement proceeds, in place of that line.
@@ -68,9 +82,10 @@ def path_patch(
 
     Raises:
         GraphError: There is no such writer or reader, or no path at all.
+        MethodError: The mode or the norm is unknown.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    paths = PathPatching(as_problem(asked), senders, receivers, mode, via=via, rows=rows)
+    paths = PathPatching(as_problem(asked), senders, receivers, mode, via=via, norm=norm, rows=rows)
     return paths.finished(observer(progress=progress, on_progress=on_progress))
 
 
@@ -85,11 +100,20 @@ class PathPatching(Measurement):
         mode: Mode = "noising",
         *,
         via: Sequence[str] = (),
+        norm: Norm = "exact",
         rows: int | None = None,
     ) -> None:
+        require_norm(norm)
         super().__init__(
             posed(problem, mode), mode, default_rows(problem) if rows is None else rows
         )
+        self._frozen = norm == "frozen"
+        if self._frozen and "scale_of" not in signature(problem.model.project).parameters:
+            raise MethodError(
+                f"the model {quoted(problem.model.name)} cannot keep the scale of a norm: its "
+                "project, mlp and logits take no scale_of; choose norm exact"
+            )
+        self.notes = (FROZEN_NOTE,) if self._frozen else ()
         graph = problem.graph
         self._senders = _writers(graph, senders)
         self._receivers = _readers(graph, receivers)
@@ -129,7 +153,12 @@ class PathPatching(Measurement):
         """Make all patches, reader by reader, so that those that enter at one point go together."""
         problem = runs.problem
         components = Components(
-            problem.model, problem.graph, runs.base, runs.source, problem.prompts.real
+            problem.model,
+            problem.graph,
+            runs.base,
+            runs.source,
+            problem.prompts.real,
+            frozen=self._frozen,
         )
         most = max(1, self.rows // len(problem.prompts))
         order = sorted(range(len(self._receivers)), key=lambda i: self._receivers[i].stage)
@@ -151,6 +180,16 @@ class PathPatching(Measurement):
             for reader in self._via:
                 changes = components.passed_on(reader, changes)
         return changes
+
+
+def require_norm(norm: str) -> None:
+    """Refuse an unknown way to norm what a path changes.
+
+    Raises:
+        MethodError: The message lists the known ones.
+    """
+    if norm not in NORMS:
+        raise MethodError(f"no norm named {quoted(norm)}; choose one of {', '.join(NORMS)}")
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -77,6 +77,7 @@ class PatchResult(Tabled):
         metric: Name of the metric.
         unit: Its unit.
         origin: Where the result comes from; plain JSON values.
+        notes: What was measured in another way than usual, a phrase each.
     """
 
     values: Mapping[str, Float[Tensor, "*axes batch"]]
@@ -88,6 +89,7 @@ class PatchResult(Tabled):
     metric: str
     unit: str
     origin: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{site} {self.values[site][..., 0].numel()}" for site in self.values)

@@ -85,6 +85,7 @@ class PatchReport:
             "mode": result.mode,
             "metric": result.metric,
             "unit": result.unit,
+            "notes": [*result.notes],
             "n_prompts": result.n_prompts,
             "own": result.origin.get("own"),
             "base": float(result.base.mean()),
@@ -169,6 +170,7 @@ class PatchReport:
         return [
             *([("the model itself", own["summary"])] if own else []),
             ("mode", result.mode),
+            *(("note", note) for note in result.notes),
             (
                 f"{result.metric}, patched run ({base})",
                 _mean(result.by_pair(result.base), result.unit),

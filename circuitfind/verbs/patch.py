@@ -24,7 +24,7 @@ from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure
 from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.measurement import Measurement
-from circuitfind.patching.path import PathPatching
+from circuitfind.patching.path import Norm, PathPatching
 from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.patching.sweep import Sweep
 from circuitfind.patching.together import Together
@@ -185,7 +185,8 @@ def _measurement(config: PatchConfig, problem: Problem) -> Measurement:
     if config.together:
         return Together(problem, senders or (), receivers or (), mode)
     if config.sites is None:
-        return PathPatching(problem, senders, receivers, mode, via=config.via)
+        norm: Norm = config.norm  # type: ignore[assignment]
+        return PathPatching(problem, senders, receivers, mode, via=config.via, norm=norm)
     return Sweep(
         problem,
         config.sites,

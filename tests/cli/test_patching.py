@@ -78,6 +78,9 @@ def test_paths_are_measured_in_one_command(cli, paths):
     assert one.code == 0
     every = cli(*paths, "--json")
     assert every.json["sites"][0]["patches"] == 46
+    frozen = cli(*paths, "--norm", "frozen", "--json")
+    assert frozen.json["run"] != every.json["run"]
+    assert "norm frozen" in frozen.json["notes"][0]
     (name,) = {row["site"] for row in every.json["significant"]}
     assert name == "path"
 
@@ -234,6 +237,11 @@ def test_edges_are_patched_together(cli, paths):
 
 BAD_PATHS = {
     "together": (["--together", "--from", "embed"], "give --from and --to, and no --via"),
+    "norm": (["--norm", "none"], "no norm named 'none'; choose one of exact, frozen"),
+    "frozen together": (
+        ["--together", "--from", "embed", "--to", "logits", "--norm", "frozen"],
+        "take their norm anew; leave out --norm",
+    ),
     "writer": (["--from", "a9.h0"], "no writer named 'a9.h0'"),
     "reader": (["--to", "a0.h0"], "no reader named 'a0.h0'"),
     "empty": (["--from", ""], "no writer named ''"),

@@ -1,5 +1,7 @@
 """The steps by which components read are theirs, or there are none."""
 
+from functools import partial
+
 import pytest
 import torch
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
@@ -32,6 +34,23 @@ def test_what_is_read_of_a_sum_follows_from_what_is_read_of_its_parts(family, si
             factor = reading.norm.factor(centre(first) + centre(second))
             found = reading.rest(product, factor)
             torch.testing.assert_close(found, whole(first + second), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", BRIDGED)
+def test_with_the_scale_of_another_stream_weights_read_linearly(family):
+    with float64_throughout(), torch.no_grad():
+        model = load_model(build(family, n_layers=2))
+        first, second = streams(model), streams(model, seed=1)
+        for port in "qkv":
+            read = partial(model.project, 1, port, [0])
+            torch.testing.assert_close(read(first[None], first[None]), read(first[None]))
+            parts = (read(each[None], first[None]) for each in (first, second, 0 * first))
+            found = read((first + second)[None], first[None])
+            torch.testing.assert_close(found, sum(parts) - 2 * read(0 * first[None], first[None]))
+        if (reading := model.reading(1, None)) is not None:
+            factor = reading.norm.factor(reading.norm.centre(first))
+            expected = reading.rest(reading.linear(reading.norm.centre(second)), factor)
+            torch.testing.assert_close(model.mlp(1, second, first), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -33,7 +33,13 @@ class Hooked:
             for handle in handles:
                 handle.remove()
 
-    def read(self, tokens: Tensor, site: str, layer: int) -> Tensor:
+    def read(
+        self,
+        tokens: Tensor,
+        site: str,
+        layer: int,
+        changes: dict[tuple[str, int], Change] | None = None,
+    ) -> Tensor:
         """Return an activation: [batch pos d_model], or [batch pos head d_head]."""
         seen = []
 
@@ -41,20 +47,18 @@ class Hooked:
             seen.append(activation.clone())
             return activation
 
-        self.run(tokens, {(site, layer): keep})
+        self.run(tokens, {**(changes or {}), (site, layer): keep})
         return seen[0]
 
     def _hook(self, site: str, layer: int, change: Change) -> Any:
         block = self.blocks[layer]
         attention = block.attn if self.is_gpt2 else block.self_attn
-        if site == "resid_pre":
-            return _before(block, change)
-        if site == "resid_post":
-            return _after(block, change)
-        if site == "attn_out":
-            return _after(attention, change)
-        if site == "mlp_out":
-            return _after(block.mlp, change)
+        before = {"resid_pre": block, "mlp_in": block.mlp, "unembedded": self.model.lm_head}
+        after = {"resid_post": block, "attn_out": attention, "mlp_out": block.mlp}
+        if site in before:
+            return _before(before[site], change)
+        if site in after:
+            return _after(after[site], change)
         if site == "head":
             return _before(attention.c_proj if self.is_gpt2 else attention.o_proj, _by_head(change))
         if self.is_gpt2:
