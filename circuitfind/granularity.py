@@ -1,4 +1,4 @@
-"""How finely a model is taken apart: functions that build graphs.
+"""Granularity of a graph: functions that build graphs from a model's sizes.
 
 `heads_and_mlps` gives a writer to each head and one to each MLP. The embedding runs at stage 0, the
 attention of layer l at 2l + 1, its MLP at 2l + 2 (at 2l + 1 where the MLP is parallel to the

@@ -171,7 +171,7 @@ class ModelShape:
 
     @property
     def heads_text(self) -> str:
-        """How many heads layers have, for messages: `8`, or `4, 2, 4`."""
+        """Number of heads of the layers, for messages: `8`, or `4, 2, 4`."""
         return ", ".join(f"{n:,}" for n in self._values("n_heads"))
 
 
@@ -407,7 +407,7 @@ class Graph:
 
     @cached_property
     def kind_of(self) -> dict[str, Kind]:
-        """What each component is, by its name."""
+        """Kind of each component, by its name."""
         ends: list[Reader | Writer] = [*self.readers, *self.writers]
         return {end.component: end.kind for end in ends}
 

@@ -47,7 +47,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Where a direction is taken: the mean stream of the clean prompts minus the corrupted ones'.
+    """A direction: the mean residual stream of the clean prompts minus that of the corrupted ones.
 
     Attributes:
         block: After which block, counted from 0; None is the last, whose stream the logits read.
@@ -204,7 +204,7 @@ Value = TypeVar("Value", float, Tensor)
 
 @dataclass(frozen=True)
 class Scale:
-    """What faithfulness is measured in: the gap of a metric between the empty and the full graph.
+    """Scale of faithfulness: the gap of a metric between the empty and the full graph.
 
     Attributes:
         full: The metric of the full graph, a mean over prompts.

@@ -1,4 +1,4 @@
-"""What is asked: everything that fixes a problem, as plain values that a file can hold.
+"""The question of a run: everything that fixes a problem, as plain values for a file.
 
 A question names the task, the model, the metric and so on, as a user does; the problem that it
 builds holds the loaded model and the prompts, as a method needs them. Every search, measurement by
@@ -49,7 +49,7 @@ _HELD_OUT_SEED = 1_000_003
 
 @dataclass(frozen=True)
 class Question:
-    """Which edges of a model matter for a task?
+    """Task, model, prompts, metric and ablation of a search.
 
     Attributes:
         task: Name of a task, or the path of a .jsonl or .csv file.
@@ -158,7 +158,7 @@ class Question:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for two to be the same, as plain JSON values."""
+        """Settings that two equal questions share, as plain JSON values."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in plain.items() if name not in self.incidental}
 
@@ -201,7 +201,7 @@ class Question:
 
 
 def differences(found: Question, wanted: Question) -> list[str]:
-    """Say which settings of two questions differ: `seed is 0 there and 1 here`."""
+    """Return the settings in which two questions differ: `seed is 0 there and 1 here`."""
     there, here = _flat(found.identity), _flat(wanted.identity)
     lines = (_difference(name, there.get(name), here.get(name)) for name in {**there, **here})
     return [line for line in lines if line]
@@ -374,7 +374,7 @@ def settings_of(circuit: Circuit) -> Mapping[str, Any]:
 
 
 def says_its_question(circuit: Circuit) -> bool:
-    """Tell whether a circuit's file says of which task and model it is."""
+    """Return whether a circuit's file says of which task and model it is."""
     return all(name in settings_of(circuit) for name in _NEEDED)
 
 
@@ -399,7 +399,7 @@ def fingerprints(problem: Problem) -> dict[str, str]:
 
 
 def what_changed(there: Mapping[str, Any], now: Mapping[str, str], of: str) -> str:
-    """Say whether model and prompts are still the same: `the model of the run in X changed since`.
+    """Return what changed since a run, model or prompts: `the model of the run in X changed since`.
 
     Args:
         there: What a file says, fingerprints among it; one that is missing is not compared.

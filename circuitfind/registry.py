@@ -20,7 +20,7 @@ from circuitfind.errors import CircuitfindError, quoted
 
 @runtime_checkable
 class Named(Protocol):
-    """What a table holds."""
+    """An entry of a table: anything with a name."""
 
     @property
     def name(self) -> str: ...

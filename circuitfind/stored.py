@@ -112,7 +112,7 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
 
 @dataclass(frozen=True)
 class _Options:
-    """How a file says that the graph was built."""
+    """Options of the graph, as a circuit file states them."""
 
     split_qkv: bool = True
     split_embedding: bool = False

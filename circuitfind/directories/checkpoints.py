@@ -1,7 +1,7 @@
 """The last checkpoint of a run that has its result at its end.
 
 It lies in `state.safetensors` in the run directory, is replaced in one step, at most once every few
-seconds, and goes when the run is done.
+seconds, and is removed when the run is done.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What identifies a run: two runs with equal configurations give the same circuit."""
+"""Settings of a run: two runs with equal settings give the same circuit."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -65,7 +65,7 @@ class RunConfig(Question):
 
     @property
     def n_edges(self) -> int | None:
-        """How many edges are asked for."""
+        """Number of edges that the user asks for."""
         return size_asked(self.method, self.options, self.selection).get("n_edges")
 
     def at(self, threshold: float | None) -> "RunConfig":

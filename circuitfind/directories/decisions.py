@@ -49,7 +49,7 @@ class DecisionLog:
         self._log.write(lines, after=progress.done - len(lines))
 
     def holds(self, decisions: Sequence[Decision]) -> bool:
-        """Tell whether these are the decisions that were recorded."""
+        """Return whether these are the decisions that were recorded."""
         return self._log.lines == [_line(decision) for decision in decisions]
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its directory: its figures, its charts, and passes on the way."""
+"""Files of an evaluation: its figures, its charts, and the forward passes made so far."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ EVALUATION, FORMAT = "evaluation.json", "circuitfind evaluation 1"
 
 @dataclass(frozen=True)
 class Asked:
-    """What tells one evaluation of a circuit from another, as it stands in the file.
+    """Settings that tell one evaluation of a circuit from another.
 
     Attributes:
         facts: What must be equal: the circuit, the settings, the seed.
@@ -39,7 +39,7 @@ class Asked:
     against: str | None
 
     def covers(self, other: "Asked") -> bool:
-        """Tell whether this evaluation says everything that the other one says."""
+        """Return whether this evaluation says everything that the other one says."""
         efforts = [each.name for each in EFFORTS]
         return (
             self.facts == other.facts
@@ -87,7 +87,7 @@ def _file(out: Path) -> Path:
 
 
 def can_take(out: Path, asked: Asked) -> bool:
-    """Tell whether an evaluation can go into a directory without replacing another one.
+    """Return whether an evaluation can go into a directory without replacing another one.
 
     Raises:
         RunDirectoryError: A file there is damaged.

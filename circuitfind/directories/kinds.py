@@ -1,4 +1,4 @@
-"""What a directory of ours holds: a search, a measurement by patching, or a circuit alone."""
+"""Kinds of directories: a search, a measurement by patching, or a circuit alone."""
 
 from pathlib import Path
 from typing import Literal

@@ -27,7 +27,7 @@ _MOST_NUMBERS = 1_000
 
 
 def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
-    """Return where a search goes, or a series of searches, unless a directory is named."""
+    """Return the directory of a search, or of a series, unless the user names one."""
     default = RunConfig(config.task, config.model, config.method)
     usual = find_task(config.task).metric
     settings = {
@@ -62,7 +62,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
 
 
 def path_of_patching(config: PatchConfig) -> Path:
-    """Return where a measurement by patching goes unless a directory is named."""
+    """Return the directory of a measurement by patching unless the user names one."""
     default = PatchConfig(config.task, config.model)
     settings = {
         "from": config.senders,
@@ -109,7 +109,7 @@ def default_path(
     settings: Mapping[str, Any],
     is_free: Callable[[Path], bool] = lambda path: True,
 ) -> Path:
-    """Return where something goes unless a directory is named.
+    """Return the directory of a result unless the user names one.
 
     Args:
         about: What it is about: names, or paths of which only the last part counts.
@@ -127,7 +127,7 @@ def path_beside(
     settings: Mapping[str, Any],
     is_free: Callable[[Path], bool] = lambda path: True,
 ) -> Path:
-    """Return where what is made of a run or a file goes, beside it, unless a directory is named.
+    """Return the directory beside a run or a file for a result made from it.
 
     Args:
         path: The run directory, or the file.

@@ -1,4 +1,4 @@
-"""What runs there are below a directory, and how far each is."""
+"""List of the runs below a directory, and the progress of each."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which runs to list; None leaves out nothing.
+    """Runs to list; None lists all.
 
     Attributes:
         task: Name of the task, or the end of a task file's path.

@@ -1,4 +1,4 @@
-"""What identifies a measurement by patching: equal configurations give the same result."""
+"""Settings of a measurement by patching: equal settings give the same result."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ _OF_THE_REPORT = ("threshold", "annotate", "discover", "edge_threshold", "target
 
 @dataclass(frozen=True)
 class PatchConfig(Question):
-    """What is patched and measured: a question, and where it is asked.
+    """Settings of a measurement: the question, and what is patched.
 
     Where it names no metric, that is the logit difference if the prompts have right and wrong
     answers, and the task's own if they have not.
@@ -88,7 +88,7 @@ class PatchConfig(Question):
 
     @property
     def report_settings(self) -> dict[str, Any]:
-        """What is made of a measurement, as plain JSON values."""
+        """Settings of the report on a measurement, as plain JSON values."""
         return {name: getattr(self, name) for name in _OF_THE_REPORT}
 
     def stored(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class PatchConfig(Question):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for two measurements to be the same, as plain JSON values."""
+        """Settings that two equal measurements share, as plain JSON values."""
         return {"kind": self.kind, **super().identity}
 
 

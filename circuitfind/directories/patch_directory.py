@@ -81,6 +81,6 @@ class PatchDirectory(WorkDirectory[PatchConfig]):
 
 
 def _is_ours(file: Path) -> bool:
-    """Tell whether a file may be what an interrupted write left."""
+    """Return whether a file may be what an interrupted write left."""
     is_heatmap = file.name.startswith("heatmap-") and file.suffix in (".svg", ".png")
     return file.name in _NAMES or is_heatmap or (file.name[0] == "." and file.suffix == ".tmp")

@@ -1,4 +1,4 @@
-"""What a run produced, and how to read it back from a finished run's directory."""
+"""Results of a run, and reading them back from its directory."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ FORMAT = "circuitfind scorecard 1"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run produced.
+    """Results of a run.
 
     Attributes:
         path: The run directory.

@@ -1,4 +1,4 @@
-"""What there is to know of a model before a search: sizes, graph, and how exactly it decomposes."""
+"""Facts about a model before a search: sizes, graph, and the error of its decomposition."""
 
 from dataclasses import asdict
 from typing import Any

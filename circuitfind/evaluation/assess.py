@@ -37,7 +37,7 @@ _FEWEST_PER_TEMPLATE = 2
 
 @dataclass(frozen=True)
 class Effort:
-    """How much an evaluation may cost.
+    """Limits on the cost of an evaluation.
 
     Attributes:
         name: What the command line calls it.
@@ -64,7 +64,7 @@ EFFORTS = (QUICK, USUAL, FULL)
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, on what.
+    """The circuit to evaluate, and the problem it is evaluated on.
 
     Attributes:
         circuit: The circuit.

@@ -1,4 +1,4 @@
-"""Everything that an evaluation says of a circuit, as one value, and how it stands in a file."""
+"""All results of an evaluation as one value, and its form in a file."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How faithful random circuits are that share size or degrees with a circuit."""
+"""Faithfulness of random circuits with the size or the degrees of a circuit."""
 
 from dataclasses import dataclass
 

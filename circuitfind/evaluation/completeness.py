@@ -43,7 +43,7 @@ class Backup:
 
     Attributes:
         component: Which.
-        effect: How much of the model's faithfulness goes if it is knocked out too.
+        effect: Faithfulness that the model loses if it is knocked out too.
     """
 
     component: str
@@ -52,7 +52,7 @@ class Backup:
 
 @dataclass(frozen=True)
 class Completeness:
-    """How alike circuit and model break.
+    """Similarity of circuit and model when the same components are knocked out.
 
     Attributes:
         knock_outs: All that were tried, the worst one first.

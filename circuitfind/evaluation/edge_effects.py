@@ -1,4 +1,4 @@
-"""What some edges do together: cut them, and measure the metric with and without."""
+"""Joint effect of some edges: the metric with them and with all of them cut."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which edges of a circuit have an effect that is more than chance, all of them tested together.
+"""Edges whose effect is more than chance, with the false discovery rate controlled.
 
 Each edge is cut in the circuit; the change of the loss on each prompt is tested for a mean of 0
 (Student's t over prompts). Of many tested edges some look effective by chance, so p-values are
@@ -23,7 +23,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class EdgeEvidence:
-    """What speaks for an edge.
+    """Evidence for an edge.
 
     Attributes:
         edge: Its name.

@@ -63,7 +63,7 @@ class HypothesisTest:
 
     @property
     def as_ideal(self) -> bool | None:
-        """Whether the outcome is that of an ideal circuit."""
+        """Whether the result is that of an ideal circuit."""
         return None if self.rejected is None else self.rejected == (self.ideal == "rejected")
 
 

@@ -59,7 +59,7 @@ class Measured:
 
     @property
     def problem(self) -> Problem:
-        """What is asked of the circuits."""
+        """The problem that the circuits are measured on."""
         return self.engine.problem
 
     def values(self, kept: Sequence[Mask]) -> Values:
@@ -109,7 +109,7 @@ class Measured:
 
     @cached_property
     def limits(self) -> tuple[Values, Values]:
-        """What the full and the empty graph give."""
+        """Values of the full and the empty graph."""
         everything = self.problem.graph.edge_mask
         values = self.values([everything, torch.zeros_like(everything)])
         full = {name: rows[:1] for name, rows in values.items()}

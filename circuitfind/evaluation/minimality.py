@@ -25,11 +25,11 @@ _SHARES_CUT = (0.1, 0.25, 0.5)
 
 @dataclass(frozen=True)
 class Need:
-    """How much a part of the circuit is needed.
+    """Change of the metric when a part of the circuit is removed.
 
     Attributes:
         name: An edge or a component.
-        effect: Faithfulness that goes when it is cut in the circuit; negative: that is gained.
+        effect: Faithfulness lost when it is cut in the circuit; negative: gained.
         largest: The largest size of its effect over all sets K, the empty one included.
         tried: How many sets K were tried.
         matters: Whether `largest` counts.
@@ -44,7 +44,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Minimality:
-    """What a circuit needs of what it holds.
+    """Parts of a circuit that it needs, and parts that it does not.
 
     Attributes:
         edges: All its edges, by the size of their effect.

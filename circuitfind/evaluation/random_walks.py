@@ -89,7 +89,7 @@ class _Growth:
         return True
 
     def _walk(self, most: int) -> list[Edge]:
-        """Return the new edges of a random walk, at most so many, all on paths to the logits."""
+        """Return the new edges of a random walk, `most` at most, all on paths to the logits."""
         writer, new = self._any(self._starts), list[Edge]()
         while True:
             reader = self._step(writer, most - len(new))
@@ -105,7 +105,7 @@ class _Growth:
             writer = self._any(self._leads_to[reader])
 
     def _step(self, writer: int, left: int) -> int | None:
-        """Choose where a walk goes that may add so many more edges; None if it cannot."""
+        """Choose the next reader of a walk that may add `left` more edges; None if it cannot."""
         readers = self._follows[writer]
         if left == 1:
             readers = [r for r in readers if self.kept[writer, r] or self._ends(r)]
@@ -115,7 +115,7 @@ class _Growth:
         return items[int(self._generator.integers(len(items)))]
 
     def _ends(self, reader: int) -> bool:
-        """Tell whether an edge into a reader needs no further edge."""
+        """Return whether an edge into a reader needs no further edge."""
         return reader == self._logits or any(w in self._used for w in self._leads_to[reader])
 
     def _between_used(self) -> list[Edge]:

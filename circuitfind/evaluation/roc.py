@@ -1,4 +1,4 @@
-"""How well edges and components are told apart that are in a known circuit and that are not.
+"""ROC curves of edges and components against a known circuit.
 
 A ROC curve goes through a point (false positive rate, true positive rate) for every circuit that
 a method gives, by threshold or by score. Its area is taken pessimistically, as in the ACDC paper
@@ -52,7 +52,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class RocCurve:
-    """How well one kind of things is told apart.
+    """ROC curve of edges or of components.
 
     Attributes:
         of: Edges or components.

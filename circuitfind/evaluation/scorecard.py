@@ -1,4 +1,4 @@
-"""The scorecard that goes with every circuit: how much of the behaviour it carries.
+"""The scorecard of a circuit: how much of the behaviour it carries.
 
 Faithfulness is (m(circuit) - m(empty)) / (m(full) - m(empty)): 1 if the circuit does what the full
 model does, 0 if it does no better than the corrupted run. It can exceed 1, where the edges left
@@ -111,7 +111,7 @@ class Scorecard(Tabled):
 
 
 def shown(value: float) -> str:
-    """Return a measured value for people, in whose eyes less than 1e-6 is rounding and so 0."""
+    """Return a measured value for people: what is smaller than 1e-6 is rounding, and shown as 0."""
     return f"{0 if abs(value) < _ROUNDING else value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""How much a circuit depends on what should not matter: prompts, seeds, orders, thresholds.
+"""Stability of a circuit under other prompts, seeds, orders and thresholds.
 
 The same search is run again and again with one thing changed. An edge's inclusion frequency is the
 share of runs that keep it; the Jaccard index of two runs is the share of their edges that both
@@ -46,7 +46,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often an edge is kept.
+    """Share of the runs that keep an edge.
 
     Attributes:
         edge: Its name.
@@ -59,7 +59,7 @@ class Frequency:
 
 @dataclass(frozen=True)
 class Stability:
-    """How stable a search is.
+    """Stability of a search.
 
     Attributes:
         variations: By what was varied.

@@ -31,7 +31,7 @@ _DISTINCT = 0.8
 
 @dataclass(frozen=True)
 class OwnResult:
-    """How well the model itself does the task, on the clean prompts.
+    """The model's own result on the task, on the clean prompts.
 
     Attributes:
         metric: `logit-difference` where all prompts have right and wrong answers, else `accuracy`.

@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much memory may be used.
+    """Limits on the memory that attribution uses.
 
     Attributes:
         batch: Prompts at a time; None chooses by the model's size.

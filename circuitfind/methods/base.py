@@ -42,7 +42,7 @@ nothing reads the component that it leads into; or its score, without a test."""
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided about one edge.
+    """The decision about one edge.
 
     Attributes:
         edge: The edge's name.
@@ -70,7 +70,7 @@ def tested(test: Test) -> Decision:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is.
+    """Progress of a search.
 
     Attributes:
         done: Edges decided so far, resumed ones included.

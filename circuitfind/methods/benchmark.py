@@ -1,4 +1,4 @@
-"""What a search will take on this machine, beside brute force: `circuitfind bench`."""
+"""Forecast of a search's time on this machine, beside brute force: `circuitfind bench`."""
 
 import statistics
 import time

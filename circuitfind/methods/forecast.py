@@ -1,4 +1,4 @@
-"""What an ACDC search will take, measured on a few of its tests before it starts.
+"""Forecast of an ACDC search's time, from a few of its tests.
 
 The cost of a search follows the circuit that it leaves: an edge is tested if what it leads into
 still leads to the logits, and a test runs again what still does. So a circuit is assumed, the tests
@@ -37,7 +37,7 @@ neighbours."""
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a search will take if it ends at the circuit that was assumed.
+    """Forecast of a search that ends at the assumed circuit.
 
     Attributes:
         tests: Edges that will be tested.
@@ -112,7 +112,7 @@ def _spread(items: Sequence[int]) -> list[int]:
 
 
 def tested_visits(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) -> list[Visit]:
-    """Return the visits of a search that ends at a circuit, less those that test nothing."""
+    """Return the visits of a search that ends at a circuit, without those that test nothing."""
     graph = engine.graph
     kept = graph.edge_mask.clone()
     found = []
@@ -127,7 +127,7 @@ def tested_visits(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reade
 def assumed_circuit(
     graph: Graph, n_components: int, seed: int = 0
 ) -> Bool[Tensor, "writer reader"]:
-    """Return a random circuit of so many heads and MLPs, each on a path to the logits.
+    """Return a random circuit of some heads and MLPs, each on a path to the logits.
 
     Every input of each of them reads one that comes before it, or the embedding; those that no
     other reads are read by the logits.

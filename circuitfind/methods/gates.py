@@ -45,7 +45,7 @@ class GateLayout(Protocol):
 
     @property
     def n(self) -> int:
-        """How many gates there are."""
+        """Number of gates."""
         ...
 
     def mask(self, gates: Gates) -> Mask:
@@ -63,7 +63,7 @@ class GateLayout(Protocol):
 
 @dataclass(frozen=True)
 class _WriterGates:
-    """What both layouts share: a gate on what every head and MLP writes, and more behind them.
+    """Part that both layouts share: a gate on each head's and MLP's output, then other gates.
 
     An edge is open if its writer is, if one of the components that read it is, and if its own gate
     is, whatever that stands for. The embedding and the logits have no gates.

@@ -5,7 +5,7 @@ the loss, divided by how much it differs between the full and the empty graph, o
 the expected number of open edges is what the step asks for: all edges at the beginning, fewer over
 the first part of the training, then the number that is wanted.
 
-1. The slope of the loss less a multiplier times the slope of the expected number of edges: the
+1. The slope of the loss minus a multiplier times the slope of the expected number of edges: the
    Lagrange multiplier for which a common shift of all gates changes nothing.
 2. A step of Adam along it.
 3. A common shift of all gates back to the number of edges that is asked for.
@@ -16,7 +16,7 @@ no such surface; the price of keeping all edges is the penalty.
 
 At the end every edge has a probability; without another wish the circuit holds the most probable
 edges, as many as the gates expect. All randomness of a step comes from the seed and the step's
-number, so a training that was interrupted goes on bit for bit from its last checkpoint.
+number, so an interrupted training resumes bit for bit from its last checkpoint.
 """
 
 import math
@@ -216,7 +216,7 @@ class _Training:
         return self._most + (min(wanted, self._most) - self._most) * done
 
     def _shift_to(self, n_edges: float) -> float:
-        """Return what added to all locations makes the expected number of open edges so many."""
+        """Return the shift of all locations that gives an expected number of open edges."""
         low, high = -_LARGEST_SHIFT, _LARGEST_SHIFT
         for _ in range(_HALVINGS):
             middle = (low + high) / 2

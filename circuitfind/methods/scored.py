@@ -1,4 +1,4 @@
-"""What methods share that have the scores of all edges at their end."""
+"""Common part of all methods that score edges: select edges by score, and record decisions."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence

@@ -31,7 +31,7 @@ _SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 @dataclass(frozen=True)
 class Found(Framed):
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         engine: The engine that searched, ready to measure the circuit.
@@ -65,7 +65,7 @@ class Found(Framed):
 
     @property
     def problem(self) -> Problem:
-        """What was searched."""
+        """The problem that was searched."""
         return self.engine.problem
 
     @property
@@ -75,7 +75,7 @@ class Found(Framed):
 
     @property
     def n_tested(self) -> int:
-        """How many edges were cut and measured."""
+        """Number of edges that were cut and measured."""
         return sum(decision.effect is not None for decision in self.decisions)
 
 

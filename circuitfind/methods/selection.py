@@ -1,4 +1,4 @@
-"""How edges are chosen by their scores: a number of them, a threshold, or a faithfulness to reach.
+"""Selection of edges by score: a number of them, a threshold, or a target faithfulness.
 
 Edges are taken by rank (`top`), or by a best-first walk from the logits (`greedy`), which takes no
 edge that leads nowhere. For a target, the number of edges is found by bisection; faithfulness is
@@ -20,7 +20,7 @@ _GIVEN = ("n_edges", "threshold", "target_faithfulness")
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which edges to keep; of the first three at most one.
+    """Rule by which edges are kept; at most one of the first three is given.
 
     Attributes:
         n_edges: Keep this many edges, the highest scores; dead ends are then removed.
@@ -54,7 +54,7 @@ class Selection:
 
     @property
     def given(self) -> list[str]:
-        """Which of the number, the threshold and the target are given."""
+        """Names of the number, the threshold and the target that are given."""
         return [name for name in _GIVEN if getattr(self, name) is not None]
 
 

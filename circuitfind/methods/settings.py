@@ -88,7 +88,7 @@ def threshold_name(method: Method) -> str | None:
 
 
 def threshold_is_needed(method: Method) -> bool:
-    """Tell whether a method cannot search without a threshold."""
+    """Return whether a method cannot search without a threshold."""
     name = method.option_for("threshold")
     return any(each.name == name and each.default is MISSING for each in fields(method.options))
 

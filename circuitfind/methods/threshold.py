@@ -1,4 +1,4 @@
-"""Which threshold? One whose circuit does the task, or one that meets a target for the circuit.
+"""Automatic choice of a threshold: the circuit does the task, or meets a target.
 
 The automatic threshold begins at the level of the metric's noise and is halved until the circuit
 keeps most of what the model does. A target is found by a bracketed search on a logarithmic scale.
@@ -73,7 +73,7 @@ def _effects(engine: IncrementalEngine, pair: tuple[int, int]) -> Float[Tensor, 
 
 
 def _without_noise(engine: IncrementalEngine, effects: Float[Tensor, "edge batch"]) -> str:
-    """Say why no edge that was cut showed any noise."""
+    """Return the reason why no cut edge showed any noise."""
     metric = engine.problem.metric.name
     full = engine.readout.values(engine.clean_final)
     empty = engine.readout.values(engine.recomputed(torch.zeros_like(engine.graph.edge_mask)))
@@ -92,7 +92,7 @@ def _without_noise(engine: IncrementalEngine, effects: Float[Tensor, "edge batch
 
 @dataclass(frozen=True)
 class Target:
-    """What the circuit should be like.
+    """Target of a search for a threshold: faithfulness or number of edges.
 
     Attributes:
         n_edges: At most this many edges, and as many of them as possible; or
@@ -139,7 +139,7 @@ class Trial:
 
     @property
     def does_the_task(self) -> bool:
-        """Whether the circuit keeps enough of what the model does."""
+        """Whether the circuit keeps enough of the model's accuracy and faithfulness."""
         return self.keeps >= KEPT_SHARE
 
     def __str__(self) -> str:
@@ -204,7 +204,7 @@ def _is_to_be_halved(trials: Sequence[Trial]) -> bool:
 
 
 def _is_stuck(last: Sequence[Trial]) -> bool:
-    """Tell whether circuits are faithful and yet, twice, have not become more accurate.
+    """Return whether circuits are faithful and yet, twice, have not become more accurate.
 
     A metric that compares two answers says nothing about all others, so its circuits need not have
     the model's accuracy at any threshold.

@@ -1,4 +1,4 @@
-"""Which circuit a user asks for: a threshold, several, a number of edges, or a target."""
+"""The circuit that a user asks for: by a threshold, several, a number of edges, or a target."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from circuitfind.methods.threshold import Target
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which circuit is asked for; at most one of the four.
+    """The circuit that a user asks for; at most one of the four is given.
 
     Attributes:
         threshold: A number, several separated by commas, or `auto`.
@@ -149,7 +149,7 @@ class Wanted:
         return [{}]
 
     def _is_searched_for(self, method: Method) -> bool:
-        """Tell whether a threshold is searched for though no such search is asked for by name."""
+        """Return whether a threshold is searched for though no such search is asked for by name."""
         if isinstance(method, ScoringMethod):
             return False
         return threshold_is_needed(method) or self.target is not None

@@ -74,7 +74,7 @@ class Continuation:
     def finish(
         self, point: Point, streams: Entering
     ) -> Float[Tensor, "candidate batch final d_model"]:
-        """Return what the logits read if the run goes on from these streams.
+        """Return the final residual stream if the run continues from these streams.
 
         Args:
             point: Where the streams enter.

@@ -88,7 +88,7 @@ def load_patching(path: Path | str) -> PatchResult:
 
 @dataclass(frozen=True)
 class _Content:
-    """What the JSON file holds, whose axes end with that of the prompts."""
+    """Content of the JSON file; the last axis of its values is that of the prompts."""
 
     mode: Mode
     metric: str

@@ -1,4 +1,4 @@
-"""Measure patches batch after batch, so that what was interrupted goes on to the same result.
+"""Measure patches batch after batch, so that an interrupted measurement resumes to the same result.
 
 Prompts are taken as many at a time as `rows` allows, and of these one batch of patches after the
 other. What a batch holds follows from the question alone, so a measurement that goes on from a

@@ -245,7 +245,7 @@ def linearised_edges(
         run = full_pass(model, graph, embedding, written, kept, prompts.real)
         value = Readout(problem, clean).values(run.final).double().mean()
         (gradient,) = torch.autograd.grad(value, kept)
-    # Keeping less of an edge is taking more of what it carries otherwise.
+    # Less of the edge's own value means more of its replacement.
     return torch.where(graph.edge_mask, -gradient.cpu().double(), torch.nan)
 
 

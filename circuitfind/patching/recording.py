@@ -41,7 +41,7 @@ class Recording:
 
     @property
     def final(self) -> Stream:
-        """What the logits read."""
+        """The final residual stream, which the logits read."""
         return self.stream[-1]
 
     def middle(self, layer: int) -> Stream:

@@ -33,7 +33,7 @@ class Site:
 
     @property
     def n_places(self) -> int:
-        """How many places a patch names: one, or two for what goes from one to another."""
+        """Number of positions that a patch names: one, or two (source and destination)."""
         return sum("position" in axis for axis in self.axes)
 
     def index(self, layer: int, at: tuple[int, ...], candidate: int) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
     def holds(self, value: float) -> bool:
-        """Tell whether a value lies between the ends."""
+        """Return whether a value lies between the ends."""
         return self.low <= value <= self.high
 
     def text(self, tick: float) -> str:

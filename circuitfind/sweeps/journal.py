@@ -1,4 +1,4 @@
-"""What was tried in a sweep: a line per attempt, and a lock against a second driver."""
+"""Journal of a sweep: a line per attempt, and a lock against a second driver."""
 
 import json
 from collections.abc import Iterator

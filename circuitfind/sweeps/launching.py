@@ -21,7 +21,7 @@ class Launcher(Protocol):
     """Has jobs done by workers."""
 
     def has_room(self) -> bool:
-        """Tell whether a worker is free."""
+        """Return whether a worker is free."""
         ...
 
     def start(self, job: Job) -> None:

@@ -23,7 +23,7 @@ TICK = 0.2
 
 @dataclass(frozen=True)
 class State:
-    """How far a sweep is.
+    """Progress of a sweep.
 
     Attributes:
         total: Runs in all.
@@ -38,7 +38,7 @@ class State:
     running: Mapping[str, Path]
 
     def require_success(self, path: Path) -> None:
-        """Say which runs failed, if any did.
+        """Raise an error that names the failed runs, if there are any.
 
         Raises:
             SweepError: Some did.

@@ -1,4 +1,4 @@
-"""What a worker does: one run after the other, with the model of the last one kept."""
+"""Work of one process: one run after the other, with the last model kept in memory."""
 
 import time
 import traceback
@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         kind: `finished`; `failed`, for a reason that a repetition will not change; or `crashed`.

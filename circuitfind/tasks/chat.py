@@ -25,7 +25,7 @@ class Conversation(NamedTuple):
 
 
 def has_template(vocabulary: Vocabulary) -> bool:
-    """Tell whether a tokenizer says how conversations are written."""
+    """Return whether a tokenizer says how conversations are written."""
     return bool(getattr(vocabulary.tokenizer, "chat_template", None))
 
 

@@ -53,7 +53,7 @@ Corruption = Callable[[Sequence[str]], Sequence[str]]
 
 
 def _writer(corrupted: Corruption, n_names: int) -> Callable[[Vocabulary, int, int], list[Pair]]:
-    """Return what writes pairs with a corruption that uses so many of the five names."""
+    """Return the writer of pairs whose corruption uses a number of the five names."""
 
     def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
         """Write n pairs, ABBA and BABA in turn.

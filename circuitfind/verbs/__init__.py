@@ -1,1 +1,1 @@
-"""What a user asks for, one file each: from settings to a directory of results."""
+"""Commands as functions, one file each: from settings to a directory of results."""

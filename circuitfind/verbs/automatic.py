@@ -1,6 +1,6 @@
 """A run whose threshold is chosen by the program: in its directory, or in memory.
 
-The run stands in its own directory with one threshold after another
+The run uses its own directory for one threshold after another
 (`methods.threshold.automatic_threshold`). When a threshold has to be given up, the finished run
 with it moves to `tried/threshold-X` below, so nothing is searched twice, and `thresholds.json` says
 how each did. Where the first threshold is good, as is usual, there is neither. Files move one by
@@ -68,7 +68,7 @@ def automatic_search(
 
 @dataclass(frozen=True)
 class Tried:
-    """What `thresholds.json` holds: the first threshold, and how each did that was tried."""
+    """Content of `thresholds.json`: the first threshold, and the result of each that was tried."""
 
     start: float
     trials: tuple[Trial, ...]
@@ -163,14 +163,14 @@ class AutomaticRun:
 
 
 def is_threshold(value: object) -> TypeGuard[float]:
-    """Tell whether a stored value can be a threshold at which a search begins."""
+    """Return whether a stored value can be a threshold at which a search begins."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return sys.float_info.min <= value <= sys.float_info.max
 
 
 def _is_sound(tried: Tried) -> bool:
-    """Tell whether stored trials are those of halving a first threshold."""
+    """Return whether stored trials are those of halving a first threshold."""
     halved: Sequence[float] = [trial.threshold for trial in tried.trials]
     pairs = zip(halved, halved[1:], strict=False)
     return (

@@ -70,7 +70,7 @@ def compare_files(
 
 
 def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
-    """Return where a comparison goes unless a directory is named.
+    """Return the directory of a comparison unless the user names one.
 
     Raises:
         CircuitfindError: A circuit cannot be read.
@@ -89,7 +89,7 @@ def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
 
 
 def _is_ours(file: Path) -> bool:
-    """Tell whether a file may be what an interrupted comparison left."""
+    """Return whether a file may be what an interrupted comparison left."""
     is_drawing = file.name.startswith(("matrix.", "matched-", "difference-"))
     return is_drawing or (file.name.startswith(".") and file.suffix == ".tmp")
 

@@ -32,7 +32,7 @@ Places = tuple[int, int]
 
 @dataclass(frozen=True)
 class Settings:
-    """How circuits are compared.
+    """Settings of a comparison.
 
     Attributes:
         seed: Fixes what is drawn at random.
@@ -95,7 +95,7 @@ def compare_all(
 
 
 class _Measured:
-    """What is known of each circuit's model, measured when it is first asked for."""
+    """Measurements of each circuit's model, made when they are first needed."""
 
     def __init__(
         self, loaded: Sequence[Loaded], settings: Settings, models: Models, tell: Tell
@@ -106,7 +106,7 @@ class _Measured:
         self._roles: dict[str, tuple[Role, ...]] = {}
 
     def is_known(self, number: int) -> bool:
-        """Tell whether a circuit's problem is known and may be looked at."""
+        """Return whether a circuit's problem is known and may be looked at."""
         return not self.settings.by_name and says_its_question(self.loaded[number].circuit)
 
     def same_model(self, pair: Places) -> bool | None:
@@ -117,11 +117,11 @@ class _Measured:
         return None if ours is None or theirs is None else bool(ours == theirs)
 
     def is_matched(self, pair: Places) -> bool:
-        """Tell whether components are to be matched by what they do."""
+        """Return whether components are to be matched by what they do."""
         return all(map(self.is_known, pair)) and self.same_model(pair) is False
 
     def is_transferred(self, pair: Places) -> bool:
-        """Tell whether circuits are to be run on each other's prompts."""
+        """Return whether circuits are to be run on each other's prompts."""
         left, right = (self.loaded[number].circuit for number in pair)
         prompts = [each.origin.get("prompts_fingerprint") for each in (left, right)]
         return (
@@ -150,13 +150,13 @@ class _Measured:
 
     @property
     def n_problems(self) -> int:
-        """How many problems the circuits whose problem is known were found on."""
+        """Number of different problems among the circuits whose problem is known."""
         known = filter(self.is_known, range(len(self.loaded)))
         return len({question_key(self.loaded[number].circuit) for number in known})
 
 
 def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:
-    """Say what is about to be measured."""
+    """Report what is about to be measured."""
     if measured.n_problems:
         tell(
             f"cost: what components do, in {measured.n_problems} times a model on a set of "

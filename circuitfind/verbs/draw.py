@@ -28,7 +28,7 @@ _SAID = frozenset(
 
 @dataclass(frozen=True)
 class Look:
-    """What a drawing shows of a circuit.
+    """Options of a drawing.
 
     Attributes:
         title: The first line under it; empty for none.
@@ -51,7 +51,7 @@ class Look:
 
     @property
     def suffix(self) -> str:
-        """What tells its file from that of the usual drawing."""
+        """End of the file's name, where the drawing is not the usual one."""
         parts = [f"top-{self.top}"] if self.top is not None else []
         parts += ["merged"] * self.merge_qkv + ["titled"] * bool(self.title)
         return "".join(f"-{part}" for part in parts)
@@ -63,7 +63,7 @@ class Look:
 
     @property
     def max_edges(self) -> int:
-        """How many edges are drawn."""
+        """Number of edges that are drawn."""
         return MAX_EDGES if self.top is None else self.top
 
 
@@ -173,7 +173,7 @@ def draw_result(
 
 
 def origin_line(circuit: Circuit) -> str:
-    """Say what a circuit is of; nothing of one without provenance, as Python can make."""
+    """Return task, model and method of a circuit in a line; empty for one without provenance."""
     origin = circuit.origin
     if not {"task", "model_name", "method", "ablation"} <= set(origin):
         return ""

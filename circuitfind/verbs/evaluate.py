@@ -52,7 +52,7 @@ def effort_of(*, quick: bool, full: bool) -> Effort:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation gave.
+    """Result of an evaluation.
 
     Attributes:
         path: The directory that it was written to.
@@ -186,5 +186,5 @@ def _ranking(circuit: Circuit, scores: EdgeScores, config: RunConfig) -> Ranking
 
 
 def _ranks(config: RunConfig) -> bool:
-    """Tell whether the method ranks all edges, so that its circuits of any size are nested."""
+    """Return whether the method ranks all edges, so that its circuits of any size are nested."""
     return isinstance(known_method(config.method), ScoringMethod)

@@ -1,8 +1,8 @@
 """Patching from a configuration to its files: load, measure, report, draw, and find the circuit.
 
-What was interrupted goes on where it was. A measurement that is complete is read, and only what
-follows from it is made anew where that is asked for with another threshold (`patch_directory`). The
-report is written before the circuit is searched, and stays if that search fails.
+An interrupted measurement is continued from its checkpoint. A complete one is read, and only its
+report is made again if another threshold is asked for (`patch_directory`). The report is written
+before the circuit is searched, and stays if that search fails.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What patching produced: its values, its files, and how they are read back."""
+"""Result of patching: its values, its files, and reading them back."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from circuitfind.reports.patching import PatchReport, patch_report
 
 @dataclass(frozen=True)
 class PatchRun:
-    """What patching produced.
+    """Result of patching.
 
     Attributes:
         path: The directory.
@@ -58,7 +58,7 @@ class PatchRun:
         return found
 
     def circuit_line(self) -> str:
-        """Say in a line how large and how faithful the circuit is."""
+        """Return size and faithfulness of the circuit in a line."""
         assert self.circuit is not None and self.measured is not None
         row = self.measured
         share = "undefined" if row.faithfulness is None else f"{row.faithfulness:.3f}"
@@ -69,7 +69,7 @@ class PatchRun:
         )
 
     def circuit_warning(self, wanted: float) -> str:
-        """Say in a line that the circuit is not as faithful as wanted; empty where it is."""
+        """Return a warning if the circuit is less faithful than asked for, or an empty text."""
         assert self.circuit is not None and self.measured is not None
         found = self.measured.faithfulness
         if found is not None and found >= wanted:

@@ -114,7 +114,7 @@ def write_report(
         CircuitfindError: A run is not finished, or a file is damaged or cannot be written.
     """
     runs = [_read(place, model, tell) for place in (path, against) if place is not None]
-    # One run needs no name, and a report does not depend on where its run stands.
+    # One run needs no name, and a report does not depend on the path of its run.
     names = ["this run"] if against is None else list(names_of(path, against))
     titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
     data = {
@@ -274,7 +274,7 @@ def _needed(problem: Problem, circuit: Circuit, memory: int | None) -> dict[str,
 
 
 def _comparison(one: _Run, other: _Run) -> dict[str, Any]:
-    """Say what two circuits share; only edges of one and the same graph can be compared."""
+    """Return what two circuits share; only circuits of the same graph can be compared."""
     left, right = one.circuit, other.circuit
     if left.graph != right.graph:
         return {"sameGraph": False}

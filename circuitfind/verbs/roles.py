@@ -27,7 +27,7 @@ FORMAT = "circuitfind roles 1"
 
 @dataclass(frozen=True)
 class _Stored:
-    """What the file holds."""
+    """Content of the file."""
 
     model_fingerprint: str
     prompts_fingerprint: str

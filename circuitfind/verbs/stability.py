@@ -37,7 +37,7 @@ STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.s
 
 @dataclass(frozen=True)
 class Stable:
-    """What came out.
+    """Result of the repeated runs.
 
     Attributes:
         path: The directory that holds the repetitions and the results.

@@ -1,4 +1,4 @@
-"""Which circuit is to be evaluated on what, and where the evaluation goes."""
+"""Settings of an evaluation: the circuit, the question, and the directory."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,7 +21,7 @@ from circuitfind.verbs.against import KNOWN
 
 @dataclass(frozen=True)
 class Wish:
-    """How a circuit is to be evaluated.
+    """Settings of an evaluation, as the user gives them.
 
     Attributes:
         effort: How much it may cost.
@@ -46,10 +46,10 @@ class Wish:
 
 
 def path_of_evaluation(path: Path, wish: Wish) -> Path:
-    """Return where an evaluation goes unless a directory is named.
+    """Return the directory of an evaluation unless the user names one.
 
-    That with a run's own settings goes into its directory; others have directories beside it, whose
-    names follow the settings.
+    An evaluation with a run's own settings is written into its directory; others have directories
+    beside it, whose names follow the settings.
 
     Raises:
         CircuitfindError: The circuit cannot be read, or a setting is impossible.

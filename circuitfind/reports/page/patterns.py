@@ -1,4 +1,4 @@
-"""Look where a finished run's heads attend to on some of its prompts."""
+"""Attention patterns of a run's heads on some of its prompts, for the page."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
