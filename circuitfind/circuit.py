@@ -22,8 +22,8 @@ from circuitfind.files import read_bytes, write_whole
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer, norm_name
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
-from circuitfind.records import body_of
-from circuitfind.stored import EdgeRow, graph_from, masks_from, parse_json
+from circuitfind.records import body_of, parse_json
+from circuitfind.stored import EdgeRow, graph_from, masks_from
 
 FORMAT = "circuitfind circuit 1"
 FILE = "circuit.json"

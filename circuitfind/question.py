@@ -33,7 +33,7 @@ from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
 from circuitfind.problem import Problem, assemble, require_parts
 from circuitfind.prompts import PromptPairs
-from circuitfind.records import from_json
+from circuitfind.records import as_json, from_json
 from circuitfind.tasks import find_task, task_file
 
 DEVICES = ("cpu", "cuda")
@@ -159,8 +159,7 @@ class Question:
     @property
     def identity(self) -> dict[str, Any]:
         """Settings that two equal questions share, as plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in plain.items() if name not in self.incidental}
+        return {name: each for name, each in as_json(self).items() if name not in self.incidental}
 
     def problem(
         self, model: ResidualModel, *, seed: int | None = None, graph: Graph | None = None

@@ -1,4 +1,4 @@
-"""Write frozen dataclasses as plain JSON values, and read them back.
+"""JSON: its text, and frozen dataclasses as plain JSON values and back.
 
 Reading refuses whatever is not of the declared types, and says where it stands. Types are made of
 dataclasses, tuples, mappings, literals, plain values, and unions of one of each with None.
@@ -8,7 +8,9 @@ it, and fields that are not declared are passed over, since a newer version may 
 change of meaning raises the version in the file's `format`, and is refused by older readers.
 """
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
@@ -17,11 +19,56 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from circuitfind.errors import quoted
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The text, or its bytes in UTF-8.
+        finite: Refuse NaN and infinite numbers.
+
+    Raises:
+        ValueError: It is no JSON, is nested too deep, names something twice in one object, or holds
+            a number or a text that it must not.
+    """
+    rules: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
+    try:
+        found = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(found, object_pairs_hook=_unique, **(rules if finite else {}))
+        if _SURROGATE.search(found):
+            # Half a character cannot be written to any file or terminal.
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that names something twice: all values but the last would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it names {quoted(twice)} twice in one object")
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"it holds {text}, which is too large")
+    return number
+
 
 def as_json(record: Any) -> dict[str, Any]:
     """Return a dataclass as plain JSON values; a number that is not finite becomes None."""
-    plain: dict[str, Any] = _plain(asdict(record))
-    return plain
+    found: dict[str, Any] = plain(asdict(record))
+    return found
 
 
 def body_of(content: Any, form: str, *, optional: bool = False) -> dict[str, Any]:
@@ -50,11 +97,12 @@ def body_of(content: Any, form: str, *, optional: bool = False) -> dict[str, Any
     return {name: value for name, value in content.items() if name != "format"}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON reads it back: tuples are lists, no number is NaN or infinite."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError, shortened
 from circuitfind.files import read_bytes, write_all, write_whole
-from circuitfind.stored import parse_json
+from circuitfind.records import parse_json
 
 try:
     import fcntl

@@ -5,9 +5,7 @@ ends in a value or in an error that the user can act on: never in a crash, and n
 fills the memory.
 """
 
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,6 @@ from circuitfind.records import from_json
 MOST_TENSOR_BYTES = 1 << 32
 """The largest file of tensors that is read as a whole: 4 GiB."""
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
 
 class EdgeRow(NamedTuple):
     """One edge of a file: its name, whether it is kept, and its effect where known."""
@@ -36,49 +32,6 @@ class EdgeRow(NamedTuple):
     name: str
     kept: bool
     effect: float | None
-
-
-def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """Return the value of a JSON text.
-
-    Args:
-        text: The text, or its bytes in UTF-8.
-        finite: Refuse NaN and infinite numbers.
-
-    Raises:
-        ValueError: It is no JSON, is nested too deep, names something twice in one object, or holds
-            a number or a text that it must not.
-    """
-    rules: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
-    try:
-        found = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(found, object_pairs_hook=_unique, **(rules if finite else {}))
-        if _SURROGATE.search(found):
-            # Half a character cannot be written to any file or terminal.
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that names something twice: all values but the last would be lost."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it names {quoted(twice)} twice in one object")
-    return content
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"it holds {name}, which is not JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"it holds {text}, which is too large")
-    return number
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

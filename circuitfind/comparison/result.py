@@ -19,7 +19,7 @@ from circuitfind.comparison.transfer import Transfer
 from circuitfind.errors import ResultFileError, shortened
 from circuitfind.files import read_text
 from circuitfind.notebook import Tabled
-from circuitfind.stored import parse_json
+from circuitfind.records import parse_json
 
 FORMAT = "circuitfind comparison 1"
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from circuitfind.errors import RunDirectoryError
 from circuitfind.files import read_bytes
 from circuitfind.methods.base import Decision, Progress
-from circuitfind.records import body_of, from_json
+from circuitfind.records import body_of, from_json, parse_json
 from circuitfind.store import Log, parts
-from circuitfind.stored import parse_json
 
 FORMAT = "circuitfind decisions 1"
 HEAD = json.dumps({"format": FORMAT}).encode() + b"\n"

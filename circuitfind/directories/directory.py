@@ -20,9 +20,8 @@ from circuitfind.errors import CircuitfindError, RunDirectoryError, shortened
 from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
 from circuitfind.question import BEGAN_WITH, Question, differences, require_same
-from circuitfind.records import body_of, from_json
+from circuitfind.records import body_of, from_json, parse_json
 from circuitfind.store import STATE, Log, at_work, held, read_json, reported, write
-from circuitfind.stored import parse_json
 
 CONFIG, ENVIRONMENT, DECISIONS = "config.json", "environment.json", "decisions.jsonl"
 SCORECARD, CIRCUIT = "scorecard.json", "circuit.json"

@@ -7,7 +7,7 @@ from circuitfind.directories.directory import CIRCUIT, CONFIG
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.errors import RunDirectoryError
 from circuitfind.files import read_bytes
-from circuitfind.stored import parse_json
+from circuitfind.records import parse_json
 
 Kind = Literal["search", "patching", "circuit", "other"]
 """What a directory holds: a search, a measurement by patching, a circuit alone, or none of them."""

@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.problem import Problem
-from circuitfind.records import from_json
+from circuitfind.records import from_json, parse_json
 from circuitfind.store import Log
-from circuitfind.stored import parse_json
 
 Rows = Mapping[str, Float[Tensor, " batch"]]
 """A number for each prompt: of a circuit by each metric, or of several circuits by their place."""

@@ -12,7 +12,7 @@ from circuitfind.formats.eap_ig import EAP_IG
 from circuitfind.formats.networks import GRAPHML, NETWORKX
 from circuitfind.formats.tables import CSV
 from circuitfind.graph import Graph
-from circuitfind.stored import parse_json
+from circuitfind.records import parse_json
 
 _UNREADABLE = (
     LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError,

@@ -29,7 +29,8 @@ from circuitfind.formats.base import (
     kept_names,
 )
 from circuitfind.graph import Edge, Graph, Reader, Writer
-from circuitfind.stored import EdgeRow, graph_from, parse_json
+from circuitfind.records import parse_json
+from circuitfind.stored import EdgeRow, graph_from
 
 End = tuple[str, tuple[int | None, ...]]
 """A hook and an index."""

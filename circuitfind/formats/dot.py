@@ -12,7 +12,8 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, gathered
 from circuitfind.graph import Graph
-from circuitfind.stored import EdgeRow, parse_json
+from circuitfind.records import parse_json
+from circuitfind.stored import EdgeRow
 
 _TOKEN = re.compile(
     r'\s+|//[^\n]*|\#[^\n]*|/\*.*?\*/|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<arrow>->)'

@@ -28,7 +28,8 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, as_object, every_edge, gathered, kept_names
 from circuitfind.graph import Edge, Graph, Reader
-from circuitfind.stored import EdgeRow, graph_from, parse_json
+from circuitfind.records import parse_json
+from circuitfind.stored import EdgeRow, graph_from
 
 _UNSCORED = "unscored"
 

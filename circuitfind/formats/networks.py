@@ -18,7 +18,8 @@ from circuitfind.circuit import Circuit, as_circuit
 from circuitfind.errors import CircuitFileError
 from circuitfind.formats.base import HEADER, Format, as_object, gathered
 from circuitfind.graph import Graph, Reader, Writer
-from circuitfind.stored import EdgeRow, parse_json
+from circuitfind.records import parse_json
+from circuitfind.stored import EdgeRow
 
 
 def to_networkx(circuit: object) -> nx.MultiDiGraph:

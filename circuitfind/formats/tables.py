@@ -16,7 +16,8 @@ from circuitfind.formats.base import HEADER, Format, gathered, kept_names, known
 from circuitfind.graph import Graph
 from circuitfind.notebook import Framed
 from circuitfind.notebook import frame as frame_of
-from circuitfind.stored import EdgeRow, parse_json
+from circuitfind.records import parse_json
+from circuitfind.stored import EdgeRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,8 @@ from circuitfind.files import read_text, write_whole
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.compiled_sizes import Sizes, in_our_names, read_sizes
 from circuitfind.models.precision import computed_in, rounded
-from circuitfind.stored import parse_json, read_tensors
+from circuitfind.records import parse_json
+from circuitfind.stored import read_tensors
 
 _MOST_NAMES = 3
 """Largest number of tensors that a message names."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from circuitfind.errors import ResultFileError
 from circuitfind.files import read_text, write_whole
 from circuitfind.patching.result import Mode, PatchResult
-from circuitfind.records import body_of, from_json
-from circuitfind.stored import parse_json, read_tensors
+from circuitfind.records import body_of, from_json, parse_json
+from circuitfind.stored import read_tensors
 
 FORMAT = "circuitfind patching 1"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SafetensorError)

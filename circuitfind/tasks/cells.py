@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import TaskError, quoted
-from circuitfind.stored import parse_json
+from circuitfind.records import parse_json
 from circuitfind.tasks.rows import COLUMNS, LineError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}

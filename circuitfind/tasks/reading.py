@@ -13,7 +13,7 @@ from typing import Any
 
 from circuitfind.errors import CircuitfindError, TaskError
 from circuitfind.files import read_text
-from circuitfind.stored import parse_json
+from circuitfind.records import parse_json
 from circuitfind.tasks.cells import csv_records
 from circuitfind.tasks.rows import REQUIRED, LineError, Row, row_from
 

@@ -25,8 +25,8 @@ from circuitfind.files import read_bytes, write_whole
 from circuitfind.methods.search import Found
 from circuitfind.methods.threshold import Trial, automatic_threshold, rounded, suggest_threshold
 from circuitfind.metrics import ACCURACY
+from circuitfind.records import parse_json
 from circuitfind.store import reported
-from circuitfind.stored import parse_json
 
 
 def trial_of(threshold: float, card: Scorecard) -> Trial:

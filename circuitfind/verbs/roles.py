@@ -18,8 +18,8 @@ from circuitfind.errors import ResultFileError, quoted
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.problem import Problem
 from circuitfind.question import Models, fingerprints, problem_again, what_changed
+from circuitfind.records import parse_json
 from circuitfind.store import reported
-from circuitfind.stored import parse_json
 
 ROLES = "roles.json"
 FORMAT = "circuitfind roles 1"

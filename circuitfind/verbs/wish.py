@@ -1,6 +1,5 @@
 """Settings of an evaluation: the circuit, the question, and the directory."""
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.assess import USUAL, Effort
 from circuitfind.methods.settings import known_method
 from circuitfind.question import differences, settings_of
-from circuitfind.records import from_json
+from circuitfind.records import from_json, plain
 from circuitfind.verbs.against import KNOWN
 
 
@@ -95,8 +94,7 @@ def asked_for(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> As
         "settings": config.identity,
         "seed": wish.seed,
     }
-    # As they are read back from the file.
-    return Asked(json.loads(json.dumps(facts)), wish.effort.name, against)
+    return Asked(plain(facts), wish.effort.name, against)
 
 
 def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:

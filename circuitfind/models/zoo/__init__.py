@@ -5,12 +5,12 @@ was measured, and `python -m circuitfind.tasks.train_zoo OUT NAME` trains it aga
 hand is a compiled model in `handmade/`; its JSON states its true circuit.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from circuitfind.errors import ModelError
 from circuitfind.files import read_text
+from circuitfind.records import parse_json
 
 TRAINED = {
     "gpt-4l": "GPT-2 architecture, 4 layers, 4 heads; does every task of words",
@@ -58,5 +58,5 @@ def model_card(name: str) -> dict[str, Any]:
     """
     path = zoo_path(name)
     card = path / "card.json" if path.is_dir() else path
-    facts: dict[str, Any] = json.loads(read_text(card))
+    facts: dict[str, Any] = parse_json(read_text(card))
     return facts

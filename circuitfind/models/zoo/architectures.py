@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from circuitfind.files import read_text, write_whole
+from circuitfind.records import parse_json
 from circuitfind.stored import read_tensors
 
 NATIVE = "native.json"
@@ -114,6 +115,6 @@ def save_network(model: Any, folder: Path) -> None:
 
 def load_native(folder: Path) -> Any:
     """Read a native model that `save_network` wrote."""
-    model = new_native(json.loads(read_text(folder / NATIVE)))
+    model = new_native(parse_json(read_text(folder / NATIVE)))
     model.load_state_dict(read_tensors(folder / WEIGHTS))
     return model.eval()

@@ -1,0 +1,56 @@
+"""One idea, one mechanism: what must exist in one place of the package exists in one place."""
+
+import re
+from pathlib import Path
+
+import grimp
+import networkx as nx
+import pytest
+
+import circuitfind
+
+PACKAGE = Path(circuitfind.__file__).parent
+
+ONE_PLACE = {
+    "JSON is parsed": (r"json\.loads?\(", {"records.py", "models/fetch.py", "models/hub.py"}),
+    "files are opened": (r"\bos\.open\((?!os\.devnull)|\.open\([\"']", {"files.py", "store.py"}),
+    "a directory is locked": (r"fcntl", {"store.py"}),
+    "ablations are defined": (r"\bAblation\(\s*[\"']", {"ablations.py"}),
+    "a problem is put together": (r"(?<!Has)\bProblem\(", {"problem.py"}),
+    "decisions are logged": (r"\bDecisionLog\(", {"directories/directory.py"}),
+}
+"""Patterns, and the files that may hold them. The fetching process and its watcher talk in JSON and
+import nothing of the package, so that the process starts at once."""
+
+KNOWN_CIRCLES = {
+    # Circuits draw themselves in notebooks.
+    frozenset({"circuit", "reports.diagram", "reports.strokes", "reports.sides"}),
+    frozenset({"engine.chunk", "engine.trial"}),
+}
+
+
+@pytest.mark.parametrize("idea", ONE_PLACE)
+def test_an_idea_has_one_place(idea):
+    pattern, allowed = ONE_PLACE[idea]
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(pattern, path.read_text(encoding="utf-8"))
+    }
+    assert found == allowed
+
+
+def test_modules_do_not_import_each_other_in_circles():
+    """Imports inside functions and for type checkers count too."""
+    graph = grimp.build_graph("circuitfind", exclude_type_checking_imports=False)
+    imports = nx.DiGraph(
+        (importer, imported)
+        for importer in graph.modules
+        for imported in graph.find_modules_directly_imported_by(importer)
+    )
+    circles = {
+        frozenset(name.removeprefix("circuitfind.") for name in names)
+        for names in nx.strongly_connected_components(imports)
+        if len(names) > 1
+    }
+    assert circles == KNOWN_CIRCLES
