@@ -19,7 +19,7 @@ from circuitfind.engine.cuts import Cuts, candidates_at_once
 from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import TracedRun, segment_before
 from circuitfind.engine.masked_pass import MaskedPasses
-from circuitfind.engine.replacement import Gaps
+from circuitfind.engine.replacement import Gaps, Remainders, enlarges_rounding
 from circuitfind.engine.shelf import Shelf
 from circuitfind.engine.state import ChunkState, Horizon, PortReading, Projected, Stream, spans
 from circuitfind.engine.trial import Trial
@@ -46,6 +46,7 @@ class ChunkEngine:
     Attributes:
         clean: The full graph's run on the clean prompts.
         gaps: The changes that cuts make.
+        remainders: What readers receive when nearly all is cut; None where rounding does no harm.
     """
 
     def __init__(
@@ -69,6 +70,9 @@ class ChunkEngine:
             setattr(self.clean, name, list(kept.values()))
         kept_values = replace(replaced, values=self.keep(replaced.values))
         self.gaps, self._most_formed = Gaps(problem, kept_values, most_formed), most_formed
+        self.remainders = (
+            Remainders(problem, self.clean.streams) if enlarges_rounding(problem) else None
+        )
 
     @property
     def most_candidates(self) -> int:
@@ -111,7 +115,7 @@ class ChunkEngine:
             self.clean.streams,
             self.problem.prompts.real,
             empty_is_a_run=self.problem.ablation.pruning_is_free,
-            cut_is_nothing=not self.problem.ablation.runs,
+            enlarges_rounding=self.remainders is not None,
             most=self._most_formed,
         )
 
@@ -138,7 +142,18 @@ class ChunkEngine:
         trial = Trial(self, state, n=len(writers))
         if span := int(state.spans.readers[reader]):
             gaps = self.gaps.of(state, writers, span)
-            trial.cuts = Cuts(reader, state.read[reader][:, -span:], gaps, nested=nested)
+
+            def exact(candidate: int, received: Stream) -> Stream:
+                cut = writers[: candidate + 1] if nested else [writers[candidate]]
+                return trial.left_by_cuts(reader, cut, candidate, received)
+
+            trial.cuts = Cuts(
+                reader,
+                state.read[reader][:, -span:],
+                gaps,
+                exact if self.remainders is not None else None,
+                nested=nested,
+            )
             with torch.no_grad():
                 trial.propagate()
         return trial

@@ -4,7 +4,7 @@ They are made, normed and projected a few at a time, few enough to stay in the p
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -71,14 +71,22 @@ class Cuts:
         reader: Index of the reader.
         before: What it receives with none of them cut.
         gaps: The change that each cut makes to that.
+        exact: Returns what the reader receives in a candidate, given its number and what rounding
+            left of that; None where rounding does no harm.
         nested: Whether a candidate cuts the edges before it too.
     """
 
     def __init__(
-        self, reader: int, before: Stream, gaps: Iterator[Stream], *, nested: bool
+        self,
+        reader: int,
+        before: Stream,
+        gaps: Iterator[Stream],
+        exact: Callable[[int, Stream], Stream] | None = None,
+        *,
+        nested: bool,
     ) -> None:
         self.reader = reader
-        self._nested = nested
+        self._nested, self._exact = nested, exact
         self._before, self._gaps = before, gaps
         self._groups: list[Candidates] = []
 
@@ -100,8 +108,11 @@ class Cuts:
 
     def _cut(self, gaps: Sequence[Stream]) -> Candidates:
         cut = self._before.new_empty(len(gaps), *self._before.shape)
-        for stream, gap in zip(cut, gaps, strict=True):
+        first = sum(len(group) for group in self._groups)
+        for number, (stream, gap) in enumerate(zip(cut, gaps, strict=True), first):
             torch.add(self._before, gap, out=stream)
+            if self._exact is not None:
+                stream.copy_(self._exact(number, stream))
             if self._nested:
                 self._before = stream
         return cut

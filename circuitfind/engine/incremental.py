@@ -220,14 +220,6 @@ class IncrementalEngine:
             for reader, column in enumerate(kept.cpu().T)
             if bool(column.any()) and reader not in skip
         ]
-        if self.chunks[0].passes().enlarges_rounding:
-            # States hold what cuts leave of the clean run, which a pass from scratch does not.
-            for reader, writers in left:
-                masks = [kept.clone() for _ in writers]
-                for writer, mask in zip(writers, masks, strict=True):
-                    mask[writer, reader] = False
-                yield reader, self.measure(masks)
-            return
         if not left:
             return
         state, (whole,) = self.start_from(kept), self.measure([kept])

@@ -47,7 +47,8 @@ class MaskedPasses:
         entering: The clean run's stream before each segment, and its final stream.
         real: True at positions that are no padding.
         empty_is_a_run: Whether the graph without edges is a run of the model.
-        cut_is_nothing: Whether cut edges carry 0.
+        enlarges_rounding: Whether rounding could grow (see `replacement`); passes then start from
+            the replaced run, where a reader that receives nothing receives exactly 0.
         most: How many elements the changes of a pass may have together; with more, prompts are
             taken some at a time.
     """
@@ -59,7 +60,7 @@ class MaskedPasses:
     entering: Sequence[Stream]
     real: Bool[Tensor, "batch pos"]
     empty_is_a_run: bool
-    cut_is_nothing: bool
+    enlarges_rounding: bool
     most: int
     _known: list["_Prompts"] = field(default_factory=list, init=False, repr=False)
 
@@ -96,16 +97,6 @@ class MaskedPasses:
         final = self.entering[-1]
         most = max(1, self.most // (max(1, todo.n_streams) * final[0].numel()))
         return len(final) if most >= len(final) else 1 << (most.bit_length() - 1)
-
-    @property
-    def enlarges_rounding(self) -> bool:
-        """Whether rounding could grow to the size of what components write.
-
-        Where cut edges carry 0, a component may receive nothing. From the clean run it would
-        receive what is left when the run's stream is subtracted from itself, which is not quite 0,
-        and two norms in a row (Gemma 2) turn that into a stream of ordinary size.
-        """
-        return self.cut_is_nothing and any(block.coupled for block in self.graph.blocks)
 
     def _work(self, kept: NDArray[np.bool_], start: Start | None) -> Work:
         if start is None and self.enlarges_rounding:

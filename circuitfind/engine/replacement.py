@@ -4,7 +4,7 @@ The output bias of attention belongs to no writer and is never replaced; an MLP'
 what it writes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from operator import add, mul
 
@@ -12,9 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.gradients import segment_before
 from circuitfind.engine.state import ChunkState, Stream
 from circuitfind.engine.written import Written, is_z, run_on, writing_blocks
 from circuitfind.problem import Problem
+
+_LITTLE = 0.1
+"""Of the size of what a reader receives in the clean run: less is summed anew."""
 
 
 def mean_over_prompts(parts: Sequence[Problem]) -> Written | None:
@@ -131,3 +135,48 @@ class Gaps:
     def _room(self, gap: Stream) -> bool:
         held = sum(known.numel() for _, known in self._formed.values())
         return held + gap.numel() <= self._most_formed
+
+
+def enlarges_rounding(problem: Problem) -> bool:
+    """Tell whether rounding could grow to the size of what components write.
+
+    Where cut edges carry 0, a component may receive nothing. What is left when a stream is
+    subtracted from itself is not quite 0, and two norms in a row (Gemma 2) turn that into a stream
+    of ordinary size.
+    """
+    return not problem.ablation.runs and any(block.coupled for block in problem.graph.blocks)
+
+
+class Remainders:
+    """What readers receive when nearly all of it is cut, summed from what is kept.
+
+    To be used where `enlarges_rounding`: what is left of a stream when the rest is subtracted keeps
+    the rounding of the whole.
+
+    Args:
+        problem: The problem.
+        entering: The clean run's stream before each segment, and its final stream.
+    """
+
+    def __init__(self, problem: Problem, entering: Sequence[Stream]) -> None:
+        self._graph, self._model, self._entering = problem.graph, problem.model, entering
+
+    def exact(self, reader: int, received: Stream, sent: Callable[[], Iterator[Stream]]) -> Stream:
+        """Return what a reader receives.
+
+        Args:
+            reader: Its index.
+            received: The same, as it was reached by subtracting.
+            sent: Yields what the writers of its kept edges write, at the same positions or more.
+        """
+        stage, span = self._graph.readers[reader].stage, received.shape[1]
+        whole = self._entering[segment_before(self._graph, stage)][:, -span:]
+        little = received.norm(dim=-1) < _LITTLE * whole.norm(dim=-1)
+        if not bool(little.any()):
+            return received
+        total = torch.zeros_like(received)
+        for block in self._graph.blocks:
+            if block.kind == "attention" and block.layer is not None and block.stage < stage:
+                bias = self._model.attention_bias(block.layer)
+                total = total if bias is None else total + bias
+        return reduce(add, (stream[:, -span:] for stream in sent()), total)

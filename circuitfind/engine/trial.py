@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.changes import CandidateHeads, Changes, alike
@@ -65,7 +67,7 @@ class Trial:
             return torch.cat(list(self.cuts.groups()))
         if last not in self.changes.received:
             return self.state.read[last].expand(self.n, -1, -1, -1)
-        return self._changed(last, self.changes.received[last])
+        return self._changed(last, range(self.n))
 
     def pick(self, candidate: int, state: ChunkState) -> ChunkState:
         """Bring a state up to date that keeps the edges that one candidate keeps."""
@@ -87,9 +89,9 @@ class Trial:
     def _read_by(self, candidate: int) -> dict[int, Stream]:
         """Return what readers of one candidate receive, where that is new."""
         shared: dict[tuple[int, int], Stream] = {}
-        for reader, change in self.changes.received.items():
+        for reader in self.changes.received:
             if self._source(reader) not in shared:
-                shared[self._source(reader)] = self._changed(reader, change[candidate])
+                shared[self._source(reader)] = self._changed(reader, [candidate])[0]
         read = {reader: shared[self._source(reader)] for reader in self.changes.received}
         if self.cuts is not None:
             read[self.cuts.reader] = self.cuts.received(candidate)
@@ -125,13 +127,44 @@ class Trial:
         if self.cuts is not None and self.cuts.reader == reader:
             yield from self.cuts.groups()
             return
-        change = self.changes.received[reader]
-        for some in change.split(group_size(change[0])):
-            yield self._changed(reader, some)
+        size = group_size(self.changes.received[reader][0])
+        for first in range(0, self.n, size):
+            yield self._changed(reader, range(first, min(first + size, self.n)))
 
-    def _changed(self, reader: int, change: Float[Tensor, "*_ _ d_model"]) -> Tensor:
-        """Return what a reader receives with a change, of one candidate or of several."""
-        return self.state.read[reader][:, -change.shape[-2] :] + change
+    def _changed(self, reader: int, candidates: Sequence[int]) -> Candidates:
+        """Return what a reader receives with its change, in candidates that follow in order."""
+        change = self.changes.received[reader][candidates[0] : candidates[-1] + 1]
+        received = self.state.read[reader][:, -change.shape[-2] :] + change
+        if self.engine.remainders is not None:
+            for candidate, stream in zip(candidates, received, strict=True):
+                stream.copy_(self._left(reader, candidate, stream, self.state.kept[:, reader]))
+        return received
+
+    def left_by_cuts(
+        self, reader: int, writers: Sequence[int], candidate: int, received: Stream
+    ) -> Stream:
+        """Return what the reader of a candidate's cut edges receives, exactly where little is left.
+
+        Args:
+            reader: Its index.
+            writers: Where the edges come from that the candidate cuts.
+            candidate: The candidate.
+            received: What subtracting left.
+        """
+        kept = self.state.kept[:, reader].copy()
+        kept[list(writers)] = False
+        return self._left(reader, candidate, received, kept)
+
+    def _left(
+        self, reader: int, candidate: int, received: Stream, kept: NDArray[np.bool_]
+    ) -> Stream:
+        def sent() -> Iterator[Stream]:
+            for writer in np.flatnonzero(kept).tolist():
+                new = self.written.get(writer)
+                yield self.state.written[writer] if new is None else new[candidate]
+
+        assert self.engine.remainders is not None
+        return self.engine.remainders.exact(reader, received, sent)
 
     def _run_mlp(self, stage: Stage) -> None:
         (reader,), mlp = stage.readers, self.engine.problem.model.mlp

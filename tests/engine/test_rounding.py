@@ -1,0 +1,71 @@
+"""Where rounding could grow, cutting edges in float32 is still the plain definition."""
+
+import pytest
+import torch
+
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.metrics import find_metric
+from circuitfind.models.loading import load_model
+from circuitfind.problem import Problem, assemble
+from tests.engine.problems import logits_at_steps, oracle_of, prompts_of, random_mask
+from tests.oracles.checkpoints import build
+from tests.oracles.full_pass import final_stream
+
+ROUNDING = {"rtol": 0, "atol": 3e-5}
+"""Logits are about 3; sums in float32 that are taken in another order."""
+
+every_ablation = pytest.mark.parametrize(
+    "ablation", ["resample", "zero", "mean", "mean-over-positions"]
+)
+
+
+def in_float32(family: str, ablation: str, n_layers: int) -> Problem:
+    model = load_model(build(family, dtype=torch.float32, n_layers=n_layers))
+    return assemble(model, prompts_of(), find_metric("logit-difference"), ablation)
+
+
+@every_ablation
+@pytest.mark.parametrize("family", ["gemma2", "llama"])
+def test_a_circuit_of_one_edge_is_the_full_pass_in_whatever_way_it_is_reached(family, ablation):
+    engine = IncrementalEngine(in_float32(family, ablation, n_layers=2))
+    for edge in engine.graph.edges()[::11]:
+        kept = engine.graph.mask_of([edge])
+        expected = logits_at_steps(engine, final_stream(engine.problem, kept))
+        for final in (engine.start_from(kept).final, engine.recomputed(kept)):
+            torch.testing.assert_close(logits_at_steps(engine, final), expected, **ROUNDING)
+
+
+@every_ablation
+@pytest.mark.parametrize("nested", [True, False])
+def test_cutting_all_edges_into_a_reader_leaves_no_rounding_of_them(ablation, nested):
+    engine = IncrementalEngine(in_float32("gemma2", ablation, n_layers=2))
+    oracle = oracle_of("gemma2", ablation, n_layers=2)
+    state = engine.start_from(random_mask(engine.graph, seed=0, share=0.1))
+    evaluate = engine.cut_nested if nested else engine.cut_each
+    for reader, column in enumerate(state.mask.T):
+        writers = column.nonzero().flatten().tolist()
+        if not writers:
+            continue
+        tried = evaluate(state, reader, writers)
+        for number, final in enumerate(tried.final):
+            kept = state.mask
+            kept[writers[: number + 1] if nested else writers[number], reader] = False
+            expected = oracle.logits(kept)[:, -1:]
+            found = logits_at_steps(engine, final).to(expected)
+            torch.testing.assert_close(found, expected, **ROUNDING)
+            picked = tried.pick(number, kept.numpy())
+            assert torch.equal(picked.final[:, -1:], final[:, -1:])
+
+
+def test_a_search_down_to_nothing_does_not_drift():
+    engine = IncrementalEngine(in_float32("gemma2", "zero", n_layers=2))
+    state = engine.start()
+    for reader in range(len(engine.graph.readers)):
+        writers = engine.graph.edge_mask[:, reader].nonzero().flatten().tolist()
+        for first in range(0, len(writers), 3):
+            some = writers[first : first + 3]
+            kept = state.kept.copy()
+            kept[some, reader] = False
+            state = engine.cut_nested(state, reader, some).pick(len(some) - 1, kept)
+        assert engine.drift(state) < engine.drift_allowed
+    assert not state.kept.any()
