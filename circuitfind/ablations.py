@@ -170,14 +170,3 @@ ABLATIONS = Table(
     ),
 )
 """Every named ablation."""
-
-
-def find_ablation(name: str) -> Ablation:
-    """Return an ablation by name.
-
-    Raises:
-        MethodError: There is no such ablation; the message lists the known ones.
-    """
-    if (ablation := ABLATIONS.get(name)) is None:
-        raise MethodError(f"no ablation named {quoted(name)}; choose one of {ABLATIONS.names}")
-    return ablation

@@ -12,12 +12,14 @@ from circuitfind.evaluation.assess import EFFORTS, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
+from circuitfind.methods.selection import Selection
 from circuitfind.methods.settings import (
     check_settings,
     divided,
+    fields_of,
     settled,
     threshold_is_needed,
     threshold_name,
@@ -32,6 +34,7 @@ def discover(
     asked: HasProblem,
     method: str = "acdc",
     *,
+    selection: Selection | None = None,
     memory: int | str | None = None,
     progress: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -43,6 +46,7 @@ def discover(
     Args:
         asked: The problem, or what another search found on it.
         method: Name of the method.
+        selection: How edges are chosen by their scores; its fields can be given as options instead.
         memory: How many bytes the search may take beside the model, also as text like `2GB`; by
             default what it takes. With less, it takes the prompts in chunks, to the same result.
         progress: Show how far the search is, on one line of stderr; also in notebooks.
@@ -57,17 +61,26 @@ def discover(
         CircuitfindError: An option is impossible, or the search failed.
     """
     advance = observer(progress=progress, on_progress=on_progress)
-    entry, size = find_method(method), allowed_bytes(memory)
+    entry, size = METHODS.find(method), allowed_bytes(memory)
     name = threshold_name(entry) or "threshold"
-    wanted = {**({name: "auto"} if threshold_is_needed(entry) else {}), **options}
-    is_automatic = wanted.get(name) == "auto"
+    wanted, chosen = divided(entry, options, {})
+    if selection is not None and chosen:
+        raise MethodError(
+            f"the selection and the option {quoted(next(iter(chosen)))} are given; give the "
+            "options in the selection"
+        )
+    if selection is not None:
+        chosen = fields_of(entry, selection)
+    default = "auto" if threshold_is_needed(entry) else None
+    is_automatic = {**wanted, **chosen}.get(name, default) == "auto"
     if is_automatic:
-        del wanted[name]
-    check_settings(method, *divided(entry, wanted, {}), any_threshold=is_automatic)
+        for given in (wanted, chosen):
+            given.pop(name, None)
+    check_settings(method, wanted, chosen, any_threshold=is_automatic)
     engine = IncrementalEngine(as_problem(asked), size)
 
     def run(**threshold: float) -> Found:
-        settings = settled(entry, {**wanted, **threshold})
+        settings = settled(entry, {**wanted, **threshold}, chosen)
         return search(engine, entry, *settings, on_progress=advance)
 
     if not is_automatic:

@@ -164,14 +164,10 @@ def find_metric(name: str) -> Metric:
     Raises:
         MetricError: There is no such metric; the message lists the known ones.
     """
-    if (metric := METRICS.get(name)) is not None:
-        return metric
     plain, _, block = name.partition(":")
     if plain == DIRECTION.name and block.isdecimal():
         return replace(DIRECTION, name=name, direction=MeanDifference(int(block)))
-    raise MetricError(
-        f"no metric named {quoted(name)}; the metrics are {METRICS.names}, and direction:BLOCK"
-    )
+    return METRICS.find(name, or_else=", and direction:BLOCK")
 
 
 def check_metric(metric: Metric, prompts: PromptPairs) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Int
 from torch import Tensor
 
-from circuitfind.ablations import Ablation, find_ablation
+from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.circuit import Circuit, as_circuit
 from circuitfind.errors import MethodError, MetricError, PromptError, quoted, shortened
 from circuitfind.granularity import heads_and_mlps
@@ -177,7 +177,7 @@ def assemble(
             share a batch with this model.
     """
     if isinstance(ablation, str):
-        ablation = find_ablation(ablation)
+        ablation = ABLATIONS.find(ablation)
     require_parts(model=model, prompts=prompts, metric=metric, ablation=ablation)
     graph = heads_and_mlps(model.shape) if graph is None else graph
     require_parts(graph=graph)

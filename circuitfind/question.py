@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from circuitfind.ablations import Ablation, find_ablation
+from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.circuit import Circuit
 from circuitfind.engine.direction import with_direction
 from circuitfind.errors import ModelError, RunDirectoryError, TaskError, quoted
@@ -133,7 +133,7 @@ class Question:
         find_task(self.task)
         if self.metric is not None:
             find_metric(self.metric)
-        find_ablation(self.ablation)
+        ABLATIONS.find(self.ablation)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(
                 f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"

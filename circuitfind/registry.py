@@ -70,12 +70,30 @@ class Table(Generic[Entry]):
             )
         return entry
 
-    def get(self, name: str) -> Entry | None:
-        """Return the entry of a name, or None.
+    def find(self, name: str, *, or_else: str = "") -> Entry:
+        """Return the entry of a name.
+
+        Args:
+            name: The name.
+            or_else: What else a user may give, for the message.
+
+        Raises:
+            CircuitfindError: There is none; the message lists all names.
+        """
+        if (entry := self.get(name)) is None:
+            raise self._error(
+                f"no {self._what} named {quoted(name)}; the {self._what}s are {self.names}{or_else}"
+            )
+        return entry
+
+    def get(self, name: object) -> Entry | None:
+        """Return the entry of a name, or None, also for what is no text.
 
         Raises:
             CircuitfindError: An installed package offers it and it cannot be loaded.
         """
+        if not isinstance(name, str):
+            return None
         if name not in self._entries:
             for point in self._installed():
                 if point.name == name:

@@ -20,7 +20,7 @@ from known_circuits import TEXT as KNOWN_TEXT
 from known_circuits import areas, known_models, scores_of, table_of
 
 import circuitfind as cf
-from circuitfind.methods import METHODS, find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.learned import Learned
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
@@ -138,7 +138,7 @@ class Comparison:
 
     def points(self, name: str) -> Iterable[Point]:
         """Return a method's circuits of many sizes."""
-        method = find_method(name)
+        method = METHODS.find(name)
         if name in ("acdc", "hybrid"):
             for threshold in THRESHOLDS:
                 yield self._point(
@@ -162,7 +162,7 @@ class Comparison:
             yield self._measured(scores.top(n_edges).connected())
 
     def _of(self, name: str, share: float, **options: int) -> Point:
-        method = find_method(name)
+        method = METHODS.find(name)
         n_edges = round(share * self.kl.graph.n_edges)
         return self._point(
             search(self.kl, method, *settled(method, {"n_edges": n_edges, **options}))

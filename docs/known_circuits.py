@@ -10,7 +10,7 @@ import torch
 import circuitfind as cf
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.roc import step_area
-from circuitfind.methods import METHODS, find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod, StepwiseMethod
 from circuitfind.methods.search import search
 from circuitfind.methods.settings import settled
@@ -104,7 +104,7 @@ def areas(known: Known) -> dict[str, float | str | None]:
 
 def area(engine: cf.IncrementalEngine, name: str, truth: torch.Tensor) -> float | None:
     """Return the pessimistic area under a method's ROC curve; None if it refuses the metric."""
-    method, graph = find_method(name), engine.graph
+    method, graph = METHODS.find(name), engine.graph
     half = {"share": 0.5} if name == "hybrid" else {}
     try:
         if isinstance(method, StepwiseMethod):
@@ -134,7 +134,7 @@ def _sizes_of_scores(engine: cf.IncrementalEngine, name: str, n_edges: int) -> t
 
 def scores_of(engine: cf.IncrementalEngine, name: str, **options: float) -> cf.EdgeScores:
     """Return the scores of a method that ranks edges, or the effects that `exact` measures."""
-    method = find_method(name)
+    method = METHODS.find(name)
     assert isinstance(method, ScoringMethod)
     own, selection = settled(method, options)
     return method.scores(engine, method.adapted(own, selection, engine.graph))

@@ -5,7 +5,7 @@ from functools import cache
 from itertools import count
 
 import circuitfind as cf
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import share_of
 
@@ -40,7 +40,7 @@ def n_asked() -> int:
 
 def trained(name: str, seed: int) -> Measured:
     """Train masks, and take as many edges by eap-ig as are then left."""
-    method = find_method(name)
+    method = METHODS.find(name)
     settings = settled(method, {"n_edges": n_asked(), "seed": seed})
     circuit = search(engines()[0], method, *settings).circuit
     return {**measured(circuit), **prefixed("eap-ig", measured(attributed(circuit.n_edges)))}
@@ -60,7 +60,7 @@ def attributed(n_edges: int) -> cf.Circuit:
 @cache
 def ranked() -> cf.EdgeScores:
     """Return eap-ig's scores."""
-    method = find_method("eap-ig")
+    method = METHODS.find("eap-ig")
     scores: cf.EdgeScores = method.scores(engines()[0], method.options())
     return scores
 

@@ -239,3 +239,30 @@ def test_a_misspelt_name_is_refused_with_those_that_are_possible():
     assert len(messages) == _MISSPELT.count("lambda:")
     for message in messages:
         assert re.search(r"choose|give| are ", message), message
+
+
+# How edges are chosen
+
+
+def test_a_selection_may_be_given_as_a_record_or_by_its_fields(problem):
+    whole = cf.discover(problem, "eap", selection=cf.Selection(n_edges=9, walk="greedy"))
+    fields = cf.discover(problem, "eap", n_edges=9, walk="greedy")
+    assert torch.equal(whole.circuit.kept, fields.circuit.kept) and whole.circuit.n_edges
+    for dead_ends in (cf.Selection(prune=False), cf.Selection()):
+        found = cf.discover(problem, "acdc", selection=dead_ends, threshold=0.1)
+        assert found.circuit.n_edges == len(found.dead_ends) * (not dead_ends.prune) + len(
+            found.circuit.connected().edges
+        )
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("eap", {"selection": cf.Selection(n_edges=3), "walk": "top"}, "and the option 'walk' are"),
+        ("eap", {"selection": cf.Selection()}, "give one of a number of edges, a threshold and"),
+        ("acdc", {"selection": cf.Selection(n_edges=3)}, "'acdc' has no option 'n_edges'"),
+    ],
+)
+def test_a_selection_that_says_too_much_or_too_little_is_refused(method, given, message, problem):
+    with pytest.raises(MethodError, match=message):
+        cf.discover(problem, method, **given)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import circuitfind as cf
-from circuitfind.ablations import ABLATIONS, RESAMPLE, find_ablation
+from circuitfind.ablations import ABLATIONS, RESAMPLE
 from circuitfind.errors import MethodError, MetricError, ModelError, TaskError
 from circuitfind.methods import METHODS
 from circuitfind.metrics import KL, METRICS
@@ -168,7 +168,7 @@ def test_names_are_taken_once_and_entries_are_of_the_tables_kind():
 
 def test_a_package_that_cannot_be_loaded_is_one_line_and_harms_no_other_name(cli, installed):  # noqa: F811
     installed(POINTS, "import a_module_that_nobody_has")
-    assert find_ablation("zero").name == "zero"
+    assert ABLATIONS.find("zero").name == "zero"
     with pytest.raises(
         MetricError, match="metric 'confidence' of outside-package cannot be loaded"
     ):

@@ -8,7 +8,7 @@ from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
 from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.exchange import export, import_
-from circuitfind.commands.listing import inspect, methods, metrics, models, runs, tasks
+from circuitfind.commands.listing import ablations, inspect, methods, metrics, models, runs, tasks
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
@@ -33,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models,
     methods,
     metrics,
+    ablations,
     inspect,
     bench,
 )

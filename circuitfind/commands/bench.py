@@ -22,8 +22,13 @@ def bench(
     task: Task,
     model: Model = None,
     components: Annotated[
-        int, limited("components", "Heads and MLPs of the circuit that the search is to end at.")
-    ] = 30,
+        int | None,
+        limited(
+            "components",
+            "Heads and MLPs of the circuit that the search is assumed to end at.",
+            default="30, or half of the model's where those are fewer",
+        ),
+    ] = None,
     metric: Metric = None,
     prompts: Prompts = 64,
     seed: Seed = 0,

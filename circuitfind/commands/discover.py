@@ -68,13 +68,16 @@ def discover(
     ablation: Annotated[
         str,
         typer.Option(
-            help="What a cut edge carries: resample, zero, mean, mean-over-positions, or another."
+            help="What a cut edge carries: resample, zero, mean, ... (`circuitfind ablations`)."
         ),
     ] = "resample",
     prompts: Prompts = 64,
     seed: Seed = 0,
     keep_dead_ends: Annotated[
-        bool, typer.Option("--keep-dead-ends", help="Do not remove edges that lead nowhere.")
+        bool,
+        typer.Option(
+            "--keep-dead-ends", help="Do not remove edges that lead nowhere (prune=false)."
+        ),
     ] = False,
     merge_qkv: MergeQkv = False,
     split_embedding: SplitEmbedding = False,
@@ -101,14 +104,13 @@ def discover(
     from circuitfind.verbs.series import Observer, run_wanted
 
     wanted, options = Wanted(threshold, edges, target_edges, target_faithfulness).with_options(
-        method, parsed_settings(method, option or [])
+        method, parsed_settings(method, [*(option or []), *["prune=false"] * keep_dead_ends])
     )
     config = RunConfig(
         task=task,
         model=model_for(task, model),
         method=method,
         options=options,
-        selection={"prune": False} if keep_dead_ends else {},
         metric=metric,
         ablation=ablation,
         n_prompts=prompts,

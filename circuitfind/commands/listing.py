@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import print_facts, print_json, print_rows, tell
+from circuitfind.commands.method_flags import flags_of
 from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, limited
 
 
@@ -66,11 +67,19 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the search methods, or the options of one."""
-    from circuitfind.methods import METHODS, find_method
-    from circuitfind.methods.settings import explained, setting_names
+    from circuitfind.methods import METHODS
+    from circuitfind.methods.settings import explained, setting_names, setting_types
 
     if method is not None:
-        print_rows(explained(find_method(method)), as_json=as_json)
+        found = METHODS.find(method)
+        flags = {name: flags_of(name, kind) for name, kind in setting_types(found).items()}
+        # The flag that `discover` has whatever the method.
+        shown = {**flags, "n_edges": "--edges"}
+        rows = [
+            {"option": row["option"], "flag": shown[row["option"]], **row}
+            for row in explained(found)
+        ]
+        print_rows(rows, as_json=as_json)
         return
 
     rows = [
@@ -98,6 +107,21 @@ def metrics(as_json: Json = False) -> None:
             "needs answers": metric.needs,
         }
         for metric in METRICS
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+def ablations(as_json: Json = False) -> None:
+    """List the ablations, which say what a cut edge carries."""
+    from circuitfind.ablations import ABLATIONS
+
+    rows = [
+        {
+            "name": each.name,
+            "a cut edge carries": each.summary,
+            "dead ends": "removed" if each.pruning_is_free else "kept",
+        }
+        for each in ABLATIONS
     ]
     print_rows(rows, as_json=as_json)
 

@@ -1,79 +1,91 @@
-"""Options of a method as flags of a command: `--order random` is read as `--option order=random`.
+"""Options of a method as flags of a command: `--order random` is `--option order=random`.
 
-Flags come from the option records of the methods, which are loaded only where a flag is met that
-the command does not have, so that `--help` answers at once.
+Flags come from the option records of all methods, so that one of another method is refused by name.
+They are loaded only where a flag is met that the command does not have, so that `--help` answers at
+once.
 """
 
-from collections.abc import Iterator
-from typing import Any, get_args
+from inspect import Parameter, Signature
+from typing import Annotated, Any, get_args
 
+import typer
 from typer.core import TyperCommand
 
 
-class MethodCommand(TyperCommand):
-    """A command with the options `--method` and `--option`."""
+class Command(TyperCommand):
+    """A command that takes no option for the value of the option before it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line, flags of the method among them."""
-        return super().parse_args(ctx, list(self._translated(args, ctx.help_option_names)))
+        """Read the words of the command line.
 
-    def _translated(self, args: list[str], helps: list[str]) -> Iterator[str]:
-        own = {flag: each for each in self.params for flag in (*each.opts, *each.secondary_opts)}
-        method = _value_of("--method", args) or str(own["--method"].default)
-        words = iter(args)
-        for word in words:
-            name, equals, value = word.partition("=")
-            if word == "--":
-                yield word
-                yield from words
-            elif name in own or name in helps or not word.startswith("--"):
-                yield word
-                if name in own and not equals and not getattr(own[name], "is_flag", False):
-                    yield from _next(words)
-            elif (setting := _setting(method, name)) is None:
-                yield word
-            elif setting[1] is not None and not equals:
-                yield from ("--option", f"{setting[0]}={setting[1]}")
-            elif setting[1] == "false":
-                yield word
-            else:
-                given = [value] if equals else list(_next(words))
-                yield from ("--option", "=".join((setting[0], *given)))
+        Raises:
+            BadParameter: An option has another option in the place of its value.
+        """
+        given, *_ = self.make_parser(ctx).parse_args(list(args))
+        for param in self.get_params(ctx):
+            values = given.get(param.name) if param.param_type_name == "option" else None
+            for value in values if isinstance(values, list) else [values]:
+                if str(value).startswith("--"):
+                    raise typer.BadParameter(
+                        f"{value} is an option; give a value before it", ctx=ctx, param=param
+                    )
+        return super().parse_args(ctx, args)
 
 
-def _next(words: Iterator[str]) -> Iterator[str]:
-    """Yield the next word, if there is one."""
-    for word in words:
-        yield word
-        return
+class MethodCommand(Command):
+    """A command with the option `--option`, and every setting of a method as a flag of its own."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, the methods' settings among them once one is met."""
+        return [*super().get_params(ctx), *ctx.meta.get(__name__, ())]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line; settings become values of `--option`."""
+        own = {flag for param in self.get_params(ctx) for flag in param.opts}
+        met = {word.partition("=")[0] for word in args if word.startswith("--")}
+        settings = ctx.meta[__name__] = _settings(own) if met - own else []
+        rest = super().parse_args(ctx, args)
+        for setting in settings:
+            value = ctx.params.pop(setting.name)
+            if value is not None:
+                given = f"{setting.name.removeprefix(_PREFIX)}={value}"
+                ctx.params["option"] = [*(ctx.params["option"] or ()), given]
+        return rest
 
 
-def _value_of(flag: str, args: list[str]) -> str | None:
-    for word, following in zip(args, [*args[1:], ""], strict=False):
-        name, equals, value = word.partition("=")
-        if name == flag:
-            return value if equals else following
-    return None
+_PREFIX = "setting_"
+"""Keeps the names of settings apart from those of the command's own parameters."""
 
 
-def _setting(method: str, flag: str) -> tuple[str, str | None] | None:
-    """Return the setting of a method that a flag sets, and to what, if the flag itself says that.
-
-    Settings of other methods are known as well, so that they are refused by name.
-    """
+def _settings(taken: set[str]) -> list[Any]:
+    """Return an option for each setting of a method but those whose flags are taken."""
     from circuitfind.methods import METHODS
     from circuitfind.methods.settings import setting_types
 
-    name = flag.removeprefix("--").replace("-", "_")
-    for known in sorted(METHODS, key=lambda each: each.name != method):
-        types = setting_types(known)
-        if name in types:
-            return name, "true" if _is_flag(types[name]) else None
-        positive = name.removeprefix("no_")
-        if _is_flag(types.get(positive)):
-            return positive, "false"
-    return None
+    types = {name: kind for each in METHODS for name, kind in setting_types(each).items()}
+    kinds: dict[str, Any] = {}
+    for name, kind in types.items():
+        flags = flags_of(name, kind)
+        if flags.partition(" / ")[0] not in taken:
+            given: Any = bool | None if " / " in flags else str | None
+            kinds[f"{_PREFIX}{name}"] = Annotated[given, typer.Option(flags)]
+
+    def declared() -> None:
+        """Have all of these options."""
+
+    declared.__annotations__ = kinds
+    declared.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in kinds.items()
+        ]
+    )
+    app = typer.Typer(add_completion=False)
+    app.command()(declared)
+    return list(typer.main.get_command(app).params)
 
 
-def _is_flag(kind: Any) -> bool:
-    return bool in (kind, *get_args(kind))
+def flags_of(name: str, kind: Any) -> str:
+    """Return the flags of a setting of some type: `--order`, or `--absolute / --no-absolute`."""
+    words = name.replace("_", "-")
+    return f"--{words} / --no-{words}" if bool in (kind, *get_args(kind)) else f"--{words}"

@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitfindError, RunDirectoryError
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.settings import (
     check_settings,
     completed,
     divided,
-    known_method,
     size_asked,
     threshold_name,
 )
@@ -54,7 +53,7 @@ class RunConfig(Question):
     def __post_init__(self) -> None:
         if self.metric is None:
             object.__setattr__(self, "metric", find_task(self.task).metric)
-        options, selection = divided(known_method(self.method), self.options, self.selection)
+        options, selection = divided(METHODS.get(self.method), self.options, self.selection)
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "selection", selection)
 
@@ -70,7 +69,7 @@ class RunConfig(Question):
 
     def at(self, threshold: float | None) -> "RunConfig":
         """Return the same settings with another threshold."""
-        name = threshold_name(find_method(self.method)) or "threshold"
+        name = threshold_name(METHODS.find(self.method)) or "threshold"
         return replace(self, options={**self.options, name: threshold})
 
     def validate(self, *, any_threshold: bool = False) -> None:
@@ -96,7 +95,7 @@ class RunConfig(Question):
 
     def completed(self) -> "RunConfig":
         """Return the same settings with what was not given: the method's defaults."""
-        if known_method(self.method) is None:
+        if METHODS.get(self.method) is None:
             return self
         options, selection = completed(self.method, self.options, self.selection, self.seed)
         return replace(self, options=options, selection=selection)

@@ -15,7 +15,7 @@ from circuitfind.directories.directory import CONFIG, is_fresh, read_config
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import PatchDirectory
 from circuitfind.errors import CircuitfindError
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.order import settled_order
 from circuitfind.methods.wanted import Wanted
 from circuitfind.tasks import find_task
@@ -92,7 +92,7 @@ def path_of_patching(config: PatchConfig) -> Path:
 
 def _order(config: RunConfig) -> str | list[str] | None:
     """Return an order of edges as a run's settings hold it; None where none is given."""
-    name = find_method(config.method).option_for("order")
+    name = METHODS.find(config.method).option_for("order")
     given = None if name is None else config.options.get(name)
     if given is None:
         return None

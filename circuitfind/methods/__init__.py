@@ -1,6 +1,6 @@
 """Methods: one file each, one table of them, one way to call them."""
 
-from circuitfind.errors import MethodError, quoted
+from circuitfind.errors import MethodError
 from circuitfind.methods.acdc import Acdc
 from circuitfind.methods.base import Method
 from circuitfind.methods.eap import Eap
@@ -32,14 +32,3 @@ METHODS: Table[Method] = Table(
     ),
 )
 """Every method. A new one is a file of this package and a line here."""
-
-
-def find_method(name: str) -> Method:
-    """Return a method by name.
-
-    Raises:
-        MethodError: There is no such method; the message lists the known ones.
-    """
-    if (method := METHODS.get(name)) is None:
-        raise MethodError(f"no method named {quoted(name)}; the methods are {METHODS.names}")
-    return method

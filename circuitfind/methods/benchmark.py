@@ -11,18 +11,27 @@ from circuitfind.engine.memory import search_bytes
 from circuitfind.methods.forecast import assumed_circuit, forecast
 from circuitfind.problem import Problem
 
+_COMPONENTS = 30
+"""Heads and MLPs that are assumed if none are given and the model has twice as many."""
 
-def benchmarked(problem: Problem, n_components: int, memory: int | None = None) -> dict[str, Any]:
+
+def benchmarked(
+    problem: Problem, n_components: int | None = None, memory: int | None = None
+) -> dict[str, Any]:
     """Measure a few tests of an ACDC search, and a full pass, which brute force needs per edge.
 
     Args:
         problem: The question.
-        n_components: Heads and MLPs of the circuit that the search is assumed to end at.
+        n_components: Heads and MLPs of the circuit that the search is assumed to end at; by default
+            30, or half of the model's where those are fewer.
         memory: How many bytes the search may take beside the model.
 
     Raises:
         MethodError: The model has fewer components, or the memory is too small.
     """
+    if n_components is None:
+        in_model = sum(writer.stage > 0 for writer in problem.graph.writers)
+        n_components = max(1, min(_COMPONENTS, in_model // 2))
     circuit = assumed_circuit(problem.graph, n_components)
     engine = IncrementalEngine(problem, memory)
     found = forecast(engine, circuit)

@@ -6,12 +6,12 @@ stored them together, which `divided` undoes.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from circuitfind.errors import MethodError, quoted
-from circuitfind.methods import METHODS, find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import Method, ScoringMethod
 from circuitfind.methods.selection import Selection
 
@@ -19,11 +19,6 @@ Settings = Mapping[str, Any]
 
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 _ANY_THRESHOLD = 1.0
-
-
-def known_method(name: object) -> Method | None:
-    """Return a method by name, or None if there is none."""
-    return METHODS.get(name) if isinstance(name, str) and name else None
 
 
 def setting_names(method: Method) -> list[str]:
@@ -78,7 +73,7 @@ def lifted(stored: Settings) -> dict[str, Any]:
     options, selection = stored.get("options") or {}, stored.get("selection") or {}
     if not options and not selection:
         return dict(stored)
-    options, selection = divided(known_method(stored.get("method")), options, selection)
+    options, selection = divided(METHODS.get(stored.get("method")), options, selection)
     return {**stored, "options": options, "selection": selection}
 
 
@@ -95,7 +90,7 @@ def threshold_is_needed(method: Method) -> bool:
 
 def settings_apart_from_seed(origin: Settings) -> dict[str, Any]:
     """Return the settings of the method that a circuit's origin names, without its seed."""
-    known = known_method(origin.get("method"))
+    known = METHODS.get(origin.get("method"))
     seed = None if known is None else known.option_for("seed")
     given = {**(origin.get("selection") or {}), **(origin.get("options") or {})}
     return {name: value for name, value in given.items() if name != seed}
@@ -103,7 +98,7 @@ def settings_apart_from_seed(origin: Settings) -> dict[str, Any]:
 
 def size_asked(method: str, options: Settings | None, selection: Settings | None) -> dict[str, Any]:
     """Return the threshold and the number of edges that were given, by name."""
-    known = known_method(method)
+    known = METHODS.get(method)
     options, selection = divided(known, options or {}, selection or {})
     name = known and threshold_name(known)
     threshold = {**selection, **options}.get(name) if name else None
@@ -139,6 +134,22 @@ def selection_of(method: Method, given: Settings) -> Selection:
     return selection
 
 
+def fields_of(method: Method, selection: Selection) -> dict[str, Any]:
+    """Return the fields of a whole selection that a method takes.
+
+    Raises:
+        MethodError: Another field is given, or it is not a selection.
+    """
+    given: object = selection
+    if not isinstance(given, Selection):
+        raise MethodError(f"{quoted(given)} is not a selection; give a `Selection`")
+    values = asdict(given)
+    for name, value in values.items():
+        if name not in method.selected_by and value != getattr(Selection(), name):
+            raise _unknown(method, name)
+    return {name: values[name] for name in method.selected_by}
+
+
 def check_settings(
     method: str, options: Settings, selection: Settings, *, any_threshold: bool = False
 ) -> None:
@@ -154,7 +165,7 @@ def check_settings(
         MethodError: The method or an option is unknown, or a value is impossible.
         LimitError: A number is outside its range.
     """
-    found = find_method(method)
+    found = METHODS.find(method)
     known = {option.name: option.default is MISSING for option in fields(found.options)}
     unknown = [name for name in options if name not in known]
     unknown += [name for name in selection if name not in found.selected_by]
@@ -182,7 +193,7 @@ def completed(
     method: str, options: Settings, selection: Settings, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options and the selection with what was not given: the defaults, and the seed."""
-    found = find_method(method)
+    found = METHODS.find(method)
     values = {each.name: each.default for each in fields(found.options)}
     values = {name: value for name, value in values.items() if value is not MISSING}
     if (name := found.option_for("seed")) is not None:
@@ -201,10 +212,10 @@ def parsed_settings(method: str, texts: Sequence[str]) -> dict[str, Any]:
     """Return the settings that some texts, `NAME=VALUE`, give a method.
 
     Raises:
-        MethodError: A text is not `NAME=VALUE`, the method has no such option, or the value is not
-            of the option's type.
+        MethodError: A text is not `NAME=VALUE`, the method has no such option, the value is not of
+            the option's type, or an option is given two values.
     """
-    found = find_method(method)
+    found = METHODS.find(method)
     known = setting_types(found)
     given: dict[str, Any] = {}
     for text in texts:
@@ -217,7 +228,12 @@ def parsed_settings(method: str, texts: Sequence[str]) -> dict[str, Any]:
             )
         if name not in known:
             raise _unknown(found, name)
-        given[name] = _parsed(name, value.strip(), known[name])
+        parsed = _parsed(name, value.strip(), known[name])
+        if given.setdefault(name, parsed) != parsed:
+            raise MethodError(
+                f"the option {quoted(name)} is given as {quoted(given[name])} and as "
+                f"{quoted(parsed)}; give it once"
+            )
     return given
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from circuitfind.errors import MethodError, quoted
 from circuitfind.limits import require
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import Method, ScoringMethod
 from circuitfind.methods.settings import threshold_is_needed, threshold_name
 from circuitfind.methods.threshold import Target
@@ -52,7 +52,7 @@ class Wanted:
         Raises:
             MethodError: Something is asked for twice, or two things that exclude one another.
         """
-        threshold = threshold_name(find_method(name)) or "threshold"
+        threshold = threshold_name(METHODS.find(name)) or "threshold"
         asked = {
             field: options[option]
             for field, option in (
@@ -106,7 +106,7 @@ class Wanted:
         Raises:
             MethodError: The message says what it can be asked.
         """
-        method = find_method(name)
+        method = METHODS.find(name)
         nothing = self.threshold is None and self.n_edges is None and self.target is None
         if isinstance(method, ScoringMethod):
             if self.target_edges is not None:
@@ -136,7 +136,7 @@ class Wanted:
             MethodError: A threshold is not a number.
             LimitError: A threshold is outside the range of thresholds.
         """
-        method = find_method(name)
+        method = METHODS.find(name)
         if self.n_edges is not None:
             return [{"n_edges": self.n_edges}]
         if self.threshold not in (None, "auto"):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from circuitfind.errors import TaskError, quoted
+from circuitfind.errors import TaskError
 from circuitfind.registry import Table
 from circuitfind.tasks.agreement import AGREEMENT
 from circuitfind.tasks.arithmetic import ARITHMETIC
@@ -58,10 +58,7 @@ def find_task(name: str) -> Task:
         return task if name == plain else task.corrupted_by(corruption)
     if path := task_file(name):
         return custom_task(path)
-    raise TaskError(
-        f"no task named {quoted(name)}; the tasks are {TASKS.names}, "
-        "or give the path of a .jsonl or .csv file"
-    )
+    return TASKS.find(name, or_else=", or give the path of a .jsonl or .csv file")
 
 
 def model_for(task: str, model: str | None) -> str:

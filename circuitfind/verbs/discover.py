@@ -18,7 +18,7 @@ from circuitfind.directories.directory import CIRCUIT, DECISIONS, SCORECARD, Run
 from circuitfind.directories.results import FORMAT, RunResult, read_result
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.scorecard import scorecard
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
@@ -90,7 +90,7 @@ def _searched(
 
     if log.earlier:
         on_progress(Progress(len(log.earlier), engine.graph.n_edges, tuple(log.earlier)))
-    method = find_method(run.config.method)
+    method = METHODS.find(run.config.method)
     settings = settled(method, run.config.options, run.config.selection)
     state = read_state(run.path)
     with checkpoints(run.path) as keep_state:

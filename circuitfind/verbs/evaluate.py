@@ -27,8 +27,8 @@ from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod, circuit_of
-from circuitfind.methods.settings import known_method
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
 from circuitfind.question import Models, require_same
@@ -187,4 +187,4 @@ def _ranking(circuit: Circuit, scores: EdgeScores, config: RunConfig) -> Ranking
 
 def _ranks(config: RunConfig) -> bool:
     """Return whether the method ranks all edges, so that its circuits of any size are nested."""
-    return isinstance(known_method(config.method), ScoringMethod)
+    return isinstance(METHODS.get(config.method), ScoringMethod)

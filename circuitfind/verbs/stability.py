@@ -25,7 +25,7 @@ from circuitfind.directories.naming import path_beside
 from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
 from circuitfind.limits import require
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.question import FOUND_ON, Models, differences, require_same
 from circuitfind.reports.diagram import draw_frequencies
 from circuitfind.store import at_work, write
@@ -120,7 +120,7 @@ def _possible(config: RunConfig) -> Iterator[str]:
     yield "resamples"
     if config.task_digest is None:
         yield "seeds"
-    if find_method(config.method).option_for("order") is not None:
+    if METHODS.find(config.method).option_for("order") is not None:
         yield "orders"
     if config.threshold is not None:
         yield "thresholds"
@@ -158,7 +158,7 @@ class _Repeated:
         return run_discovery(place, config, models=self.models).circuit
 
     def _changed(self, varied: str, number: int, n: int) -> RunConfig:
-        config, method = self.config, find_method(self.config.method)
+        config, method = self.config, METHODS.find(self.config.method)
         if varied == "resamples":
             return replace(config, resample=number)
         seed, order = method.option_for("seed"), method.option_for("order")

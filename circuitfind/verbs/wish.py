@@ -12,7 +12,7 @@ from circuitfind.directories.kinds import kind_of
 from circuitfind.directories.naming import path_beside
 from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.assess import USUAL, Effort
-from circuitfind.methods.settings import known_method
+from circuitfind.methods import METHODS
 from circuitfind.question import differences, settings_of
 from circuitfind.records import from_json, plain
 from circuitfind.verbs.against import KNOWN
@@ -122,7 +122,7 @@ def _config_of_origin(path: Path, circuit: Circuit, settings: dict[str, Any]) ->
         for name, value in settings_of(circuit).items()
         if name in known and value is not None
     }
-    if known_method(origin.get("method")) is None:
+    if METHODS.get(origin.get("method")) is None:
         # Found by patching, or elsewhere: nothing of the search is known here.
         origin |= {"method": "", "options": {}, "selection": {}}
     values = {**origin, **settings}

@@ -209,6 +209,11 @@ def test_bench_counts_tests_and_fits_into_the_memory_given(cli):
     assert cli("bench", "ioi", "--model", "ioi-small", "--components", 99).code == 2
 
 
+def test_bench_assumes_a_circuit_that_fits_into_the_model(cli):
+    facts = cli("bench", "ioi", "--model", "gpt-2l", "--prompts", 4, "--json").json
+    assert facts["assumed circuit"].startswith("5 heads and MLPs, ")
+
+
 def test_a_search_in_little_memory_finds_the_same_circuit(cli, tmp_path):
     words = ["discover", "ioi", "--model", "ioi-small", "--prompts", 4, "--threshold", 0.05]
     whole = cli(*words, "--json", "--out", tmp_path / "whole").json

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from circuitfind.methods import METHODS
+
 SEARCH = ("discover", "and-gate", "--prompts", "4")
 
 
@@ -28,19 +30,45 @@ def test_nothing_is_asked_for_twice(cli, complaint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--absolute", True), ("--absolute=false", False), ("--no-absolute", False)]
+    ("given", "value"),
+    [("--absolute", True), ("--option=absolute=false", False), ("--no-absolute", False)],
 )
-def test_a_flag_that_says_false_is_false(flag, value, cli, tmp_path):
-    cli(*SEARCH, "--threshold", "0.5", flag, "--out", tmp_path)
+def test_a_flag_that_says_false_is_false(given, value, cli, tmp_path):
+    cli(*SEARCH, "--threshold", "0.5", given, "--out", tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["options"]["absolute"] is value
 
 
 @pytest.mark.parametrize(
-    ("flag", "line"),
+    ("given", "line"),
     [
-        ("--absolute=maybe", "the option 'absolute' is of type bool, which 'maybe' is not"),
-        ("--no-absolute=true", "No such option: --no-absolute"),
+        (["--absolute=maybe"], "Option '--absolute' does not take a value"),
+        (["--no-absolute=true"], "Option '--no-absolute' does not take a value"),
+        (["--order"], "'--order': --out is an option; give a value before it"),
+        (["--order", "--absolute"], "'--order': --absolute is an option; give a value before it"),
+        (["--metric", "--json"], "'--metric': --json is an option; give a value before it"),
+        (["--option", "--json"], "'--option': --json is an option; give a value before it"),
+        (["--orde", "random"], r"No such option: --orde \(Possible options: .*--order\)"),
+        (["--steps", "3"], "the method 'acdc' has no option 'steps'; its options are threshold"),
+        (["--order", "random", "--option", "order=forward-index"], "'order' is given as .* and as"),
+        (["--keep-dead-ends", "--prune"], "'prune' is given as True and as False; give it once"),
     ],
 )
-def test_a_flag_with_a_value_that_it_does_not_take_is_refused(flag, line, cli, complaint, tmp_path):
-    complaint(cli(*SEARCH, flag, "--out", tmp_path), line)
+def test_a_flag_that_cannot_be_read_is_refused_in_one_line(given, line, cli, complaint, tmp_path):
+    complaint(cli(*SEARCH, *given, "--out", tmp_path / "run"), line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_command_takes_a_flag_for_a_value(cli, complaint):
+    complaint(cli("evaluate", "run", "--out", "--json"), "'--out': --json is an option; give a")
+
+
+def test_every_setting_of_a_method_is_listed_with_a_flag_that_sets_it(cli):
+    flags = {
+        flag
+        for method in METHODS
+        for row in cli("methods", method.name, "--json").json
+        for flag in row["flag"].split(" / ")
+    }
+    assert {"--edges", "--threshold", "--order", "--no-absolute"} <= flags
+    for flag in flags:
+        assert f"No such option: {flag}" not in cli(*SEARCH, flag, "--nonsense").err

@@ -7,7 +7,7 @@ import torch
 
 from circuitfind.circuit import EdgeScores
 from circuitfind.errors import MethodError
-from circuitfind.methods import METHODS, find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import Decision, NoOptions, circuit_of
 from circuitfind.methods.exact import Exact
 from circuitfind.methods.search import search
@@ -91,9 +91,9 @@ def test_effects_are_scores():
 def test_methods_are_found_by_name():
     names = [method.name for method in METHODS]
     assert len(set(names)) == len(names)
-    assert [find_method(name) for name in names] == list(METHODS)
+    assert [METHODS.find(name) for name in names] == list(METHODS)
     with pytest.raises(MethodError, match="no method named 'guess'; the methods are acdc, exact"):
-        find_method("guess")
+        METHODS.find("guess")
 
 
 # ------------------------------------------------------------------------------- helpers

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from circuitfind.errors import LimitError
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.acdc import AcdcOptions
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import Selection
@@ -13,7 +13,7 @@ from tests.engine.problems import engine_of, loss_of, oracle_of, prompts_of
 from tests.oracles.search import leave_one_out
 
 UNPRUNED = Selection(prune=False)
-HYBRID, ACDC = find_method("hybrid"), find_method("acdc")
+HYBRID, ACDC = METHODS.find("hybrid"), METHODS.find("acdc")
 
 
 def test_with_all_edges_handed_on_it_is_acdc():
@@ -33,7 +33,7 @@ def test_only_the_top_share_is_tested_and_each_test_starts_from_it(share):
     graph = engine.graph
     options = HYBRID.options(threshold=1e9, share=share)
     found = search(engine, HYBRID, options, UNPRUNED)
-    eap_ig = find_method("eap-ig")
+    eap_ig = METHODS.find("eap-ig")
     scores = eap_ig.scores(engine, eap_ig.options())
     handed_on = scores.top(math.ceil(share * graph.n_edges))
     not_tested = {d.edge for d in found.decisions if d.reason == "scored"}

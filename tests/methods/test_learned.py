@@ -8,7 +8,7 @@ import torch
 
 import circuitfind as cf
 from circuitfind.errors import CircuitfindError, MethodError
-from circuitfind.methods import find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.gates import ComponentGates, EdgeGates, drawn, open_probability
 from circuitfind.methods.learned import LearnedOptions
 from circuitfind.methods.search import search
@@ -105,7 +105,7 @@ def test_an_edge_is_worth_as_much_as_the_least_open_gate_that_it_needs():
 
 @both
 def test_masks_are_fixed_by_their_seed(name):
-    method, engine = find_method(name), engine_of("gpt2", metric="kl", lengths=(6, 6, 6))
+    method, engine = METHODS.find(name), engine_of("gpt2", metric="kl", lengths=(6, 6, 6))
     tables = [
         method.scores(engine, LearnedOptions(steps=4, batch=2, seed=seed)).values
         for seed in (0, 0, 1)
@@ -116,7 +116,7 @@ def test_masks_are_fixed_by_their_seed(name):
 @both
 @pytest.mark.parametrize("wish", [{"sparsity": 0.7}, {"n_edges": 5}, {"sparsity": 0.0}])
 def test_the_gates_expect_as_many_edges_as_are_wanted_and_so_many_are_kept(name, wish):
-    method, engine = find_method(name), engine_of("gpt2", metric="kl")
+    method, engine = METHODS.find(name), engine_of("gpt2", metric="kl")
     settings = settled(method, {"steps": 20, "prune": False, **wish})
     states = []
     found = search(engine, method, *settings, on_progress=lambda p: states.append(p.checkpoint))
@@ -131,7 +131,7 @@ def test_the_gates_expect_as_many_edges_as_are_wanted_and_so_many_are_kept(name,
 
 @both
 def test_a_higher_price_keeps_fewer_edges(name):
-    method, engine = find_method(name), engine_of("gpt2", metric="kl")
+    method, engine = METHODS.find(name), engine_of("gpt2", metric="kl")
     expected = []
     for penalty in (0.0, 1.0, 10.0):
         *_, last = method.scoring(engine, LearnedOptions(steps=30, penalty=penalty))
@@ -142,7 +142,7 @@ def test_a_higher_price_keeps_fewer_edges(name):
 def test_a_loss_that_is_no_number_ends_the_training():
     spoilt = custom_metric(lambda logits, prompts: logits.sum((1, 2)) * math.nan)
     with pytest.raises(MethodError, match="the loss became nan in training step 0"):
-        find_method("edge-pruning").scores(engine_of("gpt2", metric=spoilt), LearnedOptions())
+        METHODS.find("edge-pruning").scores(engine_of("gpt2", metric=spoilt), LearnedOptions())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_learned_masks_are_no_worse_than_attribution_at_95_percent_sparsity(name
         for seed in (0, 1)
     )
     n = round(0.05 * engine.graph.n_edges)
-    trained, attribution = find_method(name), find_method("eap-ig")
+    trained, attribution = METHODS.find(name), METHODS.find("eap-ig")
     found = search(engine, trained, LearnedOptions(), Selection(n_edges=n)).circuit
     ranked = attribution.scores(engine, attribution.options())
     circuits = (ranked.top(most).connected() for most in itertools.count(n))

@@ -7,7 +7,7 @@ import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import CircuitfindError, LimitError, MethodError, MetricError
-from circuitfind.methods import METHODS, find_method
+from circuitfind.methods import METHODS
 from circuitfind.methods.base import NoOptions, ScoringMethod, StepwiseMethod
 from circuitfind.methods.exact import Exact
 from circuitfind.methods.scored import Scored
@@ -94,7 +94,7 @@ def test_a_scored_search_goes_on_from_its_last_checkpoint_to_the_same_end(method
 def test_a_target_is_reached_with_a_circuit_that_one_edge_less_would_miss(target, walk):
     engine = engine_of("llama", metric="logit-difference")
     choice = Selection(target_faithfulness=target, walk=walk)
-    scores = find_method("eap").scores(engine, find_method("eap").options())
+    scores = METHODS.find("eap").scores(engine, METHODS.find("eap").options())
     circuit = chosen(engine, scores, choice)
     assert share_of(engine, circuit) >= target
     take = scores.greedy if walk == "greedy" else scores.top
@@ -153,14 +153,14 @@ def test_impossible_choices_are_refused(options, line):
 @pytest.mark.parametrize("name", ["eap", "exact", "random"])
 def test_a_ranking_needs_to_be_told_how_many_edges(name):
     with pytest.raises(MethodError, match="a threshold and a target faithfulness, not none"):
-        settled(find_method(name), {})
+        settled(METHODS.find(name), {})
     engine = engine_of("gpt2", metric="logit-difference")
     with pytest.raises(MethodError, match="a threshold and a target faithfulness, not none"):
-        search(engine, find_method(name), find_method(name).options())
+        search(engine, METHODS.find(name), METHODS.find(name).options())
 
 
 def test_the_random_baseline_is_fixed_by_its_seed_and_leads_to_the_logits():
-    method, engine = find_method("random"), engine_of("gpt2")
+    method, engine = METHODS.find("random"), engine_of("gpt2")
     asked = {"n_edges": 15, "prune": False}
     circuits = [
         search(engine, method, *settled(method, asked | {"seed": seed})).circuit
