@@ -17,7 +17,14 @@ import networkx as nx
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.errors import CircuitFileError, GraphError, MethodError, quoted, shortened
+from circuitfind.errors import (
+    CircuitFileError,
+    GraphError,
+    MethodError,
+    NewerFileError,
+    quoted,
+    shortened,
+)
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer, norm_name
 from circuitfind.limits import require
@@ -220,6 +227,7 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
     Raises:
         CircuitFileError: The file is missing, no JSON, cut short, of another format or another
             model's graph, or names an edge that does not exist.
+        NewerFileError: A newer version has written it.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -234,6 +242,8 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
         raise CircuitFileError(f"{path} is not valid JSON, or was cut short: {error}") from None
     try:
         return circuit_from(content, graph)
+    except NewerFileError as error:
+        raise NewerFileError(f"{path}: {error}") from None
     except (GraphError, CircuitFileError) as error:
         raise CircuitFileError(f"{path} is not a circuit of this kind: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -280,7 +290,7 @@ def assembled(
         GraphError: An edge does not exist, or the header's graph is not the given one.
     """
     try:
-        body_of(header, FORMAT)
+        body_of(header, FORMAT, "the circuit")
     except ValueError as error:
         raise CircuitFileError(str(error)) from None
     found = graph_from(header)

@@ -5,6 +5,7 @@
     |- GraphError           an edge, component or shape that does not exist
     |- CircuitFileError     a circuit file that cannot be trusted
     |- ResultFileError      a file of results that cannot be trusted
+    |- NewerFileError       a file that a newer version has written
     |- PromptError          prompts that are misaligned, too long, or say nothing
     |- TaskError            an unknown task, or one that the tokenizer cannot express
     |- MetricError          an unknown metric, or one that the prompts cannot answer
@@ -39,6 +40,10 @@ class CircuitFileError(CircuitfindError):
 
 class ResultFileError(CircuitfindError):
     """A file of results that cannot be trusted."""
+
+
+class NewerFileError(CircuitfindError):
+    """A file that a newer version has written, in a format that this one does not know."""
 
 
 class PromptError(CircuitfindError):

@@ -14,10 +14,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from circuitfind.errors import quoted
+from circuitfind.errors import NewerFileError, quoted, shortened
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -71,17 +72,19 @@ def as_json(record: Any) -> dict[str, Any]:
     return found
 
 
-def body_of(content: Any, form: str, *, optional: bool = False) -> dict[str, Any]:
+def body_of(content: Any, form: str, of: Path | str, *, optional: bool = False) -> dict[str, Any]:
     """Return the entries of a JSON object but for its `format`.
 
     Args:
         content: What JSON gave.
         form: The format that is read, such as `circuitfind circuit 1`; earlier versions of it are
             read too.
+        of: The file, for messages.
         optional: Whether an object without a `format` counts as the first version.
 
     Raises:
-        ValueError: It is not an object of this format, or of a newer version.
+        ValueError: It is not an object of this format.
+        NewerFileError: It is of a newer version of this format.
     """
     _require(isinstance(content, dict), "it is not an object")
     _require(optional or "format" in content, "it has no format")
@@ -90,10 +93,11 @@ def body_of(content: Any, form: str, *, optional: bool = False) -> dict[str, Any
     there, _, version = found.rpartition(" ") if isinstance(found, str) else ("", "", "")
     known = there == kind and version.isdecimal() and version.isascii()
     _require(known, f"its format is {quoted(found)}, not {form!r}")
-    _require(
-        len(version) < 10 and int(version) <= int(newest),
-        f"its format is {quoted(found)} and this version reads up to {form!r}; update circuitfind",
-    )
+    if len(version) > len(newest) or int(version) > int(newest):
+        raise NewerFileError(
+            f"{shortened(str(of))} was written by a newer version of circuitfind (its format is "
+            f"{quoted(found)}, and this version reads up to {form!r}); update circuitfind"
+        )
     return {name: value for name, value in content.items() if name != "format"}
 
 

@@ -25,7 +25,7 @@ def test_parts_that_fit_make_a_problem(model, ablation):
 
 
 def test_an_unknown_ablation_lists_the_known_ones(model):
-    with pytest.raises(MethodError, match="no ablation named 'noise'; choose one of resample"):
+    with pytest.raises(MethodError, match="no ablation named 'noise'; the ablations are resample"):
         assemble(model, PAIRS, find_metric("kl"), "noise")
 
 

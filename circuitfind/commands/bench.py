@@ -54,6 +54,6 @@ def bench(
     with interruptible(None, budget):
         loaded = load_model(model_for(task, model), dtype=dtype, device=device)
         problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
-        tell(f"measuring a few tests of the search, for {MOST_SECONDS:.0f} seconds at most")
+        tell(f"measuring a few tests of the search, for about {MOST_SECONDS:.0f} seconds at most")
         facts = benchmarked(problem, components, allowed)
     print_facts(facts, as_json=as_json)

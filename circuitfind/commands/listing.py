@@ -149,7 +149,7 @@ def runs(
     method: Annotated[str | None, typer.Option(help="List the runs of this method only.")] = None,
     state: Annotated[
         str | None,
-        typer.Option(help="List these only: finished, running, interrupted or damaged."),
+        typer.Option(help="List these only: finished, running, interrupted, newer or damaged."),
     ] = None,
     as_json: Json = False,
 ) -> None:

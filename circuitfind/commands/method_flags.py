@@ -6,7 +6,7 @@ once.
 """
 
 from inspect import Parameter, Signature
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -27,7 +27,9 @@ class Command(TyperCommand):
             for value in values if isinstance(values, list) else [values]:
                 if str(value).startswith("--"):
                     raise typer.BadParameter(
-                        f"{value} is an option; give a value before it", ctx=ctx, param=param
+                        f"{value} is an option; give a value before it",
+                        ctx=ctx,
+                        param=cast(Any, param),
                     )
         return super().parse_args(ctx, args)
 

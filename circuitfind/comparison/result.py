@@ -125,10 +125,11 @@ def load_comparison(path: Path | str) -> Comparison:
 
     Raises:
         ResultFileError: The file is missing, damaged, or of another format.
+        NewerFileError: A newer version has written it.
     """
     try:
-        content = parse_json(read_text(Path(path)))
-        found: Comparison = records.from_json(Comparison, records.body_of(content, FORMAT))
+        content = records.body_of(parse_json(read_text(Path(path))), FORMAT, path)
+        found: Comparison = records.from_json(Comparison, content)
         _require_sense(found)
     except OSError as error:
         raise ResultFileError(f"cannot read the comparison {path}: {error.strerror}") from None

@@ -81,7 +81,7 @@ def count_decisions(path: Path) -> int:
 def _decisions(head: bytes, lines: Sequence[bytes], path: Path) -> list[Decision]:
     if head:
         with _reported(f"{path}, line 1"):
-            body_of(parse_json(head), FORMAT)
+            body_of(parse_json(head), FORMAT, path)
     first = 2 if head else 1
     return [_decision(f"{path}, line {number}", line) for number, line in enumerate(lines, first)]
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, TypeVar
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.config import RunConfig, environment
 from circuitfind.directories.decisions import HEAD, DecisionLog
-from circuitfind.errors import CircuitfindError, RunDirectoryError, shortened
+from circuitfind.errors import CircuitfindError, NewerFileError, RunDirectoryError, shortened
 from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
 from circuitfind.question import BEGAN_WITH, Question, differences, require_same
@@ -135,20 +135,46 @@ def read_config(kind: type[Asked], path: Path) -> Asked:
 
     Raises:
         RunDirectoryError: They are damaged, or those of something else.
+        NewerFileError: A newer version has written them.
     """
     file = path / CONFIG
     with reported(path):
         content = read_bytes(file)
     try:
-        values = body_of(parse_json(content), kind.form, optional=True)
+        values = body_of(parse_json(content), kind.form, file, optional=True)
         # Version 0.1.0 kept those of measurements beside other things.
         found: Asked = from_json(kind, values.get("settings", values), "its content")
         return found.completed()
+    except NewerFileError:
+        raise
     except (ValueError, TypeError, CircuitfindError) as error:
         raise RunDirectoryError(
             f"{file} is damaged ({shortened(str(error))}); choose another --out, or delete the "
             "directory to begin again"
         ) from None
+
+
+def config_of_run(path: Path, circuit: Circuit) -> RunConfig:
+    """Return a run's settings, which must be those that its circuit was found with.
+
+    Raises:
+        RunDirectoryError: They are damaged, or the circuit's file says otherwise.
+        NewerFileError: A newer version has written them.
+    """
+    config = read_config(RunConfig, path)
+    own = {name: value for name, value in circuit.origin.items() if name in config.identity}
+    try:
+        found = from_json(RunConfig, {**config.stored(), **own}, "its origin").completed()
+    except (ValueError, TypeError, CircuitfindError) as error:
+        raise RunDirectoryError(
+            f"the origin in {path / CIRCUIT} cannot be used ({error}); restore the file"
+        ) from None
+    if different := "; ".join(differences(found, config)):
+        raise RunDirectoryError(
+            f"{path / CIRCUIT} was found with other settings than {CONFIG} beside it says "
+            f"({different}); restore the file that was changed"
+        )
+    return config
 
 
 class RunDirectory(WorkDirectory[RunConfig]):

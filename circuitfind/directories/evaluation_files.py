@@ -118,7 +118,7 @@ def _stored(out: Path) -> tuple[Asked | None, Assessment] | None:
 def _content(out: Path) -> dict[str, Any]:
     if (file := out / EVALUATION).is_file():
         try:
-            return body_of(read_json(file), FORMAT)
+            return body_of(read_json(file), FORMAT, file)
         except ValueError as error:
             raise RunDirectoryError(
                 f"{file} is damaged ({error}); delete it to evaluate again"

@@ -13,10 +13,10 @@ from circuitfind.directories.kinds import kind_of
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import REPORT, RESULT
 from circuitfind.directories.results import read_scorecard
-from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.errors import CircuitfindError, NewerFileError, RunDirectoryError
 from circuitfind.store import STATE, is_held, reported
 
-State = Literal["finished", "running", "interrupted", "damaged"]
+State = Literal["finished", "running", "interrupted", "newer", "damaged"]
 
 _SHOWN = ("task", "model", "method", "threshold", "n_edges_asked", "seed")
 """Settings that the list shows."""
@@ -30,9 +30,9 @@ class RunInfo:
         path: Where it is.
         settings: Its settings by name; empty if they cannot be read.
         state: `finished`; `running`, by a process that is at work there; `interrupted`, ready to
-            resume; or `damaged`.
+            resume; `newer`, written by a newer version; or `damaged`.
         figures: The number of decisions, or what the scorecard says.
-        problem: What is damaged.
+        problem: What is damaged or newer.
     """
 
     path: Path
@@ -109,6 +109,7 @@ def _run_directories(path: Path) -> Iterator[Path]:
 
 def _info(path: Path) -> RunInfo:
     settings: dict[str, Any] = {}
+    state: State
     try:
         if kind_of(path) == "patching":
             return _measured(path)
@@ -119,10 +120,11 @@ def _info(path: Path) -> RunInfo:
             figures = {"n_edges": card.n_edges, "faithfulness": own.faithfulness}
             return RunInfo(path, settings, "finished", figures)
         decisions = count_decisions(path / DECISIONS)
-        state: State = "running" if is_held(path) else "interrupted"
+        state = "running" if is_held(path) else "interrupted"
         return RunInfo(path, settings, state, {"decisions": decisions})
     except (CircuitfindError, OSError) as error:
-        return RunInfo(path, settings, "damaged", {}, " ".join(str(error).split()))
+        state = "newer" if isinstance(error, NewerFileError) else "damaged"
+        return RunInfo(path, settings, state, {}, " ".join(str(error).split()))
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

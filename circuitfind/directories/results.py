@@ -7,7 +7,7 @@ from typing import Any
 
 from circuitfind import records
 from circuitfind.circuit import Circuit
-from circuitfind.directories.directory import SCORECARD, load_circuit_of
+from circuitfind.directories.directory import SCORECARD, config_of_run, load_circuit_of
 from circuitfind.errors import CircuitFileError, RunDirectoryError
 from circuitfind.evaluation.scorecard import Scorecard
 from circuitfind.store import read_json
@@ -46,13 +46,16 @@ def read_result(path: Path) -> RunResult:
     """Return what a finished run produced.
 
     Raises:
-        RunDirectoryError: One of its files is missing or damaged.
+        RunDirectoryError: One of its files is missing or damaged, or its circuit was found with
+            other settings than it has.
     """
     card, figures = read_scorecard(path / SCORECARD)
     try:
-        return RunResult(path, load_circuit_of(path), card, figures)
+        circuit = load_circuit_of(path)
     except CircuitFileError as error:
         raise RunDirectoryError(f"{error}; delete the file to compute it again") from None
+    config_of_run(path, circuit)
+    return RunResult(path, circuit, card, figures)
 
 
 def read_scorecard(path: Path) -> tuple[Scorecard, dict[str, Any]]:
@@ -62,7 +65,7 @@ def read_scorecard(path: Path) -> tuple[Scorecard, dict[str, Any]]:
         RunDirectoryError: The file is missing or damaged.
     """
     try:
-        stored = records.body_of(read_json(path), FORMAT, optional=True)
+        stored = records.body_of(read_json(path), FORMAT, path, optional=True)
         measured: Scorecard = records.from_json(Scorecard, stored["scorecard"], "the scorecard")
         return measured, dict(stored["search"])
     except (KeyError, TypeError, ValueError) as error:

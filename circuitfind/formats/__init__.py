@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitfind.circuit import Circuit, as_circuit, circuit_from
-from circuitfind.errors import CircuitFileError, GraphError, quoted, shortened
+from circuitfind.errors import CircuitFileError, GraphError, NewerFileError, quoted, shortened
 from circuitfind.files import read_text, write_whole
 from circuitfind.formats.acdc import ACDC
 from circuitfind.formats.base import Format, as_object
@@ -67,6 +67,8 @@ def import_circuit(
             f"cannot read the circuit {shortened(str(path))}: {error.strerror}; give a file that "
             "holds a circuit"
         ) from None
+    except NewerFileError as error:
+        raise NewerFileError(f"{path}: {error}") from None
     except (GraphError, CircuitFileError) as error:
         raise CircuitFileError(f"{path} cannot be read as a circuit: {error}") from None
     except _UNREADABLE as error:

@@ -9,7 +9,7 @@ search would meet it.
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,9 +30,12 @@ _SAMPLES = 12
 _TESTS = 8
 """How many edges into each are tested together: the width at which a search begins."""
 
-MOST_SECONDS = 60.0
+MOST_SECONDS = 20.0
 """After this time no further reader is sampled; those left out are taken to be like their
 neighbours."""
+
+_LEAST_SECONDS, _SHARE = 5.0, 0.05
+"""Sampling takes at least this time, and after that at most this share of what is forecast."""
 
 
 @dataclass(frozen=True)
@@ -76,26 +79,26 @@ class Visit:
 
 
 def forecast(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) -> Forecast:
-    """Measure a few tests of a search that ends at a circuit."""
-    tested = tested_visits(engine, circuit)
-    size = math.ceil(len(tested) / _SAMPLES)
-    firsts = range(0, len(tested), size)
-    measured: dict[int, tuple[float, float]] = {}
-    end = time.monotonic() + MOST_SECONDS
-    for first in _spread(firsts):
-        if measured and time.monotonic() > end:
-            break
-        middle = first + len(tested[first : first + size]) // 2
-        kept = _kept_after(tested[:middle], engine.graph, circuit)
-        measured[first] = _sampled(engine, tested[middle], kept)
-    operations = seconds = 0.0
-    for first in firsts:
-        nearest = min(measured, key=lambda sampled: abs(sampled - first))
-        times = sum(visit.evaluations for visit in tested[first : first + size])
-        operations += measured[nearest][0] * times
-        seconds += measured[nearest][1] * times
+    """Measure a few tests of a search that ends at a circuit.
+
+    That takes about as long as `MOST_SECONDS` at most, and less where the search takes little.
+    """
+    started = time.monotonic()
     everything = engine.graph.edge_mask
     full_pass = _measured(lambda: engine.readout.loss(engine.recomputed(everything, "replaced")))
+    tested = tested_visits(engine, circuit)
+    size = math.ceil(len(tested) / _SAMPLES)
+    parts = {first: tested[first : first + size] for first in range(0, len(tested), size)}
+    measured: dict[int, tuple[float, float]] = {}
+    operations = seconds = 0.0
+    for first in _spread(list(parts)):
+        allowed = min(MOST_SECONDS, max(_LEAST_SECONDS, _SHARE * seconds))
+        if measured and time.monotonic() - started > allowed:
+            break
+        middle = first + len(parts[first]) // 2
+        kept = _kept_after(tested[:middle], engine.graph, circuit)
+        measured[first] = _sampled(engine, tested[middle], kept)
+        operations, seconds = _total(measured, parts)
     return Forecast(
         tests=sum(len(visit.writers) for visit in tested),
         evaluations=sum(visit.evaluations for visit in tested),
@@ -104,6 +107,19 @@ def forecast(engine: IncrementalEngine, circuit: Bool[Tensor, "writer reader"]) 
         seconds_full_pass=full_pass[1],
         operations_full_pass=full_pass[0],
     )
+
+
+def _total(
+    measured: Mapping[int, tuple[float, float]], parts: Mapping[int, Sequence[Visit]]
+) -> tuple[float, float]:
+    """Return the operations and the seconds of all parts, each like the nearest measured one."""
+    operations = seconds = 0.0
+    for first, visits_there in parts.items():
+        nearest = min(measured, key=lambda sampled: abs(sampled - first))
+        times = sum(visit.evaluations for visit in visits_there)
+        operations += measured[nearest][0] * times
+        seconds += measured[nearest][1] * times
+    return operations, seconds
 
 
 def _spread(items: Sequence[int]) -> list[int]:

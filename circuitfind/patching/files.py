@@ -72,10 +72,11 @@ def load_patching(path: Path | str) -> PatchResult:
 
     Raises:
         ResultFileError: A file is missing, damaged, of another format, or does not fit the other.
+        NewerFileError: A newer version has written it.
     """
     path = Path(path)
     try:
-        content = parse_json(read_text(path))
+        content = body_of(parse_json(read_text(path)), FORMAT, path)
         return _result_from(content, read_tensors(path.with_suffix(".safetensors")))
     except OSError as error:
         raise ResultFileError(f"cannot read the result {path}: {error.strerror or error}") from None
@@ -100,7 +101,7 @@ class _Content:
 
 
 def _result_from(content: Any, tensors: Mapping[str, Tensor]) -> PatchResult:
-    stored: _Content = from_json(_Content, body_of(content, FORMAT))
+    stored: _Content = from_json(_Content, content)
     axes = {site: names[:-1] for site, names in stored.axes.items()}
     base, source = tensors["base"], tensors["source"]
     values = {site: tensors[f"values.{site}"] for site in axes}

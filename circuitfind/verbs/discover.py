@@ -23,7 +23,6 @@ from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.precision import precision_note
 from circuitfind.question import Models, fingerprints
 from circuitfind.verbs.draw import draw_result
 
@@ -55,12 +54,11 @@ def run_discovery(
     config = config.pinned()
     run = RunDirectory.open(path, config)
     if run.is_complete:
+        result = read_result(path)
         tell(f"{path} is finished: its results are read, not computed again")
         drop_left_state(path)
-        return read_result(path)
-    model = (models or Models(model)).of(config)
-    if (note := precision_note(model)) is not None:
-        tell(note)
+        return result
+    model = (models or Models(model, tell)).of(config)
     engine = IncrementalEngine(config.problem(model), config.memory)
     started = time.monotonic()
     with run.recording(fingerprints(engine.problem)) as log:

@@ -98,7 +98,7 @@ def read_roles(file: Path, circuit: Circuit) -> tuple[Role, ...] | None:
     if not file.is_file():
         return None
     try:
-        content = records.body_of(parse_json(read_bytes(file)), FORMAT)
+        content = records.body_of(parse_json(read_bytes(file)), FORMAT, file)
         stored: _Stored = records.from_json(_Stored, content)
         now = {name: getattr(stored, name) for name in ("model_fingerprint", "prompts_fingerprint")}
         if changed := what_changed(circuit.origin, now, "its circuit"):

@@ -80,7 +80,7 @@ class _Runs:
 
     def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
         self._path, self._config, self._observer = path, config, observer
-        self._models = Models()
+        self._models = Models(tell=observer.tell)
         self._results: list[RunResult] = []
 
     def single(self, **options: Any) -> RunResult:

@@ -17,8 +17,8 @@ from circuitfind.directories.directory import (
     CIRCUIT,
     CONFIG,
     RunDirectory,
+    config_of_run,
     load_circuit_of,
-    read_config,
 )
 from circuitfind.directories.kinds import require_search
 from circuitfind.directories.naming import path_beside
@@ -76,8 +76,8 @@ def repeat_run(
     """
     require(repetitions=n, share=share)
     require_search(path)
-    config = read_config(RunConfig, path)
     original = load_circuit_of(path)
+    config = config_of_run(path, original)
     if not original.n_edges:
         raise MethodError(
             f"the circuit of {path} is empty, so there is nothing whose stability could be "
@@ -87,7 +87,7 @@ def repeat_run(
     out = out or path_beside(path, "stability", {})
     with at_work(out):
         tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
-        repeated = _Repeated(path, original, config, out, Models(model))
+        repeated = _Repeated(path, original, config, out, Models(model, tell))
         found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
         runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]
         figures = stability(original, found, share=share)

@@ -6,7 +6,7 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import CIRCUIT, load_circuit_of, read_config
+from circuitfind.directories.directory import CIRCUIT, config_of_run, load_circuit_of, read_config
 from circuitfind.directories.evaluation_files import Asked, can_take, digest_of
 from circuitfind.directories.kinds import kind_of
 from circuitfind.directories.naming import path_beside
@@ -105,7 +105,7 @@ def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConf
             f"a run has no setting {quoted(unknown[0])}; its settings are {', '.join(known)}"
         )
     if path.is_dir() and kind_of(path) == "search":
-        found = read_config(RunConfig, path)
+        found = config_of_run(path, circuit)
     else:
         found = _config_of_origin(path, circuit, settings)
     config = replace(found, **settings)

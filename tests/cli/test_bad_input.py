@@ -13,7 +13,10 @@ BEFORE_LOADING = {
     "an unknown task": (["discover", "oi"], "no task named 'oi'; the tasks are ioi, "),
     "an unknown method": (["discover", "ioi", "--method", "guess"], "the methods are acdc, exact"),
     "an unknown metric": (["discover", "ioi", "--metric", "joy"], "no metric named 'joy'; .* kl, "),
-    "an unknown ablation": (["discover", "ioi", "--ablation", "knife"], "choose one of resample"),
+    "an unknown ablation": (
+        ["discover", "ioi", "--ablation", "knife"],
+        "the ablations are resample",
+    ),
     "an unknown dtype": (["discover", "ioi", "--dtype", "int8"], "choose one of float32"),
     "an unknown device": (["discover", "ioi", "--device", "abacus"], "choose cpu or cuda"),
     "a threshold that is no number": (

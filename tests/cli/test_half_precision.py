@@ -50,6 +50,9 @@ def test_every_command_gives_what_it_gives_on_a_float32_copy(family, dtype, cli,
         answer = done(cli("compare", *two, "--out", f"{name}-compare"))
         assert (said in answer.err) == (name == "half")
         done(cli("report", f"{name}-acdc"))
+        repeat = ["--vary", "resamples", "--repetitions", 1]
+        answer = done(cli("stability", f"{name}-exact", *repeat))
+        assert answer.err.count(said) == (name == "half")
         shown = cli("inspect", name, "--json").json
         weights = sum(weight.numel() for weight in build(family, n_layers=2).parameters())
         # A fused projection is held apart as well.
