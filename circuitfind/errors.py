@@ -86,6 +86,10 @@ class SweepError(CircuitfindError):
     """A sweep file that is wrong, or a sweep of which runs failed."""
 
 
+class NoLockWarning(UserWarning):
+    """A directory in which nothing keeps other processes out."""
+
+
 MOST_QUOTED = 200
 """Largest number of characters of a user's or a file's text that a message repeats."""
 

@@ -3,17 +3,25 @@
 What every command that writes a directory shares: the lock that keeps other processes out, the log
 that grows line by line, and the words for what the file system refuses. The lock is one of the
 operating system on the directory itself: it ends with the process, however that ends, and leaves
-no file behind.
+no file behind. Where the file system locks files alone (NFS), it is on a file in the directory;
+where it locks nothing, the user is warned and the work goes on.
 """
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import CircuitfindError, RunBusyError, RunDirectoryError, shortened
+from circuitfind.errors import (
+    CircuitfindError,
+    NoLockWarning,
+    RunBusyError,
+    RunDirectoryError,
+    shortened,
+)
 from circuitfind.files import read_bytes, write_all, write_whole
 from circuitfind.records import parse_json
 
@@ -21,6 +29,9 @@ try:
     import fcntl
 except ImportError:  # not on Windows, where nothing keeps two processes apart
     fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock.tmp"
+"""The file that is locked where a directory cannot be. It stays: to delete it would let two in."""
 
 STATE = "state.safetensors"
 """The checkpoint of what is computed in a directory."""
@@ -128,31 +139,42 @@ def held(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     if fcntl is None:
         yield
         return
+    end = time.monotonic() + patience
     with reported(path):
-        descriptor = os.open(path, os.O_RDONLY)
-    try:
-        end = time.monotonic() + patience
-        while not _locked(descriptor):
+        while (descriptor := _lock(path)) is None:
             if time.monotonic() >= end:
                 raise RunBusyError(
                     f"another process is at work in {path}; wait until it is done, or choose "
                     "another --out"
                 )
             time.sleep(0.1)
+    try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Some network file systems have no locks for directories.
-        return True
-    return True
+def _lock(path: Path) -> int | None:
+    """Return a descriptor whose lock keeps others out; None while another process holds it."""
+    for file, flags in ((path, os.O_RDONLY), (path / LOCK, os.O_RDWR | os.O_CREAT)):
+        descriptor = os.open(file, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            os.close(descriptor)
+            reason = error.strerror
+        else:
+            return descriptor
+    warnings.warn(
+        f"the file system of {path} has no locks ({reason}), so nothing keeps two processes apart "
+        "there; start one command at a time in a directory",
+        NoLockWarning,
+        stacklevel=2,
+    )
+    return os.open(path, os.O_RDONLY)
 
 
 def is_held(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from circuitfind.errors import CircuitfindError, ReportError, quoted, shortened
+from circuitfind.errors import CircuitfindError, NoLockWarning, ReportError, quoted, shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -186,3 +186,5 @@ def quieten_libraries() -> None:
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     warnings.simplefilter("ignore")
+    warnings.simplefilter("once", NoLockWarning)
+    warnings.showwarning = lambda message, *_: tell(f"warning: {message}")

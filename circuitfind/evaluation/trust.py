@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
@@ -89,7 +89,7 @@ def mean_with_interval(values: Float[Tensor, " batch"]) -> tuple[float, float] |
         return None
     numbers = values.double().cpu()
     error = float(numbers.std()) / math.sqrt(len(numbers))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * error
+    reach = float(stdtrit(len(numbers) - 1, (1 + LEVEL) / 2)) * error
     mean = float(numbers.mean())
     return mean - reach, mean + reach
 

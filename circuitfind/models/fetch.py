@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FIRST_PATIENCE = 6.0
-"""Seconds after which a hub that has sent no file yet is given up."""
+FIRST_PATIENCE = 5.0
+"""Seconds after which a hub that has sent no file yet is given up. It may be silent twice, before
+it lists the files and before the first comes: with the start of both processes, under 20 seconds.
+"""
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """Seconds after which a download that stands still is given up."""
 
 _LONGEST_ANSWER = 16 << 20

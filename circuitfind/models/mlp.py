@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers.pytorch_utils import Conv1D
 
 from circuitfind.models.readings import AffineMap, Reading, linear_norm, normed_as, reading_of
 
@@ -138,6 +137,9 @@ def _called_with(stream: Tensor, module: Any) -> list[tuple[str, Any]]:
 
 
 def _affine(part: Any, dtype: torch.dtype) -> AffineMap | None:
+    # A second that a name which leads to no model need not wait for.
+    from transformers.pytorch_utils import Conv1D
+
     inner = getattr(part, "original_component", part)
     if not isinstance(inner, Conv1D | torch.nn.Linear) or inner.weight.dtype != dtype:
         return None

@@ -1,6 +1,10 @@
 """`runs` lists what there is, and how far it is."""
 
+import errno
+import fcntl
 import json
+import os
+import re
 import shutil
 
 import pytest
@@ -104,3 +108,15 @@ def test_what_needs_a_search_says_what_a_directory_holds_instead(patched, cli, c
         complaint(cli(command, patched), "holds no run; give the directory of `circuitfind discov")
     (patched / "patched" / "circuit.json").unlink()
     complaint(cli("report", patched / "patched"), "holds a measurement by patching")
+
+
+def test_a_command_runs_and_warns_once_where_the_file_system_has_no_locks(cli, monkeypatch):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = ["and-gate", "--prompts", 4, "--threshold", 0.5, "--out", "run"]
+    answer = cli("discover", *words)
+    assert answer.code == 0
+    assert re.fullmatch(r"warning: the file system of run has no locks \(.*\n", answer.err)
+    assert cli("discover", *words).code == 0

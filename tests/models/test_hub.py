@@ -3,7 +3,10 @@
 import hashlib
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -227,3 +230,22 @@ def weight_map(whole):
     length = int.from_bytes(whole[:8], "little")
     names = [name for name in json.loads(whole[8 : 8 + length]) if name != "__metadata__"]
     return dict.fromkeys(names, "model-00001-of-00001.safetensors")
+
+
+def test_what_takes_long_to_import_is_not_before_the_hub_is_asked():
+    # On a machine with much to do it would double the time until an unknown name is refused.
+    code = """
+import sys
+from circuitfind.errors import ModelError
+from circuitfind.verbs.discover import run_discovery
+from circuitfind.models.loading import load_model
+try:
+    load_model("gpt9")
+except ModelError as error:
+    assert "the hub did not answer for it" in str(error)
+    print([name for name in ("transformers", "scipy.stats") if name in sys.modules])
+"""
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
