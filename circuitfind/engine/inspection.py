@@ -8,6 +8,7 @@ import torch
 from circuitfind.engine.memory import search_bytes
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.precision import stored_as
 from circuitfind.models.self_check import random_tokens, self_check
 
 
@@ -36,7 +37,7 @@ def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) 
         **asdict(model.shape),
         "n_positions": model.n_positions,
         "causal": model.causal,
-        "weights": str(model.weights_dtype).removeprefix("torch."),
+        "weights": stored_as(model),
         "computed in": str(model.dtype).removeprefix("torch."),
         **_size_of_weights(model),
         "tokenizer": model.vocabulary is not None,

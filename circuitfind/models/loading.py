@@ -1,11 +1,13 @@
 """From what a user names to a model that has passed its self-check.
 
-A model is named by an embedded model's name, a directory in Hugging Face layout, a compiled model's
-JSON file, a name on the Hugging Face hub, or `NAME:REST` with the name of a source from outside; in
-Python also by a Hugging Face model or a `TransformerBridge` itself. Weights are read from
-safetensors only: pickles can run code.
+A model is named by an embedded model's name, a pretrained one's, a directory in Hugging Face
+layout, a GGUF file, a compiled model's JSON file, a name on the Hugging Face hub, or `NAME:REST`
+with the name of a source from outside; in Python also by a Hugging Face model or a
+`TransformerBridge` itself. Weights are read from safetensors and GGUF only: pickles can run code.
 """
 
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from circuitfind.errors import ModelError
 from circuitfind.models.assumptions import require_assumptions
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import load_compiled
+from circuitfind.models.gguf_files import quantisation
 from circuitfind.models.guards import quiet_loading, reading, refusing
 from circuitfind.models.hub import fetched, weight_files
 from circuitfind.models.objects import own_copy, require_plain
@@ -44,9 +47,9 @@ def load_model(
     it is: a copy is loaded, which shares its weights where neither type nor device changes.
 
     Args:
-        source: An embedded model's name, a directory, a compiled model's JSON file, a hub name, a
-            `NAME:REST` for a registered `ModelSource`, a Hugging Face model, or a
-            `TransformerBridge` with raw weights.
+        source: An embedded or pretrained model's name, a directory, a GGUF file, a compiled
+            model's JSON file, a hub name, a `NAME:REST` for a registered `ModelSource`, a Hugging
+            Face model, or a `TransformerBridge` with raw weights.
         tokenizer: The tokenizer of a Hugging Face model or bridge; others bring their own.
         dtype: What weights are rounded to: `float32`, `float64`, `bfloat16` or `float16`; by
             default they keep their values.
@@ -72,6 +75,8 @@ def load_model(
         return _checked_by_itself(model)
     if found.kind == "program":
         return _checked_by_itself(load_compiled(found.path, device or "cpu", weights))
+    if found.kind == "gguf":
+        return _from_gguf(found.path, found.name, weights, device or "cpu")
     folder = fetched(found.name, weights=True) if found.kind == "hub" else found.path
     return _from_directory(folder, found.name, weights, device or "cpu")
 
@@ -91,8 +96,13 @@ def load_vocabulary(source: str | Path) -> Vocabulary | None:
             return found.outside.load_vocabulary(found.name)
     if found.kind == "program":
         return load_compiled(found.path, "cpu", None).vocabulary
+    if found.kind == "gguf":
+        quantisation(found.path)
+        with quiet_loading():
+            return vocabulary_of(_tokenizer(found.path.parent, found.name, found.path.name))
     folder = fetched(found.name, weights=False) if found.kind == "hub" else found.path
     with quiet_loading():
+        require_tokenizer(folder, found.name)
         return vocabulary_of(_tokenizer(folder, found.name))
 
 
@@ -113,14 +123,38 @@ def _from_directory(
         if (path / NATIVE).is_file():
             return _from_native(path, name, weights, device)
         require_directory(path)
+        require_tokenizer(path, name)
         with quiet_loading():
             tokenizer = _tokenizer(path, name)
             with refusing(f"{name!r} cannot be loaded"):
                 stored = weights or stored_in(weight_files(path) or ())
-                model = _pretrained(path, name, computed_in(stored))
-                for weight in model.parameters() if weights else ():
-                    weight.data = rounded(weight.data, weights, weight.dtype)
+                model = _rounded(_pretrained(path, name, computed_in(stored)), weights)
             return _from_module(model.to(device), tokenizer, name, stored)
+
+
+def _from_gguf(
+    path: Path, name: str, weights: torch.dtype | None, device: str
+) -> TransformerLensModel:
+    """Load a GGUF file, whose weights are dequantised."""
+    stored_as = quantisation(path)
+    # transformers draws a bar for each file that it dequantises, whatever its settings.
+    with reading(path), quiet_loading(), redirect_stderr(StringIO()):
+        tokenizer = _tokenizer(path.parent, name, path.name)
+        stored = weights or torch.float32
+        with refusing(f"{name!r} cannot be loaded"):
+            model = _pretrained(path.parent, name, computed_in(stored), path.name)
+            # The weights are quantised no more, and TransformerLens asks the configuration.
+            model.config.__dict__.pop("quantization_config", None)
+            model = _rounded(model, weights)
+        loaded = _from_module(model.to(device), tokenizer, name, stored)
+    loaded.quantisation = None if stored_as == "F32" else stored_as
+    return loaded
+
+
+def _rounded(model: Any, weights: torch.dtype | None) -> Any:
+    for weight in model.parameters() if weights else ():
+        weight.data = rounded(weight.data, weights, weight.dtype)
+    return model
 
 
 def _from_native(
@@ -135,7 +169,7 @@ def _from_native(
     return _from_bridge(bridge, tokenizer, name, weights, device)
 
 
-def _pretrained(path: Path, name: str, dtype: torch.dtype) -> Any:
+def _pretrained(path: Path, name: str, dtype: torch.dtype, gguf_file: str | None = None) -> Any:
     import transformers
 
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -145,6 +179,7 @@ def _pretrained(path: Path, name: str, dtype: torch.dtype) -> Any:
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
+        gguf_file=gguf_file,
     )
     # Where a weight is missing, transformers draws a random one.
     if missing := sorted(report["missing_keys"]):
@@ -169,13 +204,12 @@ def _lacking(name: str, missing: list[str], unexpected: Any) -> str:
     )
 
 
-def _tokenizer(path: Path, name: str) -> Any:
+def _tokenizer(path: Path, name: str, gguf_file: str | None = None) -> Any:
     import transformers
 
-    require_tokenizer(path, name)
     with refusing(f"the tokenizer of {name!r} cannot be loaded"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(path.resolve()), local_files_only=True
+            str(path.resolve()), local_files_only=True, gguf_file=gguf_file
         )
     # Where a file is missing, transformers invents an empty tokenizer.
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):

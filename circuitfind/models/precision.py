@@ -90,12 +90,20 @@ def rounded(weight: Tensor, dtype: torch.dtype | None, computed: torch.dtype) ->
 
 def precision_note(model: ResidualModel) -> str | None:
     """Return a note on the computing type, where it is not the type of the weights."""
-    if model.weights_dtype == model.dtype:
+    weights, streams = stored_as(model), _name(model.dtype)
+    if weights == streams:
         return None
-    weights, streams = (
-        str(dtype).removeprefix("torch.") for dtype in (model.weights_dtype, model.dtype)
-    )
     return (
         f"the {weights} weights of {model.name!r} are computed with in {streams}, and take "
         f"{model.dtype.itemsize} bytes each"
     )
+
+
+def stored_as(model: ResidualModel) -> str:
+    """Return what a model's file keeps its weights in: `bfloat16`, or `Q4_1` in a GGUF file."""
+    quantisation: str | None = getattr(model, "quantisation", None)
+    return quantisation or _name(model.weights_dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -13,7 +13,9 @@ from typing import Literal
 
 from circuitfind.errors import ModelError
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.gguf_files import SUFFIX, only_gguf
 from circuitfind.models.guards import reading, shortened
+from circuitfind.models.pretrained import PRETRAINED, require_pretrained
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo import TRAINED, ZOO, zoo_path
 from circuitfind.registry import Table
@@ -32,15 +34,12 @@ _FILES = {
         "holds weights alone; give the directory it is in, with config.json and tokenizer files "
         "(or, of a compiled model, the .json file beside it)"
     ),
-    ".gguf": (
-        "is a GGUF file; convert it: AutoModelForCausalLM.from_pretrained(DIRECTORY, "
-        "gguf_file=NAME), then save_pretrained"
-    ),
 }
 """Files that are not models, by ending, and what to do with them."""
 
 _OTHER_FILE = (
-    "is not a model; give a directory written by save_pretrained, or a compiled model's .json"
+    "is not a model; give a directory written by save_pretrained, a GGUF file, or a compiled "
+    "model's .json"
 )
 
 TOKENIZER_FILE = re.compile(r"^(tokenizer|vocab|spiece|sentencepiece|tekken)|\.(model|tiktoken)$")
@@ -76,14 +75,14 @@ class Source:
     """The place of a model.
 
     Attributes:
-        kind: A directory in Hugging Face layout, a compiled model's JSON file, a hub name, or a
-            source from outside.
+        kind: A directory in Hugging Face layout, a GGUF file, a compiled model's JSON file, a hub
+            name, or a source from outside.
         name: What the model is called; for a source from outside, what stands after the colon.
         path: Of a directory or a file.
         outside: The source from outside.
     """
 
-    kind: Literal["directory", "program", "hub", "outside"]
+    kind: Literal["directory", "gguf", "program", "hub", "outside"]
     name: str
     path: Path = Path()
     outside: ModelSource | None = None
@@ -101,11 +100,17 @@ def find_source(source: str | Path) -> Source:
     prefix, colon, rest = name.partition(":")
     if colon and (outside := MODEL_SOURCES.get(prefix)) is not None:
         return Source("outside", rest, outside=outside)
+    if (pretrained := PRETRAINED.get(name)) is not None:
+        return Source("gguf", name, require_pretrained(pretrained))
     path = Path(source)
     # The empty path would be the current directory.
     kind = kind_of(path) if name else None
     if kind == "directory":
-        return Source(kind, path.resolve().name, path)
+        inside = only_gguf(path)
+        name = path.resolve().name
+        return Source("gguf", name, inside) if inside else Source(kind, name, path)
+    if kind == "file" and path.suffix.lower() == SUFFIX:
+        return Source("gguf", path.stem, path)
     if kind == "file" and path.suffix == ".json":
         return Source("program", path.stem, path)
     if kind is not None:

@@ -52,6 +52,9 @@ _REMEMBERED_CALLS = 8
 class TransformerLensModel:
     """A `TransformerBridge`, seen as components that read from and write to one stream."""
 
+    quantisation: str | None = None
+    """In which type a GGUF file keeps the weights, which are dequantised."""
+
     def __repr__(self) -> str:
         return summary(self)
 

@@ -47,7 +47,7 @@ FILES = {
     "pytorch_model.bin": "is a pickle",
     "x.ckpt": "is a pickle",
     "x.safetensors": "holds weights alone; give the directory it is in",
-    "x.gguf": "is a GGUF file; convert it",
+    "x.gguf": "is not a whole GGUF file",
     "x.txt": "is not a model; give a directory written by save_pretrained",
     "x": "is not a model",
 }
