@@ -68,7 +68,8 @@ def patch(
         str,
         typer.Option(
             help="What to patch: resid, attn, mlp, head, q, k, v, pattern, resid_mid, resid_post, "
-            "pattern_cell, or the groups block and heads; several separated by commas."
+            "pattern_cell, the groups block and heads, or any activation by its TransformerLens "
+            "name (post, attn_scores, blocks.3.hook_resid_mid); several separated by commas."
         ),
     ] = "block,head",
     mode: ModeOption = "denoising",

@@ -9,7 +9,8 @@ from circuitfind.patching.circuits import DEFAULT_FAITHFULNESS
 from circuitfind.patching.pairs import require_mode
 from circuitfind.patching.path import require_norm
 from circuitfind.patching.result import DEFAULT_THRESHOLD
-from circuitfind.patching.sites import find_sites
+from circuitfind.patching.significant import require_components
+from circuitfind.patching.sites import site_names
 from circuitfind.question import Question
 
 _OF_THE_REPORT = ("threshold", "annotate", "discover", "edge_threshold", "target_faithfulness")
@@ -71,7 +72,9 @@ class PatchConfig(Question):
         require_mode(self.mode)
         require_norm(self.norm)
         if self.sites is not None:
-            find_sites(self.sites)
+            names = site_names(self.sites)
+            if self.discover:
+                require_components(names)
         if self.together and (self.via or not self.senders or not self.receivers):
             raise MethodError(
                 "edges are patched together from named writers into named readers: give --from and "

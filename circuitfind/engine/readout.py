@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.engine.shift import ROWS, ShiftReadout
+from circuitfind.errors import MetricError, quoted
 from circuitfind.measures import Reference
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
@@ -62,6 +63,21 @@ class Readout:
         if scale_of is None:
             return self._values(self.at_steps(final)[None])[0]
         read = self._read(self.at_steps(final), scale_of=self.at_steps(scale_of))
+        return self.metric.of_candidates(read[None], self._renumbered, self._full)[0]
+
+    def of_logits(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, " batch"]:
+        """Return the metric of each prompt from all logits of a run.
+
+        Raises:
+            MetricError: It reads the final stream.
+        """
+        if self.metric.reads == "stream":
+            raise MetricError(
+                f"the metric {quoted(self.metric.name)} reads the final stream, which is not known "
+                "where activations are patched by name; choose one that reads logits"
+            )
+        read = self._prompts.at_steps(logits)
+        read = read if self._columns is None else read[..., self._columns]
         return self.metric.of_candidates(read[None], self._renumbered, self._full)[0]
 
     def _read(

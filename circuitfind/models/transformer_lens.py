@@ -32,6 +32,7 @@ from circuitfind.models.attention import (
 )
 from circuitfind.models.base import Embedding, SinglePort, Unembedding, summary
 from circuitfind.models.fingerprint import weights_fingerprint
+from circuitfind.models.hooks import HookPoints
 from circuitfind.models.mlp import Mlp
 from circuitfind.models.readings import (
     AffineMap,
@@ -80,6 +81,7 @@ class TransformerLensModel:
         self._unembedding = _unembedding(bridge)
         self.unembedding = self._unembedding if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
+        self.hooks = HookPoints(bridge, self.shape, self._with_hooks)
         self.n_weights = sum(weight.numel() for weight in bridge.original_model.parameters())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
         has_mlp = self.shape.has_mlp
@@ -222,9 +224,14 @@ class TransformerLensModel:
     def own_logits(
         self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_vocab"]:
+        return self._with_hooks(tokens, real)
+
+    def _with_hooks(
+        self, tokens: Tensor, real: Tensor | None, hooks: Sequence[tuple[str, Any]] = ()
+    ) -> Tensor:
         padding = {} if self.causal or real is None else {"attention_mask": real.long()}
         with torch.no_grad():
-            logits: Tensor = self._bridge(tokens, **padding)
+            logits: Tensor = self._bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), **padding)
         return logits.to(self.dtype)
 
     def _normed(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:

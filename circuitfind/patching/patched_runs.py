@@ -65,6 +65,9 @@ class PatchedRuns:
         base: The run that is patched.
         source: The run that patches come from.
         exchange: Makes patched streams of the two.
+        rows: How many prompts, all candidates' together, run through the model at once.
+        base_tokens: What the base run reads.
+        source_tokens: What the source run reads.
         base_values: The metric of each prompt in the base run.
         source_values: The metric of each prompt in the source run.
 
@@ -83,8 +86,12 @@ class PatchedRuns:
             record(model, tokens, prompts.real) for tokens in (prompts.clean, prompts.corrupted)
         )
         _require_same(problem, clean, corrupted)
-        self.problem = problem
-        self.base, self.source = (corrupted, clean) if mode == "denoising" else (clean, corrupted)
+        self.problem, self.rows = problem, rows
+        self.base, self.source = clean, corrupted
+        self.base_tokens, self.source_tokens = prompts.clean, prompts.corrupted
+        if mode == "denoising":
+            self.base, self.source = self.source, self.base
+            self.base_tokens, self.source_tokens = self.source_tokens, self.base_tokens
         self.exchange = Exchange(model, self.base, self.source, prompts.real)
         self._readout = Readout(problem, clean.final)
         steps = horizon(problem).steps
@@ -139,6 +146,12 @@ class PatchedRuns:
         n = finals.shape[2]
         before = self.base.final[:, -self._continuation.steps : -n].expand(len(finals), -1, -1, -1)
         return torch.cat([before, finals], dim=2)
+
+    def measured_logits(
+        self, logits: Float[Tensor, "batch pos d_vocab"]
+    ) -> Float[Tensor, " batch"]:
+        """Return the metric of each prompt from the logits of a whole run."""
+        return self._readout.of_logits(logits).double()
 
     def _measured(
         self,

@@ -5,11 +5,13 @@ MLP for what they add. A site of the stream stands for no component, but where i
 from one depth to the next, the components in between did that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from circuitfind.errors import MethodError, quoted
 from circuitfind.graph import Graph, Reader
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
+from circuitfind.patching.sites import SITE_BY_NAME
 
 _DEPTH = {"resid_pre": 0, "resid_mid": 1, "resid_post": 2}
 """Depth of a residual stream site within its block; a block is two deep."""
@@ -31,7 +33,12 @@ class Significant:
 def significant_components(
     result: PatchResult, graph: Graph, threshold: float = DEFAULT_THRESHOLD
 ) -> Significant:
-    """Return the components at which a patch was significant."""
+    """Return the components at which a patch was significant.
+
+    Raises:
+        MethodError: What was patched is no site of the table, so that no component is known for it.
+    """
+    require_components(result.sites)
     writers, ports = set[str](), set[str]()
     for row in result.significant(threshold):
         if row.site in ("q", "k", "v"):
@@ -50,6 +57,19 @@ def significant_components(
         or (reader.port not in swept and writers & set(graph.components_fed_by(reader)))
     }
     return Significant(frozenset(writers), frozenset(readers))
+
+
+def require_components(sites: Sequence[str]) -> None:
+    """Refuse sites that stand for no components.
+
+    Raises:
+        MethodError: One is an activation that was patched by its name.
+    """
+    if others := [site for site in sites if site not in SITE_BY_NAME]:
+        raise MethodError(
+            f"no component is known for the activation {quoted(others[0])}, so no circuit can be "
+            f"made of it; patch {', '.join(SITE_BY_NAME)}"
+        )
 
 
 def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:

@@ -2,14 +2,17 @@
 
 Every sweep of `transformer_lens.patching` is one of these sites at the right places: those `by_pos`
 at each position, those `all_pos` at all positions at once. `GROUPS` names what is often wanted
-together, among it what TransformerLens' `every` functions stack.
+together, among it what TransformerLens' `every` functions stack. Any other activation that a model
+knows by name is a site as well: the model says where it is found.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.graph import ModelShape
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.hooks import Activation, HookPoints
 
 Axis = Literal["layer", "position", "head", "kv_head", "source_position"]
 
@@ -24,12 +27,14 @@ class Site:
         enters: Where in a block its patches enter: 0 before the attention, 1 after it, 2 at the
             end. Those that enter at one point run through the model together.
         summary: What is patched, in a phrase.
+        activation: Where the model has it, if it is patched by its name.
     """
 
     name: str
     axes: tuple[Axis, ...]
     enters: int
     summary: str
+    activation: Activation | None = None
 
     @property
     def n_places(self) -> int:
@@ -42,7 +47,7 @@ class Site:
         Args:
             layer: Its block.
             at: The numbers of its places.
-            candidate: The number of its head, where patches differ in that.
+            candidate: The number of its head among those that are patched.
         """
         along = dict(zip(("position", "source_position"), at, strict=False))
         numbers = {"layer": layer, "head": candidate, "kv_head": candidate, **along}
@@ -84,22 +89,71 @@ GROUPS = {
 }
 """Short names and groups; the last two are what TransformerLens stacks as `every`."""
 
+_KNOWN = ", ".join([*SITE_BY_NAME, *GROUPS])
 
-def find_sites(wanted: str, shape: ModelShape | None = None) -> tuple[Site, ...]:
-    """Return sites by their names, separated by commas, in the order of the table.
+_ACTIVATIONS = {"head": "z"}
+"""What TransformerLens calls a site of the table, where that is something else."""
 
-    A group stands for those of its sites that the model has.
+
+def site_names(wanted: str, shape: ModelShape | None = None) -> tuple[str, ...]:
+    """Return the names of sites and activations, separated by commas, groups taken apart.
+
+    A group stands for those of its sites that the model has, if its shape is given.
+
+    Raises:
+        MethodError: A name is empty, or the model has no such site.
+    """
+    words = [word.strip() for word in wanted.split(",")]
+    if "" in words:
+        raise MethodError(f"no site named ''; choose from {_KNOWN}")
+    return tuple(dict.fromkeys(name for word in words for name in _named(word, shape)))
+
+
+def find_sites(wanted: str, model: ResidualModel, *, by_name: bool = False) -> tuple[Site, ...]:
+    """Return sites by their names, separated by commas: those of the table in its order first.
+
+    Args:
+        wanted: Names of the table, of groups, or of activations of the model.
+        model: The model.
+        by_name: Whether sites of the table are patched by the name of their activation, too.
 
     Raises:
         MethodError: There is no such site, or the model has none of it.
     """
-    names: set[str] = set()
-    for word in (word.strip() for word in wanted.split(",")):
-        if word not in GROUPS and word not in SITE_BY_NAME:
-            known = ", ".join([*SITE_BY_NAME, *GROUPS])
-            raise MethodError(f"no site named {word!r}; choose from {known}")
-        names |= set(_named(word, shape))
-    return tuple(site for site in SITES if site.name in names)
+    names = site_names(wanted, model.shape)
+    of_table = [site for site in SITES if site.name in names]
+    others = [name for name in names if name not in SITE_BY_NAME]
+    if by_name:
+        of_table, others = [], [*(site.name for site in of_table), *others]
+    return (*of_table, *(_by_name(name, model) for name in others))
+
+
+def _by_name(name: str, model: ResidualModel) -> Site:
+    """Return the site of an activation of the model."""
+    hooks: HookPoints | None = getattr(model, "hooks", None)
+    if hooks is None and name in SITE_BY_NAME:
+        raise MethodError(
+            f"a setter needs a TransformerLens model, and {quoted(model.name)} is another kind; "
+            "leave it out"
+        )
+    if hooks is None:
+        raise MethodError(
+            f"no site named {quoted(name)}; choose from {_KNOWN}: only TransformerLens models have "
+            f"names for other activations, and {quoted(model.name)} is another kind"
+        )
+    activation = hooks.find(_ACTIVATIONS.get(name, name))
+    if activation is None:
+        raise MethodError(
+            f"no site named {quoted(name)}; choose from {_KNOWN}, or an activation of the model: "
+            f"{', '.join(hooks.names)}"
+        )
+    if name in SITE_BY_NAME:
+        return replace(SITE_BY_NAME[name], activation=activation)
+    axes: tuple[Axis, ...] = ("layer", "position") if activation.by_layer else ("position",)
+    if activation.head_axis is not None:
+        n_heads = model.shape.layers[0].n_heads
+        axes = (*axes, "head" if activation.n_heads == n_heads else "kv_head")
+    return Site(name, axes, 0, "an activation by its name", activation)
 
 
 def _named(word: str, shape: ModelShape | None) -> tuple[str, ...]:

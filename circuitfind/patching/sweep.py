@@ -3,17 +3,22 @@
 The sites are those of `transformer_lens.patching`. Instead of one whole run per patch, both runs
 are recorded once, each patch is reduced to the stream after the component that it changes, and the
 streams of many patches go on to the logits together. Sites that enter at the same point share
-these batches.
+these batches. Activations that are patched by their name, or by a function of the user's, take
+whole runs (`named.py`).
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from dataclasses import replace
+from functools import partial
+from itertools import chain, product
 
 from circuitfind.graph import ModelShape
 from circuitfind.notebook import observer
 from circuitfind.patching.choice import chosen
-from circuitfind.patching.measurement import Measurement, Part
+from circuitfind.patching.exchange import Mask
+from circuitfind.patching.measurement import Batch, Measurement, Part
+from circuitfind.patching.named import Index, NamedRuns, Setter, Wanted, exchanged
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
 from circuitfind.patching.places import default_places, places
@@ -31,6 +36,7 @@ def patch(
     positions: str | None = None,
     layers: str | Sequence[int] | None = None,
     heads: str | Sequence[int] | None = None,
+    setter: Setter | None = None,
     partners: Sequence[int] | None = None,
     rows: int | None = None,
     progress: bool = False,
@@ -41,7 +47,9 @@ def patch(
     Args:
         asked: The problem, or what a search for its circuit found; gives
             the model, the pairs of prompts and the metric.
-        sites: What to patch: names of `SITES` or `GROUPS`, separated by commas.
+        sites: What to patch: names of `SITES` or `GROUPS`, or any activation of the model by its
+            TransformerLens name (`post`, `attn_scores`, `blocks.3.hook_resid_mid`), separated by
+            commas.
         mode: Clean activations into the corrupted run (`denoising`), corrupted ones into the clean
             run (`noising`), those of each prompt of a pair into the run of the other
             (`interchange`), or those of another clean prompt into the clean run
@@ -50,6 +58,10 @@ def patch(
             commas; by default `named` where the prompts name positions, otherwise `each`.
         layers: Which blocks, as numbers from 0 or as text such as `3-5,8`; all unless given.
         heads: Which heads, likewise; of keys and values those that these heads read.
+        setter: How to patch, in place of taking what the source run has: a function of the
+            activation, the same of the source run, and an `Index` (layer, mask over prompts and
+            positions, head), which returns the changed activation. All sites are then patched by
+            the names of their activations.
         partners: For `interchange-within`, the number of the prompt that each prompt is patched
             from, or -1 to leave it out; by default the next one like it (`partners_of`).
         rows: How many prompts, all patches' together, run through the model at once. No result
@@ -69,6 +81,7 @@ def patch(
         positions=positions,
         layers=layers,
         heads=heads,
+        setter=setter,
         partners=partners,
         rows=rows,
     )
@@ -87,6 +100,7 @@ class Sweep(Measurement):
         positions: str | None = None,
         layers: str | Sequence[int] | None = None,
         heads: str | Sequence[int] | None = None,
+        setter: Setter | None = None,
         partners: Sequence[int] | None = None,
         rows: int | None = None,
     ) -> None:
@@ -94,7 +108,10 @@ class Sweep(Measurement):
             posed(problem, mode, partners), mode, default_rows(problem) if rows is None else rows
         )
         prompts, shape = self.problem.prompts, problem.model.shape
-        self._sites = find_sites(sites, shape)
+        self._sites = find_sites(sites, problem.model, by_name=setter is not None)
+        self._setter = setter
+        if setter is not None:
+            self.notes = (f"activations are set by the function {_name_of(setter)}",)
         self._places = places(
             prompts, positions or default_places(prompts), problem.model.vocabulary
         )
@@ -110,13 +127,15 @@ class Sweep(Measurement):
 
     def part(self, problem: Problem, prompts: slice) -> Part:
         runs = PatchedRuns(problem, self.mode, self.rows)
-        return runs.part(self._patches(runs, prompts))
-
-    def _patches(self, runs: PatchedRuns, prompts: slice) -> Iterator[Patch]:
-        """Make all patches, those that enter at one point behind one another."""
-        width = runs.problem.prompts.clean.shape[1]
+        width = problem.prompts.clean.shape[1]
         masks = [place.mask[prompts, :width] for place in self._places]
-        by_entry = sorted(self._sites, key=lambda site: site.enters)
+        part = runs.part(self._patches(runs, masks))
+        return replace(part, batches=chain(part.batches, self._by_name(runs, masks)))
+
+    def _patches(self, runs: PatchedRuns, masks: Sequence[Mask]) -> Iterator[Patch]:
+        """Make all patches, those that enter at one point behind one another."""
+        of_table = (site for site in self._sites if site.activation is None)
+        by_entry = sorted(of_table, key=lambda site: site.enters)
         for along, layer in enumerate(self._numbers["layer"]):
             for site in by_entry:
                 make = getattr(runs.exchange, site.name)
@@ -127,10 +146,30 @@ class Sweep(Measurement):
                     keys = ((site.name, site.index(along, at, i)) for i in range(len(streams)))
                     yield Patch(tuple(keys), patched._replace(streams=streams))
 
+    def _by_name(self, runs: PatchedRuns, masks: Sequence[Mask]) -> Iterator[Batch]:
+        """Make the patches of activations that are patched by their name, point by point."""
+        for site in self._sites:
+            if site.activation is None:
+                continue
+            named = NamedRuns(runs, runs.problem.model.hooks)  # type: ignore[attr-defined]
+            setter = self._setter or partial(exchanged, site.activation.head_axis)
+            heads = self._heads(site) or (None,)
+            layers = self._numbers["layer"] if site.activation.by_layer else (None,)
+            for along, layer in enumerate(layers):
+                wanted = [
+                    Wanted((site.name, site.index(along, (at,), i)), Index(layer, mask, head))
+                    for (at, mask), (i, head) in product(enumerate(masks), enumerate(heads))
+                ]
+                yield from named.batches(site.activation.points[layer or 0], wanted, setter)
+
     def _heads(self, site: Site) -> tuple[int, ...] | None:
         """Return which of a site's heads are patched; None where it has no heads."""
         axes = [axis for axis in ("head", "kv_head") if axis in site.axes]
         return self._numbers[axes[0]] if axes else None
+
+
+def _name_of(setter: Setter) -> str:
+    return getattr(setter, "__name__", type(setter).__name__)
 
 
 def _numbers(

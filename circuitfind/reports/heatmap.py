@@ -9,6 +9,7 @@ same bytes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
 from circuitfind.reports.canvas import (
@@ -54,6 +55,7 @@ def draw_heatmap(
     Raises:
         MethodError: The result has no such site.
     """
+    result = _in_two_axes(result, site)
     rows = list(result.rows(site))
     marked = {row.indices for row in result.significant(threshold) if row.site == site}
     panels, note = panels_of(result, site, rows)
@@ -64,6 +66,19 @@ def draw_heatmap(
     ]
     drawing = _Drawing(panels, marked, largest, annotate=annotate)
     return Diagram(drawing.dot([*lines, *([note] if note else [])]))
+
+
+def _in_two_axes(result: PatchResult, site: str) -> PatchResult:
+    """Return the site as a row, if positions are its only axis."""
+    axes = result.axes.get(site, ())
+    if len(axes) != 1:
+        return result
+    return replace(
+        result,
+        values={site: result.values[site][None]},
+        axes={site: ("site", *axes)},
+        labels={**result.labels, "site": (site,)},
+    )
 
 
 def _noise(n_prompts: int) -> str:

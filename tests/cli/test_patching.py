@@ -35,6 +35,15 @@ def test_a_sweep_prints_and_writes_its_report(cli, sweep, tmp_path):
     assert result.origin["settings"]["mode"] == "noising"
 
 
+def test_activations_are_patched_by_their_names(cli, tmp_path):
+    words = ["patch", "ioi", "--model", "gpt-2l", "--prompts", 4, "--positions", "end"]
+    answer = cli(*words, "--sites", "post,embed,attn_scores,head", "--out", "run", "--json")
+    found = {site["site"]: site["patches"] for site in answer.json["sites"]}
+    n_heads = found["head"]
+    assert found == {"head": n_heads, "post": 2, "embed": 1, "attn_scores": n_heads}
+    assert (tmp_path / "run" / "heatmap-embed.svg").stat().st_size
+
+
 def test_some_heads_of_some_layers_are_patched(cli, sweep):
     words = [*sweep, "--sites", "head", "--layers", "0", "--heads", "1", "--annotate", "--json"]
     found = cli(*words, "--out", "run")
@@ -204,6 +213,7 @@ def test_two_processes_do_not_measure_in_one_directory(cli, complaint, sweep, tm
 
 BAD_SWEEPS = {
     "site": (["--sites", "neurons"], "no site named 'neurons'"),
+    "discover": (["--sites", "post", "--discover"], "no component is known for the activation"),
     "mode": (["--mode", "both"], "no mode named 'both'"),
     "position": (["--positions", "verb"], "no position 'verb'"),
     "metric": (["--metric", "bleu"], "no metric named 'bleu'"),
