@@ -23,9 +23,10 @@ from circuitfind.errors import (
     MethodError,
     NewerFileError,
     quoted,
+    require_kind,
     shortened,
 )
-from circuitfind.files import read_bytes, write_whole
+from circuitfind.files import path_of, read_bytes, write_whole
 from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer, norm_name
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
@@ -65,6 +66,7 @@ class Circuit:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_kind(self.graph, Graph, "a graph; give what `heads_and_mlps(model.shape)` returns")
         self.graph.require_mask(self.kept)
         if bool((self.kept & ~self.graph.edge_mask).any()):
             raise GraphError("the mask keeps a pair whose writer does not run before its reader")
@@ -229,7 +231,7 @@ def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
             model's graph, or names an edge that does not exist.
         NewerFileError: A newer version has written it.
     """
-    path = Path(path)
+    path = path_of(path)
     path = path / FILE if path.is_dir() else path
     try:
         content = parse_json(read_bytes(path))

@@ -21,6 +21,8 @@ A message says what was given, what is possible, and what to do. The command lin
 line and exits with code 2; anything else that is raised is a bug and shows its traceback.
 """
 
+from typing import Any
+
 
 class CircuitfindError(Exception):
     """Base class of all errors that the user can act on."""
@@ -92,6 +94,21 @@ class NoLockWarning(UserWarning):
 
 MOST_QUOTED = 200
 """Largest number of characters of a user's or a file's text that a message repeats."""
+
+
+def require_kind(given: object, kind: Any, wanted: str) -> None:
+    """Refuse what is of another type.
+
+    Args:
+        given: What a user gave.
+        kind: The type, or several.
+        wanted: What it is not, and what to give: `a circuit; give what ...`.
+
+    Raises:
+        MethodError: It is of another type.
+    """
+    if not isinstance(given, kind):
+        raise MethodError(f"{quoted(given)} is not {wanted}")
 
 
 def quoted(value: object, most: int = MOST_QUOTED) -> str:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from circuitfind.errors import require_kind
+
 MOST_BYTES = 1 << 28
 """The largest file that is read as a whole: 256 MiB."""
 
@@ -23,6 +25,16 @@ _KINDS = (
     (stat.S_ISCHR, errno.EINVAL, "it is a device, not a file"),
     (stat.S_ISBLK, errno.EINVAL, "it is a device, not a file"),
 )
+
+
+def path_of(given: object) -> Path:
+    """Return the path that a user gave, as text or as a path.
+
+    Raises:
+        MethodError: It is neither.
+    """
+    require_kind(given, (str, os.PathLike), "a path; give text or a `Path`")
+    return Path(given)  # type: ignore[arg-type]
 
 
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:

@@ -7,7 +7,7 @@ and one v reader per key/value head, because that is what the model computes. La
 all of this.
 """
 
-from circuitfind.errors import GraphError
+from circuitfind.errors import GraphError, require_kind
 from circuitfind.graph import (
     Block,
     BlockKind,
@@ -39,6 +39,7 @@ def heads_and_mlps(
         GraphError: The model cannot be taken apart like this, or the graph is larger than that of
             any model.
     """
+    require_kind(shape, ModelShape, "a model's sizes; give `model.shape`")
     _check(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
     builder = _Builder(shape, ("qkv",) if merge_qkv else ("q", "k", "v"))
     builder.add_embeddings(("embed", "pos_embed") if split_embedding else ("embed",))

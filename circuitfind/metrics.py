@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.errors import MetricError, quoted
+from circuitfind.errors import MetricError, quoted, require_kind
 from circuitfind.measures import (
     Logits,
     Measure,
@@ -150,7 +150,9 @@ def custom_metric(
 
     Raises:
         MetricError: `better` is neither `higher` nor `lower`.
+        MethodError: It is not a function.
     """
+    require_kind(function, Callable, "a function; give one of logits and prompts")
 
     def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
         return function(logits, prompts)
@@ -164,7 +166,7 @@ def find_metric(name: str) -> Metric:
     Raises:
         MetricError: There is no such metric; the message lists the known ones.
     """
-    plain, _, block = name.partition(":")
+    plain, _, block = str(name).partition(":")
     if plain == DIRECTION.name and block.isdecimal():
         return replace(DIRECTION, name=name, direction=MeanDifference(int(block)))
     return METRICS.find(name, or_else=", and direction:BLOCK")

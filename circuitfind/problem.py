@@ -8,7 +8,14 @@ from torch import Tensor
 
 from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.circuit import Circuit, as_circuit
-from circuitfind.errors import MethodError, MetricError, PromptError, quoted, shortened
+from circuitfind.errors import (
+    MethodError,
+    MetricError,
+    PromptError,
+    quoted,
+    require_kind,
+    shortened,
+)
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
@@ -46,6 +53,8 @@ class Problem:
         )
 
     def __post_init__(self) -> None:
+        parts = ("model", "graph", "prompts", "metric", "ablation")
+        require_parts(**{name: getattr(self, name) for name in parts})
         if self.graph.shape != self.model.shape:
             raise MethodError(
                 f"the graph belongs to a model of another shape than {self.model.name!r}; "
@@ -149,8 +158,7 @@ def require_parts(**parts: object) -> None:
     """
     for name, given in parts.items():
         kind, wanted = _PARTS[name]
-        if not isinstance(given, kind):
-            raise MethodError(f"{quoted(given)} is not {wanted}")
+        require_kind(given, kind, wanted)
 
 
 def _outside(tokens: Int[Tensor, "batch ..."], low: int, high: int) -> tuple[int, int] | None:
@@ -178,9 +186,8 @@ def assemble(
     """
     if isinstance(ablation, str):
         ablation = ABLATIONS.find(ablation)
-    require_parts(model=model, prompts=prompts, metric=metric, ablation=ablation)
+    require_parts(model=model, prompts=prompts)
     graph = heads_and_mlps(model.shape) if graph is None else graph
-    require_parts(graph=graph)
     problem = Problem(model, graph, prompts.to(model.device), metric, ablation, default_metric)
     require_prompts_alone(model, problem.prompts.clean, problem.prompts.real)
     return problem

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuitfind.errors import PromptError, shortened
+from circuitfind.errors import PromptError, require_kind, shortened
 from circuitfind.pairs import Pair as Pair
 from circuitfind.pairs import complaint_about
 
@@ -147,9 +147,11 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
         PromptError: There are no pairs, there is something wrong with one (`complaint_about`), only
             some of them name a position, or one is so long that padding fills the memory.
     """
+    require_kind(pairs, Sequence, "pairs of prompts; give a list of `Pair`s")
     if not pairs:
         raise PromptError("there are no prompts; give at least one pair")
     for row, pair in enumerate(pairs):
+        require_kind(pair, Pair, "a pair of prompts; give a `Pair` for each")
         if complaint := complaint_about(pair):
             raise PromptError(f"{pair.place or f'pair {row}'}{complaint}")
     names = _shared_names(pairs)

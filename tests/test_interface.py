@@ -1,16 +1,19 @@
 """Python's functions take the same things wherever they mean the same, and refuse in our words."""
 
+import contextlib
+import inspect
 import re
 import subprocess
 import sys
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 import torch
 
 import circuitfind as cf
 from circuitfind.engine.incremental import as_engine
-from circuitfind.errors import GraphError, LimitError, MethodError
+from circuitfind.errors import CircuitfindError, GraphError, LimitError, MethodError
 from circuitfind.graph import ModelShape
 from circuitfind.patching.path import linearised_edges
 from circuitfind.problem import as_problem
@@ -266,3 +269,51 @@ def test_a_selection_may_be_given_as_a_record_or_by_its_fields(problem):
 def test_a_selection_that_says_too_much_or_too_little_is_refused(method, given, message, problem):
     with pytest.raises(MethodError, match=message):
         cf.discover(problem, method, **given)
+
+
+# Types
+
+
+@pytest.fixture
+def unchecked():
+    """Let a wrong type reach the package's own check, as it does for users."""
+    jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
+
+
+RECORDS = {"Assessment", "EdgeScores", "Found", "Graph", "ModelShape", "Pair", "PatchResult"}
+RECORDS |= {"PromptPairs", "RunConfig", "Task", "Vocabulary"}
+"""Records whose fields nobody checks: they are made by the package."""
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "x"])
+def test_whatever_is_of_another_type_is_refused_in_our_words(
+    wrong, unchecked, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    for name in sorted(set(cf.__all__) - RECORDS):
+        call = getattr(cf, name)
+        if not callable(call) or (isinstance(call, type) and issubclass(call, Exception)):
+            continue
+        parameters = inspect.signature(call).parameters.values()
+        needed = [each for each in parameters if each.default is each.empty and each.kind < 2]
+        if needed:
+            asked.append(name)
+            with contextlib.suppress(CircuitfindError):
+                call(*[wrong] * len(needed))
+    assert len(asked) > 30
+
+
+def test_what_is_no_model_shape_function_or_path_is_said_to_be_none(unchecked):
+    for ask, said in (
+        (lambda: cf.heads_and_mlps(None), "None is not a model's sizes; give `model.shape`"),
+        (lambda: cf.custom_metric(None), "None is not a function; give one of logits and prompts"),
+        (lambda: cf.load_circuit(None), "None is not a path; give text or a `Path`"),
+        (lambda: cf.discover(None), "'NoneType' is not a question"),
+        (lambda: cf.collate([None]), "None is not a pair of prompts"),
+        (lambda: cf.Circuit(None, None), "None is not a graph"),
+    ):
+        with pytest.raises(MethodError, match=re.escape(said)):
+            ask()

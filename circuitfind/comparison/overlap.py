@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
+from circuitfind.circuit import Circuit, EdgeScores, as_circuit, require_same_graph
 from circuitfind.comparison.chance import (
     DRAWS,
     EXCHANGED_HEADS,
@@ -93,6 +93,7 @@ def overlap(
         LimitError: A number is outside its range.
     """
     require(seed=seed, draws=draws)
+    left, right = as_circuit(left), as_circuit(right)
     require_same_graph(left.graph, right.graph)
     require_edges(left, right)
     ours, theirs = (

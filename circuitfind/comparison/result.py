@@ -17,7 +17,7 @@ from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.roles import Role
 from circuitfind.comparison.transfer import Transfer
 from circuitfind.errors import ResultFileError, shortened
-from circuitfind.files import read_text
+from circuitfind.files import path_of, read_text
 from circuitfind.notebook import Tabled
 from circuitfind.records import parse_json
 
@@ -128,7 +128,7 @@ def load_comparison(path: Path | str) -> Comparison:
         NewerFileError: A newer version has written it.
     """
     try:
-        content = records.body_of(parse_json(read_text(Path(path))), FORMAT, path)
+        content = records.body_of(parse_json(read_text(path_of(path))), FORMAT, path)
         found: Comparison = records.from_json(Comparison, content)
         _require_sense(found)
     except OSError as error:

@@ -123,7 +123,7 @@ class IncrementalEngine:
     """
 
     def __init__(self, problem: Problem, memory: int | None = None) -> None:
-        self.problem = problem
+        self.problem = problem = as_problem(problem)
         self.graph = problem.graph
         self.horizon = horizon(problem)
         planned = plan(problem, memory)

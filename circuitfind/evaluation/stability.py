@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind import records
-from circuitfind.circuit import Circuit, require_same_graph
+from circuitfind.circuit import Circuit, as_circuit, require_same_graph
+from circuitfind.errors import require_kind
 from circuitfind.evaluation.random_circuits import random_circuits
 from circuitfind.limits import require
 
@@ -96,6 +97,8 @@ def stability(
         LimitError: The share or the seed is outside its range.
     """
     require(share=share, seed=seed)
+    original = as_circuit(original)
+    require_kind(varied, Mapping, "circuits by what was changed; give a mapping to lists of them")
     runs = [original, *(circuit for circuits in varied.values() for circuit in circuits)]
     kept = frequencies(runs)
     rows = [

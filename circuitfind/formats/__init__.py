@@ -4,7 +4,7 @@ from pathlib import Path
 
 from circuitfind.circuit import Circuit, as_circuit, circuit_from
 from circuitfind.errors import CircuitFileError, GraphError, NewerFileError, quoted, shortened
-from circuitfind.files import read_text, write_whole
+from circuitfind.files import path_of, read_text, write_whole
 from circuitfind.formats.acdc import ACDC
 from circuitfind.formats.base import Format, as_object
 from circuitfind.formats.dot import DOT
@@ -59,9 +59,10 @@ def import_circuit(
         CircuitFileError: There is no such file or format, or it cannot be trusted.
     """
     chosen = find_format(format_name) if format_name else None
+    path = path_of(path)
     try:
-        text = read_text(Path(path))
-        return (chosen or recognised(Path(path), text)).read(text, graph)
+        text = read_text(path)
+        return (chosen or recognised(path, text)).read(text, graph)
     except OSError as error:
         raise CircuitFileError(
             f"cannot read the circuit {shortened(str(path))}: {error.strerror}; give a file that "
@@ -89,7 +90,7 @@ def export_circuit(circuit: object, path: Path | str, *, format_name: str | None
         CircuitFileError: There is no such format, it cannot express the circuit, or the file cannot
             be written.
     """
-    chosen = find_format(format_name) if format_name else _by_ending(Path(path))
+    chosen = find_format(format_name) if format_name else _by_ending(path_of(path))
     text = chosen.write(as_circuit(circuit))
     try:
         write_whole(Path(path), text)

@@ -28,13 +28,6 @@ class Scored(ScoringMethod):
                 finite number.
         """
 
-    def scores(self, engine: IncrementalEngine, options: Any) -> EdgeScores:
-        """Return the scores of all edges."""
-        state: State = {}
-        for checkpoint in self.scoring(engine, options):
-            state = checkpoint.state or state
-        return self._scores(engine, state)
-
     def run(
         self,
         engine: IncrementalEngine,
@@ -51,12 +44,9 @@ class Scored(ScoringMethod):
         for checkpoint in self.scoring(engine, options, state):
             latest = checkpoint.state or latest
             yield Progress(0, n_edges, (), checkpoint=checkpoint)
-        scores = self._scores(engine, latest)
+        scores = EdgeScores(engine.graph, latest["scores"], self.unit(engine), self.name)
         expected = latest["expected"] if self.says_how_many else None
         yield Progress(n_edges, n_edges, _decisions(scores, expected))
-
-    def _scores(self, engine: IncrementalEngine, state: State) -> EdgeScores:
-        return EdgeScores(engine.graph, state["scores"], self.unit(engine), self.name)
 
 
 def _decisions(scores: EdgeScores, expected: torch.Tensor | None) -> tuple[Decision, ...]:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from circuitfind.errors import GraphError, ModelError, quoted, shortened
-from circuitfind.files import read_text, write_whole
+from circuitfind.files import path_of, read_text, write_whole
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.compiled_sizes import Sizes, in_our_names, read_sizes
 from circuitfind.models.precision import computed_in, rounded
@@ -122,7 +122,7 @@ def save_compiled(path: Path | str, weights: Mapping[str, Tensor], **settings: A
     Raises:
         ModelError: The weights are not those of such a model, or a file cannot be written.
     """
-    path = Path(path)
+    path = path_of(path)
     if path.suffix != ".json":
         raise ModelError(f"a compiled model is saved as NAME.json, not as {quoted(path.name)}")
     given = {name: value for name, value in settings.items() if isinstance(value, _PLAIN)}

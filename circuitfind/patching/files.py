@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from circuitfind.errors import ResultFileError
-from circuitfind.files import read_text, write_whole
+from circuitfind.errors import ResultFileError, require_kind
+from circuitfind.files import path_of, read_text, write_whole
 from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.records import body_of, from_json, parse_json
 from circuitfind.stored import read_tensors
@@ -56,7 +56,8 @@ def save_patching(result: PatchResult, path: Path | str) -> None:
     Raises:
         ResultFileError: A file cannot be written.
     """
-    path = Path(path)
+    path = path_of(path)
+    require_kind(result, PatchResult, "a result of patching; give what `patch` returned")
     try:
         write_whole(path.with_suffix(".safetensors"), to_bytes(result))
         write_whole(path, to_json(result))
@@ -74,7 +75,7 @@ def load_patching(path: Path | str) -> PatchResult:
         ResultFileError: A file is missing, damaged, of another format, or does not fit the other.
         NewerFileError: A newer version has written it.
     """
-    path = Path(path)
+    path = path_of(path)
     try:
         content = body_of(parse_json(read_text(path)), FORMAT, path)
         return _result_from(content, read_tensors(path.with_suffix(".safetensors")))

@@ -11,6 +11,7 @@ same bytes.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from circuitfind.errors import require_kind
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
 from circuitfind.reports.canvas import (
     FAINT,
@@ -55,6 +56,7 @@ def draw_heatmap(
     Raises:
         MethodError: The result has no such site.
     """
+    require_kind(result, PatchResult, "a result of patching; give what `patch` returned")
     result = _in_two_axes(result, site)
     rows = list(result.rows(site))
     marked = {row.indices for row in result.significant(threshold) if row.site == site}

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
 
+from circuitfind.errors import require_kind
 from circuitfind.evaluation.trust import (
     doubts_about_model,
     doubts_about_prompts,
@@ -229,6 +230,7 @@ def patch_report(
         problem: What was patched, in order to begin with the model's own result on it; results
             that the command line wrote hold that result.
     """
+    require_kind(result, PatchResult, "a result of patching; give what `patch` returned")
     if problem is not None:
         result = replace(result, origin={**result.origin, **own_facts(problem)})
     rows = result.significant(threshold)

@@ -23,13 +23,15 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from circuitfind.budget import allowed_bytes
 from circuitfind.directories.config import RunConfig
 from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.limits import require
+from circuitfind.methods import METHODS
+from circuitfind.methods.order import NamedOrder
 from circuitfind.methods.settings import parsed_settings
 from circuitfind.methods.wanted import Wanted
 from circuitfind.models.zoo import ZOO
@@ -149,6 +151,9 @@ class _Plan:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         texts = [f"{name}={value}" for name, value in table.items() if name not in _CHOICES]
         options = parsed_settings(method, texts)
+        order = METHODS.find(method).option_for("order") or "order"
+        if options.get(order) not in (None, *get_args(NamedOrder)):
+            options[order] = self._located(options[order])
         thresholds = self._list(table, "thresholds", float, f"methods.{method}")
         edges = self._list(table, "edges", int, f"methods.{method}")
         if any(table.get(name) for name in _CHOICES) and not (thresholds or edges):

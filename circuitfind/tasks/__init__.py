@@ -53,10 +53,10 @@ def find_task(name: str) -> Task:
     Raises:
         TaskError: There is no such task or corruption, or the file is not a task.
     """
-    plain, _, corruption = name.partition(":")
+    plain, _, corruption = str(name).partition(":")
     if (task := TASKS.get(plain)) is not None:
         return task if name == plain else task.corrupted_by(corruption)
-    if path := task_file(name):
+    if isinstance(name, str) and (path := task_file(name)):
         return custom_task(path)
     return TASKS.find(name, or_else=", or give the path of a .jsonl or .csv file")
 

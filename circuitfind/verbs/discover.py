@@ -17,7 +17,9 @@ from circuitfind.directories.decisions import DecisionLog, text_of
 from circuitfind.directories.directory import CIRCUIT, DECISIONS, SCORECARD, RunDirectory
 from circuitfind.directories.results import FORMAT, RunResult, read_result
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import require_kind
 from circuitfind.evaluation.scorecard import scorecard
+from circuitfind.files import path_of
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
@@ -28,7 +30,7 @@ from circuitfind.verbs.draw import draw_result
 
 
 def run_discovery(
-    path: Path,
+    path: Path | str,
     config: RunConfig,
     *,
     model: Any = None,
@@ -50,6 +52,8 @@ def run_discovery(
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
+    path = path_of(path)
+    require_kind(config, RunConfig, "a run's settings; give a `RunConfig`")
     config.validate()
     config = config.pinned()
     run = RunDirectory.open(path, config)

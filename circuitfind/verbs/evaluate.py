@@ -27,6 +27,7 @@ from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
+from circuitfind.files import path_of
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod, circuit_of
 from circuitfind.problem import Problem
@@ -66,7 +67,7 @@ class Evaluated:
 
 
 def evaluate_run(
-    path: Path,
+    path: Path | str,
     wish: Wish | None = None,
     *,
     model: Any = None,
@@ -88,7 +89,7 @@ def evaluate_run(
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
-    wish = wish or Wish()
+    path, wish = path_of(path), wish or Wish()
     circuit = load_circuit_of(path)
     config = replace(config_of(path, circuit, dict(wish.settings)), device=wish.device)
     memory = config.memory if wish.memory is None else wish.memory

@@ -95,7 +95,9 @@ class _Work:
     def measured(self) -> PatchResult:
         """Measure, from where an earlier process was interrupted, and write that down."""
         config, problem, directory = self._config, self._problem, self._directory
-        measurement = _measurement(config, problem)
+        measurement, own = _measurement(config, problem), own_facts(problem)
+        for doubt in own["doubts"]:
+            self._tell(f"warning: {doubt}")
         with directory.working():
             directory.begin(fingerprints(problem))
             whole = {"belongs_to": torch.tensor([])}
@@ -103,7 +105,7 @@ class _Work:
             result = measurement.result(state)
             facts = {
                 **_facts(config, problem.model.name, result.unit),
-                **own_facts(problem),
+                **own,
                 **fingerprints(problem),
             }
             origin = {"settings": directory.config.identity, **facts, "versions": environment()}

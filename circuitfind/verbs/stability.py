@@ -24,6 +24,7 @@ from circuitfind.directories.kinds import require_search
 from circuitfind.directories.naming import path_beside
 from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
+from circuitfind.files import path_of
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
 from circuitfind.question import FOUND_ON, Models, differences, require_same
@@ -51,7 +52,7 @@ class Stable:
 
 
 def repeat_run(
-    path: Path,
+    path: Path | str,
     *,
     varied: Sequence[str] = (),
     n: int = 5,
@@ -75,6 +76,7 @@ def repeat_run(
         CircuitfindError: Anything that the user can do something about.
     """
     require(repetitions=n, share=share)
+    path = path_of(path)
     require_search(path)
     original = load_circuit_of(path)
     config = config_of_run(path, original)

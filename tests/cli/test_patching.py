@@ -292,3 +292,23 @@ def test_a_damaged_result_is_one_line(cli, complaint, sweep, tmp_path):
     assert json.loads(report.read_text()) == whole
     (tmp_path / "run" / "patching.json").write_text("{")
     complaint(cli(*words), "is not a result of patching")
+
+
+def test_that_the_model_does_not_do_the_task_is_said_before_anything_is_measured(cli, tmp_path):
+    shown = cli("tasks", "ioi", "--model", "ioi-small", "--json").json
+    rows = [
+        {
+            "clean": row["clean"].replace("|", " "),
+            "corrupted": row["corrupted"].replace("|", " "),
+            "answer": row["wrong answer"].split()[0],
+            "wrong_answer": row["answer"].split()[0],
+        }
+        for row in shown
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["patch", "mine.jsonl", "--model", "ioi-small", "--sites", "attn_out"]
+    words += ["--positions", "last", "--out", "run"]
+    answer = cli(*words)
+    assert answer.code == 0
+    assert answer.err.startswith("warning: the model does not do this task (logit-difference -")
+    assert "warning: the model does not do this task" not in cli(*words).err

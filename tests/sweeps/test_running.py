@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.decisions import read_decisions
 from circuitfind.errors import RunBusyError, SweepError
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.models.loading import load_model
 from circuitfind.sweeps.gathering import gather
 from circuitfind.sweeps.journal import journal
 from circuitfind.sweeps.launching import LocalLauncher, Place, local_places
@@ -33,6 +37,28 @@ def test_a_sweep_ends_with_every_run_a_table_and_figures(planned, workers, tmp_p
         "faithfulness.png", "stability.png", "comparison.png",
     }  # fmt: skip
     assert sorted(row["run"] for row in attempts_in(tmp_path)) == sorted(run.name for run in runs)
+
+
+def test_an_order_in_a_file_beside_the_sweep_file_is_followed(
+    planned, program, workers, tmp_path, monkeypatch
+):
+    readers = [reader.name for reader in heads_and_mlps(load_model(program).shape).readers]
+    program.with_name("mine.txt").write_text("\n".join(readers))
+    monkeypatch.chdir(tmp_path)
+    (run,) = planned(
+        """
+        models = ["scramble.json"]
+        tasks = ["program"]
+        [methods.acdc]
+        thresholds = [0.01]
+        order = "mine.txt"
+        """
+    )
+    options = {"threshold": 0.01, "order": str(program.with_name("mine.txt"))}
+    assert run.config == RunConfig("program", str(program), "acdc", options).pinned()
+    run_sweep([run], tmp_path, workers)
+    decided = read_decisions(tmp_path / "runs" / run.name / "decisions.jsonl")
+    assert list(dict.fromkeys(each.edge.split("->")[1] for each in decided)) == readers
 
 
 def test_what_is_finished_is_not_run_again(planned, workers, tmp_path):
