@@ -2,7 +2,8 @@
 
 *Mary has 3 apples and gets 4 more. Now Mary has* -> *7*. The corrupted prompt has other numbers
 with another sum, which is the wrong answer. Numbers are 1 to 19, as far as they and their sums are
-single tokens; tokenizers that write digits apart are refused.
+single tokens. Where a tokenizer writes digits apart, the prompt ends in the space before the sum,
+the answer is the first digit of the sum, and the other sum begins with another digit.
 
 Stolfo, Belinkov and Sachan, 2023, "A Mechanistic Interpretation of Arithmetic Reasoning in Language
 Models using Causal Mediation Analysis", https://arxiv.org/abs/2305.15054.
@@ -35,22 +36,25 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     Raises:
         TaskError: The tokenizer writes too few numbers as single tokens.
     """
-    whole = vocabulary.single_words(NUMBERS)
-    kind = "numbers that are single tokens"
-    require_enough("arithmetic", kind, len(whole), len(NUMBERS), _FEWEST_NUMBERS)
-    token = {int(number): vocabulary.answer(number) for number in whole}
+    token, ending = _first_tokens(vocabulary)
+    kind = "numbers that are single tokens, or digits apart"
+    require_enough("arithmetic", kind, len(token), len(NUMBERS), _FEWEST_NUMBERS)
     sums = [
         (a, b) for a in token for b in token if max(a, b) <= LARGEST and a + b in token
     ]  # fmt: skip
 
+    def is_pair(a: int, b: int, c: int, d: int) -> bool:
+        aligned = not ending or (len(str(a)), len(str(b))) == (len(str(c)), len(str(d)))
+        return aligned and token[a + b] != token[c + d]
+
     def draw(rng: random.Random, row: int) -> Pair | None:
         template, name = rng.randrange(len(TEMPLATES)), rng.choice(NAMES)
         (a, b), (c, d) = rng.choice(sums), rng.choice(sums)
-        if a + b == c + d:
+        if not is_pair(a, b, c, d):
             return None
         return templated_pair(
             vocabulary,
-            TEMPLATES[template],
+            TEMPLATES[template] + ending,
             {"name": name, "a": str(a), "b": str(b)},
             {"name": name, "a": str(c), "b": str(d)},
             answers=([token[a + b]], [token[c + d]]),
@@ -58,9 +62,22 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
             named=("a", "b"),
         )
 
-    different = sum(a + b != c + d for a, b in sums for c, d in sums)
+    different = sum(is_pair(*one, *other) for one in sums for other in sums)
     capacity = len(TEMPLATES) * len(NAMES) * different
     return draw_pairs("arithmetic", n, seed, draw, capacity=capacity)
+
+
+def _first_tokens(vocabulary: Vocabulary) -> tuple[dict[int, int], str]:
+    """Return the token that each number begins with after a prompt, and what ends the prompt."""
+    whole = vocabulary.single_words(NUMBERS)
+    if len(whole) >= _FEWEST_NUMBERS:
+        return {int(number): vocabulary.answer(number) for number in whole}, ""
+    stem, found = vocabulary.encode("a "), dict[int, int]()
+    for number in NUMBERS:
+        tokens = vocabulary.encode(f"a {number}")
+        if tokens[: len(stem)] == stem and len(tokens) == len(stem) + len(number):
+            found[int(number)] = tokens[len(stem)]
+    return found, " "
 
 
 ARITHMETIC = Task(

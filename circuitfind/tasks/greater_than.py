@@ -1,9 +1,13 @@
 """Greater-than: a war that began in '32 ends later in its century.
 
 *The war lasted from the year 1732 to the year 17* -> any of *33* to *99*. The corrupted prompt
-begins in '01, so that any later year is right. Years must be written as two tokens, century and
-year of the century, both before and after; centuries and years that a tokenizer splits otherwise
-are left out, and so are years that leave no year of the century above or below.
+begins in '01, so that any later year is right.
+
+The answer is the token that follows the century. Where a tokenizer writes a year of the century as
+one token, that is the year. Where it writes digits apart, it is the first digit of the year: *4* to
+*9* are right after '32, *0* to *2* are wrong, and *3* decides nothing and is neither. Centuries and
+years that a tokenizer splits otherwise are left out, and so are years that leave no token that is
+right, or none that is wrong.
 
 Hanna, Liu and Variengien, 2023, "How does GPT-2 compute greater-than?: Interpreting mathematical
 abilities in a pre-trained language model", https://arxiv.org/abs/2305.00586.
@@ -36,7 +40,7 @@ BASE = "01"
 _FEWEST_YEARS = 60
 
 Century = Mapping[str, int]
-"""The token of each year of a century, in order."""
+"""The token that each year of a century begins with, in the order of the years."""
 
 
 def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
@@ -45,14 +49,12 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     Raises:
         TaskError: The tokenizer writes too few years as century and year.
     """
-    centuries = {century: _two_halves(vocabulary, century) for century in CENTURIES}
+    centuries = {century: _years(vocabulary, century) for century in CENTURIES}
     usable = {name: years for name, years in centuries.items() if _is_usable(years)}
-    require_enough(
-        "greater-than", "century whose years are two tokens", len(usable), len(CENTURIES), 1
-    )
-
+    kind = "century whose years follow it as one token, or as two digits"
+    require_enough("greater-than", kind, len(usable), len(CENTURIES), 1)
     between = {
-        century: [year for year in years if min(years) < year < max(years) and year != BASE]
+        century: [y for y in years if y not in (BASE, min(years)) and all(_answers(y, years))]
         for century, years in usable.items()
     }
 
@@ -75,34 +77,37 @@ def _pair(
         TEMPLATES[number],
         words,
         {**words, "YY": BASE},
-        answers=(
-            [token for other, token in years.items() if other > year],
-            [token for other, token in years.items() if other <= year],
-        ),
+        answers=_answers(year, years),
         number=number,
         named=("noun", "XX", "YY"),
     )
 
 
-def _two_halves(vocabulary: Vocabulary, century: str) -> Century:
-    """Return the years that follow the century's own token as one token."""
+def _answers(year: str, years: Century) -> tuple[list[int], list[int]]:
+    """Return the tokens with which only later years begin, and those of no later year."""
+    later = dict.fromkeys(token for other, token in years.items() if other > year)
+    others = dict.fromkeys(token for other, token in years.items() if other <= year)
+    return (
+        [token for token in later if token not in others],
+        [token for token in others if token not in later],
+    )
+
+
+def _years(vocabulary: Vocabulary, century: str) -> Century:
+    """Return the years that are written as many tokens after the century as '01 is."""
     stem = vocabulary.encode(f"the year {century}")
-    if len(stem) != len(vocabulary.encode("the year")) + 1 or _unknown(vocabulary, stem[-1]):
-        return {}
-    years = {}
-    for year in YEARS:
-        tokens = vocabulary.encode(f"the year {century}{year}")
-        if tokens[:-1] == stem and not _unknown(vocabulary, tokens[-1]):
-            years[year] = tokens[-1]
-    return years
+    tokens = {year: vocabulary.encode(f"the year {century}{year}") for year in YEARS}
+    return {
+        year: found[len(stem)]
+        for year, found in tokens.items()
+        if found[: len(stem)] == stem
+        and len(found) == len(tokens[BASE]) > len(stem)
+        and vocabulary.tokenizer.unk_token_id not in found
+    }
 
 
 def _is_usable(years: Century) -> bool:
     return len(years) >= _FEWEST_YEARS and BASE in years and max(years) > BASE
-
-
-def _unknown(vocabulary: Vocabulary, token: int) -> bool:
-    return bool(token == vocabulary.tokenizer.unk_token_id)
 
 
 GREATER_THAN = Task(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tokenizers.pre_tokenizers import Digits, Sequence
 from transformers import AutoTokenizer
 
 from circuitfind.models.vocabulary import Vocabulary
@@ -21,10 +22,19 @@ SHARED_TOKENIZERS = {
 def load_vocabulary(name: str) -> Vocabulary:
     if name == "zoo":
         return Vocabulary(word_tokenizer(vocabulary_words()))
+    if name == "digits":
+        return Vocabulary(_with_digits_apart(load_vocabulary("gpt2").tokenizer))
     path, bos = SHARED_TOKENIZERS.get(name) or (zoo_path(name), None)
     if not path.exists():
         pytest.skip(f"{path} is absent: the shared tokenizers are not part of the repository")
     return Vocabulary(AutoTokenizer.from_pretrained(path), bos)
+
+
+def _with_digits_apart(tokenizer):
+    """Write each digit as a token of its own, as the tokenizers of Llama and SmolLM2 do."""
+    inner = tokenizer.backend_tokenizer
+    inner.pre_tokenizer = Sequence([Digits(individual_digits=True), inner.pre_tokenizer])
+    return tokenizer
 
 
 @pytest.fixture(scope="session", params=["ioi-small", *SHARED_TOKENIZERS])

@@ -29,14 +29,14 @@ WORD_TASKS = [
 ]
 BY_NAME = {task.name: task for task in WORD_TASKS}
 SMALL = {
-    "stories260k": ("pronoun", "induction"),
+    "stories260k": ("pronoun", "induction", "greater-than", "arithmetic"),
     "ioi-small": ("ioi", "ioi:flip", "ioi:third", "pronoun", "induction"),
 }
 """What the two small vocabularies can express."""
 
 WRITTEN = [
     (name, tokenizer)
-    for tokenizer in ("zoo", "gpt2", "pythia", *SMALL)
+    for tokenizer in ("zoo", "gpt2", "pythia", "digits", *SMALL)
     for name in SMALL.get(tokenizer, BY_NAME)
 ]
 REFUSED = [
@@ -59,7 +59,7 @@ def test_ten_thousand_pairs_are_aligned_and_their_answers_single_tokens(name, to
 
 @pytest.mark.parametrize(("name", "tokenizer"), REFUSED)
 def test_a_vocabulary_that_is_too_small_is_refused_with_what_is_missing(name, tokenizer):
-    with pytest.raises(TaskError, match=r"the task '[\w-]+' needs .* this tokenizer "):
+    with pytest.raises(TaskError, match=r"the task '[\w-]+' needs .* this tokenizer |this tokenizer merges the words"):
         BY_NAME[name].write_prompts(vocabulary_named(tokenizer), 20, 0)
 
 
@@ -163,6 +163,32 @@ def test_a_year_is_two_tokens_and_later_and_earlier_years_are_possible(name):
         )
         assert min(right) > year >= max(wrong)
         assert vocabulary.decode([pair.corrupted[at["YY"]]]) == "01"
+
+
+def test_where_digits_stand_apart_the_first_one_decides_or_is_no_answer():
+    vocabulary = load_vocabulary("digits")
+    for pair in find_task("greater-than").write(vocabulary, 60, 0):
+        first = pair.positions["YY"] - 1
+        year = vocabulary.decode(pair.clean[first : first + 2])
+        assert vocabulary.decode(pair.corrupted[first : first + 2]) == "01"
+        right, wrong = (
+            "".join(sorted(vocabulary.decode(list(tokens[0]))))
+            for tokens in (pair.answers, pair.wrong_answers)
+        )
+        assert right and right == "0123456789"[int(year[0]) + 1 :]
+        # Of the years that begin with the year's own first digit, some are later: but not after x9.
+        assert wrong == "0123456789"[: int(year[0]) + (year[1] == "9")]
+
+
+def test_where_digits_stand_apart_sums_are_told_apart_by_their_first_digit():
+    vocabulary = load_vocabulary("digits")
+    for pair in find_task("arithmetic").write(vocabulary, 60, 0):
+        texts = vocabulary.decode(pair.clean), vocabulary.decode(pair.corrupted)
+        for text, tokens in zip(texts, (pair.answers, pair.wrong_answers), strict=True):
+            numbers = [int(number) for number in re.findall(r"\d+", text)]
+            assert text.endswith(" ") and len(numbers) == 2
+            assert vocabulary.decode(list(tokens[0])) == str(sum(numbers))[0]
+        assert pair.answers != pair.wrong_answers
 
 
 def test_answers_of_a_century_cover_most_years():
