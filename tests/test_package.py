@@ -22,6 +22,7 @@ LONGER = {
     "models/compiled_sizes.py": "every size that a compiled model's file can get wrong",
     "question.py": "a question, its problem, its model, and whether they are still the same",
     "models/transformer_lens.py": "one adapter: all that the engine asks of a model",
+    "models/loading.py": "every way to name a model, and a sentence for each that leads to none",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",
 }
 """Files of more than 300 lines, and why."""
