@@ -59,7 +59,10 @@ def test_ten_thousand_pairs_are_aligned_and_their_answers_single_tokens(name, to
 
 @pytest.mark.parametrize(("name", "tokenizer"), REFUSED)
 def test_a_vocabulary_that_is_too_small_is_refused_with_what_is_missing(name, tokenizer):
-    with pytest.raises(TaskError, match=r"the task '[\w-]+' needs .* this tokenizer |this tokenizer merges the words"):
+    with pytest.raises(
+        TaskError,
+        match=r"the task '[\w-]+' needs .* this tokenizer |this tokenizer merges the words",
+    ):
         BY_NAME[name].write_prompts(vocabulary_named(tokenizer), 20, 0)
 
 
