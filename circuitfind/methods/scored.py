@@ -1,6 +1,7 @@
 """Common part of all methods that score edges: select edges by score, and record decisions."""
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,12 @@ class Scored(ScoringMethod):
                 finite number.
         """
 
+    def scores(self, engine: IncrementalEngine, options: Any) -> EdgeScores:
+        """Return the scores of all edges."""
+        (last,) = deque(self.scoring(engine, options), maxlen=1)
+        assert last.state is not None
+        return self._scores(engine, last.state)
+
     def run(
         self,
         engine: IncrementalEngine,
@@ -44,9 +51,12 @@ class Scored(ScoringMethod):
         for checkpoint in self.scoring(engine, options, state):
             latest = checkpoint.state or latest
             yield Progress(0, n_edges, (), checkpoint=checkpoint)
-        scores = EdgeScores(engine.graph, latest["scores"], self.unit(engine), self.name)
+        scores = self._scores(engine, latest)
         expected = latest["expected"] if self.says_how_many else None
         yield Progress(n_edges, n_edges, _decisions(scores, expected))
+
+    def _scores(self, engine: IncrementalEngine, state: State) -> EdgeScores:
+        return EdgeScores(engine.graph, state["scores"], self.unit(engine), self.name)
 
 
 def _decisions(scores: EdgeScores, expected: torch.Tensor | None) -> tuple[Decision, ...]:
