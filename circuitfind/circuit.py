@@ -353,7 +353,8 @@ class EdgeScores(Framed):
         Ties stand in the order of `Graph.edges`, so the ranking is always the same.
         """
         scored = self.graph.edge_mask & ~self.values.isnan()
-        rows = [(edge, self.score(edge)) for edge in self.graph.edges(scored)]
+        values = self.values.T[scored.T].tolist()
+        rows = list(zip(self.graph.edges(scored), values, strict=True))
         return sorted(rows, key=lambda row: -(row[1] if signed else abs(row[1])))
 
     def score(self, edge: EdgeName) -> float:

@@ -87,7 +87,8 @@ class _Builder:
         self.blocks: list[Block] = []
 
     def add_embeddings(self, names: tuple[str, ...]) -> None:
-        self._add("embedding", "embedding", 0, [Writer(name, "embedding", 0) for name in names], [])
+        writers = [Writer(name, "embedding", 0) for name in names]
+        self._add("embedding", "embedding", -1, 0, writers, [])
 
     def add_attention(self, layer: int, sizes: LayerShape) -> None:
         stage, size = 2 * layer + 1, sizes.heads_per_kv_head
@@ -104,22 +105,24 @@ class _Builder:
                     reader = _head_reader("head", f"a{layer}.h{head}", layer, head, port)
                     readers.append((reader, range(head, head + 1)))
         groups = [range(first, first + size) for first in heads[::size]]
-        self._add(f"a{layer}", "attention", stage, writers, readers, groups)
+        self._add(f"a{layer}", "attention", layer, stage, writers, readers, groups)
 
     def add_mlp(self, layer: int, stage: int) -> None:
         name = f"m{layer}"
         reader = Reader(name, "mlp", stage, name, layer)
-        self._add(name, "mlp", stage, [Writer(name, "mlp", stage, layer)], [(reader, range(1))])
+        writer = Writer(name, "mlp", stage, layer)
+        self._add(name, "mlp", layer, stage, [writer], [(reader, range(1))])
 
     def add_logits(self) -> None:
-        stage = 2 * self._shape.n_layers + 1
-        reader = Reader("logits", "logits", stage, "logits")
-        self._add("logits", "logits", stage, [], [(reader, range(0))])
+        layer = self._shape.n_layers
+        reader = Reader("logits", "logits", 2 * layer + 1, "logits")
+        self._add("logits", "logits", layer, reader.stage, [], [(reader, range(0))])
 
     def _add(
         self,
         name: str,
         kind: BlockKind,
+        layer: int,
         stage: int,
         writers: list[Writer],
         readers: list[tuple[Reader, range]],
@@ -136,12 +139,12 @@ class _Builder:
                 name,
                 kind,
                 stage,
+                layer,
                 readers=tuple(range(first_reader, first_reader + len(readers))),
                 writers=placed(range(len(writers))),
                 feeds=tuple(placed(fed) for _, fed in readers),
                 exchangeable=tuple(placed(group) for group in exchangeable or []),
                 coupled=kind == "attention" and self._shape.heads_share_norm,
-                layer=writers[0].layer if writers else None,
             )
         )
         self.writers.extend(writers)

@@ -18,16 +18,35 @@ a boolean tensor, for arithmetic, and a networkx graph, for questions about path
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import compress, groupby
 from typing import Literal, NamedTuple
 
 import networkx as nx
+import numpy as np
 import torch
 from jaxtyping import Bool
+from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.errors import GraphError, quoted
 
+SinglePort = Literal["q", "k", "v"]
+"""One input of a head."""
+
+SINGLE_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
+
 Port = Literal["q", "k", "v", "qkv"]
+
+
+def single_ports(port: Port | None) -> tuple[SinglePort, ...]:
+    """Return which inputs of a head a port is: all of them where they are merged.
+
+    None, the port of a reader that is no head's, is none of them.
+    """
+    if port is None:
+        return ()
+    return SINGLE_PORTS if port == "qkv" else (port,)
+
 
 Kind = Literal["embedding", "head", "kv group", "mlp", "logits"]
 """What a component is. A kv group is a key/value head that several query heads share: it reads, and
@@ -244,18 +263,18 @@ class Block:
             members of a group among themselves, and groups as wholes. Their readers go with them.
         coupled: Whether each writer's output depends on the inputs of all writers of the block: the
             sum of the heads is normalised before it is added to the stream (Gemma 2).
-        layer: Its layer; None for embeddings and logits.
+        layer: Its layer; -1 for the embeddings, and the number of layers for the logits.
     """
 
     name: str
     kind: BlockKind
     stage: int
+    layer: int
     readers: tuple[int, ...]
     writers: tuple[int, ...]
     feeds: tuple[tuple[int, ...], ...]
     exchangeable: tuple[tuple[int, ...], ...] = ()
     coupled: bool = False
-    layer: int | None = None
 
 
 def norm_name(block: Block) -> str:
@@ -343,6 +362,15 @@ class Graph:
         return tuple(writers for _, writers in sorted(pairs))
 
     @cached_property
+    def stages(self) -> tuple[tuple[Block, ...], ...]:
+        """The blocks between the embedding and the logits, in the order in which they run.
+
+        Those of one stage are together: they read the same stream, and neither reads the other.
+        """
+        between = self.blocks[1:-1]
+        return tuple(tuple(some) for _, some in groupby(between, key=lambda block: block.stage))
+
+    @cached_property
     def block_of(self) -> dict[str, Block]:
         """The block of each writing component, by its name."""
         return {self.writers[i].name: block for block in self.blocks for i in block.writers}
@@ -356,17 +384,29 @@ class Graph:
                 found[writer].append(reader)
         return tuple(tuple(readers) for readers in found)
 
-    @property
-    def ports(self) -> tuple[Port, ...]:
-        """The inputs of a head that can be cut separately."""
-        return ("q", "k", "v") if self.split_qkv else ("qkv",)
-
     @cached_property
     def edge_mask(self) -> Bool[Tensor, "writer reader"]:
         """True where the writer runs before the reader, so that an edge exists."""
         writes_at = torch.tensor([writer.stage for writer in self.writers])
         reads_at = torch.tensor([reader.stage for reader in self.readers])
         return writes_at[:, None] < reads_at[None, :]
+
+    @cached_property
+    def _exists(self) -> NDArray[np.bool_]:
+        return self.edge_mask.numpy()
+
+    @cached_property
+    def _ports(self) -> dict[tuple[int, Port], int]:
+        found: dict[tuple[int, Port], int] = {}
+        for writer, readers in enumerate(self.inputs):
+            for reader in readers:
+                for port in single_ports(self.readers[reader].port):
+                    found[writer, port] = reader
+        return found
+
+    def input_of(self, writer: int, port: SinglePort) -> int:
+        """Return the reader that a head's query, key or value is computed from."""
+        return self._ports[writer, port]
 
     @property
     def n_edges(self) -> int:
@@ -390,35 +430,16 @@ class Graph:
     def reader_index(self) -> dict[str, int]:
         return {reader.name: index for index, reader in enumerate(self.readers)}
 
-    def head_writers(self, layer: int) -> range:
-        """Return the writer indices of a layer's heads."""
-        writers = self.attention[layer].writers
-        return range(writers[0], writers[-1] + 1)
-
-    def head_readers(self, layer: int, port: Port) -> range:
-        """Return the reader indices of a layer's heads for one of the graph's ports."""
-        return self._head_readers[layer, port]
-
     @cached_property
     def attention(self) -> dict[int, Block]:
         """The attention block of each layer."""
-        found = (block for block in self.blocks if block.kind == "attention")
-        return {block.layer: block for block in found if block.layer is not None}
+        return {block.layer: block for block in self.blocks if block.kind == "attention"}
 
     @cached_property
     def kind_of(self) -> dict[str, Kind]:
         """Kind of each component, by its name."""
         ends: list[Reader | Writer] = [*self.readers, *self.writers]
         return {end.component: end.kind for end in ends}
-
-    @cached_property
-    def _head_readers(self) -> dict[tuple[int, Port], range]:
-        found = {}
-        for layer, block in self.attention.items():
-            for port in self.ports:
-                of_port = [i for i in block.readers if self.readers[i].port == port]
-                found[layer, port] = range(of_port[0], of_port[-1] + 1)
-        return found
 
     def alike(self, reader: int, writer: int) -> int:
         """Return the reader that is to a writer what another one is to the writers it feeds."""
@@ -467,6 +488,12 @@ class Graph:
         Raises:
             GraphError: There is no such edge.
         """
+        if isinstance(edge, str):
+            # Asked for every edge of large graphs; what is no edge is left to those who say why.
+            ends = edge.split("->")
+            pair = self.writer_index.get(ends[0], -1), self.reader_index.get(ends[-1], -1)
+            if len(ends) == 2 and min(pair) >= 0 and self._exists[pair]:
+                return pair
         writer, reader = self.edge(edge)
         return self.writer_index[writer.name], self.reader_index[reader.name]
 
@@ -521,12 +548,18 @@ class Graph:
         Raises:
             GraphError: The mask marks a pair that is no edge.
         """
-        mask = self.edge_mask if kept is None else kept.cpu()
+        if kept is None:
+            return list(self._edges)
+        mask = kept.cpu()
         if bool((mask & ~self.edge_mask).any()):
             raise GraphError("the mask keeps a pair whose writer does not run before its reader")
+        return list(compress(self._edges, mask.T[self.edge_mask.T].tolist()))
+
+    @cached_property
+    def _edges(self) -> list[Edge]:
         return [
             Edge(self.writers[writer], self.readers[reader])
-            for reader, writer in mask.T.nonzero().tolist()
+            for reader, writer in self.edge_mask.T.nonzero().tolist()
         ]
 
     def mask_of(self, edges: str | Edge | Iterable[EdgeName]) -> Bool[Tensor, "writer reader"]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from circuitfind.models.base import Embedding, ResidualModel, SinglePort
+from circuitfind.graph import SinglePort
+from circuitfind.models.base import Embedding, ResidualModel
 
 _FACTS = (
     "name", "fingerprint", "shape", "vocabulary", "causal", "n_tokens", "n_positions", "dtype",

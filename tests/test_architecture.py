@@ -25,7 +25,6 @@ import nothing of the package, so that the process starts at once."""
 KNOWN_CIRCLES = {
     # Circuits draw themselves in notebooks.
     frozenset({"circuit", "reports.diagram", "reports.strokes", "reports.sides"}),
-    frozenset({"engine.chunk", "engine.trial"}),
 }
 
 

@@ -24,8 +24,7 @@ from circuitfind.comparison.looks import (
 )
 from circuitfind.engine.patterns import pattern_of
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import mean_over_prompts, replacement
-from circuitfind.engine.written import run_on
+from circuitfind.engine.replacement import mean_over_prompts, runs_of
 from circuitfind.graph import Writer
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import attend
@@ -144,7 +143,8 @@ def turned_attention(problem: Problem, copiers: Sequence[Writer]) -> dict[Writer
     mean = mean_over_prompts(list(chunks(problem)))
     for chunk in chunks(problem):
         run = recorded(chunk)
-        differences = replacement(chunk, mean) - run_on(chunk, chunk.prompts.clean)
+        runs = runs_of(chunk, mean)
+        differences = runs.replaced - runs.clean
         looking, wrong = _lookers(chunk)
         count += int(looking.sum())
         for block in chunk.graph.attention.values():

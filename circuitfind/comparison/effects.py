@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,11 +20,10 @@ from circuitfind.comparison.looks import place_masks, place_names
 from circuitfind.engine.full_pass import plain_pass
 from circuitfind.engine.gradients import ReaderGradients
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import mean_over_prompts
 from circuitfind.engine.written import batches, writing_blocks
 from circuitfind.errors import MetricError
 from circuitfind.graph import Block
-from circuitfind.methods.attribution import Batch, Limits
+from circuitfind.methods.attribution import Batch, Limits, batches_of
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from circuitfind.metrics import KL, LOGIT_DIFFERENCE, LOSS, Metric, answered
 from circuitfind.problem import Problem
@@ -88,7 +88,7 @@ def effects(problem: Problem) -> Effects:
         MetricError: The metric is the same on clean and corrupted prompts.
     """
     problem = about_answers(problem)
-    graph, size = problem.graph, _limits.batch_for(problem)
+    graph = problem.graph
     lead = lead_of(problem)
     if not abs(lead) > 0:
         raise MetricError(
@@ -98,12 +98,9 @@ def effects(problem: Problem) -> Effects:
         )
     edges = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     by_place = torch.zeros(len(place_names(problem.prompts)), len(graph.writers)).double()
-    parts = batches(problem, size)
-    mean = mean_over_prompts(parts)
-    for batch in parts:
-        at_work = Batch(batch, _limits, mean, clean_first=True)
+    for batch in batches_of(problem, _limits):
         for place in places_of(graph, _PATH):
-            _add(batch, at_work, at_work.walk(place), (edges, by_place), place.weight)
+            _add(batch, batch.walk(place), (edges, by_place), place.weight)
     scale = 1 / (abs(lead) * len(problem.prompts))
     return Effects(
         problem.metric.name, lead, edges * scale, place_names(problem.prompts), by_place * scale
@@ -111,45 +108,43 @@ def effects(problem: Problem) -> Effects:
 
 
 def _add(
-    problem: Problem,
-    at_work: Batch,
+    batch: Batch,
     walk: Iterator[ReaderGradients],
     sums: tuple[Tensor, Tensor],
     weight: float,
 ) -> None:
     """Walk back from the logits: readers of one stage after another, then those who write there."""
     edges, by_place = sums
-    masks = torch.stack(list(place_masks(problem.prompts).values())).double()
-    every = writing_blocks(problem.graph)
+    masks = torch.stack(list(place_masks(batch.problem.prompts).values())).double()
+    every = writing_blocks(batch.problem.graph)
     arrived: Tensor | None = None
     for stage, found in itertools.groupby(walk, key=lambda some: some.stage):
         if arrived is not None:
             _write_places(
-                at_work, [g for g in every if g.stage == stage], arrived, masks, by_place, weight
+                batch, [g for g in every if g.stage == stage], arrived, masks, by_place, weight
             )
         for some in found:
-            _write_edges(at_work, [g for g in every if g.stage < stage], some, edges, weight)
+            _write_edges(batch, [g for g in every if g.stage < stage], some, edges, weight)
             total = some.gradient.sum(0)
             arrived = total if arrived is None else arrived + total
     assert arrived is not None
-    _write_places(at_work, every[:1], arrived, masks, by_place, weight)
+    _write_places(batch, every[:1], arrived, masks, by_place, weight)
 
 
 def _write_edges(
-    at_work: Batch, earlier: list[Block], found: ReaderGradients, edges: Tensor, weight: float
+    batch: Batch, earlier: list[Block], found: ReaderGradients, edges: Tensor, weight: float
 ) -> None:
     for block in earlier:
-        product = at_work.differences.of(block).flatten(1) @ found.gradient.flatten(1).T
-        columns = slice(found.readers.start, found.readers.stop)
-        edges[list(block.writers), columns] += weight * product.double().cpu()
+        product = batch.differences.of(block).flatten(1) @ found.gradient.flatten(1).T
+        edges[np.ix_(block.writers, found.readers)] += weight * product.double().cpu()
 
 
 def _write_places(
-    at_work: Batch, here: list[Block], slope: Tensor, masks: Tensor, by_place: Tensor, weight: float
+    batch: Batch, here: list[Block], slope: Tensor, masks: Tensor, by_place: Tensor, weight: float
 ) -> None:
     """Add what happens if the writers of a stage are replaced at some positions."""
     for block in here:
-        at_positions = (at_work.differences.of(block) * slope).sum(-1).double()
+        at_positions = (batch.differences.of(block) * slope).sum(-1).double()
         by_place[:, list(block.writers)] += (
             weight * torch.einsum("wbp,kbp->kw", at_positions, masks).cpu()
         )

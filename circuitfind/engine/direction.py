@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.errors import MetricError
+from circuitfind.graph import Block
 from circuitfind.measures import along
 from circuitfind.metrics import Metric
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Run, Seen, segments
+from circuitfind.models.forward import Run, Seen
 from circuitfind.prompts import PromptPairs
 
 _SMALLEST = 1e-6
@@ -90,12 +91,12 @@ def _stream(
     tokens = prompts.corrupted if corrupted else prompts.clean
     entering: list[Tensor] = []
 
-    def note(seen: Seen, number: int, values: Tensor) -> None:
-        if seen == "entering" and segments(model.shape)[number][0].kind == "attention":
+    def note(seen: Seen, entered: Block, values: Tensor) -> None:
+        if seen == "entering" and entered.kind != "mlp":
             entering.append(values)
 
     with torch.no_grad():
-        final = Run(model, prompts.real, note).run(model.embed(tokens).joint)
-        stepped = prompts.at_steps([*entering, final][block + 1])
+        Run(model, prompts.real, note).run(model.embed(tokens).joint)
+        stepped = prompts.at_steps(entering[block + 1])
     real = prompts.step_is_real[..., None]
     return stepped.masked_fill(~real, 0).sum(1) / real.sum(1)

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.engine.gradients import TracedRun, segment_before
-from circuitfind.graph import Block, Graph
-from circuitfind.models.base import ResidualModel, single_ports
+from circuitfind.engine.gradients import RecordedRun
+from circuitfind.graph import Block, Graph, single_ports
+from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Heads, attend
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -50,14 +50,15 @@ def plain_pass(
 ) -> Pass:
     """Run the model with every edge kept."""
     embedding = embeddings(model, graph, tokens)
-    run = TracedRun(model, graph, real, traced=False)
+    run = RecordedRun(model, graph, real)
     run.run(torch.stack(embedding).sum(0))
     written = [torch.stack(embedding)]
-    for layer, z in enumerate(run.z):
-        written.append(model.output(layer, range(len(z)), z))
-        if model.shape.layers[layer].has_mlp:
-            written.append(run.mlps[layer][None])
-    read = (run.streams[segment_before(graph, reader.stage)] for reader in graph.readers)
+    for block in graph.blocks[1:-1]:
+        values = run.values[block.name]
+        if block.kind == "attention":
+            values = model.output(block.layer, range(len(values)), values)
+        written.append(values)
+    read = (run.entering[reader.stage] for reader in graph.readers)
     return Pass(torch.cat(written), tuple(read) if keep_reads else (), run.final)
 
 
@@ -121,24 +122,23 @@ class _MaskedRun:
 
     def run(self, embedding: Sequence[Stream]) -> Pass:
         self._write(torch.stack(list(embedding)))
-        for _, blocks in groupby(self._graph.blocks[1:-1], key=lambda block: block.stage):
+        for blocks in self._graph.stages:
             together = [(block, self._outputs(block)) for block in blocks]
             for block, outputs in together:
                 self._write(outputs)
-                if block.kind == "attention" and block.layer is not None:
+                if block.kind == "attention":
                     self._add_bias(block.layer)
         (final,) = self._received([self._graph.logits])
         return Pass(torch.cat(self._written), tuple(self._read or ()), final)
 
     def _outputs(self, block: Block) -> Streams:
         model, layer = self._model, block.layer
-        assert layer is not None
         if block.kind == "mlp":
             return model.mlp(layer, self._received(block.readers)[0])[None]
         by_port: dict[str, Heads] = {}
         for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
             streams = self._received(list(readers))
-            for single in single_ports(port or "qkv"):
+            for single in single_ports(port):
                 by_port[single] = model.project(layer, single, range(len(streams)), streams)
         z = attend(model, layer, by_port["q"], by_port["k"], by_port["v"], self._real)
         return model.output(layer, range(len(z)), z)
@@ -186,7 +186,7 @@ class _Weighted(torch.autograd.Function):
         ctx: Any,
         weights: Float[Tensor, "writer reader"],
         values: Streams,
-        *differences: Float[Tensor, "_ batch pos d_model"],
+        *differences: Float[Tensor, "_writer batch pos d_model"],
     ) -> Float[Tensor, "reader batch pos d_model"]:
         """Return the sum of each reader; `values` are those of all differences."""
         ctx.save_for_backward(weights)

@@ -1,32 +1,30 @@
 """The gradient of the loss at what every reader receives, from one pass forward and one back.
 
 With every edge kept, all heads of a block read one stream, so the forward pass needs one stream and
-not one per reader. On the way back each block's parts are taken one by one: an MLP gives the
-gradient at its input; an attention block is run again from its queries, keys and values, and what
-arrives there is pulled back through each port's projection and norm, which gives every head port a
-gradient of its own. Their sum goes on to earlier blocks. So a gradient per reader exists only while
-it is handed out, and what a head writes is kept as its mixed values (`d_head` numbers a position,
-not `d_model`).
+not one per reader. On the way back the blocks are taken one by one: an MLP gives the gradient at
+its input; attention is run again from its queries, keys and values, and what arrives there is
+pulled back through each port's projection and norm, which gives every head port a gradient of its
+own. Their sum goes on to earlier blocks. So a gradient per reader exists only while it is handed
+out, and what a head writes is kept as its z (`d_head` elements a position, not `d_model`).
 
-With `checkpoint`, MLPs too are run again on the way back and nothing inside them is kept.
+A run that was made before is walked back from the streams that entered its blocks, all else being
+computed again. With `checkpoint` this holds for the MLPs of every run.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import Graph
-from circuitfind.models.base import ResidualModel, SinglePort, single_ports
-from circuitfind.models.forward import Run, Seen, added_by_heads, attend
+from circuitfind.graph import SINGLE_PORTS, Block, Graph, SinglePort, single_ports
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Heads, Run, Seen, Stream, added_by_heads, attend
 
-Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "reader batch pos d_model"]
-Heads = Float[Tensor, "head batch pos d_head"]
+Projected = dict[SinglePort, Heads]
 
 
 class ReaderGradients(NamedTuple):
@@ -38,25 +36,26 @@ class ReaderGradients(NamedTuple):
         gradient: Of the summed loss at what each reader receives.
     """
 
-    readers: range
+    readers: tuple[int, ...]
     stage: int
     gradient: Streams
 
 
-class TracedRun(Run):
-    """A run with every edge kept that can be walked back once.
+class RecordedRun(Run):
+    """A run with every edge kept that is remembered, and can be walked back.
 
     Args:
         model: The model.
         graph: Its graph.
         real: True at positions that are no padding; needed by bidirectional models only.
+        entering: The streams of a run that was made before, if that is to be walked back.
+        trace: Whether the run will be walked back, so that more of what it computes is kept.
         checkpoint: Whether nothing inside MLPs is kept for the way back.
-        traced: Whether the run is to be walked back at all.
 
     Attributes:
-        streams: What entered each segment (see `segments`), and the final stream.
-        z: What the heads of each attention block mixed.
-        mlp: What each MLP wrote.
+        entering: What entered the blocks of each stage, and the logits, by stage.
+        values: By the name of a block: z of its heads, or what its MLP writes; not if it is to be
+            walked back at once.
     """
 
     def __init__(
@@ -64,159 +63,101 @@ class TracedRun(Run):
         model: ResidualModel,
         graph: Graph,
         real: Bool[Tensor, "batch pos"] | None = None,
+        entering: Mapping[int, Stream] | None = None,
         *,
+        trace: bool = False,
         checkpoint: bool = False,
-        traced: bool = True,
     ) -> None:
-        super().__init__(model, real, self._keep)
-        self.graph, self.checkpoint, self.traced = graph, checkpoint, traced
-        self.streams: list[Stream] = []
-        self.z: list[Heads] = []
-        self.mlps: list[Stream] = []
-        self._projected: dict[SinglePort, Heads] = {}
-        self._trace: list[list[_Part]] = []
+        super().__init__(model, real, self._remember, graph)
+        self.entering: dict[int, Stream] = dict(entering or {})
+        self.values: dict[str, Float[Tensor, "writer batch pos width"]] = {}
+        self._trace, self._checkpoint = trace, checkpoint
+        self._projected: dict[str, Projected] = {}
+        # Of each MLP, what it read and what it wrote, with the way from one to the other.
+        self._written: dict[str, tuple[Stream, Stream]] = {}
 
     def run(self, stream: Stream, first: int = 0) -> Stream:
-        """Run from the segment `first` on, given what enters it, and return the final stream."""
+        """Run from a stage on, given what enters it, and return the final stream."""
         with torch.no_grad():
-            self.streams.append(super().run(stream, first))
-        return self.final
-
-    def _keep(self, seen: Seen, number: int, values: Tensor) -> None:
-        if seen == "entering":
-            self.streams.append(values)
-            self._trace.append([])
-        elif seen in ("q", "k", "v"):
-            self._projected[seen] = values
-        elif seen == "z":
-            if len(self.mlps) < len(self.z):
-                # The layer before has no MLP: zeros keep its place.
-                self.mlps.append(torch.zeros_like(self.streams[-1]))
-            self.z.append(values)
-        elif seen == "mlp":
-            self.mlps.append(values)
-
-    def attention(self, layer: int, stream: Stream) -> Stream:
-        added = super().attention(layer, stream)
-        if self.traced:
-            self._trace[-1].append(_Attention(self, layer, stream, self._projected))
-        self._projected = {}
-        return added
-
-    def mlp(self, layer: int, stream: Stream) -> Stream:
-        if not self.traced:
-            return super().mlp(layer, stream)
-        part = _Mlp(self, layer, stream)
-        self._trace[-1].append(part)
-        return part.run()
+            return super().run(stream, first)
 
     @property
     def final(self) -> Stream:
         """What the logits read."""
-        return self.streams[-1]
+        return self.entering[self.graph.blocks[-1].stage]
+
+    def _remember(self, seen: Seen, block: Block, values: Tensor) -> None:
+        if seen == "entering":
+            self.entering[block.stage] = values
+        elif self._trace:
+            if seen in ("q", "k", "v"):
+                self._projected.setdefault(block.name, {})[seen] = values
+        elif seen == "z":
+            self.values[block.name] = values
+        elif seen == "mlp":
+            self.values[block.name] = values[None]
+
+    def mlp(self, block: Block, stream: Stream) -> Stream:
+        if not self._trace or self._checkpoint:
+            return super().mlp(block, stream)
+        self._written[block.name] = self._traced(block, stream)
+        return self._written[block.name][1].detach()
+
+    def _traced(self, block: Block, stream: Stream) -> tuple[Stream, Stream]:
+        leaf = stream.detach().requires_grad_()
+        with torch.enable_grad():
+            return leaf, self.model.mlp(block.layer, leaf)
 
     def gradients(self, at_final: Stream) -> Iterator[ReaderGradients]:
-        """Walk back from the logits, given the gradient there; frees the trace on its way."""
-        last = len(self.graph.readers) - 1
-        yield ReaderGradients(range(last, last + 1), self.graph.readers[last].stage, at_final[None])
-        while self._trace:
+        """Walk back from the logits, given the gradient there; frees what was kept for that."""
+        logits = self.graph.blocks[-1]
+        yield ReaderGradients(logits.readers, logits.stage, at_final[None])
+        for blocks in reversed(self.graph.stages):
+            if (stream := self.entering.get(blocks[0].stage)) is None:
+                return
             before = at_final
-            for part in reversed(self._trace.pop()):
-                for found in part.pull(at_final):
+            for block in reversed(blocks):
+                for found in self._pulled(block, stream, at_final):
                     before = before + found.gradient.sum(0)
                     yield found
             at_final = before
 
-
-def segment_after(graph: Graph, stage: int) -> int:
-    """Return the first segment whose input holds what was written at a stage."""
-    return bisect_right(_stages(graph), stage)
-
-
-def segment_before(graph: Graph, stage: int) -> int:
-    """Return the segment whose input is what readers of a stage receive; -1 for the logits."""
-    return -1 if stage == graph.blocks[-1].stage else bisect_left(_stages(graph), stage)
-
-
-@lru_cache(maxsize=8)
-def _stages(graph: Graph) -> tuple[int, ...]:
-    """Return the stage of each segment: blocks of one stage read the same stream."""
-    return tuple(dict.fromkeys(block.stage for block in graph.blocks[1:-1]))
-
-
-class _Part(Protocol):
-    """An attention block or an MLP, on the way back."""
-
-    def pull(self, gradient: Stream) -> Iterator[ReaderGradients]: ...
-
-
-class _Mlp:
-    def __init__(self, owner: TracedRun, layer: int, stream: Stream) -> None:
-        self._owner, self._layer = owner, layer
-        self._stream: Stream | None = stream
-        self._written: Stream | None = None
-
-    def run(self) -> Stream:
-        """Return what the MLP writes, and keep its insides unless they are to be made again."""
-        assert self._stream is not None
-        if self._owner.checkpoint:
-            return self._owner.model.mlp(self._layer, self._stream)
-        self._stream, self._written = self._traced(self._stream)
-        return self._written.detach()
-
-    def _traced(self, stream: Stream) -> tuple[Stream, Stream]:
-        leaf = stream.detach().requires_grad_()
-        with torch.enable_grad():
-            return leaf, self._owner.model.mlp(self._layer, leaf)
-
-    def pull(self, gradient: Stream) -> Iterator[ReaderGradients]:
-        assert self._stream is not None
-        leaf, written = self._stream, self._written
-        if written is None:
-            leaf, written = self._traced(leaf)
-        (at_input,) = torch.autograd.grad(written, leaf, gradient)
-        self._stream = self._written = None
-        graph = self._owner.graph
-        index = graph.reader_index[f"m{self._layer}"]
-        yield ReaderGradients(
-            range(index, index + 1), graph.readers[index].stage, at_input[None].detach()
-        )
-
-
-class _Attention:
-    def __init__(
-        self, owner: TracedRun, layer: int, stream: Stream, projected: dict[SinglePort, Heads]
-    ) -> None:
-        self._owner, self._layer, self._projected = owner, layer, projected
-        self._stream: Stream | None = stream
-
-    def pull(self, gradient: Stream) -> Iterator[ReaderGradients]:
-        assert self._stream is not None
-        owner = self._owner
-        leaves = {port: values.requires_grad_() for port, values in self._projected.items()}
-        with torch.enable_grad():
-            z = attend(owner.model, self._layer, leaves["q"], leaves["k"], leaves["v"], owner.real)
-            written = added_by_heads(owner.model, self._layer, z)
-        arrived = dict(
-            zip(leaves, torch.autograd.grad(written, list(leaves.values()), gradient), strict=True)
-        )
-        del written
-        self._projected = {}
-        graph = self._owner.graph
-        for port in graph.ports:
-            readers = graph.head_readers(self._layer, port)
+    def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> Iterator[ReaderGradients]:
+        """Pull the gradient at what a block writes back to what its readers receive."""
+        if block.kind == "mlp":
+            known = self._written.pop(block.name) if block.name in self._written else None
+            leaf, written = known or self._traced(block, stream)
+            (at_input,) = torch.autograd.grad(written, leaf, gradient)
+            yield ReaderGradients(block.readers, block.stage, at_input[None].detach())
+            return
+        arrived = self._at_projected(block, stream, gradient)
+        for port, readers in groupby(block.readers, key=lambda r: self.graph.readers[r].port):
             at_port: Any = sum(
-                self._pulled_through(single, arrived[single]) for single in single_ports(port)
+                self._through_projection(block, single, stream, arrived[single])
+                for single in single_ports(port)
             )
-            yield ReaderGradients(readers, graph.readers[readers[0]].stage, at_port)
-        self._stream = None
+            yield ReaderGradients(tuple(readers), block.stage, at_port)
 
-    def _pulled_through(self, port: SinglePort, arrived: Heads) -> Streams:
-        """Pull gradients at projected values back to the stream that each head's port reads."""
-        assert self._stream is not None
-        # A copy per head, so that each head's gradient arrives apart from the others'.
-        leaf = self._stream.expand(len(arrived), *self._stream.shape).clone().requires_grad_()
+    def _at_projected(self, block: Block, stream: Stream, gradient: Stream) -> Projected:
+        """Return the gradient at the queries, keys and values of a block."""
+        leaves = self._projected.pop(block.name, None)
+        if leaves is None:
+            with torch.no_grad():
+                leaves = {port: self.projected(block, port, stream) for port in SINGLE_PORTS}
+        query, key, value = (leaves[port].requires_grad_() for port in SINGLE_PORTS)
         with torch.enable_grad():
-            projected = self._owner.model.project(self._layer, port, range(len(arrived)), leaf)
+            z = attend(self.model, block.layer, query, key, value, self.real)
+            written = added_by_heads(self.model, block.layer, z)
+        found = torch.autograd.grad(written, (query, key, value), gradient)
+        return dict(zip(SINGLE_PORTS, found, strict=True))
+
+    def _through_projection(
+        self, block: Block, port: SinglePort, stream: Stream, arrived: Heads
+    ) -> Streams:
+        """Pull gradients at projected values back to the stream that each head's port reads."""
+        # A copy per head, so that each head's gradient arrives apart from the others'.
+        leaf = stream.expand(len(arrived), *stream.shape).clone().requires_grad_()
+        with torch.enable_grad():
+            projected = self.model.project(block.layer, port, range(len(arrived)), leaf)
         (at_input,) = torch.autograd.grad(projected, leaf, arrived)
         return at_input

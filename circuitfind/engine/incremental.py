@@ -21,15 +21,15 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuitfind.engine.candidates import FIRST_WIDTH, Test, candidates_at_once, next_width
 from circuitfind.engine.chunk import ChunkEngine, Pair
-from circuitfind.engine.composed import Composed
-from circuitfind.engine.cuts import FIRST_WIDTH, Test, candidates_at_once, next_width
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import mean_over_prompts, replacement
-from circuitfind.engine.shelf import InFiles, InMemory
+from circuitfind.engine.replacement import Runs, joined_runs, mean_over_prompts, runs_of
 from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
+from circuitfind.engine.tensor_store import InFiles, InMemory
 from circuitfind.engine.trial import Trial
+from circuitfind.engine.virtual_weights import VirtualWeights
 from circuitfind.engine.work import Start
 from circuitfind.graph import Edge, EdgeName, listed
 from circuitfind.metrics import Metric, Scale
@@ -128,18 +128,16 @@ class IncrementalEngine:
         self.horizon = horizon(problem)
         planned = plan(problem, memory)
         parts = _chunks(problem, planned.n_prompts)
-        shelf = InMemory() if len(parts) == 1 else InFiles()
-        composed = Composed(problem.model, problem.graph, planned.most_composed)
+        store = InMemory() if len(parts) == 1 else InFiles()
+        weights = VirtualWeights(problem.model, problem.graph, planned.most_virtual_weights)
         most_formed = planned.most_formed // len(parts)
         with torch.no_grad():
             mean = mean_over_prompts(parts)
             self.chunks = [
-                ChunkEngine(
-                    part, replacement(part, mean), self.horizon, shelf, composed, most_formed
-                )
+                ChunkEngine(part, runs_of(part, mean), self.horizon, store, weights, most_formed)
                 for part in parts
             ]
-        self.clean_final: Stream = _joined([chunk.clean.final for chunk in self.chunks], dim=0)
+        self.clean_final: Stream = _joined([chunk.runs.final for chunk in self.chunks], dim=0)
         self.readout = Readout(problem, self.clean_final)
         self._readouts: dict[str, Readout] = {}
 
@@ -151,6 +149,19 @@ class IncrementalEngine:
         """How many candidates are evaluated at once at most."""
         final = len(self.clean_final) * self.horizon.steps * self.graph.shape.d_model
         return min(self.chunks[0].most_candidates, candidates_at_once(final))
+
+    def runs(self, rows: slice) -> Runs:
+        """Return the runs between which edges are cut, on some of the prompts."""
+        if len(self.chunks) == 1:
+            return self.chunks[0].runs.rows(rows)
+        parts, first = [], 0
+        for chunk in self.chunks:
+            n = len(chunk.problem.prompts)
+            start, stop = (min(max(end - first, 0), n) for end in (rows.start, rows.stop))
+            if start < stop:
+                parts.append(chunk.runs.rows(slice(start, stop)))
+            first += n
+        return joined_runs(parts)
 
     def start(self) -> EngineState:
         """Return the full graph: every edge kept."""

@@ -16,6 +16,7 @@ themselves checked against the model (`checks`) and, in the tests, against the p
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -24,14 +25,13 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.gradients import segment_before
+from circuitfind.engine.replacement import Runs
 from circuitfind.engine.work import Start, Work, least_work, work
-from circuitfind.engine.written import Written, is_z
-from circuitfind.graph import Block, Graph
-from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort
+from circuitfind.engine.written import is_z
+from circuitfind.graph import SINGLE_PORTS, Block, SinglePort
 
 Stream = Float[Tensor, "batch pos d_model"]
-Values = Float[Tensor, "writer _ _ _"]
+Values = Float[Tensor, "writer _batch _pos _width"]
 """What is remembered of some writers of a block (see `Written`)."""
 
 
@@ -40,12 +40,7 @@ class MaskedPasses:
     """Passes with some edges cut, on the same prompts.
 
     Attributes:
-        model: The model.
-        graph: Its graph.
-        clean: What the writers write on the clean prompts.
-        replaced: What cut edges carry.
-        entering: The clean run's stream before each segment, and its final stream.
-        real: True at positions that are no padding.
+        runs: The runs that passes start from.
         empty_is_a_run: Whether the graph without edges is a run of the model.
         enlarges_rounding: Whether rounding could grow (see `replacement`); passes then start from
             the replaced run, where a reader that receives nothing receives exactly 0.
@@ -53,12 +48,7 @@ class MaskedPasses:
             taken some at a time.
     """
 
-    model: ResidualModel
-    graph: Graph
-    clean: Written
-    replaced: Written
-    entering: Sequence[Stream]
-    real: Bool[Tensor, "batch pos"]
+    runs: Runs
     empty_is_a_run: bool
     enlarges_rounding: bool
     most: int
@@ -72,7 +62,7 @@ class MaskedPasses:
             start: The run to start from; by default the one that is less work.
         """
         todo = self._work(kept.cpu().numpy(), start)
-        final, size, parts = self.entering[-1], self._prompts_at_once(todo), []
+        final, size, parts = self.runs.final, self._prompts_at_once(todo), []
         with torch.no_grad():
             for first in range(0, len(final), size):
                 parts.append(self._prompts(slice(first, first + size)).final(todo))
@@ -94,7 +84,7 @@ class MaskedPasses:
         So a pass rounds alike whichever others are made before it. Powers of two, so that passes
         of about one size share what they start from.
         """
-        final = self.entering[-1]
+        final = self.runs.final
         most = max(1, self.most // (max(1, todo.n_streams) * final[0].numel()))
         return len(final) if most >= len(final) else 1 << (most.bit_length() - 1)
 
@@ -102,23 +92,22 @@ class MaskedPasses:
         if start is None and self.enlarges_rounding:
             start = "replaced"
         if start is None:
-            return least_work(self.graph, kept, empty_is_a_run=self.empty_is_a_run)
-        return work(self.graph, kept, start, empty_is_a_run=self.empty_is_a_run)
+            return least_work(self.runs.graph, kept, empty_is_a_run=self.empty_is_a_run)
+        return work(self.runs.graph, kept, start, empty_is_a_run=self.empty_is_a_run)
 
 
 class _Prompts:
     """Passes on some of the prompts; what they start from is formed once."""
 
     def __init__(self, passes: MaskedPasses, rows: slice) -> None:
-        self._passes, self.rows = passes, rows
-        self._model, self._graph, self._real = passes.model, passes.graph, passes.real[rows]
-        self._values = {"clean": passes.clean.rows(rows), "replaced": passes.replaced.rows(rows)}
-        self._replaced: list[Stream] | None = None
+        self.rows, self._runs = rows, passes.runs.rows(rows)
+        self._model, self._graph = passes.runs.model, passes.runs.graph
+        self._values = {"clean": self._runs.clean, "replaced": self._runs.replaced}
 
     def final(self, todo: Work) -> Stream:
         """Return what the logits read."""
         entering = self._entering(todo.start)
-        changes = Changes(todo.n_streams, entering[-1], todo.changed.shape[1])
+        changes = Changes(todo.n_streams, self._runs.final, todo.changed.shape[1])
         for block in self._graph.blocks:
             run = [writer for writer in block.writers if todo.changed[writer].any()]
             if run:
@@ -128,29 +117,27 @@ class _Prompts:
             if cut:
                 new = self._of("replaced", block, cut) - self._of("clean", block, cut)
                 changes.send(self._written(block, cut, new), todo.replaced[cut])
-        return changes.received([self._graph.logits], entering[-1])[0]
+        logits = self._graph.blocks[-1]
+        return changes.received(logits.readers, entering[logits.stage])[0]
 
-    def _entering(self, start: Start) -> Sequence[Stream]:
-        """Return the streams that enter each segment of a run, and its final stream."""
-        if start == "clean":
-            return [stream[self.rows] for stream in self._passes.entering]
-        if self._replaced is None:
-            self._replaced = self._summed()
-        return self._replaced
+    def _entering(self, start: Start) -> Mapping[int, Stream]:
+        """Return the streams of a run by the stage of the readers that receive them."""
+        return self._runs.entering if start == "clean" else self._replaced
 
-    def _summed(self) -> list[Stream]:
-        """Add up what all writers' cut edges carry."""
-        total, entering = torch.zeros_like(self._passes.entering[-1][self.rows]), []
-        for stage in groupby(self._graph.blocks, lambda block: block.stage):
-            entering.append(total)
-            for block in stage[1]:
+    @cached_property
+    def _replaced(self) -> dict[int, Stream]:
+        """What readers receive where every edge is cut."""
+        entering: dict[int, Stream] = {}
+        total = torch.zeros_like(self._runs.final)
+        for stage, blocks in groupby(self._graph.blocks, lambda block: block.stage):
+            entering[stage] = total
+            for block in blocks:
                 if block.writers:
-                    total = total + self._values["replaced"].of(block).sum(0)
-                if block.kind == "attention" and block.layer is not None:
+                    total = total + self._runs.replaced.of(block).sum(0)
+                if block.kind == "attention":
                     bias = self._model.attention_bias(block.layer)
                     total = total if bias is None else total + bias
-        # Nothing enters the embeddings; what enters the logits comes last.
-        return entering[1:]
+        return entering
 
     def _heads(self, writers: Sequence[int]) -> list[int]:
         return [self._graph.writers[writer].index or 0 for writer in writers]
@@ -162,17 +149,21 @@ class _Prompts:
 
     def _written(self, block: Block, writers: Sequence[int], values: Values) -> Values:
         """Return the outputs that belong to what is remembered of writers, or differences of it."""
-        if block.layer is None or not is_z(block):
+        if not is_z(block):
             return values
         return self._model.output(block.layer, self._heads(writers), values)
 
     def _new(
-        self, block: Block, writers: Sequence[int], entering: Sequence[Stream], changes: "Changes"
+        self,
+        block: Block,
+        writers: Sequence[int],
+        entering: Mapping[int, Stream],
+        changes: "Changes",
     ) -> Values:
         """Run some writers of a block on what they receive now."""
-        if block.layer is None:
+        if block.kind == "embedding":
             return self._of("clean", block, writers)
-        base = entering[segment_before(self._graph, block.stage)]
+        base = entering[block.stage]
         if block.kind == "mlp":
             (received,) = changes.received(block.readers, base)
             return self._model.mlp(block.layer, received)[None]
@@ -180,7 +171,7 @@ class _Prompts:
         query, key, value = (
             self._projected(block.layer, port, run, base, changes) for port in SINGLE_PORTS
         )
-        z = self._model.attend(block.layer, self._heads(run), query, key, value, self._real)
+        z = self._model.attend(block.layer, self._heads(run), query, key, value, self._runs.real)
         if not block.coupled:
             return z
         return self._model.output(block.layer, self._heads(run), z)[self._heads(writers)]
@@ -194,17 +185,12 @@ class _Prompts:
         changes: "Changes",
     ) -> Float[Tensor, "head batch pos d_head"]:
         """Return the query, key or value of some query heads."""
-        read = [self._reader(writer, port) for writer in writers]
+        read = [self._graph.input_of(writer, port) for writer in writers]
         readers = list(dict.fromkeys(read))
         heads = [self._graph.readers[reader].index or 0 for reader in readers]
         received = changes.received(readers, base)
         projected = self._model.project(layer, port, heads, received)
         return projected[[readers.index(reader) for reader in read]]
-
-    def _reader(self, writer: int, port: SinglePort) -> int:
-        """Return which reader a head's query, key or value is projected from."""
-        inputs = self._graph.inputs[writer]
-        return next(r for r in inputs if self._graph.readers[r].port in (port, "qkv"))
 
 
 class Changes:
@@ -227,7 +213,9 @@ class Changes:
         self._sums: dict[bytes, Stream] = {}
         self._of, self._earlier, self._earlier_of = 0, dict[bytes, Stream](), 0
 
-    def send(self, changes: Float[Tensor, "writer _ _ d_model"], along: NDArray[np.bool_]) -> None:
+    def send(
+        self, changes: Float[Tensor, "writer _batch _pos d_model"], along: NDArray[np.bool_]
+    ) -> None:
         """Send the changes of some writers to the readers of each."""
         rows = slice(self._n, self._n + len(changes))
         self._sent[rows], self._goes[rows] = changes, along

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from math import ceil
 
-from circuitfind.engine.cuts import candidates_at_once
+from circuitfind.engine.candidates import candidates_at_once
 from circuitfind.engine.written import is_z, writing_blocks
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import require
-from circuitfind.models.forward import segments
 from circuitfind.problem import Problem
 
 _STREAMS_IN_WORK = 16
@@ -19,13 +18,13 @@ About twice what a whole search at the shape of GPT-2 small was measured to hold
 """
 
 FORMED_NUMBERS = 1 << 25
-"""How many numbers of formed gaps and composed weights are remembered; 128 MiB in float32."""
+"""How many numbers of formed gaps and virtual weights are remembered; 128 MiB in float32."""
 
 _FORMED_SHARE = 1 / 8
 """The share of a memory that is limited which these may take."""
 
-_COMPOSED_SHARE = 1 / 4
-"""The share of these which composed weights may take."""
+_WEIGHTS_SHARE = 1 / 4
+"""The share of these which virtual weights may take."""
 
 _HIDDEN_WIDTH = 8
 """How many times as wide as the stream an MLP's hidden layer is taken to be, gates included."""
@@ -44,7 +43,7 @@ def remembered_numbers(graph: Graph) -> int:
     streams = sum(
         len(block.writers) * shape.d_model for block in writing_blocks(graph) if not is_z(block)
     )
-    entering = (len(segments(shape)) + 1) * shape.d_model
+    entering = (len(graph.stages) + 1) * shape.d_model
     clean = mixed + streams + entering + _projected(graph)
     return 2 * clean + mixed + streams + _products(graph)
 
@@ -61,8 +60,8 @@ def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_numbe
     shape = graph.shape
     stream = n_prompts * n_positions * shape.d_model
     gaps = shape.total("n_heads") * stream
-    composed = shape.total("n_heads") * shape.d_head * _products(graph)
-    formed = min(FORMED_NUMBERS, gaps + min(composed, int(FORMED_NUMBERS * _COMPOSED_SHARE)))
+    weights = shape.total("n_heads") * shape.d_head * _products(graph)
+    formed = min(FORMED_NUMBERS, gaps + min(weights, int(FORMED_NUMBERS * _WEIGHTS_SHARE)))
     return formed * bytes_per_number + chunk_bytes(graph, n_prompts, n_positions, bytes_per_number)
 
 
@@ -95,12 +94,12 @@ class Plan:
     Attributes:
         n_prompts: Pairs of prompts at a time.
         most_formed: How many numbers of formed gaps may be remembered in all.
-        most_composed: How many numbers of composed weights.
+        most_virtual_weights: How many numbers of virtual weights.
     """
 
     n_prompts: int
     most_formed: int
-    most_composed: int
+    most_virtual_weights: int
 
 
 def plan(problem: Problem, memory: int | None) -> Plan:
@@ -141,5 +140,5 @@ def plan(problem: Problem, memory: int | None) -> Plan:
 
 
 def _plan(n_prompts: int, formed: int) -> Plan:
-    composed = int(formed * _COMPOSED_SHARE)
-    return Plan(n_prompts, formed - composed, composed)
+    weights = int(formed * _WEIGHTS_SHARE)
+    return Plan(n_prompts, formed - weights, weights)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circuitfind.engine.full_pass import Pass, plain_pass
 from circuitfind.errors import GraphError, MethodError, quoted
-from circuitfind.graph import Graph
+from circuitfind.graph import Block, Graph, SinglePort
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import HasProblem, as_problem
 
@@ -24,16 +24,16 @@ def attention_patterns(
     model: ResidualModel,
     graph: Graph,
     run: Pass,
-    layer: int,
+    block: Block,
     real: Bool[Tensor, "batch pos"] | None = None,
 ) -> Patterns:
-    """Return the attention pattern of every query head of a layer.
+    """Return the attention pattern of every query head of a block.
 
     Args:
         model: The model.
         graph: Its graph.
         run: A run that kept what its readers received, with any edges cut.
-        layer: The layer.
+        block: An attention block of the graph.
         real: True at positions that are no padding.
 
     Returns:
@@ -41,9 +41,8 @@ def attention_patterns(
         unless the model's attention has a sink.
     """
     with torch.no_grad():
-        query = _projected(model, graph, run, layer, "q")
-        key = _projected(model, graph, run, layer, "k")
-        return pattern_of(model, layer, query, key, real)
+        query, key = (_projected(model, graph, run, block, port) for port in ("q", "k"))
+        return pattern_of(model, block.layer, query, key, real)
 
 
 def pattern_of(
@@ -96,23 +95,24 @@ def attention_pattern(
     problem = as_problem(asked)
     model, graph, prompts = problem.model, problem.graph, problem.prompts
     writer = graph.writer(head)
-    if writer.layer is None or writer.index is None:
+    if writer.index is None:
         raise GraphError(f"{quoted(head)} is not a head; heads have names such as 'a0.h1'")
     if run not in ("clean", "corrupted"):
         raise MethodError(f"no run named {quoted(run)}; choose clean or corrupted")
     tokens = prompts.clean if run == "clean" else prompts.corrupted
     with torch.no_grad():
         whole = plain_pass(model, graph, tokens, prompts.real, keep_reads=True)
-    return attention_patterns(model, graph, whole, writer.layer, prompts.real)[writer.index]
+    return attention_patterns(model, graph, whole, graph.block_of[head], prompts.real)[writer.index]
 
 
 def _projected(
-    model: ResidualModel, graph: Graph, run: Pass, layer: int, port: str
+    model: ResidualModel, graph: Graph, run: Pass, block: Block, port: SinglePort
 ) -> Float[Tensor, "head batch pos d_head"]:
-    merged = graph.ports == ("qkv",)
-    readers = graph.head_readers(layer, "qkv" if merged else port)  # type: ignore[arg-type]
+    """Return the query of every query head, or the key of every key/value head."""
+    readers = list(dict.fromkeys(graph.input_of(writer, port) for writer in block.writers))
+    heads = [graph.readers[reader].index or 0 for reader in readers]
     streams = torch.stack([run.read[reader] for reader in readers])
-    return model.project(layer, port, range(len(readers)), streams)  # type: ignore[arg-type]
+    return model.project(block.layer, port, heads, streams)
 
 
 def _identity(key: Float[Tensor, "head batch pos d_head"]) -> list[Tensor]:

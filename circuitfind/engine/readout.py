@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitfind.engine.shift import ROWS, ShiftReadout
+from circuitfind.engine.streaming_kl import ROWS, ShiftReadout
 from circuitfind.errors import MetricError, quoted
 from circuitfind.measures import Reference
 from circuitfind.problem import Problem
@@ -57,7 +57,7 @@ class Readout:
         return self._prompts if self._columns is None else on_columns(self._prompts, self._columns)
 
     def values(
-        self, final: Final, scale_of: Float[Tensor, "batch _ d_model"] | None = None
+        self, final: Final, scale_of: Float[Tensor, "batch _span d_model"] | None = None
     ) -> Float[Tensor, " batch"]:
         """Return the metric of each prompt; the final norm's scale may be another stream's."""
         if scale_of is None:
@@ -82,7 +82,7 @@ class Readout:
 
     def _read(
         self, stepped: Float[Tensor, "row step d_model"], **scale: Tensor
-    ) -> Float[Tensor, "row step _"]:
+    ) -> Float[Tensor, "row step _width"]:
         """Return what the metric reads of the streams at its steps."""
         if self.metric.reads == "stream":
             return stepped

@@ -4,17 +4,21 @@ The output bias of attention belongs to no writer and is never replaced; an MLP'
 what it writes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add, mul
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.engine.gradients import segment_before
 from circuitfind.engine.state import ChunkState, Stream
 from circuitfind.engine.written import Written, is_z, run_on, writing_blocks
+from circuitfind.graph import Graph
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Heads
 from circuitfind.problem import Problem
 
 _LITTLE = 0.1
@@ -48,7 +52,7 @@ def replacement(problem: Problem, mean: Written | None) -> Written:
 def _sum_of_runs(problem: Problem) -> Written:
     parts = []
     for weight, tokens in problem.ablation.runs:
-        run = run_on(problem, tokens(problem.prompts))
+        _, run = run_on(problem, tokens(problem.prompts))
         # Where nothing is to be multiplied, nothing is copied.
         parts.append(run if weight == 1 else run.map(partial(mul, weight)))
     return reduce(add, parts) if parts else _nothing(problem)
@@ -84,26 +88,123 @@ def _summed(values: Tensor, real: Tensor, axes: list[int]) -> Tensor:
     return summed
 
 
+@dataclass(frozen=True)
+class Runs:
+    """The runs between which edges are cut, on some prompts.
+
+    Attributes:
+        clean: What the writers write on the clean prompts.
+        replaced: What cut edges carry.
+        z: The z of all heads in the clean run, by the name of their block.
+        entering: The streams of the clean run by the stage of the readers that receive them.
+        real: True at positions that are no padding.
+    """
+
+    clean: Written
+    replaced: Written
+    z: Mapping[str, Heads]
+    entering: Mapping[int, Stream]
+    real: Bool[Tensor, "batch pos"]
+
+    @property
+    def model(self) -> ResidualModel:
+        return self.clean.model
+
+    @property
+    def graph(self) -> Graph:
+        return self.clean.graph
+
+    @property
+    def final(self) -> Stream:
+        """What the logits read in the clean run."""
+        return self.entering[self.graph.blocks[-1].stage]
+
+    def kept_by(self, keep: Callable[[dict[Any, Tensor]], dict[Any, Tensor]]) -> "Runs":
+        """Return the same with all tensors kept elsewhere, those that are one as one."""
+        parts: list[Mapping[Any, Tensor]]
+        parts = [self.clean.values, self.replaced.values, self.z, self.entering]
+        every = {(i, key): part[key] for i, part in enumerate(parts) for key in part}
+        kept: list[dict[Any, Tensor]] = [{} for _ in parts]
+        for (i, key), tensor in keep(every).items():
+            kept[i][key] = tensor
+        clean, replaced, z, entering = kept
+        return Runs(
+            replace(self.clean, values=clean),
+            replace(self.replaced, values=replaced),
+            z,
+            entering,
+            self.real,
+        )
+
+    def rows(self, rows: slice) -> "Runs":
+        """Return the same of some of the prompts."""
+        return Runs(
+            self.clean.rows(rows),
+            self.replaced.rows(rows),
+            {name: z[:, rows] for name, z in self.z.items()},
+            {stage: stream[rows] for stage, stream in self.entering.items()},
+            self.real[rows],
+        )
+
+
+def joined_runs(parts: Sequence[Runs]) -> Runs:
+    """Return the runs on the prompts of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(written: Sequence[Written]) -> Written:
+        found = {}
+        for name in written[0].values:
+            values = [each.values[name] for each in written]
+            lengths = [
+                (each.shape[1], len(part.real)) for each, part in zip(values, parts, strict=True)
+            ]
+            # Where all prompts have the same, there is nothing to join.
+            alike = any(own != n_prompts for own, n_prompts in lengths)
+            found[name] = values[0] if alike else torch.cat(values, dim=1)
+        return replace(written[0], values=found)
+
+    first = parts[0]
+    return Runs(
+        joined([part.clean for part in parts]),
+        joined([part.replaced for part in parts]),
+        {name: torch.cat([part.z[name] for part in parts], dim=1) for name in first.z},
+        {stage: torch.cat([part.entering[stage] for part in parts]) for stage in first.entering},
+        torch.cat([part.real for part in parts]),
+    )
+
+
+def runs_of(problem: Problem, mean: Written | None) -> Runs:
+    """Make the runs of a problem, or of a part of it.
+
+    Args:
+        problem: The problem, or a part of it that holds some of its prompts.
+        mean: What `mean_over_prompts` gives for the whole problem.
+    """
+    run, clean = run_on(problem, problem.prompts.clean)
+    heads = [block.name for block in problem.graph.attention.values()]
+    z = {name: run.values[name] for name in heads}
+    return Runs(clean, replacement(problem, mean), z, run.entering, problem.prompts.real)
+
+
 class Gaps:
     """The changes that cuts make: replacement minus current output, formed on demand.
 
     What a head writes exists only while a few candidates need it.
 
     Args:
-        problem: The problem.
         replaced: What cut edges carry.
         most_formed: How many elements of changes of heads' outputs are remembered at most.
     """
 
-    def __init__(self, problem: Problem, replaced: Written, most_formed: int) -> None:
-        self._model, self._graph = problem.model, problem.graph
-        self.replaced, self._most_formed = replaced, most_formed
+    def __init__(self, replaced: Written, most_formed: int) -> None:
+        self._model, self._most_formed = replaced.model, most_formed
         # By writer: its block's layer and its place among the block's heads, and its z.
-        self._heads: dict[int, tuple[int, int, Float[Tensor, "_ _ d_head"]]] = {}
-        self._others: dict[int, Float[Tensor, "_ _ d_model"]] = {}
-        for block in writing_blocks(problem.graph):
+        self._heads: dict[int, tuple[int, int, Float[Tensor, "_batch _pos d_head"]]] = {}
+        self._others: dict[int, Float[Tensor, "_batch _pos d_model"]] = {}
+        for block in writing_blocks(replaced.graph):
             values = dict(zip(block.writers, replaced.values[block.name], strict=True))
-            if block.layer is not None and is_z(block):
+            if is_z(block):
                 places = {writer: (block.layer, row) for row, writer in enumerate(block.writers)}
                 self._heads |= {writer: (*places[writer], z) for writer, z in values.items()}
             else:
@@ -154,12 +255,11 @@ class Remainders:
     the rounding of the whole.
 
     Args:
-        problem: The problem.
-        entering: The clean run's stream before each segment, and its final stream.
+        runs: The runs between which edges are cut.
     """
 
-    def __init__(self, problem: Problem, entering: Sequence[Stream]) -> None:
-        self._graph, self._model, self._entering = problem.graph, problem.model, entering
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
 
     def exact(self, reader: int, received: Stream, sent: Callable[[], Iterator[Stream]]) -> Stream:
         """Return what a reader receives.
@@ -169,14 +269,15 @@ class Remainders:
             received: The same, as it was reached by subtracting.
             sent: Yields what the writers of its kept edges write, at the same positions or more.
         """
-        stage, span = self._graph.readers[reader].stage, received.shape[1]
-        whole = self._entering[segment_before(self._graph, stage)][:, -span:]
+        graph, model, span = self._runs.graph, self._runs.model, received.shape[1]
+        stage = graph.readers[reader].stage
+        whole = self._runs.entering[stage][:, -span:]
         little = received.norm(dim=-1) < _LITTLE * whole.norm(dim=-1)
         if not bool(little.any()):
             return received
         total = torch.zeros_like(received)
-        for block in self._graph.blocks:
-            if block.kind == "attention" and block.layer is not None and block.stage < stage:
-                bias = self._model.attention_bias(block.layer)
+        for block in graph.blocks:
+            if block.kind == "attention" and block.stage < stage:
+                bias = model.attention_bias(block.layer)
                 total = total if bias is None else total + bias
         return reduce(add, (stream[:, -span:] for stream in sent()), total)

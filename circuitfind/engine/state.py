@@ -8,26 +8,24 @@ matters either at the positions from the first step on, or at those from the fir
 or nowhere: its span, a number of positions counted from the end of the prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.graph import Graph
+from circuitfind.graph import Graph, SinglePort
 from circuitfind.models.readings import Reading
 
-Stream = Float[Tensor, "batch _ d_model"]
-Candidates = Float[Tensor, "candidate batch _ d_model"]
-Projected = Float[Tensor, "batch _ d_head"]
+Stream = Float[Tensor, "batch _span d_model"]
+Candidates = Float[Tensor, "candidate batch _span d_model"]
+Projected = Float[Tensor, "batch _span d_head"]
 PortReading = tuple[int, Reading]
 """A reader, and how one of its ports reads."""
-
-Ports = tuple[NDArray[np.int64], ...]
-"""Indices of readers, one for each writer of a stage, port by port."""
 
 
 @dataclass(frozen=True)
@@ -43,56 +41,6 @@ class Horizon:
     changes: int
 
 
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """The attention or the MLP of a block.
-
-    Attributes:
-        layer: The block.
-        writers: Indices of its writers.
-        readers: Indices of its readers.
-        is_attention: Which of the two it is.
-        here: What its writers read at a position to write there (queries, MLPs).
-        earlier: What they read at that position and all earlier ones (keys, values).
-    """
-
-    layer: int
-    writers: list[int]
-    readers: list[int]
-    is_attention: bool
-    here: Ports
-    earlier: Ports
-
-
-@lru_cache(maxsize=8)
-def stages(graph: Graph) -> tuple[Stage, ...]:
-    """Return the attention and the MLP of every block, in the order in which they run."""
-    found = []
-    for layer in range(graph.shape.n_layers):
-        heads = list(graph.head_writers(layer))
-        readers = [i for port in graph.ports for i in graph.head_readers(layer, port)]
-        here, earlier = _fed_by(graph, heads)
-        found.append(Stage(layer, heads, readers, is_attention=True, here=here, earlier=earlier))
-        if graph.shape.layers[layer].has_mlp:
-            name = f"m{layer}"
-            mlp, reader = graph.writer_index[name], graph.reader_index[name]
-            here, earlier = _fed_by(graph, [mlp])
-            found.append(
-                Stage(layer, [mlp], [reader], is_attention=False, here=here, earlier=earlier)
-            )
-    return tuple(found)
-
-
-def _fed_by(graph: Graph, writers: Sequence[int]) -> tuple[Ports, Ports]:
-    """Return what writers read at a position alone, and what at all earlier ones too."""
-    ports = zip(*(graph.inputs[writer] for writer in writers), strict=True)
-    here: list[NDArray[np.int64]] = []
-    earlier: list[NDArray[np.int64]] = []
-    for readers in ports:
-        (earlier if graph.readers[readers[0]].looks_back else here).append(np.array(readers))
-    return tuple(here), tuple(earlier)
-
-
 @dataclass(frozen=True)
 class Spans:
     """At how many positions, counted from the end, each writer and reader matters; 0 is nowhere."""
@@ -104,27 +52,63 @@ class Spans:
 def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
     """Follow the kept edges back from the logits.
 
-    Where heads share a norm, each head of a block matters wherever any of them does.
+    A block whose writers are coupled matters as a whole wherever any of them does.
     """
     writers = np.zeros(len(graph.writers), dtype=np.int64)
     readers = np.zeros(len(graph.readers), dtype=np.int64)
-    readers[graph.reader_index["logits"]] = horizon.steps
-    for stage in reversed(stages(graph)):
-        # In parallel blocks no edge leads from a block's heads to its MLP, so one stage at a time
-        # is right there too.
-        first, last = stage.writers[0], stage.writers[-1]
-        later = slice(stage.readers[-1] + 1, None)
-        own = (kept[first : last + 1, later] * readers[later]).max(axis=1)
-        if graph.shape.heads_share_norm and stage.is_attention:
+    readers[graph.logits] = horizon.steps
+    # In parallel blocks no edge leads from a block's heads to its MLP, so one block at a time is
+    # right there too.
+    for block in reversed(_indices(graph)):
+        own = (kept[block.writers, block.later :] * readers[block.later :]).max(axis=1)
+        if block.coupled:
             own[:] = own.max()
-        writers[stage.writers] = own
-        for port in stage.here:
-            readers[port] = own
-        for port in stage.earlier:
-            readers[port[own > 0]] = horizon.changes
-    embeddings = [index for index, writer in enumerate(graph.writers) if writer.stage == 0]
-    writers[embeddings] = (kept[embeddings] * readers).max(axis=1)
+        writers[block.writers] = own
+        if len(block.readers):
+            fed = writers[block.feeds].max(axis=1)
+            readers[block.readers] = np.where(block.looks_back & (fed > 0), horizon.changes, fed)
     return Spans(writers, readers)
+
+
+class _Indices(NamedTuple):
+    """A block that writes, as arrays of indices.
+
+    Attributes:
+        writers: Its writers.
+        readers: Its readers.
+        feeds: For each of them, the writers that it feeds; the first one again to fill rows up.
+        looks_back: Of each of them, whether earlier positions count.
+        later: The first reader behind the block's own.
+        coupled: Whether each writer depends on the inputs of all.
+    """
+
+    writers: NDArray[np.int64]
+    readers: NDArray[np.int64]
+    feeds: NDArray[np.int64]
+    looks_back: NDArray[np.bool_]
+    later: int
+    coupled: bool
+
+
+@lru_cache(maxsize=8)
+def _indices(graph: Graph) -> tuple[_Indices, ...]:
+    found = []
+    for block in graph.blocks:
+        if block.writers:
+            most = max(map(len, block.feeds), default=0)
+            feeds = [[*fed, *fed[:1] * (most - len(fed))] for fed in block.feeds]
+            looks_back = [graph.readers[reader].looks_back for reader in block.readers]
+            found.append(
+                _Indices(
+                    np.array(block.writers),
+                    np.array(block.readers, dtype=np.int64),
+                    np.array(feeds, dtype=np.int64),
+                    np.array(looks_back, dtype=bool),
+                    max(block.readers, default=-1) + 1,
+                    block.coupled,
+                )
+            )
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -143,7 +127,7 @@ class ChunkState:
         written: What each writer writes, by writer index; of heads only where they share a norm.
         read: What each reader receives, by reader index.
         projected: Each head's query, key and value, by reader index and port.
-        z: Each head's mixed values, by writer index.
+        z: Each head's z, by writer index.
         products: Linear maps of what some readers receive, where these were carried along with it.
             They round otherwise than those made anew.
     """
@@ -154,16 +138,18 @@ class ChunkState:
     spans: Spans
     written: Mapping[int, Stream]
     read: Mapping[int, Stream]
-    projected: Mapping[tuple[int, str], Projected]
+    projected: Mapping[tuple[int, SinglePort], Projected]
     z: Mapping[int, Projected]
-    products: Mapping[PortReading, Float[Tensor, "batch _ _"]] = field(default_factory=dict)
+    products: Mapping[PortReading, Float[Tensor, "batch _span _width"]] = field(
+        default_factory=dict
+    )
 
     @property
     def final(self) -> Stream:
         """What the logits read."""
-        return self.read[len(self.graph.readers) - 1]
+        return self.read[self.graph.logits]
 
-    def product(self, port: PortReading, stream: Stream) -> Float[Tensor, "batch _ _"]:
+    def product(self, port: PortReading, stream: Stream) -> Float[Tensor, "batch _span _width"]:
         """Return the linear map of what a reader receives, given that at its last positions."""
         known, (_, reading) = self.products.get(port), port
         if known is None:

@@ -1,6 +1,6 @@
 """Several candidates at once: what changes when each of some sets of edges is cut.
 
-A candidate's cut changes what one reader receives. From there the stages are walked in order: a
+A candidate's cut changes what one reader receives. From there the blocks are walked in order: a
 component is run again only if it receives a change and matters, at the positions where it
 matters, for all candidates together, stacked along the batch. A change travels along kept edges
 only.
@@ -8,7 +8,7 @@ only.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.changes import CandidateHeads, Changes, alike
-from circuitfind.engine.composed import Through
-from circuitfind.engine.cuts import Cuts, group_size
-from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stage, Stream, stages
-
-if TYPE_CHECKING:
-    from circuitfind.engine.chunk import ChunkEngine
+from circuitfind.engine.blocks import Blocks, PortOf
+from circuitfind.engine.candidates import Cuts, group_size
+from circuitfind.engine.propagation import CandidateHeads, Changes, alike
+from circuitfind.engine.replacement import Remainders
+from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stream
+from circuitfind.engine.tensor_store import TensorStore
+from circuitfind.engine.virtual_weights import Through, VirtualWeights
+from circuitfind.graph import SINGLE_PORTS, Block, single_ports
 
 Key = TypeVar("Key")
 
@@ -30,30 +31,47 @@ _SMALL = 1 << 18
 """How many numbers a stream of all candidates may have to be put into one with others."""
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What all candidates on some prompts are evaluated with.
+
+    Attributes:
+        blocks: The blocks of the model.
+        virtual_weights: Weights of heads and their readers, multiplied together.
+        remainders: What readers receive when nearly all is cut; None where rounding does no harm.
+        store: Where states are kept.
+    """
+
+    blocks: Blocks
+    virtual_weights: VirtualWeights
+    remainders: Remainders | None
+    store: TensorStore
+
+
 @dataclass
 class Trial:
     """Candidates in evaluation: first filled with what is cut, then propagated.
 
     Attributes:
-        engine: Gives the model and the replacements.
+        tools: What candidates are evaluated with.
         state: What the candidates start from; never changed.
         n: How many candidates there are.
         cuts: What tells the candidates apart, unless there is but one.
         changes: What changes on the way.
         written: What writers write, where it was computed whole.
-        through: What was read through composed weights.
+        through: What was read through virtual_weights weights.
         projected: Heads' new queries, keys and values.
-        z: Heads' new mixed values.
+        z: Heads' new z.
     """
 
-    engine: "ChunkEngine"
+    tools: Tools
     state: ChunkState
     n: int
     cuts: Cuts | None = None
     changes: Changes = field(init=False)
     written: dict[int, Candidates] = field(default_factory=dict)
     through: list[Through] = field(default_factory=list)
-    projected: dict[tuple[int, str], CandidateHeads] = field(default_factory=dict)
+    projected: dict[PortOf, CandidateHeads] = field(default_factory=dict)
     z: dict[int, CandidateHeads] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +80,7 @@ class Trial:
     @property
     def final(self) -> Candidates:
         """What the logits read, of each candidate."""
-        last = len(self.state.graph.readers) - 1
+        last = self.state.graph.logits
         if self.cuts is not None and self.cuts.reader == last:
             return torch.cat(list(self.cuts.groups()))
         if last not in self.changes.received:
@@ -71,7 +89,7 @@ class Trial:
 
     def pick(self, candidate: int, state: ChunkState) -> ChunkState:
         """Bring a state up to date that keeps the edges that one candidate keeps."""
-        keep = self.engine.keep
+        keep = self.tools.store.keep
         return replace(
             state,
             written={**state.written, **keep(_of(candidate, self.written))},
@@ -80,11 +98,11 @@ class Trial:
             z={**state.z, **keep(_of(candidate, self.z))},
         )
 
-    def products(self, candidate: int) -> dict[PortReading, Float[Tensor, "batch _ _"]]:
+    def products(self, candidate: int) -> dict[PortReading, Float[Tensor, "batch _span _width"]]:
         """Return the linear maps of what readers receive in one candidate, where known."""
         new = {*self.changes.received, *([] if self.cuts is None else [self.cuts.reader])}
         old = {port: known for port, known in self.state.products.items() if port[0] not in new}
-        return old | self.engine.composed.carried(self.through, candidate)
+        return old | self.tools.virtual_weights.carried(self.through, candidate)
 
     def _read_by(self, candidate: int) -> dict[int, Stream]:
         """Return what readers of one candidate receive, where that is new."""
@@ -110,17 +128,16 @@ class Trial:
         if not changed:
             return
         first = min(graph.readers[reader].stage for reader in changed)
-        for stage in stages(graph):
-            if graph.readers[stage.readers[0]].stage < first:
+        for block in graph.blocks:
+            if block.stage < first:
                 continue
-            reached = self.changes.receive(stage.readers)
-            if self.cuts is not None and self.cuts.reader in stage.readers:
+            reached = self.changes.receive(block.readers)
+            if self.cuts is not None and self.cuts.reader in block.readers:
                 reached = [self.cuts.reader]
-            if reached and stage.is_attention:
-                self._run_heads(stage, reached)
-            elif reached:
-                self._run_mlp(stage)
-        self.changes.receive([len(graph.readers) - 1])
+            if reached and block.kind == "mlp":
+                self._run_mlp(block)
+            elif reached and block.kind == "attention":
+                self._run_heads(block, reached)
 
     def _streams(self, reader: int) -> Iterator[Candidates]:
         """Yield what a reader receives, some candidates at a time."""
@@ -135,7 +152,7 @@ class Trial:
         """Return what a reader receives with its change, in candidates that follow in order."""
         change = self.changes.received[reader][candidates[0] : candidates[-1] + 1]
         received = self.state.read[reader][:, -change.shape[-2] :] + change
-        if self.engine.remainders is not None:
+        if self.tools.remainders is not None:
             for candidate, stream in zip(candidates, received, strict=True):
                 stream.copy_(self._left(reader, candidate, stream, self.state.kept[:, reader]))
         return received
@@ -163,32 +180,33 @@ class Trial:
                 new = self.written.get(writer)
                 yield self.state.written[writer] if new is None else new[candidate]
 
-        assert self.engine.remainders is not None
-        return self.engine.remainders.exact(reader, received, sent)
+        assert self.tools.remainders is not None
+        return self.tools.remainders.exact(reader, received, sent)
 
-    def _run_mlp(self, stage: Stage) -> None:
-        (reader,), mlp = stage.readers, self.engine.problem.model.mlp
-        if ports := self._through_heads([reader]):
+    def _run_mlp(self, block: Block) -> None:
+        (reader,), mlp = block.readers, self.tools.blocks.model.mlp
+        if ports := self._through_heads(block, [reader]):
             new = [values for (values,) in self._read_through([reader], ports)]
         else:
             new = [
-                mlp(stage.layer, some.flatten(0, 1)).view(some.shape)
+                mlp(block.layer, some.flatten(0, 1)).view(some.shape)
                 for some in self._streams(reader)
             ]
-        self._write(stage.writers[0], torch.cat(new))
+        self._write(block.writers[0], torch.cat(new))
 
-    def _through_heads(self, readers: Sequence[int]) -> tuple[PortReading, ...]:
+    def _through_heads(self, block: Block, readers: Sequence[int]) -> tuple[PortReading, ...]:
         """Return how readers of one change read, if it saves work to do so through few heads."""
-        composed, senders = self.engine.composed, self.changes.senders.get(readers[0], ())
-        if not composed.pays(senders):
+        weights, senders = self.tools.virtual_weights, self.changes.senders.get(readers[0], ())
+        if not weights.pays(senders):
             return ()
-        ports, change = self.engine.readings(readers), self.changes.received[readers[0]]
-        return ports if composed.saves(senders, [each for _, each in ports], change) else ()
+        ports = self.tools.blocks.readings(block, readers)
+        change = self.changes.received[readers[0]]
+        return ports if weights.saves(senders, [each for _, each in ports], change) else ()
 
     def _read_through(
         self, readers: Sequence[int], ports: tuple[PortReading, ...]
     ) -> Iterator[list[CandidateHeads]]:
-        """Yield what each port of readers makes of their change, some candidates at a time."""
+        """Yield the new q, k, v (or MLP output) of readers, a group of candidates at a time."""
         moved, read = self.changes.of_heads(readers[0]), self.state.read
         span = moved.change.shape[-2]
         # Readers that receive the same stream are given one tensor, to be normed once.
@@ -196,37 +214,38 @@ class Trial:
         received = tuple(streams[id(read[reader])] for reader, _ in ports)
         products = tuple(map(self.state.product, ports, received))
         self.through.append(Through(ports, received, products, moved))
-        return self.engine.composed.read(self.through[-1])
+        return self.tools.virtual_weights.read(self.through[-1])
 
-    def _run_heads(self, stage: Stage, reached: Sequence[int]) -> None:
+    def _run_heads(self, block: Block, reached: Sequence[int]) -> None:
         graph, spans, senders = self.state.graph, self.state.spans, self.changes.senders
         whole: list[int] = []
         # Queries of one layer can matter at different positions; keys and values never do.
         for readers in alike(reached, lambda r: (senders.get(r), int(spans.readers[r]))):
-            if ports := self._through_heads(readers):
+            if ports := self._through_heads(block, readers):
                 self._project_through(readers, ports)
             else:
                 whole += readers
         for readers in alike(whole, lambda r: (graph.readers[r].port, int(spans.readers[r]))):
-            self._project(stage.layer, readers)
-        fed = {name for r in reached for name in graph.components_fed_by(graph.readers[r])}
-        writers = [w for w in stage.writers if graph.writers[w].name in fed and spans.writers[w]]
+            self._project(block, readers)
+        fed = {writer for reader in reached for writer in graph.feeds[reader]}
+        writers = [writer for writer in block.writers if writer in fed and spans.writers[writer]]
         for some in alike(writers, lambda w: int(spans.writers[w])):
-            self._attend(stage, some, int(spans.writers[some[0]]))
+            self._attend(block, some, int(spans.writers[some[0]]))
 
-    def _project(self, layer: int, readers: Sequence[int]) -> None:
+    def _project(self, block: Block, readers: Sequence[int]) -> None:
         groups = alike(readers, self._source)
         if self._is_small(readers[0]):
-            self._project_together(layer, groups)
+            self._project_together(block, groups)
         else:
             for some in groups:
-                self._project_together(layer, [some])
+                self._project_together(block, [some])
 
     def _project_through(self, readers: Sequence[int], ports: tuple[PortReading, ...]) -> None:
         """Project readers of one change, which comes from few heads."""
-        keys = [(reader, port) for reader in readers for port in self.engine.ports(reader)]
+        graph = self.state.graph
+        keys = [(reader, p) for reader in readers for p in single_ports(graph.readers[reader].port)]
         span = self.changes.received[readers[0]].shape[-2]
-        rooms, done = [self._room(key, span) for key in keys], 0
+        rooms, done = [self._buffer(key, span) for key in keys], 0
         for parts in self._read_through(readers, ports):
             for room, values in zip(rooms, parts, strict=True):
                 room[done : done + len(values), :, -span:] = values
@@ -239,7 +258,7 @@ class Trial:
             return False
         return self.changes.received[reader].numel() <= _SMALL
 
-    def _project_together(self, layer: int, groups: Sequence[Sequence[int]]) -> None:
+    def _project_together(self, block: Block, groups: Sequence[Sequence[int]]) -> None:
         """Project readers, given by what they receive."""
         readers = [reader for some in groups for reader in some]
         done = 0
@@ -250,14 +269,14 @@ class Trial:
                 for some, stream in zip(groups, streams, strict=True)
                 for reader in some
             }
-            for key, values in self.engine.project(layer, readers, received).items():
+            for key, values in self.tools.blocks.project(block, readers, received).items():
                 if not done:
-                    self.projected[key] = self._room(key, span)
+                    self.projected[key] = self._buffer(key, span)
                 self.projected[key][done : done + n, :, -span:] = values.unflatten(0, (n, batch))
             done += n
 
-    def _room(self, key: tuple[int, str], span: int) -> CandidateHeads:
-        """Return where to put projections; keys and values of earlier positions are there."""
+    def _buffer(self, key: PortOf, span: int) -> CandidateHeads:
+        """Allocate q, k or v of all candidates; k and v are filled in where they are unchanged."""
         old = self.state.projected[key]
         if key[1] == "q":
             return old.new_empty(self.n, len(old), span, old.shape[-1])
@@ -266,40 +285,30 @@ class Trial:
         room[:, :, :-span] = old[:, :-span]
         return room
 
-    def _attend(self, stage: Stage, writers: Sequence[int], span: int) -> None:
-        engine, graph = self.engine, self.state.graph
-        heads = [graph.writers[writer].index or 0 for writer in writers]
+    def _attend(self, block: Block, writers: Sequence[int], span: int) -> None:
+        blocks, graph = self.tools.blocks, self.state.graph
         query, key, value = (
-            self._values([engine.source(stage.layer, head, port) for head in heads], n)
-            for port, n in (("q", span), ("k", 0), ("v", 0))
+            self._values([(graph.input_of(writer, port), port) for writer in writers], n)
+            for port, n in zip(SINGLE_PORTS, (span, 0, 0), strict=True)
         )
-        mixed = engine.attend(stage.layer, heads, query, key, value)
+        mixed = blocks.attend(block, writers, query, key, value)
         self.z |= dict(zip(writers, mixed, strict=True))
-        if graph.shape.heads_share_norm:
-            self._write_heads(stage, span)
+        if block.coupled:
+            # What one of them writes depends on the z of all.
+            mixed = torch.stack([self._mixed(writer, span) for writer in block.writers])
+            outputs = blocks.output(block, block.writers, mixed)
+            for writer, written in zip(block.writers, outputs, strict=True):
+                self._write(writer, written)
         else:
             before = torch.stack([self.state.z[writer][None, :, -span:] for writer in writers])
             moved = mixed - before
-            outputs = self._outputs(stage.layer, heads, moved)
+            outputs = blocks.output(block, writers, moved)
             self.changes.moved |= dict(zip(writers, moved, strict=True))
             self.changes.sent |= dict(zip(writers, outputs, strict=True))
 
-    def _write_heads(self, stage: Stage, span: int) -> None:
-        """Write all heads of a block again: what one writes depends on what all of them mix."""
-        mixed = torch.stack([self._mixed(writer, span) for writer in stage.writers])
-        outputs = self._outputs(stage.layer, range(len(stage.writers)), mixed)
-        for writer, written in zip(stage.writers, outputs, strict=True):
-            self._write(writer, written)
-
-    def _outputs(
-        self, layer: int, heads: Sequence[int], z: Float[Tensor, "head candidate batch _ d_head"]
-    ) -> Float[Tensor, "head candidate batch _ d_model"]:
-        output = self.engine.problem.model.output(layer, heads, z.flatten(1, 2))
-        return output.view(*z.shape[:-1], -1)
-
     def _values(
-        self, sources: Sequence[tuple[int, str]], last: int
-    ) -> Float[Tensor, "head _ batch last d_head"]:
+        self, sources: Sequence[PortOf], last: int
+    ) -> Float[Tensor, "head _candidate batch last d_head"]:
         """Return heads' projections at the last positions; once where all candidates share them."""
         found = [
             self.projected.get(source, self.state.projected[source])[..., -last:, :]

@@ -5,7 +5,7 @@ So heads are remembered by their z, and what they write exists only while it is 
 heads share a norm, what one writes depends on all of them, and is remembered itself.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.full_pass import embeddings
-from circuitfind.engine.gradients import Stream, TracedRun
+from circuitfind.engine.gradients import RecordedRun
 from circuitfind.graph import Block, Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
@@ -46,9 +46,9 @@ class Written:
 
     model: ResidualModel
     graph: Graph
-    values: Mapping[str, Float[Tensor, "writer _ _ width"]]
+    values: Mapping[str, Float[Tensor, "writer _batch _pos width"]]
 
-    def of(self, block: Block) -> Float[Tensor, "writer _ _ d_model"]:
+    def of(self, block: Block) -> Float[Tensor, "writer _batch _pos d_model"]:
         """Return what the writers of a block write."""
         values = self.values[block.name]
         return _outputs(self.model, block, values) if is_z(block) else values
@@ -76,32 +76,22 @@ class Written:
 def _outputs(
     model: ResidualModel, block: Block, z: Float[Tensor, "head batch pos d_head"]
 ) -> Streams:
-    assert block.layer is not None
     with torch.no_grad():
         return model.output(block.layer, range(len(block.writers)), z)
 
 
-def written_of(run: TracedRun, embedding: Sequence[Stream]) -> Written:
-    """Return what all writers wrote in a run from its start."""
-    values = {}
-    for block in writing_blocks(run.graph):
-        if block.layer is None:
-            values[block.name] = torch.stack(list(embedding))
-        elif block.kind == "mlp":
-            values[block.name] = run.mlps[block.layer][None]
-        else:
-            z = run.z[block.layer]
-            values[block.name] = z if is_z(block) else _outputs(run.model, block, z)
-    return Written(run.model, run.graph, values)
-
-
-def run_on(problem: Problem, tokens: Tensor) -> Written:
-    """Return what every writer writes on some prompts, every edge kept."""
+def run_on(problem: Problem, tokens: Tensor) -> tuple[RecordedRun, Written]:
+    """Run the model on some prompts, every edge kept, and return what every writer writes too."""
+    model, graph = problem.model, problem.graph
     with torch.no_grad():
-        embedding = embeddings(problem.model, problem.graph, tokens)
-        run = TracedRun(problem.model, problem.graph, problem.prompts.real, traced=False)
+        embedding = embeddings(model, graph, tokens)
+        run = RecordedRun(model, graph, problem.prompts.real)
         run.run(total(embedding))
-    return written_of(run, embedding)
+    values = {graph.blocks[0].name: torch.stack(embedding), **run.values}
+    for block in graph.blocks:
+        if block.kind == "attention" and not is_z(block):
+            values[block.name] = _outputs(model, block, values[block.name])
+    return run, Written(model, graph, values)
 
 
 def total(streams: Iterable[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ then tested singly.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from circuitfind.engine.cuts import Test
+from circuitfind.engine.candidates import Test
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Edge

@@ -10,27 +10,23 @@ their number, so scores do not depend on how prompts are batched.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import embeddings
-from circuitfind.engine.gradients import (
-    ReaderGradients,
-    Stream,
-    TracedRun,
-    segment_after,
-)
+from circuitfind.engine.gradients import ReaderGradients, RecordedRun
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import mean_over_prompts, replacement
-from circuitfind.engine.written import Written, batches, total, writing_blocks, written_of
+from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
+from circuitfind.engine.written import batches, writing_blocks
 from circuitfind.errors import MethodError, MetricError, quoted
 from circuitfind.graph import Block, Graph
 from circuitfind.metrics import Metric
-from circuitfind.problem import Problem
+from circuitfind.models.forward import Stream
+from circuitfind.problem import HasProblem, Problem
 
 Table = Float[Tensor, "writer reader"]
 
@@ -79,7 +75,7 @@ class Limits:
 
 
 def attribute(
-    problem: Problem,
+    asked: HasProblem,
     places: Sequence[Place],
     limits: Limits,
     earlier: tuple[int, Table] | None = None,
@@ -87,8 +83,8 @@ def attribute(
     """Score all edges, yielding after each run that was walked back.
 
     Args:
-        problem: The problem.
-        places: Where slopes are taken. Cheapest if a clean run comes first.
+        asked: The problem; or an engine of it, whose runs are then taken over.
+        places: Where slopes are taken.
         limits: How much memory may be used.
         earlier: What an interrupted call last yielded, without the total.
 
@@ -99,22 +95,37 @@ def attribute(
     Raises:
         MethodError: A score is infinite or NaN; the message names the edge.
     """
-    graph, size = problem.graph, limits.batch_for(problem)
-    done, scores = earlier or (0, torch.zeros(graph.edge_mask.shape, dtype=torch.float64))
+    problem = asked.problem
+    done, scores = earlier or (0, torch.zeros(problem.graph.edge_mask.shape, dtype=torch.float64))
+    size = limits.batch_for(problem)
     n_runs = len(places) * -(-len(problem.prompts) // size)
-    parts = batches(problem, size)
-    mean = mean_over_prompts(parts)
-    for number, batch in enumerate(parts):
-        left = places[max(0, done - number * len(places)) :]
-        if not left:
-            continue
-        at_work = Batch(batch, limits, mean, clean_first=left[0].share == 1)
-        for place in left:
-            added = at_work.scores(place) * (place.weight / len(problem.prompts))
-            scores = scores + added
-            _require_finite(graph, scores)
+    for batch in batches_of(asked, limits, skip=done // len(places)):
+        for place in places[done % len(places) :]:
+            scores = scores + batch.scores(place) * (place.weight / len(problem.prompts))
+            _require_finite(problem.graph, scores)
             done += 1
             yield done, n_runs, scores
+
+
+def batches_of(asked: HasProblem, limits: Limits, skip: int = 0) -> Iterator["Batch"]:
+    """Yield the prompts of a problem some at a time.
+
+    Args:
+        asked: The problem; or an engine of it, whose runs are then taken over.
+        limits: How many prompts at a time.
+        skip: How many batches to leave out at the beginning.
+    """
+    problem, size = asked.problem, limits.batch_for(asked.problem)
+    if isinstance(asked, IncrementalEngine):
+        for first in range(skip * size, len(problem.prompts), size):
+            rows = slice(first, first + size)
+            part = replace(problem, prompts=problem.prompts.rows(rows))
+            yield Batch(part, limits, asked.runs(rows))
+        return
+    parts = batches(problem, size)
+    mean = mean_over_prompts(parts)
+    for part in parts[skip:]:
+        yield Batch(part, limits, runs_of(part, mean))
 
 
 class Batch:
@@ -123,77 +134,57 @@ class Batch:
     Args:
         problem: The problem, about these prompts alone.
         limits: How much memory may be used.
-        mean: What `mean_over_prompts` gives for all prompts.
-        clean_first: Whether slopes are first taken on the clean run.
+        runs: The runs between which its edges are cut.
 
     Attributes:
+        problem: The problem.
         differences: Replacement minus output of each writer.
     """
 
-    def __init__(
-        self, problem: Problem, limits: Limits, mean: Written | None, *, clean_first: bool
-    ) -> None:
-        self._problem, self._limits = problem, limits
+    def __init__(self, problem: Problem, limits: Limits, runs: Runs) -> None:
+        self.problem, self._limits = problem, limits
         self._blocks = writing_blocks(problem.graph)
-        with torch.no_grad():
-            embedding = embeddings(problem.model, problem.graph, problem.prompts.clean)
-        self._embedded = total(embedding)
-        self._clean = self._new_run(traced=clean_first)
-        final = self._clean.run(self._embedded)
-        self.differences = replacement(problem, mean) - written_of(self._clean, embedding)
-        self._clean.z, self._clean.mlps = [], []
-        self._readout = Readout(problem, final)
-        self._unused = clean_first
+        self._entering, self._final = runs.entering, runs.final
+        self.differences = runs.replaced - runs.clean
+        self._readout = Readout(problem, runs.final)
 
     def scores(self, place: Place) -> Table:
         """Return what one place contributes, summed over prompts."""
-        rows = self._blocks if place.writer is None else [self._block_of[place.writer]]
+        rows = self._blocks if place.writer is None else [self._block_of(place.writer)]
         return self._contracted(self.walk(place), rows, place.writer)
 
     def walk(self, place: Place) -> Iterator[ReaderGradients]:
         """Return the gradients at what readers receive there, from the logits back."""
-        if place.share == 1:
-            run, final = self._clean_again()
-        else:
-            run = self._new_run(traced=True)
-            final = run.run(*self._entering(place))
+        known = self._entering if place.share == 1 else None
+        run = RecordedRun(
+            self.problem.model,
+            self.problem.graph,
+            self.problem.prompts.real,
+            known,
+            trace=True,
+            checkpoint=self._limits.checkpoint,
+        )
+        final = self._final if known is not None else run.run(*self._mixed(place))
         return run.gradients(self._slope_at(final))
 
-    def _new_run(self, *, traced: bool) -> TracedRun:
-        problem = self._problem
-        return TracedRun(
-            problem.model,
-            problem.graph,
-            problem.prompts.real,
-            checkpoint=self._limits.checkpoint,
-            traced=traced,
-        )
-
-    def _clean_again(self) -> tuple[TracedRun, Stream]:
-        run = self._clean
-        if not self._unused:
-            run = self._new_run(traced=True)
-            run.run(self._embedded)
-        self._unused = False
-        return run, run.streams[-1]
-
-    def _entering(self, place: Place) -> tuple[Stream, int]:
-        """Return the stream with a writer's output mixed, and the segment that it enters."""
-        missing = 1 - place.share
+    def _mixed(self, place: Place) -> tuple[Stream, int]:
+        """Return the stream with a writer's output mixed, and the stage that it enters."""
+        block = self._blocks[0] if place.writer is None else self._block_of(place.writer)
+        stage = min(stage for stage in self._entering if stage > block.stage)
+        differences = self.differences.of(block)
         if place.writer is None:
-            return self._embedded + missing * self.differences.of(self._blocks[0]).sum(0), 0
-        block = self._block_of[place.writer]
-        first = segment_after(self._problem.graph, block.stage)
-        row = block.writers.index(place.writer)
-        return self._clean.streams[first] + missing * self.differences.of(block)[row], first
+            difference = differences.sum(0)
+        else:
+            difference = differences[block.writers.index(place.writer)]
+        return self._entering[stage] + (1 - place.share) * difference, stage
 
-    @cached_property
-    def _block_of(self) -> dict[int, Block]:
-        return {writer: block for block in self._blocks for writer in block.writers}
+    def _block_of(self, writer: int) -> Block:
+        graph = self.problem.graph
+        return graph.block_of[graph.writers[writer].name]
 
     def _slope_at(self, final: Stream) -> Stream:
         """Return the gradient of the loss, summed over prompts, at what the logits read."""
-        problem, leaf = self._problem, final.detach().requires_grad_()
+        problem, leaf = self.problem, final.detach().requires_grad_()
         with torch.enable_grad():
             values = self._readout.values(leaf)
             loss = problem.metric.sign * values.double().sum()
@@ -210,14 +201,21 @@ class Batch:
         self, walk: Iterator[ReaderGradients], rows: Sequence[Block], writer: int | None
     ) -> Table:
         """Multiply gradients with differences, some dozen readers at a time."""
-        scores = torch.zeros(self._problem.graph.edge_mask.shape, dtype=torch.float64)
-        gathered: list[ReaderGradients] = []
+        scores = torch.zeros(self.problem.graph.edge_mask.shape, dtype=torch.float64)
+        held = self._final.new_empty(0, self._final.numel())
+        readers: list[int] = []
+        stages: list[int] = []
         for found in walk:
-            gathered.append(found)
-            if sum(len(some.readers) for some in gathered) >= _STREAMS_AT_ONCE:
-                self._meet(gathered, rows, scores)
-                gathered = []
-        self._meet(gathered, rows, scores)
+            n = len(found.readers)
+            if len(readers) + n > len(held):
+                self._meet(held, readers, stages, rows, scores)
+                readers, stages = [], []
+                if n > len(held):
+                    held = held.new_empty(max(n, _STREAMS_AT_ONCE), held.shape[1])
+            held[len(readers) : len(readers) + n] = found.gradient.flatten(1)
+            readers += found.readers
+            stages += [found.stage] * n
+        self._meet(held, readers, stages, rows, scores)
         if writer is None:
             return scores
         alone = torch.zeros_like(scores)
@@ -225,17 +223,19 @@ class Batch:
         return alone
 
     def _meet(
-        self, gathered: Sequence[ReaderGradients], rows: Sequence[Block], scores: Table
+        self,
+        gradients: Float[Tensor, "held width"],
+        readers: Sequence[int],
+        stages: Sequence[int],
+        rows: Sequence[Block],
+        scores: Table,
     ) -> None:
+        """Add the products of the gradients at some readers, the latest first."""
         for block in rows:
-            later = [found for found in gathered if found.stage > block.stage]
-            if not later:
-                continue
-            difference = self.differences.of(block).flatten(1)
-            for found in later:
-                product = difference @ found.gradient.flatten(1).T
-                columns = slice(found.readers.start, found.readers.stop)
-                scores[list(block.writers), columns] += product.double().cpu()
+            n = sum(stage > block.stage for stage in stages)
+            if n:
+                product = self.differences.of(block).flatten(1) @ gradients[:n].T
+                scores[np.ix_(block.writers, readers[:n])] += product.double().cpu()
 
 
 def _require_finite(graph: Graph, scores: Table) -> None:

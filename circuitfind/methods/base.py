@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.engine.cuts import Test
+from circuitfind.engine.candidates import Test
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods.selection import Selection
@@ -189,15 +190,15 @@ def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:
 
     Where an edge was scored and not measured, its score stands for its effect.
     """
-    kept = torch.zeros_like(graph.edge_mask)
-    effects = torch.full(kept.shape, torch.nan, dtype=torch.float64)
+    kept = np.zeros(graph.edge_mask.shape, dtype=bool)
+    effects = np.full(kept.shape, np.nan)
     for decision in decisions:
         index = graph.index(decision.edge)
         kept[index] = decision.kept
         value = decision.score if decision.effect is None else decision.effect
         if value is not None:
             effects[index] = value
-    return Circuit(graph, kept, effects)
+    return Circuit(graph, torch.from_numpy(kept), torch.from_numpy(effects))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.limits import require_fields
 from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
 from circuitfind.methods.scored import Scored
-from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 
 CLEAN = Place(share=1.0, weight=1.0)
@@ -56,11 +55,11 @@ class Eap(Scored):
     ) -> Iterator[Checkpoint]:
         """Yield after each batch of prompts."""
         require_slope(engine.problem.metric, self.name, at_clean_only=True)
-        yield from along(engine.problem, [CLEAN], options.limits, state)
+        yield from along(engine, [CLEAN], options.limits, state)
 
 
 def along(
-    problem: Problem, places: list[Place], limits: Limits, state: State | None
+    engine: IncrementalEngine, places: list[Place], limits: Limits, state: State | None
 ) -> Iterator[Checkpoint]:
     """Score all edges from slopes at some places, yielding after each gradient.
 
@@ -72,6 +71,6 @@ def along(
         # The last checkpoint may be the whole.
         n_all = int(state["total"])
         yield Checkpoint(earlier[0], n_all, "gradients", state)
-    for done, n_all, scores in attribute(problem, places, limits, earlier):
+    for done, n_all, scores in attribute(engine, places, limits, earlier):
         now = {"scores": scores, "done": torch.tensor(done), "total": torch.tensor(n_all)}
         yield Checkpoint(done, n_all, "gradients", now)

@@ -73,7 +73,7 @@ class EapIg(Scored):
         places = list(places_of(engine.graph, options))
         at_clean_only = all(place.share == 1 for place in places)
         require_slope(engine.problem.metric, self.name, at_clean_only=at_clean_only)
-        yield from along(engine.problem, places, options.limits, state)
+        yield from along(engine, places, options.limits, state)
 
 
 def places_of(graph: Graph, options: EapIgOptions) -> Iterator[Place]:

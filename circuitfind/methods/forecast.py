@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from circuitfind.engine.cuts import evaluations
+from circuitfind.engine.candidates import evaluations
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.state import spans
 from circuitfind.errors import MethodError

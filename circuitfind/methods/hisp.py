@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.replacement import mean_over_prompts
-from circuitfind.engine.written import batches, writing_blocks
+from circuitfind.engine.written import writing_blocks
 from circuitfind.graph import Block, Graph
-from circuitfind.methods.attribution import Batch, require_slope
+from circuitfind.methods.attribution import Batch, batches_of, require_slope
 from circuitfind.methods.components import edges_between, require_finite
 from circuitfind.methods.eap import CLEAN, EapOptions
 from circuitfind.methods.scored import Scored
@@ -41,20 +40,18 @@ class Hisp(Scored):
         """Yield after each batch of prompts."""
         problem, graph = engine.problem, engine.graph
         require_slope(problem.metric, self.name, at_clean_only=True)
-        size = options.limits.batch_for(problem)
-        parts = batches(problem, size)
-        mean = mean_over_prompts(parts)
+        n_batches = -(-len(problem.prompts) // options.limits.batch_for(problem))
         importance = torch.zeros(len(graph.writers), dtype=torch.float64)
         earlier = 0
         if state is not None:
             importance, earlier = state["importance"], int(state["done"])
-        for done, part in enumerate(parts[earlier:], earlier + 1):
-            batch = Batch(part, options.limits, mean, clean_first=True)
+        batches = batches_of(engine, options.limits, skip=earlier)
+        for done, batch in enumerate(batches, earlier + 1):
             importance = importance + _mask_slopes(graph, batch)
             require_finite(graph, importance)
             yield Checkpoint(
                 done,
-                len(parts),
+                n_batches,
                 "gradients",
                 {"importance": importance, "done": torch.tensor(done)}
                 | {"scores": edges_between(graph, _by_layer(graph, importance), 1.0)},

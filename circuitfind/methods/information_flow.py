@@ -17,15 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import embeddings
-from circuitfind.engine.gradients import TracedRun
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.written import Written, batches, total, writing_blocks, written_of
+from circuitfind.engine.replacement import Runs
+from circuitfind.engine.written import Written, writing_blocks
 from circuitfind.graph import Graph
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
-from circuitfind.models.forward import segments
-from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 
 Shares = Float[Tensor, "writer batch pos"]
@@ -43,33 +40,31 @@ class InformationFlow(Scored):
         self, engine: IncrementalEngine, options: EapOptions, state: State | None = None
     ) -> Iterator[Checkpoint]:
         """Yield after each batch of prompts."""
-        problem, graph = engine.problem, engine.graph
-        parts = batches(problem, options.limits.batch_for(problem))
+        n_prompts, graph = len(engine.problem.prompts), engine.graph
+        size = options.limits.batch_for(engine.problem)
+        rows = [slice(first, first + size) for first in range(0, n_prompts, size)]
         sums = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
         earlier = 0
         if state is not None:
             sums, earlier = state["sums"], int(state["done"])
-        for done, part in enumerate(parts[earlier:], earlier + 1):
-            sums = sums + _shares(part)
-            now = {"sums": sums, "done": torch.tensor(done), "scores": sums / len(problem.prompts)}
-            yield Checkpoint(done, len(parts), "batches of prompts", now)
+        for done, some in enumerate(rows[earlier:], earlier + 1):
+            sums = sums + _shares(engine.runs(some))
+            now = {"sums": sums, "done": torch.tensor(done), "scores": sums / n_prompts}
+            yield Checkpoint(done, len(rows), "batches of prompts", now)
 
     def unit(self, engine: IncrementalEngine) -> str:
         return "share"
 
 
 @torch.no_grad()
-def _shares(problem: Problem) -> Float[Tensor, "writer reader"]:
+def _shares(runs: Runs) -> Float[Tensor, "writer reader"]:
     """Return each edge's share, averaged over positions and added up over prompts."""
-    model, graph, real = problem.model, problem.graph, problem.prompts.real
-    embedding = embeddings(model, graph, problem.prompts.clean)
-    run = TracedRun(model, graph, real, traced=False)
-    run.run(total(embedding))
-    written = written_of(run, embedding)
+    graph, real = runs.graph, runs.real
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
-    for stream, readers in zip(run.streams, _readers_by_segment(graph), strict=True):
-        shares = _of_stream(written, graph, stream, graph.readers[readers[0]].stage)
+    for stage, stream in runs.entering.items():
+        shares = _of_stream(runs.clean, graph, stream, stage)
         by_prompt = shares.masked_fill(~real, 0).sum(2) / real.sum(1)
+        readers = [i for i, reader in enumerate(graph.readers) if reader.stage == stage]
         scores[: len(shares), readers] = by_prompt.double().sum(1, keepdim=True).cpu()
     return scores
 
@@ -87,17 +82,3 @@ def _of_stream(written: Written, graph: Graph, stream: Tensor, stage: int) -> Sh
     all_of_it = contributed.sum(0)
     # Where nothing contributes, nothing has a share.
     return contributed / all_of_it.where(all_of_it > 0, 1)
-
-
-def _readers_by_segment(graph: Graph) -> list[list[int]]:
-    """Return the readers of the stream that enters each segment, the logits last."""
-    found: list[list[int]] = []
-    for segment in segments(graph.shape):
-        readers: list[int] = []
-        for kind, layer in segment:
-            if kind == "mlp":
-                readers.append(graph.reader_index[f"m{layer}"])
-            else:
-                readers += [i for port in graph.ports for i in graph.head_readers(layer, port)]
-        found.append(readers)
-    return [*found, [len(graph.readers) - 1]]

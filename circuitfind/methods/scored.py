@@ -68,8 +68,9 @@ def _decisions(scores: EdgeScores, expected: torch.Tensor | None) -> tuple[Decis
     """
     graph = scores.graph
     kept = graph.edge_mask if expected is None else scores.top(round(float(expected))).kept
+    edges = graph.edge_mask.T
+    values = (each.T[edges].tolist() for each in (kept, scores.values))
     return tuple(
-        Decision(edge.name, bool(kept[index]), "scored", score=float(scores.values[index]))
-        for edge in graph.edges()
-        for index in [graph.index(edge)]
+        Decision(edge.name, is_kept, "scored", score=score)
+        for edge, is_kept, score in zip(graph.edges(), *values, strict=True)
     )

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import PromptError, SelfCheckError
-from circuitfind.models.base import SINGLE_PORTS, ResidualModel, SinglePort
-from circuitfind.models.forward import Run, Seen, segments
+from circuitfind.graph import SINGLE_PORTS, Block, SinglePort
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Run, Seen
 from circuitfind.models.self_check import TOLERANCE
 
 
@@ -64,30 +65,31 @@ def require_prompts_alone(
 
 def _parts(model: ResidualModel, tokens: Tensor) -> Iterator[_Part]:
     """Yield all parts but attention, each with what it reads when nothing is patched."""
-    entering: list[Tensor] = []
+    entering: dict[int, Tensor] = {}
 
-    def note(seen: Seen, _: int, values: Tensor) -> None:
+    def note(seen: Seen, block: Block, values: Tensor) -> None:
         if seen == "entering":
-            entering.append(values)
+            entering[block.stage] = values
 
-    final = Run(model, observe=note).run(model.embed(tokens).joint)
-    for stream, segment in zip(entering, segments(model.shape), strict=True):
-        for kind, layer in segment:
-            if kind == "mlp":
-                yield _Part(f"the MLP of block {layer}", partial(model.mlp, layer), stream)
-            else:
-                for port in SINGLE_PORTS:
-                    name = f"the norm and {port} projection of block {layer}"
-                    yield _Part(name, partial(_projected, model, layer, port), stream)
+    run = Run(model, observe=note)
+    final = run.run(model.embed(tokens).joint)
+    for blocks in run.graph.stages:
+        for block in blocks:
+            stream = entering[block.stage]
+            if block.kind == "mlp":
+                name = f"the MLP of block {block.layer}"
+                yield _Part(name, partial(model.mlp, block.layer), stream)
+                continue
+            for port in SINGLE_PORTS:
+                name = f"the norm and {port} projection of block {block.layer}"
+                yield _Part(name, partial(_projected, model, block, port), stream)
     yield _Part("the final norm and unembedding", model.logits, final)
 
 
 def _projected(
-    model: ResidualModel, layer: int, port: SinglePort, stream: Tensor
+    model: ResidualModel, block: Block, port: SinglePort, stream: Tensor
 ) -> Float[Tensor, "batch pos head d_head"]:
-    shape = model.shape.layers[layer]
-    n = shape.n_heads if port == "q" else shape.n_kv_heads
-    return model.project(layer, port, range(n), stream.expand(n, *stream.shape)).movedim(0, 2)
+    return Run(model).projected(block, port, stream).movedim(0, 2)
 
 
 def _require_alike(model: ResidualModel, part: _Part) -> None:

@@ -11,26 +11,16 @@ All functions take any number of prompts, so candidates can be stacked along the
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import quoted
-from circuitfind.graph import ModelShape, Port
+from circuitfind.graph import ModelShape, SinglePort
 from circuitfind.models.readings import Reading
 from circuitfind.models.vocabulary import Vocabulary
-
-SinglePort = Literal["q", "k", "v"]
-"""One input of a head."""
-
-SINGLE_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
-
-
-def single_ports(port: Port) -> tuple[SinglePort, ...]:
-    """Return which inputs of a head a port is: all of them where they are merged."""
-    return SINGLE_PORTS if port == "qkv" else (port,)
 
 
 class Embedding(NamedTuple):

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from circuitfind.models.base import Embedding, SinglePort, Unembedding, summary
+from circuitfind.graph import SinglePort
+from circuitfind.models.base import Embedding, Unembedding, summary
 from circuitfind.models.compiled_files import CompiledFiles, read_compiled
 from circuitfind.models.compiled_sizes import Sizes
 from circuitfind.models.copies import in_copies, times

@@ -1,49 +1,40 @@
-"""One forward pass with every edge kept, part by part.
+"""One forward pass with every edge kept, block by block.
 
 Others look on as it goes, take it up in the middle, or do some of its steps in another way: the
 self-check, recordings for patching, runs taken up again, and runs that are walked back.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import ModelShape
-from circuitfind.models.base import ResidualModel, SinglePort
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Block, Graph, ModelShape, SinglePort
+from circuitfind.models.base import ResidualModel
 
 Stream = Float[Tensor, "batch pos d_model"]
 Added = Float[Tensor, "batch last d_model"]
 """What is added to a stream, at all positions or at the last ones."""
 
-Heads = Float[Tensor, "_ batch pos d_head"]
+Heads = Float[Tensor, "_head batch pos d_head"]
 """One row per query head, or per key/value head."""
 
 Seen = Literal["entering", "q", "k", "v", "z", "attention", "mlp"]
-"""What can be looked at: the stream that enters a segment; and of a layer the queries, keys,
-values, `z`, and what its attention (bias included) and its MLP add."""
+"""What can be looked at: the stream that enters a block; and of a block the queries, keys, values,
+`z`, and what its attention (bias included) or its MLP adds."""
 
-Observer = Callable[[Seen, int, Tensor], None]
-"""Called with the number of the segment or layer, and the values."""
-
-
-class Part(NamedTuple):
-    """The attention or the MLP of a layer."""
-
-    kind: Literal["attention", "mlp"]
-    layer: int
+Observer = Callable[[Seen, Block, Tensor], None]
+"""Called with the block and the values. Blocks of one stage read one stream, so `entering` is
+called for the first of them only; last it is called for the logits."""
 
 
-def segments(shape: ModelShape) -> list[list[Part]]:
-    """Return the parts of a model in order; those of one segment read the same stream."""
-    found: list[list[Part]] = []
-    for layer, sizes in enumerate(shape.layers):
-        parts = [Part("attention", layer)]
-        if sizes.has_mlp:
-            parts.append(Part("mlp", layer))
-        found.extend([parts] if sizes.parallel_mlp else [[part] for part in parts])
-    return found
+@lru_cache(maxsize=8)
+def graph_of(shape: ModelShape) -> Graph:
+    """Return the graph whose blocks are those of a model of this shape."""
+    return heads_and_mlps(shape)
 
 
 class Run:
@@ -59,47 +50,55 @@ class Run:
         self,
         model: ResidualModel,
         real: Bool[Tensor, "batch pos"] | None = None,
-        observe: Observer = lambda seen, number, values: None,
+        observe: Observer = lambda seen, block, values: None,
+        graph: Graph | None = None,
     ) -> None:
         self.model, self.real, self.observe = model, real, observe
+        self.graph = graph_of(model.shape) if graph is None else graph
 
     def run(self, stream: Stream, first: int = 0) -> Added:
         """Return what the logits read.
 
         Args:
-            stream: What enters the segment `first`: before all others, the sum of the embeddings.
-            first: The segment to begin with.
+            stream: What enters the stage `first`: before all others, the sum of the embeddings.
+            first: The stage to begin with.
         """
-        for number, segment in enumerate(segments(self.model.shape)[first:], first):
-            self.observe("entering", number, stream)
-            for added in [self.part(part, stream) for part in segment]:
-                stream = stream[:, -added.shape[1] :] + added
+        for blocks in self.graph.stages:
+            if blocks[0].stage >= first:
+                self.observe("entering", blocks[0], stream)
+                for added in [self.added(block, stream) for block in blocks]:
+                    stream = stream[:, -added.shape[1] :] + added
+        self.observe("entering", self.graph.blocks[-1], stream)
         return stream
 
-    def part(self, part: Part, stream: Stream) -> Added:
-        """Return what a part adds to the stream."""
-        added = (self.attention if part.kind == "attention" else self.mlp)(part.layer, stream)
-        self.observe(part.kind, part.layer, added)
+    def added(self, block: Block, stream: Stream) -> Added:
+        """Return what a block adds to the stream."""
+        if block.kind == "mlp":
+            added = self.mlp(block, stream)
+            self.observe("mlp", block, added)
+        else:
+            added = self.attention(block, stream)
+            self.observe("attention", block, added)
         return added
 
-    def attention(self, layer: int, stream: Stream) -> Added:
+    def attention(self, block: Block, stream: Stream) -> Added:
         """Return what the attention of a layer adds, its bias included."""
-        query, key, value = (self.projected(layer, port, stream) for port in ("q", "k", "v"))
-        z = attend(self.model, layer, query, key, value, self.real)
-        self.observe("z", layer, z)
-        return added_by_heads(self.model, layer, z)
+        query, key, value = (self.projected(block, port, stream) for port in ("q", "k", "v"))
+        z = attend(self.model, block.layer, query, key, value, self.real)
+        self.observe("z", block, z)
+        return added_by_heads(self.model, block.layer, z)
 
-    def projected(self, layer: int, port: SinglePort, stream: Stream) -> Heads:
+    def projected(self, block: Block, port: SinglePort, stream: Stream) -> Heads:
         """Return all heads' queries, or all key/value heads' keys or values."""
-        shape = self.model.shape.layers[layer]
+        shape = self.model.shape.layers[block.layer]
         n = shape.n_heads if port == "q" else shape.n_kv_heads
-        heads = self.model.project(layer, port, range(n), stream.expand(n, *stream.shape))
-        self.observe(port, layer, heads)
+        heads = self.model.project(block.layer, port, range(n), stream.expand(n, *stream.shape))
+        self.observe(port, block, heads)
         return heads
 
-    def mlp(self, layer: int, stream: Stream) -> Added:
+    def mlp(self, block: Block, stream: Stream) -> Added:
         """Return what the MLP of a layer adds."""
-        return self.model.mlp(layer, stream)
+        return self.model.mlp(block.layer, stream)
 
 
 def attend(

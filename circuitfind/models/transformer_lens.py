@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import ModelError
-from circuitfind.graph import ModelShape
+from circuitfind.graph import ModelShape, SinglePort
 from circuitfind.models.attention import (
     AttentionCall,
     AttentionCore,
@@ -30,7 +30,7 @@ from circuitfind.models.attention import (
     capture_calls,
     direct_or_replayed,
 )
-from circuitfind.models.base import Embedding, SinglePort, Unembedding, summary
+from circuitfind.models.base import Embedding, Unembedding, summary
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.hooks import HookPoints
 from circuitfind.models.mlp import Mlp

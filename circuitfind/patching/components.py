@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import Graph, Reader, Writer
-from circuitfind.models.base import SINGLE_PORTS, ResidualModel
+from circuitfind.graph import Graph, Reader, Writer, single_ports
+from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Stream
 from circuitfind.patching.continuation import Point
 from circuitfind.patching.exchange import Patched
@@ -138,10 +138,9 @@ class Components:
             "v": base.value[layer][kv_heads],
         }
         mixed = {port: values.repeat(1, n, 1, 1) for port, values in recorded.items()}
-        for port in SINGLE_PORTS:
-            if reader.port is not None and port in reader.port:
-                projected = model.project(layer, port, [reader.index], entering, **scale)
-                mixed[port] = projected.expand_as(mixed[port])
+        for port in single_ports(reader.port):
+            projected = model.project(layer, port, [reader.index], entering, **scale)
+            mixed[port] = projected.expand_as(mixed[port])
         return model.attend(
             layer, heads, mixed["q"], mixed["k"], mixed["v"], self._real.repeat(n, 1)
         )

@@ -12,14 +12,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.models.base import ResidualModel, SinglePort
-from circuitfind.models.forward import Heads, Run, segments
+from circuitfind.graph import Block, SinglePort
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import Heads, Run, graph_of
 from circuitfind.patching.recording import Recording
 
-Entering = Float[Tensor, "candidate batch _ d_model"]
+Entering = Float[Tensor, "candidate batch _span d_model"]
 """Streams of some candidates at the last positions, or at all."""
 
-Rows = Float[Tensor, "row _ d_model"]
+Rows = Float[Tensor, "row _span d_model"]
 """The same with candidates and prompts on one axis."""
 
 
@@ -83,14 +84,14 @@ class Continuation:
         n, batch = streams.shape[:2]
         with torch.no_grad():
             run = _Rows(self._model, self._base, self._real.repeat(n, 1), self.steps)
-            rows = run.run(streams.flatten(0, 1), self._segment(point))
+            rows = run.run(streams.flatten(0, 1), self._stage(point))
         return rows.view(n, batch, *rows.shape[1:])
 
-    def _segment(self, point: Point) -> int:
-        """Return the segment that a point's stream enters; all of them are behind the logits'."""
-        parts = segments(self._model.shape)
-        entered = (i for i, part in enumerate(parts) if (point.half, point.layer) in part)
-        return next(entered, len(parts))
+    def _stage(self, point: Point) -> int:
+        """Return the stage that a point's stream enters."""
+        blocks = graph_of(self._model.shape).blocks
+        entered = (b.stage for b in blocks if (b.kind, b.layer) == (point.half, point.layer))
+        return next(entered, blocks[-1].stage)
 
 
 class _Rows(Run):
@@ -102,22 +103,22 @@ class _Rows(Run):
         super().__init__(model, real)
         self._base, self._steps = base, steps
 
-    def projected(self, layer: int, port: SinglePort, stream: Rows) -> Heads:
+    def projected(self, block: Block, port: SinglePort, stream: Rows) -> Heads:
         """Return queries where they are wanted, and keys and values at all positions."""
         if port == "q":
-            return super().projected(layer, port, self._wanted(layer, stream))
-        last = super().projected(layer, port, stream)
-        recorded = (self._base.key if port == "k" else self._base.value)[layer]
+            return super().projected(block, port, self._wanted(block, stream))
+        last = super().projected(block, port, stream)
+        recorded = (self._base.key if port == "k" else self._base.value)[block.layer]
         missing = recorded.shape[2] - last.shape[2]
         if not missing:
             return last
         n_candidates = last.shape[1] // recorded.shape[1]
         return torch.cat([recorded[:, :, :missing].repeat(1, n_candidates, 1, 1), last], dim=2)
 
-    def mlp(self, layer: int, stream: Rows) -> Rows:
-        return super().mlp(layer, self._wanted(layer, stream))
+    def mlp(self, block: Block, stream: Rows) -> Rows:
+        return super().mlp(block, self._wanted(block, stream))
 
-    def _wanted(self, layer: int, stream: Rows) -> Rows:
+    def _wanted(self, block: Block, stream: Rows) -> Rows:
         """Return a stream at the positions that matter: after the last block the metric's."""
-        is_last = layer == self.model.shape.n_layers - 1
+        is_last = block.layer == self.model.shape.n_layers - 1
         return stream[:, -self._steps :] if is_last else stream

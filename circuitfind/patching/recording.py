@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from circuitfind.graph import Block
 from circuitfind.models.base import Embedding, ResidualModel
-from circuitfind.models.forward import Heads, Run, Seen, Stream, segments
+from circuitfind.models.forward import Heads, Run, Seen, Stream
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,11 @@ def record(
     """Run a model on some tokens and keep what can be patched."""
     kept: dict[Seen, list[Tensor]] = {seen: [] for seen in get_args(Seen)}
     mlps: dict[int, Tensor] = {}
-    first_parts = [segment[0] for segment in segments(model.shape)]
 
-    def keep(seen: Seen, number: int, values: Tensor) -> None:
+    def keep(seen: Seen, block: Block, values: Tensor) -> None:
         if seen == "mlp":
-            mlps[number] = values
-        elif seen != "entering" or first_parts[number].kind == "attention":
+            mlps[block.layer] = values
+        elif seen != "entering" or block.kind != "mlp":
             kept[seen].append(values)
 
     with torch.no_grad():
@@ -70,7 +70,7 @@ def record(
         final = Run(model, real, keep).run(embedding.joint)
     return Recording(
         embedding,
-        stream=(*kept["entering"], final),
+        stream=tuple(kept["entering"]),
         attention=tuple(kept["attention"]),
         mlp=tuple(mlps.get(layer, torch.zeros_like(final)) for layer in range(len(kept["z"]))),
         query=tuple(kept["q"]),

@@ -73,14 +73,18 @@ def require_components(sites: Sequence[str]) -> None:
 
 
 def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
-    of_port = graph.head_readers(layer, port if graph.split_qkv else "qkv")  # type: ignore[arg-type]
-    return graph.readers[of_port[head]]
+    wanted = port if graph.split_qkv else "qkv"
+    return next(
+        each
+        for each in graph.readers
+        if (each.layer, each.index, each.port) == (layer, head, wanted)
+    )
 
 
 def _written_at(graph: Graph, row: Row) -> Iterator[str]:
     layer = int(row.place["layer"])
     if row.site == "mlp_out":
-        yield f"m{layer}"
+        yield from _mlps(graph, layer)
     elif row.site == "attn_out":
         yield from _heads(graph, layer)
     else:
@@ -88,8 +92,11 @@ def _written_at(graph: Graph, row: Row) -> Iterator[str]:
 
 
 def _heads(graph: Graph, layer: int) -> Iterator[str]:
-    for writer in graph.head_writers(layer):
-        yield graph.writers[writer].name
+    yield from (each.name for each in graph.writers if (each.layer, each.kind) == (layer, "head"))
+
+
+def _mlps(graph: Graph, layer: int) -> Iterator[str]:
+    yield from (each.name for each in graph.writers if (each.layer, each.kind) == (layer, "mlp"))
 
 
 def _between(result: PatchResult, graph: Graph, threshold: float) -> Iterator[str]:
@@ -111,5 +118,5 @@ def _at_depths(graph: Graph, before: int, after: int) -> Iterator[str]:
         layer, is_mlp = divmod(depth, 2)
         if not is_mlp:
             yield from _heads(graph, layer)
-        elif graph.shape.layers[layer].has_mlp:
-            yield f"m{layer}"
+        else:
+            yield from _mlps(graph, layer)

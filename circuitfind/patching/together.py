@@ -6,10 +6,11 @@ one acts on receives that too. This is the full pass with just these edges cut.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError
 from circuitfind.patching.measurement import Key, Measurement, Part
@@ -92,18 +93,14 @@ def _without(problem: Problem, senders: Sequence[str], receivers: Sequence[str])
 
 def _measured(problem: Problem, kept: torch.Tensor, mode: Mode) -> torch.Tensor:
     """Return the metric of each prompt: with the edges patched, of the base, of the source."""
-    model, graph, prompts = problem.model, problem.graph, problem.prompts
+    prompts = problem.prompts
+    if mode == "denoising":
+        prompts = replace(prompts, clean=prompts.corrupted, corrupted=prompts.clean)
+    # Cut edges carry the source run.
+    engine = IncrementalEngine(replace(problem, prompts=prompts))
+    everything = problem.graph.edge_mask
+    masks = [kept, everything, torch.zeros_like(everything)]
+    _, base, source = finals = list(engine.finals(masks))
+    readout = Readout(problem, source if mode == "denoising" else base)
     with torch.no_grad():
-        clean, corrupted = (
-            plain_pass(model, graph, tokens, prompts.real)
-            for tokens in (prompts.clean, prompts.corrupted)
-        )
-        base, source = (corrupted, clean) if mode == "denoising" else (clean, corrupted)
-        embedding = embeddings(
-            model, graph, prompts.corrupted if mode == "denoising" else prompts.clean
-        )
-        mask = kept.to(model.device, model.dtype)
-        patched = full_pass(model, graph, embedding, source.written, mask, prompts.real)
-        readout = Readout(problem, clean.final)
-        finals = (patched.final, base.final, source.final)
         return torch.stack([readout.values(final).double() for final in finals])

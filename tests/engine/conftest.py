@@ -1,6 +1,6 @@
 """What all tests of the engine share.
 
-Models compute in float64 throughout, so that 1e-9 can be asked for, and read through composed
+Models compute in float64 throughout, so that 1e-9 can be asked for, and read through virtual
 weights wherever they can, though they are so small that it saves nothing.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from circuitfind.engine import composed
+from circuitfind.engine import virtual_weights
 from tests.oracles.checkpoints import float64_throughout
 
 
@@ -19,5 +19,5 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def composed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composed, "_WORTH", 0)
+def virtual_weights_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtual_weights, "_WORTH", 0)

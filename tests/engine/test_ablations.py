@@ -111,9 +111,10 @@ def test_the_page_shows_attention_with_the_replacement(ablation):
     carried = torch.stack([oracle.replacement[writer.name] for writer in graph.writers])
     run = full_pass(model, graph, embedding, carried, kept.double(), keep_reads=True)
     patterns = {
-        f"a{layer}.h{head}": pattern
-        for layer in range(graph.shape.n_layers)
-        for head, pattern in enumerate(attention_patterns(model, graph, run, layer, prompts.real))
+        f"{block.name}.h{head}": pattern
+        for block in graph.blocks
+        if block.kind == "attention"
+        for head, pattern in enumerate(attention_patterns(model, graph, run, block, prompts.real))
     }
     expected = stored_patterns(patterns, prompts.lengths.tolist(), causal=True)
     for head, texts in expected.items():

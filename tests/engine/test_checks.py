@@ -1,11 +1,12 @@
 """Both limits of a problem are held to the model before a search."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from circuitfind.engine.checks import check_limits
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.replacement import Gaps
 from circuitfind.errors import SelfCheckError
 from tests.engine.problems import BRIDGED, engine_of, problem_of
 
@@ -36,6 +37,6 @@ def test_a_wrong_part_is_met_with_the_measured_difference(part, limit, monkeypat
 def test_a_wrong_replacement_is_met_with_the_measured_difference():
     engine = IncrementalEngine(problem_of("gpt2"))
     (chunk,) = engine.chunks
-    chunk.gaps = Gaps(engine.problem, chunk.gaps.replaced.map(torch.zeros_like), most_formed=0)
+    chunk.runs = replace(chunk.runs, replaced=chunk.runs.replaced.map(torch.zeros_like))
     with pytest.raises(SelfCheckError, match="the empty graph does not reproduce"):
         check_limits(engine)

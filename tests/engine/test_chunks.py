@@ -8,7 +8,7 @@ import torch
 import circuitfind as cf
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.memory import chunk_bytes, plan, search_bytes
-from circuitfind.engine.shelf import InFiles
+from circuitfind.engine.tensor_store import InFiles
 from circuitfind.errors import MethodError
 from tests.engine.problems import (
     EXACT,
@@ -99,8 +99,8 @@ def test_what_chunks_remember_is_in_files_and_not_in_memory():
     state = engine.cut(engine.start(), [(0, len(engine.graph.readers) - 1)])
     for chunk, part in zip(engine.chunks, state.chunks, strict=True):
         held = [*part.read.values(), *part.projected.values(), *part.z.values()]
-        held += [*part.written.values(), *chunk.gaps.replaced.values.values()]
-        held += [*chunk.clean.streams, *chunk.clean.z, *chunk.clean.mlps]
+        held += [*part.written.values(), *chunk.runs.replaced.values.values()]
+        held += [*chunk.runs.entering.values(), *chunk.runs.clean.values.values()]
         assert all(in_a_file(tensor) for tensor in held)
 
 

@@ -11,10 +11,10 @@ from tests.engine.problems import problem_of
 def test_an_engine_remembers_no_more_than_stated(family):
     engine = IncrementalEngine(problem_of(family, "resample"))
     (chunk,) = engine.chunks
-    (state,), clean = tried_once(engine).chunks, chunk.clean
+    (state,), runs = tried_once(engine).chunks, chunk.runs
     held = [*state.written.values(), *state.read.values(), *state.projected.values()]
-    held += [*state.z.values(), *state.products.values(), *clean.streams, *clean.z, *clean.mlps]
-    held += chunk.gaps.replaced.values.values()
+    held += [*state.z.values(), *state.products.values(), *runs.entering.values()]
+    held += [*runs.z.values(), *runs.clean.values.values(), *runs.replaced.values.values()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in held}
     numbers = sum(storage.nbytes() for storage in storages.values()) / state.final.itemsize
     stated = remembered_numbers(engine.graph) * engine.problem.prompts.clean.numel()

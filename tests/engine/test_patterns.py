@@ -40,7 +40,8 @@ def reported(family, tokens):
 
 
 def patterns_of(problem: Problem, run, layer):
-    return attention_patterns(problem.model, problem.graph, run, layer, problem.prompts.real)
+    block = problem.graph.block_of[f"a{layer}.h0"]
+    return attention_patterns(problem.model, problem.graph, run, block, problem.prompts.real)
 
 
 def clean_run(problem: Problem):

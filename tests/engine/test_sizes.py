@@ -5,16 +5,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import circuitfind as cf
-from circuitfind.engine import cuts, incremental, memory, readout, shift
+from circuitfind.engine import candidates, incremental, memory, readout, streaming_kl
 from tests.engine.problems import problem_of
 
 SIZES = {
-    (cuts, "_TOGETHER"): [{"cpu": 1}, {"cpu": 150}, {"cpu": 10**6}],
-    (cuts, "_MOST_CANDIDATES"): [1, 3, 64],
-    (cuts, "_CANDIDATE_FLOATS"): [1, 1000, 10**7],
+    (candidates, "_TOGETHER"): [{"cpu": 1}, {"cpu": 150}, {"cpu": 10**6}],
+    (candidates, "_MOST_CANDIDATES"): [1, 3, 64],
+    (candidates, "_CANDIDATE_FLOATS"): [1, 1000, 10**7],
     (incremental, "FIRST_WIDTH"): [1, 2, 100],
-    (cuts, "_LEAST_WIDTH"): [1, 5],
-    (shift, "_TOKENS"): [1, 3, 2048],
+    (candidates, "_LEAST_WIDTH"): [1, 5],
+    (streaming_kl, "_TOKENS"): [1, 3, 2048],
     (readout, "_LOGITS"): [1, 50, 10**7],
     (readout, "ROWS"): [1, 5, 256],
     (memory, "FORMED_NUMBERS"): [0, 300, 10**7],

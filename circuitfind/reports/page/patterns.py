@@ -82,8 +82,8 @@ def _by_head(
 ) -> dict[str, Float[Tensor, "batch query key"]]:
     """Return the patterns of the named heads."""
     graph, found = problem.graph, dict[str, Tensor]()
-    for layer, block in graph.attention.items():
-        patterns = attention_patterns(problem.model, graph, run, layer, problem.prompts.real)
+    for block in graph.attention.values():
+        patterns = attention_patterns(problem.model, graph, run, block, problem.prompts.real)
         names = (graph.writers[writer].name for writer in block.writers)
         found |= dict(zip(names, patterns, strict=True))
     return {head: found[head] for head in heads}

@@ -60,7 +60,7 @@ class InFiles:
         return moved
 
 
-Shelf = InMemory | InFiles
+TensorStore = InMemory | InFiles
 
 
 def _on_a_disk() -> Path:

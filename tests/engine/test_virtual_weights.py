@@ -1,12 +1,14 @@
-"""Read through composed weights, all is as it is read whole."""
+"""Read through virtual weights, all is as it is read whole."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from circuitfind.engine import composed, cuts
-from circuitfind.engine.composed import Composed, Recent
+from circuitfind.engine import candidates, virtual_weights
+from circuitfind.engine.blocks import Blocks
+from circuitfind.engine.virtual_weights import Recent, VirtualWeights
 from circuitfind.models.readings import LinearNorm
 from tests.engine.problems import EXACT, engine_of, random_mask
 
@@ -15,13 +17,13 @@ FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma", "phi3", "mixtral", "b
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_through_composed_weights_everything_is_as_without_them(family, ablation, monkeypatch):
+def test_through_virtual_weights_everything_is_as_without_them(family, ablation, monkeypatch):
     """Edges are cut one by one in a sparse graph, where few heads change at once."""
     engine = engine_of(family, ablation, n_layers=3)
     uses = count_reads(monkeypatch)
     through = finals(engine)
     assert uses
-    monkeypatch.setattr(Composed, "pays", lambda self, writers: False)
+    monkeypatch.setattr(VirtualWeights, "pays", lambda self, writers: False)
     for found, expected in zip(through, finals(engine), strict=True):
         torch.testing.assert_close(found, expected, **EXACT)
 
@@ -73,7 +75,7 @@ def test_however_few_candidates_are_read_at_once_nothing_changes(together, monke
 
     expected = [each.final for each in tried()]
     uses = count_reads(monkeypatch)
-    monkeypatch.setattr(cuts, "_TOGETHER", {"cpu": together})
+    monkeypatch.setattr(candidates, "_TOGETHER", {"cpu": together})
     for found, final in zip(tried(), expected, strict=True):
         torch.testing.assert_close(found.final, final, **EXACT)
     assert uses
@@ -81,34 +83,36 @@ def test_however_few_candidates_are_read_at_once_nothing_changes(together, monke
 
 def test_readers_that_do_not_read_alike_are_left_to_the_model(monkeypatch):
     engine = engine_of("gpt2", n_layers=3)
-    chunk, graph, own = engine.chunks[0], engine.graph, engine.problem.model.reading
-    readers = list(graph.head_readers(1, "q"))[:2]
-    assert len(chunk.readings(readers)) == 2
+    graph, own = engine.graph, engine.problem.model.reading
+    blocks = Blocks(engine.problem.model, graph, engine.problem.prompts.real)
+    readings = partial(blocks.readings, graph.block_of["a1.h0"])
+    readers = [graph.reader_index[name] for name in ("a1.h0.q", "a1.h1.q")]
+    assert len(readings(readers)) == 2
 
     def with_another_norm(layer, port, head):
         reading = own(layer, port, head)
         return replace(reading, norm=LinearNorm(*reading.norm)) if head else reading
 
     monkeypatch.setattr(engine.problem.model, "reading", with_another_norm)
-    assert not chunk.readings(readers) and chunk.readings(readers[:1])
+    assert not readings(readers) and readings(readers[:1])
     monkeypatch.setattr(
         engine.problem.model, "reading", lambda *port: None if port[2] else own(*port)
     )
-    assert not chunk.readings(readers) and chunk.readings(readers[:1])
+    assert not readings(readers) and readings(readers[:1])
 
 
-def test_where_heads_share_a_norm_nothing_is_composed(monkeypatch):
+def test_where_heads_share_a_norm_none_are_used(monkeypatch):
     """What one of them writes is not linear in what it mixes."""
     uses = count_reads(monkeypatch)
     finals(engine_of("gemma2", n_layers=3))
     assert not uses
 
 
-def test_weights_are_composed_only_where_few_numbers_change():
+def test_virtual_weights_are_used_only_where_few_numbers_change():
     engine = engine_of("gpt2")
     graph = engine.graph
-    pays = engine.chunks[0].composed.pays
-    heads = list(graph.head_writers(0))
+    pays = VirtualWeights(engine.problem.model, graph, most=0).pays
+    heads = list(graph.block_of["a0.h0"].writers)
     shape = graph.shape
     few = shape.d_model // (2 * shape.d_head)
     assert few < len(heads)
@@ -141,26 +145,26 @@ def test_what_is_larger_than_the_room_is_not_remembered():
     assert recent.get("a") is None and recent.get("b") is not None
 
 
-def test_weights_are_composed_only_where_others_find_room_beside_them():
+def test_virtual_weights_are_used_only_where_others_find_room_beside_them():
     engine = engine_of("gpt2")
     model, graph = engine.problem.model, engine.graph
     writers, reading = [graph.writer_index["a0.h0"]], model.reading(1, "q", 0)
     needed = graph.shape.d_head * len(reading.constant)
     change = torch.zeros(3, 2, 5, graph.shape.d_model, dtype=torch.float64)
-    assert Composed(model, graph, 4 * needed).saves(writers, [reading], change)
-    assert not Composed(model, graph, 4 * needed - 1).saves(writers, [reading], change)
-    assert not Composed(model, graph, 4 * needed).saves(writers, [reading, reading], change)
-    assert not Composed(model, graph, 4 * needed).saves(writers * 2, [reading], change)
+    assert VirtualWeights(model, graph, 4 * needed).saves(writers, [reading], change)
+    assert not VirtualWeights(model, graph, 4 * needed - 1).saves(writers, [reading], change)
+    assert not VirtualWeights(model, graph, 4 * needed).saves(writers, [reading, reading], change)
+    assert not VirtualWeights(model, graph, 4 * needed).saves(writers * 2, [reading], change)
 
 
-def test_weights_are_composed_only_where_they_save_enough(monkeypatch):
+def test_virtual_weights_are_used_only_where_they_save_enough(monkeypatch):
     engine = engine_of("gpt2")
     model, graph, shape = engine.problem.model, engine.graph, engine.graph.shape
     writers, reading = [graph.writer_index["a0.h0"]], model.reading(1, "q", 0)
     change = torch.zeros(3, 2, 5, shape.d_model, dtype=torch.float64)
     saved = 3 * 2 * 5 * (shape.d_model - shape.d_head) * len(reading.constant)
-    composes = Composed(model, graph, 10**6)
-    monkeypatch.setattr(composed, "_WORTH", saved)
+    composes = VirtualWeights(model, graph, 10**6)
+    monkeypatch.setattr(virtual_weights, "_WORTH", saved)
     assert composes.saves(writers, [reading], change)
     assert not composes.saves(writers, [reading], change[1:])
     assert composes.saves(writers, [reading, reading], change[1:])
@@ -168,13 +172,13 @@ def test_weights_are_composed_only_where_they_save_enough(monkeypatch):
 
 
 def count_reads(monkeypatch):
-    uses, original = [], composed.Composed.read
+    uses, original = [], virtual_weights.VirtualWeights.read
 
     def counted(self, *args):
         uses.append(args)
         return original(self, *args)
 
-    monkeypatch.setattr(composed.Composed, "read", counted)
+    monkeypatch.setattr(virtual_weights.VirtualWeights, "read", counted)
     return uses
 
 

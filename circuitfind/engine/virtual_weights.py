@@ -1,11 +1,10 @@
-"""What readers make of what heads mix: their output weights multiplied with the readers' weights.
+"""Virtual weights: the output weights of some heads times the input weights of a reader.
 
-What a head writes is as wide as the stream, but made from the few numbers that it mixes. Where a
-reader reads linearly but for a factor (`models/readings.py`), the change that it makes of some
-heads' is a product of these few numbers with composed weights, which depend on the model alone.
-(Elhage et al. 2021 read circuits off such products.) What it made of the stream before the change
-goes from state to state while edges into one reader are tested, so that the stream is multiplied by
-the weights once for all of them.
+What a head writes is as wide as the stream, but made from its z, `d_head` elements a position. If
+only some heads changed, the pre-activation of a reader that is linear but for its norm's scale
+(`models/readings.py`) changes by `dz @ (W_O W_in)`: `d_head` columns a head instead of `d_model`
+(Elhage et al. 2021). The product with the stream before the change goes from state to state while
+edges into one reader are tested, so that whole streams are multiplied once for all of them.
 """
 
 from collections import OrderedDict
@@ -17,21 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.cuts import group_size
+from circuitfind.engine.candidates import group_size
 from circuitfind.engine.state import Candidates, PortReading, Stream
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.readings import Reading
 
 _SHARE = 1 / 4
-"""The share of what is remembered that weights composed for one use may take."""
+"""The share of the memory for virtual weights that those of one use may take."""
 
 _WORTH = 1 << 23
-"""How many multiplications must be saved: fewer take no longer than the steps beside them."""
+"""Multiplications that must be saved: fewer take no longer than the steps beside them."""
 
 
 class Moved(NamedTuple):
-    """A change of what some heads mix.
+    """A change of the z of some heads.
 
     Attributes:
         writers: The heads' indices.
@@ -40,12 +39,12 @@ class Moved(NamedTuple):
     """
 
     writers: tuple[int, ...]
-    z: Float[Tensor, "candidate batch _ mixed"]
+    z: Float[Tensor, "candidate batch _span mixed"]
     change: Candidates
 
 
 class Through(NamedTuple):
-    """Readers that all receive one change of what some heads mix.
+    """Readers that all receive one change, which comes from the z of some heads.
 
     Attributes:
         ports: The readers with how they read, once for each port, all equally wide.
@@ -56,7 +55,7 @@ class Through(NamedTuple):
 
     ports: tuple[PortReading, ...]
     streams: tuple[Stream, ...]
-    products: tuple[Float[Tensor, "batch _ _"], ...]
+    products: tuple[Float[Tensor, "batch _span _width"], ...]
     moved: Moved
 
     @property
@@ -65,13 +64,13 @@ class Through(NamedTuple):
         return tuple(reading for _, reading in self.ports)
 
 
-class Composed:
-    """Composed weights, remembered as long as there is room.
+class VirtualWeights:
+    """Virtual weights, remembered as long as there is room.
 
     Args:
         model: Gives the weights.
         graph: What the indices of writers refer to.
-        most: How many numbers are remembered.
+        most: How many elements are remembered.
     """
 
     def __init__(self, model: ResidualModel, graph: Graph, most: int) -> None:
@@ -79,7 +78,7 @@ class Composed:
         self._known = Recent(most)
 
     def pays(self, writers: Sequence[int]) -> bool:
-        """Say whether these writers are heads that mix few numbers beside those that they write."""
+        """Whether all writers are heads with, together, at most d_model / 2 elements of z."""
         shape = self._graph.shape
         return (
             bool(writers)
@@ -91,9 +90,9 @@ class Composed:
     def saves(
         self, writers: Sequence[int], readings: Sequence[Reading], change: Candidates
     ) -> bool:
-        """Say whether a change that heads make is worth reading through composed weights.
+        """Whether a change that heads make is worth reading through virtual weights.
 
-        These must be few enough to be remembered with others: composed anew for every use they
+        These must be few enough to be remembered with others: multiplied anew for every use they
         would take longer than they save.
         """
         mixed = len(writers) * self._graph.shape.d_head
@@ -104,10 +103,12 @@ class Composed:
             and prod(rows) * (d_model - mixed) * width >= _WORTH
         )
 
-    def read(self, through: Through) -> Iterator[list[Float[Tensor, "candidate batch _ _"]]]:
-        """Yield what each port makes of its stream with the change, some candidates at a time."""
+    def read(
+        self, through: Through
+    ) -> Iterator[list[Float[Tensor, "candidate batch _span _width"]]]:
+        """Yield the q, k, v (or MLP output) of each port, a group of candidates at a time."""
         readings, moved = through.readings, through.moved
-        weights = self._composed(readings, moved.writers)
+        weights = self._product(readings, moved.writers)
         before = torch.cat(through.products, dim=-1)
         # Readers of one stage have one norm.
         norm = readings[0].norm
@@ -128,16 +129,16 @@ class Composed:
         """Return the linear maps of what readers receive with the change of one candidate."""
         carried: dict[PortReading, Tensor] = {}
         for through in throughs:
-            weights = self._composed(through.readings, through.moved.writers)
+            weights = self._product(through.readings, through.moved.writers)
             changes = (through.moved.z[candidate] @ weights).chunk(len(through.ports), dim=-1)
             sums = (before + new for before, new in zip(through.products, changes, strict=True))
             carried |= dict(zip(through.ports, sums, strict=True))
         return carried
 
-    def _composed(
+    def _product(
         self, readings: tuple[Reading, ...], writers: tuple[int, ...]
-    ) -> Float[Tensor, "mixed _"]:
-        """Return the map from what heads mix to what readers make of it, all side by side."""
+    ) -> Float[Tensor, "mixed _width"]:
+        """Return the map from the z of heads to the pre-activations of readers, side by side."""
         key = readings, writers
         if (known := self._known.get(key)) is None:
             outputs = torch.cat([self._output(writer) for writer in writers])
@@ -147,7 +148,7 @@ class Composed:
         return known
 
     def _output(self, writer: int) -> Float[Tensor, "d_head d_model"]:
-        """Return a head's output weights: what it writes for one of each number that it mixes."""
+        """Return a head's output weights: what it writes for each unit vector of z."""
         head = self._graph.writers[writer]
         assert head.layer is not None and head.index is not None
         shape, model = self._graph.shape, self._model
@@ -159,7 +160,7 @@ class Recent:
     """Tensors by key, as many of those used last as there is room for.
 
     Attributes:
-        most: How many numbers are remembered.
+        most: How many elements are remembered.
     """
 
     def __init__(self, most: int) -> None:

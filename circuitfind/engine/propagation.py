@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.composed import Moved
 from circuitfind.engine.state import Candidates, ChunkState
+from circuitfind.engine.virtual_weights import Moved
 
-CandidateHeads = Float[Tensor, "candidate batch _ d_head"]
+CandidateHeads = Float[Tensor, "candidate batch _span d_head"]
 
 
 @dataclass

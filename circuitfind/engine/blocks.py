@@ -1,0 +1,96 @@
+"""The steps of attention for some readers and heads at a time: project, then attend."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitfind.engine.state import PortReading, Projected, Stream
+from circuitfind.graph import Block, Graph, SinglePort, single_ports
+from circuitfind.models.base import ResidualModel
+
+PortOf = tuple[int, SinglePort]
+"""A reader, and one of the inputs of a head that it is."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a model on some prompts.
+
+    Attributes:
+        model: The model.
+        graph: Its graph.
+        real: True at positions of the prompts that are no padding.
+    """
+
+    model: ResidualModel
+    graph: Graph
+    real: Bool[Tensor, "batch pos"]
+
+    def project(
+        self, block: Block, readers: Sequence[int], streams: Mapping[int, Stream]
+    ) -> dict[PortOf, Projected]:
+        """Return what readers of one port of a block project their streams to."""
+        heads = [self.graph.readers[reader].index or 0 for reader in readers]
+        stream = _stacked([streams[reader] for reader in readers])
+        return {
+            (reader, single): values
+            for single in single_ports(self.graph.readers[readers[0]].port)
+            for reader, values in zip(
+                readers, self.model.project(block.layer, single, heads, stream), strict=True
+            )
+        }
+
+    def readings(self, block: Block, readers: Sequence[int]) -> tuple[PortReading, ...]:
+        """Return how readers of a block read, port by port.
+
+        Returns:
+            Nothing unless that is known of all, with one norm and equally wide.
+        """
+        found: list[PortReading] = []
+        for index in readers:
+            reader = self.graph.readers[index]
+            for port in single_ports(reader.port) or (None,):
+                reading = self.model.reading(block.layer, port, reader.index or 0)
+                if reading is None:
+                    return ()
+                found.append((index, reading))
+        alike = {(id(reading.norm), reading.width) for _, reading in found}
+        return tuple(found) if len(alike) == 1 else ()
+
+    def attend(
+        self,
+        block: Block,
+        writers: Sequence[int],
+        query: Float[Tensor, "head _candidate batch last d_head"],
+        key: Float[Tensor, "head _candidate batch pos d_head"],
+        value: Float[Tensor, "head _candidate batch pos d_head"],
+    ) -> Float[Tensor, "head candidate batch last d_head"]:
+        """Return the z of some heads for all candidates, which may share any input."""
+        query, key, value = (values.flatten(1, 2) for values in (query, key, value))
+        z = self.model.attend(block.layer, self.heads(writers), query, key, value, self.real)
+        return z.view(len(writers), -1, len(self.real), *z.shape[2:])
+
+    def output(
+        self,
+        block: Block,
+        writers: Sequence[int],
+        z: Float[Tensor, "head candidate batch span d_head"],
+    ) -> Float[Tensor, "head candidate batch span d_model"]:
+        """Return what heads write for their z."""
+        output = self.model.output(block.layer, self.heads(writers), z.flatten(1, 2))
+        return output.view(*z.shape[:-1], -1)
+
+    def heads(self, writers: Sequence[int]) -> list[int]:
+        """Return the numbers of heads in their layer."""
+        return [self.graph.writers[writer].index or 0 for writer in writers]
+
+
+def _stacked(streams: Sequence[Stream]) -> Float[Tensor, "head batch pos d_model"]:
+    """Stack streams without copying where there is one, or all are one and the same."""
+    first = streams[0]
+    if all(stream.data_ptr() == first.data_ptr() for stream in streams):
+        return first.expand(len(streams), *first.shape)
+    return torch.stack(list(streams))
