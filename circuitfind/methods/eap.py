@@ -28,7 +28,8 @@ class EapOptions:
     Attributes:
         batch: Prompts at a time, by default as many as keep memory small. Changes no score.
         checkpoint: Compute the insides of MLPs again on the way back rather than keep them: less
-            memory, more time, the same scores.
+            memory, more time, the same scores. On the clean run, which the engine has made before,
+            they always are.
     """
 
     batch: int | None = None

@@ -180,11 +180,49 @@ class ResidualModel(Protocol):
         ...
 
 
-def summary(model: ResidualModel) -> str:
-    """Return a model in a line, for its `repr`."""
-    shape = model.shape
-    return (
-        f"<{type(model).__name__} {quoted(model.name, 60)}: {shape.n_layers} layers of "
-        f"{shape.heads_text} heads, width {shape.d_model}, {model.n_tokens} tokens, "
-        f"{str(model.dtype).removeprefix('torch.')} on {model.device}>"
-    )
+class BaseModel:
+    """Defaults of a `ResidualModel`, for what not every model has and what only saves time.
+
+    A model that inherits them has no tokenizer, attends to earlier positions alone, adds nothing
+    that belongs to no head, and has no MLPs and no final norm; its readers are given whole streams.
+    """
+
+    name: str
+    shape: ModelShape
+    n_tokens: int
+    dtype: torch.dtype
+    device: torch.device
+    vocabulary: Vocabulary | None = None
+    causal: bool = True
+    unembedding: Unembedding | None = None
+
+    def __repr__(self) -> str:
+        shape = self.shape
+        return (
+            f"<{type(self).__name__} {quoted(self.name, 60)}: {shape.n_layers} layers of "
+            f"{shape.heads_text} heads, width {shape.d_model}, {self.n_tokens} tokens, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
+    def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
+        """Return None: all that attention adds belongs to heads."""
+        return None
+
+    def mlp(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Refuse to run what is not there."""
+        raise NotImplementedError(f"{self.name!r} has no MLP in layer {layer}")
+
+    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
+        """Return None: whole streams are read."""
+        return None
+
+    def final_norm(
+        self, stream: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return the stream itself."""
+        return stream

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from circuitfind.graph import SinglePort
-from circuitfind.models.base import Embedding, Unembedding, summary
+from circuitfind.models.base import BaseModel, Embedding, Unembedding
 from circuitfind.models.compiled_files import CompiledFiles, read_compiled
 from circuitfind.models.compiled_sizes import Sizes
 from circuitfind.models.copies import in_copies, times
@@ -34,7 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class CompiledModel:
+class CompiledModel(BaseModel):
     """A compiled model as a `ResidualModel`.
 
     Args:
@@ -42,9 +42,6 @@ class CompiledModel:
         files: What its files hold.
         device: Where it computes.
     """
-
-    def __repr__(self) -> str:
-        return summary(self)
 
     def __init__(self, name: str, files: CompiledFiles, device: str) -> None:
         sizes, weights = files.sizes, files.weights
@@ -121,9 +118,6 @@ class CompiledModel:
         else:
             inner = self._activation(inner + self._block(layer, "mlp.b_in"))
         return inner @ self._block(layer, "mlp.W_out") + self._block(layer, "mlp.b_out")
-
-    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> None:
-        """Return None: these models are small, so whole streams are read."""
 
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]

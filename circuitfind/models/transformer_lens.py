@@ -30,7 +30,7 @@ from circuitfind.models.attention import (
     capture_calls,
     direct_or_replayed,
 )
-from circuitfind.models.base import Embedding, Unembedding, summary
+from circuitfind.models.base import BaseModel, Embedding, Unembedding
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.hooks import HookPoints
 from circuitfind.models.mlp import Mlp
@@ -50,14 +50,11 @@ _REMEMBERED_CALLS = 8
 """Number of prompt lengths (in a replay, and batch sizes) whose attention calls are cached."""
 
 
-class TransformerLensModel:
+class TransformerLensModel(BaseModel):
     """A `TransformerBridge`, seen as components that read from and write to one stream."""
 
     quantisation: str | None = None
     """In which type a GGUF file keeps the weights, which are dequantised."""
-
-    def __repr__(self) -> str:
-        return summary(self)
 
     def __init__(
         self,
