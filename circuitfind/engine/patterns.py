@@ -95,7 +95,7 @@ def attention_pattern(
     problem = as_problem(asked)
     model, graph, prompts = problem.model, problem.graph, problem.prompts
     writer = graph.writer(head)
-    if writer.index is None:
+    if writer.kind != "head":
         raise GraphError(f"{quoted(head)} is not a head; heads have names such as 'a0.h1'")
     if run not in ("clean", "corrupted"):
         raise MethodError(f"no run named {quoted(run)}; choose clean or corrupted")

@@ -84,7 +84,7 @@ class VirtualWeights:
             bool(writers)
             and not shape.heads_share_norm
             and 2 * len(writers) * shape.d_head <= shape.d_model
-            and all(self._graph.writers[writer].index is not None for writer in writers)
+            and all(self._graph.writers[writer].kind == "head" for writer in writers)
         )
 
     def saves(

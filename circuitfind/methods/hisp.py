@@ -84,7 +84,7 @@ def _score(slopes: PerWriter, batch: Batch, block: Block, arriving: Tensor | Non
 def _by_layer(graph: Graph, importance: PerWriter) -> PerWriter:
     """Divide each component's importance by the norm of its layer's."""
     normed = torch.zeros_like(importance)
-    for layer in range(graph.shape.n_layers):
+    for layer in {writer.layer for writer in graph.heads_and_mlps}:
         rows = [index for index, writer in enumerate(graph.writers) if writer.layer == layer]
         norm = importance[rows].norm()
         normed[rows] = importance[rows] / norm if norm > 0 else 0.0

@@ -105,7 +105,9 @@ class EdgeSearch:
                 "draw; choose a smaller threshold, or other sites"
             )
         names = {*self._found.readers, "logits"}
-        rows = torch.tensor([w.stage == 0 or w.name in self._found.writers for w in graph.writers])
+        rows = torch.tensor(
+            [w.kind == "embedding" or w.name in self._found.writers for w in graph.writers]
+        )
         columns = torch.tensor([reader.name in names for reader in graph.readers])
         self._among = Circuit(graph, graph.edge_mask & rows[:, None] & columns).connected()
         first = threshold / _EDGES_PER_COMPONENT

@@ -46,7 +46,7 @@ class Components:
         base, source, layer = self._base, self._source, writer.layer
         if layer is None:
             return self._embedded(writer, source) - self._embedded(writer, base)
-        if writer.index is None:
+        if writer.kind == "mlp":
             return source.mlp[layer] - base.mlp[layer]
         return self._share(writer, source.z[layer]) - self._share(writer, base.z[layer])
 
@@ -66,7 +66,7 @@ class Components:
 
     def passed_on(self, reader: Reader, changes: Changes) -> Changes:
         """Return the change of what a reader's component itself writes."""
-        if reader.index is None:
+        if reader.kind == "mlp":
             return self._mlp_change(reader, changes)
         return self._heads_change(reader, changes, alone=True)
 
@@ -76,7 +76,7 @@ class Components:
         if layer is None:
             point = Point(shape.n_layers, "logits" if self._frozen else "attention")
             return Patched(point, self._base.final + changes)
-        if reader.index is None:
+        if reader.kind == "mlp":
             written = self._mlp_change(reader, changes)
         else:
             written = self._heads_change(reader, changes, alone=False)
