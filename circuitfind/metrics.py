@@ -7,7 +7,8 @@ negates by hand. It never averages over prompts; `loss` is the one place where t
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from inspect import signature
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "reads": ("answers", "vocabulary", "stream"),
     "needs": ("none", "right", "right and wrong"),
     "slope": ("everywhere", "not at the full model", "nowhere"),
+    "per": ("prompt", "batch"),
 }
 """What the fields of a metric can be, where that is one of a few words."""
 
@@ -58,7 +60,7 @@ class MeanDifference:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number per prompt.
+    """One number per prompt, or one for all of them.
 
     Attributes:
         name: What tables and files call it.
@@ -77,6 +79,8 @@ class Metric:
             front, and returns as many rows.
         of_shift: The same value from the logits' shift alone, which costs less than all logits;
             None where that does not fix it.
+        per: `batch` where `measure` returns one number for all prompts. Only patching measures
+            that: every prompt is given this number, and no error can be told.
         summary: What it measures, in a sentence.
     """
 
@@ -90,6 +94,7 @@ class Metric:
     slope: Literal["everywhere", "not at the full model", "nowhere"] = "everywhere"
     stacked: bool = False
     of_shift: ShiftMeasure | None = None
+    per: Literal["prompt", "batch"] = "prompt"
     summary: str = ""
 
     def __post_init__(self) -> None:
@@ -109,14 +114,15 @@ class Metric:
         self, read: Logits | Stream, prompts: PromptPairs, full: Reference
     ) -> Float[Tensor, "candidate batch"]:
         """Return the value per prompt of each candidate, given what is read of all of them."""
-        if self.stacked:
+        if self.stacked and self.per == "prompt":
             return self.measure(read, prompts, full)
         values = [self.measure(candidate, prompts, full) for candidate in read]
         return torch.stack([self._checked(each, prompts) for each in values])
 
-    def _checked(self, values: PerPrompt, prompts: PromptPairs) -> PerPrompt:
-        """Refuse what a metric from outside returns if it is not one number per prompt."""
-        given: object = values
+    def _checked(self, given: object, prompts: PromptPairs) -> PerPrompt:
+        """Return a value for every prompt; refuse what else a metric from outside returns."""
+        if self.per == "batch":
+            return self._spread(given, len(prompts))
         if not isinstance(given, Tensor):
             raise MetricError(
                 f"the metric {quoted(self.name)} returned {quoted(given)}; return a tensor with "
@@ -125,9 +131,22 @@ class Metric:
         if given.shape != (len(prompts),):
             raise MetricError(
                 f"the metric {quoted(self.name)} returned shape {tuple(given.shape)} for "
-                f"{len(prompts)} prompts; return one number per prompt"
+                f"{len(prompts)} prompts; return one number per prompt, or, for patching, make it "
+                "a metric of the whole batch: custom_metric(..., per='batch')"
             )
-        return values
+        return given
+
+    def _spread(self, given: object, n: int) -> PerPrompt:
+        number = given if isinstance(given, Tensor) else None
+        if isinstance(given, float | int):
+            number = torch.tensor(given, dtype=torch.float64)
+        if number is None or number.numel() != 1:
+            said = quoted(given) if number is None else f"shape {tuple(number.shape)}"
+            raise MetricError(
+                f"the metric {quoted(self.name)} is one for the whole batch and returned {said}; "
+                "return one number"
+            )
+        return number.reshape(1).expand(n)
 
     @property
     def sign(self) -> int:
@@ -140,24 +159,58 @@ class Metric:
 
 
 def custom_metric(
-    function: Callable[[Logits, PromptPairs], PerPrompt],
+    function: Callable[..., PerPrompt],
     *,
     name: str = "custom",
     unit: str = "",
     better: Literal["higher", "lower"] = "higher",
+    per: Literal["prompt", "batch"] = "prompt",
 ) -> Metric:
-    """Make a metric of any function from logits and prompts to one number per prompt.
+    """Make a metric of any function from logits, or from logits and prompts.
+
+    Args:
+        function: Takes the logits at the steps of each prompt (axes: batch, step, vocabulary),
+            and the prompts if it has a second parameter without a default.
+        name: What tables and files call it.
+        unit: The unit of its values.
+        better: Whether higher or lower values mean that the model does the task.
+        per: Whether it returns one number per prompt, or one for the whole batch. The latter can
+            be patched with, and nothing else.
 
     Raises:
-        MetricError: `better` is neither `higher` nor `lower`.
+        MetricError: `better` or `per` is none of these words.
         MethodError: It is not a function.
     """
     require_kind(function, Callable, "a function; give one of logits and prompts")
+    takes_prompts = _takes_prompts(function)
 
-    def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-        return function(logits, prompts)
+    def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> Any:
+        return function(logits, prompts) if takes_prompts else function(logits)
 
-    return Metric(name, unit, better, measure)
+    return Metric(name, unit, better, measure, per=per)
+
+
+def _takes_prompts(function: Callable[..., PerPrompt]) -> bool:
+    try:
+        parameters = signature(function).parameters
+    except ValueError:
+        # Some functions written in C tell nothing.
+        return False
+    needed = [each for each in parameters.values() if each.default is each.empty]
+    return "prompts" in parameters or len(needed) > 1
+
+
+def require_per_prompt(metric: Metric) -> None:
+    """Refuse a metric of the whole batch.
+
+    Raises:
+        MetricError: It has no value of its own for each prompt.
+    """
+    if metric.per == "batch":
+        raise MetricError(
+            f"the metric {quoted(metric.name)} is one number for the whole batch, and here every "
+            "prompt needs its own: only patching takes it; return one number per prompt"
+        )
 
 
 def find_metric(name: str) -> Metric:

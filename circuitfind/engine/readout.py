@@ -13,6 +13,7 @@ from torch import Tensor
 from circuitfind.engine.streaming_kl import ROWS, ShiftReadout
 from circuitfind.errors import MetricError, quoted
 from circuitfind.measures import Reference
+from circuitfind.metrics import require_per_prompt
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
 
@@ -30,9 +31,15 @@ class Readout:
         problem: Gives the model, the prompts and the metric.
         clean: The final stream of the full graph on the clean prompts, which some metrics compare
             with.
+        per_prompt: Whether each prompt must have a value of its own.
+
+    Raises:
+        MetricError: It must, and the metric is one number for the whole batch.
     """
 
-    def __init__(self, problem: Problem, clean: Final) -> None:
+    def __init__(self, problem: Problem, clean: Final, *, per_prompt: bool = True) -> None:
+        if per_prompt:
+            require_per_prompt(problem.metric)
         self._model, self._prompts, self.metric = problem.model, problem.prompts, problem.metric
         self._columns = (
             distinct_answers(problem.prompts) if problem.metric.reads == "answers" else None

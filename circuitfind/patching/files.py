@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -33,6 +33,7 @@ def to_json(result: PatchResult) -> str:
         "metric": result.metric,
         "unit": result.unit,
         "notes": [*result.notes],
+        "per": result.per,
         "axes": {site: [*axes, "prompt"] for site, axes in result.axes.items()},
         "labels": {axis: [*labels] for axis, labels in result.labels.items()},
         "origin": dict(result.origin),
@@ -98,6 +99,7 @@ class _Content:
     axes: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    per: Literal["prompt", "batch"] = "prompt"
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 

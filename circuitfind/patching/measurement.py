@@ -21,6 +21,8 @@ from circuitfind.progress import Checkpoint, State
 Key = tuple[str, tuple[int, ...]]
 """A site, and the indices of one of its patches along the site's axes."""
 
+_WHOLE_BATCH = "the metric is one number for all prompts, so effects have no standard error"
+
 Batch = Callable[[], Iterable[tuple[Key, Float[Tensor, " batch"]]]]
 """Runs some patches; returns each one's key and the metric of every prompt."""
 
@@ -93,6 +95,7 @@ class Measurement(ABC):
 
     def result(self, state: State) -> PatchResult:
         """Return the result that the last state holds."""
+        metric = self.problem.metric
         return PatchResult(
             values={site: state[f"values.{site}"] for site in self.axes},
             axes=self.axes,
@@ -100,9 +103,10 @@ class Measurement(ABC):
             base=state["base"],
             source=state["source"],
             mode=self.mode,
-            metric=self.problem.metric.name,
-            unit=self.problem.metric.unit,
-            notes=self.notes,
+            metric=metric.name,
+            unit=metric.unit,
+            per=metric.per,
+            notes=(*self.notes, *([_WHOLE_BATCH] if metric.per == "batch" else [])),
         )
 
     def finished(self, on_progress: Callable[[Checkpoint], None]) -> PatchResult:
@@ -116,6 +120,8 @@ class Measurement(ABC):
     @property
     def _parts(self) -> list[slice]:
         n = len(self.problem.prompts)
+        if self.problem.metric.per == "batch":
+            return [slice(0, n)]
         return [slice(first, min(first + self.rows, n)) for first in range(0, n, self.rows)]
 
     def _fresh(self) -> State:

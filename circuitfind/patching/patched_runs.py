@@ -93,7 +93,7 @@ class PatchedRuns:
             self.base, self.source = self.source, self.base
             self.base_tokens, self.source_tokens = self.source_tokens, self.base_tokens
         self.exchange = Exchange(model, self.base, self.source, prompts.real)
-        self._readout = Readout(problem, clean.final)
+        self._readout = Readout(problem, clean.final, per_prompt=False)
         steps = horizon(problem).steps
         self._continuation = Continuation(model, self.base, prompts.real, steps)
         self._most = max(1, rows // len(prompts))

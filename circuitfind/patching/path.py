@@ -243,7 +243,7 @@ def linearised_edges(
     with torch.inference_mode(mode=False), torch.enable_grad():
         kept = graph.edge_mask.to(device=model.device, dtype=model.dtype).requires_grad_()
         run = full_pass(model, graph, embedding, written, kept, prompts.real)
-        value = Readout(problem, clean).values(run.final).double().mean()
+        value = Readout(problem, clean, per_prompt=False).values(run.final).double().mean()
         (gradient,) = torch.autograd.grad(value, kept)
     # Less of the edge's own value means more of its replacement.
     return torch.where(graph.edge_mask, -gradient.cpu().double(), torch.nan)

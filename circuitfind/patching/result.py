@@ -78,6 +78,8 @@ class PatchResult(Tabled):
         unit: Its unit.
         origin: Where the result comes from; plain JSON values.
         notes: What was measured in another way than usual, a phrase each.
+        per: Whether each prompt has a metric of its own, or all of them one together, which then
+            stands for every prompt.
     """
 
     values: Mapping[str, Float[Tensor, "*axes batch"]]
@@ -90,6 +92,7 @@ class PatchResult(Tabled):
     unit: str
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    per: Literal["prompt", "batch"] = "prompt"
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{site} {self.values[site][..., 0].numel()}" for site in self.values)
@@ -126,19 +129,21 @@ class PatchResult(Tabled):
         return (self._of(site) - self.base).mean(-1) / self.gap
 
     def error(self, site: str) -> Float[Tensor, "*axes"]:
-        """Return the standard error of each effect over prompts; NaN with a single prompt."""
-        changes = self.by_pair(self._of(site) - self.base)
+        """Return the standard error of each effect over prompts; NaN for a single value."""
+        changes = self.independent(self._of(site) - self.base)
         if changes.shape[-1] == 1:
             return torch.full_like(self.mean(site), torch.nan)
         spread = changes.std(-1) / changes.shape[-1] ** 0.5
         error: Tensor = spread / abs(self.gap)
         return error
 
-    def by_pair(self, values: Float[Tensor, "*axes batch"]) -> Float[Tensor, "*axes pair"]:
-        """Return one value per pair of prompts: an interchange measures each pair both ways.
+    def independent(self, values: Float[Tensor, "*axes batch"]) -> Float[Tensor, "*axes some"]:
+        """Return the values over which noise is counted: one per prompt, per pair, or per batch.
 
-        The two belong together, so that noise is counted over pairs.
+        An interchange measures each pair of prompts both ways, and the two belong together.
         """
+        if self.per == "batch":
+            return values[..., :1]
         if self.mode != "interchange":
             return values
         means: Tensor = values.unflatten(-1, (2, -1)).mean(-2)

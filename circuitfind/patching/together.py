@@ -13,6 +13,7 @@ import torch
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError
+from circuitfind.metrics import KL
 from circuitfind.patching.measurement import Key, Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.path import PATH
@@ -96,11 +97,12 @@ def _measured(problem: Problem, kept: torch.Tensor, mode: Mode) -> torch.Tensor:
     prompts = problem.prompts
     if mode == "denoising":
         prompts = replace(prompts, clean=prompts.corrupted, corrupted=prompts.clean)
-    # Cut edges carry the source run.
-    engine = IncrementalEngine(replace(problem, prompts=prompts))
+    # Cut edges carry the source run. Its metric is not asked for, and that of the problem may be
+    # one for the whole batch.
+    engine = IncrementalEngine(replace(problem, prompts=prompts, metric=KL))
     everything = problem.graph.edge_mask
     masks = [kept, everything, torch.zeros_like(everything)]
     _, base, source = finals = list(engine.finals(masks))
-    readout = Readout(problem, source if mode == "denoising" else base)
+    readout = Readout(problem, source if mode == "denoising" else base, per_prompt=False)
     with torch.no_grad():
         return torch.stack([readout.values(final).double() for final in finals])

@@ -64,7 +64,7 @@ def draw_heatmap(
     largest = max((abs(row.effect) for row in rows), default=0.0) or 1.0
     lines = [
         f"{site}, {result.mode}: {_MEANINGS[result.mode]}",
-        f"effect on {result.metric}, frames: {threshold:g} or more {_noise(result.n_prompts)}",
+        f"effect on {result.metric}, frames: {threshold:g} or more {_noise(result)}",
     ]
     drawing = _Drawing(panels, marked, largest, annotate=annotate)
     return Diagram(drawing.dot([*lines, *([note] if note else [])]))
@@ -83,8 +83,10 @@ def _in_two_axes(result: PatchResult, site: str) -> PatchResult:
     )
 
 
-def _noise(n_prompts: int) -> str:
-    return "on 1 prompt" if n_prompts == 1 else f"and outside the noise of {n_prompts} prompts"
+def _noise(result: PatchResult) -> str:
+    if len(result.independent(result.base)) > 1:
+        return f"and outside the noise of {result.n_prompts} prompts"
+    return f"on {result.n_prompts} prompt{'s' * (result.n_prompts > 1)}"
 
 
 class _Drawing:

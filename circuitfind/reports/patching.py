@@ -90,9 +90,9 @@ class PatchReport:
             "n_prompts": result.n_prompts,
             "own": result.origin.get("own"),
             "base": float(result.base.mean()),
-            "base_interval": mean_with_interval(result.by_pair(result.base)),
+            "base_interval": mean_with_interval(result.independent(result.base)),
             "source": float(result.source.mean()),
-            "source_interval": mean_with_interval(result.by_pair(result.source)),
+            "source_interval": mean_with_interval(result.independent(result.source)),
             "warnings": list(self.warnings),
             "threshold": self.threshold,
             "sites": [
@@ -123,7 +123,7 @@ class PatchReport:
         """Reasons not to trust the effects, a sentence each."""
         result = self.result
         known = tuple(map(str, result.origin.get("doubts", ())))
-        if not within_noise(result.by_pair(result.source), result.by_pair(result.base)):
+        if not within_noise(result.independent(result.source), result.independent(result.base)):
             return known
         gap = f"{result.gap:.3g} {result.unit}".strip()
         return (
@@ -174,11 +174,11 @@ class PatchReport:
             *(("note", note) for note in result.notes),
             (
                 f"{result.metric}, patched run ({base})",
-                _mean(result.by_pair(result.base), result.unit),
+                _mean(result.independent(result.base), result.unit),
             ),
             (
                 f"{result.metric}, other run ({source})",
-                _mean(result.by_pair(result.source), result.unit),
+                _mean(result.independent(result.source), result.unit),
             ),
             ("prompts", f"{result.n_prompts}{' (pairs, both ways)' * (mode == 'interchange')}"),
             ("significant from", f"{self.threshold:g} of the difference on"),
