@@ -166,7 +166,17 @@ def texts_in(tree: ast.AST) -> list[str]:
 
 
 def fits(shown: str, text: str) -> bool:
-    """Tell whether a message is this text: `...` stands for values and for what is left out."""
+    """Return whether a message is this text: `...` stands for values and for what is left out.
+
+    A word of the message may be a value too, as in `no metric named`.
+    """
     fragments = [part.strip() for part in shown.split("...")]
     long = [re.escape(part) for part in fragments if len(part) >= SHORTEST_FRAGMENT]
-    return bool(long) and re.search(".*".join(long), text, re.S) is not None
+    start = text.partition(";")[0].strip("\0 ").split("\0")
+    return bool(long) and (
+        re.search(".*".join(long), text, re.S) is not None
+        or (
+            len(start) > 1
+            and re.fullmatch(r"[\w-]+".join(map(re.escape, start)), shown) is not None
+        )
+    )
