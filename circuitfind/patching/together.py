@@ -5,7 +5,7 @@ those? All paths that begin with one of the edges carry the source run, so a rec
 one acts on receives that too. This is the full pass with just these edges cut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,11 +14,13 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError
 from circuitfind.metrics import KL
+from circuitfind.notebook import observer
 from circuitfind.patching.measurement import Key, Measurement, Part
 from circuitfind.patching.pairs import posed
 from circuitfind.patching.path import PATH
 from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.problem import HasProblem, Problem, as_problem
+from circuitfind.progress import Checkpoint
 
 
 def patch_together(
@@ -28,6 +30,8 @@ def patch_together(
     *,
     mode: Mode = "noising",
     rows: int = 64,
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
 ) -> PatchResult:
     """Measure what all edges from some writers into some readers carry together.
 
@@ -38,6 +42,8 @@ def patch_together(
         receivers: Readers, such as `a9.h6.q`.
         mode: Which run's writes are sent into which run (see `patch`).
         rows: How many prompts run at once. No result depends on it.
+        progress: Show how far the measurement is, on one line of stderr; also in notebooks.
+        on_progress: Called as the measurement proceeds, in place of that line.
 
     Returns:
         A result with the site `path`, one sender and one receiver, each named after all of them.
@@ -46,9 +52,8 @@ def patch_together(
         GraphError: There is no such writer or reader, or no edge between them.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    return Together(as_problem(asked), senders, receivers, mode, rows=rows).finished(
-        lambda checkpoint: None
-    )
+    edges = Together(as_problem(asked), senders, receivers, mode, rows=rows)
+    return edges.finished(observer(progress=progress, on_progress=on_progress))
 
 
 class Together(Measurement):

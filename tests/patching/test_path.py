@@ -207,6 +207,13 @@ def test_edges_patched_together_equal_a_patched_forward(family, mode):
     torch.testing.assert_close(found.values[PATH][0, 0], at_end(expected, prompts), **EXACT)
 
 
+def test_edges_patched_together_say_how_far_they_are():
+    seen = []
+    problem = problem_of("gpt2", metric="logit-difference", lengths=LENGTHS)
+    patch_together(problem, ["embed"], ["m0"], rows=1, on_progress=seen.append)
+    assert [(each.done, each.total) for each in seen] == [(1, 2), (2, 2)]
+
+
 def test_edges_that_do_not_exist_are_not_patched_together():
     problem = problem_of("gpt2", metric="logit-difference")
     with pytest.raises(CircuitfindError, match="no edge leads from m1 into m0, a0.h1.q"):
