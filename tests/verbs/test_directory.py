@@ -6,7 +6,7 @@ import pytest
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import DecisionLog
 from circuitfind.directories.directory import RunDirectory, read_config
-from circuitfind.errors import MethodError, RunDirectoryError, SelfCheckError
+from circuitfind.errors import MethodError, NewerFileError, RunDirectoryError, SelfCheckError
 
 
 def test_an_error_before_the_first_decision_leaves_nothing(discover, tmp_path, monkeypatch):
@@ -137,5 +137,5 @@ def test_a_file_whose_meaning_changed_is_refused(name, discover, tmp_path):
     file.write_text(text.replace(form, form.replace(" 1", " 2")))
     if name == "decisions.jsonl":
         (tmp_path / "run" / "circuit.json").unlink()
-    with pytest.raises(RunDirectoryError, match=f"reads up to '{form}'; update circuitfind"):
+    with pytest.raises(NewerFileError, match=f"reads up to '{form}'.; update circuitfind"):
         discover(tmp_path / "run")
