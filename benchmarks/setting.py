@@ -15,12 +15,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import circuitfind as cf
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.methods.acdc import search_from
 from circuitfind.methods.base import Progress
 from circuitfind.methods.order import visits
 from circuitfind.problem import Problem
 from circuitfind.prompts import Pair, PromptPairs, collate
+from circuitfind.shape import ModelShape
 
 FIRST_DIFFERENCE = 4
 """Position from which on clean and corrupted prompts differ."""

@@ -26,7 +26,7 @@ _HOMES = {
     "METHODS": "circuitfind.methods",
     "METRICS": "circuitfind.metrics",
     "Metric": "circuitfind.metrics",
-    "ModelShape": "circuitfind.graph",
+    "ModelShape": "circuitfind.shape",
     "Pair": "circuitfind.prompts",
     "PatchResult": "circuitfind.patching.result",
     "Problem": "circuitfind.problem",
@@ -100,7 +100,6 @@ if TYPE_CHECKING:
     from circuitfind.formats.tables import to_frame as to_frame
     from circuitfind.granularity import heads_and_mlps as heads_and_mlps
     from circuitfind.graph import Graph as Graph
-    from circuitfind.graph import ModelShape as ModelShape
     from circuitfind.methods import METHODS as METHODS
     from circuitfind.methods.acdc import AcdcOptions as AcdcOptions
     from circuitfind.methods.search import Found as Found
@@ -131,6 +130,7 @@ if TYPE_CHECKING:
     from circuitfind.reports.diagram import draw_difference as draw_difference
     from circuitfind.reports.heatmap import draw_heatmap as draw_heatmap
     from circuitfind.reports.patching import patch_report as patch_report
+    from circuitfind.shape import ModelShape as ModelShape
     from circuitfind.tasks import TASKS as TASKS
     from circuitfind.tasks import find_task as find_task
     from circuitfind.tasks.base import Task as Task

@@ -27,10 +27,11 @@ from circuitfind.errors import (
     shortened,
 )
 from circuitfind.files import path_of, read_bytes, write_whole
-from circuitfind.graph import Edge, EdgeName, Graph, ModelShape, Reader, Writer, norm_name
+from circuitfind.graph import Edge, EdgeName, Graph, Reader, Writer, norm_name
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
 from circuitfind.records import body_of, parse_json
+from circuitfind.shape import ModelShape
 from circuitfind.stored import EdgeRow, graph_from, masks_from
 
 FORMAT = "circuitfind circuit 1"

@@ -8,17 +8,8 @@ all of this.
 """
 
 from circuitfind.errors import GraphError, require_kind
-from circuitfind.graph import (
-    Block,
-    BlockKind,
-    Graph,
-    Kind,
-    LayerShape,
-    ModelShape,
-    Port,
-    Reader,
-    Writer,
-)
+from circuitfind.graph import Block, BlockKind, Graph, Kind, Port, Reader, Writer
+from circuitfind.shape import LayerShape, ModelShape
 
 MAX_PAIRS = 2**28
 """Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so

@@ -19,8 +19,9 @@ from torch import Tensor
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
 from circuitfind.records import from_json
+from circuitfind.shape import ModelShape
 
 MOST_TENSOR_BYTES = 1 << 32
 """The largest file of tensors that is read as a whole: 4 GiB."""

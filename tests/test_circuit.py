@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from circuitfind.circuit import Circuit, EdgeScores, load_circuit
 from circuitfind.errors import CircuitFileError, GraphError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
+from circuitfind.shape import ModelShape
 from tests.test_graph import GRAPHS, GROUPED, SHARED_NORM, SMALL, random_mask, shape
 
 thorough = settings(max_examples=60, deadline=None, derandomize=True, database=None)

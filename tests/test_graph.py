@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from circuitfind.circuit import Circuit
 from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
+from circuitfind.shape import ModelShape
 from tests.engine.problems import without_type_checks
 
 thorough = settings(max_examples=40, deadline=None, derandomize=True, database=None)

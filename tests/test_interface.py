@@ -14,9 +14,9 @@ import torch
 import circuitfind as cf
 from circuitfind.engine.incremental import as_engine
 from circuitfind.errors import CircuitfindError, GraphError, LimitError, MethodError
-from circuitfind.graph import ModelShape
 from circuitfind.patching.path import linearised_edges
 from circuitfind.problem import as_problem
+from circuitfind.shape import ModelShape
 
 EDGE = "m0->a2.h2.v"
 

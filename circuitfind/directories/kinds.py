@@ -13,7 +13,7 @@ Kind = Literal["search", "patching", "circuit", "other"]
 """What a directory holds: a search, a measurement by patching, a circuit alone, or none of them."""
 
 
-def kind_of(path: Path) -> Kind:
+def content_kind(path: Path) -> Kind:
     """Return what a directory of ours holds; one with damaged settings counts as a search."""
     if not (path / CONFIG).is_file():
         return "circuit" if (path / CIRCUIT).is_file() else "other"
@@ -43,7 +43,7 @@ def require_search(path: Path) -> None:
         "circuit": "a circuit without the search that found it",
         "other": "no run",
     }
-    if (kind := kind_of(path)) != "search":
+    if (kind := content_kind(path)) != "search":
         raise RunDirectoryError(
             f"{path} holds {held_there[kind]}; give the directory of `circuitfind discover` "
             "(`draw`, `evaluate`, `compare`, `report` and `export` take any circuit)"

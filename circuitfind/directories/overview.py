@@ -9,7 +9,7 @@ from typing import Any, Literal
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import count_decisions
 from circuitfind.directories.directory import CIRCUIT, CONFIG, DECISIONS, SCORECARD, read_config
-from circuitfind.directories.kinds import kind_of
+from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import REPORT, RESULT
 from circuitfind.directories.results import read_scorecard
@@ -111,7 +111,7 @@ def _info(path: Path) -> RunInfo:
     settings: dict[str, Any] = {}
     state: State
     try:
-        if kind_of(path) == "patching":
+        if content_kind(path) == "patching":
             return _measured(path)
         settings = _settings(read_config(RunConfig, path))
         if (path / CIRCUIT).is_file() and (path / SCORECARD).is_file():

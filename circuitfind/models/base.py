@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import quoted
-from circuitfind.graph import ModelShape, SinglePort
+from circuitfind.graph import SinglePort
 from circuitfind.models.readings import Reading
 from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.shape import ModelShape
 
 
 class Embedding(NamedTuple):

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from circuitfind.errors import quoted
-from circuitfind.graph import ModelShape
 from circuitfind.limits import Limit
+from circuitfind.shape import ModelShape
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "solu")
 ATTENTIONS = ("bidirectional", "causal")

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Block, Graph, ModelShape, SinglePort
+from circuitfind.graph import Block, Graph, SinglePort
 from circuitfind.models.base import ResidualModel
+from circuitfind.shape import ModelShape
 
 Stream = Float[Tensor, "batch pos d_model"]
 Added = Float[Tensor, "batch last d_model"]

@@ -33,11 +33,11 @@ def only_gguf(folder: Path) -> Path | None:
     return folder / found[0]
 
 
-def quantisation(path: Path) -> str:
-    """Return the type in which a GGUF file stores most of its weights: `Q4_1`, `F16`.
+def require_gguf(path: Path) -> Counter[str]:
+    """Return how many weights a GGUF file stores in each type; refuse any other file.
 
     Raises:
-        ModelError: The package `gguf` is missing, or the file is damaged.
+        ModelError: The package `gguf` is missing, or the file is damaged or holds no weights.
     """
     if find_spec("gguf") is None:
         raise ModelError(
@@ -52,4 +52,4 @@ def quantisation(path: Path) -> str:
             sizes[tensor.tensor_type.name] += int(tensor.n_elements)
     if not sizes:
         raise ModelError(f"{shortened(path.name)} holds no weights; give a model's GGUF file")
-    return sizes.most_common(1)[0][0]
+    return sizes

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import MethodError, quoted
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 
 Change = Callable[[Tensor], Tensor]
 """From an activation to what the run goes on with."""

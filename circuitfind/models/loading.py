@@ -17,7 +17,7 @@ from circuitfind.errors import ModelError
 from circuitfind.models.assumptions import require_assumptions
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import load_compiled
-from circuitfind.models.gguf_files import quantisation
+from circuitfind.models.gguf_files import require_gguf
 from circuitfind.models.guards import quiet_loading, reading, refusing
 from circuitfind.models.hub import fetched, weight_files
 from circuitfind.models.objects import own_copy, require_plain
@@ -97,7 +97,7 @@ def load_vocabulary(source: str | Path) -> Vocabulary | None:
     if found.kind == "program":
         return load_compiled(found.path, "cpu", None).vocabulary
     if found.kind == "gguf":
-        quantisation(found.path)
+        require_gguf(found.path)
         with quiet_loading():
             return vocabulary_of(_tokenizer(found.path.parent, found.name, found.path.name))
     folder = fetched(found.name, weights=False) if found.kind == "hub" else found.path
@@ -136,13 +136,14 @@ def _from_gguf(
     path: Path, name: str, weights: torch.dtype | None, device: str
 ) -> TransformerLensModel:
     """Load a GGUF file, whose weights are dequantised."""
-    stored_as = quantisation(path)
-    # transformers draws a bar for each file that it dequantises, whatever its settings.
-    with reading(path), quiet_loading(), redirect_stderr(StringIO()):
+    (stored_as, _), *_ = require_gguf(path).most_common(1)
+    with reading(path), quiet_loading():
         tokenizer = _tokenizer(path.parent, name, path.name)
         stored = weights or torch.float32
         with refusing(f"{name!r} cannot be loaded"):
-            model = _pretrained(path.parent, name, computed_in(stored), path.name)
+            # transformers draws a bar for the weights that it dequantises, whatever its settings.
+            with redirect_stderr(StringIO()):
+                model = _pretrained(path.parent, name, computed_in(stored), path.name)
             # The weights are quantised no more, and TransformerLens asks the configuration.
             model.config.__dict__.pop("quantization_config", None)
             model = _rounded(model, weights)

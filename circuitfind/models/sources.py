@@ -104,7 +104,7 @@ def find_source(source: str | Path) -> Source:
         return Source("gguf", name, require_pretrained(pretrained))
     path = Path(source)
     # The empty path would be the current directory.
-    kind = kind_of(path) if name else None
+    kind = file_type(path) if name else None
     if kind == "directory":
         inside = only_gguf(path)
         name = path.resolve().name
@@ -120,8 +120,8 @@ def find_source(source: str | Path) -> Source:
     return Source("hub", name)
 
 
-def kind_of(path: Path) -> Literal["directory", "file", "other"] | None:
-    """Return what stands at a path; None if nothing does, or nothing could.
+def file_type(path: Path) -> Literal["directory", "file", "other"] | None:
+    """Return what is at a path; None if nothing is, or nothing could be.
 
     Raises:
         ModelError: It cannot be told, for want of permission.

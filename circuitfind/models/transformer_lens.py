@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import ModelError
-from circuitfind.graph import ModelShape, SinglePort
+from circuitfind.graph import SinglePort
 from circuitfind.models.attention import (
     AttentionCall,
     AttentionCore,
@@ -43,6 +43,7 @@ from circuitfind.models.readings import (
     reading_of,
 )
 from circuitfind.models.vocabulary import Vocabulary
+from circuitfind.shape import ModelShape
 
 _EMBEDDING_HOOKS = ("hook_embed", "hook_pos_embed")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from circuitfind.errors import MethodError, quoted
-from circuitfind.graph import ModelShape
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.hooks import Activation, HookPoints
+from circuitfind.shape import ModelShape
 
 Axis = Literal["layer", "position", "head", "kv_head", "source_position"]
 

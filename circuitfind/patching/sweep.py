@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 
-from circuitfind.graph import ModelShape
 from circuitfind.notebook import observer
 from circuitfind.patching.choice import chosen
 from circuitfind.patching.exchange import Mask
@@ -26,6 +25,7 @@ from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.patching.sites import Site, find_sites
 from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.progress import Checkpoint
+from circuitfind.shape import ModelShape
 
 
 def patch(

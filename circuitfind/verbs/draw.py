@@ -9,7 +9,7 @@ from typing import Any
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
-from circuitfind.directories.kinds import kind_of
+from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.results import read_scorecard
 from circuitfind.errors import ReportError
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
@@ -79,7 +79,7 @@ def draw_run(path: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
     circuit, file = load_circuit_of(path), circuit_file(path)
     card_file = file.with_name(SCORECARD)
     # In a directory without a search, the file holds an evaluation alone.
-    is_run = file.name == CIRCUIT and kind_of(file.parent) == "search"
+    is_run = file.name == CIRCUIT and content_kind(file.parent) == "search"
     belongs = is_run and card_file.is_file()
     card = read_scorecard(card_file)[0] if belongs else None
     name = "diagram" if file.name == CIRCUIT else file.stem

@@ -17,7 +17,7 @@ from circuitfind.directories.directory import (
     read_config,
 )
 from circuitfind.directories.evaluation_files import evaluation_of
-from circuitfind.directories.kinds import kind_of, require_search
+from circuitfind.directories.kinds import content_kind, require_search
 from circuitfind.directories.results import read_result
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
@@ -134,7 +134,7 @@ def write_report(
 
 
 def _read(path: Path, model: Any, tell: Tell) -> _Run:
-    if kind_of(path) != "search" and (path / CIRCUIT).is_file():
+    if content_kind(path) != "search" and (path / CIRCUIT).is_file():
         return _circuit_alone(path, model)
     require_search(path)
     result, config = read_result(path), read_config(RunConfig, path)

@@ -8,7 +8,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import CIRCUIT, config_of_run, load_circuit_of, read_config
 from circuitfind.directories.evaluation_files import Asked, can_take, digest_of
-from circuitfind.directories.kinds import kind_of
+from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.naming import path_beside
 from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.assess import USUAL, Effort
@@ -68,7 +68,7 @@ def path_of_evaluation(path: Path, wish: Wish) -> Path:
 def _changed(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> dict[str, Any]:
     """Return the settings that are others than those that the circuit was found with."""
     there = settings_of(circuit)
-    if path.is_dir() and kind_of(path) == "search":
+    if path.is_dir() and content_kind(path) == "search":
         there = asdict(config_of(path, circuit, {}))
     values = {
         name.removeprefix("n_"): value
@@ -104,7 +104,7 @@ def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConf
         raise MethodError(
             f"a run has no setting {quoted(unknown[0])}; its settings are {', '.join(known)}"
         )
-    if path.is_dir() and kind_of(path) == "search":
+    if path.is_dir() and content_kind(path) == "search":
         found = config_of_run(path, circuit)
     else:
         found = _config_of_origin(path, circuit, settings)

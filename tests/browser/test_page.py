@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 import circuitfind
 from circuitfind.directories.config import RunConfig
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.models.loading import load_model
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html
+from circuitfind.shape import ModelShape
 from circuitfind.tasks import find_task
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.report import write_report

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html
+from circuitfind.shape import ModelShape
 from tests.browser.test_page import choose, slide
 
 SHAPES = {

@@ -5,7 +5,8 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.random_circuits import layer_blocks
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
+from circuitfind.shape import ModelShape
 
 
 def shape(n_layers=2, n_heads=3, n_kv_heads=None, **others) -> ModelShape:

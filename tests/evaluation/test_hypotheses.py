@@ -20,9 +20,9 @@ from circuitfind.evaluation.hypotheses import (
 from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
 from circuitfind.evaluation.measured import Measured
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
 from circuitfind.question import make_problem
+from circuitfind.shape import ModelShape
 from tests.engine.problems import problem_of
 from tests.evaluation.wired import measured_of, true_circuit, wired
 

@@ -12,7 +12,7 @@ from circuitfind.errors import MethodError
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
 from circuitfind.evaluation.random_walks import connected_mask
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from tests.engine.problems import without_type_checks
 
 SHAPE = {"n_layers": 3, "n_heads": 4, "d_model": 8, "d_head": 2, "d_vocab": 10}

@@ -17,7 +17,7 @@ from circuitfind.evaluation.roc import (
     writing_components,
 )
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 
 SHAPE = {"n_heads": 2, "d_model": 4, "d_head": 2, "d_vocab": 5}
 GRAPH = heads_and_mlps(ModelShape(n_layers=1, n_kv_heads=2, has_mlp=False, **SHAPE))

@@ -10,7 +10,7 @@ from circuitfind.directories.config import RunConfig
 from circuitfind.errors import LimitError, MethodError
 from circuitfind.evaluation.stability import consensus, frequencies, mean_jaccard, stability
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.stability import repeat_run
 from tests.engine.problems import random_mask

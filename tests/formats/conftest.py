@@ -5,7 +5,8 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
+from circuitfind.shape import ModelShape
 from tests.test_graph import GRAPHS, random_mask
 
 GPT2_SMALL = heads_and_mlps(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))

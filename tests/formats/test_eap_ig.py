@@ -14,7 +14,7 @@ from circuitfind.errors import CircuitFileError
 from circuitfind.formats.eap_ig import edge_names, read, write
 from circuitfind.formats.submission import PERCENTAGES, circuits, importances
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from tests.formats.conftest import GPT2_SMALL, SPLIT, circuit_of
 from tests.test_graph import GROUPED, PARALLEL, SMALL
 

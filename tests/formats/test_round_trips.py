@@ -10,7 +10,7 @@ from circuitfind.formats import FORMATS, export_circuit, find_format, import_cir
 from circuitfind.formats.networks import from_networkx, to_networkx
 from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from tests.formats.conftest import GPT2_SMALL, KINDS, assert_same, circuit_of
 from tests.test_graph import GRAPHS, SMALL
 

@@ -18,7 +18,6 @@ from circuitfind.errors import GraphError, MethodError, ModelError
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.formats import FORMATS, export_circuit, find_format, import_circuit
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.metrics import find_metric
 from circuitfind.models.compiled_files import save_compiled
 from circuitfind.models.compiled_sizes import read_sizes
@@ -28,6 +27,7 @@ from circuitfind.patching.sweep import patch
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.reports.diagram import draw_circuit
+from circuitfind.shape import ModelShape
 from circuitfind.tasks import find_task
 from tests.oracles import search as oracle_search
 from tests.oracles.compiled import CompiledOracle

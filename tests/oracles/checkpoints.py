@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 
 N_LAYERS, N_HEADS, D_MODEL, D_HEAD, D_MLP, D_VOCAB, N_CONTEXT = 3, 4, 32, 8, 48, 67, 32
 

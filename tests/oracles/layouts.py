@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from tests.oracles.checkpoints import FAMILIES
 
 Packing = Literal["separate", "q then k then v", "head by head", "group by group"]

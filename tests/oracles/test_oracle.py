@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
+from circuitfind.shape import ModelShape
 from tests.oracles.brute_force import BruteForce, logits_of, writer_outputs
 from tests.oracles.checkpoints import FAMILIES, build, float64_throughout, random_pairs
 from tests.oracles.layouts import LAYOUTS, blocks_of, submodule

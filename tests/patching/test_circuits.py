@@ -7,13 +7,13 @@ import torch
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.models.loading import load_model
 from circuitfind.patching.circuits import circuit_of
 from circuitfind.patching.result import PatchResult
 from circuitfind.patching.significant import significant_components
 from circuitfind.patching.sweep import patch
 from circuitfind.question import make_problem
+from circuitfind.shape import ModelShape
 from tests.engine.problems import problem_of
 
 GROUPED = heads_and_mlps(ModelShape(2, 4, 2, 8, 2, 5))

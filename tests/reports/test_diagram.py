@@ -15,7 +15,7 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitfindError, GraphError, LimitError, ReportError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
 from circuitfind.reports import rendering
 from circuitfind.reports.bars import Row, draw_bars
 from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
@@ -25,6 +25,7 @@ from circuitfind.reports.matrix import Cell, draw_cells
 from circuitfind.reports.picture import MANY_LINES, Box, Line, Picture, Stroke
 from circuitfind.reports.rendering import Pixels
 from circuitfind.reports.strokes import LEFT_COLOUR, PORT_COLOURS, RIGHT_COLOUR, SHARED_COLOUR
+from circuitfind.shape import ModelShape
 
 PLAIN = heads_and_mlps(ModelShape(3, 2, 2, 8, 4, 11))
 GROUPED = heads_and_mlps(ModelShape(2, 4, 2, 8, 4, 11))
@@ -39,7 +40,7 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.matching import compare_matched
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from circuitfind.reports.bars import Row, draw_bars
 from circuitfind.reports.chart import Axis, Series, draw_lines
 from circuitfind.reports.diagram import draw_circuit, draw_difference, draw_frequencies

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.reports.page.attention import KINDS, MOST_LETTERS, choose
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html, script_safe_json
 from circuitfind.reports.page.numbers import finite, packed, packed_size, short
+from circuitfind.shape import ModelShape
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -8,8 +8,9 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, ModelShape
+from circuitfind.graph import Graph
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference, draw_frequencies
+from circuitfind.shape import ModelShape
 
 SVG = "{http://www.w3.org/2000/svg}"
 GRAPHS = {

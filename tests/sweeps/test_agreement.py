@@ -8,7 +8,7 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from circuitfind.sweeps.agreement import comparison, stabilities
 
 GRAPH = heads_and_mlps(ModelShape(1, 4, 4, 8, 2, 9, has_mlp=False))

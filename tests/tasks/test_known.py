@@ -7,7 +7,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import ModelShape
+from circuitfind.shape import ModelShape
 from circuitfind.tasks import find_task
 from circuitfind.tasks.known.edges import known_components, known_edges
 from circuitfind.verbs.against import published
