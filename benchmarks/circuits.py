@@ -13,22 +13,22 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 import circuitfind as cf
 from benchmarks.page import write_block
+from benchmarks.setting import SMOLLM2, random_llama, random_pairs
 from circuitfind.engine.checks import check_limits
 from circuitfind.evaluation.assess import QUICK, USUAL, Subject, assess
 from circuitfind.problem import Problem
-from circuitfind.prompts import Pair, collate
 
-N_TOKENS, FIRST_DIFFERENCE = 19, 4
 Cost = tuple[float, float]
 """Operations and seconds."""
 
@@ -52,23 +52,9 @@ def main() -> None:
 
 def random_problem(n_layers: int, n_prompts: int) -> tuple[LlamaForCausalLM, Problem]:
     """Return a model with random weights, and a problem about it."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=n_layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49_152,
-        max_position_embeddings=64,
-    )
-    hf = LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False)
-    model = cf.load_model(hf)
-    clean, corrupted = (torch.randint(49_152, (n_prompts, N_TOKENS)) for _ in range(2))
-    corrupted[:, :FIRST_DIFFERENCE] = clean[:, :FIRST_DIFFERENCE]
-    rows = zip(clean.tolist(), corrupted.tolist(), strict=True)
-    pairs = [Pair(one, other, answers=[[5]], wrong_answers=[[6]]) for one, other in rows]
-    return hf, cf.make_problem(model, collate(pairs), metric="logit-difference")
+    size = replace(SMOLLM2, n_layers=n_layers, n_prompts=n_prompts)
+    hf = random_llama(size)
+    return hf, cf.make_problem(cf.load_model(hf), random_pairs(size), metric="logit-difference")
 
 
 def measure(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import circuitfind as cf
 from circuitfind.granularity import heads_and_mlps
@@ -58,10 +58,14 @@ _PATHS = [
 
 @dataclass(frozen=True)
 class Size:
-    """A model and its prompts in numbers; by default GPT-2 small with 16 prompts of 16 tokens."""
+    """A model and its prompts in numbers; by default GPT-2 small with 16 prompts of 16 tokens.
+
+    Query heads may share key/value heads in a model of Llama's architecture (`n_kv_heads`).
+    """
 
     n_layers: int = 12
     n_heads: int = 12
+    n_kv_heads: int | None = None
     d_model: int = 768
     d_vocab: int = 50257
     n_prompts: int = 16
@@ -70,6 +74,10 @@ class Size:
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
+
+
+SMOLLM2 = Size(30, 9, 3, 576, 49_152, 16, 19)
+"""The shape of SmolLM2-135M, of Llama's architecture."""
 
 
 def write_setting(folder: Path, size: Size) -> None:
@@ -92,6 +100,21 @@ def random_gpt2(size: Size) -> GPT2LMHeadModel:
         eos_token_id=0,
     )
     return GPT2LMHeadModel(config).eval().requires_grad_(requires_grad=False)
+
+
+def random_llama(size: Size) -> LlamaForCausalLM:
+    """Return a model of Llama's architecture with random weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=size.d_model,
+        intermediate_size=size.d_model * 8 // 3,
+        num_hidden_layers=size.n_layers,
+        num_attention_heads=size.n_heads,
+        num_key_value_heads=size.n_kv_heads or size.n_heads,
+        vocab_size=size.d_vocab,
+        max_position_embeddings=max(64, size.n_tokens),
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False)
 
 
 def random_pairs(size: Size) -> PromptPairs:
@@ -129,7 +152,7 @@ def ioi_like(shape: ModelShape) -> frozenset[str]:
     graph = heads_and_mlps(shape)
     names = {edge.name for edge in graph.edges()}
     wanted = {
-        f"{_moved(writer, shape)}->{_moved(reader, shape)}" + (f".{port}" if port else "")
+        f"{_moved(writer, shape)}->{_moved(reader, shape, port)}"
         for source, target, ports in _PATHS
         for writer in _ROLES[source]
         for reader in _ROLES[target]
@@ -145,10 +168,15 @@ def fixed_search(engine: cf.IncrementalEngine) -> Iterator[Progress]:
     yield from search_from(engine, engine.start(), plan, lambda edge, effect: edge not in kept)
 
 
-def _moved(component: str, shape: ModelShape) -> str:
-    """Move a component of GPT-2 small to the same depth of another model."""
+def _moved(component: str, shape: ModelShape, port: str = "") -> str:
+    """Move a component of GPT-2 small, or its input, to the same depth of another model."""
     layer, _, head = component[1:].partition(".h")
     if not layer.isdigit():
         return component
     depth = round(int(layer) * (shape.n_layers - 1) / 11)
-    return f"a{depth}.h{int(head) % shape.n_heads}" if head else f"m{depth}"
+    if not head:
+        return f"m{depth}"
+    number = int(head) % shape.n_heads
+    if port in ("k", "v") and shape.n_kv_heads < shape.n_heads:
+        return f"a{depth}.kv{number * shape.n_kv_heads // shape.n_heads}.{port}"
+    return f"a{depth}.h{number}" + (f".{port}" if port else "")

@@ -1,0 +1,61 @@
+"""The benchmark for GPUs, on the CPU and at tiny sizes."""
+
+import json
+import time
+from itertools import islice
+
+from benchmarks import gpu
+from benchmarks.setting import fixed_search
+from circuitfind.engine.incremental import IncrementalEngine
+
+
+def test_the_gpu_benchmark_writes_a_table_of_every_part(tmp_path):
+    gpu.main([str(tmp_path), "--device", "cpu", "--tiny"])
+    found = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert "Not finished" not in found, found["Not finished"]
+    equal = found["Equality with the CPU"]
+    assert all(row["largest difference"] == 0 and not row["decided otherwise"] for row in equal)
+    assert any(row["largest"] > 0 for row in equal)
+    assert [row["metric"] for row in found["Searches"]] == ["kl", "logit-difference"] * 2
+    for row in found["Searches"]:
+        done, total = row["edges decided"].split(" of ")
+        assert done == total
+        assert row["drift"] < 1e-5
+    assert [row["what"].split(",")[0] for row in found["Attribution"]] == [
+        "plain pass", "eap", "eap-ig"
+    ] * 2  # fmt: skip
+    assert found["The same search on the CPU beside the GPU"][0]["CPU / GPU"] > 0
+    table = (tmp_path / "gpu.md").read_text()
+    assert all(f"{title}:" in table for title in found)
+
+
+def test_what_was_measured_stays_where_a_part_fails_or_its_time_is_up(tmp_path):
+    report = gpu.Report(tmp_path, {"device": "cpu"})
+
+    def measured(setting, report):
+        report.add("Rows", {"what": "first"})
+        if setting.tiny:
+            raise RuntimeError("no memory is left")
+        time.sleep(60)
+
+    gpu.run_part("slow", measured, gpu.Setting("cpu"), report, seconds=0.05)
+    gpu.run_part("failing", measured, gpu.Setting("cpu", tiny=True), report, seconds=5)
+    gpu.run_part("late", measured, gpu.Setting("cpu"), report, seconds=0)
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert len(parts["Rows"]) == 2
+    assert [row["part"] for row in parts["Not finished"]] == ["slow", "failing", "late"]
+    assert "no memory is left" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_search_that_is_cut_off_says_how_far_it_got(monkeypatch):
+    def cut_off(engine):
+        yield from islice(fixed_search(engine), 3)
+        raise gpu.TimeUpError
+
+    monkeypatch.setattr(gpu, "fixed_search", cut_off)
+    engine = IncrementalEngine(gpu.Setting("cpu", tiny=True).gpt2()[1])
+    found, curve = gpu.timed_search(engine)
+    steps = list(islice(fixed_search(engine), 3))
+    assert found["edges decided"] == f"{steps[-1].done} of {engine.graph.n_edges}"
+    assert found["tested"] == curve[-1][0] == sum(len(step.decisions) for step in steps)
+    assert found["drift"] == "not finished"
