@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -100,21 +99,18 @@ def effects(problem: Problem) -> Effects:
     by_place = torch.zeros(len(place_names(problem.prompts)), len(graph.writers)).double()
     for batch in batches_of(problem, _limits):
         for place in places_of(graph, _PATH):
-            _add(batch, batch.walk(place), (edges, by_place), place.weight)
+            walk = _with_places(batch, batch.walk(place), by_place, place.weight)
+            edges += place.weight * batch.contracted(walk)
     scale = 1 / (abs(lead) * len(problem.prompts))
     return Effects(
         problem.metric.name, lead, edges * scale, place_names(problem.prompts), by_place * scale
     )
 
 
-def _add(
-    batch: Batch,
-    walk: Iterator[ReaderGradients],
-    sums: tuple[Tensor, Tensor],
-    weight: float,
-) -> None:
+def _with_places(
+    batch: Batch, walk: Iterator[ReaderGradients], by_place: Tensor, weight: float
+) -> Iterator[ReaderGradients]:
     """Walk back from the logits: readers of one stage after another, then those who write there."""
-    edges, by_place = sums
     masks = torch.stack(list(place_masks(batch.problem.prompts).values())).double()
     every = writing_blocks(batch.problem.graph)
     arrived: Tensor | None = None
@@ -124,19 +120,11 @@ def _add(
                 batch, [g for g in every if g.stage == stage], arrived, masks, by_place, weight
             )
         for some in found:
-            _write_edges(batch, [g for g in every if g.stage < stage], some, edges, weight)
+            yield some
             total = some.gradient.sum(0)
             arrived = total if arrived is None else arrived + total
     assert arrived is not None
     _write_places(batch, every[:1], arrived, masks, by_place, weight)
-
-
-def _write_edges(
-    batch: Batch, earlier: list[Block], found: ReaderGradients, edges: Tensor, weight: float
-) -> None:
-    for block in earlier:
-        product = batch.differences.of(block).flatten(1) @ found.gradient.flatten(1).T
-        edges[np.ix_(block.writers, found.readers)] += weight * product.double().cpu()
 
 
 def _write_places(

@@ -4,16 +4,18 @@ With every edge kept, all heads of a block read one stream, so the forward pass 
 not one per reader. On the way back the blocks are taken one by one: an MLP gives the gradient at
 its input; attention is run again from its queries, keys and values, and what arrives there is
 pulled back through each port's projection and norm, which gives every head port a gradient of its
-own. Their sum goes on to earlier blocks. So a gradient per reader exists only while it is handed
-out, and what a head writes is kept as its z (`d_head` elements a position, not `d_model`).
+own. Where it is known how a component reads (`models/readings.py`), this takes one product and no
+second run. Their sum goes on to earlier blocks. So a gradient per reader exists only while it is
+handed out, and what a head writes is kept as its z (`d_head` elements a position, not `d_model`).
 
 A run that was made before is walked back from the streams that entered its blocks, all else being
 computed again. With `checkpoint` this holds for the MLPs of every run.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,8 +24,10 @@ from torch import Tensor
 from circuitfind.graph import SINGLE_PORTS, Block, Graph, SinglePort, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Heads, Run, Seen, Stream, added_by_heads, attend
+from circuitfind.models.readings import Normed
 
 Streams = Float[Tensor, "reader batch pos d_model"]
+Head = Float[Tensor, "batch pos d_head"]
 Projected = dict[SinglePort, Heads]
 
 
@@ -73,8 +77,8 @@ class RecordedRun(Run):
         self.values: dict[str, Float[Tensor, "writer batch pos width"]] = {}
         self._trace, self._checkpoint = trace, checkpoint
         self._projected: dict[str, Projected] = {}
-        # Of each MLP, what it read and what it wrote, with the way from one to the other.
-        self._written: dict[str, tuple[Stream, Stream]] = {}
+        # Of each MLP, where it was run from and what it wrote, with the way from one to the other.
+        self._written: dict[str, tuple[Tensor, Stream]] = {}
 
     def run(self, stream: Stream, first: int = 0) -> Stream:
         """Run from a stage on, given what enters it, and return the final stream."""
@@ -103,10 +107,14 @@ class RecordedRun(Run):
         self._written[block.name] = self._traced(block, stream)
         return self._written[block.name][1].detach()
 
-    def _traced(self, block: Block, stream: Stream) -> tuple[Stream, Stream]:
-        leaf = stream.detach().requires_grad_()
+    def _traced(self, block: Block, stream: Stream) -> tuple[Tensor, Stream]:
+        """Run an MLP from its pre-activations, or from its input where these are not known."""
+        reading = self.model.reading(block.layer, None)
+        leaf = (stream.detach() if reading is None else reading.inner(stream)).requires_grad_()
         with torch.enable_grad():
-            return leaf, self.model.mlp(block.layer, leaf)
+            if reading is None:
+                return leaf, self.model.mlp(block.layer, leaf)
+            return leaf, reading.after(leaf)
 
     def gradients(self, at_final: Stream) -> Iterator[ReaderGradients]:
         """Walk back from the logits, given the gradient there; frees what was kept for that."""
@@ -115,49 +123,68 @@ class RecordedRun(Run):
         for blocks in reversed(self.graph.stages):
             if (stream := self.entering.get(blocks[0].stage)) is None:
                 return
-            before = at_final
+            before = at_final.clone()
             for block in reversed(blocks):
                 for found in self._pulled(block, stream, at_final):
-                    before = before + found.gradient.sum(0)
+                    for gradient in found.gradient:
+                        before += gradient
                     yield found
             at_final = before
 
     def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> Iterator[ReaderGradients]:
         """Pull the gradient at what a block writes back to what its readers receive."""
         if block.kind == "mlp":
-            known = self._written.pop(block.name) if block.name in self._written else None
-            leaf, written = known or self._traced(block, stream)
-            (at_input,) = torch.autograd.grad(written, leaf, gradient)
-            yield ReaderGradients(block.readers, block.stage, at_input[None].detach())
+            kept = self._written.pop(block.name) if block.name in self._written else None
+            leaf, written = kept or self._traced(block, stream)
+            (arrived,) = torch.autograd.grad(written, leaf, gradient)
+            reading = self.model.reading(block.layer, None)
+            if reading is not None:
+                arrived = reading.pulled(arrived, leaf.detach(), reading.norm.apart(stream))
+            yield ReaderGradients(block.readers, block.stage, arrived[None])
             return
-        arrived = self._at_projected(block, stream, gradient)
+        projected = self._projected.pop(block.name, None) or self._project_all(block, stream)
+        at_projected = self._at_projected(block, projected, gradient)
         for port, readers in groupby(block.readers, key=lambda r: self.graph.readers[r].port):
-            at_port: Any = sum(
-                self._through_projection(block, single, stream, arrived[single])
-                for single in single_ports(port)
-            )
-            yield ReaderGradients(tuple(readers), block.stage, at_port)
+            pulled = [
+                self._through_projection(block, each, stream, projected[each], at_projected[each])
+                for each in single_ports(port)
+            ]
+            # One at a time, so that little has to go through the memory again.
+            for reader, *streams in zip(readers, *pulled, strict=True):
+                yield ReaderGradients((reader,), block.stage, reduce(torch.add, streams)[None])
 
-    def _at_projected(self, block: Block, stream: Stream, gradient: Stream) -> Projected:
+    def _project_all(self, block: Block, stream: Stream) -> Projected:
+        with torch.no_grad():
+            return {port: self.projected(block, port, stream) for port in SINGLE_PORTS}
+
+    def _at_projected(self, block: Block, projected: Projected, gradient: Stream) -> Projected:
         """Return the gradient at the queries, keys and values of a block."""
-        leaves = self._projected.pop(block.name, None)
-        if leaves is None:
-            with torch.no_grad():
-                leaves = {port: self.projected(block, port, stream) for port in SINGLE_PORTS}
-        query, key, value = (leaves[port].requires_grad_() for port in SINGLE_PORTS)
+        leaves = [projected[port].detach().requires_grad_() for port in SINGLE_PORTS]
         with torch.enable_grad():
+            query, key, value = leaves
             z = attend(self.model, block.layer, query, key, value, self.real)
             written = added_by_heads(self.model, block.layer, z)
-        found = torch.autograd.grad(written, (query, key, value), gradient)
-        return dict(zip(SINGLE_PORTS, found, strict=True))
+        return dict(zip(SINGLE_PORTS, torch.autograd.grad(written, leaves, gradient), strict=True))
 
     def _through_projection(
-        self, block: Block, port: SinglePort, stream: Stream, arrived: Heads
-    ) -> Streams:
+        self, block: Block, port: SinglePort, stream: Stream, projected: Heads, arrived: Heads
+    ) -> Iterator[Stream]:
         """Pull gradients at projected values back to the stream that each head's port reads."""
-        # A copy per head, so that each head's gradient arrives apart from the others'.
-        leaf = stream.expand(len(arrived), *stream.shape).clone().requires_grad_()
+        normed: dict[int, Normed] = {}
+        for head, (values, gradient) in enumerate(zip(projected, arrived, strict=True)):
+            reading = self.model.reading(block.layer, port, head)
+            if reading is None:
+                yield self._through_model(block, port, head, stream, gradient)
+                continue
+            if id(reading.norm) not in normed:
+                normed[id(reading.norm)] = reading.norm.apart(stream)
+            yield reading.pulled(gradient, values, normed[id(reading.norm)])
+
+    def _through_model(
+        self, block: Block, port: SinglePort, head: int, stream: Stream, arrived: Head
+    ) -> Stream:
+        leaf = stream[None].clone().requires_grad_()
         with torch.enable_grad():
-            projected = self.model.project(block.layer, port, range(len(arrived)), leaf)
-        (at_input,) = torch.autograd.grad(projected, leaf, arrived)
-        return at_input
+            projected = self.model.project(block.layer, port, [head], leaf)
+        (at_input,) = torch.autograd.grad(projected, leaf, arrived[None])
+        return at_input[0]

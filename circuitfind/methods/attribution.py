@@ -33,8 +33,11 @@ Table = Float[Tensor, "writer reader"]
 _BATCH_FLOATS = 1 << 23
 """How many numbers the streams that enter all blocks may have together; 32 MiB in float32."""
 
-_STREAMS_AT_ONCE = 48
+_STREAMS_AT_ONCE = 96
 """How many reader gradients are gathered before they meet the writers' differences."""
+
+_FORMED_FLOATS = 1 << 23
+"""How many numbers the writers' differences may have that meet them together."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,12 @@ class Batch:
 
     def scores(self, place: Place) -> Table:
         """Return what one place contributes, summed over prompts."""
-        rows = self._blocks if place.writer is None else [self._block_of(place.writer)]
-        return self._contracted(self.walk(place), rows, place.writer)
+        if place.writer is None:
+            return self.contracted(self.walk(place))
+        scores = self.contracted(self.walk(place), [self._block_of(place.writer)])
+        alone = torch.zeros_like(scores)
+        alone[place.writer] = scores[place.writer]
+        return alone
 
     def walk(self, place: Place) -> Iterator[ReaderGradients]:
         """Return the gradients at what readers receive there, from the logits back."""
@@ -197,45 +204,53 @@ class Batch:
         (slope,) = torch.autograd.grad(loss, leaf)
         return slope
 
-    def _contracted(
-        self, walk: Iterator[ReaderGradients], rows: Sequence[Block], writer: int | None
+    def contracted(
+        self, walk: Iterator[ReaderGradients], rows: Sequence[Block] | None = None
     ) -> Table:
-        """Multiply gradients with differences, some dozen readers at a time."""
-        scores = torch.zeros(self.problem.graph.edge_mask.shape, dtype=torch.float64)
-        held = self._final.new_empty(0, self._final.numel())
+        """Multiply gradients with the differences of writers, some dozen readers at a time.
+
+        Args:
+            walk: The gradients, from the logits back.
+            rows: The blocks of the writers; by default all.
+        """
+        graph = self.problem.graph
+        scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+        held = self._final.new_empty(0, *self._final.shape)
         readers: list[int] = []
-        stages: list[int] = []
+        blocks = self._blocks if rows is None else rows
+        before: list[Block] = []
         for found in walk:
             n = len(found.readers)
             if len(readers) + n > len(held):
-                self._meet(held, readers, stages, rows, scores)
-                readers, stages = [], []
+                self._meet(held[: len(readers)], readers, before, scores)
+                readers = []
                 if n > len(held):
-                    held = held.new_empty(max(n, _STREAMS_AT_ONCE), held.shape[1])
-            held[len(readers) : len(readers) + n] = found.gradient.flatten(1)
+                    held = held.new_empty(max(n, _STREAMS_AT_ONCE), *held.shape[1:])
+            if not readers:
+                before = [block for block in blocks if block.stage < found.stage]
+            held[len(readers) : len(readers) + n] = found.gradient
             readers += found.readers
-            stages += [found.stage] * n
-        self._meet(held, readers, stages, rows, scores)
-        if writer is None:
-            return scores
-        alone = torch.zeros_like(scores)
-        alone[writer] = scores[writer]
-        return alone
+        self._meet(held[: len(readers)], readers, before, scores)
+        return scores.masked_fill(~graph.edge_mask, 0)
 
     def _meet(
         self,
-        gradients: Float[Tensor, "held width"],
+        gradients: Float[Tensor, "held batch pos d_model"],
         readers: Sequence[int],
-        stages: Sequence[int],
-        rows: Sequence[Block],
+        blocks: Sequence[Block],
         scores: Table,
     ) -> None:
-        """Add the products of the gradients at some readers, the latest first."""
-        for block in rows:
-            n = sum(stage > block.stage for stage in stages)
-            if n:
-                product = self.differences.of(block).flatten(1) @ gradients[:n].T
-                scores[np.ix_(block.writers, readers[:n])] += product.double().cpu()
+        """Add the products of the gradients at some readers with the differences of writers."""
+        if not readers or not blocks:
+            return
+        writers = [writer for block in blocks for writer in block.writers]
+        size = max(1, _FORMED_FLOATS // (len(writers) * gradients[0, 0].numel()))
+        for first in range(0, gradients.shape[1], size):
+            rows = slice(first, first + size)
+            some = self.differences.rows(rows)
+            formed = torch.cat([some.of(block).flatten(1) for block in blocks])
+            product = formed @ gradients[:, rows].flatten(1).T
+            scores[np.ix_(writers, readers)] += product.double().cpu()
 
 
 def _require_finite(graph: Graph, scores: Table) -> None:

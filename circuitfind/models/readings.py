@@ -14,6 +14,7 @@ does, on random streams (`reading_of`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,18 @@ _SAME_NORM = 1e-4
 
 _TINY = 1e-4
 """Size of streams that show what a norm adds to their mean square."""
+
+
+class Normed(NamedTuple):
+    """A stream as a norm takes it apart.
+
+    Attributes:
+        centred: The stream minus its mean, or the stream itself.
+        factor: What the norm multiplies each position of that by.
+    """
+
+    centred: Float[Tensor, "*_ d_model"]
+    factor: Float[Tensor, "*_ 1"]
 
 
 class LinearNorm(NamedTuple):
@@ -57,6 +70,11 @@ class LinearNorm(NamedTuple):
         # Several times as fast as the variance or a layer norm of PyTorch.
         size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
         return torch.rsqrt(size.square() / centred.shape[-1] + self.eps)
+
+    def apart(self, stream: Float[Tensor, "*_ d_model"]) -> Normed:
+        """Return a stream as this norm takes it apart."""
+        centred = self.centre(stream)
+        return Normed(centred, self.factor(centred))
 
     def normed(
         self,
@@ -166,8 +184,39 @@ class Reading:
         self, product: Float[Tensor, "*_ width"], factor: Float[Tensor, "*_ 1"]
     ) -> Float[Tensor, "*_ _"]:
         """Return what the component makes of a stream's linear map and factor."""
-        inner = torch.addcmul(self.constant, product, factor)
+        return self.after(torch.addcmul(self.constant, product, factor))
+
+    def after(self, inner: Float[Tensor, "*_ width"]) -> Float[Tensor, "*_ _"]:
+        """Return what becomes of the outputs of the maps."""
         return inner if self.finish is None else self.finish(inner)
+
+    def inner(self, stream: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
+        """Return the outputs of the maps for a stream, before the rest."""
+        centred, factor = self.norm.apart(stream)
+        return torch.addcmul(self.constant, self.linear(centred), factor)
+
+    def pulled(
+        self,
+        arrived: Float[Tensor, "*any width"],
+        inner: Float[Tensor, "*any width"],
+        normed: Normed,
+    ) -> Float[Tensor, "*any d_model"]:
+        """Return the gradient at a stream, given that at the outputs of the maps.
+
+        Args:
+            arrived: The gradient at the outputs.
+            inner: The outputs.
+            normed: The stream, as the norm takes it apart.
+        """
+        centred, factor = normed
+        # The stream counts twice: by what is mapped, and by what the norm divides it by.
+        shrinks = (arrived * (inner - self.constant)).sum(-1, keepdim=True)
+        parts = (arrived * factor).split([weight.shape[1] for weight in self.weights], dim=-1)
+        products = (part @ weight.T for part, weight in zip(parts, self.weights, strict=True))
+        found = reduce(torch.Tensor.add_, products)
+        found.mul_(self.norm.gain)
+        found.addcmul_(centred, shrinks * factor.square(), value=-1 / centred.shape[-1])
+        return self.norm.centre(found)
 
     def is_right(self, whole: Callable[[Tensor], Tensor]) -> bool:
         """Return whether the steps equal the component on random streams."""

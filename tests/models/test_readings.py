@@ -37,6 +37,22 @@ def test_what_is_read_of_a_sum_follows_from_what_is_read_of_its_parts(family, si
 
 
 @pytest.mark.parametrize("family", BRIDGED)
+def test_a_gradient_is_pulled_back_to_the_stream_as_through_the_component(family):
+    with float64_throughout():
+        model = load_model(build(family, n_layers=2))
+        for whole, reading in components(model):
+            stream = streams(model).requires_grad_()
+            written = whole(stream)
+            slope = torch.randn_like(written)
+            (expected,) = torch.autograd.grad(written, stream, slope)
+            inner = reading.inner(stream.detach()).requires_grad_()
+            (arrived,) = torch.autograd.grad(reading.after(inner), inner, slope)
+            normed = reading.norm.apart(stream.detach())
+            found = reading.pulled(arrived, inner.detach(), normed)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", BRIDGED)
 def test_with_the_scale_of_another_stream_weights_read_linearly(family):
     with float64_throughout(), torch.no_grad():
         model = load_model(build(family, n_layers=2))
