@@ -5,8 +5,15 @@ with float32 numbers that are exactly the values that the file stands for.
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
 
 from circuitfind.errors import ModelError
 from circuitfind.models.guards import reading, refusing, shortened
@@ -33,8 +40,17 @@ def only_gguf(folder: Path) -> Path | None:
     return folder / found[0]
 
 
-def require_gguf(path: Path) -> Counter[str]:
-    """Return how many weights a GGUF file stores in each type; refuse any other file.
+@contextmanager
+def opened(path: Path) -> Iterator[Counter[str]]:
+    """Check a GGUF file, and let transformers read it quickly while the context lasts.
+
+    transformers reads the same file four times (configuration, tokenizer, twice for the weights)
+    and builds the table of tensor names anew for every module. `gguf` reads each token of the
+    vocabulary through a memory map, which costs several times what a plain array costs. Here the
+    file is read once, as a plain array, and the table is built once.
+
+    Yields:
+        How many weights the file stores in each type.
 
     Raises:
         ModelError: The package `gguf` is missing, or the file is damaged or holds no weights.
@@ -46,9 +62,29 @@ def require_gguf(path: Path) -> Counter[str]:
         )
     import gguf
 
+    class ArrayReader(gguf.GGUFReader):  # type: ignore[misc]
+        @property
+        def data(self) -> Any:
+            return self._array
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._array = np.asarray(mapped)
+
+    with (
+        patch.object(gguf, "GGUFReader", cache(ArrayReader)),
+        patch.object(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+    ):
+        yield _stored_sizes(path)
+
+
+def _stored_sizes(path: Path) -> Counter[str]:
+    import gguf
+
     with refusing(f"{shortened(path.name)} is not a whole GGUF file"):
         sizes: Counter[str] = Counter()
-        for tensor in gguf.GGUFReader(path).tensors:
+        # transformers asks by text, and a file that is asked for in two ways is read twice.
+        for tensor in gguf.GGUFReader(str(path.resolve())).tensors:
             sizes[tensor.tensor_type.name] += int(tensor.n_elements)
     if not sizes:
         raise ModelError(f"{shortened(path.name)} holds no weights; give a model's GGUF file")

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import torch
 
 from circuitfind.errors import ModelError
+from circuitfind.models import gguf_files
 from circuitfind.models.assumptions import require_assumptions
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.compiled import load_compiled
-from circuitfind.models.gguf_files import require_gguf
 from circuitfind.models.guards import quiet_loading, reading, refusing
 from circuitfind.models.hub import fetched, weight_files
 from circuitfind.models.objects import own_copy, require_plain
@@ -97,8 +97,7 @@ def load_vocabulary(source: str | Path) -> Vocabulary | None:
     if found.kind == "program":
         return load_compiled(found.path, "cpu", None).vocabulary
     if found.kind == "gguf":
-        require_gguf(found.path)
-        with quiet_loading():
+        with gguf_files.opened(found.path), quiet_loading():
             return vocabulary_of(_tokenizer(found.path.parent, found.name, found.path.name))
     folder = fetched(found.name, weights=False) if found.kind == "hub" else found.path
     with quiet_loading():
@@ -136,8 +135,7 @@ def _from_gguf(
     path: Path, name: str, weights: torch.dtype | None, device: str
 ) -> TransformerLensModel:
     """Load a GGUF file, whose weights are dequantised."""
-    (stored_as, _), *_ = require_gguf(path).most_common(1)
-    with reading(path), quiet_loading():
+    with gguf_files.opened(path) as sizes, reading(path), quiet_loading():
         tokenizer = _tokenizer(path.parent, name, path.name)
         stored = weights or torch.float32
         with refusing(f"{name!r} cannot be loaded"):
@@ -148,6 +146,7 @@ def _from_gguf(
             model.config.__dict__.pop("quantization_config", None)
             model = _rounded(model, weights)
         loaded = _from_module(model.to(device), tokenizer, name, stored)
+    (stored_as, _), *_ = sizes.most_common(1)
     loaded.quantisation = None if stored_as == "F32" else stored_as
     return loaded
 

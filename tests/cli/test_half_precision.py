@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ METHODS = {
     "exact": ["--edges", 40],
     "eap-ig": ["--edges", 40],
 }
+# Every command on every family takes minutes: two of each kind stand for the others.
+QUICK = [("llama", "bfloat16"), ("gpt2", "float16")]
+SLOW = [pair for pair in product(SIX, TYPES) if pair not in QUICK]
+EVERY = [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
 WORDS = [first + second for first in "abcdefghi" for second in "abcdefgh"][: D_VOCAB - 1]
 
 
@@ -35,7 +40,7 @@ def test_acdc_decides_as_on_a_float32_copy(family, dtype, cli, tmp_path):
     assert_same(tmp_path / "half-run", tmp_path / "copy-run", "decisions.jsonl")
 
 
-@pytest.mark.parametrize(("family", "dtype"), [("llama", "bfloat16"), ("gpt2", "float16")])
+@pytest.mark.parametrize(("family", "dtype"), EVERY)
 def test_every_command_gives_what_it_gives_on_a_float32_copy(family, dtype, cli, tmp_path):
     write_pairs_and_models(tmp_path, family, TYPES[dtype], n_layers=2)
     for name in ("half", "copy"):

@@ -130,6 +130,21 @@ def test_the_logits_are_those_of_the_weights_that_the_file_stands_for(tmp_path, 
     assert note is None if kind == "F32" else f"the {kind} weights of 'tiny'" in note
 
 
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    write_gguf(tmp_path / "tiny.gguf", network())
+    begin, readings = gguf.GGUFReader.__init__, []
+
+    def counted(reader, path):
+        readings.append(path)
+        begin(reader, path)
+
+    monkeypatch.setattr(gguf.GGUFReader, "__init__", counted)
+    load_model(tmp_path / "tiny.gguf")
+    assert len(readings) == 1
+    load_vocabulary(tmp_path / "tiny.gguf")
+    assert len(readings) == 2
+
+
 def test_a_directory_with_one_such_file_is_that_model_and_several_are_refused(tmp_path):
     write_gguf(tmp_path / "tiny.gguf", network())
     model = load_model(tmp_path)
