@@ -60,6 +60,8 @@ class Question:
         seed: Fixes the prompts and every random choice.
         dtype: Number type of the weights; None means that of the file.
         device: Where to compute; the same question elsewhere is the same question.
+        memory: How many bytes may be taken beside the model; None is what it takes. No result
+            depends on it.
         split_qkv: Whether a head's query, key and value are separate readers.
         split_embedding: Whether token and position embedding are separate writers.
         task_digest: A hash of the task's file, where it has one, so that an edited file is
@@ -77,6 +79,7 @@ class Question:
     seed: int = 0
     dtype: str | None = None
     device: str = "cpu"
+    memory: int | None = None
     split_qkv: bool = True
     split_embedding: bool = False
     task_digest: str | None = None
@@ -85,7 +88,7 @@ class Question:
     form: ClassVar[str]
     """What a file of such settings says of itself; those of 0.1.0 say nothing, and are read too."""
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"device"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"device", "memory"})
     """Fields in which the same question may differ."""
 
     @classmethod

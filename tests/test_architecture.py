@@ -1,5 +1,6 @@
 """One idea, one mechanism: what must exist in one place of the package exists in one place."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_an_idea_has_one_place(idea):
         if re.search(pattern, path.read_text(encoding="utf-8"))
     }
     assert found == allowed
+
+
+def test_every_engine_that_a_command_builds_is_told_what_it_may_take():
+    for path in [*PACKAGE.glob("verbs/*.py"), *PACKAGE.glob("patching/*.py"), PACKAGE / "api.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "IncrementalEngine":
+                assert len(node.args) == 2, f"{path.name}:{node.lineno} gives no memory"
 
 
 def test_modules_do_not_import_each_other_in_circles():

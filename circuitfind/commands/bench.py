@@ -43,17 +43,15 @@ def bench(
     A random circuit of as many components is assumed. What a search really takes follows the
     circuit that it finds.
     """
-    from circuitfind.budget import allowed_bytes
     from circuitfind.methods.benchmark import benchmarked
     from circuitfind.methods.forecast import MOST_SECONDS
     from circuitfind.models.loading import load_model
     from circuitfind.question import make_problem
     from circuitfind.tasks import model_for
 
-    allowed = allowed_bytes(memory)
     with interruptible(None, budget):
         loaded = load_model(model_for(task, model), dtype=dtype, device=device)
         problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
         tell(f"measuring a few tests of the search, for about {MOST_SECONDS:.0f} seconds at most")
-        facts = benchmarked(problem, components, allowed)
+        facts = benchmarked(problem, components, memory)
     print_facts(facts, as_json=as_json)

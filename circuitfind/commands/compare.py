@@ -33,7 +33,6 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare circuits: what they share, and what they would share by chance."""
-    from circuitfind.budget import allowed_bytes
     from circuitfind.reports.comparison import (
         circuits_table,
         pairs_table,
@@ -43,7 +42,7 @@ def compare(
     from circuitfind.verbs.compare import COMPARISON, compare_files, path_of_comparison
     from circuitfind.verbs.comparison_pairs import Settings
 
-    settings = Settings(seed, draws, by_name, device, allowed_bytes(memory))
+    settings = Settings(seed, draws, by_name, device, memory)
     path = out or path_of_comparison(circuits, settings)
     with interruptible(path, budget):
         found, drawings = compare_files(circuits, path, settings, tell=tell)

@@ -95,7 +95,7 @@ def discover(
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
-    from circuitfind.budget import allowed_bytes, seconds_of, within
+    from circuitfind.budget import seconds_of, within
     from circuitfind.directories.config import RunConfig
     from circuitfind.directories.naming import path_of_search
     from circuitfind.methods.settings import parsed_settings
@@ -117,7 +117,7 @@ def discover(
         seed=seed,
         dtype=dtype,
         device=device,
-        memory=allowed_bytes(memory),
+        memory=memory,
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
     )

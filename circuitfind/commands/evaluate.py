@@ -54,7 +54,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure how good a circuit is: on prompts, against chance, and part by part."""
-    from circuitfind.budget import allowed_bytes
     from circuitfind.reports.evaluation import assessment_tables
     from circuitfind.verbs.evaluate import effort_of, evaluate_run
     from circuitfind.verbs.wish import Wish, path_of_evaluation
@@ -63,8 +62,8 @@ def evaluate(
         "task": task, "model": model, "metric": metric, "ablation": ablation, "n_prompts": prompts,
     }  # fmt: skip
     settings = tuple((name, value) for name, value in given.items() if value is not None)
-    effort, allowed = effort_of(quick=quick, full=full), allowed_bytes(memory)
-    wish = Wish(effort, against, settings, out, seed, device, allowed)
+    effort = effort_of(quick=quick, full=full)
+    wish = Wish(effort, against, settings, out, seed, device, memory)
     path = out or path_of_evaluation(circuit, wish)
     with interruptible(path, budget), progress_bar() as on_progress:
         found = evaluate_run(circuit, wish, tell=tell, on_progress=on_progress)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from circuitfind.budget import bytes_of
 from circuitfind.limits import LIMITS, require
 
 
@@ -66,10 +67,12 @@ Dtype = Annotated[
 Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 Circuit = Annotated[Path, typer.Argument(help="A run directory or a circuit file.")]
 Memory = Annotated[
-    str | None,
+    int | None,
     typer.Option(
+        parser=bytes_of,
+        metavar="SIZE",
         help="What may be taken beside the model (500MB, 2GB): where that is too little, the "
-        "prompts are taken in chunks, to the same result. [default: as much as it takes]"
+        "prompts are taken in chunks, to the same result. [default: as much as it takes]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -22,10 +22,8 @@ def report(
     budget: Budget = None,
 ) -> None:
     """Write a run's report: one HTML file to explore it in any browser, without a network."""
-    from circuitfind.budget import allowed_bytes
     from circuitfind.verbs.report import write_report
 
-    allowed = allowed_bytes(memory)
     with interruptible(run, budget):
-        written = write_report(run, against=against, out=out, memory=allowed, tell=tell)
+        written = write_report(run, against=against, out=out, memory=memory, tell=tell)
     emit(f"{written}\n")

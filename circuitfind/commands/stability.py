@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit, interruptible, print_json, print_rows, tell
-from circuitfind.commands.options import Budget, Json, limited
+from circuitfind.commands.options import Budget, Json, Memory, limited
+from circuitfind.commands.progress import progress_bar
 
 
 def stability(
@@ -26,17 +27,28 @@ def stability(
         Path | None,
         typer.Option(help="Where the repetitions go. [default: RUN-stability]"),
     ] = None,
+    memory: Memory = None,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Repeat a run under other conditions: how much of its circuit stays?"""
     from dataclasses import asdict
 
+    from circuitfind.budget import seconds_of, within
     from circuitfind.verbs.stability import CONSENSUS, DIAGRAM, STABILITY, repeat_run
 
     varied = [name.strip() for name in vary.split(",")] if vary else []
-    with interruptible(out or run, budget):
-        found = repeat_run(run, varied=varied, n=repetitions, share=share, out=out, tell=tell)
+    with interruptible(out or run, budget), progress_bar() as on_progress:
+        found = repeat_run(
+            run,
+            varied=varied,
+            n=repetitions,
+            share=share,
+            out=out,
+            memory=memory,
+            tell=tell,
+            on_progress=within(seconds_of(budget), on_progress),
+        )
     figures = found.stability
     if as_json:
         print_json(figures.as_json())

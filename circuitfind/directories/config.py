@@ -34,7 +34,6 @@ class RunConfig(Question):
         method: Name of the method; empty for a circuit that no method of the table found.
         options: The method's own options, by name. What belongs to the selection may be given
             here as well.
-        memory: How many bytes a search may take beside the model; None is what it takes.
         automatic: Whether the program chose the threshold. Two runs that differ in nothing else are
             the same.
         selection: How edges are chosen, by name of the fields of `Selection`.
@@ -43,12 +42,11 @@ class RunConfig(Question):
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     _: KW_ONLY
-    memory: int | None = None
     automatic: bool = False
     selection: Mapping[str, Any] = field(default_factory=dict)
 
     form: ClassVar[str] = "circuitfind run 1"
-    incidental: ClassVar[frozenset[str]] = Question.incidental | {"memory", "automatic"}
+    incidental: ClassVar[frozenset[str]] = Question.incidental | {"automatic"}
 
     def __post_init__(self) -> None:
         if self.metric is None:

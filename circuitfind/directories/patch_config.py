@@ -96,7 +96,7 @@ class PatchConfig(Question):
 
     def stored(self) -> dict[str, Any]:
         """Return what is measured, without what is made of the measurement."""
-        return {"device": self.device, **self.identity}
+        return {"device": self.device, "memory": self.memory, **self.identity}
 
     @property
     def identity(self) -> dict[str, Any]:

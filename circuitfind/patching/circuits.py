@@ -79,7 +79,10 @@ def circuit_of(
 
 
 class EdgeSearch:
-    """The search for the edges that are needed; the arguments are those of `circuit_of`."""
+    """The search for the edges that are needed.
+
+    The arguments are those of `circuit_of`, and how many bytes the engine may take.
+    """
 
     def __init__(
         self,
@@ -89,13 +92,14 @@ class EdgeSearch:
         *,
         edge_threshold: float | None = None,
         target_faithfulness: float = DEFAULT_FAITHFULNESS,
+        memory: int | None = None,
     ) -> None:
         require(
             patch_threshold=threshold,
             edge_threshold=edge_threshold,
             target_faithfulness=target_faithfulness,
         )
-        self.engine = _engine(asked, result)
+        self.engine = _engine(asked, result, memory)
         self._result, self._threshold, self._wanted = result, threshold, target_faithfulness
         graph = self.engine.graph
         self._found = significant_components(result, graph, threshold)
@@ -215,9 +219,9 @@ class EdgeSearch:
         return replace(circuit, origin=origin)
 
 
-def _engine(asked: HasProblem, result: PatchResult) -> IncrementalEngine:
+def _engine(asked: HasProblem, result: PatchResult, memory: int | None) -> IncrementalEngine:
     if not isinstance(asked, IncrementalEngine):
-        return IncrementalEngine(posed(as_problem(asked), result.mode))
+        return IncrementalEngine(posed(as_problem(asked), result.mode), memory)
     if asked.problem.metric.name != result.metric:
         raise MethodError(
             f"the engine measures {asked.problem.metric.name!r} and the sweep measured "

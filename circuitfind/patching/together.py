@@ -57,7 +57,10 @@ def patch_together(
 
 
 class Together(Measurement):
-    """One patch of several edges; the arguments are those of `patch_together`."""
+    """One patch of several edges.
+
+    The arguments are those of `patch_together`, and how many bytes the engine may take.
+    """
 
     n_patches = 1
 
@@ -69,14 +72,15 @@ class Together(Measurement):
         mode: Mode = "noising",
         *,
         rows: int = 64,
+        memory: int | None = None,
     ) -> None:
         super().__init__(posed(problem, mode), mode, rows)
-        self._kept = _without(problem, senders, receivers)
+        self._kept, self._memory = _without(problem, senders, receivers), memory
         self.axes = {PATH: ("sender", "receiver")}
         self.labels = {"sender": ("+".join(senders),), "receiver": ("+".join(receivers),)}
 
     def part(self, problem: Problem, prompts: slice) -> Part:
-        patched, base, source = _measured(problem, self._kept, self.mode)
+        patched, base, source = _measured(problem, self._kept, self.mode, self._memory)
         key: Key = (PATH, (0, 0))
         return Part(base, source, iter([lambda: [(key, patched)]]))
 
@@ -97,14 +101,14 @@ def _without(problem: Problem, senders: Sequence[str], receivers: Sequence[str])
     return kept
 
 
-def _measured(problem: Problem, kept: torch.Tensor, mode: Mode) -> torch.Tensor:
+def _measured(problem: Problem, kept: torch.Tensor, mode: Mode, memory: int | None) -> torch.Tensor:
     """Return the metric of each prompt: with the edges patched, of the base, of the source."""
     prompts = problem.prompts
     if mode == "denoising":
         prompts = replace(prompts, clean=prompts.corrupted, corrupted=prompts.clean)
     # Cut edges carry the source run. Its metric is not asked for, and that of the problem may be
     # one for the whole batch.
-    engine = IncrementalEngine(replace(problem, prompts=prompts, metric=KL))
+    engine = IncrementalEngine(replace(problem, prompts=prompts, metric=KL), memory)
     everything = problem.graph.edge_mask
     masks = [kept, everything, torch.zeros_like(everything)]
     _, base, source = finals = list(engine.finals(masks))

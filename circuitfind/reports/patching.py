@@ -18,6 +18,7 @@ from torch import Tensor
 
 from circuitfind.errors import require_kind
 from circuitfind.evaluation.trust import (
+    OwnResult,
     doubts_about_model,
     doubts_about_prompts,
     mean_with_interval,
@@ -121,13 +122,16 @@ class PatchReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the effects, a sentence each."""
+        return (*map(str, self.result.origin.get("doubts", ())), *self.chance_gap)
+
+    @property
+    def chance_gap(self) -> tuple[str, ...]:
+        """That the two runs may differ by chance alone, where they may."""
         result = self.result
-        known = tuple(map(str, result.origin.get("doubts", ())))
         if not within_noise(result.independent(result.source), result.independent(result.base)):
-            return known
+            return ()
         gap = f"{result.gap:.3g} {result.unit}".strip()
         return (
-            *known,
             f"the two runs differ by {gap}, which may be chance, so effects, which are shares of "
             "that, mean nothing; give more prompts, or choose another task, model or metric",
         )
@@ -203,15 +207,20 @@ def _mean(values: Float[Tensor, " batch"], unit: str) -> str:
     return f"{float(values.mean()):.4g}{interval} {unit}".strip()
 
 
+def own_of(problem: Problem) -> OwnResult | None:
+    """Return how well the model itself does a task, or None where prompts have no answers."""
+    prompts, model = problem.prompts, problem.model
+    with torch.no_grad():
+        logits = prompts.at_steps(model.own_logits(prompts.clean, prompts.real))
+    return own_result(prompts, logits)
+
+
 def own_facts(problem: Problem) -> dict[str, Any]:
     """Return how well the model itself does a task, and reasons to doubt what is found about it.
 
     Plain JSON values: `own` is None where prompts have no answers; `doubts` holds sentences.
     """
-    prompts, model = problem.prompts, problem.model
-    with torch.no_grad():
-        logits = prompts.at_steps(model.own_logits(prompts.clean, prompts.real))
-    own = own_result(prompts, logits)
+    own = own_of(problem)
     doubts = [*doubts_about_model(own), *doubts_about_prompts(problem)]
     return {"own": own and {"summary": str(own), **asdict(own)}, "doubts": doubts}
 

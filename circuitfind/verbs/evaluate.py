@@ -98,7 +98,7 @@ def evaluate_run(
     if (there := finished_evaluation(out, asked, tell)) is not None:
         drop_passes(out)
         return Evaluated(out, *there)
-    model = Models(model).again(config)
+    model = Models(model, tell).again(config)
     problem = config.problem(model)
     _require_fit(path, circuit, problem, own=not wish.settings)
     subject = _subject(path, circuit, config, problem, wish.against)

@@ -22,6 +22,7 @@ from circuitfind.directories.patch_directory import PatchDirectory
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure
+from circuitfind.evaluation.trust import doubts_about_model
 from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.measurement import Measurement
 from circuitfind.patching.path import Norm, PathPatching
@@ -31,7 +32,7 @@ from circuitfind.patching.together import Together
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 from circuitfind.question import Models, fingerprints
-from circuitfind.reports.patching import own_facts, patch_report
+from circuitfind.reports.patching import PatchReport, own_facts, own_of, patch_report
 from circuitfind.verbs.patch_run import (
     PatchRun,
     read_run,
@@ -131,6 +132,7 @@ class _Work:
         """Search the circuit and write it down; where there is none, say why."""
         config = self._config
         try:
+            self._require_behaviour(run.report)
             circuit, measured = self._circuit(run.report.result)
         except MethodError as error:
             return replace(run, failure=error)
@@ -138,6 +140,19 @@ class _Work:
         write_circuit(self._directory, run, circuit)
         write_figures(self._directory, run, config)
         return run
+
+    def _require_behaviour(self, report: PatchReport) -> None:
+        """Refuse to search the circuit of what the model does not do, unless it is asked for.
+
+        Raises:
+            MethodError: The model does not do the task, or the two runs differ by chance alone.
+        """
+        reasons = [*doubts_about_model(own_of(self._problem)), *report.chance_gap]
+        if reasons and self._config.edge_threshold is None:
+            raise MethodError(
+                f"no circuit is searched: {reasons[0]}; or search for edges of any size that you "
+                "give, such as --edge-threshold 0.01"
+            )
 
     def _circuit(self, result: PatchResult) -> tuple[Circuit, Measured]:
         config = self._config
@@ -147,6 +162,7 @@ class _Work:
             config.threshold,
             edge_threshold=config.edge_threshold,
             target_faithfulness=config.target_faithfulness,
+            memory=config.memory,
         )
         settings = (config.threshold, config.edge_threshold or 0.0, config.target_faithfulness)
         wanted = {"belongs_to": torch.tensor(settings, dtype=torch.float64)}
@@ -185,7 +201,7 @@ def _measurement(config: PatchConfig, problem: Problem) -> Measurement:
     mode: Mode = config.mode  # type: ignore[assignment]
     senders, receivers = config.senders, config.receivers
     if config.together:
-        return Together(problem, senders or (), receivers or (), mode)
+        return Together(problem, senders or (), receivers or (), mode, memory=config.memory)
     if config.sites is None:
         norm: Norm = config.norm  # type: ignore[assignment]
         return PathPatching(problem, senders, receivers, mode, via=config.via, norm=norm)

@@ -113,7 +113,8 @@ def write_report(
     Raises:
         CircuitfindError: A run is not finished, or a file is damaged or cannot be written.
     """
-    runs = [_read(place, model, tell) for place in (path, against) if place is not None]
+    models = Models(model, tell)
+    runs = [_read(place, models, memory, tell) for place in (path, against) if place is not None]
     # One run needs no name, and a report does not depend on the path of its run.
     names = ["this run"] if against is None else list(names_of(path, against))
     titles = [origin_line(run.circuit) or name for run, name in zip(runs, names, strict=True)]
@@ -133,9 +134,9 @@ def write_report(
     return file
 
 
-def _read(path: Path, model: Any, tell: Tell) -> _Run:
+def _read(path: Path, models: Models, memory: int | None, tell: Tell) -> _Run:
     if content_kind(path) != "search" and (path / CIRCUIT).is_file():
-        return _circuit_alone(path, model)
+        return _circuit_alone(path, models, memory)
     require_search(path)
     result, config = read_result(path), read_config(RunConfig, path)
     environment, settings = read_json(path / ENVIRONMENT), asdict(config)
@@ -144,7 +145,7 @@ def _read(path: Path, model: Any, tell: Tell) -> _Run:
         path,
         config,
         result.circuit,
-        _problem(config, environment, model, tell),
+        _problem(config, environment, models, tell),
         result.card,
         read_decisions(path / DECISIONS),
         result.search,
@@ -152,7 +153,7 @@ def _read(path: Path, model: Any, tell: Tell) -> _Run:
     )
 
 
-def _circuit_alone(path: Path, model: Any) -> _Run:
+def _circuit_alone(path: Path, models: Models, memory: int | None) -> _Run:
     """Measure a circuit that was not found by a search here.
 
     Raises:
@@ -160,14 +161,14 @@ def _circuit_alone(path: Path, model: Any) -> _Run:
     """
     circuit = load_circuit_of(path)
     config = config_of(path, circuit, {})
-    problem = config.problem(Models(model).again(config))
+    problem = config.problem(models.again(config))
     require_same(circuit.origin, fingerprints(problem), f"the circuit in {path}", FOUND_ON)
     return _Run(
         path,
         config,
         circuit,
         problem,
-        scorecard(problem, circuit),
+        scorecard(IncrementalEngine(problem, memory), circuit),
         _known_of_edges(circuit),
         None,
         {"circuit": dict(settings_of(circuit))},
@@ -242,11 +243,11 @@ def _published_roles(run: _Run) -> dict[str, str]:
 
 
 def _problem(
-    config: RunConfig, environment: Mapping[str, Any], given: Any, tell: Tell
+    config: RunConfig, environment: Mapping[str, Any], models: Models, tell: Tell
 ) -> Problem | None:
     """Return a run's problem, or None where its model is not to be had any more."""
     try:
-        problem = config.problem(Models(given).again(config))
+        problem = config.problem(models.again(config))
     except CircuitfindError as error:
         tell(f"{_WITHOUT}: {error}")
         return None

@@ -27,6 +27,7 @@ from circuitfind.evaluation.stability import Stability, consensus, stability
 from circuitfind.files import path_of
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
+from circuitfind.methods.base import Progress
 from circuitfind.question import FOUND_ON, Models, differences, require_same
 from circuitfind.reports.diagram import draw_frequencies
 from circuitfind.store import at_work, write
@@ -58,8 +59,10 @@ def repeat_run(
     n: int = 5,
     share: float = 0.8,
     out: Path | None = None,
+    memory: int | None = None,
     model: Any = None,
     tell: Callable[[str], None] = lambda message: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Stable:
     """Repeat a finished run under other conditions.
 
@@ -69,8 +72,11 @@ def repeat_run(
         n: How many repetitions for each.
         share: From which share of the runs on an edge is in the consensus.
         out: Where the repetitions go; by default `NAME-stability` beside the run.
+        memory: How many bytes may be taken beside the model; by default what the search was
+            allowed.
         model: What `load_model` returned or takes; by default what the run names.
         tell: Called with what a user should know.
+        on_progress: Called as each repetition searches.
 
     Raises:
         CircuitfindError: Anything that the user can do something about.
@@ -80,6 +86,7 @@ def repeat_run(
     require_search(path)
     original = load_circuit_of(path)
     config = config_of_run(path, original)
+    config = replace(config, memory=config.memory if memory is None else memory)
     if not original.n_edges:
         raise MethodError(
             f"the circuit of {path} is empty, so there is nothing whose stability could be "
@@ -89,7 +96,7 @@ def repeat_run(
     out = out or path_beside(path, "stability", {})
     with at_work(out):
         tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
-        repeated = _Repeated(path, original, config, out, Models(model, tell))
+        repeated = _Repeated(path, original, config, out, Models(model, tell), on_progress)
         found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
         runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]
         figures = stability(original, found, share=share)
@@ -138,6 +145,7 @@ class _Repeated:
         config: Its settings.
         out: Where the repetitions go.
         models: The model, loaded once.
+        on_progress: Called as each repetition searches.
     """
 
     path: Path
@@ -145,6 +153,7 @@ class _Repeated:
     config: RunConfig
     out: Path
     models: Models
+    on_progress: Callable[[Progress], None]
 
     def circuit(self, varied: str, number: int, n: int) -> Circuit:
         """Return the circuit of a repetition, computing it where it is not there."""
@@ -157,7 +166,9 @@ class _Repeated:
         if not RunDirectory.open(place, config.pinned()).is_complete:
             now = {"model_fingerprint": self.models.again(config).fingerprint}
             require_same(self.original.origin, now, f"the circuit in {self.path}", FOUND_ON)
-        return run_discovery(place, config, models=self.models).circuit
+        return run_discovery(
+            place, config, models=self.models, on_progress=self.on_progress
+        ).circuit
 
     def _changed(self, varied: str, number: int, n: int) -> RunConfig:
         config, method = self.config, METHODS.find(self.config.method)

@@ -50,11 +50,13 @@ def test_every_command_gives_what_it_gives_on_a_float32_copy(family, dtype, cli,
         said = f"the {dtype} weights of 'half' are computed with in float32"
         answer = done(cli("patch", "pairs.jsonl", "--model", name, "--out", f"{name}-patch"))
         assert (said in answer.err) == (name == "half")
-        done(cli("evaluate", f"{name}-exact", "--quick"))
+        answer = done(cli("evaluate", f"{name}-exact", "--quick"))
+        assert (said in answer.err) == (name == "half")
         two = [f"{name}-exact", f"{name}-eap-ig"]
         answer = done(cli("compare", *two, "--out", f"{name}-compare"))
         assert (said in answer.err) == (name == "half")
-        done(cli("report", f"{name}-acdc"))
+        answer = done(cli("report", f"{name}-acdc"))
+        assert (said in answer.err) == (name == "half")
         repeat = ["--vary", "resamples", "--repetitions", 1]
         answer = done(cli("stability", f"{name}-exact", *repeat))
         assert answer.err.count(said) == (name == "half")

@@ -10,6 +10,12 @@ COMMANDS = {
     "stability": ["stability", "run", "--vary", "resamples", "--repetitions", 1],
 }
 
+PATCHED = {
+    "circuit": ["patch", "--mode", "noising", "--sites", "head,mlp", "--positions", "all"]
+    + ["--threshold", 0.001, "--discover"],
+    "together": ["path-patch", "--from", "embed", "--to", "logits", "--together"],
+}
+
 
 @pytest.fixture
 def planned(monkeypatch):
@@ -24,10 +30,17 @@ def planned(monkeypatch):
     return given
 
 
-@pytest.mark.parametrize("command", ["evaluate", "report"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_memory_that_is_given_is_what_engines_may_take(command, cli, run, planned):
     answer = cli(*COMMANDS[command], "--memory", "1GB")
     assert answer.code == 0
+    assert planned and {*planned} == {10**9}
+
+
+@pytest.mark.parametrize("options", PATCHED.values(), ids=PATCHED)
+def test_patching_that_needs_an_engine_takes_what_is_given(options, cli, program, planned):
+    words = [options[0], "program", "--model", program, "--prompts", 8, *options[1:]]
+    assert cli(*words, "--out", "patched", "--memory", "1GB").code == 0
     assert planned and {*planned} == {10**9}
 
 

@@ -312,3 +312,12 @@ def test_that_the_model_does_not_do_the_task_is_said_before_anything_is_measured
     assert answer.code == 0
     assert answer.err.startswith("warning: the model does not do this task (logit-difference -")
     assert "warning: the model does not do this task" not in cli(*words).err
+    searching = [*words, "--discover", "--threshold", 0.5]
+    answer = cli(*searching)
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith(
+        "circuitfind: no circuit is searched: the model does not do this task (logit-difference -"
+    )
+    assert "--edge-threshold" in answer.err
+    assert not (tmp_path / "run" / "circuit.json").exists()
+    assert "no circuit is searched" not in cli(*searching, "--edge-threshold", 0.2).err

@@ -52,7 +52,9 @@ def test_a_deterministic_circuit_is_wholly_stable(tmp_path):
     """The wired program gives the same circuit whatever is varied, and is not computed twice."""
     config = RunConfig("reverse", "reverse", "acdc", {"threshold": 0.01}, metric="l2", n_prompts=16)
     run_discovery(tmp_path / "run", config)
-    found = repeat_run(tmp_path / "run", n=2)
+    seen = []
+    found = repeat_run(tmp_path / "run", n=2, on_progress=seen.append)
+    assert sum(step.done == step.total for step in seen) >= 8
     names = [row.varied for row in found.stability.variations]
     assert names == ["resamples", "seeds", "orders", "thresholds"]
     assert [row.jaccard for row in found.stability.variations] == [1, 1, 1, 1]
