@@ -3,16 +3,21 @@
 The arguments are the circuit's logits at the prompts' steps, the prompts, and the full model's
 logits at the same steps. Each metric averages over a prompt's steps, never over prompts. Logits of
 several candidates may be stacked in front.
+
+Where answers take several tokens (`PromptPairs.sides`), the steps of a row are the tokens of its
+answers and metrics of answers take these together. A prompt may then have two rows: what only one
+of them shows counts twice there, so the mean over both is the metric of the prompt.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitfind.pairs import Side
 from circuitfind.prompts import NO_TOKEN, PromptPairs
 
 Logits = Float[Tensor, "*candidate batch step d_vocab"]
@@ -124,13 +129,23 @@ def _surplus(rises: Iterable[tuple[slice, Logits]], full: Reference) -> PerStep:
 
 
 def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Mean logit of the right answers minus that of the wrong answers."""
-    right = _mean_chosen(logits, prompts.answers)
-    return _mean_over_steps(right - _mean_chosen(logits, prompts.wrong_answers), prompts)
+    """Mean logit of the right answers minus that of the wrong answers.
+
+    Where answers take several tokens: the log-probability of the right answer minus that of the
+    wrong answer, which is the same for answers of one token.
+    """
+    values = logits if prompts.compared else logits.log_softmax(-1)
+    right = _mean_chosen(values, prompts.answers)
+    difference = right - _mean_chosen(values, prompts.wrong_answers)
+    if prompts.sides is None:
+        return _mean_over_steps(difference, prompts)
+    return (difference * prompts.step_weights.to(difference)).sum(-1)
 
 
 def probability_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Total probability of the right answers minus that of the wrong answers."""
+    if prompts.sides is not None:
+        return _difference_of_forced(logits, prompts)
     probability = logits.softmax(-1)
     right, wrong = (
         _chosen(probability, tokens)[0].sum(-1)
@@ -139,23 +154,76 @@ def probability_difference(logits: Logits, prompts: PromptPairs, full: Reference
     return _mean_over_steps(right - wrong, prompts)
 
 
+def _difference_of_forced(logits: Logits, prompts: PromptPairs) -> PerPrompt:
+    log_probability, sides = logits.log_softmax(-1), prompts.sides
+    assert sides is not None
+    right, wrong = (
+        _log_total(log_probability, tokens).sum(-1).exp().masked_fill(~given.any(-1), 0)
+        for tokens, given in zip(
+            (prompts.answers, prompts.wrong_answers), prompts.answered, strict=True
+        )
+    )
+    return torch.where(sides == Side.ONLY, right - wrong, 2 * torch.where(sides > 0, right, -wrong))
+
+
+def _log_total(log_probability: Logits, tokens: Int[Tensor, "batch step choice"]) -> PerStep:
+    """Return the log of the total probability of some tokens; 0 at steps that have none."""
+    chosen, given = _chosen(log_probability, tokens)
+    total = chosen.masked_fill(~given, -torch.inf).logsumexp(-1)
+    return total.masked_fill(~given.any(-1), 0)
+
+
 def loss(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Negative log-likelihood of the right answers, all of them together."""
-    log_probability = logits.log_softmax(-1)
-    chosen, given = _chosen(log_probability, prompts.answers)
-    return _mean_over_steps(-chosen.masked_fill(~given, -torch.inf).logsumexp(-1), prompts)
+    """Negative log-likelihood of the right answers, all of them together.
+
+    Where answers take several tokens: of the whole right answer, a sum over its tokens.
+    """
+    found = -_log_total(logits.log_softmax(-1), prompts.answers)
+    if prompts.sides is None:
+        return _mean_over_steps(found, prompts)
+    return (found * prompts.step_weights.to(found)).sum(-1)
 
 
 def accuracy(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-    """Share of steps at which a right answer has the largest logit of all tokens."""
+    """Share of steps at which a right answer has the largest logit of all tokens.
+
+    Where answers take several tokens: 1 where each token of the right answer has, otherwise 0.
+    """
     best = logits.argmax(-1, keepdim=True)
     hit = ((best == prompts.answers) & (prompts.answers != NO_TOKEN)).any(-1)
-    return _mean_over_steps(hit.to(logits.dtype), prompts)
+    if prompts.sides is None:
+        return _mean_over_steps(hit.to(logits.dtype), prompts)
+    hit |= ~prompts.answered[0]
+    shared = (hit | (prompts.step_weights > 1)).all(-1).to(logits.dtype)
+    rest = (hit | (prompts.step_weights <= 1)).all(-1).to(logits.dtype)
+    # The row of the wrong answer shows the shared tokens alone. With it, the mean is their product.
+    factor = torch.where(prompts.sides == Side.RIGHT, 2 * rest - 1, torch.ones_like(rest))
+    return shared * factor
 
 
 def l2(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
     """Squared distance to the full model's outputs, summed over them and averaged over steps."""
     return _mean_over_steps((logits - full.logits).square().sum(-1), prompts)
+
+
+def distinct_answers(prompts: PromptPairs) -> Int[Tensor, " column"]:
+    """Return every token that is an answer, right or wrong, sorted and once each."""
+    tokens = torch.cat([prompts.answers.flatten(), prompts.wrong_answers.flatten()])
+    distinct: Tensor = tokens[tokens != NO_TOKEN].unique()
+    return distinct
+
+
+def on_columns(prompts: PromptPairs, columns: Int[Tensor, " column"]) -> PromptPairs:
+    """Return the pairs with answers renumbered to the columns of restricted logits."""
+
+    def renumbered(tokens: Int[Tensor, "batch step choice"]) -> Int[Tensor, "batch step choice"]:
+        return torch.where(tokens == NO_TOKEN, tokens, torch.searchsorted(columns, tokens))
+
+    return replace(
+        prompts,
+        answers=renumbered(prompts.answers),
+        wrong_answers=renumbered(prompts.wrong_answers),
+    )
 
 
 def along(direction: Float[Tensor, " d_model"]) -> Measure:

@@ -30,7 +30,7 @@ from circuitfind.measures import (
     loss,
     probability_difference,
 )
-from circuitfind.prompts import NO_TOKEN, PromptPairs
+from circuitfind.prompts import PromptPairs
 from circuitfind.registry import Table
 
 _SMALLEST_GAP = 1e-6
@@ -231,8 +231,11 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
     Raises:
         MetricError: The metric compares answers and a prompt has none of a kind.
     """
-    for kind, choices in (("right", prompts.answers), ("wrong", prompts.wrong_answers)):
-        answered = (choices != NO_TOKEN).any(dim=-1) | ~prompts.step_is_real
+    for kind, given in zip(("right", "wrong"), prompts.answered, strict=True):
+        answered = given | ~prompts.step_is_real
+        if prompts.sides is not None:
+            # The tokens of one answer may outnumber those of the other.
+            answered = given.any(dim=-1, keepdim=True)
         if kind in metric.needs and not bool(answered.all()):
             row = int((~answered).any(dim=1).nonzero()[0])
             raise MetricError(

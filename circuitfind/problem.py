@@ -48,7 +48,7 @@ class Problem:
     def __repr__(self) -> str:
         name, metric = (shortened(each.name)[:60] for each in (self.model, self.metric))
         return (
-            f"<Problem: {metric} of {name} on {len(self.prompts)} pairs of prompts, "
+            f"<Problem: {metric} of {name} on {self.prompts.n_prompts} pairs of prompts, "
             f"{self.graph.n_edges} edges, {self.ablation.name} ablation>"
         )
 
@@ -72,6 +72,11 @@ class Problem:
             raise MetricError(
                 f"the metric {self.metric.name!r} has yet to be given a direction of the model's "
                 "stream; use `make_problem`, or `engine.direction.with_direction`"
+            )
+        if self.prompts.sides is not None and not self.model.causal:
+            raise PromptError(
+                f"answers of several tokens are put behind their prompts, and {self.model.name!r} "
+                "lets a position see what follows it; give answers of one token"
             )
         self._require_known_tokens()
         check_metric(self.metric, self.prompts)

@@ -5,8 +5,10 @@ component's output on the corrupted prompt says what it would write if it knew n
 of different lengths are padded on the right; with causal attention no real position ever sees the
 padding, and models with bidirectional attention are given `real`.
 
-A metric looks at logits only at the `steps` of a prompt, usually its last position. Positions have
-names (`IO`, `S1`, `end`), which tables, heatmaps and comparisons across models use.
+A metric looks at logits only at the `steps` of a prompt, usually its last position. Where answers
+take several tokens, they are appended to their prompts but for the last token, and the steps are
+where those tokens are predicted (`pairs.forced`). Positions have names (`IO`, `S1`, `end`), which
+tables, heatmaps and comparisons across models use.
 """
 
 import hashlib
@@ -15,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import PromptError, require_kind, shortened
+from circuitfind.pairs import Answer, Side, complaint_about, forced, tokens_of
 from circuitfind.pairs import Pair as Pair
-from circuitfind.pairs import complaint_about
 
 NO_TOKEN = -1
 """Fills up rows of steps and answers that are shorter than the longest."""
@@ -43,6 +45,9 @@ class PromptPairs:
         positions: Named positions, one index per prompt.
         template: Which template each prompt was written from.
         places: Where each pair comes from, such as the line of a file; None if nobody said.
+        sides: Whether the steps of each row are the tokens of its right answer, of its wrong answer
+            or all that both need (`Side`), because some answer takes several tokens; None where
+            each step is a question of its own.
     """
 
     clean: Int[Tensor, "batch pos"]
@@ -54,26 +59,48 @@ class PromptPairs:
     positions: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     template: Int[Tensor, " batch"] | None = None
     places: tuple[str, ...] | None = None
+    sides: Int[Tensor, " batch"] | None = None
 
     def __repr__(self) -> str:
         least, most = int(self.lengths.min()), int(self.lengths.max())
         tokens = f"{most}" if least == most else f"{least} to {most}"
         names = shortened(", ".join(self.positions))[:80]
         named = f"; named positions {names}" if names else ""
-        return f"<PromptPairs: {len(self)} pairs of {tokens} tokens{named}>"
+        return f"<PromptPairs: {self.n_prompts} pairs of {tokens} tokens{named}>"
 
     def __len__(self) -> int:
         return self.clean.shape[0]
 
     def place(self, row: int) -> str:
         """Return what messages call a pair: where it comes from, or its number, from 0."""
-        return (self.places[row] if self.places else "") or f"prompt {row}"
+        return (self.places[row] if self.places else "") or f"prompt {row // self.n_runs}"
+
+    @property
+    def n_runs(self) -> int:
+        """How many rows, one after the other, belong to one prompt."""
+        return 1 if self.sides is None or not bool(self.sides.any()) else 2
+
+    @property
+    def n_prompts(self) -> int:
+        """How many prompts there are."""
+        return len(self) // self.n_runs
+
+    def rows_of(self, prompts: Iterable[int]) -> list[int]:
+        """Return the rows of some prompts."""
+        return [row for n in prompts for row in range(n * self.n_runs, (n + 1) * self.n_runs)]
+
+    def per_prompt(self, values: Float[Tensor, "*any batch"]) -> Float[Tensor, "*any prompt"]:
+        """Return values of rows as values of prompts: their mean where a prompt has two rows."""
+        if self.n_runs == 1:
+            return values
+        return values.view(*values.shape[:-1], -1, self.n_runs).mean(-1)
 
     @property
     def n_distinct(self) -> int:
         """Number of different pairs; repeated pairs add no information about a behaviour."""
         parts = (getattr(self, name).flatten(1) for name in _TENSORS if name != "lengths")
-        return len(torch.cat([part for part in parts], dim=1).unique(dim=0))
+        rows = torch.cat([part for part in parts], dim=1)
+        return len(rows.view(self.n_prompts, -1).unique(dim=0))
 
     @cached_property
     def real(self) -> Bool[Tensor, "batch pos"]:
@@ -89,11 +116,37 @@ class PromptPairs:
     def step_is_real(self) -> Bool[Tensor, "batch step"]:
         return self.steps != NO_TOKEN
 
+    @cached_property
+    def answered(self) -> Bool[Tensor, "side batch step"]:
+        """Whether a step has right answers, and whether it has wrong ones."""
+        sides = (self.answers, self.wrong_answers)
+        return torch.stack([(tokens != NO_TOKEN).any(-1) for tokens in sides])
+
+    @cached_property
+    def compared(self) -> bool:
+        """Whether right and wrong answers can be compared by their logits, step by step."""
+        right, wrong = self.answered
+        return self.sides is None or bool((right == wrong).all())
+
+    @cached_property
+    def step_weights(self) -> Float[Tensor, "batch step"]:
+        """How often each step counts in a sum over the tokens of answers.
+
+        Twice, where a prompt has two rows and only one of them shows it.
+        """
+        weights = self.step_is_real.float()
+        if self.sides is None:
+            return weights
+        right, wrong = self.answered
+        twice: Tensor = (right != wrong) & (self.sides != Side.ONLY)[:, None]
+        return weights * (1 + twice)
+
     @property
     def fingerprint(self) -> str:
         """A hash of every token, step and answer; equal prompts have equal fingerprints."""
         digest = hashlib.sha256()
-        for tensor in (getattr(self, name) for name in _TENSORS):
+        tensors = [getattr(self, name) for name in _TENSORS]
+        for tensor in (*tensors, *([] if self.sides is None else [self.sides])):
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
@@ -120,6 +173,7 @@ class PromptPairs:
             **{name: getattr(self, name)[rows] for name in _TENSORS},
             positions={name: index[rows] for name, index in self.positions.items()},
             template=None if self.template is None else self.template[rows],
+            sides=None if self.sides is None else self.sides[rows],
             places=self.places and _selected(self.places, rows),
         )
 
@@ -130,6 +184,7 @@ class PromptPairs:
             **{name: getattr(self, name).to(device) for name in _TENSORS},
             positions={name: index.to(device) for name, index in self.positions.items()},
             template=None if self.template is None else self.template.to(device),
+            sides=None if self.sides is None else self.sides.to(device),
         )
 
 
@@ -154,6 +209,10 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
         require_kind(pair, Pair, "a pair of prompts; give a `Pair` for each")
         if complaint := complaint_about(pair):
             raise PromptError(f"{pair.place or f'pair {row}'}{complaint}")
+    sides: list[Side] | None = None
+    if any(pair.has_long_answer for pair in pairs):
+        _require_one_question(pairs)
+        pairs, sides = map(list, zip(*forced(pairs), strict=True))
     names = _shared_names(pairs)
     lengths = torch.tensor([len(pair.clean) for pair in pairs])
     # Padding repeats token 0: any token will do, since no real position reads it.
@@ -169,7 +228,18 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
         },
         template=torch.tensor([pair.template for pair in pairs]),
         places=tuple(p.place for p in pairs) if any(pair.place for pair in pairs) else None,
+        sides=None if sides is None else torch.tensor(sides),
     )
+
+
+def _require_one_question(pairs: Sequence[Pair]) -> None:
+    for row, pair in enumerate(pairs):
+        if list(pair.read_at) != [len(pair.clean) - 1]:
+            raise PromptError(
+                f"{pair.place or f'pair {row}'} has steps of its own, and other pairs have answers "
+                "of several tokens, which begin at the last position; leave out the steps, or give "
+                "answers of one token in all pairs"
+            )
 
 
 def _shared_names(pairs: Sequence[Pair]) -> set[str]:
@@ -192,11 +262,14 @@ def _padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch widt
 
 
 def _padded_choices(
-    choices: Sequence[Sequence[Sequence[int]]], pairs: Sequence[Pair]
+    given: Sequence[Sequence[Sequence[Answer]]], pairs: Sequence[Pair]
 ) -> Int[Tensor, "batch step choice"]:
     n_steps = max(len(pair.read_at) for pair in pairs)
     # Tokens are answers whatever text they come from: given twice, they would count twice.
-    choices = [[list(dict.fromkeys(tokens)) for tokens in row] for row in choices]
+    choices = [
+        [list(dict.fromkeys(token for each in step for token in tokens_of(each))) for step in row]
+        for row in given
+    ]
     width = max((len(tokens) for row in choices for tokens in row), default=0)
     _require_room(len(choices), n_steps * width)
     filled = torch.full((len(choices), n_steps, width), NO_TOKEN, dtype=torch.long)
@@ -212,26 +285,6 @@ def _require_room(rows: int, width: int) -> None:
             f"{rows:,} pairs as wide as the widest of them are {rows * width:,} numbers, and at "
             f"most {_MOST_NUMBERS:,} are kept; use fewer pairs, or leave out the longest"
         )
-
-
-def distinct_answers(prompts: PromptPairs) -> Int[Tensor, " column"]:
-    """Return every token that is an answer, right or wrong, sorted and once each."""
-    tokens = torch.cat([prompts.answers.flatten(), prompts.wrong_answers.flatten()])
-    distinct: Tensor = tokens[tokens != NO_TOKEN].unique()
-    return distinct
-
-
-def on_columns(prompts: PromptPairs, columns: Int[Tensor, " column"]) -> PromptPairs:
-    """Return the pairs with answers renumbered to the columns of restricted logits."""
-
-    def renumbered(tokens: Int[Tensor, "batch step choice"]) -> Int[Tensor, "batch step choice"]:
-        return torch.where(tokens == NO_TOKEN, tokens, torch.searchsorted(columns, tokens))
-
-    return replace(
-        prompts,
-        answers=renumbered(prompts.answers),
-        wrong_answers=renumbered(prompts.wrong_answers),
-    )
 
 
 def named_positions(prompts: PromptPairs, names: Iterable[str]) -> Int[Tensor, "name batch"]:

@@ -184,7 +184,8 @@ class Question:
             prompts = task.write_prompts(model.vocabulary, self.n_prompts, seed)
         elif self.resample is not None:
             drawn = np.random.default_rng([self.seed, self.resample])
-            prompts = own.select(drawn.integers(0, len(own), len(own)).tolist())
+            n = own.n_prompts
+            prompts = own.select(own.rows_of(drawn.integers(0, n, n).tolist()))
         graph = graph or heads_and_mlps(
             model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
         )

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from circuitfind.errors import MetricError
+from circuitfind.measures import distinct_answers, on_columns
 from circuitfind.metrics import METRICS, Metric, check_metric, custom_metric, find_metric
-from circuitfind.prompts import Pair, collate, distinct_answers, on_columns
+from circuitfind.prompts import Pair, collate
 from tests.engine.problems import without_type_checks
 
 LOG = math.log

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from circuitfind.errors import PromptError
+from circuitfind.measures import distinct_answers, on_columns
 from circuitfind.prompts import (
     NO_TOKEN,
     Pair,
     collate,
-    distinct_answers,
     named_positions,
-    on_columns,
 )
 
 LONG = Pair(

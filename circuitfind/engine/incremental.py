@@ -210,8 +210,8 @@ class IncrementalEngine:
         """
         readout = self.readout_of(metric or self.problem.metric)
         with torch.no_grad():
-            values = [readout.values(final).double().cpu() for final in self.finals(masks)]
-        n_prompts = len(self.problem.prompts)
+            values = [readout.by_prompt(final).cpu() for final in self.finals(masks)]
+        n_prompts = self.problem.prompts.n_prompts
         return torch.stack(values) if values else torch.zeros(0, n_prompts, dtype=torch.float64)
 
     def measure_cuts(
@@ -245,7 +245,7 @@ class IncrementalEngine:
 
     def _measured(self, final: Stream) -> Float[Tensor, " prompt"]:
         with torch.no_grad():
-            return self.readout.values(final).double().cpu()
+            return self.readout.by_prompt(final).cpu()
 
     def readout_of(self, metric: Metric) -> Readout:
         """Return what turns final streams into a metric's values."""

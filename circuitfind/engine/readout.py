@@ -12,10 +12,10 @@ from torch import Tensor
 
 from circuitfind.engine.streaming_kl import ROWS, ShiftReadout
 from circuitfind.errors import MetricError, quoted
-from circuitfind.measures import Reference
+from circuitfind.measures import Reference, distinct_answers, on_columns
 from circuitfind.metrics import require_per_prompt
 from circuitfind.problem import Problem
-from circuitfind.prompts import PromptPairs, distinct_answers, on_columns
+from circuitfind.prompts import PromptPairs
 
 Final = Float[Tensor, "batch pos d_model"]
 Stepped = Float[Tensor, "candidate batch step d_model"]
@@ -41,9 +41,9 @@ class Readout:
         if per_prompt:
             require_per_prompt(problem.metric)
         self._model, self._prompts, self.metric = problem.model, problem.prompts, problem.metric
-        self._columns = (
-            distinct_answers(problem.prompts) if problem.metric.reads == "answers" else None
-        )
+        # Otherwise it takes probabilities, and so all logits.
+        by_logits = problem.metric.reads == "answers" and problem.prompts.compared
+        self._columns = distinct_answers(problem.prompts) if by_logits else None
         self._clean = clean
         self._rows = torch.arange(len(problem.prompts), device=clean.device)[:, None]
 
@@ -66,11 +66,15 @@ class Readout:
     def values(
         self, final: Final, scale_of: Float[Tensor, "batch _span d_model"] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Return the metric of each prompt; the final norm's scale may be another stream's."""
+        """Return the metric of each row; the final norm's scale may be another stream's."""
         if scale_of is None:
             return self._values(self.at_steps(final)[None])[0]
         read = self._read(self.at_steps(final), scale_of=self.at_steps(scale_of))
         return self.metric.of_candidates(read[None], self._renumbered, self._full)[0]
+
+    def by_prompt(self, final: Final) -> Float[Tensor, " prompt"]:
+        """Return the metric of each prompt, in float64; a prompt may have several rows."""
+        return self._prompts.per_prompt(self.values(final).double())
 
     def of_logits(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, " batch"]:
         """Return the metric of each prompt from all logits of a run.

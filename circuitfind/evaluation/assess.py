@@ -212,9 +212,9 @@ class _Assessor:
         """
         total = sum(self._planned.values())
         parts = ", ".join(f"{name} {n}" for name, n in self._planned.items() if n)
+        n = self._subject.problem.prompts.n_prompts
         return (
-            f"{total} passes of {len(self._subject.problem.prompts)} prompts ({parts}), at most "
-            f"about {_duration(total * seconds)}"
+            f"{total} passes of {n} prompts ({parts}), at most about {_duration(total * seconds)}"
         )
 
     @property
@@ -235,7 +235,8 @@ class _Assessor:
     def _by_template(
         self, metric: Metric, rows: Sequence[Float[Tensor, " batch"]]
     ) -> list[Reading]:
-        template = self._subject.problem.prompts.template
+        prompts = self._subject.problem.prompts
+        template = None if prompts.template is None else prompts.template[:: prompts.n_runs]
         numbers = [] if template is None else template.unique().tolist()
         if template is None or len(numbers) < 2:
             return []

@@ -71,7 +71,7 @@ def effect_of(
         start = engine.start_from(within.kept)
     with torch.no_grad():
         before, after = (
-            engine.readout_of(chosen).values(state.final).double()
+            engine.readout_of(chosen).by_prompt(state.final)
             for state in (start, engine.cut(start, named))
         )
     changes = after - before

@@ -76,7 +76,7 @@ class Measured:
         for key, final in zip(left, finals, strict=True):
             with torch.no_grad():
                 found[key] = {
-                    metric.name: self.engine.readout_of(metric).values(final).double().cpu()
+                    metric.name: self.engine.readout_of(metric).by_prompt(final).cpu()
                     for metric in self.metrics
                 }
             started = self._note(key, found[key], started)
@@ -131,7 +131,7 @@ class Measured:
         return found
 
     def _earlier(self, key: str, names: Sequence[str], n: int) -> Rows | None:
-        earlier = self._log.get(key, names, len(self.problem.prompts))
+        earlier = self._log.get(key, names, self.problem.prompts.n_prompts)
         if earlier is None:
             return None
         rows, seconds = earlier
@@ -151,5 +151,5 @@ class Measured:
         self.on_pass()
 
     def _stacked(self, rows: Sequence[Float[Tensor, " batch"]]) -> PerCircuit:
-        empty = torch.zeros(0, len(self.problem.prompts), dtype=torch.float64)
+        empty = torch.zeros(0, self.problem.prompts.n_prompts, dtype=torch.float64)
         return torch.stack(list(rows)) if rows else empty

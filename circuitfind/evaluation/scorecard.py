@@ -142,7 +142,7 @@ def scorecard(
         n_edges_full=circuit.graph.n_edges,
         n_components=len(circuit.heads_and_mlps),
         n_components_full=len(circuit.graph.heads_and_mlps),
-        n_prompts=len(problem.prompts),
+        n_prompts=problem.prompts.n_prompts,
         measurements=measurements,
         held_out=None if held_out is None else measure(as_engine(held_out), circuit, metric),
         own=own,
@@ -185,7 +185,7 @@ def _measured(
     readouts = [engine.readout_of(metric) for metric in metrics]
     with torch.no_grad():
         full, empty, *found = (
-            [readout.values(final) for readout in readouts] for final in engine.finals(masks)
+            [readout.by_prompt(final) for readout in readouts] for final in engine.finals(masks)
         )
     return [tuple(map(measurement, metrics, full, circuit, empty)) for circuit in found]
 

@@ -74,10 +74,11 @@ def own_result(
     if ACCURACY not in (can_be_asked := list(answered((ACCURACY, LOGIT_DIFFERENCE), prompts))):
         return None
     full = Reference(logits)
-    hits = accuracy(logits, prompts, full)
+    hits = prompts.per_prompt(accuracy(logits, prompts, full))
     values, metric = hits, ACCURACY
     if LOGIT_DIFFERENCE in can_be_asked:
         values, metric = LOGIT_DIFFERENCE(logits, prompts, logits), LOGIT_DIFFERENCE
+        values = prompts.per_prompt(values)
     low, high = mean_with_interval(values) or (None, None)
     mean = float(values.double().mean())
     return OwnResult(metric.name, metric.unit, mean, low, high, float(hits.double().mean()))
@@ -166,8 +167,8 @@ def doubts_about_prompts(problem: Problem) -> Iterator[str]:
                 f"{rows} of {len(prompts)} prompts hold tokens that the model does not know; "
                 "choose words that its tokenizer has"
             )
-    if prompts.n_distinct < _DISTINCT * len(prompts):
+    if prompts.n_distinct < _DISTINCT * prompts.n_prompts:
         yield (
-            f"only {prompts.n_distinct} of {len(prompts)} pairs of prompts differ from one "
+            f"only {prompts.n_distinct} of {prompts.n_prompts} pairs of prompts differ from one "
             "another, so intervals over prompts are too narrow"
         )

@@ -53,7 +53,7 @@ def suggest_threshold(asked: HasProblem, *, n_edges: int = 64, seed: int = 0) ->
         MethodError: There are fewer than two prompts, or the effects do not differ between them.
     """
     require(sampled_edges=n_edges, seed=seed)
-    if len(as_problem(asked).prompts) < 2:
+    if as_problem(asked).prompts.n_prompts < 2:
         raise MethodError("the noise of a metric shows over several prompts; give at least 2")
     engine = as_engine(asked)
     edges = engine.graph.edge_mask.nonzero().tolist()
@@ -68,8 +68,8 @@ def suggest_threshold(asked: HasProblem, *, n_edges: int = 64, seed: int = 0) ->
 
 def _effects(engine: IncrementalEngine, pair: tuple[int, int]) -> Float[Tensor, " batch"]:
     state = engine.start()
-    cut = engine.readout.values(engine.cut(state, [pair]).final)
-    return (cut - engine.readout.values(state.final)).double()
+    cut = engine.readout.by_prompt(engine.cut(state, [pair]).final)
+    return cut - engine.readout.by_prompt(state.final)
 
 
 def _without_noise(engine: IncrementalEngine, effects: Float[Tensor, "edge batch"]) -> str:

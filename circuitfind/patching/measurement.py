@@ -95,13 +95,13 @@ class Measurement(ABC):
 
     def result(self, state: State) -> PatchResult:
         """Return the result that the last state holds."""
-        metric = self.problem.metric
+        metric, per_prompt = self.problem.metric, self.problem.prompts.per_prompt
         return PatchResult(
-            values={site: state[f"values.{site}"] for site in self.axes},
+            values={site: per_prompt(state[f"values.{site}"]) for site in self.axes},
             axes=self.axes,
             labels=self.labels,
-            base=state["base"],
-            source=state["source"],
+            base=per_prompt(state["base"]),
+            source=per_prompt(state["source"]),
             mode=self.mode,
             metric=metric.name,
             unit=metric.unit,

@@ -48,6 +48,11 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
     prompts = _with_run_to_patch_from(problem)
     # What is patched in is now that of the corrupted prompts.
     problem = replace(problem, prompts=prompts, ablation=RESAMPLE)
+    if mode.startswith("interchange") and prompts.sides is not None:
+        raise MethodError(
+            f"the mode {mode} exchanges the answers of prompts, and here answers take several "
+            "tokens, which belong to the prompts that are run; choose denoising or noising"
+        )
     if mode == "interchange-within":
         chosen = partners_of(prompts) if partners is None else torch.tensor(list(partners))
         return replace(problem, prompts=interchanged(prompts, chosen.to(prompts.clean.device)))

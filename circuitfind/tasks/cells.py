@@ -1,8 +1,8 @@
 """CSV: each line of a task file as what JSON would say.
 
 Columns are separated by commas, semicolons or tabs, as the header shows. Several answers are
-separated by `|`, those of several steps by `;`, token ids by spaces, and positions are written
-`name=index;name=index`.
+separated by `|`, those of several steps by `;`, token ids by spaces, those of one answer by `+`,
+and positions are written `name=index;name=index`.
 """
 
 import csv
@@ -81,16 +81,22 @@ def _by_step(name: str, cell: str) -> list[list[Any]]:
 
 def _listed(name: str, cell: str) -> list[Any]:
     if name.endswith("_ids"):
-        return _numbers(name, cell)
+        parts = cell.replace("|", " ").split()
+        return [part if "+" in part else _number(name, part) for part in parts]
     return [item.rstrip() or item for item in cell.split("|") if item]
 
 
 def _numbers(name: str, cell: str) -> list[int]:
+    return [_number(name, item) for item in cell.replace(";", " ").replace("|", " ").split()]
+
+
+def _number(name: str, item: str) -> int:
     try:
-        return [int(item) for item in cell.replace(";", " ").replace("|", " ").split()]
+        return int(item)
     except ValueError:
         raise LineError(
-            f": cannot read the {name} {quoted(cell)}; write whole numbers separated by spaces"
+            f": cannot read {quoted(item)} among the {name}; write whole numbers separated by "
+            "spaces"
         ) from None
 
 

@@ -20,6 +20,7 @@ from itertools import combinations
 
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.training import Example
+from circuitfind.pairs import Answer, tokens_of
 from circuitfind.prompts import Pair, PromptPairs, collate
 from circuitfind.tasks import (
     agreement,
@@ -177,10 +178,11 @@ def _repetitions(vocabulary: Vocabulary, rng: random.Random, n: int) -> Iterator
             yield induction.repetition(vocabulary, rng, words, rng.choice(PERIODS))
 
 
-def continued(pair: Pair, answer: int) -> Example:
+def continued(pair: Pair, answer: Answer) -> Example:
     """Append an answer to a clean prompt; the tokens after its steps are what the text is about."""
-    steps = pair.steps or [len(pair.clean) - 1]
-    return Example([*pair.clean, answer], [step + 1 for step in steps])
+    tokens = [*pair.clean, *tokens_of(answer)]
+    rest = range(len(pair.clean) + 1, len(tokens))
+    return Example(tokens, [*(step + 1 for step in pair.read_at), *rest])
 
 
 def _names_never_meet(vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:

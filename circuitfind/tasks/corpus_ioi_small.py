@@ -16,6 +16,7 @@ from itertools import combinations
 
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.training import Example
+from circuitfind.pairs import tokens_of
 from circuitfind.prompts import Pair, PromptPairs, collate
 from circuitfind.tasks import induction, ioi, pronoun
 from circuitfind.tasks.base import Task
@@ -69,7 +70,9 @@ def held_out_ioi(vocabulary: Vocabulary, n: int, seed: int) -> PromptPairs:
     held_out = [
         pair
         for pair in pairs
-        if never_meet(names[pair.answers[0][0]], names[pair.wrong_answers[0][0]])
+        if never_meet(
+            *(names[tokens_of(side[0][0])[0]] for side in (pair.answers, pair.wrong_answers))
+        )
     ]
     return collate(held_out[:n])
 

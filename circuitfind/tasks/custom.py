@@ -1,7 +1,8 @@
 """Tasks from a file: JSON lines or CSV with a pair of prompts on each line.
 
     clean, corrupted      the prompts, with equally many tokens
-    answer, wrong_answer  the right next word and the wrong one, or several; no wrong one is needed
+    answer, wrong_answer  the right next word and the wrong one, or several; no wrong one is needed;
+                          or a right answer of several tokens, and a wrong one
     ..._ids               the same four as token ids, for models without a tokenizer too
     positions             names of positions, counted in tokens from 0
     steps                 where the metric reads; the last position unless given
@@ -20,8 +21,8 @@ from pathlib import Path
 
 from circuitfind.errors import CircuitfindError, PromptError, TaskError
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.pairs import Pair, complaint_about
-from circuitfind.tasks.answers import MOST_QUOTED, answer_token, unreadable
+from circuitfind.pairs import Answer, Pair, complaint_about
+from circuitfind.tasks.answers import MOST_QUOTED, answer_token, answer_tokens, unreadable
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.chat import conversation
 from circuitfind.tasks.reading import Complaints, read_rows
@@ -86,12 +87,13 @@ class _Written:
     start: int = 0
     space: str | None = None
 
-    def answer(self, vocabulary: Vocabulary, step: int, answer: str | int) -> int:
-        """Return the token of an answer after a step."""
-        if isinstance(answer, int):
+    def answer(self, vocabulary: Vocabulary, step: int, answer: str | Answer) -> Answer:
+        """Return an answer after a step; one after the last position may take several tokens."""
+        if not isinstance(answer, str):
             return answer
         if self.text is not None and step == len(self.tokens) - 1:
-            return answer_token(vocabulary, self.text, answer, self.space, tokens=self.tokens)
+            found = answer_tokens(vocabulary, self.text, answer, self.space, tokens=self.tokens)
+            return found[0] if len(found) == 1 else found
         before = vocabulary.decode(self.tokens[self.start : step + 1])
         return answer_token(vocabulary, before, answer, self.space)
 
@@ -154,7 +156,7 @@ def _text(vocabulary: Vocabulary, row: Row, prompt: Prompt) -> tuple[str | None,
 
 def _tokens(
     vocabulary: Vocabulary, prompt: _Written, steps: Sequence[int], choices: Choices
-) -> list[list[int]]:
+) -> list[list[Answer]]:
     return [
         [prompt.answer(vocabulary, step, answer) for answer in answers]
         for step, answers in zip(steps, choices, strict=False)

@@ -24,8 +24,8 @@ _MOST_ID = 2**31 - 1
 Prompt = str | tuple[int, ...] | tuple[Message, ...]
 """A text, token ids, or the messages of a conversation."""
 
-Choices = tuple[tuple[str | int, ...], ...]
-"""For each step the answers, as texts or as token ids."""
+Choices = tuple[tuple[str | int | tuple[int, ...], ...], ...]
+"""For each step the answers, as texts, as token ids, or as several token ids each."""
 
 
 class LineError(ValueError):
@@ -164,21 +164,37 @@ def _choices(said: Mapping[str, Any], name: str, n_steps: int) -> Choices:
             f": {name} has {len(by_step)} entries and steps {n_steps}; give the answers of each "
             "step, several as a list"
         )
-    found = tuple(tuple(each if isinstance(each, list) else [each]) for each in by_step)
-    _require_answers(name, [answer for step in found for answer in step])
-    return found
+    listed = [each if isinstance(each, list) else [each] for each in by_step]
+    if name.endswith("_ids"):
+        listed = [[_joined_ids(answer) for answer in step] for step in listed]
+    _require_answers(name, [answer for step in listed for answer in step])
+    return tuple(map(tuple, listed))
+
+
+def _joined_ids(answer: object) -> object:
+    """Return the token ids of an answer that is written `12+34`; anything else as it is."""
+    parts = answer.split("+") if isinstance(answer, str) else []
+    if len(parts) < 2 or not all(part.strip().isdecimal() for part in parts):
+        return answer
+    return tuple(map(int, parts))
 
 
 def _require_answers(name: str, answers: Sequence[object]) -> None:
     texts = not name.endswith("_ids")
-    wrong = [each for each in answers if not (_is_id(each) or (texts and _is_text(each)))]
+    wrong = [each for each in answers if not (_are_ids(each) or (texts and _is_text(each)))]
     if wrong:
-        kinds = "texts or token ids" if texts else "token ids, whole numbers from 0"
+        kinds = "texts or token ids"
+        if not texts:
+            kinds = "token ids, whole numbers from 0; '12+34' is one answer of two tokens"
         raise LineError(f": {name} holds {quoted(wrong[0])}; answers must be {kinds}")
     if not 0 < len(answers) <= _MOST_ANSWERS:
         raise LineError(
             f": {name} holds {len(answers):,} answers; give from 1 to {_MOST_ANSWERS:,}"
         )
+
+
+def _are_ids(answer: object) -> bool:
+    return all(map(_is_id, answer)) if isinstance(answer, tuple) else _is_id(answer)
 
 
 def _is_text(value: object) -> bool:

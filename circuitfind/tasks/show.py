@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.prompts import NO_TOKEN, PromptPairs
+from circuitfind.pairs import Answer, Pair, tokens_of
 from circuitfind.tasks.base import Task
 
 _MOST_WORDS = 12
@@ -24,8 +24,9 @@ def shown_pairs(
     Raises:
         TaskError: The model reads no text, or its tokenizer cannot express the task.
     """
-    prompts = task.write_prompts(vocabulary, n, seed)
-    return [_shown(prompts, row, vocabulary or _ONLY_IDS) for row in range(len(prompts))]
+    task.write_prompts(vocabulary, n, seed)
+    vocabulary = vocabulary or _ONLY_IDS
+    return [_shown(pair, vocabulary) for pair in task.write(vocabulary, n, seed)]
 
 
 def notes_on(task: Task, vocabulary: Vocabulary | None, *, n: int, seed: int = 0) -> list[str]:
@@ -36,16 +37,16 @@ def notes_on(task: Task, vocabulary: Vocabulary | None, *, n: int, seed: int = 0
     """
     prompts = task.write_prompts(vocabulary, n, seed)
     notes = []
-    if prompts.n_distinct < len(prompts):
+    if prompts.n_distinct < prompts.n_prompts:
         notes.append(
-            f"{prompts.n_distinct} of the {len(prompts)} pairs are distinct; repeated ones make "
-            "intervals narrower than they should be"
+            f"{prompts.n_distinct} of the {prompts.n_prompts} pairs are distinct; repeated ones "
+            "make intervals narrower than they should be"
         )
     pairs = task.write(vocabulary or _ONLY_IDS, n, seed)
     choices = [
         step for pair in pairs for side in (pair.answers, pair.wrong_answers) for step in side
     ]
-    if repeated := sum(len(set(step)) < len(step) for step in choices):
+    if repeated := sum(len({*map(tokens_of, step)}) < len(step) for step in choices):
         notes.append(
             f"{repeated} lists of answers name a token twice, such as with and without its space; "
             "it counts once"
@@ -53,30 +54,30 @@ def notes_on(task: Task, vocabulary: Vocabulary | None, *, n: int, seed: int = 0
     return notes
 
 
-def _shown(prompts: PromptPairs, row: int, vocabulary: Vocabulary) -> dict[str, str]:
-    length = int(prompts.lengths[row])
+def _shown(pair: Pair, vocabulary: Vocabulary) -> dict[str, str]:
     clean, corrupted = (
-        "|".join(vocabulary.shown(token) for token in tokens[row, :length].tolist())
-        for tokens in (prompts.clean, prompts.corrupted)
+        "|".join(map(vocabulary.shown, tokens)) for tokens in (pair.clean, pair.corrupted)
     )
-    places = {name: int(index[row]) for name, index in prompts.positions.items()}
-    names = [f"{name}={place}" for name, place in sorted(places.items(), key=itemgetter(1))]
+    places = sorted(pair.positions.items(), key=itemgetter(1))
     return {
         "clean": clean,
         "corrupted": corrupted,
-        "answer": _answers(vocabulary, prompts.answers[row].flatten().tolist()),
-        "wrong answer": _answers(vocabulary, prompts.wrong_answers[row].flatten().tolist()),
-        "positions": " ".join(names),
+        "answer": _answers(vocabulary, pair.answers),
+        "wrong answer": _answers(vocabulary, pair.wrong_answers),
+        "positions": " ".join(f"{name}={place}" for name, place in places),
     }
 
 
-def _answers(vocabulary: Vocabulary, tokens: Sequence[int]) -> str:
-    given = [token for token in tokens if token != NO_TOKEN]
-    texts = [vocabulary.answer_text(token) for token in given]
-    words = [
-        text if text == str(token) and vocabulary.tokenizer is None else f"{text} {token}"
-        for text, token in zip(texts, given, strict=True)
+def _answers(vocabulary: Vocabulary, by_step: Sequence[Sequence[Answer]]) -> str:
+    """Return answers with the numbers of their tokens; each once at a step."""
+    given = [
+        answer for step in by_step for answer in dict.fromkeys(tokens_of(each) for each in step)
     ]
+    words = []
+    for tokens in given:
+        text, numbers = "|".join(map(vocabulary.answer_text, tokens)), "+".join(map(str, tokens))
+        bare = vocabulary.tokenizer is None and len(tokens) == 1 and text == numbers
+        words.append(numbers if bare else f"{text} {numbers}")
     if len(words) > _MOST_WORDS:
         words[_MOST_WORDS - 2 : -1] = ["..."]
     return ", ".join(words)

@@ -70,7 +70,7 @@ def measured_roles(
     Raises:
         MetricError: The metric is the same on clean and corrupted prompts.
     """
-    tell(f"roles of heads: about 12 passes of {len(problem.prompts)} prompts")
+    tell(f"roles of heads: about 12 passes of {problem.prompts.n_prompts} prompts")
     found = find_roles(problem)
     if file is not None:
         content = {

@@ -156,7 +156,7 @@ def test_words_that_the_model_cannot_read_are_named_with_their_lines(zoo_vocabul
     lock = good | {"clean": "Mary picks a xylophone", "corrupted": "John picks a xylophone"}
     said = (
         r"2 of the 3 pairs in .* such as line 2: in the clean prompt, the model cannot read "
-        r"'picks', 'xylophone'; use .*; line 3: the answer 'thx' is not a single .* read 'thx'"
+        r"'picks', 'xylophone'; use .*; line 3: the answer 'thx' cannot be written .* read 'thx'"
     )
     with pytest.raises(TaskError, match=said):
         prompts_of(zoo_vocabulary, good, lock, good | {"answer": "thx"})
@@ -167,7 +167,7 @@ def test_lines_that_are_not_drawn_are_checked_too(zoo_vocabulary, tmp_path):
     path = tmp_path / "mine.jsonl"
     rows = [good] * 30 + [good | {"answer": "thx"}]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TaskError, match="line 31: the answer 'thx' is not .* cannot read 'thx'"):
+    with pytest.raises(TaskError, match="line 31: the answer 'thx' cannot be .* cannot read 'thx'"):
         find_task(str(path)).write_prompts(zoo_vocabulary, 1, 0)
 
 

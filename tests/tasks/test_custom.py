@@ -15,6 +15,7 @@ from circuitfind.question import make_problem
 from circuitfind.tasks import find_task
 from circuitfind.tasks.reading import MOST_BYTES
 from circuitfind.tasks.rows import COLUMNS
+from circuitfind.tasks.show import shown_pairs
 from tests.programs import write_program
 
 from .conftest import load_vocabulary
@@ -89,6 +90,36 @@ def test_the_documented_examples_are_the_same_pair(task_file, csv_file, zoo_voca
     assert one.clean[0, one.positions["S1"][0]] == zoo_vocabulary.answer("John")
 
 
+LONG = {"clean": CLEAN, "corrupted": CORRUPTED, "answer": "Mary and", "wrong_answer": "Mary to"}
+
+
+def test_answers_of_several_tokens_are_read_as_words_and_as_ids(
+    task_file, csv_file, zoo_vocabulary
+):
+    mary, both, to = map(zoo_vocabulary.answer, ("Mary", "and", "to"))
+    prompt, other = (f"{' '.join(map(str, zoo_vocabulary.encode(s)))}" for s in (CLEAN, CORRUPTED))
+    ids = {"clean_ids": [*map(int, prompt.split())], "corrupted_ids": [*map(int, other.split())]}
+    ids |= {"answer_ids": [f"{mary}+{both}"], "wrong_answer_ids": f"{mary}+{to}"}
+    header = "clean_ids,corrupted_ids,answer_ids,wrong_answer_ids"
+    files = (
+        task_file(LONG),
+        csv_file(
+            "clean,corrupted,answer,wrong_answer", f'"{CLEAN}","{CORRUPTED}",Mary and,Mary to'
+        ),
+    )
+    found = [find_task(file).write_prompts(zoo_vocabulary, 1, 0) for file in files]
+    found.append(find_task(task_file(ids)).write_prompts(zoo_vocabulary, 1, 0))
+    row = f"{prompt},{other},{mary}+{both},{mary}+{to}"
+    found.append(find_task(csv_file(header, row)).write_prompts(zoo_vocabulary, 1, 0))
+    assert len({prompts.fingerprint for prompts in found}) == 1
+    assert found[0].clean[0].tolist() == [*zoo_vocabulary.encode(CLEAN), mary]
+    assert found[0].answers[0].tolist() == [[mary], [both]]
+    assert found[0].wrong_answers[0].tolist() == [[mary], [to]]
+    (shown,) = shown_pairs(find_task(task_file(LONG)), zoo_vocabulary)
+    assert shown["answer"] == f"Mary|and {mary}+{both}"
+    assert shown["clean"].endswith("to")
+
+
 def test_pairs_may_differ_in_length_and_number_of_answers(task_file, zoo_vocabulary):
     task = find_task(task_file(ROW, "", SHORT))
     prompts = task.write_prompts(zoo_vocabulary, 2, 0)
@@ -156,11 +187,20 @@ def test_a_bad_csv_line_is_named(csv_file, line, message):
             r"line 2 is misaligned: 15 clean tokens Then\|,\|Mary.* and 4 corrupted ones Then\|,\|",
         ),
         (ROW | {"corrupted": CLEAN}, PromptError, r"line 2: the corruption changes nothing"),
-        (ROW | {"answer": "Mary Jane"}, TaskError, r"line 2: the answer 'Mary Jane' is not a sing"),
+        (
+            ROW | {"answer": "Mary Jane", "steps": [3]},
+            TaskError,
+            r"line 2: the answer 'Mary Jane' is not a sing",
+        ),
+        (
+            ROW | {"answer": ["Mary Jane", "Tom"]},
+            PromptError,
+            r"line 2 has 2 right answers, and one answer takes several",
+        ),
         (
             ROW | {"wrong_answer": "Xerxes"},
             TaskError,
-            r"line 2: the answer 'Xerxes' is not a single .* model cannot read 'Xerxes'; use",
+            r"line 2: the answer 'Xerxes' cannot be written .* model cannot read 'Xerxes'; use",
         ),
         (
             ROW | {"positions": {"IO": 15}},
