@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitfind.engine.streaming_kl import ROWS, ShiftReadout
+from circuitfind.engine.streaming_kl import ShiftReadout
 from circuitfind.errors import MetricError, quoted
 from circuitfind.measures import Reference, distinct_answers, on_columns
 from circuitfind.metrics import require_per_prompt
@@ -127,7 +127,7 @@ class Readout:
         """For how many candidates logits are computed at once."""
         steps = self._prompts.steps.numel()
         if self._shifts is not None:
-            return max(1, ROWS // steps)
+            return max(1, self._shifts.rows // steps)
         width = self._model.shape.d_vocab if self._columns is None else len(self._columns)
         return max(1, _LOGITS // (steps * width))
 

@@ -4,7 +4,7 @@ The unembedding being affine, the rise of all logits over the full model's is th
 what the final norm's output has changed by, and the mean of that rise under the full model's
 distribution is one dot product. KL divergence follows from the rises minus their mean
 (`measures.divergence`). They are computed some thousand tokens at a time, in the processor's
-cache. Differences come first, so nothing large cancels: the result is never negative, and 0 for a
+cache; accelerators take more at once. Differences come first, so nothing large cancels: the result is never negative, and 0 for a
 stream that is the full model's.
 """
 
@@ -19,11 +19,11 @@ from circuitfind.models.base import ResidualModel, Unembedding
 
 Stepped = Float[Tensor, "candidate batch step d_model"]
 
-_TOKENS = 2048
-"""How many tokens' logits are held at once."""
+_TILE = {"cpu": (256, 2048)}
+"""Of how many steps of prompts, and of how many tokens, logits are held at once. With fewer steps,
+more time goes into reading the unembedding; with more of both, the processor's cache is left."""
 
-ROWS = 256
-"""Of how many steps of prompts; with fewer, more time goes into reading the unembedding."""
+_TILE_ON_ACCELERATORS = (1024, 1 << 15)
 
 
 class ShiftReadout:
@@ -34,6 +34,9 @@ class ShiftReadout:
         unembedding: That.
         clean: The full graph's final stream at the steps of each prompt.
         full: The logits that it gives.
+
+    Attributes:
+        rows: Of how many steps of prompts logits are held at once.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class ShiftReadout:
         full: Reference,
     ) -> None:
         self._model, self._weight = model, unembedding[0]
+        self.rows, self._tokens = _TILE.get(model.device.type, _TILE_ON_ACCELERATORS)
         self._clean = model.final_norm(clean)
         self._full = full
         self._mean_row = full.probability @ self._weight
@@ -60,7 +64,7 @@ class ShiftReadout:
     ) -> Iterator[tuple[slice, Float[Tensor, "candidate batch step token"]]]:
         """Yield some tokens at a time, and how far their logits rise beyond the mean rise."""
         flat, below = change.flatten(0, 2), -mean.flatten()[:, None]
-        for start in range(0, len(self._weight), _TOKENS):
-            tokens = slice(start, start + _TOKENS)
+        for start in range(0, len(self._weight), self._tokens):
+            tokens = slice(start, start + self._tokens)
             rises = torch.addmm(below, flat, self._weight[tokens].T)
             yield tokens, rises.view(*mean.shape, -1)

@@ -14,9 +14,8 @@ SIZES = {
     (candidates, "_CANDIDATE_FLOATS"): [1, 1000, 10**7],
     (incremental, "FIRST_WIDTH"): [1, 2, 100],
     (candidates, "_LEAST_WIDTH"): [1, 5],
-    (streaming_kl, "_TOKENS"): [1, 3, 2048],
+    (streaming_kl, "_TILE"): [{"cpu": (1, 1)}, {"cpu": (5, 3)}, {"cpu": (256, 2048)}, {}],
     (readout, "_LOGITS"): [1, 50, 10**7],
-    (readout, "ROWS"): [1, 5, 256],
     (memory, "FORMED_NUMBERS"): [0, 300, 10**7],
 }
 """Where sizes are set, and what they are set to: from one at a time to all at once."""
