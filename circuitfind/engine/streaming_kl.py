@@ -4,8 +4,8 @@ The unembedding being affine, the rise of all logits over the full model's is th
 what the final norm's output has changed by, and the mean of that rise under the full model's
 distribution is one dot product. KL divergence follows from the rises minus their mean
 (`measures.divergence`). They are computed some thousand tokens at a time, in the processor's
-cache; accelerators take more at once. Differences come first, so nothing large cancels: the result is never negative, and 0 for a
-stream that is the full model's.
+cache; accelerators take more at once. Differences come first, so nothing large cancels: the result
+is never negative, and 0 for a stream that is the full model's.
 """
 
 from collections.abc import Iterator

@@ -36,8 +36,10 @@ _BATCH_FLOATS = 1 << 23
 _STREAMS_AT_ONCE = 96
 """How many reader gradients are gathered before they meet the writers' differences."""
 
-_FORMED_FLOATS = 1 << 23
+_FORMED_FLOATS = {"cpu": 1 << 23}
 """How many numbers the writers' differences may have that meet them together."""
+
+_FORMED_ON_ACCELERATORS = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,8 @@ class Batch:
         if not readers or not blocks:
             return
         writers = [writer for block in blocks for writer in block.writers]
-        size = max(1, _FORMED_FLOATS // (len(writers) * gradients[0, 0].numel()))
+        most = _FORMED_FLOATS.get(gradients.device.type, _FORMED_ON_ACCELERATORS)
+        size = max(1, most // (len(writers) * gradients[0, 0].numel()))
         for first in range(0, gradients.shape[1], size):
             rows = slice(first, first + size)
             some = self.differences.rows(rows)

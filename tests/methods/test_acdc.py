@@ -178,7 +178,8 @@ def test_a_gpu_finds_the_same_circuit(family):
     on_gpu = decided(IncrementalEngine(problem), AcdcOptions(threshold=0.02))
     assert [(d.edge, d.kept) for d in on_gpu] == [(d.edge, d.kept) for d in on_cpu]
     for found, expected in zip(on_gpu, on_cpu, strict=True):
-        assert found.effect == pytest.approx(expected.effect, abs=1e-9)
+        # Hugging Face's rotary angles are of float32, and a GPU rounds their sines otherwise.
+        assert found.effect == pytest.approx(expected.effect, abs=1e-7)
 
 
 def test_a_random_order_is_fixed_by_its_seed():
