@@ -19,6 +19,7 @@ from circuitfind.directories.config import RunConfig
 from circuitfind.methods.wanted import Wanted
 from circuitfind.models.zoo import TRAINED, model_card
 from circuitfind.tasks import TASKS, find_task
+from circuitfind.tasks.corpus import TRAINED as TRAINED_TASKS
 from circuitfind.verbs.discover import RunResult, run_discovery
 from circuitfind.verbs.series import run_wanted
 
@@ -52,7 +53,8 @@ def main() -> None:
     given = parser.parse_args()
     wanted = given.tasks
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for name in (*(task.name for task in TASKS), "or-gate:both"):
+    known = (*TRAINED_TASKS, *(task for task in TASKS if task.written_in == "symbols"))
+    for name in (*(task.name for task in known), "or-gate:both"):
         if name != "program" and (not wanted or name in wanted):
             with tempfile.TemporaryDirectory() as folder:
                 write_entry(name, Path(folder) / "run")
@@ -64,18 +66,17 @@ def main() -> None:
 def plain_table() -> str:
     """Return what `circuitfind discover TASK` alone finds for each task of words."""
     rows = ["| task | threshold | edges | | faithfulness | held-out prompts |", "|---" * 6 + "|"]
-    for task in TASKS:
-        if task.written_in == "words":
-            config = RunConfig(task.name, MODEL, "acdc", {"threshold": 0.0}, metric=task.metric)
-            with tempfile.TemporaryDirectory() as folder:
-                (result,) = run_wanted(Path(folder) / "run", config, Wanted())
-            card, threshold = result.card, result.circuit.origin["options"]["threshold"]
-            own, held_out = card.measurements[0], card.held_out
-            share = f"{100 * card.n_edges / card.n_edges_full:.1f} %"
-            rows.append(
-                f"| `{task.name}` | {threshold:.2g} {own.unit} | {card.n_edges} | {share} | "
-                f"{shown(own.faithfulness)} | {shown(held_out and held_out.faithfulness)} |"
-            )
+    for task in TRAINED_TASKS:
+        config = RunConfig(task.name, MODEL, "acdc", {"threshold": 0.0}, metric=task.metric)
+        with tempfile.TemporaryDirectory() as folder:
+            (result,) = run_wanted(Path(folder) / "run", config, Wanted())
+        card, threshold = result.card, result.circuit.origin["options"]["threshold"]
+        own, held_out = card.measurements[0], card.held_out
+        share = f"{100 * card.n_edges / card.n_edges_full:.1f} %"
+        rows.append(
+            f"| `{task.name}` | {threshold:.2g} {own.unit} | {card.n_edges} | {share} | "
+            f"{shown(own.faithfulness)} | {shown(held_out and held_out.faithfulness)} |"
+        )
     return "\n".join(rows)
 
 
@@ -103,7 +104,7 @@ def write_entry(name: str, folder: Path) -> None:
 def zoo_table() -> str:
     """Return what the cards of the trained models say, as a table of Markdown."""
     cards = {name: model_card(name) for name in TRAINED}
-    known = [task.name for task in TASKS if task.written_in == "words"]
+    known = [task.name for task in TRAINED_TASKS]
     names = [f"`{name}`" for name in cards]
     rows = [["", *names], ["---"] * (1 + len(names))]
     for label, value in (

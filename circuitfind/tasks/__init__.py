@@ -8,6 +8,7 @@ from circuitfind.tasks.agreement import AGREEMENT
 from circuitfind.tasks.arithmetic import ARITHMETIC
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.capitals import CAPITAL_OF
+from circuitfind.tasks.copy_colours import COPY_COLOURS
 from circuitfind.tasks.custom import custom_task
 from circuitfind.tasks.docstring import DOCSTRING
 from circuitfind.tasks.greater_than import GREATER_THAN
@@ -18,6 +19,7 @@ from circuitfind.tasks.pronoun import PRONOUN
 from circuitfind.tasks.reading import SUFFIXES
 from circuitfind.tasks.refusal import REFUSAL
 from circuitfind.tasks.successor import SUCCESSOR
+from circuitfind.tasks.two_operands import ADDITION, SUBTRACTION
 
 TASKS = Table(
     "task",
@@ -33,6 +35,9 @@ TASKS = Table(
         CAPITAL_OF,
         SUCCESSOR,
         ARITHMETIC,
+        ADDITION,
+        SUBTRACTION,
+        COPY_COLOURS,
         REFUSAL,
         PROGRAM,
         *WIRED,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.prompts import Pair
+from circuitfind.pairs import Answer, Pair
 from circuitfind.tasks.templates import Filled, fill
 
 MOST_PAIRS = 100_000
@@ -134,7 +134,7 @@ def templated_pair(
     clean: Mapping[str, str],
     corrupted: Mapping[str, str],
     *,
-    answers: tuple[Sequence[int], Sequence[int]],
+    answers: tuple[Sequence[Answer], Sequence[Answer]],
     number: int,
     named: Sequence[str],
 ) -> Pair | None:
@@ -145,7 +145,7 @@ def templated_pair(
         template: Text with slots in braces.
         clean: The clean prompt's words, by slot.
         corrupted: The corrupted prompt's words, by slot.
-        answers: The right tokens after the prompt, and the wrong ones.
+        answers: The right answers after the prompt, and the wrong ones.
         number: Which template it is.
         named: Slots whose last tokens become named positions; `end` is added.
 

@@ -6,22 +6,22 @@ import pytest
 
 from circuitfind.errors import TaskError
 from circuitfind.metrics import METRICS, check_metric, find_metric
-from circuitfind.tasks import TASKS, find_task
+from circuitfind.tasks import find_task
+from circuitfind.tasks.corpus import TRAINED
 from circuitfind.tasks.show import shown_pairs
 
-WORD_TASKS = [task for task in TASKS if task.written_in == "words"]
+WORD_TASKS = TRAINED
+"""Those whose words the tokenizer of the embedded models knows."""
 
 
 def test_the_same_arguments_give_the_same_prompts_in_every_process(zoo_vocabulary):
     script = (
         "from circuitfind.models.vocabulary import Vocabulary\n"
         "from circuitfind.models.zoo.training import word_tokenizer\n"
-        "from circuitfind.tasks import TASKS\n"
-        "from circuitfind.tasks.corpus import vocabulary_words\n"
+        "from circuitfind.tasks.corpus import TRAINED, vocabulary_words\n"
         "vocabulary = Vocabulary(word_tokenizer(vocabulary_words()))\n"
-        "for task in TASKS:\n"
-        "    if task.written_in == 'words':\n"
-        "        print(task.write_prompts(vocabulary, 32, 7).fingerprint)\n"
+        "for task in TRAINED:\n"
+        "    print(task.write_prompts(vocabulary, 32, 7).fingerprint)\n"
     )
     here = [task.write_prompts(zoo_vocabulary, 32, 7).fingerprint for task in WORD_TASKS]
     assert printed_by(script, hash_seed="1").split() == here
