@@ -5,7 +5,9 @@ begins in '01, so that any later year is right.
 
 The answer is the token that follows the century. Where a tokenizer writes a year of the century as
 one token, that is the year. Where it writes digits apart, it is the first digit of the year: *4* to
-*9* are right after '32, *0* to *2* are wrong, and *3* decides nothing and is neither. Centuries and
+*9* are right after '32, *0* to *2* are wrong, and *3* decides nothing and is neither. Where it
+writes three digits as one token, 1732 is *173* and *2*: the prompt then ends before the century,
+*174* to *179* are right, *170* to *172* wrong, and no position is named `XX`. Centuries and
 years that a tokenizer splits otherwise are left out, and so are years that leave no token that is
 right, or none that is wrong.
 
@@ -49,9 +51,10 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     Raises:
         TaskError: The tokenizer writes too few years as century and year.
     """
-    centuries = {century: _years(vocabulary, century) for century in CENTURIES}
-    usable = {name: years for name, years in centuries.items() if _is_usable(years)}
-    kind = "century whose years follow it as one token, or as two digits"
+    usable = _usable(vocabulary, "the year {century}")
+    apart = bool(usable)
+    usable = usable or _usable(vocabulary, "the year ")
+    kind = "century whose years are one token, two digits, or begin with three"
     require_enough("greater-than", kind, len(usable), len(CENTURIES), 1)
     between = {
         century: [y for y in years if y not in (BASE, min(years)) and all(_answers(y, years))]
@@ -62,25 +65,19 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
         number, noun = rng.randrange(len(TEMPLATES)), rng.choice(NOUNS)
         century = rng.choice(list(usable))
         year = rng.choice(between[century])
-        return _pair(vocabulary, number, noun, century, year, usable[century])
+        words = {"noun": noun, "XX": century, "YY": year, "century": century if apart else ""}
+        return templated_pair(
+            vocabulary,
+            TEMPLATES[number],
+            words,
+            {**words, "YY": BASE},
+            answers=_answers(year, usable[century]),
+            number=number,
+            named=("noun", "XX", "YY") if apart else ("noun", "YY"),
+        )
 
     capacity = len(TEMPLATES) * len(NOUNS) * sum(map(len, between.values()))
     return draw_pairs("greater-than", n, seed, draw, capacity=capacity)
-
-
-def _pair(
-    vocabulary: Vocabulary, number: int, noun: str, century: str, year: str, years: Century
-) -> Pair | None:
-    words = {"noun": noun, "XX": century, "YY": year, "century": century}
-    return templated_pair(
-        vocabulary,
-        TEMPLATES[number],
-        words,
-        {**words, "YY": BASE},
-        answers=_answers(year, years),
-        number=number,
-        named=("noun", "XX", "YY"),
-    )
 
 
 def _answers(year: str, years: Century) -> tuple[list[int], list[int]]:
@@ -93,9 +90,15 @@ def _answers(year: str, years: Century) -> tuple[list[int], list[int]]:
     )
 
 
-def _years(vocabulary: Vocabulary, century: str) -> Century:
-    """Return the years that are written as many tokens after the century as '01 is."""
-    stem = vocabulary.encode(f"the year {century}")
+def _usable(vocabulary: Vocabulary, before: str) -> dict[str, Century]:
+    """Return the centuries of which enough years go on from a text that can name the century."""
+    found = {name: _years(vocabulary, name, before.format(century=name)) for name in CENTURIES}
+    return {name: years for name, years in found.items() if _is_usable(years)}
+
+
+def _years(vocabulary: Vocabulary, century: str, before: str) -> Century:
+    """Return the years that are written as many tokens after a text as '01 is."""
+    stem = vocabulary.encode(before)
     tokens = {year: vocabulary.encode(f"the year {century}{year}") for year in YEARS}
     return {
         year: found[len(stem)]

@@ -47,8 +47,6 @@ MODERN = ("smollm2", "llama3-like", "qwen-like")
 LEFT_OUT = {
     # The embedded models were not trained on the words of these.
     "zoo": ("copy-colours", "copy-colours:place", "addition", "subtraction"),
-    # It cuts 1732 into 173 and 2, so that no year is a century and something.
-    "llama3-like": ("greater-than",),
 }
 
 WRITTEN = [

@@ -35,3 +35,19 @@ def test_the_right_letter_stands_before_the_colour_that_was_named(name, tokenize
             letters = {colour: letter for letter, colour in (line.split(". ") for line in choices)}
             (named,) = {word.strip(".") for word in question.split()} & {*letters}
             assert vocabulary.decode(answers[0]).strip() == letters[named]
+
+
+def test_years_that_begin_with_three_digits_are_compared_by_these():
+    vocabulary = load_vocabulary("llama3-like")
+    for pair in find_task("greater-than").write(vocabulary, 60, 0):
+        text = vocabulary.decode(pair.clean)
+        assert text.endswith("the year ")
+        year = int(re.search(r"\d{4}", text)[0])
+        right, wrong = (
+            {int(vocabulary.decode([token])) for token in side[0]}
+            for side in (pair.answers, pair.wrong_answers)
+        )
+        first = year // 100 * 10
+        assert right == {n for n in range(first, first + 10) if n > year // 10}
+        assert wrong >= {n for n in range(first, first + 10) if n < year // 10}
+        assert wrong <= {n for n in range(first, first + 10) if n <= year // 10}
