@@ -84,7 +84,7 @@ class _Builder:
     def add_attention(self, layer: int, sizes: LayerShape) -> None:
         stage, size = 2 * layer + 1, sizes.heads_per_kv_head
         heads = range(sizes.n_heads)
-        writers = [Writer(f"a{layer}.h{head}", "head", stage, layer, head) for head in heads]
+        writers = [Writer(head_name(layer, head), "head", stage, layer, head) for head in heads]
         readers = []
         for port in self._ports:
             if sizes.grouped and port in ("k", "v"):
@@ -93,7 +93,7 @@ class _Builder:
                     readers.append((reader, range(group * size, (group + 1) * size)))
             else:
                 for head in heads:
-                    reader = _head_reader("head", f"a{layer}.h{head}", layer, head, port)
+                    reader = _head_reader("head", head_name(layer, head), layer, head, port)
                     readers.append((reader, range(head, head + 1)))
         groups = [range(first, first + size) for first in heads[::size]]
         self._add(f"a{layer}", "attention", layer, stage, writers, readers, groups)
@@ -140,6 +140,11 @@ class _Builder:
         )
         self.writers.extend(writers)
         self.readers.extend(reader for reader, _ in readers)
+
+
+def head_name(layer: int | str, head: int | str) -> str:
+    """Return the name of a head: `a5.h1`."""
+    return f"a{layer}.h{head}"
 
 
 def _head_reader(kind: Kind, component: str, layer: int, index: int, port: Port) -> Reader:

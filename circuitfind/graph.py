@@ -235,8 +235,10 @@ class Graph:
 
     @cached_property
     def block_of(self) -> dict[str, Block]:
-        """The block of each writing component, by its name."""
-        return {self.writers[i].name: block for block in self.blocks for i in block.writers}
+        """The block of each component, by its name."""
+        found = {self.writers[i].component: block for block in self.blocks for i in block.writers}
+        found |= {self.readers[i].component: block for block in self.blocks for i in block.readers}
+        return found
 
     @cached_property
     def inputs(self) -> tuple[tuple[int, ...], ...]:
@@ -299,6 +301,16 @@ class Graph:
         return {block.layer: block for block in self.blocks if block.kind == "attention"}
 
     @cached_property
+    def mlps(self) -> dict[int, Block]:
+        """The MLP of each layer that has one."""
+        return {block.layer: block for block in self.blocks if block.kind == "mlp"}
+
+    def is_parallel(self, layer: int) -> bool:
+        """Return whether a layer has an MLP that reads the same stream as its attention."""
+        mlp = self.mlps.get(layer)
+        return mlp is not None and mlp.stage == self.attention[layer].stage
+
+    @cached_property
     def kind_of(self) -> dict[str, Kind]:
         """Kind of each component, by its name."""
         ends: list[Reader | Writer] = [*self.readers, *self.writers]
@@ -309,10 +321,9 @@ class Graph:
         place = self.inputs[self.feeds[reader][0]].index(reader)
         return self.inputs[writer][place]
 
-    def components_fed_by(self, reader: Reader) -> tuple[str, ...]:
-        """Return the names of the components that compute with what a reader receives."""
-        fed = self.feeds[self.reader_index[reader.name]]
-        return tuple(self.writers[i].component for i in fed) or (reader.component,)
+    def fed_by(self, reader: Reader) -> tuple[Writer, ...]:
+        """Return the writers that compute with what a reader receives; none for the logits."""
+        return tuple(self.writers[i] for i in self.feeds[self.reader_index[reader.name]])
 
     def edge(self, name: EdgeName) -> Edge:
         """Return the edge that a name, an edge or two indices stand for.

@@ -23,6 +23,20 @@ ONE_PLACE = {
 """Patterns, and the files that may hold them. The fetching process and its watcher talk in JSON and
 import nothing of the package, so that the process starts at once."""
 
+SIZES = {
+    "layers", "n_layers", "n_kv_heads", "heads_per_kv_head", "has_mlp", "parallel_mlp",
+    "heads_share_norm", "grouped",
+}  # fmt: skip
+"""Fields of a model's shape that say what its layers hold. Others ask the graph for its blocks."""
+
+KNOW_LAYERS = {
+    "shape.py", "granularity.py", "graph.py",
+    # An estimate of memory, the products of weights, the groups of keys, a block by its number.
+    "engine/memory.py", "engine/virtual_weights.py", "engine/patterns.py", "engine/direction.py",
+    "engine/inspection.py", "methods/attribution.py",
+}  # fmt: skip
+"""Files that ask for these fields, besides those of `models/`."""
+
 KNOWN_CIRCLES = {
     # Circuits draw themselves in notebooks.
     frozenset({"circuit", "reports.diagram", "reports.strokes", "reports.sides"}),
@@ -38,6 +52,35 @@ def test_an_idea_has_one_place(idea):
         if re.search(pattern, path.read_text(encoding="utf-8"))
     }
     assert found == allowed
+
+
+def test_only_the_graph_and_the_models_know_what_layers_hold():
+    asked = {
+        name
+        for name, node in _nodes()
+        if isinstance(node, ast.Attribute)
+        and node.attr in SIZES
+        and ast.unparse(node.value).rpartition(".")[2] in ("shape", "_shape", "sizes", "layer")
+    }
+    assert {name for name in asked if not name.startswith("models/")} == KNOW_LAYERS
+
+
+def test_names_of_heads_are_put_together_in_one_place():
+    """What builds graphs writes `a{layer}.h{head}`; kind, layer and index are fields elsewhere."""
+    found = {
+        name
+        for name, node in _nodes()
+        if isinstance(node, ast.JoinedStr)
+        and re.search(r"[\"'][am]\{|\.(h|kv)\{", ast.unparse(node))
+    }
+    assert found == {"granularity.py"}
+
+
+def _nodes():
+    """Yield every node of the package's syntax trees, with the name of its file."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            yield str(path.relative_to(PACKAGE)), node
 
 
 def test_every_engine_that_a_command_builds_is_told_what_it_may_take():

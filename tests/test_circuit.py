@@ -247,9 +247,7 @@ def test_greedy_takes_the_best_edge_into_what_it_has_reached_each_time(drawn, n,
     reached, chosen = {"logits"}, []
     while len(chosen) < n:
         open_edges = [
-            edge
-            for edge in ranked
-            if edge not in chosen and reached & set(graph.components_fed_by(edge.reader))
+            edge for edge in ranked if edge not in chosen and reached & _fed(graph, edge.reader)
         ]
         if not open_edges:
             break
@@ -293,18 +291,14 @@ def naively_connected(graph: Graph, kept: torch.Tensor) -> torch.Tensor:
 def is_fed(graph, writer, reading):
     """Whether a writer is the embedding or something with a kept edge feeds what it writes."""
     return writer.stage == 0 or any(
-        writer.name in acting(graph, fed)
-        for reader in reading
-        for fed in graph.components_fed_by(reader)
+        writer.name in acting(graph, fed) for reader in reading for fed in _fed(graph, reader)
     )
 
 
 def is_used(graph, reader, writing):
     """Whether a reader is the logits or what it feeds has a kept edge somewhere."""
     return reader.name == "logits" or any(
-        writer.name in acting(graph, fed)
-        for writer in writing
-        for fed in graph.components_fed_by(reader)
+        writer.name in acting(graph, fed) for writer in writing for fed in _fed(graph, reader)
     )
 
 
@@ -354,3 +348,8 @@ def test_a_file_that_names_something_twice_is_refused(tmp_path):
     path.write_text(text.replace('"origin": {}', '"origin": {}, "edges": []'))
     with pytest.raises(CircuitFileError, match="names 'edges' twice in one object"):
         load_circuit(path)
+
+
+def _fed(graph, reader):
+    """Names of what computes with what a reader receives; the logits themselves of theirs."""
+    return {writer.name for writer in graph.fed_by(reader)} or {reader.name}

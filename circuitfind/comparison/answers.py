@@ -25,8 +25,7 @@ from circuitfind.comparison.looks import (
 from circuitfind.engine.patterns import pattern_of
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import mean_over_prompts, runs_of
-from circuitfind.graph import Writer
-from circuitfind.models.base import ResidualModel
+from circuitfind.graph import Block, Writer
 from circuitfind.models.forward import attend
 from circuitfind.patching.recording import Recording
 from circuitfind.problem import Problem
@@ -61,8 +60,8 @@ def written_answers(problem: Problem, lead: float) -> Written:
     for chunk in chunks(problem):
         run = recorded(chunk)
         slope = _slope(chunk, run)
-        for layer, block in problem.graph.attention.items():
-            sums[:, list(block.writers)] += _along(chunk, run, layer, slope, names)
+        for block in problem.graph.attention.values():
+            sums[:, list(block.writers)] += _along(chunk, run, block, slope, names)
     shares = -problem.metric.sign * sums / len(problem.prompts) / abs(lead)
     return Written(shares[0], names, shares[1:])
 
@@ -90,21 +89,21 @@ def _slope(problem: Problem, run: Recording) -> Float[Tensor, "batch pos d_model
 def _along(
     problem: Problem,
     run: Recording,
-    layer: int,
+    block: Block,
     slope: Float[Tensor, "batch pos d_model"],
     sources: Sequence[str],
 ) -> Float[Tensor, "part head"]:
     """Return what heads write along a slope: all of it, and what they read at each source."""
     model, prompts = problem.model, problem.prompts
-    heads = range(model.shape.layers[layer].n_heads)
+    name, layer, heads = block.name, block.layer, range(len(block.writers))
     with torch.no_grad():
-        z = run.z[layer]
+        z = run.z[name]
         whole = model.output(layer, heads, z)
         parts = [whole]
         for source in sources:
             seen = _holding(prompts, source)
-            value = run.value[layer] * seen[None, :, :, None]
-            read = attend(model, layer, run.query[layer], run.key[layer], value, prompts.real)
+            value = run.value[name] * seen[None, :, :, None]
+            read = attend(model, layer, run.query[name], run.key[name], value, prompts.real)
             # Where heads share a norm, a part of what is mixed is no part of what is written.
             parts.append(whole - model.output(layer, heads, z - read))
         return torch.stack(
@@ -153,7 +152,7 @@ def turned_attention(problem: Problem, copiers: Sequence[Writer]) -> dict[Writer
                 continue
             for head, change in zip(block.writers, differences.of(block), strict=True):
                 for copier in later:
-                    paid = _turned(chunk.model, run, copier, change, chunk.prompts)
+                    paid = _turned(chunk, run, copier, change)
                     more = (paid * wrong[:, None, :]).sum(-1)[looking].sum()
                     key = chunk.graph.writers[head], copier
                     sums[key] = sums.get(key, 0.0) + float(more)
@@ -168,23 +167,20 @@ def _lookers(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def _turned(
-    model: ResidualModel,
+    problem: Problem,
     run: Recording,
     copier: Writer,
     change: Float[Tensor, "batch pos d_model"],
-    prompts: PromptPairs,
 ) -> Float[Tensor, "batch pos seen"]:
     """Return how a head's attention changes if what its query reads does."""
-    layer, head = copier.layer, copier.index
-    assert layer is not None and head is not None
-    heads = range(head, head + 1)
+    model, block, head = problem.model, problem.graph.block_of[copier.name], copier.index or 0
+    heads, key, real = range(head, head + 1), run.key[block.name], problem.prompts.real
     with torch.no_grad():
-        stream = (run.stream[layer] + change)[None]
-        query = model.project(layer, "q", heads, stream)
-        before = run.query[layer][head : head + 1]
+        stream = (run.entering[block.stage] + change)[None]
+        query = model.project(block.layer, "q", heads, stream)
+        before = run.query[block.name][head : head + 1]
         now, then = (
-            pattern_of(model, layer, q, run.key[layer], prompts.real, heads)[0].double()
-            for q in (query, before)
+            pattern_of(model, block.layer, q, key, real, heads)[0].double() for q in (query, before)
         )
         return now - then
 

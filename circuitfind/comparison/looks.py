@@ -64,9 +64,10 @@ class Looks:
 
 def chunks(problem: Problem) -> list[Problem]:
     """Return the problem about a few prompts at a time, so that memory stays small."""
-    shape, length = problem.model.shape, problem.prompts.clean.shape[1]
-    n_heads = max(layer.n_heads for layer in shape.layers)
-    per_prompt = length * max(n_heads * length, shape.n_layers * shape.d_model)
+    attention, length = problem.graph.attention, problem.prompts.clean.shape[1]
+    n_heads = max(len(block.writers) for block in attention.values())
+    stream = length * problem.model.shape.d_model
+    per_prompt = max(n_heads * length**2, len(attention) * stream)
     return batches(problem, max(1, _FLOATS // per_prompt))
 
 
@@ -94,8 +95,9 @@ def patterns(
     """Yield the heads of each layer and their attention patterns in a run."""
     model, real = problem.model, problem.prompts.real
     with torch.no_grad():
-        for layer, block in problem.graph.attention.items():
-            yield block, pattern_of(model, layer, run.query[layer], run.key[layer], real)
+        for block in problem.graph.attention.values():
+            query, key = run.query[block.name], run.key[block.name]
+            yield block, pattern_of(model, block.layer, query, key, real)
 
 
 def place_names(prompts: PromptPairs) -> tuple[str, ...]:

@@ -164,7 +164,8 @@ def _shared_components(left: Circuit, right: Circuit) -> Shared:
     ours, theirs = set(left.heads_and_mlps), set(right.heads_and_mlps)
     in_left, in_right = (np.array([name in found for name in names]) for found in (ours, theirs))
     # A head could be any other of its layer; an MLP can only be itself.
-    stratum = np.array([2 * writer.stage + (writer.index is None) for writer in later])
+    kinds = list(dict.fromkeys((writer.stage, writer.kind) for writer in later))
+    stratum = np.array([kinds.index((writer.stage, writer.kind)) for writer in later])
     by_profile = shared_by_profile(in_left, in_right, np.ones(len(names), dtype=bool), stratum)
     return shared(names, ours, theirs, {LAYER_PROFILE: by_profile})
 

@@ -88,7 +88,7 @@ def writing_components(circuit: Circuit) -> frozenset[str]:
     """
     touched = {edge.writer.component for edge in circuit.edges}
     for edge in circuit.edges:
-        touched.update(circuit.graph.components_fed_by(edge.reader))
+        touched.update(writer.name for writer in circuit.graph.fed_by(edge.reader))
     return frozenset(touched & set(circuit.graph.writer_index))
 
 

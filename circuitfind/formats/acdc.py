@@ -40,19 +40,19 @@ _WHOLE: tuple[int | None, ...] = (None,)
 
 def writer_end(writer: Writer, graph: Graph) -> End:
     """Return what ACDC calls a writer."""
-    if writer.layer is None:
+    if writer.kind == "embedding":
         names = {"embed": "hook_embed", "pos_embed": "hook_pos_embed"}
         return (names[writer.name] if graph.split_embedding else "blocks.0.hook_resid_pre"), _WHOLE
-    if writer.index is None:
+    if writer.kind == "mlp":
         return f"blocks.{writer.layer}.hook_mlp_out", _WHOLE
     return f"blocks.{writer.layer}.attn.hook_result", (None, None, writer.index)
 
 
 def reader_end(reader: Reader, graph: Graph) -> End:
     """Return what ACDC calls a reader."""
-    if reader.layer is None:
-        return f"blocks.{graph.shape.n_layers - 1}.hook_resid_post", _WHOLE
-    if reader.index is None:
+    if reader.kind == "logits":
+        return f"blocks.{max(graph.attention)}.hook_resid_post", _WHOLE
+    if reader.kind == "mlp":
         return f"blocks.{reader.layer}.hook_mlp_in", _WHOLE
     return f"blocks.{reader.layer}.hook_{reader.port}_input", (None, None, reader.index)
 
@@ -90,22 +90,22 @@ def _inner_edges(circuit: Circuit) -> Iterator[tuple[tuple[End, End], bool]]:
     graph, fed = circuit.graph, {edge.reader.name for edge in circuit.edges}
     for reader in graph.readers:
         here = reader_end(reader, graph)
-        if reader.index is not None:
+        if reader.kind == "head":
             whole = (None, None, reader.index)
             port: End = (f"blocks.{reader.layer}.attn.hook_{reader.port}", whole)
             yield (port, here), reader.name in fed
             yield ((f"blocks.{reader.layer}.attn.hook_result", whole), port), True
-        elif reader.layer is not None:
+        elif reader.kind == "mlp":
             yield ((f"blocks.{reader.layer}.hook_mlp_out", _WHOLE), here), True
 
 
 def _require_expressible(graph: Graph) -> None:
     reasons = {
         "q, k and v in one": not graph.split_qkv,
-        "key/value heads that query heads share": graph.shape.grouped,
-        "blocks whose MLP runs beside the attention": any(
-            layer.has_mlp and layer.parallel_mlp for layer in graph.shape.layers
+        "key/value heads that query heads share": any(
+            reader.kind == "kv group" for reader in graph.readers
         ),
+        "blocks whose MLP runs beside the attention": any(map(graph.is_parallel, graph.mlps)),
     }
     for reason, holds in reasons.items():
         if holds:

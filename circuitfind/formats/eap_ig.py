@@ -41,11 +41,11 @@ def edge_names(edge: Edge, graph: Graph) -> tuple[str, ...]:
 
 
 def _reader_names(reader: Reader, graph: Graph) -> Iterator[str]:
-    for component in graph.components_fed_by(reader):
-        if reader.port is None:
-            yield component
-        else:
-            yield from (f"{component}<{letter}>" for letter in reader.port)
+    if reader.port is None:
+        yield reader.name
+        return
+    for head in graph.fed_by(reader):
+        yield from (f"{head.name}<{letter}>" for letter in reader.port)
 
 
 def write(circuit: Circuit) -> str:
@@ -89,12 +89,11 @@ def require_one_embedding(graph: Graph) -> None:
 
 
 def _sizes(graph: Graph) -> dict[str, Any]:
-    shape, with_mlp = graph.shape, [layer for layer in graph.shape.layers if layer.has_mlp]
     return {
-        "n_layers": shape.n_layers,
-        "n_heads": max(layer.n_heads for layer in shape.layers),
-        "parallel_attn_mlp": bool(with_mlp) and all(layer.parallel_mlp for layer in with_mlp),
-        "d_model": shape.d_model,
+        "n_layers": len(graph.attention),
+        "n_heads": max(len(block.writers) for block in graph.attention.values()),
+        "parallel_attn_mlp": bool(graph.mlps) and all(map(graph.is_parallel, graph.mlps)),
+        "d_model": graph.shape.d_model,
     }
 
 

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import Graph, Reader, Writer, single_ports
+from circuitfind.graph import Block, Graph, Reader, Writer, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Stream
 from circuitfind.patching.continuation import Point
-from circuitfind.patching.exchange import Patched
+from circuitfind.patching.exchange import Patched, after
 from circuitfind.patching.recording import Recording
 
 Changes = Float[Tensor, "candidate batch pos d_model"]
@@ -43,12 +43,13 @@ class Components:
 
     def sent(self, writer: Writer) -> Stream:
         """Return a writer's output in the source run minus that in the base run."""
-        base, source, layer = self._base, self._source, writer.layer
-        if layer is None:
+        base, source = self._base, self._source
+        if writer.kind == "embedding":
             return self._embedded(writer, source) - self._embedded(writer, base)
-        if writer.kind == "mlp":
-            return source.mlp[layer] - base.mlp[layer]
-        return self._share(writer, source.z[layer]) - self._share(writer, base.z[layer])
+        block = self._graph.block_of[writer.name]
+        if block.kind == "mlp":
+            return source.added[block.name] - base.added[block.name]
+        return self._share(block, writer, source) - self._share(block, writer, base)
 
     def _embedded(self, writer: Writer, run: Recording) -> Stream:
         if not self._graph.split_embedding:
@@ -57,90 +58,78 @@ class Components:
         assert position is not None
         return run.embedding.token if writer.name == "embed" else position
 
-    def _share(self, writer: Writer, z: Float[Tensor, "head batch pos d_head"]) -> Stream:
-        assert writer.layer is not None and writer.index is not None
-        if not self._model.shape.heads_share_norm:
-            head = writer.index
-            return self._model.output(writer.layer, [head], z[head : head + 1])[0]
-        return self._model.output(writer.layer, range(len(z)), z)[writer.index]
+    def _share(self, block: Block, writer: Writer, run: Recording) -> Stream:
+        z, head = run.z[block.name], writer.index or 0
+        if not block.coupled:
+            return self._model.output(block.layer, [head], z[head : head + 1])[0]
+        return self._model.output(block.layer, range(len(z)), z)[head]
 
     def passed_on(self, reader: Reader, changes: Changes) -> Changes:
         """Return the change of what a reader's component itself writes."""
-        if reader.kind == "mlp":
-            return self._mlp_change(reader, changes)
-        return self._heads_change(reader, changes, alone=True)
+        return self._change(reader, changes, alone=True)
 
     def arriving(self, reader: Reader, changes: Changes) -> Patched:
         """Return the stream after a reader's component has read changed inputs."""
-        shape, layer = self._model.shape, reader.layer
-        if layer is None:
-            point = Point(shape.n_layers, "logits" if self._frozen else "attention")
-            return Patched(point, self._base.final + changes)
-        if reader.kind == "mlp":
-            written = self._mlp_change(reader, changes)
-        else:
-            written = self._heads_change(reader, changes, alone=False)
-            if shape.layers[layer].has_mlp and not shape.layers[layer].parallel_mlp:
-                return Patched(Point(layer, "mlp"), self._base.middle(layer) + written)
-        return Patched(Point(layer + 1), self._base.stream[layer + 1] + written)
+        if reader.kind == "logits":
+            return Patched(Point(reader.stage, self._frozen), self._base.final + changes)
+        block = self._graph.block_of[reader.component]
+        return after(self._base, block, self._change(reader, changes, alone=False))
 
-    def _mlp_change(self, reader: Reader, changes: Changes) -> Changes:
-        layer, base = reader.layer, self._base
-        assert layer is not None
-        parallel = self._model.shape.layers[layer].parallel_mlp
-        entering = base.stream[layer] if parallel else base.middle(layer)
+    def _change(self, reader: Reader, changes: Changes, *, alone: bool) -> Changes:
+        """Return the change of what a block writes, or of what the reader's heads alone write."""
+        block = self._graph.block_of[reader.component]
+        if block.kind == "mlp":
+            return self._mlp_change(block, changes)
+        return self._heads_change(block, reader, changes, alone=alone)
+
+    def _mlp_change(self, block: Block, changes: Changes) -> Changes:
+        entering = self._base.entering[block.stage]
         scale = self._scale(entering, len(changes))
-        written = self._model.mlp(layer, (entering + changes).flatten(0, 1), **scale)
-        return written.view(changes.shape) - base.mlp[layer]
+        written = self._model.mlp(block.layer, (entering + changes).flatten(0, 1), **scale)
+        return written.view(changes.shape) - self._base.added[block.name]
 
     def _scale(self, entering: Tensor, n: int) -> dict[str, Tensor]:
         """Return the argument by which the norms of `n` candidates keep a stream's scale."""
         return {"scale_of": torch.cat([entering] * n, dim=-3)} if self._frozen else {}
 
-    def _heads_change(self, reader: Reader, changes: Changes, *, alone: bool) -> Changes:
-        """Return the change of what attention writes, or of what the reader's heads alone write."""
-        layer, n = reader.layer, len(changes)
-        assert layer is not None
-        heads = self._heads_of(reader)
-        z = self._mixed(reader, heads, changes)
-        base = self._base.z[layer]
-        if self._model.shape.heads_share_norm:
+    def _heads_change(
+        self, block: Block, reader: Reader, changes: Changes, *, alone: bool
+    ) -> Changes:
+        n, base = len(changes), self._base.z[block.name]
+        heads = [writer.index or 0 for writer in self._graph.fed_by(reader)]
+        z = self._mixed(block, reader, heads, changes)
+        if block.coupled:
             every = range(len(base))
             replaced = base.repeat(1, n, 1, 1)
             replaced[heads] = z
-            before = self._model.output(layer, every, base)
-            after = self._model.output(layer, every, replaced)
+            before = self._model.output(block.layer, every, base)
+            changed = self._model.output(block.layer, every, replaced)
             if alone:
-                before, after = before[heads], after[heads]
+                before, changed = before[heads], changed[heads]
         else:
-            before = self._model.output(layer, heads, base[heads])
-            after = self._model.output(layer, heads, z)
-        return after.sum(0).view(changes.shape) - before.sum(0)
-
-    def _heads_of(self, reader: Reader) -> list[int]:
-        assert reader.index is not None
-        n = len(self._graph.components_fed_by(reader))
-        return list(range(reader.index * n, (reader.index + 1) * n))
+            before = self._model.output(block.layer, heads, base[heads])
+            changed = self._model.output(block.layer, heads, z)
+        return changed.sum(0).view(changes.shape) - before.sum(0)
 
     def _mixed(
-        self, reader: Reader, heads: Sequence[int], changes: Changes
+        self, block: Block, reader: Reader, heads: Sequence[int], changes: Changes
     ) -> Float[Tensor, "head row pos d_head"]:
         """Return the mixed values of a reader's heads, candidates and prompts on one axis."""
-        model, base, layer, n = self._model, self._base, reader.layer, len(changes)
-        assert layer is not None and reader.index is not None
-        entering = (base.stream[layer] + changes).flatten(0, 1)[None]
-        scale = self._scale(base.stream[layer][None], n)
-        size = model.shape.layers[layer].heads_per_kv_head
-        kv_heads = [head // size for head in heads]
+        model, base, graph, n = self._model, self._base, self._graph, len(changes)
+        stream = base.entering[block.stage]
+        entering = (stream + changes).flatten(0, 1)[None]
+        scale = self._scale(stream[None], n)
+        read = [graph.input_of(graph.writer_index[w.name], "k") for w in graph.fed_by(reader)]
+        kv_heads = [graph.readers[i].index or 0 for i in read]
         recorded = {
-            "q": base.query[layer][heads],
-            "k": base.key[layer][kv_heads],
-            "v": base.value[layer][kv_heads],
+            "q": base.query[block.name][heads],
+            "k": base.key[block.name][kv_heads],
+            "v": base.value[block.name][kv_heads],
         }
         mixed = {port: values.repeat(1, n, 1, 1) for port, values in recorded.items()}
         for port in single_ports(reader.port):
-            projected = model.project(layer, port, [reader.index], entering, **scale)
+            projected = model.project(block.layer, port, [reader.index or 0], entering, **scale)
             mixed[port] = projected.expand_as(mixed[port])
         return model.attend(
-            layer, heads, mixed["q"], mixed["k"], mixed["v"], self._real.repeat(n, 1)
+            block.layer, heads, mixed["q"], mixed["k"], mixed["v"], self._real.repeat(n, 1)
         )

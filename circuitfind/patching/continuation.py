@@ -6,7 +6,7 @@ taken from the recorded run. In the last block only the positions are run whose 
 reads.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuitfind.graph import Block, SinglePort
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Heads, Run, graph_of
+from circuitfind.models.forward import Heads, Run
 from circuitfind.patching.recording import Recording
 
 Entering = Float[Tensor, "candidate batch _span d_model"]
@@ -25,14 +25,15 @@ Rows = Float[Tensor, "row _span d_model"]
 
 
 class Point(NamedTuple):
-    """A place in the run: the stream that a block's attention or its MLP is about to read.
+    """A place in the run: the stream that the blocks of a stage are about to read.
 
-    The stream that the logits read enters the attention of a block behind the last one; or its
-    `logits`, if the final norm keeps the scale of the recorded run.
+    Attributes:
+        stage: The stage; the last one is that of the logits.
+        frozen: Whether the final norm keeps the scale of the recorded run.
     """
 
-    layer: int
-    half: Literal["attention", "mlp", "logits"] = "attention"
+    stage: int
+    frozen: bool = False
 
 
 class Continuation:
@@ -54,11 +55,6 @@ class Continuation:
     ) -> None:
         self._model, self._base, self._real, self.steps = model, base, real, steps
 
-    def entering(self, point: Point) -> Float[Tensor, "batch pos d_model"]:
-        """Return the stream at a point of the recorded run."""
-        layer, half = point
-        return self._base.middle(layer) if half == "mlp" else self._base.stream[layer]
-
     def n_changed(self, point: Point, streams: Entering) -> int:
         """Return how many positions, counted from the end, differ from the recorded run.
 
@@ -66,7 +62,7 @@ class Continuation:
             point: Where the streams enter.
             streams: At all positions.
         """
-        changed = (streams != self.entering(point)).any(dim=-1).flatten(0, 1).any(dim=0)
+        changed = (streams != self._base.entering[point.stage]).any(dim=-1).flatten(0, 1).any(dim=0)
         if not bool(changed.any()):
             return 0
         n = len(changed)
@@ -84,14 +80,8 @@ class Continuation:
         n, batch = streams.shape[:2]
         with torch.no_grad():
             run = _Rows(self._model, self._base, self._real.repeat(n, 1), self.steps)
-            rows = run.run(streams.flatten(0, 1), self._stage(point))
+            rows = run.run(streams.flatten(0, 1), point.stage)
         return rows.view(n, batch, *rows.shape[1:])
-
-    def _stage(self, point: Point) -> int:
-        """Return the stage that a point's stream enters."""
-        blocks = graph_of(self._model.shape).blocks
-        entered = (b.stage for b in blocks if (b.kind, b.layer) == (point.half, point.layer))
-        return next(entered, blocks[-1].stage)
 
 
 class _Rows(Run):
@@ -102,13 +92,15 @@ class _Rows(Run):
     ) -> None:
         super().__init__(model, real)
         self._base, self._steps = base, steps
+        looks_back = {i for i, reader in enumerate(self.graph.readers) if reader.looks_back}
+        self._last = max(b.stage for b in self.graph.blocks if looks_back & set(b.readers))
 
     def projected(self, block: Block, port: SinglePort, stream: Rows) -> Heads:
         """Return queries where they are wanted, and keys and values at all positions."""
         if port == "q":
             return super().projected(block, port, self._wanted(block, stream))
         last = super().projected(block, port, stream)
-        recorded = (self._base.key if port == "k" else self._base.value)[block.layer]
+        recorded = (self._base.key if port == "k" else self._base.value)[block.name]
         missing = recorded.shape[2] - last.shape[2]
         if not missing:
             return last
@@ -119,6 +111,5 @@ class _Rows(Run):
         return super().mlp(block, self._wanted(block, stream))
 
     def _wanted(self, block: Block, stream: Rows) -> Rows:
-        """Return a stream at the positions that matter: after the last block the metric's."""
-        is_last = block.layer == self.model.shape.n_layers - 1
-        return stream[:, -self._steps :] if is_last else stream
+        """Return a stream where it matters: after the last attention where the metric reads."""
+        return stream[:, -self._steps :] if block.stage >= self._last else stream

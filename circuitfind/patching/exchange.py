@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.graph import Block, Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Heads, Stream, attend
 from circuitfind.patching.continuation import Point
@@ -41,73 +42,85 @@ class Patched(NamedTuple):
 class Exchange:
     """Two runs of a model: a base, and a source from which parts of it are replaced.
 
-    Methods named after a site (`SITES`) return the patched streams of one block and place.
+    Methods named after a site (`SITES`) return the patched streams of one layer and place.
     """
 
     def __init__(
         self,
         model: ResidualModel,
+        graph: Graph,
         base: Recording,
         source: Recording,
         real: Bool[Tensor, "batch pos"],
     ) -> None:
-        self._model, self._base, self._source, self._real = model, base, source, real
+        self._model, self._graph, self._real = model, graph, real
+        self._base, self._source = base, source
 
     def resid_pre(self, layer: int, mask: Mask) -> Patched:
-        base, source = self._base.stream[layer], self._source.stream[layer]
-        return Patched(Point(layer), _mixed(mask, source, base)[None])
+        return self._entering(self._graph.attention[layer].stage, mask)
 
     def resid_mid(self, layer: int, mask: Mask) -> Patched:
-        base, source = self._base.middle(layer), self._source.middle(layer)
-        return Patched(Point(layer, "mlp"), _mixed(mask, source, base)[None])
+        return self._entering(self._graph.mlps[layer].stage, mask)
 
     def resid_post(self, layer: int, mask: Mask) -> Patched:
-        return self.resid_pre(layer + 1, mask)
+        last = self._graph.mlps.get(layer, self._graph.attention[layer])
+        return self._entering(self._base.stage_after(last), mask)
+
+    def _entering(self, stage: int, mask: Mask) -> Patched:
+        base, source = self._base.entering[stage], self._source.entering[stage]
+        return Patched(Point(stage), _mixed(mask, source, base)[None])
 
     def attn_out(self, layer: int, mask: Mask) -> Patched:
-        base, source = self._base.attention[layer], self._source.attention[layer]
-        return self._after_attention(layer, (_mixed(mask, source, base) - base)[None])
+        return self._added(self._graph.attention[layer], mask)
 
     def mlp_out(self, layer: int, mask: Mask) -> Patched:
-        base, source = self._base.mlp[layer], self._source.mlp[layer]
-        change = _mixed(mask, source, base) - base
-        return Patched(Point(layer + 1), (self._base.stream[layer + 1] + change)[None])
+        return self._added(self._graph.mlps[layer], mask)
+
+    def _added(self, block: Block, mask: Mask) -> Patched:
+        base, source = self._base.added[block.name], self._source.added[block.name]
+        return after(self._base, block, (_mixed(mask, source, base) - base)[None])
 
     def head(self, layer: int, mask: Mask) -> Patched:
-        return self._with_z(layer, _mixed(mask, self._source.z[layer], self._base.z[layer]))
+        block = self._graph.attention[layer]
+        z = _mixed(mask, self._source.z[block.name], self._base.z[block.name])
+        return self._with_z(block, z)
 
     def q(self, layer: int, mask: Mask) -> Patched:
-        query = _mixed(mask, self._source.query[layer], self._base.query[layer])
-        return self._with_z(layer, self._attend(layer, query=query))
+        block = self._graph.attention[layer]
+        query = _mixed(mask, self._source.query[block.name], self._base.query[block.name])
+        return self._with_z(block, self._attend(block, query=query))
 
     def k(self, layer: int, mask: Mask) -> Patched:
-        key = _mixed(mask, self._source.key[layer], self._base.key[layer])
-        return self._with_z(layer, self._attend(layer, key=key), by_kv_head=True)
+        block = self._graph.attention[layer]
+        key = _mixed(mask, self._source.key[block.name], self._base.key[block.name])
+        return self._with_z(block, self._attend(block, key=key), by_kv_head=True)
 
     def v(self, layer: int, mask: Mask) -> Patched:
-        value = _mixed(mask, self._source.value[layer], self._base.value[layer])
-        return self._with_z(layer, self._attend(layer, value=value), by_kv_head=True)
+        block = self._graph.attention[layer]
+        value = _mixed(mask, self._source.value[block.name], self._base.value[block.name])
+        return self._with_z(block, self._attend(block, value=value), by_kv_head=True)
 
     def pattern(self, layer: int, mask: Mask) -> Patched:
-        return self._with_z(layer, _mixed(mask, self._foreign_pattern(layer), self._base.z[layer]))
+        block, source = self._graph.attention[layer], self._source
+        foreign = self._attend(block, query=source.query[block.name], key=source.key[block.name])
+        return self._with_z(block, _mixed(mask, foreign, self._base.z[block.name]))
 
     def pattern_cell(self, layer: int, mask: Mask, seen: Mask) -> Patched:
         """Patch the attention that the positions of a mask pay to those of another."""
+        block, source = self._graph.attention[layer], self._source
         # The source's pattern on the base's values, as far as these lie where they are to be seen.
-        visible = seen[None, :, :, None] & torch.ones_like(self._base.value[layer]).bool()
-        value = self._base.value[layer].where(visible, 0)
-        source, base = self._source, self._base
-        foreign = self._attend(layer, query=source.query[layer], key=source.key[layer], value=value)
-        own = self._attend(layer, value=value)
-        z = base.z[layer]
-        return self._with_z(layer, _mixed(mask, z + foreign - own, z))
-
-    def _foreign_pattern(self, layer: int) -> Heads:
-        return self._attend(layer, query=self._source.query[layer], key=self._source.key[layer])
+        own_value = self._base.value[block.name]
+        visible = seen[None, :, :, None] & torch.ones_like(own_value).bool()
+        value = own_value.where(visible, 0)
+        query, key = source.query[block.name], source.key[block.name]
+        foreign = self._attend(block, query=query, key=key, value=value)
+        own = self._attend(block, value=value)
+        z = self._base.z[block.name]
+        return self._with_z(block, _mixed(mask, z + foreign - own, z))
 
     def _attend(
         self,
-        layer: int,
+        block: Block,
         *,
         query: Heads | None = None,
         key: Heads | None = None,
@@ -117,25 +130,25 @@ class Exchange:
         base = self._base
         return attend(
             self._model,
-            layer,
-            base.query[layer] if query is None else query,
-            base.key[layer] if key is None else key,
-            base.value[layer] if value is None else value,
+            block.layer,
+            base.query[block.name] if query is None else query,
+            base.key[block.name] if key is None else key,
+            base.value[block.name] if value is None else value,
             self._real,
         )
 
-    def _with_z(self, layer: int, z: Heads, *, by_kv_head: bool = False) -> Patched:
+    def _with_z(self, block: Block, z: Heads, *, by_kv_head: bool = False) -> Patched:
         """Return the stream with each head's mixed values replaced, one head (or group) a time."""
-        changes = torch.stack(list(self._changes(layer, z, by_kv_head=by_kv_head)))
-        return self._after_attention(layer, changes)
+        changes = torch.stack(list(self._changes(block, z, by_kv_head=by_kv_head)))
+        return after(self._base, block, changes)
 
-    def _changes(self, layer: int, z: Heads, *, by_kv_head: bool) -> Iterator[Stream]:
-        shape, base = self._model.shape, self._base.z[layer]
+    def _changes(self, block: Block, z: Heads, *, by_kv_head: bool) -> Iterator[Stream]:
+        base, layer = self._base.z[block.name], block.layer
         heads = range(len(base))
-        size = shape.layers[layer].heads_per_kv_head if by_kv_head else 1
+        size = len(block.exchangeable[0]) if by_kv_head else 1
         groups = [heads[first : first + size] for first in heads[::size]]
         written = self._model.output(layer, heads, base)
-        if not shape.heads_share_norm:
+        if not block.coupled:
             changes = self._model.output(layer, heads, z) - written
             yield from (changes[group.start : group.stop].sum(0) for group in groups)
             return
@@ -145,14 +158,13 @@ class Exchange:
             mixed[group.start : group.stop] = z[group.start : group.stop]
             yield (self._model.output(layer, heads, mixed) - written).sum(0)
 
-    def _after_attention(
-        self, layer: int, changes: Float[Tensor, "candidate batch pos d_model"]
-    ) -> Patched:
-        """Add changes of what the attention writes to the stream at which it is next read."""
-        shape = self._model.shape.layers[layer]
-        if shape.has_mlp and not shape.parallel_mlp:
-            return Patched(Point(layer, "mlp"), self._base.middle(layer) + changes)
-        return Patched(Point(layer + 1), self._base.stream[layer + 1] + changes)
+
+def after(
+    base: Recording, block: Block, changes: Float[Tensor, "candidate batch pos d_model"]
+) -> Patched:
+    """Add changes of what a block adds to the stream at which it is next read."""
+    stage = base.stage_after(block)
+    return Patched(Point(stage), base.entering[stage] + changes)
 
 
 def _mixed(mask: Mask, source: Tensor, base: Tensor) -> Tensor:

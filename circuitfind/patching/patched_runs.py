@@ -92,7 +92,7 @@ class PatchedRuns:
         if mode == "denoising":
             self.base, self.source = self.source, self.base
             self.base_tokens, self.source_tokens = self.source_tokens, self.base_tokens
-        self.exchange = Exchange(model, self.base, self.source, prompts.real)
+        self.exchange = Exchange(model, problem.graph, self.base, self.source, prompts.real)
         self._readout = Readout(problem, clean.final, per_prompt=False)
         steps = horizon(problem).steps
         self._continuation = Continuation(model, self.base, prompts.real, steps)
@@ -133,7 +133,7 @@ class PatchedRuns:
         streams = torch.stack([stream[:, -n_changed:] for _, stream, _ in waiting.changed])
         # A patch behind the last position that the metric reads still leaves those before as is.
         finals = self._with_base(self._continuation.finish(point, streams))
-        scale_of = self.base.final if point.half == "logits" else None
+        scale_of = self.base.final if point.frozen else None
         for (key, _, _), final in zip(waiting.changed, finals, strict=True):
             yield key, self._measured(final, scale_of)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from circuitfind.errors import MethodError, quoted
-from circuitfind.graph import Graph, Reader
+from circuitfind.graph import Block, Graph, Reader
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
 from circuitfind.patching.sites import SITE_BY_NAME
 
@@ -45,7 +45,7 @@ def significant_components(
             head = row.place["head" if row.site == "q" else "kv_head"]
             reader = _port(graph, int(row.place["layer"]), int(head), row.site)
             ports.add(reader.name)
-            writers |= set(graph.components_fed_by(reader))
+            writers |= _fed(graph, reader)
         elif row.site not in _DEPTH:
             writers |= set(_written_at(graph, row))
     writers |= set(_between(result, graph, threshold))
@@ -53,8 +53,7 @@ def significant_components(
     readers = {
         reader.name
         for reader in graph.readers
-        if reader.name in ports
-        or (reader.port not in swept and writers & set(graph.components_fed_by(reader)))
+        if reader.name in ports or (reader.port not in swept and writers & _fed(graph, reader))
     }
     return Significant(frozenset(writers), frozenset(readers))
 
@@ -72,6 +71,10 @@ def require_components(sites: Sequence[str]) -> None:
         )
 
 
+def _fed(graph: Graph, reader: Reader) -> set[str]:
+    return {writer.name for writer in graph.fed_by(reader)}
+
+
 def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
     wanted = port if graph.split_qkv else "qkv"
     return next(
@@ -84,19 +87,15 @@ def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
 def _written_at(graph: Graph, row: Row) -> Iterator[str]:
     layer = int(row.place["layer"])
     if row.site == "mlp_out":
-        yield from _mlps(graph, layer)
+        yield from _written_by(graph, graph.mlps.get(layer))
     elif row.site == "attn_out":
-        yield from _heads(graph, layer)
+        yield from _written_by(graph, graph.attention[layer])
     else:
-        yield f"a{layer}.h{row.place['head']}"
+        yield graph.writers[graph.attention[layer].writers[int(row.place["head"])]].name
 
 
-def _heads(graph: Graph, layer: int) -> Iterator[str]:
-    yield from (each.name for each in graph.writers if (each.layer, each.kind) == (layer, "head"))
-
-
-def _mlps(graph: Graph, layer: int) -> Iterator[str]:
-    yield from (each.name for each in graph.writers if (each.layer, each.kind) == (layer, "mlp"))
+def _written_by(graph: Graph, block: Block | None) -> Iterator[str]:
+    yield from (graph.writers[i].name for i in (block.writers if block else ()))
 
 
 def _between(result: PatchResult, graph: Graph, threshold: float) -> Iterator[str]:
@@ -116,7 +115,4 @@ def _between(result: PatchResult, graph: Graph, threshold: float) -> Iterator[st
 def _at_depths(graph: Graph, before: int, after: int) -> Iterator[str]:
     for depth in range(before, after):
         layer, is_mlp = divmod(depth, 2)
-        if not is_mlp:
-            yield from _heads(graph, layer)
-        else:
-            yield from _mlps(graph, layer)
+        yield from _written_by(graph, (graph.mlps if is_mlp else graph.attention).get(layer))

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from circuitfind.errors import MethodError, quoted
+from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import graph_of
 from circuitfind.models.hooks import Activation, HookPoints
-from circuitfind.shape import ModelShape
 
 Axis = Literal["layer", "position", "head", "kv_head", "source_position"]
 
@@ -95,10 +96,10 @@ _ACTIVATIONS = {"head": "z"}
 """What TransformerLens calls a site of the table, where that is something else."""
 
 
-def site_names(wanted: str, shape: ModelShape | None = None) -> tuple[str, ...]:
+def site_names(wanted: str, graph: Graph | None = None) -> tuple[str, ...]:
     """Return the names of sites and activations, separated by commas, groups taken apart.
 
-    A group stands for those of its sites that the model has, if its shape is given.
+    A group stands for those of its sites that the model has, if its graph is given.
 
     Raises:
         MethodError: A name is empty, or the model has no such site.
@@ -106,7 +107,7 @@ def site_names(wanted: str, shape: ModelShape | None = None) -> tuple[str, ...]:
     words = [word.strip() for word in wanted.split(",")]
     if "" in words:
         raise MethodError(f"no site named ''; choose from {_KNOWN}")
-    return tuple(dict.fromkeys(name for word in words for name in _named(word, shape)))
+    return tuple(dict.fromkeys(name for word in words for name in _named(word, graph)))
 
 
 def find_sites(wanted: str, model: ResidualModel, *, by_name: bool = False) -> tuple[Site, ...]:
@@ -120,7 +121,7 @@ def find_sites(wanted: str, model: ResidualModel, *, by_name: bool = False) -> t
     Raises:
         MethodError: There is no such site, or the model has none of it.
     """
-    names = site_names(wanted, model.shape)
+    names = site_names(wanted, graph_of(model.shape))
     of_table = [site for site in SITES if site.name in names]
     others = [name for name in names if name not in SITE_BY_NAME]
     if by_name:
@@ -151,33 +152,34 @@ def _by_name(name: str, model: ResidualModel) -> Site:
         return replace(SITE_BY_NAME[name], activation=activation)
     axes: tuple[Axis, ...] = ("layer", "position") if activation.by_layer else ("position",)
     if activation.head_axis is not None:
-        n_heads = model.shape.layers[0].n_heads
-        axes = (*axes, "head" if activation.n_heads == n_heads else "kv_head")
+        sizes = {len(block.writers) for block in graph_of(model.shape).attention.values()}
+        axes = (*axes, "head" if activation.n_heads in sizes else "kv_head")
     return Site(name, axes, 0, "an activation by its name", activation)
 
 
-def _named(word: str, shape: ModelShape | None) -> tuple[str, ...]:
+def _named(word: str, graph: Graph | None) -> tuple[str, ...]:
     """Return the sites of a name; of a group of several those that the model has."""
     names = GROUPS.get(word, (word,))
-    lacking = {name: reason for name in names if shape and (reason := _lack(shape, name))}
+    lacking = {name: reason for name in names if graph and (reason := _lack(graph, name))}
     if len(names) == len(lacking):
         raise MethodError(f"this model has no {names[0]}: {lacking[names[0]]}")
     return tuple(name for name in names if name not in lacking)
 
 
-def _lack(shape: ModelShape, name: str) -> str:
+def _lack(graph: Graph, name: str) -> str:
     """Return why a model lacks a site, and what to do; "" where every layer has the site."""
-    layers = shape.layers
+    attention, mlps = graph.attention, graph.mlps
     by_head = any("head" in axis for site in SITES if site.name == name for axis in site.axes)
-    if by_head and len({(layer.n_heads, layer.n_kv_heads) for layer in layers}) > 1:
-        return f"its layers have different numbers of heads ({shape.heads_text}); choose attn_out"
-    if name == "resid_mid" and any(each.parallel_mlp or not each.has_mlp for each in layers):
+    if by_head and len({(len(b.writers), len(b.exchangeable)) for b in attention.values()}) > 1:
+        heads = ", ".join(str(len(block.writers)) for block in attention.values())
+        return f"its layers have different numbers of heads ({heads}); choose attn_out"
+    if name == "resid_mid" and any(graph.is_parallel(n) or n not in mlps for n in attention):
         return (
             "nothing reads the stream between a block's attention and its end; choose resid_pre "
             "or resid_post"
         )
-    if name == "mlp_out" and not any(layer.has_mlp for layer in layers):
+    if name == "mlp_out" and not mlps:
         return "its blocks have no MLP; leave it out"
-    if name == "mlp_out" and not all(layer.has_mlp for layer in layers):
+    if name == "mlp_out" and len(mlps) < len(attention):
         return "some of its blocks have no MLP; leave it out"
     return ""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 
+from circuitfind.graph import Graph
 from circuitfind.notebook import observer
 from circuitfind.patching.choice import chosen
 from circuitfind.patching.exchange import Mask
@@ -25,7 +26,6 @@ from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.patching.sites import Site, find_sites
 from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.progress import Checkpoint
-from circuitfind.shape import ModelShape
 
 
 def patch(
@@ -107,7 +107,7 @@ class Sweep(Measurement):
         super().__init__(
             posed(problem, mode, partners), mode, default_rows(problem) if rows is None else rows
         )
-        prompts, shape = self.problem.prompts, problem.model.shape
+        prompts = self.problem.prompts
         self._sites = find_sites(sites, problem.model, by_name=setter is not None)
         self._setter = setter
         if setter is not None:
@@ -116,7 +116,7 @@ class Sweep(Measurement):
             prompts, positions or default_places(prompts), problem.model.vocabulary
         )
         names = tuple(place.name for place in self._places)
-        self._numbers = _numbers(shape, layers, heads)
+        self._numbers = _numbers(problem.graph, layers, heads)
         numbers = {axis: tuple(map(str, each)) for axis, each in self._numbers.items()}
         known = {**numbers, "position": names, "source_position": names}
         self.axes = {site.name: site.axes for site in self._sites}
@@ -173,12 +173,12 @@ def _name_of(setter: Setter) -> str:
 
 
 def _numbers(
-    shape: ModelShape, layers: str | Sequence[int] | None, heads: str | Sequence[int] | None
+    graph: Graph, layers: str | Sequence[int] | None, heads: str | Sequence[int] | None
 ) -> dict[str, tuple[int, ...]]:
     """Return the numbers of the layers, heads and key/value heads that are patched."""
     # Where layers have different numbers of heads, no site has heads (see `sites`).
-    least = min(shape.layers)
-    of_heads = chosen(heads, least.n_heads, "head")
-    read = sorted({head // least.heads_per_kv_head for head in of_heads})
-    of_layers = chosen(layers, shape.n_layers, "layer")
+    fewest = min(graph.attention.values(), key=lambda block: len(block.writers))
+    of_heads = chosen(heads, len(fewest.writers), "head")
+    read = sorted({head // len(fewest.exchangeable[0]) for head in of_heads})
+    of_layers = chosen(layers, len(graph.attention), "layer")
     return {"layer": of_layers, "head": of_heads, "kv_head": tuple(read)}

@@ -89,9 +89,10 @@ def _link_shares(circuit: Circuit) -> dict[str, float | None]:
     shares = shares_of_largest(circuit)
     for edge in sorted(circuit.edges, key=lambda edge: size(shares[edge.name])):
         port = edge.reader.port
-        for head in circuit.graph.components_fed_by(edge.reader):
+        fed = [writer.name for writer in circuit.graph.fed_by(edge.reader)]
+        for name in fed or [edge.reader.name]:
             for ending in [f".{port}", ".qkv"] if port else [""]:
-                found[f"{edge.writer.name}->{head}{ending}"] = shares[edge.name]
+                found[f"{edge.writer.name}->{name}{ending}"] = shares[edge.name]
     return found
 
 

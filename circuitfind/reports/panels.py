@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from circuitfind.granularity import head_name
 from circuitfind.patching.result import PatchResult, Row
 
 MOST_PANELS = 12
@@ -73,7 +74,7 @@ def _arranged(axes: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
 
 def _title(apart: tuple[str, ...], labels: tuple[str, ...], axes: tuple[str, ...]) -> str:
     if apart == ("layer", "head"):
-        return f"a{labels[0]}.h{labels[1]}"
+        return head_name(*labels)
     return f"at {labels[0]}" if labels else ""
 
 

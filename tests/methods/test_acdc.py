@@ -200,8 +200,8 @@ def test_every_order_visits_each_edge_once_and_each_reader_after_all_that_it_lea
     place = {name: number for number, name in enumerate(names)}
     into: dict[str, list[str]] = {}
     for edge in graph.edges():
-        for component in graph.components_fed_by(edge.reader):
-            into.setdefault(component, []).append(edge.name)
+        for writer in graph.fed_by(edge.reader):
+            into.setdefault(writer.name, []).append(edge.name)
     for edge in graph.edges():
         earlier = [place[name] for name in into.get(edge.writer.name, [])]
         assert place[edge.name] < min(earlier, default=len(names))

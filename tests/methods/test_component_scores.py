@@ -85,7 +85,7 @@ def test_an_edge_is_worth_as_much_as_its_weaker_end_and_a_shared_head_as_its_bes
     )
     kept = graph.edge_mask & (between >= 0.05)
     for edge in graph.edges(kept):
-        for end in (edge.writer.name, *graph.components_fed_by(edge.reader)[-1:]):
+        for end in (edge.writer.name, *[writer.name for writer in graph.fed_by(edge.reader)[-1:]]):
             assert end in ("embed", "logits") or float(values[graph.writer_index[end]]) >= 0.05
 
 
@@ -101,10 +101,9 @@ def negative_margin(logits, row):
 def weaker_end(graph, values):
     found = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     for row, writer in enumerate(graph.writers):
-        for column, reader in enumerate(graph.readers):
+        for column, fed in enumerate(graph.feeds):
             writes = 1.0 if writer.stage == 0 else float(values[row])
-            fed = graph.components_fed_by(reader)
-            reads = [1.0 if n == "logits" else float(values[graph.writer_index[n]]) for n in fed]
+            reads = values[list(fed)].tolist() if fed else [1.0]
             found[row, column] = min(writes, max(reads))
     return found
 

@@ -81,8 +81,7 @@ def chain(problem, sender, readers, mode):
         run = full_pass(model, graph, embeddings(model, graph, base), written, kept.double())
         if reader == "logits":
             break
-        fed = graph.components_fed_by(graph.reader(reader))
-        writers = [graph.writer_index[name] for name in fed]
+        writers = list(graph.feeds[graph.reader_index[reader]])
         written = own.clone()
         written[writers] = run.written[writers]
     return at_end(model.logits(run.final), prompts)
