@@ -1,5 +1,6 @@
 """Run a method to its end, check what came out, and return it as one value."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -42,6 +43,7 @@ class Found(Framed):
         limits: How exactly the engine reproduced the model, before the search.
         drift: How far the search's last state was from one computed from scratch, relative to
             the norm of the final stream; None where nothing was cut step by step.
+        seconds: What the method took, without the checks before and after it.
     """
 
     engine: IncrementalEngine
@@ -51,6 +53,7 @@ class Found(Framed):
     pruned: bool
     limits: LimitCheck
     drift: float | None
+    seconds: float
 
     def __repr__(self) -> str:
         return f"<Found {self.circuit!r}, {self.n_tested} edges tested, for {self.problem!r}>"
@@ -107,6 +110,7 @@ def search(
     """
     limits = check_limits(engine)
     decisions, drift = list(resume), None
+    started = time.monotonic()
     selection = method.selection if selection is None else selection
     for progress in _steps(engine, method, options, selection, resume, state):
         # A resumed search takes over whole steps only, and repeats one that was cut short.
@@ -114,6 +118,7 @@ def search(
         drift = drift if progress.drift is None else progress.drift
         on_progress(progress)
     circuit = _circuit(engine, method, decisions, selection)
+    seconds = time.monotonic() - started
     selected = without_dead_ends(engine, circuit, prune=selection.prune)
     if selected.pruned and not _is_free(engine, selected):
         selected = _unpruned(engine.graph, selected)
@@ -125,6 +130,7 @@ def search(
         selected.pruned,
         limits,
         drift,
+        seconds,
     )
 
 

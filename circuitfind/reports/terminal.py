@@ -30,13 +30,23 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
         n_edges = len(search["dead_ends"])
         table.add_row("dead ends", f"{n_edges} edge{'s' * (n_edges > 1)}, {done}")
     table.add_row("edges tested", str(search["edges_tested"]))
-    table.add_row("seconds", f"{search['seconds']:.1f}")
+    table.add_row("seconds", _seconds(search))
     table.add_row("self-check", _checks(search))
     for note in card.notes:
         table.add_row("note", escape(note))
     for doubt in card.doubts:
         table.add_row("WARNING", escape(doubt))
     return table
+
+
+def _seconds(search: Mapping[str, Any]) -> str:
+    """Return how long a run took; of what, where it says so (version 0.1.0 did not)."""
+    parts = [
+        f"{name.removeprefix('seconds_')} {value:.1f}"
+        for name, value in search.items()
+        if name.startswith("seconds_")
+    ]
+    return f"{search['seconds']:.1f}" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _of(part: int, whole: int) -> str:

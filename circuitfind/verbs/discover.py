@@ -62,14 +62,22 @@ def run_discovery(
         tell(f"{path} is finished: its results are read, not computed again")
         drop_left_state(path)
         return result
+    asked = time.monotonic()
     model = (models or Models(model, tell)).of(config)
     engine = IncrementalEngine(config.problem(model), config.memory)
-    started = time.monotonic()
+    loading = time.monotonic() - asked
     with run.recording(fingerprints(engine.problem)) as log:
         if log.earlier:
             tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
+        started = time.monotonic()
         found = _searched(run, engine, log, on_progress)
-        result = _result(run, found, _held_out(config, model), started)
+        checks = time.monotonic() - started - found.seconds
+        seconds = {
+            "seconds_loading": loading,
+            "seconds_search": found.seconds,
+            "seconds_checks": checks,
+        }
+        result = _result(run, found, _held_out(config, model), seconds)
         if not log.holds(found.decisions):
             # A method that chooses at its end recorded what it measured, before it chose. Replaced
             # in one step, so that no measurement can be lost.
@@ -102,13 +110,16 @@ def _searched(
 
 
 def _result(
-    run: RunDirectory, found: Found, held_out: IncrementalEngine | None, started: float
+    run: RunDirectory, found: Found, held_out: IncrementalEngine | None, seconds: dict[str, float]
 ) -> RunResult:
+    started = time.monotonic()
     card = scorecard(found.engine, found.circuit, held_out)
+    seconds = {**seconds, "seconds_scorecard": time.monotonic() - started}
     facts = _facts(found)
     circuit = replace(found.circuit, origin=_provenance(run.config, facts["origin"]))
     # Of this process alone, where an earlier one was interrupted.
-    facts["search"]["seconds"] = time.monotonic() - started
+    total = sum(seconds.values()) - seconds["seconds_loading"]
+    facts["search"] |= {"seconds": total, **seconds}
     return RunResult(run.path, circuit, card, facts["search"])
 
 

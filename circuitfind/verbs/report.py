@@ -216,7 +216,9 @@ def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
 
 def _without_time(search: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a search but for its time, which differs from run to run."""
-    found: dict[str, Any] = finite({n: value for n, value in search.items() if n != "seconds"})
+    found: dict[str, Any] = finite(
+        {name: value for name, value in search.items() if not name.startswith("seconds")}
+    )
     return found
 
 

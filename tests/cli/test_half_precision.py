@@ -13,6 +13,7 @@ from circuitfind.engine import incremental
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo.training import word_tokenizer
 from tests.oracles.checkpoints import D_VOCAB, build
+from tests.timing import without_times
 
 SIX = ["gpt2", "gpt-neox-parallel", "llama", "qwen3", "gemma2", "phi"]
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -156,8 +157,8 @@ def figures_of(run: Path) -> dict:
     """Return what a run's scorecard and evaluation say, apart from the time they took."""
     stored = json.loads((run / "scorecard.json").read_text())
     stored["evaluation"] = json.loads((run / "evaluation.json").read_text())["evaluation"]
-    for part in ("search", "evaluation"):
-        del stored[part]["seconds"]
+    stored["search"] = without_times(stored["search"])
+    del stored["evaluation"]["seconds"]
     notes = stored["scorecard"].pop("notes")
     assert stored["evaluation"].pop("notes") == notes
     return {

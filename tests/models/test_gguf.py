@@ -270,16 +270,3 @@ def test_an_unknown_name_lists_the_known_ones():
         ModelError, match="no pretrained model named 'nothing'; the pretrained models are"
     ):
         get_pretrained("nothing")
-
-
-@pytest.mark.slow
-def test_the_pretrained_chat_model_says_what_it_is_known_to_say():
-    """Needs `circuitfind models get smollm2`; its continuation was seen with transformers alone."""
-    if not PRETRAINED.get("smollm2").path.is_file():
-        pytest.skip("smollm2 is not here; run `circuitfind models get smollm2`")
-    model = load_model("smollm2")
-    assert (model.shape.n_layers, model.shape.total("n_heads")) == (30, 270)
-    prompt = "When Mary and John went to the store, John gave a drink to"
-    tokens = torch.tensor([model.vocabulary.encode(prompt)])
-    best = int(model.own_logits(tokens)[0, -1].argmax())
-    assert [best] == model.vocabulary.encode(" Mary")

@@ -54,6 +54,6 @@ def files_of(path: Path) -> dict[str, bytes]:
         if file.is_file() and file.name != "attempts.jsonl":
             content = file.read_bytes()
             if file.name in ("scorecard.json", "evaluation.json", "environment.json"):
-                content = b"".join(x for x in content.splitlines() if b'"seconds"' not in x)
+                content = b"".join(x for x in content.splitlines() if b'"seconds' not in x)
             found[name] = content
     return found
