@@ -154,9 +154,10 @@ class PromptPairs:
     def at_steps(self, values: Tensor) -> Tensor:
         """Select the metric's steps from a tensor with axes batch, pos and any others.
 
-        Steps that a prompt does not have select its first position; metrics leave them out.
+        It may hold the last positions only, as many as the steps need. Steps that a prompt does not
+        have select the first position; metrics leave them out.
         """
-        index = self.steps.clamp(min=0)
+        index = (self.steps - (self.clean.shape[1] - values.shape[1])).clamp(min=0)
         rows = torch.arange(len(self), device=values.device)[:, None]
         return values[rows, index]
 

@@ -90,3 +90,7 @@ class CountingModel:
     def own_logits(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
         self.own += tokens.numel()
         return self.model.own_logits(tokens, real)
+
+    def own_last_logits(self, tokens: Tensor, real: Tensor | None, n_positions: int) -> Tensor:
+        self.own += tokens.numel()
+        return self.model.own_last_logits(tokens, real, n_positions)

@@ -89,10 +89,13 @@ def own_logits(
         tokens: What the model reads.
     """
     size = max(1, _LOGITS // (tokens.shape[1] * model.shape.d_vocab))
+    n_positions = tokens.shape[1] - int(prompts.steps[prompts.step_is_real].min())
     parts = [slice(first, first + size) for first in range(0, len(tokens), size)]
     return torch.cat(
         [
-            prompts.rows(part).at_steps(model.own_logits(tokens[part], prompts.real[part]))
+            prompts.rows(part).at_steps(
+                model.own_last_logits(tokens[part], prompts.real[part], n_positions)
+            )
             for part in parts
         ]
     )

@@ -53,6 +53,7 @@ class MaskedPasses:
     enlarges_rounding: bool
     most: int
     _known: list["_Prompts"] = field(default_factory=list, init=False, repr=False)
+    _last: tuple[Work, Stream] | None = field(default=None, init=False, repr=False)
 
     def final(self, kept: Bool[Tensor, "writer reader"], start: Start | None = None) -> Stream:
         """Return what the logits read with just these edges kept.
@@ -62,11 +63,15 @@ class MaskedPasses:
             start: The run to start from; by default the one that is less work.
         """
         todo = self._work(kept.cpu().numpy(), start)
+        # Masks can differ in edges that decide nothing.
+        if self._last is not None and todo.is_same(self._last[0]):
+            return self._last[1]
         final, size, parts = self.runs.final, self._prompts_at_once(todo), []
         with torch.no_grad():
             for first in range(0, len(final), size):
                 parts.append(self._prompts(slice(first, first + size)).final(todo))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        self._last = todo, parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._last[1]
 
     def _prompts(self, rows: slice) -> "_Prompts":
         """Return some of the prompts; what their passes start from is remembered for the next."""

@@ -52,6 +52,13 @@ class Work:
         """How many changes are held together."""
         return int(self.changed.any(axis=1).sum() + self.replaced.any(axis=1).sum())
 
+    def is_same(self, other: "Work") -> bool:
+        """Return whether another pass does just the same."""
+        return self.start == other.start and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("run", "changed", "replaced")
+        )
+
 
 def least_work(graph: Graph, kept: Kept, *, empty_is_a_run: bool) -> Work:
     """Return the work of a pass from the run that makes it less."""

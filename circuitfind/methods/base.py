@@ -176,13 +176,12 @@ class ScoringMethod(Method):
     def scores(self, engine: IncrementalEngine, options: Any) -> EdgeScores:
         """Return the scores of all edges."""
         decisions = [each for step in self.run(engine, options) for each in step.decisions]
-        return self.scores_in(engine, decisions)
+        return self.scores_in(engine, circuit_of(engine.graph, decisions))
 
-    def scores_in(self, engine: IncrementalEngine, decisions: Sequence[Decision]) -> EdgeScores:
-        """Return the scores that the decisions about all edges hold, NaN where there is no edge."""
-        values = circuit_of(engine.graph, decisions).effects
-        assert values is not None
-        return EdgeScores(engine.graph, values, self.unit(engine), self.name)
+    def scores_in(self, engine: IncrementalEngine, decided: Circuit) -> EdgeScores:
+        """Return the scores that the circuit of the decisions about all edges holds as effects."""
+        assert decided.effects is not None
+        return EdgeScores(engine.graph, decided.effects, self.unit(engine), self.name)
 
 
 def circuit_of(graph: Graph, decisions: Sequence[Decision]) -> Circuit:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.methods.acdc import AcdcOptions, search_with
-from circuitfind.methods.base import Decision, Progress, StepwiseMethod
+from circuitfind.methods.base import Decision, Progress, StepwiseMethod, circuit_of
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions
 
 
@@ -53,7 +53,7 @@ class Hybrid(StepwiseMethod):
             if step.checkpoint is not None:
                 shown = replace(step.checkpoint, state=None)
                 yield Progress(len(resume), graph.n_edges, (), checkpoint=shown)
-        scores = method.scores_in(engine, scored)
+        scores = method.scores_in(engine, circuit_of(graph, scored))
         left = scores.top(math.ceil(options.share * graph.n_edges))
         by_name = {edge.name: score for edge, score in scores.ranked()}
         for progress in search_with(engine, options, engine.start_from(left.kept), resume):

@@ -180,6 +180,15 @@ class ResidualModel(Protocol):
         """Return what the model itself computes, untouched: the truth that all else is held to."""
         ...
 
+    def own_last_logits(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        real: Bool[Tensor, "batch pos"] | None,
+        n_positions: int,
+    ) -> Float[Tensor, "batch last d_vocab"]:
+        """Return the same at the last positions only."""
+        ...
+
 
 class BaseModel:
     """Defaults of a `ResidualModel`, for what not every model has and what only saves time.
@@ -204,6 +213,21 @@ class BaseModel:
             f"{shape.heads_text} heads, width {shape.d_model}, {self.n_tokens} tokens, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
         )
+
+    def own_logits(
+        self, tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Refuse: every model has its own."""
+        raise NotImplementedError
+
+    def own_last_logits(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        real: Bool[Tensor, "batch pos"] | None,
+        n_positions: int,
+    ) -> Float[Tensor, "batch last d_vocab"]:
+        """Return the last of all logits."""
+        return self.own_logits(tokens, real)[:, -n_positions:]
 
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """Return None: all that attention adds belongs to heads."""

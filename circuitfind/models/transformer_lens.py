@@ -13,8 +13,9 @@ Everything is computed in float32, or in float64 where the weights are; a bridge
 is converted before it gets here (`precision.py`).
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -224,12 +225,32 @@ class TransformerLensModel(BaseModel):
     ) -> Float[Tensor, "batch pos d_vocab"]:
         return self._with_hooks(tokens, real)
 
+    def own_last_logits(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        real: Bool[Tensor, "batch pos"] | None,
+        n_positions: int,
+    ) -> Float[Tensor, "batch last d_vocab"]:
+        only: dict[str, Any] = {"logits_to_keep": n_positions} if self._leaves_logits_out else {}
+        return self._with_hooks(tokens, real, **only)[:, -n_positions:]
+
+    @cached_property
+    def _leaves_logits_out(self) -> bool:
+        """Whether the model can leave out the logits of earlier positions."""
+        forward = self._bridge.original_model.forward
+        return "logits_to_keep" in inspect.signature(forward).parameters
+
     def _with_hooks(
-        self, tokens: Tensor, real: Tensor | None, hooks: Sequence[tuple[str, Any]] = ()
+        self,
+        tokens: Tensor,
+        real: Tensor | None,
+        hooks: Sequence[tuple[str, Any]] = (),
+        **arguments: Any,
     ) -> Tensor:
-        padding = {} if self.causal or real is None else {"attention_mask": real.long()}
+        if not self.causal and real is not None:
+            arguments["attention_mask"] = real.long()
         with torch.no_grad():
-            logits: Tensor = self._bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), **padding)
+            logits: Tensor = self._bridge.run_with_hooks(tokens, fwd_hooks=list(hooks), **arguments)
         return logits.to(self.dtype)
 
     def _normed(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:

@@ -59,6 +59,18 @@ def test_many_circuits_cost_what_each_adds_and_not_their_number_of_whole_passes(
     torch.testing.assert_close(cuts, values, rtol=0, atol=1e-9)
 
 
+def test_edges_that_decide_nothing_cost_no_second_pass(counted):
+    model, problem, found = counted
+    engine, graph = IncrementalEngine(problem), problem.graph
+    kept = graph.mask_of(["embed->m0", "m0->logits"])
+    # Nothing of the clean run reaches the one, and nothing reads the other.
+    more = kept | graph.mask_of(["m3->m5", "m5->logits", "embed->m7"])
+    model.clear()
+    first, second = engine.finals([kept, more], "replaced")
+    assert torch.equal(first, second)
+    assert set(model.ran) == {"m0"} and model.ran["m0"] == problem.prompts.clean.numel()
+
+
 def test_a_search_by_attribution_takes_six_passes_forward_and_one_back(counted):
     model, problem, _ = counted
     model.clear()

@@ -24,6 +24,8 @@ def test_the_full_mask_is_the_model(family):
     with torch.no_grad():
         logits = model.logits(engine.recomputed(engine.graph.edge_mask))
     torch.testing.assert_close(logits, model.own_logits(clean), **EXACT)
+    last = model.own_last_logits(clean, None, 2)
+    torch.testing.assert_close(last, logits[:, -2:], **EXACT)
 
 
 @every_family
