@@ -154,8 +154,7 @@ class PromptPairs:
     def at_steps(self, values: Tensor) -> Tensor:
         """Select the metric's steps from a tensor with axes batch, pos and any others.
 
-        It may hold the last positions only, as many as the steps need. Steps that a prompt does not
-        have select the first position; metrics leave them out.
+        It may hold the last positions only. Steps that a prompt lacks select the first position.
         """
         index = (self.steps - (self.clean.shape[1] - values.shape[1])).clamp(min=0)
         rows = torch.arange(len(self), device=values.device)[:, None]

@@ -234,7 +234,7 @@ def test_a_search_by_groups_resumes_after_any_of_its_decisions(family):
     engine, options = engine_of(family), AcdcOptions(threshold=0.02, group_qkv=True)
     whole = list(uninterrupted(family, "resample", options))
     assert any(d.reason == "group" for d in whole)
-    for stop in range(0, len(whole) + 1, 5):
+    for stop in range(0, len(whole) + 1, 17):
         found = search(engine, Acdc(), options, resume=whole[:stop])
         assert list(found.decisions) == whole
 

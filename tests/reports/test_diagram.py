@@ -70,8 +70,10 @@ pictures += [
     draw_bars("T", "axis", [Row(name, name, (0.2, 0.3), 0.1) for name in "abc"]),
     draw_cells(["a", "b"], {(0, 1): Cell(0.25, 0.5)}, ["caption"]),
 ]
-for picture in pictures:
-    for content in (picture.dot.encode(), picture.svg().encode(), picture.png()):
+for number, picture in enumerate(pictures):
+    # A PNG is made of the same source: some of them are enough.
+    png = [picture.png()] if number < 2 else []
+    for content in (picture.dot.encode(), picture.svg().encode(), *png):
         print(len(content), sha256(content).hexdigest())
 """
 
@@ -91,7 +93,7 @@ def test_no_picture_depends_on_the_hash_seed():
         for seed in ("1", "2")
     ]
     first, second = (process.communicate()[0] for process in running)
-    assert len(first.splitlines()) == 3 * (2 * 5 + 3)
+    assert len(first.splitlines()) == 2 * (2 * 5 + 3) + 2
     assert first == second
 
 
