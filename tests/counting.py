@@ -69,6 +69,9 @@ class CountingModel:
     def output(self, layer: int, heads: Sequence[int], z: Tensor) -> Tensor:
         return self.model.output(layer, heads, z)
 
+    def attention_output(self, layer: int, z: Tensor) -> Tensor:
+        return self.model.attention_output(layer, z)
+
     def attention_bias(self, layer: int) -> Tensor | None:
         return self.model.attention_bias(layer)
 

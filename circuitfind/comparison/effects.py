@@ -7,8 +7,6 @@ the problem. Everything is a share of the lead: how much better the metric is on
 than on the corrupted ones; its size, where a model does worse.
 """
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,11 +15,10 @@ from torch import Tensor
 
 from circuitfind.comparison.looks import place_masks, place_names
 from circuitfind.engine.full_pass import plain_pass
-from circuitfind.engine.gradients import ReaderGradients
+from circuitfind.engine.gradients import BlockGradients
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.written import batches, writing_blocks
+from circuitfind.engine.written import batches
 from circuitfind.errors import MetricError
-from circuitfind.graph import Block
 from circuitfind.methods.attribution import Batch, Limits, batches_of
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from circuitfind.metrics import KL, LOGIT_DIFFERENCE, LOSS, Metric, answered
@@ -98,41 +95,22 @@ def effects(problem: Problem) -> Effects:
     edges = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     by_place = torch.zeros(len(place_names(problem.prompts)), len(graph.writers)).double()
     for batch in batches_of(problem, _limits):
+        masks = torch.stack(list(place_masks(batch.problem.prompts).values())).double()
         for place in places_of(graph, _PATH):
-            walk = _with_places(batch, batch.walk(place), by_place, place.weight)
+            walk = list(batch.walk(place))
             edges += place.weight * batch.contracted(walk)
+            for found in walk:
+                if writers := list(found.block.writers):
+                    by_place[:, writers] += place.weight * _by_places(batch, found, masks)
     scale = 1 / (abs(lead) * len(problem.prompts))
     return Effects(
         problem.metric.name, lead, edges * scale, place_names(problem.prompts), by_place * scale
     )
 
 
-def _with_places(
-    batch: Batch, walk: Iterator[ReaderGradients], by_place: Tensor, weight: float
-) -> Iterator[ReaderGradients]:
-    """Walk back from the logits: readers of one stage after another, then those who write there."""
-    masks = torch.stack(list(place_masks(batch.problem.prompts).values())).double()
-    every = writing_blocks(batch.problem.graph)
-    arrived: Tensor | None = None
-    for stage, found in itertools.groupby(walk, key=lambda some: some.stage):
-        if arrived is not None:
-            _write_places(
-                batch, [g for g in every if g.stage == stage], arrived, masks, by_place, weight
-            )
-        for some in found:
-            yield some
-            total = some.gradient.sum(0)
-            arrived = total if arrived is None else arrived + total
-    assert arrived is not None
-    _write_places(batch, every[:1], arrived, masks, by_place, weight)
-
-
-def _write_places(
-    batch: Batch, here: list[Block], slope: Tensor, masks: Tensor, by_place: Tensor, weight: float
-) -> None:
-    """Add what happens if the writers of a stage are replaced at some positions."""
-    for block in here:
-        at_positions = (batch.differences.of(block) * slope).sum(-1).double()
-        by_place[:, list(block.writers)] += (
-            weight * torch.einsum("wbp,kbp->kw", at_positions, masks).cpu()
-        )
+def _by_places(
+    batch: Batch, found: BlockGradients, masks: Float[Tensor, "place batch pos"]
+) -> Float[Tensor, "place writer"]:
+    """Return what happens if the writers of a block are replaced at some positions."""
+    at_positions = (batch.differences.of(found.block) * found.written).sum(-1).double()
+    return torch.einsum("wbp,kbp->kw", at_positions, masks).cpu()

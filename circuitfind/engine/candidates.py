@@ -12,13 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.sizes import sizes_of
 from circuitfind.engine.state import Candidates, Stream
 from circuitfind.errors import MethodError
-
-_TOGETHER = {"cpu": 1 << 20}
-"""How many numbers of candidates are in work at once; 4 MiB in float32."""
-
-_TOGETHER_ON_ACCELERATORS = 1 << 25
 
 _CANDIDATE_FLOATS = 1 << 24
 """How many numbers a stream of all candidates together may have; 64 MiB in float32."""
@@ -120,7 +116,7 @@ class Cuts:
 
 def group_size(stream: Float[Tensor, "*_"]) -> int:
     """Return how many candidates to work on at once, given what one of them has."""
-    together = _TOGETHER.get(stream.device.type, _TOGETHER_ON_ACCELERATORS)
+    together = sizes_of(stream.device).candidates
     return max(1, together // stream.numel())
 
 

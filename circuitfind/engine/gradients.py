@@ -3,19 +3,20 @@
 With every edge kept, all heads of a block read one stream, so the forward pass needs one stream and
 not one per reader. On the way back the blocks are taken one by one: an MLP gives the gradient at
 its input; attention is run again from its queries, keys and values, and what arrives there is
-pulled back through each port's projection and norm, which gives every head port a gradient of its
-own. Where it is known how a component reads (`models/readings.py`), this takes one product and no
-second run. Their sum goes on to earlier blocks. So a gradient per reader exists only while it is
-handed out, and what a head writes is kept as its z (`d_head` elements a position, not `d_model`).
+pulled back through each port's projection and norm. Where it is known how a component reads
+(`models/readings.py`), this takes one product and no second run. Their sum goes on to earlier
+blocks. What each head's port receives is kept as what arrives at its query, key or value, and what
+a head writes as its z (`d_head` elements a position each, not `d_model`); the gradients of single
+readers are formed from that, some prompts at a time.
 
 A run that was made before is walked back from the streams that entered its blocks, all else being
 computed again. With `checkpoint` this holds for the MLPs of every run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,26 +24,136 @@ from torch import Tensor
 
 from circuitfind.graph import SINGLE_PORTS, Block, Graph, SinglePort, single_ports
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Heads, Run, Seen, Stream, added_by_heads, attend
-from circuitfind.models.readings import Normed
+from circuitfind.models.forward import Heads, Run, Seen, Stream, attend
+from circuitfind.models.readings import LinearNorm, Reading
 
 Streams = Float[Tensor, "reader batch pos d_model"]
-Head = Float[Tensor, "batch pos d_head"]
 Projected = dict[SinglePort, Heads]
 
 
-class ReaderGradients(NamedTuple):
-    """The gradients at what some readers of one stage receive.
+@runtime_checkable
+class Received(Protocol):
+    """The gradient of the summed loss at what some readers of a block receive."""
+
+    @property
+    def readers(self) -> Sequence[int]:
+        """Return their indices."""
+        ...
+
+    def total(self) -> Stream:
+        """Return the sum over readers."""
+        ...
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        """Write the gradients at all readers, on some of the prompts, into a tensor."""
+        ...
+
+
+class BlockGradients(NamedTuple):
+    """The gradients of the summed loss at a block.
 
     Attributes:
-        readers: Their indices.
-        stage: Their stage.
-        gradient: Of the summed loss at what each reader receives.
+        block: The block.
+        written: At what any of its writers writes; of the logits, at what they read.
+        received: At what its readers receive.
     """
 
-    readers: tuple[int, ...]
-    stage: int
-    gradient: Streams
+    block: Block
+    written: Stream
+    received: tuple[Received, ...]
+
+
+class _Whole(NamedTuple):
+    """The gradient at what one reader receives, kept as it is."""
+
+    readers: Sequence[int]
+    stream: Stream
+
+    def total(self) -> Stream:
+        return self.stream
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        out[0] = self.stream[prompts]
+
+
+class _ThroughPorts(NamedTuple):
+    """The gradients at what all heads of a block receive by one port, or by several as one."""
+
+    readers: Sequence[int]
+    ports: Sequence["_ThroughReadings | _ThroughModel"]
+
+    def total(self) -> Stream:
+        return reduce(torch.add, (port.total() for port in self.ports))
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        self.ports[0].write(prompts, out)
+        for port in self.ports[1:]:
+            also = torch.empty_like(out)
+            port.write(prompts, also)
+            out += also
+
+
+class _ThroughReadings(NamedTuple):
+    """The gradients at what all heads of a block receive by one port, as `Reading.pulled` says.
+
+    Attributes:
+        norm: What all heads norm the stream with.
+        centred: The stream, centred.
+        weights: The map of each head.
+        arrived: The gradient at each head's query, key or value, times the norm's factor.
+        along: How much of the centred stream each head's gradient has for the norm's factor.
+    """
+
+    norm: LinearNorm
+    centred: Stream
+    weights: Sequence[Float[Tensor, "d_model d_head"]]
+    arrived: Heads
+    along: Float[Tensor, "head batch pos 1"]
+
+    @classmethod
+    def of(
+        cls, readings: Sequence[Reading], stream: Stream, projected: Heads, arrived: Heads
+    ) -> "_ThroughReadings":
+        """Keep what arrived at the queries, keys or values of heads."""
+        norm = readings[0].norm
+        normed = norm.apart(stream)
+        constants = torch.stack([reading.constant for reading in readings])[:, None, None]
+        weights = [reading.weights[0] for reading in readings]
+        along = norm.along(arrived, projected - constants, normed)
+        return cls(norm, normed.centred, weights, arrived * normed.factor, along)
+
+    def total(self) -> Stream:
+        side_by_side = self.arrived.permute(1, 2, 0, 3).flatten(2)
+        product = side_by_side @ torch.cat(list(self.weights), dim=1).T
+        return self.norm.pulled_(product, self.centred, self.along.sum(0))
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        for arrived, weight, own in zip(self.arrived, self.weights, out, strict=True):
+            torch.mm(arrived[prompts].flatten(0, 1), weight.T, out=own.view(-1, own.shape[-1]))
+        self.norm.pulled_(out, self.centred[prompts], self.along[:, prompts])
+
+
+class _ThroughModel(NamedTuple):
+    """The same where it is not known how the heads read."""
+
+    model: ResidualModel
+    layer: int
+    port: SinglePort
+    stream: Stream
+    arrived: Heads
+
+    def total(self) -> Stream:
+        leaf = self.stream.clone()
+        return self._pulled(leaf, leaf.requires_grad_().expand(len(self.arrived), *leaf.shape))
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        leaf = self.stream[prompts].repeat(len(self.arrived), 1, 1, 1).requires_grad_()
+        out.copy_(self._pulled(leaf, leaf, prompts))
+
+    def _pulled(self, leaf: Tensor, streams: Streams, prompts: slice = slice(None)) -> Tensor:
+        with torch.enable_grad():
+            projected = self.model.project(self.layer, self.port, range(len(streams)), streams)
+        return torch.autograd.grad(projected, leaf, self.arrived[:, prompts])[0]
 
 
 class RecordedRun(Run):
@@ -116,22 +227,23 @@ class RecordedRun(Run):
                 return leaf, self.model.mlp(block.layer, leaf)
             return leaf, reading.after(leaf)
 
-    def gradients(self, at_final: Stream) -> Iterator[ReaderGradients]:
+    def gradients(self, at_final: Stream) -> Iterator[BlockGradients]:
         """Walk back from the logits, given the gradient there; frees what was kept for that."""
         logits = self.graph.blocks[-1]
-        yield ReaderGradients(logits.readers, logits.stage, at_final[None])
+        yield BlockGradients(logits, at_final, (_Whole(logits.readers, at_final),))
         for blocks in reversed(self.graph.stages):
             if (stream := self.entering.get(blocks[0].stage)) is None:
                 return
             before = at_final.clone()
             for block in reversed(blocks):
-                for found in self._pulled(block, stream, at_final):
-                    for gradient in found.gradient:
-                        before += gradient
-                    yield found
+                received = self._pulled(block, stream, at_final)
+                for some in received:
+                    before += some.total()
+                yield BlockGradients(block, at_final, received)
             at_final = before
+        yield BlockGradients(self.graph.blocks[0], at_final, ())
 
-    def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> Iterator[ReaderGradients]:
+    def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> tuple[Received, ...]:
         """Pull the gradient at what a block writes back to what its readers receive."""
         if block.kind == "mlp":
             kept = self._written.pop(block.name) if block.name in self._written else None
@@ -140,18 +252,17 @@ class RecordedRun(Run):
             reading = self.model.reading(block.layer, None)
             if reading is not None:
                 arrived = reading.pulled(arrived, leaf.detach(), reading.norm.apart(stream))
-            yield ReaderGradients(block.readers, block.stage, arrived[None])
-            return
+            return (_Whole(block.readers, arrived),)
         projected = self._projected.pop(block.name, None) or self._project_all(block, stream)
         at_projected = self._at_projected(block, projected, gradient)
-        for port, readers in groupby(block.readers, key=lambda r: self.graph.readers[r].port):
-            pulled = [
-                self._through_projection(block, each, stream, projected[each], at_projected[each])
-                for each in single_ports(port)
-            ]
-            # One at a time, so that little has to go through the memory again.
-            for reader, *streams in zip(readers, *pulled, strict=True):
-                yield ReaderGradients((reader,), block.stage, reduce(torch.add, streams)[None])
+        through = {
+            port: self._through_projection(block, port, stream, projected[port], arrived)
+            for port, arrived in at_projected.items()
+        }
+        return tuple(
+            _ThroughPorts(tuple(readers), [through[each] for each in single_ports(port)])
+            for port, readers in groupby(block.readers, key=lambda r: self.graph.readers[r].port)
+        )
 
     def _project_all(self, block: Block, stream: Stream) -> Projected:
         with torch.no_grad():
@@ -163,28 +274,15 @@ class RecordedRun(Run):
         with torch.enable_grad():
             query, key, value = leaves
             z = attend(self.model, block.layer, query, key, value, self.real)
-            written = added_by_heads(self.model, block.layer, z)
+            written = self.model.attention_output(block.layer, z)
         return dict(zip(SINGLE_PORTS, torch.autograd.grad(written, leaves, gradient), strict=True))
 
     def _through_projection(
         self, block: Block, port: SinglePort, stream: Stream, projected: Heads, arrived: Heads
-    ) -> Iterator[Stream]:
-        """Pull gradients at projected values back to the stream that each head's port reads."""
-        normed: dict[int, Normed] = {}
-        for head, (values, gradient) in enumerate(zip(projected, arrived, strict=True)):
-            reading = self.model.reading(block.layer, port, head)
-            if reading is None:
-                yield self._through_model(block, port, head, stream, gradient)
-                continue
-            if id(reading.norm) not in normed:
-                normed[id(reading.norm)] = reading.norm.apart(stream)
-            yield reading.pulled(gradient, values, normed[id(reading.norm)])
-
-    def _through_model(
-        self, block: Block, port: SinglePort, head: int, stream: Stream, arrived: Head
-    ) -> Stream:
-        leaf = stream[None].clone().requires_grad_()
-        with torch.enable_grad():
-            projected = self.model.project(block.layer, port, [head], leaf)
-        (at_input,) = torch.autograd.grad(projected, leaf, arrived[None])
-        return at_input[0]
+    ) -> _ThroughReadings | _ThroughModel:
+        """Return how gradients at projected values lead back to what each head's port reads."""
+        found = [self.model.reading(block.layer, port, head) for head in range(len(arrived))]
+        readings = [reading for reading in found if reading is not None]
+        if len(readings) < len(found) or any(r.norm is not readings[0].norm for r in readings):
+            return _ThroughModel(self.model, block.layer, port, stream, arrived)
+        return _ThroughReadings.of(readings, stream, projected, arrived)

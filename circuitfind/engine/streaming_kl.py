@@ -14,16 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.sizes import sizes_of
 from circuitfind.measures import Reference, Shift, divergence
 from circuitfind.models.base import ResidualModel, Unembedding
 
 Stepped = Float[Tensor, "candidate batch step d_model"]
-
-_TILE = {"cpu": (256, 2048)}
-"""Of how many steps of prompts, and of how many tokens, logits are held at once. With fewer steps,
-more time goes into reading the unembedding; with more of both, the processor's cache is left."""
-
-_TILE_ON_ACCELERATORS = (1024, 1 << 15)
 
 
 class ShiftReadout:
@@ -47,7 +42,8 @@ class ShiftReadout:
         full: Reference,
     ) -> None:
         self._model, self._weight = model, unembedding[0]
-        self.rows, self._tokens = _TILE.get(model.device.type, _TILE_ON_ACCELERATORS)
+        sizes = sizes_of(model.device)
+        self.rows, self._tokens = sizes.kl_steps, sizes.kl_tokens
         self._clean = model.final_norm(clean)
         self._full = full
         self._mean_row = full.probability @ self._weight

@@ -4,20 +4,19 @@
 
 Methods differ in where they take the slope: on the clean run, or averaged along a path towards the
 corrupted one. A plan lists these places; each contributes its share of the scores of all edges, or
-of the edges of one writer. Prompts are taken a batch at a time, and reader gradients a few dozen at
-a time, so no tensor ever holds edges x prompts. Losses are summed over prompts and divided once by
-their number, so scores do not depend on how prompts are batched.
+of the edges of one writer. Prompts are taken a batch at a time. Losses are summed over prompts and
+divided once by their number, so scores do not depend on how prompts are batched.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.gradients import ReaderGradients, RecordedRun
+from circuitfind.engine.contraction import contracted
+from circuitfind.engine.gradients import BlockGradients, RecordedRun
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
@@ -32,14 +31,6 @@ Table = Float[Tensor, "writer reader"]
 
 _BATCH_FLOATS = 1 << 23
 """How many numbers the streams that enter all blocks may have together; 32 MiB in float32."""
-
-_STREAMS_AT_ONCE = 96
-"""How many reader gradients are gathered before they meet the writers' differences."""
-
-_FORMED_FLOATS = {"cpu": 1 << 23}
-"""How many numbers the writers' differences may have that meet them together."""
-
-_FORMED_ON_ACCELERATORS = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -162,8 +153,8 @@ class Batch:
         alone[place.writer] = scores[place.writer]
         return alone
 
-    def walk(self, place: Place) -> Iterator[ReaderGradients]:
-        """Return the gradients at what readers receive there, from the logits back."""
+    def walk(self, place: Place) -> Iterator[BlockGradients]:
+        """Return the gradients there, from the logits back."""
         known = self._entering if place.share == 1 else None
         run = RecordedRun(
             self.problem.model,
@@ -207,53 +198,10 @@ class Batch:
         return slope
 
     def contracted(
-        self, walk: Iterator[ReaderGradients], rows: Sequence[Block] | None = None
+        self, walk: Iterable[BlockGradients], rows: Sequence[Block] | None = None
     ) -> Table:
-        """Multiply gradients with the differences of writers, some dozen readers at a time.
-
-        Args:
-            walk: The gradients, from the logits back.
-            rows: The blocks of the writers; by default all.
-        """
-        graph = self.problem.graph
-        scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
-        held = self._final.new_empty(0, *self._final.shape)
-        readers: list[int] = []
-        blocks = self._blocks if rows is None else rows
-        before: list[Block] = []
-        for found in walk:
-            n = len(found.readers)
-            if len(readers) + n > len(held):
-                self._meet(held[: len(readers)], readers, before, scores)
-                readers = []
-                if n > len(held):
-                    held = held.new_empty(max(n, _STREAMS_AT_ONCE), *held.shape[1:])
-            if not readers:
-                before = [block for block in blocks if block.stage < found.stage]
-            held[len(readers) : len(readers) + n] = found.gradient
-            readers += found.readers
-        self._meet(held[: len(readers)], readers, before, scores)
-        return scores.masked_fill(~graph.edge_mask, 0)
-
-    def _meet(
-        self,
-        gradients: Float[Tensor, "held batch pos d_model"],
-        readers: Sequence[int],
-        blocks: Sequence[Block],
-        scores: Table,
-    ) -> None:
-        """Add the products of the gradients at some readers with the differences of writers."""
-        if not readers or not blocks:
-            return
-        writers = [writer for block in blocks for writer in block.writers]
-        most = _FORMED_FLOATS.get(gradients.device.type, _FORMED_ON_ACCELERATORS)
-        size = max(1, most // (len(writers) * gradients[0, 0].numel()))
-        for first in range(0, gradients.shape[1], size):
-            rows = slice(first, first + size)
-            some = self.differences.rows(rows)
-            formed = torch.cat([some.of(block).flatten(1) for block in blocks])
-            product = formed @ gradients[:, rows].flatten(1).T
-            scores[np.ix_(writers, readers)] += product.double().cpu()
+        """Multiply gradients with the differences of the writers of some blocks, or of all."""
+        return contracted(self.differences, walk, self._blocks if rows is None else rows)
 
 
 def _require_finite(graph: Graph, scores: Table) -> None:

@@ -63,6 +63,12 @@ class Decision:
     effect: float | None = None
     score: float | None = None
 
+    def turned(self) -> "Decision":
+        """Return the opposite decision on the same grounds."""
+        # Most edges of a large graph are turned, and `replace` takes ten times as long.
+        grounds = self.reason, self.before, self.after, self.effect, self.score
+        return Decision(self.edge, not self.kept, *grounds)
+
 
 def tested(test: Test) -> Decision:
     """Return the decision about an edge that a test was made of."""

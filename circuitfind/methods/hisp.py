@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.written import writing_blocks
-from circuitfind.graph import Block, Graph
+from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Batch, batches_of, require_slope
 from circuitfind.methods.components import edges_between, require_finite
 from circuitfind.methods.eap import CLEAN, EapOptions
@@ -64,21 +63,11 @@ class Hisp(Scored):
 def _mask_slopes(graph: Graph, batch: Batch) -> PerWriter:
     """Return each writer's |d loss / d mask|, added up over prompts."""
     slopes = torch.zeros(len(graph.writers), dtype=torch.float64)
-    left, arriving = list(writing_blocks(graph)), None
     for found in batch.walk(CLEAN):
-        while left[-1].stage >= found.stage:
-            _score(slopes, batch, left.pop(), arriving)
-        added = found.gradient.sum(0)
-        arriving = added if arriving is None else arriving + added
-    while left:
-        _score(slopes, batch, left.pop(), arriving)
+        if writers := list(found.block.writers):
+            by_prompt = (batch.differences.of(found.block) * found.written).sum((2, 3))
+            slopes[writers] = by_prompt.abs().double().sum(1).cpu()
     return slopes
-
-
-def _score(slopes: PerWriter, batch: Batch, block: Block, arriving: Tensor | None) -> None:
-    assert arriving is not None
-    by_prompt = (batch.differences.of(block) * arriving).sum((2, 3))
-    slopes[list(block.writers)] = by_prompt.abs().double().sum(1).cpu()
 
 
 def _by_layer(graph: Graph, importance: PerWriter) -> PerWriter:

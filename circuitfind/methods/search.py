@@ -169,8 +169,7 @@ def _as_selected(
     kept = graph.mask_of(selected.dead_ends) | selected.circuit.kept
     chosen = {edge.name for edge in graph.edges(kept)}
     return tuple(
-        each if each.kept == (each.edge in chosen) else replace(each, kept=not each.kept)
-        for each in decisions
+        each if each.kept == (each.edge in chosen) else each.turned() for each in decisions
     )
 
 

@@ -134,6 +134,17 @@ class ResidualModel(Protocol):
         """Return what the attention of a block adds that belongs to no head, or None."""
         ...
 
+    def attention_output(
+        self, layer: int, z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return what the attention of a block adds: the sum of all heads, and what is no head's.
+
+        Args:
+            layer: The block.
+            z: The mixed values of all its heads.
+        """
+        ...
+
     def mlp(
         self,
         layer: int,
@@ -232,6 +243,20 @@ class BaseModel:
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """Return None: all that attention adds belongs to heads."""
         return None
+
+    def attention_output(
+        self, layer: int, z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return the sum of what each head adds, and the bias."""
+        added = self.output(layer, range(len(z)), z).sum(0)
+        bias = self.attention_bias(layer)
+        return added if bias is None else added + bias
+
+    def output(
+        self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "head batch pos d_model"]:
+        """Refuse: every model has its own."""
+        raise NotImplementedError
 
     def mlp(
         self,

@@ -87,7 +87,7 @@ class Run:
         query, key, value = (self.projected(block, port, stream) for port in ("q", "k", "v"))
         z = attend(self.model, block.layer, query, key, value, self.real)
         self.observe("z", block, z)
-        return added_by_heads(self.model, block.layer, z)
+        return self.model.attention_output(block.layer, z)
 
     def projected(self, block: Block, port: SinglePort, stream: Stream) -> Heads:
         """Return all heads' queries, or all key/value heads' keys or values."""
@@ -114,12 +114,3 @@ def attend(
     shape = model.shape.layers[layer]
     key, value = (heads.repeat_interleave(shape.heads_per_kv_head, dim=0) for heads in (key, value))
     return model.attend(layer, range(shape.n_heads), query, key, value, real)
-
-
-def added_by_heads(
-    model: ResidualModel, layer: int, z: Float[Tensor, "head batch last d_head"]
-) -> Added:
-    """Return what the attention of a layer adds, bias included, given all heads' `z`."""
-    added = model.output(layer, range(len(z)), z).sum(0)
-    bias = model.attention_bias(layer)
-    return added if bias is None else added + bias

@@ -76,6 +76,43 @@ class LinearNorm(NamedTuple):
         centred = self.centre(stream)
         return Normed(centred, self.factor(centred))
 
+    def along(
+        self,
+        arrived: Float[Tensor, "*any width"],
+        mapped: Float[Tensor, "*any width"],
+        normed: Normed,
+    ) -> Float[Tensor, "*any 1"]:
+        """Return the gradient that reaches a stream by the norm's factor.
+
+        Args:
+            arrived: The gradient at the outputs of a linear map of the normed stream.
+            mapped: The outputs, without what they are for a stream of zeros.
+            normed: The stream, as the norm takes it apart.
+
+        Returns:
+            Times the centred stream, it is that gradient.
+        """
+        shrinks = (arrived * mapped).sum(-1, keepdim=True) * normed.factor.square()
+        return shrinks.div_(-normed.centred.shape[-1])
+
+    def pulled_(
+        self,
+        product: Float[Tensor, "*any d_model"],
+        centred: Float[Tensor, "*_ d_model"],
+        along: Float[Tensor, "*any 1"],
+    ) -> Float[Tensor, "*any d_model"]:
+        """Pull a gradient at the normed stream back to the stream, in place.
+
+        The stream counts twice: by what is mapped, and by what the norm divides it by.
+
+        Args:
+            product: The gradient at the normed stream, times the norm's factor.
+            centred: The stream, centred.
+            along: What `along` returned.
+        """
+        product.mul_(self.gain).addcmul_(centred, along)
+        return product.sub_(product.mean(-1, keepdim=True)) if self.centred else product
+
     def normed(
         self,
         stream: Float[Tensor, "*any d_model"],
@@ -208,15 +245,11 @@ class Reading:
             inner: The outputs.
             normed: The stream, as the norm takes it apart.
         """
-        centred, factor = normed
-        # The stream counts twice: by what is mapped, and by what the norm divides it by.
-        shrinks = (arrived * (inner - self.constant)).sum(-1, keepdim=True)
-        parts = (arrived * factor).split([weight.shape[1] for weight in self.weights], dim=-1)
+        widths = [weight.shape[1] for weight in self.weights]
+        parts = (arrived * normed.factor).split(widths, dim=-1)
         products = (part @ weight.T for part, weight in zip(parts, self.weights, strict=True))
-        found = reduce(torch.Tensor.add_, products)
-        found.mul_(self.norm.gain)
-        found.addcmul_(centred, shrinks * factor.square(), value=-1 / centred.shape[-1])
-        return self.norm.centre(found)
+        along = self.norm.along(arrived, inner - self.constant, normed)
+        return self.norm.pulled_(reduce(torch.Tensor.add_, products), normed.centred, along)
 
     def is_right(self, whole: Callable[[Tensor], Tensor]) -> bool:
         """Return whether the steps equal the component on random streams."""

@@ -165,6 +165,16 @@ class TransformerLensModel(BaseModel):
         norm = self._norms(layer, "ln1_post")
         return raw if norm is None else raw * (norm.gain * norm.factor(raw.sum(0)))
 
+    def attention_output(
+        self, layer: int, z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        if self.shape.heads_share_norm:
+            return super().attention_output(layer, z)
+        # One product for all heads, whose weights lie below one another.
+        weight, bias = self._bridge.blocks[layer].attn.W_O, self.attention_bias(layer)
+        joined = z.permute(1, 2, 0, 3).flatten(2)
+        return torch.nn.functional.linear(joined, weight.flatten(0, 1).T, bias)
+
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         bias: Tensor | None = self._bridge.blocks[layer].attn.b_O
         return bias

@@ -5,16 +5,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import circuitfind as cf
-from circuitfind.engine import candidates, incremental, memory, readout, streaming_kl
+from circuitfind.engine import candidates, incremental, memory, readout, sizes
+from circuitfind.engine.sizes import Sizes
 from tests.engine.problems import problem_of
 
 SIZES = {
-    (candidates, "_TOGETHER"): [{"cpu": 1}, {"cpu": 150}, {"cpu": 10**6}],
     (candidates, "_MOST_CANDIDATES"): [1, 3, 64],
     (candidates, "_CANDIDATE_FLOATS"): [1, 1000, 10**7],
     (incremental, "FIRST_WIDTH"): [1, 2, 100],
     (candidates, "_LEAST_WIDTH"): [1, 5],
-    (streaming_kl, "_TILE"): [{"cpu": (1, 1)}, {"cpu": (5, 3)}, {"cpu": (256, 2048)}, {}],
+    (sizes, "_PROCESSOR"): [Sizes(1, 1, 1, 1), Sizes(150, 5, 3, 400), sizes._ACCELERATOR],
     (readout, "_LOGITS"): [1, 50, 10**7],
     (memory, "FORMED_NUMBERS"): [0, 300, 10**7],
 }

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from circuitfind.engine import candidates, virtual_weights
+from circuitfind.engine import sizes, virtual_weights
 from circuitfind.engine.blocks import Blocks
 from circuitfind.engine.virtual_weights import Recent, VirtualWeights
 from circuitfind.models.readings import LinearNorm
@@ -75,7 +75,7 @@ def test_however_few_candidates_are_read_at_once_nothing_changes(together, monke
 
     expected = [each.final for each in tried()]
     uses = count_reads(monkeypatch)
-    monkeypatch.setattr(candidates, "_TOGETHER", {"cpu": together})
+    monkeypatch.setattr(sizes, "_PROCESSOR", sizes._PROCESSOR._replace(candidates=together))
     for found, final in zip(tried(), expected, strict=True):
         torch.testing.assert_close(found.final, final, **EXACT)
     assert uses

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from circuitfind.engine import sizes
 from circuitfind.engine.full_pass import embeddings, full_pass
 from circuitfind.errors import CircuitfindError, MethodError, MetricError
 from circuitfind.methods.attribution import Limits, Place, attribute
@@ -170,6 +171,19 @@ def test_scores_depend_neither_on_the_batch_nor_on_the_order_of_prompts(variant,
         torch.testing.assert_close(scores_of(problem, variant, batch), whole, **CLOSE)
     shuffled = replace(problem, prompts=problem.prompts.select([3, 0, 4, 2, 1]))
     torch.testing.assert_close(scores_of(shuffled, variant, 2), whole, **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_nor_do_they_depend_on_how_many_prompts_are_multiplied_at_once(family, monkeypatch):
+    problem = problem_of(family, "resample", "logit-difference", lengths=(6,) * 5)
+    whole = scores_of(problem, "inputs")
+    one_prompt = problem.graph.shape.d_model * 6 * len(problem.graph.writers)
+    for products in (1, 3 * one_prompt):
+        fewer = sizes._PROCESSOR._replace(products=products)
+        monkeypatch.setattr(sizes, "_PROCESSOR", fewer)
+        # The norms of the one compute in float32, whatever the model's type.
+        close = CLOSE if family == "gpt2" else {"rtol": 0, "atol": 1e-6}
+        torch.testing.assert_close(scores_of(problem, "inputs"), whole, **close)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt-neox-parallel", "gemma2"])
