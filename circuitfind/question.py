@@ -11,7 +11,7 @@ what they were.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -33,12 +33,11 @@ from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
 from circuitfind.problem import Problem, assemble, require_parts
 from circuitfind.prompts import PromptPairs
-from circuitfind.records import as_json, from_json
+from circuitfind.records import from_json
+from circuitfind.settings import Settings
 from circuitfind.tasks import find_task, task_file
 
 DEVICES = ("cpu", "cuda")
-
-Asked = TypeVar("Asked", bound="Question")
 
 _NEEDED = ("task", "model", "n_prompts", "seed")
 """What the file of a circuit must say so that its problem can be built again."""
@@ -46,9 +45,11 @@ _NEEDED = ("task", "model", "n_prompts", "seed")
 _HELD_OUT_SEED = 1_000_003
 """Added to the seed for held-out prompts, so that no seed a user tries meets them."""
 
+Asked = TypeVar("Asked", bound="Question")
+
 
 @dataclass(frozen=True)
-class Question:
+class Question(Settings):
     """Task, model, prompts, metric and ablation of a search.
 
     Attributes:
@@ -85,11 +86,7 @@ class Question:
     task_digest: str | None = None
     resample: int | None = None
 
-    form: ClassVar[str]
-    """What a file of such settings says of itself; those of 0.1.0 say nothing, and are read too."""
-
     incidental: ClassVar[frozenset[str]] = frozenset({"device", "memory"})
-    """Fields in which the same question may differ."""
 
     @classmethod
     def of(cls, circuit: Circuit, path: Path) -> "Question":
@@ -114,19 +111,6 @@ class Question:
             ) from None
         return found
 
-    def stored(self) -> dict[str, Any]:
-        """Return what a file of these settings holds, as plain JSON values."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """Return the text of a file of these settings."""
-        content = {"format": self.form, **self.stored()}
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-    def completed(self: Asked) -> Asked:
-        """Return the same settings with what a file of an older version does not say."""
-        return self
-
     def validate(self) -> None:
         """Check every name and number before anything is loaded.
 
@@ -147,6 +131,14 @@ class Question:
             )
         require_fields(self)
 
+    def pinned(self: Asked) -> Asked:
+        """Return the same question in a form that means the same everywhere and later on.
+
+        Files are named by their absolute path, the task's file also by its content, and what was
+        not given has its default.
+        """
+        return self.located().completed()
+
     def located(self: Asked) -> Asked:
         """Return the same question with files named by absolute path and content."""
         file, model = task_file(self.task), Path(self.model)
@@ -158,11 +150,6 @@ class Question:
             task_digest=None if file is None else _digest(file),
             model=str(model.resolve()) if is_path else self.model,
         )
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Settings that two equal questions share, as plain JSON values."""
-        return {name: each for name, each in as_json(self).items() if name not in self.incidental}
 
     def problem(
         self, model: ResidualModel, *, seed: int | None = None, graph: Graph | None = None
@@ -201,31 +188,6 @@ class Question:
             return self.problem(model, seed=self.seed + _HELD_OUT_SEED)
         except TaskError:
             return None
-
-
-def differences(found: Question, wanted: Question) -> list[str]:
-    """Return the settings in which two questions differ: `seed is 0 there and 1 here`."""
-    there, here = _flat(found.identity), _flat(wanted.identity)
-    lines = (_difference(name, there.get(name), here.get(name)) for name in {**there, **here})
-    return [line for line in lines if line]
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those of a group, such as a method's options, before all others."""
-    groups = [value for value in values.values() if isinstance(value, dict)]
-    single = {name: value for name, value in values.items() if not isinstance(value, dict)}
-    return {name: value for group in groups for name, value in sorted(group.items())} | single
-
-
-def _difference(name: str, there: Any, here: Any) -> str:
-    if there == here:
-        return ""
-    if name == "task_digest":
-        return "the task's file has changed since"
-    if isinstance(there, list) or isinstance(here, list):
-        return f"its {name} is another"
-    there, here = ("not given" if value is None else value for value in (there, here))
-    return f"{name} is {there} there and {here} here"
 
 
 def _digest(file: Path) -> str:

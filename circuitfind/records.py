@@ -89,9 +89,9 @@ def body_of(content: Any, form: str, of: Path | str, *, optional: bool = False) 
     _require(isinstance(content, dict), "it is not an object")
     _require(optional or "format" in content, "it has no format")
     found = content.get("format", form)
-    kind, _, newest = form.rpartition(" ")
-    there, _, version = found.rpartition(" ") if isinstance(found, str) else ("", "", "")
-    known = there == kind and version.isdecimal() and version.isascii()
+    newest = form.rpartition(" ")[2]
+    version = str(found).rpartition(" ")[2]
+    known = same_kind(found, form) and version.isdecimal() and version.isascii()
     _require(known, f"its format is {quoted(found)}, not {form!r}")
     if len(version) > len(newest) or int(version) > int(newest):
         raise NewerFileError(
@@ -99,6 +99,11 @@ def body_of(content: Any, form: str, of: Path | str, *, optional: bool = False) 
             f"{quoted(found)}, and this version reads up to {form!r}); update circuitfind"
         )
     return {name: value for name, value in content.items() if name != "format"}
+
+
+def same_kind(form: Any, other: str) -> bool:
+    """Return whether two formats differ in their version at most."""
+    return isinstance(form, str) and form.rpartition(" ")[0] == other.rpartition(" ")[0]
 
 
 def plain(value: Any) -> Any:

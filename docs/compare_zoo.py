@@ -15,11 +15,11 @@ from figures import ROOT, replace_between
 from rich.table import Table
 
 from circuitfind.comparison.result import Comparison
+from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.directories.config import RunConfig
 from circuitfind.models.zoo import ZOO
 from circuitfind.reports.comparison import circuits_table, pairs_table, roles_table, summary_table
 from circuitfind.verbs.compare import compare_files
-from circuitfind.verbs.comparison_pairs import Settings
 from circuitfind.verbs.discover import run_discovery
 
 PAGE = "docs/comparison.md"
@@ -73,7 +73,8 @@ def found_in(runs: Path, task: str, model: str) -> Path:
 
 def compared(runs: Sequence[Path], out: Path) -> Comparison:
     """Compare finished searches."""
-    return compare_files(runs, out, Settings(), tell=lambda line: print(line, flush=True))[0]
+    settings = ComparisonConfig()
+    return compare_files(runs, out, settings, tell=lambda line: print(line, flush=True))[0]
 
 
 def write(name: str, table: Table) -> None:

@@ -16,6 +16,14 @@ ONE_PLACE = {
     "JSON is parsed": (r"json\.loads?\(", {"records.py", "models/fetch.py", "models/hub.py"}),
     "files are opened": (r"\bos\.open\((?!os\.devnull)|\.open\([\"']", {"files.py", "store.py"}),
     "a directory is locked": (r"fcntl", {"store.py"}),
+    "a command works in a directory": (
+        r"\bat_work\(",
+        {"store.py", "directories/work.py", "sweeps/journal.py"},
+    ),
+    "a directory of something else is refused": (
+        r"\.differences\(there\)",
+        {"directories/work.py"},
+    ),
     "ablations are defined": (r"\bAblation\(\s*[\"']", {"ablations.py"}),
     "a problem is put together": (r"(?<!Has)\bProblem\(", {"problem.py"}),
     "decisions are logged": (r"\bDecisionLog\(", {"directories/directory.py"}),

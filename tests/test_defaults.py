@@ -11,10 +11,10 @@ from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.stability import stability
+from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.sweeps.plan import read_sweep
-from circuitfind.verbs.comparison_pairs import Settings
 from circuitfind.verbs.evaluate import Wish
 from circuitfind.verbs.stability import repeat_run
 
@@ -76,6 +76,6 @@ def test_patching_has_the_same_defaults_everywhere(command):
 def test_what_follows_a_search_has_the_same_defaults_everywhere():
     assert defaults_of(stability)["repetitions"] == defaults_of(repeat_run)["n"]
     assert defaults_of(stability)["share"] == defaults_of(repeat_run)["share"]
-    assert defaults_of(compare)["draws"] == Settings().draws
-    assert defaults_of(compare)["seed"] == Settings().seed
+    assert defaults_of(compare)["draws"] == ComparisonConfig().draws
+    assert defaults_of(compare)["seed"] == ComparisonConfig().seed
     assert defaults_of(cf.evaluate)["effort"] == Wish().effort.name

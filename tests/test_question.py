@@ -12,7 +12,6 @@ from circuitfind.errors import ModelError, RunDirectoryError
 from circuitfind.question import (
     Models,
     Question,
-    differences,
     fingerprints,
     problem_again,
     require_same,
@@ -55,8 +54,8 @@ def test_held_out_prompts_are_those_of_another_seed_whatever_is_drawn(model):
 
 
 def test_the_device_makes_no_other_question():
-    assert not differences(ASKED, replace(ASKED, device="cuda"))
-    said = differences(ASKED, replace(ASKED, seed=2, ablation="zero"))
+    assert not replace(ASKED, device="cuda").differences(ASKED)
+    said = replace(ASKED, seed=2, ablation="zero").differences(ASKED)
     assert said == ["ablation is resample there and zero here", "seed is 0 there and 2 here"]
 
 

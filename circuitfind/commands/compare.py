@@ -33,16 +33,16 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare circuits: what they share, and what they would share by chance."""
+    from circuitfind.directories.comparison import COMPARISON, ComparisonConfig
     from circuitfind.reports.comparison import (
         circuits_table,
         pairs_table,
         roles_table,
         summary_table,
     )
-    from circuitfind.verbs.compare import COMPARISON, compare_files, path_of_comparison
-    from circuitfind.verbs.comparison_pairs import Settings
+    from circuitfind.verbs.compare import compare_files, path_of_comparison
 
-    settings = Settings(seed, draws, by_name, device, memory)
+    settings = ComparisonConfig(seed, draws, by_name, device, memory)
     path = out or path_of_comparison(circuits, settings)
     with interruptible(path, budget):
         found, drawings = compare_files(circuits, path, settings, tell=tell)

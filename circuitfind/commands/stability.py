@@ -35,7 +35,9 @@ def stability(
     from dataclasses import asdict
 
     from circuitfind.budget import seconds_of, within
-    from circuitfind.verbs.stability import CONSENSUS, DIAGRAM, STABILITY, repeat_run
+    from circuitfind.directories.stability import CONSENSUS, DIAGRAM, STABILITY
+    from circuitfind.store import read_json
+    from circuitfind.verbs.stability import repeat_run
 
     varied = [name.strip() for name in vary.split(",")] if vary else []
     with interruptible(out or run, budget), progress_bar() as on_progress:
@@ -51,7 +53,7 @@ def stability(
         )
     figures = found.stability
     if as_json:
-        print_json(figures.as_json())
+        print_json(read_json(found.path / STABILITY))
         return
     rows = [
         {name: round(v, 3) if isinstance(v, float) else v for name, v in asdict(row).items()}

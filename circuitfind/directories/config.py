@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitfindError, RunDirectoryError
@@ -23,7 +22,7 @@ from circuitfind.tasks import find_task
 SETTINGS = ("options", "selection")
 """Fields of `RunConfig` that hold the settings of the method."""
 
-_PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networkx", "numpy")
+Asked = TypeVar("Asked", bound="RunConfig")
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class RunConfig(Question):
     selection: Mapping[str, Any] = field(default_factory=dict)
 
     form: ClassVar[str] = "circuitfind run 1"
+    noun: ClassVar[str] = "run"
     incidental: ClassVar[frozenset[str]] = Question.incidental | {"automatic"}
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class RunConfig(Question):
         """Number of edges that the user asks for."""
         return size_asked(self.method, self.options, self.selection).get("n_edges")
 
-    def at(self, threshold: float | None) -> "RunConfig":
+    def at(self: Asked, threshold: float | None) -> Asked:
         """Return the same settings with another threshold."""
         name = threshold_name(METHODS.find(self.method)) or "threshold"
         return replace(self, options={**self.options, name: threshold})
@@ -83,15 +83,7 @@ class RunConfig(Question):
         if self.method:
             check_settings(self.method, self.options, self.selection, any_threshold=any_threshold)
 
-    def pinned(self) -> "RunConfig":
-        """Return the same settings in a form that means the same everywhere and later on.
-
-        Files are named by their absolute path, the task's file also by its content, and options
-        that were not given have their defaults.
-        """
-        return self.located().completed()
-
-    def completed(self) -> "RunConfig":
+    def completed(self: Asked) -> Asked:
         """Return the same settings with what was not given: the method's defaults."""
         if METHODS.get(self.method) is None:
             return self
@@ -112,16 +104,3 @@ def config_of_origin(circuit: Circuit, path: Path) -> RunConfig:
         raise RunDirectoryError(
             f"{path} does not say which run found its circuit ({error}); choose another --out"
         ) from None
-
-
-def environment() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    import platform
-
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from circuitfind.directories.directory import CIRCUIT, CONFIG
+from circuitfind.directories.config import RunConfig
 from circuitfind.directories.patch_config import PatchConfig
+from circuitfind.directories.work import CIRCUIT, CONFIG
 from circuitfind.errors import RunDirectoryError
 from circuitfind.files import read_bytes
-from circuitfind.records import parse_json
+from circuitfind.records import parse_json, same_kind
 
 Kind = Literal["search", "patching", "circuit", "other"]
 """What a directory holds: a search, a measurement by patching, a circuit alone, or none of them."""
@@ -24,12 +25,10 @@ def content_kind(path: Path) -> Kind:
     if not isinstance(stored, dict):
         return "search"
     # Version 0.1.0 named no format.
-    form = str(stored.get("format", PatchConfig.form if "settings" in stored else ""))
-    return "patching" if _kind(form) == _kind(PatchConfig.form) else "search"
-
-
-def _kind(form: str) -> str:
-    return form.rpartition(" ")[0]
+    form = stored.get("format", PatchConfig.form if "settings" in stored else RunConfig.form)
+    if same_kind(form, PatchConfig.form):
+        return "patching"
+    return "search" if same_kind(form, RunConfig.form) else "other"
 
 
 def require_search(path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.directories.config import SETTINGS, RunConfig
-from circuitfind.directories.directory import CONFIG, is_fresh, read_config
+from circuitfind.directories.directory import RunDirectory
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import PatchDirectory
+from circuitfind.directories.work import CONFIG, read_config
 from circuitfind.errors import CircuitfindError
 from circuitfind.methods import METHODS
 from circuitfind.methods.order import settled_order
@@ -51,7 +52,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         files = (path / CONFIG, *sorted(path.glob(f"threshold-*/{CONFIG}")))
         held = next((file for file in files if file.is_file()), None)
         if held is None:
-            return not path.exists() or is_fresh(path)
+            return RunDirectory.is_fresh(path)
         with suppress(CircuitfindError, OSError):
             there = read_config(RunConfig, held.parent)
             is_same_order = order is None or _order(there) == order
@@ -81,13 +82,7 @@ def path_of_patching(config: PatchConfig) -> Path:
     sites = () if config.sites is None else (config.sites,)
     about = (config.kind, config.task, config.model, config.mode, *sites)
 
-    def is_free(path: Path) -> bool:
-        with suppress(CircuitfindError, OSError):
-            PatchDirectory(path, config)
-            return True
-        return False
-
-    return default_path(about, settings, is_free)
+    return default_path(about, settings, lambda path: PatchDirectory.can_take(path, config))
 
 
 def _order(config: RunConfig) -> str | list[str] | None:

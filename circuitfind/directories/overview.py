@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import count_decisions
-from circuitfind.directories.directory import CIRCUIT, CONFIG, DECISIONS, SCORECARD, read_config
+from circuitfind.directories.directory import DECISIONS, SCORECARD
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import REPORT, RESULT
 from circuitfind.directories.results import read_scorecard
+from circuitfind.directories.work import CIRCUIT, CONFIG, read_config
 from circuitfind.errors import CircuitfindError, NewerFileError, RunDirectoryError
 from circuitfind.store import STATE, is_held, reported
 

@@ -1,7 +1,7 @@
 """Settings of a measurement by patching: equal settings give the same result."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from circuitfind.errors import MethodError
 from circuitfind.limits import require
@@ -12,8 +12,6 @@ from circuitfind.patching.result import DEFAULT_THRESHOLD
 from circuitfind.patching.significant import require_components
 from circuitfind.patching.sites import site_names
 from circuitfind.question import Question
-
-_OF_THE_REPORT = ("threshold", "annotate", "discover", "edge_threshold", "target_faithfulness")
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,10 @@ class PatchConfig(Question):
     target_faithfulness: float = DEFAULT_FAITHFULNESS
 
     form: ClassVar[str] = "circuitfind patching run 1"
-    incidental: ClassVar[frozenset[str]] = Question.incidental | set(_OF_THE_REPORT)
+    noun: ClassVar[str] = "measurement"
+    of_the_report: ClassVar[frozenset[str]] = frozenset(
+        {"threshold", "annotate", "discover", "edge_threshold", "target_faithfulness"}
+    )
 
     def validate(self) -> None:
         """Check every name before anything is loaded.
@@ -88,20 +89,6 @@ class PatchConfig(Question):
     @property
     def kind(self) -> str:
         return "path-patch" if self.sites is None else "patch"
-
-    @property
-    def report_settings(self) -> dict[str, Any]:
-        """Settings of the report on a measurement, as plain JSON values."""
-        return {name: getattr(self, name) for name in _OF_THE_REPORT}
-
-    def stored(self) -> dict[str, Any]:
-        """Return what is measured, without what is made of the measurement."""
-        return {"device": self.device, "memory": self.memory, **self.identity}
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Settings that two equal measurements share, as plain JSON values."""
-        return {"kind": self.kind, **super().identity}
 
 
 DEFAULT_REPORT = PatchConfig("", "").report_settings

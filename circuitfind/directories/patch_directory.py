@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from circuitfind.directories.directory import CIRCUIT, CONFIG, ENVIRONMENT, WorkDirectory
 from circuitfind.directories.patch_config import DEFAULT_REPORT, PatchConfig
+from circuitfind.directories.work import CIRCUIT, CONFIG, ENVIRONMENT, WorkDirectory
 from circuitfind.patching.files import load_patching, to_bytes, to_json
 from circuitfind.patching.result import PatchResult
 from circuitfind.store import STATE, read_json, reported
@@ -25,22 +25,20 @@ _NAMES = {CONFIG, ENVIRONMENT, RESULT, TENSORS, REPORT, TEXT, TABLE, CIRCUIT, ST
 
 
 class PatchDirectory(WorkDirectory[PatchConfig]):
-    """The directory of one measurement.
-
-    Raises:
-        RunDirectoryError: The directory holds another measurement or something else.
-    """
+    """The directory of one measurement."""
 
     kind = PatchConfig
-    noun, called = "measurement", "no directory of patching"
     lasting = (STATE, TENSORS)
 
-    def __init__(self, path: Path, config: PatchConfig) -> None:
-        super().__init__(path, config.located())
-        self.require_same()
+    @property
+    def is_complete(self) -> bool:
+        has_report = self.report(self.config.report_settings) is not None
+        return has_report and (self.path / RESULT).is_file()
 
-    def is_fresh(self) -> bool:
-        return self.path.is_dir() and all(map(_is_ours, self.path.iterdir()))
+    @classmethod
+    def is_ours(cls, file: Path) -> bool:
+        is_heatmap = file.name.startswith("heatmap-") and file.suffix in (".svg", ".png")
+        return super().is_ours(file) or file.name in _NAMES or is_heatmap
 
     def result(self) -> PatchResult | None:
         """Return the measurement if it is complete.
@@ -78,9 +76,3 @@ class PatchDirectory(WorkDirectory[PatchConfig]):
         for name in (REPORT, CIRCUIT, *_DRAWN):
             with reported(self.path):
                 (self.path / name).unlink(missing_ok=True)
-
-
-def _is_ours(file: Path) -> bool:
-    """Return whether a file may be what an interrupted write left."""
-    is_heatmap = file.name.startswith("heatmap-") and file.suffix in (".svg", ".png")
-    return file.name in _NAMES or is_heatmap or (file.name[0] == "." and file.suffix == ".tmp")

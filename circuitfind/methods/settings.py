@@ -68,15 +68,6 @@ def divided(
     )
 
 
-def lifted(stored: Settings) -> dict[str, Any]:
-    """Return what a file says of a run, with the selection apart from the options."""
-    options, selection = stored.get("options") or {}, stored.get("selection") or {}
-    if not options and not selection:
-        return dict(stored)
-    options, selection = divided(METHODS.get(stored.get("method")), options, selection)
-    return {**stored, "options": options, "selection": selection}
-
-
 def threshold_name(method: Method) -> str | None:
     """Return the name of the setting that holds a method's threshold, if it has one."""
     return "threshold" if isinstance(method, ScoringMethod) else method.option_for("threshold")

@@ -16,8 +16,9 @@ from typing import TypeGuard
 
 from circuitfind import records
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import CONFIG, TRIALS, TRIED, read_config
+from circuitfind.directories.directory import TRIALS, TRIED
 from circuitfind.directories.results import RunResult
+from circuitfind.directories.work import CONFIG, read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import RunDirectoryError, quoted
 from circuitfind.evaluation.scorecard import Scorecard, scorecard

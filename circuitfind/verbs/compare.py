@@ -1,14 +1,9 @@
-"""Compare circuits from their files: read them, measure what must be measured, write the result.
-
-`comparison.json` is written last: where it is, everything else is too. Repeating a command reads
-what is there; a directory that holds the comparison of other circuits is refused.
-"""
+"""Compare circuits from their files: read them, measure what must be measured, write the result."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +11,26 @@ import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.overlap import require_edges
-from circuitfind.comparison.result import Comparison, load_comparison
+from circuitfind.comparison.result import Comparison
 from circuitfind.comparison.roles import labels
-from circuitfind.directories.config import environment
+from circuitfind.directories.comparison import COMPARISON, ComparisonConfig, ComparisonDirectory
 from circuitfind.directories.decisions import read_decisions
 from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
 from circuitfind.directories.naming import default_path
-from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
+from circuitfind.directories.work import environment
+from circuitfind.errors import GraphError, RunDirectoryError
 from circuitfind.files import read_bytes
 from circuitfind.reports.diagram import Diagram, draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import draw_matrix
-from circuitfind.store import at_work, write
-from circuitfind.verbs.comparison_pairs import Loaded, Settings, compare_all
+from circuitfind.verbs.comparison_pairs import Loaded, compare_all
 from circuitfind.verbs.draw import captions, name_of
-
-COMPARISON = "comparison.json"
 
 
 def compare_files(
     paths: Sequence[Path],
     out: Path,
-    settings: Settings,
+    settings: ComparisonConfig,
     *,
     model: Any = None,
     tell: Callable[[str], None] = lambda message: None,
@@ -59,45 +52,35 @@ def compare_files(
         CircuitfindError: Anything that the user can do something about.
     """
     loaded = load_all(paths)
-    identity = _identity(settings)
-    if (earlier := _earlier(out, loaded, identity)) is not None:
+    directory = ComparisonDirectory.open(out, _of(loaded, settings))
+    if (earlier := directory.result()) is not None:
         tell(f"{out} is finished: its results are read, not computed again")
         return earlier, sorted(file for file in out.iterdir() if file.suffix in (".dot", ".svg"))
-    with at_work(out):
+    with directory.working():
+        directory.begin()
         sides, pairs = compare_all(loaded, settings, tell, model)
-        found = Comparison(sides, pairs, identity, environment())
-        return found, _write(out, found, loaded)
+        found = Comparison(sides, pairs, directory.config.identity, environment())
+        return found, _write(directory, found, loaded)
 
 
-def path_of_comparison(paths: Sequence[Path], settings: Settings) -> Path:
+def _of(loaded: Sequence[Loaded], settings: ComparisonConfig) -> ComparisonConfig:
+    return replace(settings, circuits=tuple(each.digest for each in loaded))
+
+
+def path_of_comparison(paths: Sequence[Path], settings: ComparisonConfig) -> Path:
     """Return the directory of a comparison unless the user names one.
 
     Raises:
         CircuitfindError: A circuit cannot be read.
     """
-    loaded, identity = load_all(paths), _identity(settings)
-
-    def is_free(path: Path) -> bool:
-        if not (path / COMPARISON).is_file():
-            return not path.exists() or (path.is_dir() and all(map(_is_ours, path.iterdir())))
-        with suppress(CircuitfindError):
-            return _earlier(path, loaded, identity) is not None
-        return False
-
+    loaded = load_all(paths)
+    config = _of(loaded, settings)
     about = ["comparison", *(_plain(each.name) for each in loaded)]
-    return default_path(about, {"by-name": settings.by_name}, is_free)
-
-
-def _is_ours(file: Path) -> bool:
-    """Return whether a file may be what an interrupted comparison left."""
-    is_drawing = file.name.startswith(("matrix.", "matched-", "difference-"))
-    return is_drawing or (file.name.startswith(".") and file.suffix == ".tmp")
-
-
-def _identity(settings: Settings) -> dict[str, Any]:
-    found = asdict(settings)
-    del found["device"], found["memory"]
-    return found
+    return default_path(
+        about,
+        {"by-name": settings.by_name},
+        lambda path: ComparisonDirectory.can_take(path, config),
+    )
 
 
 def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:
@@ -149,28 +132,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(read_bytes(circuit_file(path))).hexdigest()[:16]
 
 
-def _earlier(out: Path, loaded: Sequence[Loaded], identity: dict[str, Any]) -> Comparison | None:
-    """Return the comparison that the directory holds, if it is the one asked for."""
-    file = out / COMPARISON
-    if not file.is_file():
-        return None
-    found = load_comparison(file)
-    there = [side.digest for side in found.circuits]
-    if found.settings != identity or there != [each.digest for each in loaded]:
-        names = ", ".join(side.name for side in found.circuits)
-        raise RunDirectoryError(
-            f"{out} holds another comparison (of {names}, or with other settings); choose another "
-            "--out"
-        )
-    return found
-
-
-def _write(out: Path, found: Comparison, loaded: Sequence[Loaded]) -> list[Path]:
+def _write(
+    directory: ComparisonDirectory, found: Comparison, loaded: Sequence[Loaded]
+) -> list[Path]:
     files = dict(_files(_drawings(found, loaded)))
     for name, content in files.items():
-        write(out / name, content)
-    write(out / COMPARISON, found.to_json())
-    return sorted(out / name for name in files)
+        directory.write(name, content)
+    # Written last: where it is, everything else is too.
+    directory.write(COMPARISON, found.to_json())
+    return sorted(directory.path / name for name in files)
 
 
 def _files(drawings: Iterator[tuple[str, Diagram]]) -> Iterator[tuple[str, str]]:

@@ -13,43 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.chance import DRAWS
 from circuitfind.comparison.matching import Matched, compare_matched, match
 from circuitfind.comparison.overlap import overlap
 from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.comparison.result import Pair, Side
 from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
+from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import PromptError, RunDirectoryError
-from circuitfind.limits import require
 from circuitfind.problem import Problem
 from circuitfind.question import Models, Question, problem_again, question_key, says_its_question
 
 Tell = Callable[[str], None]
 Places = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a comparison.
-
-    Attributes:
-        seed: Fixes what is drawn at random.
-        draws: How many exchanges of heads are drawn where there are too many to try all.
-        by_name: Whether to compare names alone, which needs no model.
-        device: Where to compute.
-        memory: How many bytes an engine may take beside the model; by default what it takes.
-    """
-
-    seed: int = 0
-    draws: int = DRAWS
-    by_name: bool = False
-    device: str = "cpu"
-    memory: int | None = None
-
-    def __post_init__(self) -> None:
-        require(seed=self.seed, draws=self.draws)
 
 
 @dataclass(frozen=True)
@@ -72,7 +49,7 @@ class Loaded:
 
 
 def compare_all(
-    loaded: Sequence[Loaded], settings: Settings, tell: Tell, model: Any = None
+    loaded: Sequence[Loaded], settings: ComparisonConfig, tell: Tell, model: Any = None
 ) -> tuple[tuple[Side, ...], tuple[Pair, ...]]:
     """Compare each two circuits.
 
@@ -98,7 +75,7 @@ class _Measured:
     """Measurements of each circuit's model, made when they are first needed."""
 
     def __init__(
-        self, loaded: Sequence[Loaded], settings: Settings, models: Models, tell: Tell
+        self, loaded: Sequence[Loaded], settings: ComparisonConfig, models: Models, tell: Tell
     ) -> None:
         self.loaded, self.settings, self._tell = loaded, settings, tell
         self._models = models

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.directories.checkpoints import checkpoints, drop_left_state, drop_state, read_state
-from circuitfind.directories.config import RunConfig, environment
+from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import DecisionLog, text_of
-from circuitfind.directories.directory import CIRCUIT, DECISIONS, SCORECARD, RunDirectory
+from circuitfind.directories.directory import DECISIONS, SCORECARD, RunDirectory
 from circuitfind.directories.results import FORMAT, RunResult, read_result
+from circuitfind.directories.work import CIRCUIT, environment
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import require_kind
 from circuitfind.evaluation.scorecard import scorecard

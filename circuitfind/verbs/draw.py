@@ -8,9 +8,10 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
-from circuitfind.directories.directory import CIRCUIT, SCORECARD, circuit_file, load_circuit_of
+from circuitfind.directories.directory import SCORECARD, circuit_file, load_circuit_of
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.results import read_scorecard
+from circuitfind.directories.work import CIRCUIT
 from circuitfind.errors import ReportError
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.limits import require_fields

@@ -10,12 +10,7 @@ from circuitfind.comparison.roles import groups
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
 from circuitfind.directories.directory import DECISIONS, load_circuit_of
-from circuitfind.directories.evaluation_files import (
-    drop_passes,
-    finished_evaluation,
-    kept_passes,
-    write_assessment,
-)
+from circuitfind.directories.evaluation import EvaluationDirectory
 from circuitfind.errors import (
     CircuitFileError,
     GraphError,
@@ -32,10 +27,16 @@ from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod, circuit_of
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
-from circuitfind.question import Models, require_same
+from circuitfind.question import Models, fingerprints, require_same
 from circuitfind.verbs.against import known_circuit
 from circuitfind.verbs.roles import measured_roles, read_roles, roles_file
-from circuitfind.verbs.wish import Wish, asked_for, config_of, path_of_evaluation, siblings
+from circuitfind.verbs.wish import (
+    Wish,
+    config_of,
+    evaluation_config,
+    path_of_evaluation,
+    siblings,
+)
 
 _ELSEWHERE = "restore it, or name the model (--model) to evaluate the circuit there"
 
@@ -91,19 +92,22 @@ def evaluate_run(
     """
     path, wish = path_of(path), wish or Wish()
     circuit = load_circuit_of(path)
-    config = replace(config_of(path, circuit, dict(wish.settings)), device=wish.device)
-    memory = config.memory if wish.memory is None else wish.memory
-    asked = asked_for(path, circuit, config, wish)
+    run = config_of(path, circuit, dict(wish.settings))
+    config = evaluation_config(path, circuit, run, wish)
     out = wish.out or path_of_evaluation(path, wish)
-    if (there := finished_evaluation(out, asked, tell)) is not None:
-        drop_passes(out)
-        return Evaluated(out, *there)
+    directory = EvaluationDirectory.open(out, config)
+    if (found := directory.result()) is not None:
+        there, assessment = found
+        done = "finished" if there.effort == config.effort else f"there already ({there.effort})"
+        tell(f"the evaluation in {out} is {done}: its results are read, not computed again")
+        directory.drop_passes()
+        return Evaluated(out, assessment, directory.files(assessment))
     model = Models(model, tell).again(config)
     problem = config.problem(model)
     _require_fit(path, circuit, problem, own=not wish.settings)
-    subject = _subject(path, circuit, config, problem, wish.against)
+    subject = _subject(path, circuit, run, problem, wish.against)
     subject = replace(subject, held_out=config.held_out(model))
-    with kept_passes(out, tell) as log:
+    with directory.measuring(fingerprints(problem), tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
         assessment = assess(
             subject,
@@ -112,11 +116,11 @@ def evaluate_run(
             tell=tell,
             on_progress=on_progress,
             log=log,
-            memory=memory,
+            memory=config.memory,
         )
-        written = write_assessment(out, assessment, asked)
-    drop_passes(out)
-    return Evaluated(out, assessment, written)
+        directory.write_result(assessment)
+    directory.drop_passes()
+    return Evaluated(out, assessment, directory.files(assessment))
 
 
 def _roles(

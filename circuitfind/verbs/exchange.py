@@ -9,7 +9,8 @@ from typing import Any
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import CIRCUIT, DECISIONS, circuit_file, load_circuit_of
+from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
+from circuitfind.directories.work import CIRCUIT
 from circuitfind.errors import CircuitFileError, GraphError, RunDirectoryError, quoted
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.formats import FORMATS, find_format, import_circuit

@@ -16,9 +16,9 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.directories.checkpoints import checkpoints, drop_left_state, drop_state, read_state
-from circuitfind.directories.config import environment
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import PatchDirectory
+from circuitfind.directories.work import environment
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure
@@ -63,7 +63,7 @@ def run_patching(
         CircuitfindError: Anything that the user can do something about.
     """
     config.validate()
-    directory = PatchDirectory(path, config)
+    directory = PatchDirectory.open(path, config)
     result = directory.result()
     if result is not None:
         if (stored := directory.report(config.report_settings)) is not None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, load_circuit
-from circuitfind.directories.directory import CIRCUIT
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import REPORT, TABLE, TEXT, PatchDirectory
+from circuitfind.directories.work import CIRCUIT
 from circuitfind.errors import MethodError, RunDirectoryError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import shown

@@ -9,16 +9,11 @@ from circuitfind.circuit import Circuit
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import (
-    CIRCUIT,
-    DECISIONS,
-    ENVIRONMENT,
-    load_circuit_of,
-    read_config,
-)
-from circuitfind.directories.evaluation_files import evaluation_of
+from circuitfind.directories.directory import DECISIONS, load_circuit_of
+from circuitfind.directories.evaluation import evaluation_of
 from circuitfind.directories.kinds import content_kind, require_search
 from circuitfind.directories.results import read_result
+from circuitfind.directories.work import CIRCUIT, ENVIRONMENT, read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, ReportError
 from circuitfind.evaluation.assessment import Assessment

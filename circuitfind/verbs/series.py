@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import CONFIG, TRIALS, read_config
+from circuitfind.directories.directory import TRIALS
 from circuitfind.directories.results import RunResult
+from circuitfind.directories.work import CONFIG, read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, RunDirectoryError
 from circuitfind.files import write_whole
@@ -21,7 +22,7 @@ from circuitfind.methods.base import Progress
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
 from circuitfind.methods.wanted import Wanted
 from circuitfind.problem import Problem
-from circuitfind.question import Models, differences
+from circuitfind.question import Models
 from circuitfind.store import read_json, reported
 from circuitfind.verbs.automatic import AutomaticRun, is_threshold, trial_of
 from circuitfind.verbs.discover import run_discovery
@@ -184,7 +185,7 @@ class _Runs:
     def _require_alike(self, member: Path) -> None:
         found = read_config(RunConfig, member)
         wanted = self._config.at(found.threshold).pinned()
-        different = "; ".join(differences(found, wanted))
+        different = "; ".join(wanted.differences(found))
         if different:
             raise RunDirectoryError(
                 f"{self._path} holds other runs ({different}); choose another --out"

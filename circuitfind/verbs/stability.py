@@ -5,36 +5,37 @@ and is not computed again where its circuit is there. A resample draws the run's
 replacement.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from circuitfind.circuit import Circuit
+from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.config import RunConfig, config_of_origin
 from circuitfind.directories.directory import (
-    CIRCUIT,
-    CONFIG,
     RunDirectory,
     config_of_run,
+    digest_of,
     load_circuit_of,
 )
 from circuitfind.directories.kinds import require_search
 from circuitfind.directories.naming import path_beside
+from circuitfind.directories.stability import (
+    CONSENSUS,
+    VARIED,
+    StabilityConfig,
+    StabilityDirectory,
+)
+from circuitfind.directories.work import CIRCUIT, CONFIG
 from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
 from circuitfind.files import path_of
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
-from circuitfind.question import FOUND_ON, Models, differences, require_same
+from circuitfind.question import FOUND_ON, Models, require_same
 from circuitfind.reports.diagram import draw_frequencies
-from circuitfind.store import at_work, write
 from circuitfind.verbs.discover import run_discovery
-
-VARIED = ("resamples", "seeds", "orders", "thresholds")
-STABILITY, CONSENSUS, DIAGRAM = "stability.json", "consensus.json", "consensus.svg"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,19 @@ def repeat_run(
         )
     chosen = _chosen(config, varied)
     out = out or path_beside(path, "stability", {})
-    with at_work(out):
+    asked = StabilityConfig.extending(
+        config,
+        circuits=(digest_of(original),),
+        varied=tuple(chosen),
+        repetitions=n,
+        share=share,
+    )
+    directory = StabilityDirectory.open(out, asked)
+    if (there := directory.result()) is not None:
+        tell(f"{out} is finished: its results are read, not computed again")
+        return Stable(out, there, load_circuit(out / CONSENSUS))
+    with directory.working():
+        directory.begin()
         tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
         repeated = _Repeated(path, original, config, out, Models(model, tell), on_progress)
         found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
@@ -105,9 +118,7 @@ def repeat_run(
         caption = f"{figures.n_runs} runs; edges that at least {share:.0%} of them keep are thick"
         assert agreed.effects is not None
         diagram = draw_frequencies(original.graph, agreed.effects, share=share, caption=[caption])
-        write(out / STABILITY, json.dumps(figures.as_json(), indent=1) + "\n")
-        write(out / CONSENSUS, agreed.to_json())
-        write(out / DIAGRAM, diagram.svg())
+        directory.write_result(figures, agreed, diagram)
     return Stable(out, figures, agreed)
 
 
@@ -196,6 +207,6 @@ def _of_first_version(place: Path, config: RunConfig) -> Circuit | None:
     if (place / CONFIG).is_file() or not (place / CIRCUIT).is_file():
         return None
     circuit = load_circuit_of(place)
-    if differences(config_of_origin(circuit, place), config):
+    if config.differences(config_of_origin(circuit, place)):
         raise RunDirectoryError(f"{place} holds a repetition of another run; choose another --out")
     return circuit

@@ -6,15 +6,16 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import CIRCUIT, config_of_run, load_circuit_of, read_config
-from circuitfind.directories.evaluation_files import Asked, can_take, digest_of
+from circuitfind.directories.directory import config_of_run, digest_of, load_circuit_of
+from circuitfind.directories.evaluation import EvaluationConfig, EvaluationDirectory
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.naming import path_beside
+from circuitfind.directories.work import CIRCUIT, read_config
 from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.assess import USUAL, Effort
 from circuitfind.methods import METHODS
-from circuitfind.question import differences, settings_of
-from circuitfind.records import from_json, plain
+from circuitfind.question import settings_of
+from circuitfind.records import from_json
 from circuitfind.verbs.against import KNOWN
 
 
@@ -55,14 +56,18 @@ def path_of_evaluation(path: Path, wish: Wish) -> Path:
     """
     circuit = load_circuit_of(path)
     config = config_of(path, circuit, dict(wish.settings))
-    asked = asked_for(path, circuit, config, wish)
+    asked = evaluation_config(path, circuit, config, wish)
+
+    def is_free(place: Path) -> bool:
+        return EvaluationDirectory.can_take(place, asked)
+
     changed = _changed(path, circuit, config, wish)
     own = path.is_dir() and not any(changed.values())
     first = path if own else path_beside(path, "evaluation", changed)
-    if can_take(first, asked):
+    if is_free(first):
         return first
     named = {**changed, "against": wish.against and Path(wish.against).stem}
-    return path_beside(path, "evaluation", named, lambda place: can_take(place, asked))
+    return path_beside(path, "evaluation", named, is_free)
 
 
 def _changed(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> dict[str, Any]:
@@ -82,19 +87,29 @@ def _changed(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> dic
     return {**values, "seed": wish.seed or None}
 
 
-def asked_for(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> Asked:
-    """Return what tells the evaluation that is asked for from others."""
+def evaluation_config(
+    path: Path, circuit: Circuit, config: RunConfig, wish: Wish
+) -> EvaluationConfig:
+    """Return the settings of an evaluation of a circuit.
+
+    Args:
+        path: The run directory or the circuit file.
+        circuit: Its circuit.
+        config: What the circuit was found with, changed as wished.
+        wish: How to evaluate.
+    """
     against = wish.against
     if against not in (None, KNOWN):
         against = f"{Path(against).name} {digest_of(load_circuit_of(Path(against)))}"
-    facts = {
-        "circuit": digest_of(circuit),
-        "others": [digest_of(other) for other in siblings(path, config)],
-        "is_run": path.is_dir(),
-        "settings": config.identity,
-        "seed": wish.seed,
-    }
-    return Asked(plain(facts), wish.effort.name, against)
+    memory = config.memory if wish.memory is None else wish.memory
+    return EvaluationConfig.extending(
+        replace(config, device=wish.device, memory=memory),
+        circuits=tuple(map(digest_of, (circuit, *siblings(path, config)))),
+        of_a_run=path.is_dir(),
+        evaluation_seed=wish.seed,
+        effort=wish.effort.name,
+        against=against,
+    )
 
 
 def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConfig:
@@ -151,6 +166,6 @@ def siblings(path: Path, config: RunConfig) -> tuple[Circuit, ...]:
         if other.name == path.name or not (other / CIRCUIT).is_file():
             continue
         there = read_config(RunConfig, other)
-        if not differences(there.at(config.threshold), config):
+        if not config.differences(there.at(config.threshold)):
             found.append(load_circuit_of(other))
     return tuple(found)

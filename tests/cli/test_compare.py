@@ -79,7 +79,13 @@ def test_what_cannot_be_compared_is_said_in_a_line(cli, runs, complaint, tmp_pat
     (tmp_path / "empty.json").write_text(json.dumps(content | {"edges": []}))
     complaint(cli("compare", "a", "empty.json"), "empty.json: a circuit without edges")
     assert cli("compare", *runs, "--out", "out").code == 0
-    complaint(cli("compare", *runs, "--out", "out", "--seed", 1), "holds another comparison")
+    said = "out holds another comparison .seed is 0 there and 1 here.; choose another --out"
+    complaint(cli("compare", *runs, "--out", "out", "--seed", 1), said)
+    said = "out holds another comparison .not the same circuits.; choose another --out"
+    complaint(cli("compare", *reversed(runs), "--out", "out"), said)
+    complaint(cli("compare", *runs, "--out", "a"), "a holds something else than a comparison: the")
+    words = ["discover", "program", "--model", "or-gate", "--threshold", 0.1, "--out", "out"]
+    complaint(cli(*words), "out holds something else than a run: the format of config.json is")
     complaint(cli("compare", *runs, "--draws", 0), "draws")
 
 

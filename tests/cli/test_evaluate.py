@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import circuitfind as cf
-from circuitfind.directories.evaluation_files import PASSES
+from circuitfind.directories.evaluation import PASSES
 from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.evaluation.assess import USUAL
 from circuitfind.evaluation.assessment import assessment_from
@@ -135,8 +135,11 @@ def test_evaluations_against_two_circuits_are_both_kept(cli, run, tmp_path):
 
 def test_no_evaluation_replaces_another_one_in_a_directory_that_was_named(cli, run, complaint):
     assert cli("evaluate", "run", "--quick", "--out", "out").code == 0
-    said = r"out holds another evaluation \(quick, l2, resample, 8 prompts\), which this one would"
+    said = r"out holds another evaluation \(ablation is resample there and zero here\); choose"
     complaint(cli("evaluate", "run", "--quick", "--ablation", "zero", "--out", "out"), said)
+    assert cli("evaluate", "run", "--quick", "--against", "run", "--out", "against").code == 0
+    said = r"against holds another evaluation \(effort is quick there and usual here; against is"
+    complaint(cli("evaluate", "run", "--out", "against"), said)
 
 
 def test_a_run_that_is_written_anew_keeps_the_evaluation_of_its_circuit(
@@ -147,6 +150,42 @@ def test_a_run_that_is_written_anew_keeps_the_evaluation_of_its_circuit(
     assert cli(*run).code == 0
     assert (tmp_path / "run/evaluation.json").read_bytes() == before
     assert "its results are read" in cli("evaluate", "run", "--quick").err
+
+
+def test_an_evaluation_of_an_earlier_version_is_read(cli, run, tmp_path, monkeypatch, complaint):
+    first = cli("evaluate", "run", "--quick", "--json")
+    file = tmp_path / "run/evaluation.json"
+    content = json.loads(file.read_text())
+    of, added = content["of"], ("circuits", "of_a_run", "evaluation_seed", "effort", "against")
+    facts = {
+        "circuit": of["circuits"][0], "others": [], "is_run": True, "seed": 0,
+        "settings": {name: value for name, value in of.items() if name not in added},
+    }  # fmt: skip
+    earlier = {"facts": facts, "against": None}
+    content |= {"format": "circuitfind evaluation 1", "of": earlier}
+    file.write_text(json.dumps(content))
+    for name in ("config", "environment"):
+        (tmp_path / f"run/evaluation-{name}.json").unlink()
+    monkeypatch.setattr(MaskedPasses, "final", lambda *a: pytest.fail("a pass was made"))
+    assert cli("evaluate", "run", "--quick", "--json").json == first.json
+    said = "run holds another evaluation .evaluation_seed is 0 there and 1 here"
+    complaint(cli("evaluate", "run", "--quick", "--seed", 1, "--out", "run"), said)
+
+
+def test_an_interrupted_evaluation_is_resumed_on_the_same_model_alone(
+    cli, run, tmp_path, complaint
+):
+    assert cli("evaluate", "run", "--quick", "--out", "out").code == 0
+    (tmp_path / "out/evaluation.json").unlink()
+    complaint(
+        cli("evaluate", "run", "--quick", "--prompts", 4, "--out", "out"),
+        "out holds another evaluation .n_prompts is 8 there and 4 here",
+    )
+    file = tmp_path / "out/evaluation-environment.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "model_fingerprint": "0"}))
+    said = "the model of the evaluation in out changed since; choose another --out"
+    complaint(cli("evaluate", "run", "--quick", "--out", "out"), said)
 
 
 def contents(folder):

@@ -11,10 +11,12 @@ VERSIONED = [
     "run/decisions.jsonl",
     "run/circuit.json",
     "run/scorecard.json",
+    "run/evaluation-config.json",
     "run/evaluation.json",
     "run/roles.json",
     "patched/config.json",
     "patched/patching.json",
+    "compared/config.json",
     "compared/comparison.json",
 ]
 COMMANDS = {
@@ -34,10 +36,12 @@ READERS = {
     "run/decisions.jsonl": {"report"},
     "run/circuit.json": set(COMMANDS) - {"patch"},
     "run/scorecard.json": {"discover", "report"},
+    "run/evaluation-config.json": {"evaluate"},
     "run/evaluation.json": {"evaluate"},
     "run/roles.json": {"roles"},
     "patched/config.json": {"patch"},
     "patched/patching.json": {"patch"},
+    "compared/config.json": {"compare"},
     "compared/comparison.json": {"compare"},
 }
 
@@ -62,7 +66,7 @@ def test_a_file_of_a_newer_version_is_said_to_be_one_and_kept(directories, cli):
     for name in VERSIONED:
         file = directories / name
         ours = file.read_bytes()
-        newer = re.sub(rb'("format": "circuitfind [a-z ]+)1"', rb'\g<1>99"', ours, count=1)
+        newer = re.sub(rb'("format": "circuitfind [a-z ]+)\d"', rb'\g<1>99"', ours, count=1)
         file.write_bytes(newer)
         refused = set()
         for command, words in COMMANDS.items():

@@ -10,7 +10,8 @@ import shutil
 import pytest
 
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import RunDirectory, read_config
+from circuitfind.directories.directory import RunDirectory
+from circuitfind.directories.work import read_config
 
 
 @pytest.fixture

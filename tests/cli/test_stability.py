@@ -31,6 +31,8 @@ def test_repetitions_are_not_computed_again_and_json_is_the_file(cli, repeated, 
     made = {file: file.stat().st_mtime_ns for file in tmp_path.glob("run-stability/*/circuit.json")}
     assert len(made) == 4
     again = cli("stability", "run", "--vary", "resamples,orders", "--repetitions", 2, "--json")
+    assert again.err == "run-stability is finished: its results are read, not computed again\n"
+    assert again.json["of"]["task"] == "program"
     assert again.json == json.loads((tmp_path / "run-stability/stability.json").read_text())
     assert {file: file.stat().st_mtime_ns for file in made} == made
 
@@ -56,7 +58,8 @@ def test_repetitions_of_another_run_are_not_taken_for_these(cli, run, tmp_path):
     assert cli(*run[:-1], 0.1).code == 0
     answer = cli(*words)
     assert answer.code == 2
-    assert "resamples-1 holds another run (threshold is 0.01 there and 0.1 here" in answer.err
+    said = "run-stability holds another set of repetitions (threshold is 0.01 there and 0.1 here"
+    assert said in answer.err
 
 
 def test_a_resample_is_a_run(cli, run, tmp_path):
@@ -71,6 +74,7 @@ def test_a_resample_is_a_run(cli, run, tmp_path):
     lines = (place / "decisions.jsonl").read_bytes().splitlines(keepends=True)
     for name in ("circuit.json", "scorecard.json", "diagram.svg", "diagram.dot"):
         (place / name).unlink()
+    (tmp_path / "run-stability" / "stability.json").unlink()
     (place / "decisions.jsonl").write_bytes(b"".join(lines[:20]))
     assert cli(*words).code == 0
     assert (place / "circuit.json").read_bytes() == found

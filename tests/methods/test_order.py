@@ -106,7 +106,7 @@ def test_a_run_keeps_the_names_so_that_an_edited_file_is_another_run(tmp_path):
     (tmp_path / "run" / "config.json").write_text(begun.to_json())
     RunDirectory.open(tmp_path / "run", config.pinned())
     file.write_text("m0\nlogits\n")
-    with pytest.raises(RunDirectoryError, match="holds another run .its order is another."):
+    with pytest.raises(RunDirectoryError, match="holds another run .not the same order."):
         RunDirectory.open(tmp_path / "run", config.pinned())
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import DecisionLog
-from circuitfind.directories.directory import RunDirectory, read_config
+from circuitfind.directories.directory import RunDirectory
+from circuitfind.directories.work import read_config
 from circuitfind.errors import MethodError, NewerFileError, RunDirectoryError, SelfCheckError
 
 

@@ -3,13 +3,13 @@
 import pytest
 import transformers
 
+from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.directories.config import RunConfig
 from circuitfind.errors import MethodError, ModelError, RunDirectoryError
 from circuitfind.evaluation.assess import QUICK
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import zoo_path
 from circuitfind.verbs.compare import compare_files
-from circuitfind.verbs.comparison_pairs import Settings
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.evaluate import Wish, evaluate_run
 from circuitfind.verbs.report import write_report
@@ -56,11 +56,11 @@ def test_a_comparison_takes_the_models_of_its_runs(given, run, tmp_path, by_name
     )
     other = run_discovery(tmp_path / "other", config, model=given).path
     model = {NAME: given} if by_name else given
-    found, _ = compare_files([run, other], tmp_path / "compared", Settings(), model=model)
+    found, _ = compare_files([run, other], tmp_path / "compared", ComparisonConfig(), model=model)
     assert all(side.roles is not None for side in found.circuits)
     assert found.pairs[0].transfers
     with pytest.raises(ModelError, match=r"give it again \(model=...\)"):
-        compare_files([run, other], tmp_path / "not", Settings(), model={"else": given})
+        compare_files([run, other], tmp_path / "not", ComparisonConfig(), model={"else": given})
 
 
 def test_without_its_model_it_is_said_how_the_model_is_given_or_named(run):

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import circuitfind
 from circuitfind.circuit import load_circuit
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import read_config
+from circuitfind.directories.work import read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitFileError, ReportError, RunDirectoryError
 from circuitfind.evaluation.assess import QUICK, USUAL
@@ -171,7 +171,7 @@ AGAIN = """
 import sys
 from pathlib import Path
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import read_config
+from circuitfind.directories.work import read_config
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.report import write_report
 

@@ -56,7 +56,7 @@ def test_a_run_and_a_series_keep_out_of_each_others_directories(settings, tmp_pa
     run_wanted(tmp_path / "series", settings, Wanted("0.1,0.2"))
     with pytest.raises(RunDirectoryError, match="holds something else than runs with several"):
         run_wanted(tmp_path / "run", settings, Wanted("0.1,0.2"))
-    with pytest.raises(RunDirectoryError, match="is no run directory"):
+    with pytest.raises(RunDirectoryError, match="exists and holds no run"):
         run_wanted(tmp_path / "series", settings, Wanted("0.1"))
 
 
