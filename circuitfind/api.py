@@ -12,6 +12,7 @@ from circuitfind.evaluation.assess import EFFORTS, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
 from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
+from circuitfind.evaluation.trust import foreword, own_of
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
@@ -51,7 +52,8 @@ def discover(
             default what it takes. With less, it takes the prompts in chunks, to the same result.
         progress: Show how far the search is, on one line of stderr; also in notebooks.
         on_progress: Called as the search proceeds, in place of that line.
-        tell: Called with what a user should know: how the automatic threshold was found.
+        tell: Called with what a user should know: how well the model itself does the task, before
+            the search; how the automatic threshold was found.
         options: The method's options, such as `threshold`: a number, or `auto`, which is the
             default of methods that search: the largest threshold tried, from the level of the
             metric's noise downwards, whose circuit keeps 90 % of the model's accuracy and of the
@@ -78,6 +80,8 @@ def discover(
             given.pop(name, None)
     check_settings(method, wanted, chosen, any_threshold=is_automatic)
     engine = IncrementalEngine(as_problem(asked), size)
+    for line in foreword(own_of(engine), engine.problem):
+        tell(line)
 
     def run(**threshold: float) -> Found:
         settings = settled(entry, {**wanted, **threshold}, chosen)

@@ -55,7 +55,7 @@ def sweep(
         launcher = _launcher(ray, workers, threads, runs)
         state = run_sweep(runs, path, launcher, retries=retries, watch=watch)
         rows, files = gather(runs, path)
-    columns = ("run", "n_edges", "faithfulness")
+    columns = ("run", "model_accuracy", "n_edges", "faithfulness")
     shown = [{name: row[name] for name in columns} for row in rows]
     print_rows(shown if as_json else filled_columns(shown), as_json=as_json)
     if not as_json:

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -67,10 +67,12 @@ class RunDirectory(WorkDirectory[RunConfig]):
         )
 
     @contextmanager
-    def recording(self, facts: Mapping[str, str]) -> Iterator[DecisionLog]:
+    def recording(
+        self, facts: Mapping[str, str], foreword: Sequence[str] = ()
+    ) -> Iterator[DecisionLog]:
         """Work in the directory, and open the log of decisions; see `working` and `begin`."""
         with self.working():
-            self.begin(facts)
+            self.begin(facts, foreword)
             with Log(self.path / DECISIONS, HEAD) as log:
                 yield DecisionLog(log, self.path / DECISIONS)
 

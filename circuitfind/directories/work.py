@@ -9,7 +9,7 @@ refused.
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +28,9 @@ from circuitfind.settings import Settings
 from circuitfind.store import STATE, at_work, held, read_json, reported, write
 
 CONFIG, ENVIRONMENT, CIRCUIT = "config.json", "environment.json", "circuit.json"
+
+FOREWORD = "foreword"
+"""Where `environment.json` says how well the model itself does the task, and what to doubt."""
 
 _PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networkx", "numpy")
 
@@ -167,12 +170,13 @@ class WorkDirectory(Generic[Asked]):
         file = self.path / name
         return file.is_file() and file.stat().st_size > 0
 
-    def begin(self, facts: Mapping[str, str] | None = None) -> None:
+    def begin(self, facts: Mapping[str, str] | None = None, foreword: Sequence[str] = ()) -> None:
         """Write down what is asked, or check that the work began with the same.
 
         Args:
             facts: What must be the same when it is resumed: the fingerprints of the model's
                 weights and of the prompts.
+            foreword: What a user should know before it begins, for those who watch from outside.
 
         Raises:
             RunDirectoryError: It began with other weights or prompts.
@@ -181,7 +185,8 @@ class WorkDirectory(Generic[Asked]):
         if not config.is_file():
             write(config, self.config.to_json())
         if not known.is_file():
-            write(known, json.dumps({**environment(), **facts}, indent=1) + "\n")
+            said = {FOREWORD: list(foreword)} if foreword else {}
+            write(known, json.dumps({**environment(), **facts, **said}, indent=1) + "\n")
         # Version 0.1.0 kept the fingerprints of measurements in their settings.
         earlier: dict[str, Any] = {**read_json(config).get("facts", {}), **read_json(known)}
         require_same(earlier, facts, f"the {self.kind.noun} in {self.path}", BEGAN_WITH)
@@ -219,6 +224,14 @@ def read_settings(kind: type[Asked], file: Path) -> Asked:
             f"{file} is damaged ({shortened(str(error))}); choose another --out, or delete the "
             "directory to begin again"
         ) from None
+
+
+def foreword_of(path: Path) -> list[str]:
+    """Return what a run said before its search, for those who watch it; empty if not yet."""
+    with suppress(RunDirectoryError):
+        lines = read_json(path / ENVIRONMENT).get(FOREWORD, [])
+        return [str(line) for line in lines] if isinstance(lines, list) else []
+    return []
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
-from circuitfind.evaluation.trust import doubts, notes, own_result
+from circuitfind.evaluation.trust import doubts, notes, own_of
 from circuitfind.metrics import ACCURACY, Metric
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
@@ -171,9 +170,7 @@ class _Assessor:
         readings = self._readings()
         problem = subject.problem
         engine = self._measured.engine
-        with torch.no_grad():
-            logits = problem.model.logits(engine.readout.at_steps(engine.clean_final))
-        own = own_result(problem.prompts, logits)
+        own = own_of(engine)
         kept = [r.measured.circuit for r in readings if r.measured.metric == ACCURACY.name]
         return Assessment(
             effort=self._effort.name,

@@ -16,7 +16,7 @@ from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import shortened
 from circuitfind.evaluation.intervals import share_interval
-from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_result, within_noise
+from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_of, within_noise
 from circuitfind.measures import PerPrompt
 from circuitfind.metrics import ACCURACY, KL, LOGIT_DIFFERENCE, Metric, Scale, answered
 from circuitfind.notebook import Tabled
@@ -133,9 +133,7 @@ def scorecard(
     require_same_graph(circuit.graph, engine.graph)
     metric, problem = engine.problem.metric, engine.problem
     (measurements,) = _measured(engine, [circuit], usual_metrics(problem))
-    with torch.no_grad():
-        logits = problem.model.logits(engine.readout.at_steps(engine.clean_final))
-    own = own_result(problem.prompts, logits)
+    own = own_of(engine)
     kept = next((row.circuit for row in measurements if row.metric == ACCURACY.name), None)
     return Scorecard(
         n_edges=circuit.n_edges,

@@ -10,16 +10,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.intervals import FEWEST_PROMPTS, LEVEL
 from circuitfind.measures import Reference, accuracy
 from circuitfind.metrics import ACCURACY, LOGIT_DIFFERENCE, answered
 from circuitfind.models.precision import precision_note
-from circuitfind.problem import Problem
+from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.prompts import PromptPairs
 
 _TASK_KEPT = 0.5
@@ -60,6 +62,35 @@ class OwnResult:
         interval = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
         own = f"{self.metric} {self.value:.4g}{interval} {self.unit}"
         return own if self.metric == ACCURACY.name else f"{own}, accuracy {self.accuracy:.4g}"
+
+
+def own_of(asked: HasProblem) -> OwnResult | None:
+    """Return how well the model itself does a task, or None where prompts have no answers.
+
+    Args:
+        asked: The problem; or an engine of it, which holds the model's run.
+    """
+    problem = as_problem(asked)
+    model, prompts = problem.model, problem.prompts
+    with torch.no_grad():
+        if isinstance(asked, IncrementalEngine):
+            logits = model.logits(asked.readout.at_steps(asked.clean_final))
+        else:
+            logits = prompts.at_steps(model.own_logits(prompts.clean, prompts.real))
+    return own_result(prompts, logits)
+
+
+def foreword(own: OwnResult | None, problem: Problem | None = None) -> list[str]:
+    """Return what a user should know before a search begins, a line each.
+
+    Args:
+        own: How well the model does the task.
+        problem: What is asked, where its prompts are to be looked at, too.
+    """
+    about_prompts = () if problem is None else doubts_about_prompts(problem)
+    reasons = [*doubts_about_model(own), *about_prompts]
+    result = [] if own is None else [f"the model itself: {own}"]
+    return [*result, *(f"warning: {reason}" for reason in reasons)]
 
 
 def own_result(

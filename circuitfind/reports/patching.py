@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor
@@ -22,7 +21,7 @@ from circuitfind.evaluation.trust import (
     doubts_about_model,
     doubts_about_prompts,
     mean_with_interval,
-    own_result,
+    own_of,
     within_noise,
 )
 from circuitfind.patching.result import DEFAULT_THRESHOLD, PatchResult, Row
@@ -207,20 +206,11 @@ def _mean(values: Float[Tensor, " batch"], unit: str) -> str:
     return f"{float(values.mean()):.4g}{interval} {unit}".strip()
 
 
-def own_of(problem: Problem) -> OwnResult | None:
-    """Return how well the model itself does a task, or None where prompts have no answers."""
-    prompts, model = problem.prompts, problem.model
-    with torch.no_grad():
-        logits = prompts.at_steps(model.own_logits(prompts.clean, prompts.real))
-    return own_result(prompts, logits)
-
-
-def own_facts(problem: Problem) -> dict[str, Any]:
+def own_facts(own: OwnResult | None, problem: Problem) -> dict[str, Any]:
     """Return how well the model itself does a task, and reasons to doubt what is found about it.
 
     Plain JSON values: `own` is None where prompts have no answers; `doubts` holds sentences.
     """
-    own = own_of(problem)
     doubts = [*doubts_about_model(own), *doubts_about_prompts(problem)]
     return {"own": own and {"summary": str(own), **asdict(own)}, "doubts": doubts}
 
@@ -241,7 +231,7 @@ def patch_report(
     """
     require_kind(result, PatchResult, "a result of patching; give what `patch` returned")
     if problem is not None:
-        result = replace(result, origin={**result.origin, **own_facts(problem)})
+        result = replace(result, origin={**result.origin, **own_facts(own_of(problem), problem)})
     rows = result.significant(threshold)
     sites = tuple(
         SiteReport(

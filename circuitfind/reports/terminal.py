@@ -176,13 +176,20 @@ def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def sweep_view(finished: int, failed: int, total: int, running: Mapping[str, int]) -> Table:
-    """Return how far a sweep is: the runs in all, and the decisions of those that run."""
+def sweep_view(
+    finished: int, failed: int, total: int, running: Mapping[str, tuple[int, Sequence[str]]]
+) -> Table:
+    """Return how far a sweep is: the runs in all, and of those that run their decisions.
+
+    Below each of these, how well its model does the task (`evaluation.trust.foreword`).
+    """
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     ended = f"[bold]{finished}[/] of {total} runs" + (f", {failed} failed" if failed else "")
     table.add_row(ended, ProgressBar(total=total, completed=finished + failed, width=30))
-    for name, decided in running.items():
+    for name, (decided, foreword) in running.items():
         table.add_row(escape(name), f"{decided} edges decided")
+        for line in foreword:
+            table.add_row("", escape(line))
     return table

@@ -70,6 +70,7 @@ def _figures(result: RunResult | None) -> Row:
         "empty": own and own.empty,
         "faithfulness": own and own.faithfulness,
         "held_out_faithfulness": held_out and held_out.faithfulness,
+        "model_accuracy": card and card.own and card.own.accuracy,
         "edges_tested": result.search.get("edges_tested") if result else None,
     }
 

@@ -20,6 +20,7 @@ from circuitfind.directories.work import CIRCUIT, environment
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import require_kind
 from circuitfind.evaluation.scorecard import scorecard
+from circuitfind.evaluation.trust import foreword, own_of
 from circuitfind.files import path_of
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
@@ -67,7 +68,10 @@ def run_discovery(
     model = (models or Models(model, tell)).of(config)
     engine = IncrementalEngine(config.problem(model), config.memory)
     loading = time.monotonic() - asked
-    with run.recording(fingerprints(engine.problem)) as log:
+    lines = foreword(own_of(engine), engine.problem)
+    with run.recording(fingerprints(engine.problem), lines) as log:
+        for line in lines:
+            tell(line)
         if log.earlier:
             tell(f"{path} resumes after {len(log.earlier)} of {engine.graph.n_edges} edges")
         started = time.monotonic()

@@ -22,7 +22,7 @@ from circuitfind.directories.work import environment
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure
-from circuitfind.evaluation.trust import doubts_about_model
+from circuitfind.evaluation.trust import doubts_about_model, foreword, own_of
 from circuitfind.patching.circuits import EdgeSearch
 from circuitfind.patching.measurement import Measurement
 from circuitfind.patching.path import Norm, PathPatching
@@ -32,7 +32,7 @@ from circuitfind.patching.together import Together
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint, State
 from circuitfind.question import Models, fingerprints
-from circuitfind.reports.patching import PatchReport, own_facts, own_of, patch_report
+from circuitfind.reports.patching import PatchReport, own_facts, patch_report
 from circuitfind.verbs.patch_run import (
     PatchRun,
     read_run,
@@ -96,9 +96,9 @@ class _Work:
     def measured(self) -> PatchResult:
         """Measure, from where an earlier process was interrupted, and write that down."""
         config, problem, directory = self._config, self._problem, self._directory
-        measurement, own = _measurement(config, problem), own_facts(problem)
-        for doubt in own["doubts"]:
-            self._tell(f"warning: {doubt}")
+        measurement, own = _measurement(config, problem), own_of(problem)
+        for line in foreword(own, problem):
+            self._tell(line)
         with directory.working():
             directory.begin(fingerprints(problem))
             whole = {"belongs_to": torch.tensor([])}
@@ -106,7 +106,7 @@ class _Work:
             result = measurement.result(state)
             facts = {
                 **_facts(config, problem.model.name, result.unit),
-                **own,
+                **own_facts(own, problem),
                 **fingerprints(problem),
             }
             origin = {"settings": directory.config.identity, **facts, "versions": environment()}

@@ -17,6 +17,7 @@ from circuitfind.directories.results import RunResult
 from circuitfind.directories.work import CONFIG, read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, RunDirectoryError
+from circuitfind.evaluation.trust import foreword, own_of
 from circuitfind.files import write_whole
 from circuitfind.methods.base import Progress
 from circuitfind.methods.threshold import Target, Trial, search_threshold, suggest_threshold
@@ -80,8 +81,9 @@ class _Runs:
     """
 
     def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
-        self._path, self._config, self._observer = path, config, observer
-        self._models = Models(tell=observer.tell)
+        self._path, self._config = path, config
+        self._observer = replace(observer, tell=_told_once(observer.tell))
+        self._models = Models(tell=self._observer.tell)
         self._results: list[RunResult] = []
 
     def single(self, **options: Any) -> RunResult:
@@ -146,6 +148,8 @@ class _Runs:
 
     def _suggestion(self) -> float:
         engine = IncrementalEngine(self._problem(), self._config.memory)
+        for line in foreword(own_of(engine), engine.problem):
+            self._observer.tell(line)
         return suggest_threshold(engine, seed=self._config.seed)
 
     def _problem(self) -> Problem:
@@ -214,3 +218,15 @@ class _Runs:
         with reported(self._path):
             content = {"start": start, "trials": rows}
             write_whole(self._path / TRIALS, json.dumps(content, indent=1) + "\n")
+
+
+def _told_once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what tells each message once: each run of a series says how well the model does."""
+    told: set[str] = set()
+
+    def tell_new(message: str) -> None:
+        if message not in told:
+            told.add(message)
+            tell(message)
+
+    return tell_new

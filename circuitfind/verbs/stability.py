@@ -13,6 +13,7 @@ from typing import Any
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.config import RunConfig, config_of_origin
 from circuitfind.directories.directory import (
+    SCORECARD,
     RunDirectory,
     config_of_run,
     digest_of,
@@ -20,6 +21,7 @@ from circuitfind.directories.directory import (
 )
 from circuitfind.directories.kinds import require_search
 from circuitfind.directories.naming import path_beside
+from circuitfind.directories.results import read_scorecard
 from circuitfind.directories.stability import (
     CONSENSUS,
     VARIED,
@@ -29,6 +31,7 @@ from circuitfind.directories.stability import (
 from circuitfind.directories.work import CIRCUIT, CONFIG
 from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.stability import Stability, consensus, stability
+from circuitfind.evaluation.trust import foreword
 from circuitfind.files import path_of
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
@@ -109,6 +112,8 @@ def repeat_run(
     with directory.working():
         directory.begin()
         tell(f"{n * len(chosen)} repetitions of the search ({', '.join(chosen)}) in {out}")
+        for line in foreword(read_scorecard(path / SCORECARD)[0].own):
+            tell(line)
         repeated = _Repeated(path, original, config, out, Models(model, tell), on_progress)
         found = {name: [repeated.circuit(name, k, n) for k in range(n)] for name in chosen}
         runs = [original, *(circuit for circuits in found.values() for circuit in circuits)]

@@ -310,7 +310,9 @@ def test_that_the_model_does_not_do_the_task_is_said_before_anything_is_measured
     words += ["--positions", "last", "--out", "run"]
     answer = cli(*words)
     assert answer.code == 0
-    assert answer.err.startswith("warning: the model does not do this task (logit-difference -")
+    own, warning = answer.err.splitlines()[:2]
+    assert own.startswith("the model itself: logit-difference -")
+    assert warning.startswith("warning: the model does not do this task (logit-difference -")
     assert "warning: the model does not do this task" not in cli(*words).err
     searching = [*words, "--discover", "--threshold", 0.5]
     answer = cli(*searching)

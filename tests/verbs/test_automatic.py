@@ -59,7 +59,8 @@ def test_a_first_circuit_that_does_the_task_is_the_only_one(settings, tmp_path):
     said: list[str] = []
     config = replace(settings, task="pronoun", model="ioi-small", metric="kl")
     (found,) = run_wanted(tmp_path / "run", config, Wanted(), Observer(tell=said.append))
-    assert len(said) == 1 and "from the metric's noise: keeps" in said[0]
+    assert said[0].startswith("the model itself: logit-difference ")
+    assert len(said) == 2 and "from the metric's noise: keeps" in said[1]
     assert not (tmp_path / "run" / "tried").exists()
     assert not (tmp_path / "run" / "thresholds.json").exists()
     assert (found.card.measurements[0].faithfulness or 0) >= 0.9
