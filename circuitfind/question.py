@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -59,6 +60,8 @@ class Question(Settings):
         ablation: What a cut edge carries.
         n_prompts: How many pairs of prompts; a custom file may hold fewer.
         seed: Fixes the prompts and every random choice.
+        system: The system prompt of conversations with a chat model, empty for none; None is that
+            of the task's file, or of the model's chat template.
         dtype: Number type of the weights; None means that of the file.
         device: Where to compute; the same question elsewhere is the same question.
         memory: How many bytes may be taken beside the model; None is what it takes. No result
@@ -78,6 +81,7 @@ class Question(Settings):
     ablation: str = "resample"
     n_prompts: int = 64
     seed: int = 0
+    system: str | None = None
     dtype: str | None = None
     device: str = "cpu"
     memory: int | None = None
@@ -117,7 +121,9 @@ class Question(Settings):
         Raises:
             CircuitfindError: One of them is unknown or impossible; the message lists the choices.
         """
-        find_task(self.task)
+        task = find_task(self.task)
+        if self.system is not None:
+            task.require_chat()
         if self.metric is not None:
             find_metric(self.metric)
         ABLATIONS.find(self.ablation)
@@ -166,9 +172,10 @@ class Question(Settings):
             CircuitfindError: The task cannot be had, or the parts do not fit together.
         """
         task = find_task(self.task)
-        prompts = own = task.write_prompts(model.vocabulary, self.n_prompts, self.seed)
+        write = partial(task.write_prompts, model.vocabulary, self.n_prompts, system=self.system)
+        prompts = own = write(self.seed)
         if seed is not None:
-            prompts = task.write_prompts(model.vocabulary, self.n_prompts, seed)
+            prompts = write(seed)
         elif self.resample is not None:
             drawn = np.random.default_rng([self.seed, self.resample])
             n = own.n_prompts
@@ -200,6 +207,7 @@ def make_problem(
     *,
     n_prompts: int = 64,
     seed: int = 0,
+    system: str | None = None,
     metric: str | Metric | None = None,
     ablation: Ablation | str = "resample",
     graph: Graph | None = None,
@@ -211,6 +219,8 @@ def make_problem(
         task: A task's name, the path of a .jsonl or .csv file, or prompts.
         n_prompts: How many pairs to write.
         seed: Fixes the pairs.
+        system: The system prompt of conversations with a chat model, empty for none; by default
+            that of the task's file, or of the model's chat template.
         metric: A metric or its name; by default the task's own, or `kl` for prompts. Patching
             (`patch`, `path_patch`, ...) measures the logit difference unless one is given here,
             where every prompt has right and wrong answers.
@@ -226,7 +236,7 @@ def make_problem(
     if isinstance(task, str):
         found = find_task(task)
         default = found.metric
-        task = found.write_prompts(model.vocabulary, n_prompts, seed)
+        task = found.write_prompts(model.vocabulary, n_prompts, seed, system=system)
     require_parts(prompts=task)
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None

@@ -24,6 +24,7 @@ from circuitfind.commands.options import (
     Prompts,
     Seed,
     SplitEmbedding,
+    System,
     Task,
     limited,
 )
@@ -73,6 +74,7 @@ def discover(
     ] = "resample",
     prompts: Prompts = 64,
     seed: Seed = 0,
+    system: System = None,
     keep_dead_ends: Annotated[
         bool,
         typer.Option(
@@ -115,6 +117,7 @@ def discover(
         ablation=ablation,
         n_prompts=prompts,
         seed=seed,
+        system=system,
         dtype=dtype,
         device=device,
         memory=memory,

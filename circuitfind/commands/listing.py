@@ -7,7 +7,7 @@ import typer
 
 from circuitfind.commands.console import print_facts, print_json, print_rows, tell
 from circuitfind.commands.method_flags import flags_of
-from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, limited
+from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, System, limited
 
 
 def tasks(
@@ -16,9 +16,13 @@ def tasks(
     ] = None,
     model: Model = None,
     seed: Seed = 0,
+    system: System = None,
     as_json: Json = False,
 ) -> None:
-    """List the tasks, or show what one looks like to a model."""
+    """List the tasks, or show what one looks like to a model.
+
+    A ▸ stands behind each token of a clean prompt whose logits are read.
+    """
     from circuitfind.tasks import TASKS, find_task, model_for, task_file
 
     notes: list[str] = []
@@ -36,11 +40,13 @@ def tasks(
     else:
         from circuitfind.models.loading import load_vocabulary
         from circuitfind.tasks.reading import MOST_ROWS
-        from circuitfind.tasks.show import notes_on, shown_pairs
+        from circuitfind.tasks.show import note_on_system, notes_on, shown_pairs
 
         vocabulary, found = load_vocabulary(model_for(task, model)), find_task(task)
-        rows = shown_pairs(found, vocabulary, seed=seed)
-        notes = notes_on(found, vocabulary, n=MOST_ROWS) if task_file(task) else []
+        mark = "" if as_json else "▸"
+        rows = shown_pairs(found, vocabulary, seed=seed, system=system, mark=mark)
+        notes = note_on_system(found, vocabulary, system)
+        notes += notes_on(found, vocabulary, n=MOST_ROWS) if task_file(task) else []
     print_rows(rows, as_json=as_json)
     for note in notes:
         tell(f"note: {note}")

@@ -57,6 +57,14 @@ SplitEmbedding = Annotated[
     bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
 ]
 Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]
+System = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="System prompt of conversations with a chat model (refusal, files with chat); '' for "
+        "none. [default: that of the file, or of the model's chat template]",
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -42,6 +42,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         "ablation": config.ablation if config.ablation != default.ablation else None,
         "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
         "seed": config.seed if config.seed != default.seed else None,
+        "system": "none" if config.system == "" else config.system,
         "dtype": config.dtype,
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
@@ -77,6 +78,7 @@ def path_of_patching(config: PatchConfig) -> Path:
         "metric": config.metric,
         "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
         "seed": config.seed if config.seed != default.seed else None,
+        "system": "none" if config.system == "" else config.system,
         "dtype": config.dtype,
     }
     sites = () if config.sites is None else (config.sites,)

@@ -6,7 +6,7 @@ the tokenizer adds when the word is appended to another.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,10 +35,13 @@ class Vocabulary:
     Attributes:
         tokenizer: A Hugging Face tokenizer; None for programs and for prompts given by token ids.
         bos: Token put before every prompt, or None where the model was trained without one.
+        system: The system prompt of every conversation; empty for none. By default that of the
+            conversation, or else of the tokenizer's chat template.
     """
 
     tokenizer: Any
     bos: int | None = None
+    system: str | None = field(default=None, kw_only=True)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a prompt, with the one that starts sequences if there is one.

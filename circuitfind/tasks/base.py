@@ -9,6 +9,7 @@ from circuitfind.limits import require
 from circuitfind.models.symbols import SymbolVocabulary
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, PromptPairs, collate
+from circuitfind.tasks.chat import require_template
 
 Writer = Callable[[Vocabulary, int, int], Sequence[Pair]]
 """Writes n pairs for a tokenizer from a seed."""
@@ -31,6 +32,8 @@ class Task:
         model: The embedded model to study unless another is named; None means the usual one.
         written_in: The words of a language, the symbols of a compiled program, either, or token
             ids, which need no tokenizer.
+        chat: Whether its prompts are conversations where the tokenizer has a chat template, so that
+            their system prompt can be chosen.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Task:
     known_circuit: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     written_in: Literal["words", "symbols", "either", "ids"] = "words"
+    chat: bool = False
 
     def corrupted_by(self, corruption: str) -> "Task":
         """Return the task with another corruption, named `TASK:CORRUPTION`.
@@ -58,12 +62,27 @@ class Task:
         name, write = f"{self.name}:{corruption}", self.corruptions[corruption]
         return replace(self, name=name, write=write, corruptions={})
 
-    def write_prompts(self, vocabulary: Vocabulary | None, n: int, seed: int) -> PromptPairs:
-        """Write n pairs of prompts.
+    def write_prompts(
+        self, vocabulary: Vocabulary | None, n: int, seed: int, *, system: str | None = None
+    ) -> PromptPairs:
+        """Write n pairs of prompts; see `write_pairs`."""
+        return collate(self.write_pairs(vocabulary, n, seed, system=system))
+
+    def write_pairs(
+        self, vocabulary: Vocabulary | None, n: int, seed: int, *, system: str | None = None
+    ) -> Sequence[Pair]:
+        """Write n pairs of prompts, before they become rows.
+
+        Args:
+            vocabulary: The model's tokenizer.
+            n: How many.
+            seed: Fixes them.
+            system: The system prompt of conversations, empty for none; by default their own.
 
         Raises:
             LimitError: So many prompts cannot be written.
-            TaskError: The model reads no text, or its tokenizer cannot express the task.
+            TaskError: The model reads no text, its tokenizer cannot express the task, or a system
+                prompt is chosen where there are no conversations.
         """
         if vocabulary is None and self.written_in == "ids":
             vocabulary = Vocabulary(None)
@@ -74,7 +93,23 @@ class Task:
             )
         self._require_readable_by(vocabulary)
         require(prompts=n)
-        return collate(self.write(vocabulary, n, seed))
+        if system is not None:
+            self.require_chat()
+            require_template(vocabulary)
+            vocabulary = replace(vocabulary, system=system)
+        return self.write(vocabulary, n, seed)
+
+    def require_chat(self) -> None:
+        """Refuse a system prompt where prompts are not conversations.
+
+        Raises:
+            TaskError: They are not.
+        """
+        if not self.chat:
+            raise TaskError(
+                f"the prompts of the task {self.name!r} are not conversations, so they have no "
+                "system prompt; leave --system out"
+            )
 
     def _require_readable_by(self, vocabulary: Vocabulary) -> None:
         compiled = isinstance(vocabulary, SymbolVocabulary)

@@ -42,7 +42,7 @@ def custom_task(path: Path) -> Task:
     written: list[tuple[Vocabulary, list[Pair]]] = []
 
     def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
-        if not written or written[0][0] is not vocabulary:
+        if not written or written[0][0] != vocabulary:
             written[:] = [(vocabulary, _pairs(vocabulary, path, rows))]
         pairs = written[0][1]
         chosen = sorted(random.Random(seed).sample(range(len(rows)), min(n, len(rows))))
@@ -55,6 +55,7 @@ def custom_task(path: Path) -> Task:
         metric="kl",
         write=write,
         written_in="either" if any(row.needs_tokenizer for row in rows) else "ids",
+        chat=any(row.chat for row in rows),
     )
 
 

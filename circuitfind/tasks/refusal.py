@@ -119,4 +119,5 @@ REFUSAL = Task(
     source="Arditi et al. 2024, arXiv 2406.11717",
     metric="logit-difference",
     write=write,
+    chat=True,
 )
