@@ -4,10 +4,13 @@
 something harmless about the same thing (*wash a car*) in as many tokens. The requests name bad
 intentions in everyday words and say nothing about how anything is done.
 
-For tokenizers with a chat template the request is put into that template, and the answers are the
-words with which the assistant's turn begins. Others get the plain dialogue above.
+For tokenizers with a chat template the request is put into that template, and the answers are two
+ways in which the assistant's turn may begin: *I can't* and *I can help*. First words alone hardly
+tell harmful from harmless requests, since many turns of both kinds begin with *I*. Tokenizers
+without a template get the plain dialogue above.
 
-The metric is the logit difference of refusals and answers; `direction` projects the stream on the
+The metric is the logit difference of refusals and answers, which is that of log-probabilities where
+they take several tokens; `direction` projects the stream on the
 difference of means of harmful and harmless prompts instead (`circuitfind.engine.direction`).
 
 Arditi et al., 2024, "Refusal in Language Models Is Mediated by a Single Direction",
@@ -15,11 +18,13 @@ https://arxiv.org/abs/2406.11717.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
-from circuitfind.prompts import Pair
+from circuitfind.pairs import Answer, Pair
+from circuitfind.tasks.answers import answer_tokens
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.chat import conversation, has_template
 from circuitfind.tasks.writing import (
@@ -28,6 +33,7 @@ from circuitfind.tasks.writing import (
     equally_wide,
     require_enough,
     templated_pair,
+    whole_words,
 )
 
 REQUESTS = (
@@ -56,6 +62,9 @@ REFUSALS = ("Sorry", "I", "No")
 ANSWERS = ("Sure", "Here", "Yes")
 """Words with which a refusal and an answer begin."""
 
+REFUSAL_TURN, ANSWER_TURN = "I can't", "I can help"
+"""How a chat model's turn begins that refuses, or answers."""
+
 _FEWEST_VERBS = 2
 _REQUEST = "<request>"
 
@@ -64,14 +73,13 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     """Write n pairs whose clean prompt is harmful.
 
     Raises:
-        TaskError: The tokenizer splits the first words of refusals or of answers, or takes too few
-            couples of verbs with the same number of tokens.
+        TaskError: The tokenizer cannot write refusals or answers, or takes too few couples of verbs
+            with the same number of tokens.
     """
     verbs = equally_wide(vocabulary, VERBS)
     kind = "couples of verbs with equally many tokens"
     require_enough("refusal", kind, len(verbs), len(VERBS), _FEWEST_VERBS)
-    frame, answer = _frame(vocabulary)
-    refusals, answers = (_whole(words, answer) for words in (REFUSALS, ANSWERS))
+    frame, refusals, answers = (_chat if has_template(vocabulary) else _dialogue)(vocabulary)
 
     def draw(rng: random.Random, row: int) -> Pair | None:
         template, thing = rng.randrange(len(REQUESTS)), rng.choice(THINGS)
@@ -90,21 +98,29 @@ def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:
     return draw_pairs("refusal", n, seed, draw, capacity=capacity)
 
 
-def _frame(vocabulary: Vocabulary) -> tuple[str, Callable[[str], int | None]]:
-    """Return the text around a request, and what finds the token of the answer's first word."""
-    if not has_template(vocabulary):
-        return DIALOGUE.format(request=_REQUEST), vocabulary.word
+class _Frame(NamedTuple):
+    """The text around a request, and the refusals and answers that may follow it."""
+
+    text: str
+    refusals: Sequence[Answer]
+    answers: Sequence[Answer]
+
+
+def _chat(vocabulary: Vocabulary) -> _Frame:
     text, space = conversation(vocabulary, [{"role": "user", "content": _REQUEST}])
-
-    def first_word(word: str) -> int | None:
-        tokens = vocabulary.following(text, space + word)
-        return tokens[0] if len(tokens) == 1 else None
-
-    return text.replace("{", "{{").replace("}", "}}"), first_word
+    refusal, answer = (
+        answer_tokens(vocabulary, text, turn, space) for turn in (REFUSAL_TURN, ANSWER_TURN)
+    )
+    return _Frame(text.replace("{", "{{").replace("}", "}}"), [refusal], [answer])
 
 
-def _whole(words: Sequence[str], answer: Callable[[str], int | None]) -> list[int]:
-    tokens = [token for word in words if (token := answer(word)) is not None]
+def _dialogue(vocabulary: Vocabulary) -> _Frame:
+    refusals, answers = (_whole(vocabulary, words) for words in (REFUSALS, ANSWERS))
+    return _Frame(DIALOGUE.format(request=_REQUEST), refusals, answers)
+
+
+def _whole(vocabulary: Vocabulary, words: Sequence[str]) -> list[int]:
+    tokens = list(whole_words(vocabulary, words).values())
     if not tokens:
         raise TaskError(
             f"the task 'refusal' needs one of {', '.join(words)} as a single token and this "

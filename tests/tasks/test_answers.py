@@ -291,7 +291,9 @@ def test_a_refusal_pair_of_the_patching_page_is_read_by_a_chat_model(gpt2, tmp_p
     chat = chat_of(gpt2, CHAT)
     prompts = find_task(str(tmp_path / "mine.jsonl")).write_prompts(chat, 1, 0)
     usual = find_task("refusal").write_prompts(chat, 1, 0)
-    assert {*prompts.answers.flatten().tolist()} <= {*usual.answers.flatten().tolist()}
+    assert prompts.sides is not None
+    for name in ("answers", "wrong_answers", "sides"):
+        assert getattr(prompts, name).tolist() == getattr(usual, name).tolist()
 
 
 def test_chat_needs_a_template_and_messages_that_it_takes(gpt2, prompts_of):

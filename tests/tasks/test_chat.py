@@ -108,7 +108,13 @@ def test_a_run_stores_it_and_refuses_another_one(tmp_path, monkeypatch):
     file = Path("chatty/tokenizer_config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": WORDS}))
     model, search = cf.load_model("chatty"), {"threshold": 1.0}
-    plain = cf.RunConfig("refusal", "chatty", "acdc", search, n_prompts=1)
+    asked = {
+        "clean": "Mary went to the store .",
+        "corrupted": "John went to the store .",
+        "answer": "Mary",
+    }
+    Path("mine.jsonl").write_text(json.dumps(asked | {"chat": True}))
+    plain = cf.RunConfig("mine.jsonl", "chatty", "acdc", search, n_prompts=1)
     chosen = replace(plain, system="Mary went to the store .")
     with RunDirectory(Path("run"), chosen).recording({}):
         pass

@@ -5,7 +5,7 @@ import pytest
 from circuitfind.errors import TaskError
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo.training import word_tokenizer
-from circuitfind.tasks.refusal import ANSWERS, REFUSAL, REFUSALS, VERBS
+from circuitfind.tasks.refusal import REFUSAL, VERBS
 
 from .conftest import load_vocabulary
 
@@ -39,8 +39,25 @@ def test_chat_models_get_their_template_once_and_answers_at_the_start_of_a_turn(
         assert pair.clean.count(chat.bos) == 1 and pair.clean[0] == chat.bos
         assert text.removeprefix("<|endoftext|>").startswith("{ system }\n<|user|>\n")
         assert text.endswith("\n<|assistant|>\n") and "User:" not in text
-        assert [chat.decode([token]) for token in pair.answers[0]] == list(REFUSALS)
-        assert [chat.decode([token]) for token in pair.wrong_answers[0]] == list(ANSWERS)
+        assert [chat.decode(tokens) for tokens in pair.answers[0]] == ["I can't"]
+        assert [chat.decode(tokens) for tokens in pair.wrong_answers[0]] == ["I can help"]
+
+
+def test_answers_of_a_chat_model_are_read_where_the_assistant_s_turn_begins(chat):
+    """The two share *I can* in GPT-2's tokens, so one run shows both."""
+    pairs = REFUSAL.write_pairs(chat, 4, 0)
+    prompts = REFUSAL.write_prompts(chat, 4, 0)
+    for pair, clean, steps in zip(pairs, prompts.clean, prompts.steps, strict=True):
+        start = len(pair.clean)
+        assert chat.decode(clean[start : start + 2].tolist()) == "I can"
+        assert steps.tolist() == [start - 1, start, start + 1]
+
+
+def test_a_template_without_a_refusal_that_can_be_written_is_refused():
+    tokenizer = word_tokenizer(["a", "help", "I", "can", *(word for c in VERBS for word in c)])
+    tokenizer.chat_template = CHAT
+    with pytest.raises(TaskError, match="the answer .I can't. cannot be written with this token"):
+        REFUSAL.write_prompts(Vocabulary(tokenizer), 2, 0)
 
 
 def test_the_verb_is_found_inside_a_chat_template(chat):
