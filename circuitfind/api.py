@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from circuitfind.budget import allowed_bytes
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.incremental import IncrementalEngine
@@ -63,7 +62,7 @@ def discover(
         CircuitfindError: An option is impossible, or the search failed.
     """
     advance = observer(progress=progress, on_progress=on_progress)
-    entry, size = METHODS.find(method), allowed_bytes(memory)
+    entry = METHODS.find(method)
     name = threshold_name(entry) or "threshold"
     wanted, chosen = divided(entry, options, {})
     if selection is not None and chosen:
@@ -79,7 +78,7 @@ def discover(
         for given in (wanted, chosen):
             given.pop(name, None)
     check_settings(method, wanted, chosen, any_threshold=is_automatic)
-    engine = IncrementalEngine(as_problem(asked), size)
+    engine = IncrementalEngine(as_problem(asked), memory)
     for line in foreword(own_of(engine), engine.problem):
         tell(line)
 
@@ -101,6 +100,7 @@ def evaluate(
     held_out: HasProblem | None = None,
     scores: EdgeScores | None = None,
     roles: Sequence[Role] = (),
+    memory: int | str | None = None,
     progress: bool = False,
     on_progress: Callable[[Checkpoint], None] | None = None,
     tell: Callable[[str], None] = lambda message: None,
@@ -114,6 +114,8 @@ def evaluate(
         held_out: The same question with other prompts.
         scores: What ranks all edges for the size curve; by default the circuit's own effects.
         roles: What heads do (`find_roles`); those of one role are knocked out together.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
         progress: Show how far the evaluation is, on one line of stderr; also in notebooks.
         on_progress: Called as passes are made, in place of that line.
         tell: Called with the cost, before it is paid.
@@ -135,4 +137,4 @@ def evaluate(
     others = None if held_out is None else as_problem(held_out)
     subject = Subject(circuit, problem, held_out=others, ranking=ranking, roles=shared)
     advance = observer(progress=progress, on_progress=on_progress)
-    return assess(subject, known[effort], tell=tell, on_progress=advance)
+    return assess(subject, known[effort], tell=tell, on_progress=advance, memory=memory)

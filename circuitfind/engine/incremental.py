@@ -108,7 +108,8 @@ class IncrementalEngine:
 
     Args:
         problem: The problem.
-        memory: How many bytes a search may take beside the model; by default what it takes.
+        memory: How many bytes a search may take beside the model, also as text like `2GB`; by
+            default what it takes.
 
     Attributes:
         problem: The problem.
@@ -122,7 +123,7 @@ class IncrementalEngine:
         MethodError: The memory is too small for a single pair of prompts.
     """
 
-    def __init__(self, problem: Problem, memory: int | None = None) -> None:
+    def __init__(self, problem: Problem, memory: int | str | None = None) -> None:
         self.problem = problem = as_problem(problem)
         self.graph = problem.graph
         self.horizon = horizon(problem)
@@ -386,8 +387,12 @@ class IncrementalEngine:
         return _joined([chunk.replacement for chunk in self.chunks], dim=1)
 
 
-def as_engine(asked: HasProblem) -> IncrementalEngine:
+def as_engine(asked: HasProblem, memory: int | str | None = None) -> IncrementalEngine:
     """Return the engine of what a search found, or an engine of a problem.
+
+    Args:
+        asked: The problem, what a search found, or an engine.
+        memory: How many bytes a new engine may take beside the model.
 
     Raises:
         MethodError: It is neither, nor an engine.
@@ -395,7 +400,7 @@ def as_engine(asked: HasProblem) -> IncrementalEngine:
     engine = getattr(asked, "engine", asked)
     if isinstance(engine, IncrementalEngine):
         return engine
-    return IncrementalEngine(as_problem(asked))
+    return IncrementalEngine(as_problem(asked), memory)
 
 
 def horizon(problem: Problem) -> Horizon:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from math import ceil
 
+from circuitfind.budget import allowed_bytes
 from circuitfind.engine.candidates import candidates_at_once
 from circuitfind.engine.written import is_z, writing_blocks
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
-from circuitfind.limits import require
 from circuitfind.problem import Problem
 
 _STREAMS_IN_WORK = 16
@@ -25,6 +25,11 @@ _FORMED_SHARE = 1 / 8
 
 _WEIGHTS_SHARE = 1 / 4
 """The share of these which virtual weights may take."""
+
+_ROW_FLOATS = 1 << 22
+"""How many numbers a stream of all rows of patching may have by default; 16 MiB in float32."""
+
+_FEWEST_ROWS = 8
 
 _HIDDEN_WIDTH = 8
 """How many times as wide as the stream an MLP's hidden layer is taken to be, gates included."""
@@ -102,14 +107,14 @@ class Plan:
     most_virtual_weights: int
 
 
-def plan(problem: Problem, memory: int | None) -> Plan:
-    """Plan a search that takes at most so many bytes beside the model.
+def plan(problem: Problem, memory: int | str | None) -> Plan:
+    """Plan a search that takes at most so many bytes beside the model, given also as text (`2GB`).
 
     Raises:
         MethodError: A single pair of prompts takes more; or all of them do, on an accelerator.
-        LimitError: It is no number of bytes.
+        LimitError: It is not a number of bytes.
     """
-    require(memory=memory)
+    memory = allowed_bytes(memory)
     n_prompts, n_positions = problem.prompts.clean.shape
     if memory is None:
         return _plan(n_prompts, FORMED_NUMBERS)
@@ -137,6 +142,40 @@ def plan(problem: Problem, memory: int | None) -> Plan:
     # As few chunks as possible, of about one size.
     most = max(n for n in range(1, n_prompts + 1) if fits(n))
     return _plan(ceil(n_prompts / ceil(n_prompts / most)), most_formed)
+
+
+def rows_at_once(problem: Problem, memory: int | str | None) -> int:
+    """Return how many prompts, all candidates' together, patching runs through the model at once.
+
+    Two runs are recorded: what enters every block, what it adds, and what every head projects and
+    mixes. Of the streams in work, the widest are an MLP's hidden layer and the attention patterns.
+
+    Args:
+        problem: The problem, with the prompts to exchange as its pairs.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; None for
+            what is fast.
+
+    Raises:
+        MethodError: Less than the fewest prompts take.
+    """
+    memory, shape = allowed_bytes(memory), problem.graph.shape
+    n_prompts, n_positions = problem.prompts.clean.shape
+    most = max(_FEWEST_ROWS, _ROW_FLOATS // (n_positions * shape.d_model))
+    if memory is None:
+        return most
+    blocks, mixed = problem.graph.blocks, shape.total("n_heads") * shape.d_head
+    recorded = 2 * ((len(blocks) + 1) * 2 * shape.d_model + mixed + _projected(problem.graph))
+    patterns = max(len(block.writers) for block in blocks) * n_positions
+    in_work = (_STREAMS_IN_WORK + _HIDDEN_WIDTH) * shape.d_model + patterns
+    each = problem.model.dtype.itemsize * n_positions * (recorded + in_work)
+    fewest = n_prompts if problem.metric.per == "batch" else 1
+    if memory < fewest * each:
+        raise MethodError(
+            f"patching takes at least {fewest * each / 1e6:.1f} MB beside the model, "
+            f"{'all prompts' if fewest > 1 else 'one prompt'} at a time, and {memory / 1e6:.1f} MB "
+            "are allowed; allow more, or shorten the prompts"
+        )
+    return min(most, memory // each)
 
 
 def _plan(n_prompts: int, formed: int) -> Plan:

@@ -114,7 +114,7 @@ def assess(
     tell: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
     log: PassLog | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
 ) -> Assessment:
     """Evaluate a circuit.
 

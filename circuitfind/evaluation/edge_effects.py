@@ -46,6 +46,7 @@ def effect_of(
     metric: str | Metric | None = None,
     *,
     within: Circuit | None = None,
+    memory: int | str | None = None,
 ) -> CutEffect:
     """Cut edges, all at once, and measure what that does.
 
@@ -54,12 +55,15 @@ def effect_of(
         edges: An edge such as `a2.h2->logits`, or several.
         metric: A metric or its name; by default the problem's own.
         within: The circuit from which they are cut; by default the full graph.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
 
     Raises:
         GraphError: There is no such edge, or the circuit belongs to another graph.
         MetricError: There is no such metric, or the prompts lack what it needs.
     """
-    engine, named = as_engine(asked), [asked.problem.graph.edge(edge) for edge in listed(edges)]
+    engine = as_engine(asked, memory)
+    named = [asked.problem.graph.edge(edge) for edge in listed(edges)]
     problem, chosen = engine.problem, engine.problem.metric
     if metric is not None:
         found = find_metric(metric) if isinstance(metric, str) else metric

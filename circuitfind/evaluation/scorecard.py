@@ -116,7 +116,11 @@ def shown(value: float) -> str:
 
 
 def scorecard(
-    asked: HasProblem, circuit: object = None, held_out: HasProblem | None = None
+    asked: HasProblem,
+    circuit: object = None,
+    held_out: HasProblem | None = None,
+    *,
+    memory: int | str | None = None,
 ) -> Scorecard:
     """Measure a circuit on the prompts it was found on, and on others if given.
 
@@ -124,16 +128,19 @@ def scorecard(
         asked: What a search found, its problem, or an engine of it.
         circuit: The circuit; by default what was found.
         held_out: The problem with other prompts, or an engine of it.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
 
     Raises:
         MethodError: There is no circuit, or no problem.
         GraphError: The circuit belongs to another graph.
     """
-    circuit, engine = circuit_of_question(asked, circuit), as_engine(asked)
+    circuit, engine = circuit_of_question(asked, circuit), as_engine(asked, memory)
     require_same_graph(circuit.graph, engine.graph)
     metric, problem = engine.problem.metric, engine.problem
     (measurements,) = _measured(engine, [circuit], usual_metrics(problem))
     own = own_of(engine)
+    others = None if held_out is None else as_engine(held_out, memory)
     kept = next((row.circuit for row in measurements if row.metric == ACCURACY.name), None)
     return Scorecard(
         n_edges=circuit.n_edges,
@@ -142,7 +149,7 @@ def scorecard(
         n_components_full=len(circuit.graph.heads_and_mlps),
         n_prompts=problem.prompts.n_prompts,
         measurements=measurements,
-        held_out=None if held_out is None else measure(as_engine(held_out), circuit, metric),
+        held_out=None if others is None else measure(others, circuit, metric),
         own=own,
         doubts=doubts(
             problem,

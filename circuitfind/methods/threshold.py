@@ -34,7 +34,9 @@ MOST_TRIALS = 6
 """Of automatic thresholds: the last one is a 32nd of the first."""
 
 
-def suggest_threshold(asked: HasProblem, *, n_edges: int = 64, seed: int = 0) -> float:
+def suggest_threshold(
+    asked: HasProblem, *, n_edges: int = 64, seed: int = 0, memory: int | str | None = None
+) -> float:
     """Return a threshold at the level of the metric's noise over prompts.
 
     The effect of an edge is a mean over prompts, so it has a standard error: how much it would
@@ -45,6 +47,8 @@ def suggest_threshold(asked: HasProblem, *, n_edges: int = 64, seed: int = 0) ->
         asked: A problem, an engine of it, or what a search found.
         n_edges: How many edges the sample holds.
         seed: Fixes the sample.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
 
     Returns:
         A threshold in the metric's unit.
@@ -55,7 +59,7 @@ def suggest_threshold(asked: HasProblem, *, n_edges: int = 64, seed: int = 0) ->
     require(sampled_edges=n_edges, seed=seed)
     if as_problem(asked).prompts.n_prompts < 2:
         raise MethodError("the noise of a metric shows over several prompts; give at least 2")
-    engine = as_engine(asked)
+    engine = as_engine(asked, memory)
     edges = engine.graph.edge_mask.nonzero().tolist()
     sample = random.Random(seed).sample(edges, min(n_edges, len(edges)))
     effects = torch.stack([_effects(engine, (writer, reader)) for writer, reader in sample])

@@ -42,6 +42,7 @@ def circuit_of(
     *,
     edge_threshold: float | None = None,
     target_faithfulness: float = DEFAULT_FAITHFULNESS,
+    memory: int | str | None = None,
 ) -> Circuit:
     """Return the edges that are needed between the components that a sweep found to matter.
 
@@ -56,6 +57,8 @@ def circuit_of(
             the threshold, because a component acts through several edges, and less where that
             is needed for the wanted faithfulness.
         target_faithfulness: The wanted faithfulness; only without an `edge_threshold`.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
 
     Returns:
         The circuit; its effects are those of the cuts, in the metric's unit. Its origin holds the
@@ -72,6 +75,7 @@ def circuit_of(
         threshold,
         edge_threshold=edge_threshold,
         target_faithfulness=target_faithfulness,
+        memory=memory,
     )
     *_, last = search.steps()
     assert last.state is not None
@@ -79,10 +83,7 @@ def circuit_of(
 
 
 class EdgeSearch:
-    """The search for the edges that are needed.
-
-    The arguments are those of `circuit_of`, and how many bytes the engine may take.
-    """
+    """The search for the edges that are needed; the arguments are those of `circuit_of`."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class EdgeSearch:
         *,
         edge_threshold: float | None = None,
         target_faithfulness: float = DEFAULT_FAITHFULNESS,
-        memory: int | None = None,
+        memory: int | str | None = None,
     ) -> None:
         require(
             patch_threshold=threshold,
@@ -219,7 +220,7 @@ class EdgeSearch:
         return replace(circuit, origin=origin)
 
 
-def _engine(asked: HasProblem, result: PatchResult, memory: int | None) -> IncrementalEngine:
+def _engine(asked: HasProblem, result: PatchResult, memory: int | str | None) -> IncrementalEngine:
     if not isinstance(asked, IncrementalEngine):
         return IncrementalEngine(posed(as_problem(asked), result.mode), memory)
     if asked.problem.metric.name != result.metric:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.memory import rows_at_once
 from circuitfind.limits import require
 from circuitfind.patching.result import Mode, PatchResult, require_gap
 from circuitfind.problem import Problem
@@ -48,7 +49,9 @@ class Measurement(ABC):
     Args:
         problem: The problem, with the prompts to exchange as its pairs (`posed`).
         mode: Which run is patched with which.
-        rows: How many prompts, all patches' together, run through the model at once.
+        rows: How many prompts, all patches' together, run through the model at once; by default as
+            many as fit.
+        memory: How many bytes may be taken beside the model; by default what is fast.
 
     Attributes:
         axes: The axes of each site.
@@ -65,9 +68,12 @@ class Measurement(ABC):
     n_patches: int
     notes: tuple[str, ...] = ()
 
-    def __init__(self, problem: Problem, mode: Mode, rows: int) -> None:
+    def __init__(
+        self, problem: Problem, mode: Mode, rows: int | None, memory: int | str | None = None
+    ) -> None:
         require(rows=rows)
-        self.problem, self.mode, self.rows = problem, mode, rows
+        self.problem, self.mode = problem, mode
+        self.rows = rows_at_once(problem, memory) if rows is None else rows
 
     @abstractmethod
     def part(self, problem: Problem, prompts: slice) -> Part:

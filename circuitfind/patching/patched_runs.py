@@ -20,11 +20,6 @@ from circuitfind.patching.recording import Recording, record
 from circuitfind.patching.result import Mode
 from circuitfind.problem import Problem
 
-_ROW_FLOATS = 1 << 22
-"""Largest number of elements that a stream of all rows may have by default; 16 MiB in float32."""
-
-_FEWEST_ROWS = 8
-
 
 class Patch(NamedTuple):
     """A patch, and what to call its candidates.
@@ -49,12 +44,6 @@ class _Waiting(NamedTuple):
 
     unchanged: list[Key]
     changed: list[tuple[Key, Tensor, int]]
-
-
-def default_rows(problem: Problem) -> int:
-    """Return how many prompts, all candidates' together, run through the model at once."""
-    per_row = problem.prompts.clean.shape[1] * problem.model.shape.d_model
-    return max(_FEWEST_ROWS, _ROW_FLOATS // per_row)
 
 
 class PatchedRuns:

@@ -31,7 +31,7 @@ from circuitfind.notebook import observer
 from circuitfind.patching.components import Components
 from circuitfind.patching.measurement import Measurement, Part
 from circuitfind.patching.pairs import posed
-from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
+from circuitfind.patching.patched_runs import Patch, PatchedRuns
 from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.problem import HasProblem, Problem, as_problem
 from circuitfind.progress import Checkpoint
@@ -56,6 +56,7 @@ def path_patch(
     mode: Mode = "noising",
     norm: Norm = "exact",
     rows: int | None = None,
+    memory: int | str | None = None,
     progress: bool = False,
     on_progress: Callable[[Checkpoint], None] | None = None,
 ) -> PatchResult:
@@ -73,6 +74,7 @@ def path_patch(
             the scale of the base run (`frozen`), as direct logit attribution does. The norms of
             all later components are taken anew.
         rows: As for `patch`.
+        memory: As for `patch`.
         progress: Show how far the measurement is, on one line of stderr; also in notebooks.
         on_progress: Called as the measurement proceeds, in place of that line.
 
@@ -85,7 +87,16 @@ def path_patch(
         MethodError: The mode or the norm is unknown.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    paths = PathPatching(as_problem(asked), senders, receivers, mode, via=via, norm=norm, rows=rows)
+    paths = PathPatching(
+        as_problem(asked),
+        senders,
+        receivers,
+        mode,
+        via=via,
+        norm=norm,
+        rows=rows,
+        memory=memory,
+    )
     return paths.finished(observer(progress=progress, on_progress=on_progress))
 
 
@@ -102,11 +113,10 @@ class PathPatching(Measurement):
         via: Sequence[str] = (),
         norm: Norm = "exact",
         rows: int | None = None,
+        memory: int | str | None = None,
     ) -> None:
         require_norm(norm)
-        super().__init__(
-            posed(problem, mode), mode, default_rows(problem) if rows is None else rows
-        )
+        super().__init__(posed(problem, mode), mode, rows, memory)
         self._frozen = norm == "frozen"
         if self._frozen and "scale_of" not in signature(problem.model.project).parameters:
             raise MethodError(

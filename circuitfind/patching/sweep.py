@@ -20,7 +20,7 @@ from circuitfind.patching.exchange import Mask
 from circuitfind.patching.measurement import Batch, Measurement, Part
 from circuitfind.patching.named import Index, NamedRuns, Setter, Wanted, exchanged
 from circuitfind.patching.pairs import posed
-from circuitfind.patching.patched_runs import Patch, PatchedRuns, default_rows
+from circuitfind.patching.patched_runs import Patch, PatchedRuns
 from circuitfind.patching.places import default_places, places
 from circuitfind.patching.result import Mode, PatchResult
 from circuitfind.patching.sites import Site, find_sites
@@ -39,6 +39,7 @@ def patch(
     setter: Setter | None = None,
     partners: Sequence[int] | None = None,
     rows: int | None = None,
+    memory: int | str | None = None,
     progress: bool = False,
     on_progress: Callable[[Checkpoint], None] | None = None,
 ) -> PatchResult:
@@ -64,8 +65,10 @@ def patch(
             the names of their activations.
         partners: For `interchange-within`, the number of the prompt that each prompt is patched
             from, or -1 to leave it out; by default the next one like it (`partners_of`).
-        rows: How many prompts, all patches' together, run through the model at once. No result
-            depends on it.
+        rows: How many prompts, all patches' together, run through the model at once; by default as
+            many as the memory allows. No result depends on it.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what is fast.
         progress: Show how far the sweep is, on one line of stderr; also in notebooks.
         on_progress: Called as the sweep proceeds, in place of that line.
 
@@ -84,6 +87,7 @@ def patch(
         setter=setter,
         partners=partners,
         rows=rows,
+        memory=memory,
     )
     return sweep.finished(observer(progress=progress, on_progress=on_progress))
 
@@ -103,10 +107,9 @@ class Sweep(Measurement):
         setter: Setter | None = None,
         partners: Sequence[int] | None = None,
         rows: int | None = None,
+        memory: int | str | None = None,
     ) -> None:
-        super().__init__(
-            posed(problem, mode, partners), mode, default_rows(problem) if rows is None else rows
-        )
+        super().__init__(posed(problem, mode, partners), mode, rows, memory)
         prompts = self.problem.prompts
         self._sites = find_sites(sites, problem.model, by_name=setter is not None)
         self._setter = setter

@@ -30,6 +30,7 @@ def patch_together(
     *,
     mode: Mode = "noising",
     rows: int = 64,
+    memory: int | str | None = None,
     progress: bool = False,
     on_progress: Callable[[Checkpoint], None] | None = None,
 ) -> PatchResult:
@@ -42,6 +43,8 @@ def patch_together(
         receivers: Readers, such as `a9.h6.q`.
         mode: Which run's writes are sent into which run (see `patch`).
         rows: How many prompts run at once. No result depends on it.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
         progress: Show how far the measurement is, on one line of stderr; also in notebooks.
         on_progress: Called as the measurement proceeds, in place of that line.
 
@@ -52,15 +55,12 @@ def patch_together(
         GraphError: There is no such writer or reader, or no edge between them.
         MetricError: The two runs have the same metric, so there is no effect to measure.
     """
-    edges = Together(as_problem(asked), senders, receivers, mode, rows=rows)
+    edges = Together(as_problem(asked), senders, receivers, mode, rows=rows, memory=memory)
     return edges.finished(observer(progress=progress, on_progress=on_progress))
 
 
 class Together(Measurement):
-    """One patch of several edges.
-
-    The arguments are those of `patch_together`, and how many bytes the engine may take.
-    """
+    """One patch of several edges; the arguments are those of `patch_together`."""
 
     n_patches = 1
 
@@ -72,7 +72,7 @@ class Together(Measurement):
         mode: Mode = "noising",
         *,
         rows: int = 64,
-        memory: int | None = None,
+        memory: int | str | None = None,
     ) -> None:
         super().__init__(posed(problem, mode), mode, rows)
         self._kept, self._memory = _without(problem, senders, receivers), memory
@@ -101,7 +101,9 @@ def _without(problem: Problem, senders: Sequence[str], receivers: Sequence[str])
     return kept
 
 
-def _measured(problem: Problem, kept: torch.Tensor, mode: Mode, memory: int | None) -> torch.Tensor:
+def _measured(
+    problem: Problem, kept: torch.Tensor, mode: Mode, memory: int | str | None
+) -> torch.Tensor:
     """Return the metric of each prompt: with the edges patched, of the base, of the source."""
     prompts = problem.prompts
     if mode == "denoising":

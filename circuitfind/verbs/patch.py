@@ -101,7 +101,8 @@ class _Work:
             self._tell(line)
         with directory.working():
             directory.begin(fingerprints(problem))
-            whole = {"belongs_to": torch.tensor([])}
+            # What a batch holds follows from the memory, and a checkpoint counts batches.
+            whole = {"belongs_to": torch.tensor([measurement.rows])}
             state = self._finished(measurement.steps, whole)
             result = measurement.result(state)
             facts = {
@@ -204,7 +205,15 @@ def _measurement(config: PatchConfig, problem: Problem) -> Measurement:
         return Together(problem, senders or (), receivers or (), mode, memory=config.memory)
     if config.sites is None:
         norm: Norm = config.norm  # type: ignore[assignment]
-        return PathPatching(problem, senders, receivers, mode, via=config.via, norm=norm)
+        return PathPatching(
+            problem,
+            senders,
+            receivers,
+            mode,
+            via=config.via,
+            norm=norm,
+            memory=config.memory,
+        )
     return Sweep(
         problem,
         config.sites,
@@ -212,6 +221,7 @@ def _measurement(config: PatchConfig, problem: Problem) -> Measurement:
         positions=config.positions,
         layers=config.layers,
         heads=config.heads,
+        memory=config.memory,
     )
 
 

@@ -275,9 +275,9 @@ def test_another_measurement_is_not_overwritten(cli, complaint, sweep):
 def test_a_directory_of_something_else_is_left_alone(cli, complaint, sweep, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("mine")
-    complaint(cli(*sweep, "--out", "run"), "exists and is no directory of patching")
+    complaint(cli(*sweep, "--out", "run"), "run exists and holds no measurement; choose another")
     (tmp_path / "file").write_text("mine")
-    complaint(cli(*sweep, "--out", "file"), "exists and is no directory of patching")
+    complaint(cli(*sweep, "--out", "file"), "run exists and holds no measurement; choose another")
 
 
 def test_a_damaged_result_is_one_line(cli, complaint, sweep, tmp_path):
