@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from circuitfind.circuit import Circuit
 from circuitfind.engine.checks import LimitCheck, check_limits
 from circuitfind.engine.incremental import IncrementalEngine
@@ -25,9 +23,6 @@ from circuitfind.methods.selection import Selection, chosen
 from circuitfind.notebook import Framed
 from circuitfind.problem import Problem
 from circuitfind.progress import State
-
-_SAME_LOSS = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Largest change of the loss, relative to its size, that counts as rounding."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,6 @@ def search(
     circuit = _circuit(engine, method, decisions, selection)
     seconds = time.monotonic() - started
     selected = without_dead_ends(engine, circuit, prune=selection.prune)
-    if selected.pruned and not _is_free(engine, selected):
-        selected = _unpruned(engine.graph, selected)
     return Found(
         engine,
         selected.circuit,
@@ -171,17 +164,3 @@ def _as_selected(
     return tuple(
         each if each.kept == (each.edge in chosen) else each.turned() for each in decisions
     )
-
-
-def _is_free(engine: IncrementalEngine, selected: Selected) -> bool:
-    """Return whether removing the dead ends changed nothing, on the user's own model."""
-    unpruned = _unpruned(engine.graph, selected).circuit
-    masks = [unpruned.kept, selected.circuit.kept]
-    # From this run a pass skips dead ends by itself, so the two are one unless one is wrong.
-    before, after = (engine.readout.loss(final) for final in engine.finals(masks, "replaced"))
-    return abs(after - before) <= _SAME_LOSS[engine.problem.model.dtype] * max(1.0, abs(before))
-
-
-def _unpruned(graph: Graph, selected: Selected) -> Selected:
-    kept = selected.circuit.kept | graph.mask_of(selected.dead_ends)
-    return replace(selected, circuit=replace(selected.circuit, kept=kept), pruned=False)

@@ -26,7 +26,7 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
         table.add_row(*_measured(f"{card.held_out.metric}, held-out prompts", card.held_out))
     table.add_row("prompts", str(card.n_prompts))
     if search["dead_ends"]:
-        done = "removed" if search["dead_ends_removed"] else "kept: removing them is not free here"
+        done = "removed" if search["dead_ends_removed"] else "kept"
         n_edges = len(search["dead_ends"])
         table.add_row("dead ends", f"{n_edges} edge{'s' * (n_edges > 1)}, {done}")
     table.add_row("edges tested", str(search["edges_tested"]))

@@ -73,20 +73,6 @@ def test_progress_is_reported_as_it_is_made():
     assert tuple(d for progress in seen for d in progress.decisions) == found.decisions
 
 
-def test_pruning_that_changes_the_loss_is_taken_back_and_the_search_is_not_lost(monkeypatch):
-    engine, options = engine_of("gpt2"), AcdcOptions(threshold=0.02)
-    whole = search(engine, Acdc(), AcdcOptions(threshold=0.02), UNPRUNED)
-
-    def cut_all(self):
-        return Circuit(self.graph, torch.zeros_like(self.kept))
-
-    monkeypatch.setattr(Circuit, "connected", cut_all)
-    found = search(engine, Acdc(), options)
-    assert not found.pruned
-    assert torch.equal(found.circuit.kept, whole.circuit.kept)
-    assert found.decisions == whole.decisions
-
-
 def test_a_model_that_its_parts_do_not_reproduce_is_not_searched(monkeypatch):
     engine = engine_of("opt")
     original = engine.problem.model.mlp
