@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.comparison.looks import place_masks, place_names
+from circuitfind.engine.contraction import contracted
 from circuitfind.engine.full_pass import plain_pass
 from circuitfind.engine.gradients import BlockGradients
 from circuitfind.engine.readout import Readout
@@ -96,12 +97,11 @@ def effects(problem: Problem) -> Effects:
     by_place = torch.zeros(len(place_names(problem.prompts)), len(graph.writers)).double()
     for batch in batches_of(problem, _limits):
         masks = torch.stack(list(place_masks(batch.problem.prompts).values())).double()
-        for place in places_of(graph, _PATH):
-            walk = list(batch.walk(place))
-            edges += place.weight * batch.contracted(walk)
-            for found in walk:
-                if writers := list(found.block.writers):
-                    by_place[:, writers] += place.weight * _by_places(batch, found, masks)
+        gradients = batch.gradients(list(places_of(graph, _PATH)))
+        edges += contracted(batch.differences, gradients)
+        for found in gradients:
+            if writers := list(found.block.writers):
+                by_place[:, writers] += _by_places(batch, found, masks)
     scale = 1 / (abs(lead) * len(problem.prompts))
     return Effects(
         problem.metric.name, lead, edges * scale, place_names(problem.prompts), by_place * scale

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuitfind.engine.gradients import BlockGradients, Received
 from circuitfind.engine.sizes import sizes_of
-from circuitfind.engine.written import Written
+from circuitfind.engine.written import Written, writing_blocks
 from circuitfind.graph import Block
 
 _READERS_TOGETHER = 32
@@ -35,19 +35,21 @@ class _Meeting(NamedTuple):
 
 
 def contracted(
-    changes: Written, gradients: Iterable[BlockGradients], blocks: Sequence[Block]
+    changes: Written,
+    gradients: Sequence[BlockGradients],
+    blocks: Sequence[Block] | None = None,
 ) -> Float[Tensor, "writer reader"]:
-    """Return the scores of all edges from the writers of some blocks, summed over prompts.
+    """Return the scores of all edges from the writers of some blocks, or of all, over all prompts.
 
     Args:
         changes: The changes of all writers, on each prompt and position.
         gradients: The gradients, from the logits back.
-        blocks: The blocks of the writers, in the order in which they run.
+        blocks: The blocks of the writers, in the order in which they run; by default all.
     """
     graph = changes.graph
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
-    first, *rest = gradients
-    like, meetings = first.written, list(_meetings([first, *rest], blocks))
+    blocks = writing_blocks(graph) if blocks is None else blocks
+    like, meetings = gradients[0].written, list(_meetings(gradients, blocks))
     n_written = sum(len(block.writers) for block in blocks)
     n_received = max((len(meeting.readers) for meeting in meetings), default=0)
     most = sizes_of(like.device).products // ((n_written + n_received) * like[0].numel())
@@ -57,7 +59,9 @@ def contracted(
     for prompts in (slice(start, start + size) for start in range(0, len(like), size)):
         n_prompts = len(like[prompts])
         some, formed = changes.rows(prompts), _first(written, n_written, n_prompts)
-        torch.cat([some.of(block) for block in blocks], out=formed)
+        rows = formed.split([len(block.writers) for block in blocks])
+        for block, out in zip(blocks, rows, strict=True):
+            out.copy_(some.of(block))
         for meeting in meetings:
             readers = meeting.readers
             found = _first(received, len(readers), n_prompts)

@@ -13,10 +13,12 @@ A run that was made before is walked back from the streams that entered its bloc
 computed again. With `checkpoint` this holds for the MLPs of every run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import groupby
-from typing import NamedTuple, Protocol, runtime_checkable
+from operator import add
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,31 +27,37 @@ from torch import Tensor
 from circuitfind.graph import SINGLE_PORTS, Block, Graph, SinglePort, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Heads, Run, Seen, Stream, attend
-from circuitfind.models.readings import LinearNorm, Reading
+from circuitfind.models.readings import LinearNorm
 
 Streams = Float[Tensor, "reader batch pos d_model"]
 Projected = dict[SinglePort, Heads]
 
 
-@runtime_checkable
-class Received(Protocol):
-    """The gradient of the summed loss at what some readers of a block receive."""
+class Received(ABC):
+    """The gradient of the summed loss at what some readers of a block receive.
 
-    @property
-    def readers(self) -> Sequence[int]:
-        """Return their indices."""
-        ...
+    Args:
+        readers: Their indices.
+    """
 
+    def __init__(self, readers: Sequence[int]) -> None:
+        self.readers = tuple(readers)
+
+    @abstractmethod
     def total(self) -> Stream:
         """Return the sum over readers."""
-        ...
 
+    @abstractmethod
     def write(self, prompts: slice, out: Streams) -> None:
         """Write the gradients at all readers, on some of the prompts, into a tensor."""
-        ...
+
+    def __add__(self, other: "Received") -> "Received":
+        """Return the sum with the gradients at the same readers in another run."""
+        return _Sum(self, other)
 
 
-class BlockGradients(NamedTuple):
+@dataclass(frozen=True)
+class BlockGradients:
     """The gradients of the summed loss at a block.
 
     Attributes:
@@ -62,98 +70,117 @@ class BlockGradients(NamedTuple):
     written: Stream
     received: tuple[Received, ...]
 
-
-class _Whole(NamedTuple):
-    """The gradient at what one reader receives, kept as it is."""
-
-    readers: Sequence[int]
-    stream: Stream
-
-    def total(self) -> Stream:
-        return self.stream
-
-    def write(self, prompts: slice, out: Streams) -> None:
-        out[0] = self.stream[prompts]
+    def __add__(self, other: "BlockGradients") -> "BlockGradients":
+        """Return the sum with the gradients at the same block in another run."""
+        received = map(add, self.received, other.received)
+        return BlockGradients(self.block, self.written + other.written, tuple(received))
 
 
-class _ThroughPorts(NamedTuple):
-    """The gradients at what all heads of a block receive by one port, or by several as one."""
+class _Sum(Received):
+    """The sum of gradients at the same readers."""
 
-    readers: Sequence[int]
-    ports: Sequence["_ThroughReadings | _ThroughModel"]
+    def __init__(self, *parts: Received) -> None:
+        super().__init__(parts[0].readers)
+        self._parts = parts
 
     def total(self) -> Stream:
-        return reduce(torch.add, (port.total() for port in self.ports))
+        return reduce(add, (part.total() for part in self._parts))
 
     def write(self, prompts: slice, out: Streams) -> None:
-        self.ports[0].write(prompts, out)
-        for port in self.ports[1:]:
+        self._parts[0].write(prompts, out)
+        for part in self._parts[1:]:
             also = torch.empty_like(out)
-            port.write(prompts, also)
+            part.write(prompts, also)
             out += also
 
 
-class _ThroughReadings(NamedTuple):
-    """The gradients at what all heads of a block receive by one port, as `Reading.pulled` says.
+class _Whole(Received):
+    """The gradient at what one reader receives, kept as it is."""
 
-    Attributes:
+    def __init__(self, readers: Sequence[int], stream: Stream) -> None:
+        super().__init__(readers)
+        self._stream = stream
+
+    def total(self) -> Stream:
+        return self._stream
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        out[0] = self._stream[prompts]
+
+    def __add__(self, other: Received) -> Received:
+        assert isinstance(other, _Whole)
+        return _Whole(self.readers, self._stream + other._stream)
+
+
+class _ThroughReadings(Received):
+    """The gradients at what all heads of a block receive by one port, where these read alike.
+
+    They are kept as what arrived at the queries, keys or values (see `Reading.pulled`).
+
+    Args:
+        readers: The readers.
         norm: What all heads norm the stream with.
-        centred: The stream, centred.
         weights: The map of each head.
         arrived: The gradient at each head's query, key or value, times the norm's factor.
-        along: How much of the centred stream each head's gradient has for the norm's factor.
+        along: A centred stream, and how much of it each head's gradient has for the norm's factor;
+            several, if runs were summed.
     """
 
-    norm: LinearNorm
-    centred: Stream
-    weights: Sequence[Float[Tensor, "d_model d_head"]]
-    arrived: Heads
-    along: Float[Tensor, "head batch pos 1"]
-
-    @classmethod
-    def of(
-        cls, readings: Sequence[Reading], stream: Stream, projected: Heads, arrived: Heads
-    ) -> "_ThroughReadings":
-        """Keep what arrived at the queries, keys or values of heads."""
-        norm = readings[0].norm
-        normed = norm.apart(stream)
-        constants = torch.stack([reading.constant for reading in readings])[:, None, None]
-        weights = [reading.weights[0] for reading in readings]
-        along = norm.along(arrived, projected - constants, normed)
-        return cls(norm, normed.centred, weights, arrived * normed.factor, along)
+    def __init__(
+        self,
+        readers: Sequence[int],
+        norm: LinearNorm,
+        weights: Sequence[Float[Tensor, "d_model d_head"]],
+        arrived: Heads,
+        along: Sequence[tuple[Stream, Float[Tensor, "head batch pos 1"]]],
+    ) -> None:
+        super().__init__(readers)
+        self._norm, self._weights, self._arrived, self._along = norm, weights, arrived, along
 
     def total(self) -> Stream:
-        side_by_side = self.arrived.permute(1, 2, 0, 3).flatten(2)
-        product = side_by_side @ torch.cat(list(self.weights), dim=1).T
-        return self.norm.pulled_(product, self.centred, self.along.sum(0))
+        product = torch.zeros_like(self._along[0][0])
+        for arrived, weight in zip(self._arrived, self._weights, strict=True):
+            product.view(-1, len(weight)).addmm_(arrived.flatten(0, 1), weight.T)
+        along = [(centred, shares.sum(0)) for centred, shares in self._along]
+        return self._norm.pulled_(product, along)
 
     def write(self, prompts: slice, out: Streams) -> None:
-        for arrived, weight, own in zip(self.arrived, self.weights, out, strict=True):
-            torch.mm(arrived[prompts].flatten(0, 1), weight.T, out=own.view(-1, own.shape[-1]))
-        self.norm.pulled_(out, self.centred[prompts], self.along[:, prompts])
+        for arrived, weight, own in zip(self._arrived, self._weights, out, strict=True):
+            torch.mm(arrived[prompts].flatten(0, 1), weight.T, out=own.view(-1, len(weight)))
+        along = [(centred[prompts], shares[:, prompts]) for centred, shares in self._along]
+        self._norm.pulled_(out, along)
+
+    def __add__(self, other: Received) -> Received:
+        assert isinstance(other, _ThroughReadings)
+        arrived, along = self._arrived + other._arrived, [*self._along, *other._along]
+        return _ThroughReadings(self.readers, self._norm, self._weights, arrived, along)
 
 
-class _ThroughModel(NamedTuple):
+class _ThroughModel(Received):
     """The same where it is not known how the heads read."""
 
-    model: ResidualModel
-    layer: int
-    port: SinglePort
-    stream: Stream
-    arrived: Heads
+    def __init__(
+        self,
+        readers: Sequence[int],
+        project: Callable[[Streams], Heads],
+        stream: Stream,
+        arrived: Heads,
+    ) -> None:
+        super().__init__(readers)
+        self._project, self._stream, self._arrived = project, stream, arrived
 
     def total(self) -> Stream:
-        leaf = self.stream.clone()
-        return self._pulled(leaf, leaf.requires_grad_().expand(len(self.arrived), *leaf.shape))
+        leaf = self._stream.clone().requires_grad_()
+        return self._pulled(leaf, leaf.expand(len(self._arrived), *leaf.shape), self._arrived)
 
     def write(self, prompts: slice, out: Streams) -> None:
-        leaf = self.stream[prompts].repeat(len(self.arrived), 1, 1, 1).requires_grad_()
-        out.copy_(self._pulled(leaf, leaf, prompts))
+        leaf = self._stream[prompts].repeat(len(self._arrived), 1, 1, 1).requires_grad_()
+        out.copy_(self._pulled(leaf, leaf, self._arrived[:, prompts]))
 
-    def _pulled(self, leaf: Tensor, streams: Streams, prompts: slice = slice(None)) -> Tensor:
+    def _pulled(self, leaf: Tensor, streams: Streams, arrived: Heads) -> Tensor:
         with torch.enable_grad():
-            projected = self.model.project(self.layer, self.port, range(len(streams)), streams)
-        return torch.autograd.grad(projected, leaf, self.arrived[:, prompts])[0]
+            projected = self._project(streams)
+        return torch.autograd.grad(projected, leaf, arrived)[0]
 
 
 class RecordedRun(Run):
@@ -251,16 +278,20 @@ class RecordedRun(Run):
             (arrived,) = torch.autograd.grad(written, leaf, gradient)
             reading = self.model.reading(block.layer, None)
             if reading is not None:
-                arrived = reading.pulled(arrived, leaf.detach(), reading.norm.apart(stream))
+                arrived = reading.pulled(arrived, reading.norm.apart(stream))
             return (_Whole(block.readers, arrived),)
         projected = self._projected.pop(block.name, None) or self._project_all(block, stream)
         at_projected = self._at_projected(block, projected, gradient)
-        through = {
-            port: self._through_projection(block, port, stream, projected[port], arrived)
-            for port, arrived in at_projected.items()
-        }
         return tuple(
-            _ThroughPorts(tuple(readers), [through[each] for each in single_ports(port)])
+            reduce(
+                _Sum,
+                (
+                    self._through_projection(
+                        block, each, tuple(readers), stream, projected[each], at_projected[each]
+                    )
+                    for each in single_ports(port)
+                ),
+            )
             for port, readers in groupby(block.readers, key=lambda r: self.graph.readers[r].port)
         )
 
@@ -278,11 +309,34 @@ class RecordedRun(Run):
         return dict(zip(SINGLE_PORTS, torch.autograd.grad(written, leaves, gradient), strict=True))
 
     def _through_projection(
-        self, block: Block, port: SinglePort, stream: Stream, projected: Heads, arrived: Heads
-    ) -> _ThroughReadings | _ThroughModel:
-        """Return how gradients at projected values lead back to what each head's port reads."""
+        self,
+        block: Block,
+        port: SinglePort,
+        readers: Sequence[int],
+        stream: Stream,
+        projected: Heads,
+        arrived: Heads,
+    ) -> Received:
+        """Return the gradients at what a port of all heads receives, given those at what it gives.
+
+        Args:
+            block: The heads' block.
+            port: Their port.
+            readers: Their readers.
+            stream: What all of them receive.
+            projected: Their queries, keys or values.
+            arrived: The gradient at these.
+        """
         found = [self.model.reading(block.layer, port, head) for head in range(len(arrived))]
         readings = [reading for reading in found if reading is not None]
         if len(readings) < len(found) or any(r.norm is not readings[0].norm for r in readings):
-            return _ThroughModel(self.model, block.layer, port, stream, arrived)
-        return _ThroughReadings.of(readings, stream, projected, arrived)
+            project = partial(self.model.project, block.layer, port, range(len(arrived)))
+            return _ThroughModel(readers, project, stream, arrived)
+        norm = readings[0].norm
+        normed = norm.apart(stream)
+        constants = torch.stack([reading.constant for reading in readings])[:, None, None]
+        along = norm.along(arrived, projected - constants, normed)
+        weights = [reading.weights[0] for reading in readings]
+        return _ThroughReadings(
+            readers, norm, weights, arrived * normed.factor, [(normed.centred, along)]
+        )

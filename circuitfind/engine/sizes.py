@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
     products: int
 
 
-_PROCESSOR = Sizes(candidates=1 << 20, kl_steps=256, kl_tokens=2048, products=1 << 23)
+_PROCESSOR = Sizes(candidates=1 << 20, kl_steps=256, kl_tokens=2048, products=1 << 24)
 
 _ACCELERATOR = Sizes(candidates=1 << 25, kl_steps=1024, kl_tokens=1 << 15, products=1 << 27)
 

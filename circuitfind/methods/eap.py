@@ -62,7 +62,7 @@ class Eap(Scored):
 def along(
     engine: IncrementalEngine, places: list[Place], limits: Limits, state: State | None
 ) -> Iterator[Checkpoint]:
-    """Score all edges from slopes at some places, yielding after each gradient.
+    """Score all edges from slopes at some places, yielding after each few gradients.
 
     Raises:
         MethodError: A score is infinite or NaN; the message names the edge.

@@ -69,7 +69,7 @@ class EapIg(Scored):
     def scoring(
         self, engine: IncrementalEngine, options: EapIgOptions, state: State | None = None
     ) -> Iterator[Checkpoint]:
-        """Yield after each gradient."""
+        """Yield after each few gradients."""
         places = list(places_of(engine.graph, options))
         at_clean_only = all(place.share == 1 for place in places)
         require_slope(engine.problem.metric, self.name, at_clean_only=at_clean_only)

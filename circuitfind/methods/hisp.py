@@ -63,7 +63,7 @@ class Hisp(Scored):
 def _mask_slopes(graph: Graph, batch: Batch) -> PerWriter:
     """Return each writer's |d loss / d mask|, added up over prompts."""
     slopes = torch.zeros(len(graph.writers), dtype=torch.float64)
-    for found in batch.walk(CLEAN):
+    for found in batch.gradients([CLEAN]):
         if writers := list(found.block.writers):
             by_prompt = (batch.differences.of(found.block) * found.written).sum((2, 3))
             slopes[writers] = by_prompt.abs().double().sum(1).cpu()

@@ -12,7 +12,7 @@ That a model's modules do just this is a guess, so each reading is compared with
 does, on random streams (`reading_of`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -98,8 +98,7 @@ class LinearNorm(NamedTuple):
     def pulled_(
         self,
         product: Float[Tensor, "*any d_model"],
-        centred: Float[Tensor, "*_ d_model"],
-        along: Float[Tensor, "*any 1"],
+        along: Iterable[tuple[Float[Tensor, "*_ d_model"], Float[Tensor, "*any 1"]]],
     ) -> Float[Tensor, "*any d_model"]:
         """Pull a gradient at the normed stream back to the stream, in place.
 
@@ -107,10 +106,12 @@ class LinearNorm(NamedTuple):
 
         Args:
             product: The gradient at the normed stream, times the norm's factor.
-            centred: The stream, centred.
-            along: What `along` returned.
+            along: The stream, centred, and what `along` returned; of several streams, if the
+                product is the sum of theirs.
         """
-        product.mul_(self.gain).addcmul_(centred, along)
+        product.mul_(self.gain)
+        for centred, share in along:
+            product.addcmul_(centred, share)
         return product.sub_(product.mean(-1, keepdim=True)) if self.centred else product
 
     def normed(
@@ -235,21 +236,20 @@ class Reading:
     def pulled(
         self,
         arrived: Float[Tensor, "*any width"],
-        inner: Float[Tensor, "*any width"],
         normed: Normed,
     ) -> Float[Tensor, "*any d_model"]:
         """Return the gradient at a stream, given that at the outputs of the maps.
 
         Args:
             arrived: The gradient at the outputs.
-            inner: The outputs.
             normed: The stream, as the norm takes it apart.
         """
         widths = [weight.shape[1] for weight in self.weights]
         parts = (arrived * normed.factor).split(widths, dim=-1)
         products = (part @ weight.T for part, weight in zip(parts, self.weights, strict=True))
-        along = self.norm.along(arrived, inner - self.constant, normed)
-        return self.norm.pulled_(reduce(torch.Tensor.add_, products), normed.centred, along)
+        product = reduce(torch.Tensor.add_, products)
+        along = self.norm.along(product, normed.centred * self.norm.gain, normed)
+        return self.norm.pulled_(product, [(normed.centred, along)])
 
     def is_right(self, whole: Callable[[Tensor], Tensor]) -> bool:
         """Return whether the steps equal the component on random streams."""

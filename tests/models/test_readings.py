@@ -48,7 +48,7 @@ def test_a_gradient_is_pulled_back_to_the_stream_as_through_the_component(family
             inner = reading.inner(stream.detach()).requires_grad_()
             (arrived,) = torch.autograd.grad(reading.after(inner), inner, slope)
             normed = reading.norm.apart(stream.detach())
-            found = reading.pulled(arrived, inner.detach(), normed)
+            found = reading.pulled(arrived, normed)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
