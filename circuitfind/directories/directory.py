@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from jaxtyping import Float
+from torch import Tensor
+
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.decisions import HEAD, DecisionLog
+from circuitfind.directories.decisions import HEAD, DecisionLog, read_decisions
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.work import CIRCUIT, CONFIG, WorkDirectory, read_config
-from circuitfind.errors import CircuitfindError, RunDirectoryError
+from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
 from circuitfind.graph import Graph
+from circuitfind.methods.base import circuit_of
 from circuitfind.records import from_json
 from circuitfind.store import Log
 
@@ -80,6 +84,31 @@ class RunDirectory(WorkDirectory[RunConfig]):
 def circuit_file(path: Path) -> Path:
     """Return a run directory's circuit file, or the path itself if it is no directory."""
     return path / CIRCUIT if path.is_dir() else path
+
+
+def effects_of(path: Path, circuit: Circuit) -> Float[Tensor, "writer reader"] | None:
+    """Return the effects of all edges that a run decided about, of cut ones too.
+
+    Where an edge was scored and not measured, its score; NaN where there is neither.
+
+    Args:
+        path: A run directory, or its circuit file.
+        circuit: The circuit there.
+
+    Returns:
+        The effects; None where there is a circuit without the run that found it.
+
+    Raises:
+        RunDirectoryError: The decisions are damaged, or those of another circuit.
+    """
+    file = circuit_file(path)
+    log = file.with_name(DECISIONS)
+    if file.name != CIRCUIT or not log.is_file():
+        return None
+    try:
+        return circuit_of(circuit.graph, read_decisions(log)).effects
+    except GraphError as error:
+        raise RunDirectoryError(f"{log} does not belong to its circuit: {error}") from None
 
 
 def digest_of(circuit: Circuit) -> str:

@@ -7,15 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.comparison import COMPARISON, ComparisonConfig, ComparisonDirectory
-from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
+from circuitfind.directories.directory import circuit_file, effects_of, load_circuit_of
 from circuitfind.directories.naming import default_path
 from circuitfind.directories.work import environment
 from circuitfind.errors import GraphError, RunDirectoryError
@@ -114,14 +111,8 @@ def _load(path: Path, name: str) -> Loaded:
 
 def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
     """Return what a run measured of all edges, or what a circuit file says of those it keeps."""
-    values = circuit.effects
-    if path.is_dir() and (path / DECISIONS).is_file():
-        graph = circuit.graph
-        values = torch.full(circuit.kept.shape, torch.nan, dtype=torch.float64)
-        for decision in read_decisions(path / DECISIONS):
-            found = decision.effect if decision.effect is not None else decision.score
-            if found is not None:
-                values[graph.index(decision.edge)] = found
+    known = effects_of(path, circuit) if path.is_dir() else None
+    values = circuit.effects if known is None else known
     if values is None or bool(values.isnan().all()):
         return None
     origin = circuit.origin

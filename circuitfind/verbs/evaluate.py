@@ -8,8 +8,7 @@ from typing import Any
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
 from circuitfind.comparison.roles import groups
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import DECISIONS, load_circuit_of
+from circuitfind.directories.directory import effects_of, load_circuit_of
 from circuitfind.directories.evaluation import EvaluationDirectory
 from circuitfind.errors import (
     CircuitFileError,
@@ -24,7 +23,7 @@ from circuitfind.evaluation.roc import roc_curves
 from circuitfind.evaluation.size_curve import Ranking, ranked_by_effect, ranked_by_score
 from circuitfind.files import path_of
 from circuitfind.methods import METHODS
-from circuitfind.methods.base import ScoringMethod, circuit_of
+from circuitfind.methods.base import ScoringMethod
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
 from circuitfind.question import Models, fingerprints, require_same
@@ -175,13 +174,8 @@ def _subject(
 
 def _scores(path: Path, circuit: Circuit, config: RunConfig) -> EdgeScores | None:
     """Return what the run's decisions say of all edges, where there is such a file."""
-    file = path / DECISIONS
-    decisions = read_decisions(file) if file.is_file() else ()
-    if not decisions:
-        return None
-    decided = circuit_of(circuit.graph, decisions)
-    assert decided.effects is not None
-    return EdgeScores(circuit.graph, decided.effects, "", config.method)
+    effects = effects_of(path, circuit) if path.is_dir() else None
+    return None if effects is None else EdgeScores(circuit.graph, effects, "", config.method)
 
 
 def _ranking(circuit: Circuit, scores: EdgeScores, config: RunConfig) -> Ranking:

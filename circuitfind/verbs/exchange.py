@@ -8,16 +8,14 @@ from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
+from circuitfind.directories.directory import circuit_file, effects_of, load_circuit_of
 from circuitfind.directories.work import CIRCUIT
-from circuitfind.errors import CircuitFileError, GraphError, RunDirectoryError, quoted
+from circuitfind.errors import CircuitFileError, RunDirectoryError, quoted
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.formats import FORMATS, find_format, import_circuit
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import write_csv
 from circuitfind.graph import Graph
-from circuitfind.methods.base import circuit_of
 from circuitfind.store import reported
 
 SUBMISSIONS = {"mib-importances": importances, "mib-circuits": circuits}
@@ -29,19 +27,12 @@ SCORES = "scores.csv"
 def scored_circuit(path: Path) -> Circuit:
     """Return the circuit of a run or file, with the effects of all edges that were measured.
 
-    A run's decisions hold those of cut edges, which its circuit file does not; where an edge was
-    scored and not measured, its score.
-
     Raises:
         CircuitfindError: There is no circuit, or a file cannot be trusted.
     """
-    circuit, log = load_circuit_of(path), circuit_file(path).with_name(DECISIONS)
-    if circuit_file(path).name != CIRCUIT or not log.is_file():
-        return circuit
-    try:
-        return replace(circuit, effects=circuit_of(circuit.graph, read_decisions(log)).effects)
-    except GraphError as error:
-        raise RunDirectoryError(f"{log} does not belong to its circuit: {error}") from None
+    circuit = load_circuit_of(path)
+    effects = effects_of(path, circuit)
+    return circuit if effects is None else replace(circuit, effects=effects)
 
 
 def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
