@@ -39,13 +39,12 @@ SINGLE_PORTS: tuple[SinglePort, ...] = ("q", "k", "v")
 Port = Literal["q", "k", "v", "qkv"]
 
 
-def single_ports(port: Port | None) -> tuple[SinglePort, ...]:
-    """Return which inputs of a head a port is: all of them where they are merged.
+Input = SinglePort | None
+"""One input of a component: None is that of a component with only one, such as an MLP."""
 
-    None, the port of a reader that is no head's, is none of them.
-    """
-    if port is None:
-        return ()
+
+def single_ports(port: Port | None) -> tuple[Input, ...]:
+    """Return which inputs of a component a port is: all of a head's where they are merged."""
     return SINGLE_PORTS if port == "qkv" else (port,)
 
 
@@ -261,8 +260,8 @@ class Graph:
         return self.edge_mask.numpy()
 
     @cached_property
-    def _ports(self) -> dict[tuple[int, Port], int]:
-        found: dict[tuple[int, Port], int] = {}
+    def _ports(self) -> dict[tuple[int, Input], int]:
+        found: dict[tuple[int, Input], int] = {}
         for writer, readers in enumerate(self.inputs):
             for reader in readers:
                 for port in single_ports(self.readers[reader].port):

@@ -75,8 +75,18 @@ class CountingModel:
     def attention_bias(self, layer: int) -> Tensor | None:
         return self.model.attention_bias(layer)
 
+    def mlp_pre(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
+        return self.model.mlp_pre(layer, stream, scale_of)
+
+    def mlp_post(self, layer: int, pre: Tensor) -> Tensor:
+        self.ran[f"m{layer}"] += pre[..., 0].numel()
+        return self.model.mlp_post(layer, pre)
+
+    def mlp_output(self, layer: int, post: Tensor) -> Tensor:
+        return self.model.mlp_output(layer, post)
+
     def mlp(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
-        self.ran[f"m{layer}"] += stream.shape[0] * stream.shape[1]
+        self.ran[f"m{layer}"] += stream[..., 0].numel()
         return self.model.mlp(layer, stream, scale_of)
 
     def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Any:

@@ -12,6 +12,7 @@ import circuitfind
 PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
+    "engine/gradients.py": "one walk back, and the forms in which it hands gradients out",
     "engine/incremental.py": "one engine: its states, cuts and tests",
     "engine/trial.py": "one walk of a change through the blocks",
     "evaluation/assess.py": "one evaluation: its parts in their order, and what they cost",
@@ -21,6 +22,7 @@ LONGER = {
     "models/compiled_files.py": "one format: reading it, writing it, and what is refused",
     "models/compiled_sizes.py": "every size that a compiled model's file can get wrong",
     "question.py": "a question, its problem, its model, and whether they are still the same",
+    "models/base.py": "one protocol, and the defaults of those who keep it",
     "models/transformer_lens.py": "one adapter: all that the engine asks of a model",
     "models/loading.py": "every way to name a model, and a sentence for each that leads to none",
     "models/attention.py": "two ways to the same numbers, and the comparison that chooses",

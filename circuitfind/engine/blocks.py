@@ -8,11 +8,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.engine.state import PortReading, Projected, Stream
-from circuitfind.graph import Block, Graph, SinglePort, single_ports
+from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import read
 
-PortOf = tuple[int, SinglePort]
-"""A reader, and one of the inputs of a head that it is."""
+PortOf = tuple[int, Input]
+"""A reader, and one of the inputs of a component that it is."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Blocks:
             (reader, single): values
             for single in single_ports(self.graph.readers[readers[0]].port)
             for reader, values in zip(
-                readers, self.model.project(block.layer, single, heads, stream), strict=True
+                readers, read(self.model, block, single, heads, stream), strict=True
             )
         }
 
@@ -52,7 +53,7 @@ class Blocks:
         found: list[PortReading] = []
         for index in readers:
             reader = self.graph.readers[index]
-            for port in single_ports(reader.port) or (None,):
+            for port in single_ports(reader.port):
                 reading = self.model.reading(block.layer, port, reader.index or 0)
                 if reading is None:
                     return ()

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.engine.gradients import RecordedRun
-from circuitfind.graph import Block, Graph, single_ports
+from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Heads, attend
+from circuitfind.models.forward import Rows, mix, read, write
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "writer batch pos d_model"]
@@ -132,16 +132,12 @@ class _MaskedRun:
         return Pass(torch.cat(self._written), tuple(self._read or ()), final)
 
     def _outputs(self, block: Block) -> Streams:
-        model, layer = self._model, block.layer
-        if block.kind == "mlp":
-            return model.mlp(layer, self._received(block.readers)[0])[None]
-        by_port: dict[str, Heads] = {}
+        model, inputs = self._model, dict[Input, Rows]()
         for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
             streams = self._received(list(readers))
             for single in single_ports(port):
-                by_port[single] = model.project(layer, single, range(len(streams)), streams)
-        z = attend(model, layer, by_port["q"], by_port["k"], by_port["v"], self._real)
-        return model.output(layer, range(len(z)), z)
+                inputs[single] = read(model, block, single, range(len(streams)), streams)
+        return write(model, block, mix(model, block, inputs, self._real))
 
     def _received(self, readers: Sequence[int]) -> Streams:
         assert self._total is not None and self._values is not None

@@ -1,16 +1,15 @@
 """The gradient of the loss at what every reader receives, from one pass forward and one back.
 
 With every edge kept, all heads of a block read one stream, so the forward pass needs one stream and
-not one per reader. On the way back the blocks are taken one by one: an MLP gives the gradient at
-its input; attention is run again from its queries, keys and values, and what arrives there is
-pulled back through each port's projection and norm. Where it is known how a component reads
-(`models/readings.py`), this takes one product and no second run. Their sum goes on to earlier
-blocks. What each head's port receives is kept as what arrives at its query, key or value, and what
-a head writes as its z (`d_head` elements a position each, not `d_model`); the gradients of single
-readers are formed from that, some prompts at a time.
+not one per reader. On the way back the blocks are taken one by one: what arrives at a block's
+queries, keys and values, or at an MLP's pre-activations, is pulled back through their weights and
+the norm. Where these are known (`models/readings.py`), this takes one product and no second run.
+Their sum goes on to earlier blocks. What each head's port receives is kept as what arrives at its
+query, key or value, and what a head writes as its z (`d_head` elements a position each, not
+`d_model`); the gradients of single readers are formed from that, some prompts at a time.
 
-A run that was made before is walked back from the streams that entered its blocks, all else being
-computed again. With `checkpoint` this holds for the MLPs of every run.
+A run that was made before is walked back from the streams that entered its blocks: they are read,
+mixed and written once more. With `checkpoint` this holds for every run.
 """
 
 from abc import ABC, abstractmethod
@@ -19,18 +18,18 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import groupby
 from operator import add
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import SINGLE_PORTS, Block, Graph, SinglePort, single_ports
+from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Heads, Run, Seen, Stream, attend
+from circuitfind.models.forward import Heads, Inputs, Rows, Run, Seen, Stream, ports_of, read
 from circuitfind.models.readings import LinearNorm
 
 Streams = Float[Tensor, "reader batch pos d_model"]
-Projected = dict[SinglePort, Heads]
 
 
 class Received(ABC):
@@ -157,7 +156,7 @@ class _ThroughReadings(Received):
 
 
 class _ThroughModel(Received):
-    """The same where it is not known how the heads read."""
+    """The same where it is not known how the heads, or the MLP, read."""
 
     def __init__(
         self,
@@ -192,7 +191,7 @@ class RecordedRun(Run):
         real: True at positions that are no padding; needed by bidirectional models only.
         entering: The streams of a run that was made before, if that is to be walked back.
         trace: Whether the run will be walked back, so that more of what it computes is kept.
-        checkpoint: Whether nothing inside MLPs is kept for the way back.
+        checkpoint: Whether nothing inside blocks is kept for the way back.
 
     Attributes:
         entering: What entered the blocks of each stage, and the logits, by stage.
@@ -214,9 +213,7 @@ class RecordedRun(Run):
         self.entering: dict[int, Stream] = dict(entering or {})
         self.values: dict[str, Float[Tensor, "writer batch pos width"]] = {}
         self._trace, self._checkpoint = trace, checkpoint
-        self._projected: dict[str, Projected] = {}
-        # Of each MLP, where it was run from and what it wrote, with the way from one to the other.
-        self._written: dict[str, tuple[Tensor, Stream]] = {}
+        self._traced: dict[str, _Trace] = {}
 
     def run(self, stream: Stream, first: int = 0) -> Stream:
         """Run from a stage on, given what enters it, and return the final stream."""
@@ -231,28 +228,19 @@ class RecordedRun(Run):
     def _remember(self, seen: Seen, block: Block, values: Tensor) -> None:
         if seen == "entering":
             self.entering[block.stage] = values
-        elif self._trace:
-            if seen in ("q", "k", "v"):
-                self._projected.setdefault(block.name, {})[seen] = values
-        elif seen == "z":
-            self.values[block.name] = values
-        elif seen == "mlp":
-            self.values[block.name] = values[None]
+        elif not self._trace and seen in ("z", "mlp"):
+            self.values[block.name] = values[None] if seen == "mlp" else values
 
-    def mlp(self, block: Block, stream: Stream) -> Stream:
+    def rest(self, inputs: Inputs, block: Block) -> Stream:
         if not self._trace or self._checkpoint:
-            return super().mlp(block, stream)
-        self._written[block.name] = self._traced(block, stream)
-        return self._written[block.name][1].detach()
+            return super().rest(inputs, block)
+        self._traced[block.name] = self._trace_of(inputs, block)
+        return self._traced[block.name].added.detach()
 
-    def _traced(self, block: Block, stream: Stream) -> tuple[Tensor, Stream]:
-        """Run an MLP from its pre-activations, or from its input where these are not known."""
-        reading = self.model.reading(block.layer, None)
-        leaf = (stream.detach() if reading is None else reading.inner(stream)).requires_grad_()
+    def _trace_of(self, inputs: Inputs, block: Block) -> "_Trace":
+        leaves = {port: rows.detach().requires_grad_() for port, rows in inputs.items()}
         with torch.enable_grad():
-            if reading is None:
-                return leaf, self.model.mlp(block.layer, leaf)
-            return leaf, reading.after(leaf)
+            return _Trace(leaves, super().rest(leaves, block))
 
     def gradients(self, at_final: Stream) -> Iterator[BlockGradients]:
         """Walk back from the logits, given the gradient there; frees what was kept for that."""
@@ -272,22 +260,16 @@ class RecordedRun(Run):
 
     def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> tuple[Received, ...]:
         """Pull the gradient at what a block writes back to what its readers receive."""
-        if block.kind == "mlp":
-            kept = self._written.pop(block.name) if block.name in self._written else None
-            leaf, written = kept or self._traced(block, stream)
-            (arrived,) = torch.autograd.grad(written, leaf, gradient)
-            reading = self.model.reading(block.layer, None)
-            if reading is not None:
-                arrived = reading.pulled(arrived, reading.norm.apart(stream))
-            return (_Whole(block.readers, arrived),)
-        projected = self._projected.pop(block.name, None) or self._project_all(block, stream)
-        at_projected = self._at_projected(block, projected, gradient)
+        known = self._traced.pop(block.name) if block.name in self._traced else None
+        trace = known or self._trace_again(block, stream)
+        arrived = torch.autograd.grad(trace.added, list(trace.inputs.values()), gradient)
+        at_inputs = dict(zip(trace.inputs, arrived, strict=True))
         return tuple(
             reduce(
                 _Sum,
                 (
-                    self._through_projection(
-                        block, each, tuple(readers), stream, projected[each], at_projected[each]
+                    self._through_weights(
+                        block, each, tuple(readers), stream, trace.inputs[each], at_inputs[each]
                     )
                     for each in single_ports(port)
                 ),
@@ -295,48 +277,54 @@ class RecordedRun(Run):
             for port, readers in groupby(block.readers, key=lambda r: self.graph.readers[r].port)
         )
 
-    def _project_all(self, block: Block, stream: Stream) -> Projected:
+    def _trace_again(self, block: Block, stream: Stream) -> "_Trace":
         with torch.no_grad():
-            return {port: self.projected(block, port, stream) for port in SINGLE_PORTS}
+            inputs = {port: self.read(block, port, stream) for port in ports_of(block)}
+        return self._trace_of(inputs, block)
 
-    def _at_projected(self, block: Block, projected: Projected, gradient: Stream) -> Projected:
-        """Return the gradient at the queries, keys and values of a block."""
-        leaves = [projected[port].detach().requires_grad_() for port in SINGLE_PORTS]
-        with torch.enable_grad():
-            query, key, value = leaves
-            z = attend(self.model, block.layer, query, key, value, self.real)
-            written = self.model.attention_output(block.layer, z)
-        return dict(zip(SINGLE_PORTS, torch.autograd.grad(written, leaves, gradient), strict=True))
-
-    def _through_projection(
+    def _through_weights(
         self,
         block: Block,
-        port: SinglePort,
+        port: Input,
         readers: Sequence[int],
         stream: Stream,
-        projected: Heads,
-        arrived: Heads,
+        rows: Rows,
+        arrived: Rows,
     ) -> Received:
-        """Return the gradients at what a port of all heads receives, given those at what it gives.
+        """Return the gradients at what all readers of a port receive, from those at what they read.
 
         Args:
-            block: The heads' block.
-            port: Their port.
-            readers: Their readers.
+            block: The block.
+            port: The port.
+            readers: The readers.
             stream: What all of them receive.
-            projected: Their queries, keys or values.
+            rows: Their queries, keys or values; or pre-activations.
             arrived: The gradient at these.
         """
-        found = [self.model.reading(block.layer, port, head) for head in range(len(arrived))]
+        found = [self.model.reading(block.layer, port, row) for row in range(len(arrived))]
         readings = [reading for reading in found if reading is not None]
         if len(readings) < len(found) or any(r.norm is not readings[0].norm for r in readings):
-            project = partial(self.model.project, block.layer, port, range(len(arrived)))
+            project = partial(read, self.model, block, port, range(len(arrived)))
             return _ThroughModel(readers, project, stream, arrived)
         norm = readings[0].norm
         normed = norm.apart(stream)
+        if port is None:
+            return _Whole(readers, readings[0].pulled(arrived[0], normed))
         constants = torch.stack([reading.constant for reading in readings])[:, None, None]
-        along = norm.along(arrived, projected - constants, normed)
+        along = norm.along(arrived, rows.detach() - constants, normed)
         weights = [reading.weights[0] for reading in readings]
         return _ThroughReadings(
             readers, norm, weights, arrived * normed.factor, [(normed.centred, along)]
         )
+
+
+class _Trace(NamedTuple):
+    """What a block has read, and the way from there to what it adds.
+
+    Attributes:
+        inputs: What was read, as leaves of autograd.
+        added: What the block adds.
+    """
+
+    inputs: Mapping[Input, Rows]
+    added: Stream

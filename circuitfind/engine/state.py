@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.graph import Graph, SinglePort
+from circuitfind.graph import Graph, Input
 from circuitfind.models.readings import Reading
 
 Stream = Float[Tensor, "batch _span d_model"]
@@ -138,7 +138,7 @@ class ChunkState:
     spans: Spans
     written: Mapping[int, Stream]
     read: Mapping[int, Stream]
-    projected: Mapping[tuple[int, SinglePort], Projected]
+    projected: Mapping[tuple[int, Input], Projected]
     z: Mapping[int, Projected]
     products: Mapping[PortReading, Float[Tensor, "batch _span _width"]] = field(
         default_factory=dict

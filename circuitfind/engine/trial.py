@@ -184,14 +184,15 @@ class Trial:
         return self.tools.remainders.exact(reader, received, sent)
 
     def _run_mlp(self, block: Block) -> None:
-        (reader,), mlp = block.readers, self.tools.blocks.model.mlp
+        (reader,), model, layer = block.readers, self.tools.blocks.model, block.layer
+        new = []
         if ports := self._through_heads(block, [reader]):
-            new = [values for (values,) in self._read_through([reader], ports)]
+            for (pre,) in self._read_through([reader], ports):
+                post = model.mlp_post(layer, pre.flatten(0, 1))
+                new.append(model.mlp_output(layer, post).unflatten(0, pre.shape[:2]))
         else:
-            new = [
-                mlp(block.layer, some.flatten(0, 1)).view(some.shape)
-                for some in self._streams(reader)
-            ]
+            for some in self._streams(reader):
+                new.append(model.mlp(layer, some.flatten(0, 1)).view(some.shape))
         self._write(block.writers[0], torch.cat(new))
 
     def _through_heads(self, block: Block, readers: Sequence[int]) -> tuple[PortReading, ...]:
@@ -206,7 +207,7 @@ class Trial:
     def _read_through(
         self, readers: Sequence[int], ports: tuple[PortReading, ...]
     ) -> Iterator[list[CandidateHeads]]:
-        """Yield the new q, k, v (or MLP output) of readers, a group of candidates at a time."""
+        """Yield new q, k, v (or pre-activations) of readers, a group of candidates at a time."""
         moved, read = self.changes.of_heads(readers[0]), self.state.read
         span = moved.change.shape[-2]
         # Readers that receive the same stream are given one tensor, to be normed once.

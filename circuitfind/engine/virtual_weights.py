@@ -106,7 +106,7 @@ class VirtualWeights:
     def read(
         self, through: Through
     ) -> Iterator[list[Float[Tensor, "candidate batch _span _width"]]]:
-        """Yield the q, k, v (or MLP output) of each port, a group of candidates at a time."""
+        """Yield the q, k, v (or pre-activations) of each port, a group of candidates at a time."""
         readings, moved = through.readings, through.moved
         weights = self._product(readings, moved.writers)
         before = torch.cat(through.products, dim=-1)
@@ -121,7 +121,7 @@ class VirtualWeights:
             factors = {each: norm.factor(stream + change) for each, stream in centred.items()}
             parts = products.chunk(len(readings), dim=-1)
             yield [
-                reading.rest(part, factors[id(stream)])
+                reading.read(part, factors[id(stream)])
                 for reading, stream, part in zip(readings, through.streams, parts, strict=True)
             ]
 

@@ -89,7 +89,7 @@ def _parts(model: ResidualModel, tokens: Tensor) -> Iterator[_Part]:
 def _projected(
     model: ResidualModel, block: Block, port: SinglePort, stream: Tensor
 ) -> Float[Tensor, "batch pos head d_head"]:
-    return Run(model).projected(block, port, stream).movedim(0, 2)
+    return Run(model).read(block, port, stream).movedim(0, 2)
 
 
 def _require_alike(model: ResidualModel, part: _Part) -> None:

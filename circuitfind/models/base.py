@@ -2,10 +2,11 @@
 
 Everything that differs between families (norms, rotary positions, grouped heads, soft caps, gated
 MLPs) stays behind these functions; everything that a circuit needs to know (who writes what, who
-reads what) stays in the engine. A head is asked for in three steps, so that a search which changes
-only a head's query input need not project its keys and values again:
+reads what) stays in the engine. Heads and MLPs are asked for in three steps (read, mix, write), so
+that a search which changes only a head's query input need not project its keys and values again:
 
-    q, k, v = project(each port's stream)  ->  z = attend(q, k, v)  ->  output(z)
+    q, k, v = project(each port's stream)  ->  z = attend(q, k, v)    ->  output(z)
+    pre = mlp_pre(stream)                  ->  post = mlp_post(pre)   ->  mlp_output(post)
 
 All functions take any number of prompts, so candidates can be stacked along the batch.
 """
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import quoted
-from circuitfind.graph import SinglePort
+from circuitfind.graph import Input, SinglePort
 from circuitfind.models.readings import Reading
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.shape import ModelShape
@@ -145,24 +146,50 @@ class ResidualModel(Protocol):
         """
         ...
 
+    def mlp_pre(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_pre"]:
+        """Return the pre-activations of a block's MLP, those of its gate included.
+
+        The stream is normed first; `scale_of` is as in `project`. Where it is not known how an MLP
+        is built (a mixture of experts), all that it does counts as its activation function: these
+        are then the normed stream, and `mlp_post` what it writes.
+        """
+        ...
+
+    def mlp_post(
+        self, layer: int, pre: Float[Tensor, "batch pos d_pre"]
+    ) -> Float[Tensor, "batch pos d_mlp"]:
+        """Return the activations of the MLP's neurons."""
+        ...
+
+    def mlp_output(
+        self, layer: int, post: Float[Tensor, "batch pos d_mlp"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return what the MLP adds to the stream, given the activations of its neurons."""
+        ...
+
     def mlp(
         self,
         layer: int,
         stream: Float[Tensor, "batch pos d_model"],
         scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Return what the MLP of a block adds, its norms included; `scale_of` as in `project`."""
+        """Return what the MLP of a block adds: its three steps in one."""
         ...
 
-    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
-        """Return the steps by which an input of a head, or the MLP of a block, reads a stream.
+    def reading(self, layer: int, port: Input, head: int = 0) -> Reading | None:
+        """Return how an input of a head, or of the MLP of a block, reads: its norm and weights.
 
         A search takes them where that saves work, and `project` or `mlp` where there are none. It
         remembers by them what it made with them, so they are the same object every time.
 
         Args:
             layer: The block.
-            port: Which input of the head; None for the MLP.
+            port: Which input of the head; None for the MLP's.
             head: Which head; of ports k and v a key/value head.
         """
         ...
@@ -205,7 +232,8 @@ class BaseModel:
     """Defaults of a `ResidualModel`, for what not every model has and what only saves time.
 
     A model that inherits them has no tokenizer, attends to earlier positions alone, adds nothing
-    that belongs to no head, and has no MLPs and no final norm; its readers are given whole streams.
+    that belongs to no head, and has no MLPs and no final norm; its readers are given whole streams,
+    and so are its MLPs, if it has a function `mlp`.
     """
 
     name: str
@@ -267,7 +295,28 @@ class BaseModel:
         """Refuse to run what is not there."""
         raise NotImplementedError(f"{self.name!r} has no MLP in layer {layer}")
 
-    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
+    def mlp_pre(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_pre"]:
+        """Return the stream itself: all that the MLP does counts as its activation function."""
+        return stream
+
+    def mlp_post(
+        self, layer: int, pre: Float[Tensor, "batch pos d_pre"]
+    ) -> Float[Tensor, "batch pos d_mlp"]:
+        """Return what the whole MLP adds."""
+        return self.mlp(layer, pre)
+
+    def mlp_output(
+        self, layer: int, post: Float[Tensor, "batch pos d_mlp"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return that as it is."""
+        return post
+
+    def reading(self, layer: int, port: Input, head: int = 0) -> Reading | None:
         """Return None: whole streams are read."""
         return None
 

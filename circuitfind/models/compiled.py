@@ -105,19 +105,39 @@ class CompiledModel(BaseModel):
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         return self._block(layer, "attn.b_O")
 
+    def mlp_pre(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_pre"]:
+        normed = self._normed(f"blocks.{layer}.ln2", stream, scale_of)
+        inner = normed @ self._block(layer, "mlp.W_in")
+        if self._sizes.gated_mlp:
+            return torch.cat([inner, normed @ self._block(layer, "mlp.W_gate")], dim=-1)
+        return inner + self._block(layer, "mlp.b_in")
+
+    def mlp_post(
+        self, layer: int, pre: Float[Tensor, "batch pos d_pre"]
+    ) -> Float[Tensor, "batch pos d_mlp"]:
+        if not self._sizes.gated_mlp:
+            return self._activation(pre)
+        inner, gate = pre.chunk(2, dim=-1)
+        return self._activation(gate) * inner
+
+    def mlp_output(
+        self, layer: int, post: Float[Tensor, "batch pos d_mlp"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return post @ self._block(layer, "mlp.W_out") + self._block(layer, "mlp.b_out")
+
     def mlp(
         self,
         layer: int,
         stream: Float[Tensor, "batch pos d_model"],
         scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        normed = self._normed(f"blocks.{layer}.ln2", stream, scale_of)
-        inner = normed @ self._block(layer, "mlp.W_in")
-        if self._sizes.gated_mlp:
-            inner = self._activation(normed @ self._block(layer, "mlp.W_gate")) * inner
-        else:
-            inner = self._activation(inner + self._block(layer, "mlp.b_in"))
-        return inner @ self._block(layer, "mlp.W_out") + self._block(layer, "mlp.b_out")
+        pre = self.mlp_pre(layer, stream, scale_of)
+        return self.mlp_output(layer, self.mlp_post(layer, pre))
 
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]

@@ -4,7 +4,7 @@ Others look on as it goes, take it up in the middle, or do some of its steps in 
 self-check, recordings for patching, runs taken up again, and runs that are walked back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Block, Graph, SinglePort
+from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input
 from circuitfind.models.base import ResidualModel
 from circuitfind.shape import ModelShape
 
@@ -22,6 +22,12 @@ Added = Float[Tensor, "batch last d_model"]
 
 Heads = Float[Tensor, "_head batch pos d_head"]
 """One row per query head, or per key/value head."""
+
+Rows = Float[Tensor, "_row batch _span _width"]
+"""The same; or the pre-activations or the neurons of an MLP, as the only row."""
+
+Inputs = Mapping[Input, Rows]
+"""What a block reads: all heads' queries, keys and values; by None, the pre-activations."""
 
 Seen = Literal["entering", "q", "k", "v", "z", "attention", "mlp"]
 """What can be looked at: the stream that enters a block; and of a block the queries, keys, values,
@@ -67,39 +73,88 @@ class Run:
         for blocks in self.graph.stages:
             if blocks[0].stage >= first:
                 self.observe("entering", blocks[0], stream)
-                for added in [self.added(block, stream) for block in blocks]:
-                    stream = stream[:, -added.shape[1] :] + added
+                for found in [self.added(block, stream) for block in blocks]:
+                    stream = stream[:, -found.shape[1] :] + found
         self.observe("entering", self.graph.blocks[-1], stream)
         return stream
 
     def added(self, block: Block, stream: Stream) -> Added:
-        """Return what a block adds to the stream."""
-        if block.kind == "mlp":
-            added = self.mlp(block, stream)
-            self.observe("mlp", block, added)
-        else:
-            added = self.attention(block, stream)
-            self.observe("attention", block, added)
-        return added
+        """Return what a block adds to the stream, the bias of attention included."""
+        found = self.rest({port: self.read(block, port, stream) for port in ports_of(block)}, block)
+        self.observe("mlp" if block.kind == "mlp" else "attention", block, found)
+        return found
 
-    def attention(self, block: Block, stream: Stream) -> Added:
-        """Return what the attention of a layer adds, its bias included."""
-        query, key, value = (self.projected(block, port, stream) for port in ("q", "k", "v"))
-        z = attend(self.model, block.layer, query, key, value, self.real)
-        self.observe("z", block, z)
-        return self.model.attention_output(block.layer, z)
+    def read(self, block: Block, port: Input, stream: Stream) -> Rows:
+        """Return all heads' queries, or all key/value heads' keys or values; or pre-activations."""
+        n = 1
+        if port is not None:
+            shape = self.model.shape.layers[block.layer]
+            n = shape.n_heads if port == "q" else shape.n_kv_heads
+        rows = read(self.model, block, port, range(n), stream.expand(n, *stream.shape))
+        if port is not None:
+            self.observe(port, block, rows)
+        return rows
 
-    def projected(self, block: Block, port: SinglePort, stream: Stream) -> Heads:
-        """Return all heads' queries, or all key/value heads' keys or values."""
-        shape = self.model.shape.layers[block.layer]
-        n = shape.n_heads if port == "q" else shape.n_kv_heads
-        heads = self.model.project(block.layer, port, range(n), stream.expand(n, *stream.shape))
-        self.observe(port, block, heads)
-        return heads
+    def rest(self, inputs: Inputs, block: Block) -> Added:
+        """Return what a block adds, given what it has read."""
+        mixed = mix(self.model, block, inputs, self.real)
+        if block.kind == "attention":
+            self.observe("z", block, mixed)
+        return added(self.model, block, mixed)
 
-    def mlp(self, block: Block, stream: Stream) -> Added:
-        """Return what the MLP of a layer adds."""
-        return self.model.mlp(block.layer, stream)
+
+def ports_of(block: Block) -> tuple[Input, ...]:
+    """Return which inputs the components of a block have: a head's three, or an MLP's one."""
+    return (None,) if block.kind == "mlp" else SINGLE_PORTS
+
+
+def read(
+    model: ResidualModel,
+    block: Block,
+    port: Input,
+    rows: Sequence[int],
+    streams: Float[Tensor, "_row batch span d_model"],
+    *scale_of: Float[Tensor, "_row batch span d_model"],
+) -> Rows:
+    """Return what some heads of a block, or its MLP, read from a stream each.
+
+    Args:
+        model: The model.
+        block: Attention, or an MLP.
+        port: Which input is read.
+        rows: Which heads; key/value heads for ports k and v.
+        streams: What each of them receives.
+        scale_of: Streams with whose scale the norm is applied, if not with their own. Models that
+            cannot do so (`ResidualModel`) are not asked to.
+    """
+    if port is None:
+        return model.mlp_pre(block.layer, streams[0], *(each[0] for each in scale_of))[None]
+    return model.project(block.layer, port, rows, streams, *scale_of)
+
+
+def mix(
+    model: ResidualModel, block: Block, inputs: Inputs, real: Bool[Tensor, "batch pos"] | None
+) -> Rows:
+    """Return all heads' `z`, or the activations of an MLP's neurons."""
+    if block.kind == "mlp":
+        return model.mlp_post(block.layer, inputs[None][0])[None]
+    return attend(model, block.layer, inputs["q"], inputs["k"], inputs["v"], real)
+
+
+def write(
+    model: ResidualModel, block: Block, mixed: Rows
+) -> Float[Tensor, "writer batch last d_model"]:
+    """Return what each of a block's writers adds to the stream, given all that they mix."""
+    if block.kind == "mlp":
+        return model.mlp_output(block.layer, mixed[0])[None]
+    return model.output(block.layer, range(len(mixed)), mixed)
+
+
+def added(model: ResidualModel, block: Block, mixed: Rows) -> Added:
+    """Return what a block adds to the stream, given all that its writers mix."""
+    if block.kind == "mlp":
+        return model.mlp_output(block.layer, mixed[0])
+    return model.attention_output(block.layer, mixed)
 
 
 def attend(

@@ -1,17 +1,25 @@
-"""The MLP of a TransformerLens block, as a whole and in steps.
+"""The MLP of a TransformerLens block, as a whole and in steps: read, activate, write.
 
 Some families need to be called otherwise than the rest.
 """
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.models.readings import AffineMap, Reading, linear_norm, normed_as, reading_of
+from circuitfind.models.readings import (
+    AffineMap,
+    Reading,
+    does_the_same,
+    linear_norm,
+    normed_as,
+    reading_of,
+)
 
 _WRITTEN_OUT_GELU = "NewGELUActivation"
 """The tanh form of GELU (Hendrycks & Gimpel 2016), eight passes over the hidden layer."""
@@ -36,24 +44,52 @@ class Mlp:
 
     def __call__(
         self,
-        stream: Float[Tensor, "batch pos _"],
-        scale_of: Float[Tensor, "batch pos _"] | None = None,
-    ) -> Float[Tensor, "batch pos _"]:
-        normed = stream if self._norm is None else normed_as(self._norm, stream, scale_of)
-        return self._normed_after(self._call(normed).reshape(stream.shape)).to(self._dtype)
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return self._normed_after(self._written(self._normed(stream, scale_of)))
 
-    def _normed_after(self, written: Tensor) -> Tensor:
-        return written if self._after is None else self._after(written)
+    def pre(
+        self,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_pre"]:
+        """Return the pre-activations; the normed stream where the parts are not known."""
+        normed = self._normed(stream, scale_of)
+        return normed if self._parts is None else self._parts.pre(normed)
+
+    def post(self, pre: Float[Tensor, "batch pos d_pre"]) -> Float[Tensor, "batch pos d_mlp"]:
+        """Return the neurons' activations; all that is written where the parts are not known."""
+        return self._written(pre) if self._parts is None else self._parts.post(pre)
+
+    def output(self, post: Float[Tensor, "batch pos d_mlp"]) -> Float[Tensor, "batch pos d_model"]:
+        """Return what is added to the stream."""
+        return self._normed_after(post if self._parts is None else self._parts.out(post))
 
     def reading(self) -> Reading | None:
-        """Return the steps by which it reads a stream, where they are known."""
-        halves = _halves_of(self._block)
-        if halves is None or self._norm is None:
+        """Return how the pre-activations are read, where that is known."""
+        if self._parts is None or self._norm is None:
             return None
-        norm = linear_norm(self._norm, halves.maps[0].weight[:, 0])
-        return reading_of(
-            norm, halves.maps, lambda inner: self._normed_after(halves.finish(inner)), self
-        )
+        norm = linear_norm(self._norm, self._parts.maps[0].weight[:, 0])
+        return reading_of(norm, self._parts.maps, self.pre)
+
+    @cached_property
+    def _parts(self) -> "Parts | None":
+        """Its parts, if together they do what it does."""
+        with torch.no_grad():
+            if (parts := _parts_of(self._block)) is None:
+                return None
+            like = parts.maps[0].weight[:, 0]
+            return parts if does_the_same(parts.whole, self._written, like) else None
+
+    def _normed(self, stream: Tensor, scale_of: Tensor | None) -> Tensor:
+        return stream if self._norm is None else normed_as(self._norm, stream, scale_of)
+
+    def _written(self, normed: Tensor) -> Tensor:
+        return self._call(normed).reshape(normed.shape)
+
+    def _normed_after(self, written: Tensor) -> Tensor:
+        return (written if self._after is None else self._after(written)).to(self._dtype)
 
 
 def _call_of(block: Any) -> Callable[[Tensor], Tensor]:
@@ -78,19 +114,30 @@ def _adds_the_stream(mlp: Any) -> bool:
     return type(mlp).__name__ == "BloomMLPBridge"
 
 
-class Halves(NamedTuple):
-    """An MLP, taken apart after the maps that read its input.
+class Parts(NamedTuple):
+    """An MLP in three steps.
 
     Attributes:
-        maps: Those maps, such as a gate and what it gates.
-        finish: Makes what the MLP writes from their outputs, side by side.
+        maps: The maps that read the normed stream, such as a gate and what it gates.
+        post: From their outputs, side by side, to the activations of the neurons.
+        out: The map that writes.
     """
 
     maps: tuple[AffineMap, ...]
-    finish: Callable[[Tensor], Tensor]
+    post: Callable[[Tensor], Tensor]
+    out: AffineMap
+
+    def pre(self, normed: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_pre"]:
+        """Return the pre-activations of a normed stream."""
+        outputs = [each(normed) for each in self.maps]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+
+    def whole(self, normed: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_model"]:
+        """Return what is written for a normed stream."""
+        return self.out(self.post(self.pre(normed)))
 
 
-def _halves_of(block: Any) -> Halves | None:
+def _parts_of(block: Any) -> Parts | None:
     """Take the MLP of a block apart.
 
     Returns:
@@ -101,39 +148,51 @@ def _halves_of(block: Any) -> Halves | None:
     original = block.mlp.original_component
     module = _with_one_pass_gelu(original) or original
     some_stream = block.attn.W_Q.new_ones(1, 1, block.attn.W_Q.shape[1])
-    maps: dict[str, AffineMap] = {}
-    for name, part in _called_with(some_stream, module):
-        if (found := _affine(part, some_stream.dtype)) is None:
-            return None
-        maps[name] = found
-    if not maps:
+    calls = _calls_in(module, some_stream)
+    reads = [call for call in calls if call.given is some_stream]
+    # Dropout, which does nothing here, may follow.
+    written = _first(module(some_stream))
+    writes = [call for call in calls if torch.equal(call.returned, written)]
+    maps = {call.name: _affine(call.part, some_stream.dtype) for call in reads}
+    out = _affine(writes[0].part, some_stream.dtype) if writes else None
+    if not maps or None in maps.values() or out is None:
         return None
-    widths = [found.weight.shape[1] for found in maps.values()]
+    known = {name: found for name, found in maps.items() if found is not None}
+    widths = [found.weight.shape[1] for found in known.values()]
 
-    def finish(products: Tensor) -> Tensor:
-        given = dict(zip(maps, products.split(widths, dim=-1), strict=True))
-        instead = {name: _Given(values) for name, values in given.items()}
-        return _first(_with_parts(module, instead)(products))
+    def post(pre: Tensor) -> Tensor:
+        given = dict(zip(known, pre.split(widths, dim=-1), strict=True))
+        instead: dict[str, Any] = {name: _Given(values) for name, values in given.items()}
+        return _first(_with_parts(module, instead | {writes[0].name: torch.nn.Identity()})(pre))
 
-    return Halves(tuple(maps.values()), finish)
+    return Parts(tuple(known.values()), post, out)
 
 
-def _called_with(stream: Tensor, module: Any) -> list[tuple[str, Any]]:
-    """Run a module on a stream and return its parts that read just that."""
-    found = []
+class _Call(NamedTuple):
+    """A call of one of a module's own parts."""
+
+    name: str
+    part: Any
+    given: Tensor
+    returned: Tensor
+
+
+def _calls_in(module: Any, stream: Tensor) -> list[_Call]:
+    """Run a module on a stream and return how it called its parts."""
+    calls: list[_Call] = []
     names = {part: name for name, part in module.named_children()}
 
-    def note(part: Any, args: tuple[Any, ...]) -> None:
-        if args and args[0] is stream:
-            found.append((names[part], part))
+    def note(part: Any, args: tuple[Any, ...], returned: Any) -> None:
+        if args and isinstance(returned, Tensor):
+            calls.append(_Call(names[part], part, args[0], returned))
 
-    handles = [part.register_forward_pre_hook(note) for part in names]
+    handles = [part.register_forward_hook(note) for part in names]
     try:
         module(stream)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return calls
 
 
 def _affine(part: Any, dtype: torch.dtype) -> AffineMap | None:

@@ -1,6 +1,6 @@
-"""The input side of a component in three steps: norm, linear map, rest.
+"""How a component reads the residual stream: its norm and its input weights.
 
-    a linear map of the stream  ->  times a factor for each position  ->  the rest
+    a linear map of the stream  ->  times a factor for each position  ->  plus a constant
 
 The factor is what a norm divides by; it alone depends on the stream as a whole. So whoever knows
 the linear map of two streams knows that of their sum, and the linear map of what a head writes is
@@ -126,7 +126,7 @@ class LinearNorm(NamedTuple):
 
 
 class AffineMap(NamedTuple):
-    """A map that a normed stream goes through.
+    """A linear map and a bias, such as a normed stream goes through.
 
     Attributes:
         weight: Each column gives one output.
@@ -135,6 +135,10 @@ class AffineMap(NamedTuple):
 
     weight: Float[Tensor, "d_model width"]
     bias: Float[Tensor, " width"] | None
+
+    def __call__(self, values: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any width"]:
+        """Return the outputs for some values."""
+        return torch.nn.functional.linear(values, self.weight.T, self.bias)
 
 
 def linear_norm(norm: Callable[[Tensor], Tensor], like: Float[Tensor, " d_model"]) -> LinearNorm:
@@ -193,19 +197,17 @@ def normed_as(
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """The input side of a component in three steps.
+    """How an input of a component reads: a query, a key, a value, or an MLP's pre-activations.
 
     Attributes:
-        norm: What it norms the stream with.
-        weights: The maps that the normed stream goes through, whose outputs stand side by side.
-        constant: What their outputs are for a stream of zeros.
-        finish: What becomes of them, or None.
+        norm: The norm of the stream.
+        weights: The maps that the normed stream goes through, with their outputs side by side.
+        constant: Their outputs for a stream of zeros.
     """
 
     norm: LinearNorm
     weights: tuple[Float[Tensor, "d_model _"], ...]
     constant: Float[Tensor, " width"]
-    finish: Callable[[Tensor], Tensor] | None = None
 
     @property
     def width(self) -> int:
@@ -218,20 +220,11 @@ class Reading:
         products = [normed @ weight for weight in self.weights]
         return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
-    def rest(
+    def read(
         self, product: Float[Tensor, "*_ width"], factor: Float[Tensor, "*_ 1"]
-    ) -> Float[Tensor, "*_ _"]:
-        """Return what the component makes of a stream's linear map and factor."""
-        return self.after(torch.addcmul(self.constant, product, factor))
-
-    def after(self, inner: Float[Tensor, "*_ width"]) -> Float[Tensor, "*_ _"]:
-        """Return what becomes of the outputs of the maps."""
-        return inner if self.finish is None else self.finish(inner)
-
-    def inner(self, stream: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
-        """Return the outputs of the maps for a stream, before the rest."""
-        centred, factor = self.norm.apart(stream)
-        return torch.addcmul(self.constant, self.linear(centred), factor)
+    ) -> Float[Tensor, "*_ width"]:
+        """Return the outputs of the maps, given a stream's linear map and factor."""
+        return torch.addcmul(self.constant, product, factor)
 
     def pulled(
         self,
@@ -251,34 +244,50 @@ class Reading:
         along = self.norm.along(product, normed.centred * self.norm.gain, normed)
         return self.norm.pulled_(product, [(normed.centred, along)])
 
-    def is_right(self, whole: Callable[[Tensor], Tensor]) -> bool:
-        """Return whether the steps equal the component on random streams."""
-        gain = self.norm.gain
-        generator = torch.Generator().manual_seed(0)
-        # Not centred, and of all sizes, so that every part of a norm shows.
-        probe = 1 + 3 * torch.randn(2, 3, len(gain), generator=generator, dtype=gain.dtype)
-        probe *= torch.tensor([1, 1e-2, 1e-4], dtype=gain.dtype)[:, None]
-        probe = probe.to(gain.device)
-        expected = whole(probe)
-        centred = self.norm.centre(probe)
-        try:
-            found = self.rest(self.linear(centred), self.norm.factor(centred))
-        except (TypeError, ValueError, RuntimeError, AttributeError):
-            # What was taken for the parts of a module are not all that it is made of.
-            return False
-        return bool((found - expected).norm() <= _TOLERANCE[gain.dtype] * expected.norm())
+    def of(self, stream: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
+        """Return the outputs of the maps for a stream."""
+        centred, factor = self.norm.apart(stream)
+        return self.read(self.linear(centred), factor)
 
 
 def reading_of(
-    norm: LinearNorm,
-    maps: Sequence[AffineMap],
-    finish: Callable[[Tensor], Tensor] | None,
-    whole: Callable[[Tensor], Tensor],
+    norm: LinearNorm, maps: Sequence[AffineMap], read: Callable[[Tensor], Tensor]
 ) -> Reading | None:
-    """Return how a component reads, or None where that is not what the whole component does."""
+    """Return how a component reads, or None where the model reads otherwise.
+
+    Args:
+        norm: The norm of the stream.
+        maps: The maps that the normed stream goes through.
+        read: What the model reads from a stream.
+    """
     constants = [
         norm.bias @ weight if bias is None else norm.bias @ weight + bias for weight, bias in maps
     ]
-    weights = tuple(weight for weight, _ in maps)
-    reading = Reading(norm, weights, torch.cat(constants), finish)
-    return reading if reading.is_right(whole) else None
+    reading = Reading(norm, tuple(weight for weight, _ in maps), torch.cat(constants))
+    return reading if does_the_same(reading.of, read, norm.gain) else None
+
+
+def does_the_same(
+    guess: Callable[[Tensor], Tensor],
+    truth: Callable[[Tensor], Tensor],
+    like: Float[Tensor, " d_model"],
+) -> bool:
+    """Return whether a guess equals what the model does, on random streams.
+
+    Args:
+        guess: What is believed of the model, which may fail on any stream.
+        truth: What the model does.
+        like: A vector of the streams' width, type and device.
+    """
+    generator = torch.Generator().manual_seed(0)
+    # Not centred, and of all sizes, so that every part of a norm shows.
+    probe = 1 + 3 * torch.randn(2, 3, len(like), generator=generator, dtype=like.dtype)
+    probe *= torch.tensor([1, 1e-2, 1e-4], dtype=like.dtype)[:, None]
+    probe = probe.to(like.device)
+    expected = truth(probe)
+    try:
+        found = guess(probe)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        # What was taken for the parts of a module are not all of its parts.
+        return False
+    return bool((found - expected).norm() <= _TOLERANCE[like.dtype] * expected.norm())

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import ModelError
-from circuitfind.graph import SinglePort
+from circuitfind.graph import Input, SinglePort
 from circuitfind.models.attention import (
     AttentionCall,
     AttentionCore,
@@ -179,6 +179,24 @@ class TransformerLensModel(BaseModel):
         bias: Tensor | None = self._bridge.blocks[layer].attn.b_O
         return bias
 
+    def mlp_pre(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_pre"]:
+        return self._mlps[layer].pre(stream, scale_of)
+
+    def mlp_post(
+        self, layer: int, pre: Float[Tensor, "batch pos d_pre"]
+    ) -> Float[Tensor, "batch pos d_mlp"]:
+        return self._mlps[layer].post(pre)
+
+    def mlp_output(
+        self, layer: int, post: Float[Tensor, "batch pos d_mlp"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return self._mlps[layer].output(post)
+
     def mlp(
         self,
         layer: int,
@@ -187,10 +205,10 @@ class TransformerLensModel(BaseModel):
     ) -> Float[Tensor, "batch pos d_model"]:
         return self._mlps[layer](stream, scale_of)
 
-    def reading(self, layer: int, port: SinglePort | None, head: int = 0) -> Reading | None:
+    def reading(self, layer: int, port: Input, head: int = 0) -> Reading | None:
         return self._readings(layer, port, head)
 
-    def _found_reading(self, layer: int, port: SinglePort | None, head: int) -> Reading | None:
+    def _found_reading(self, layer: int, port: Input, head: int) -> Reading | None:
         with torch.no_grad():
             if port is None:
                 return self._mlps[layer].reading() if self._mlps else None
@@ -199,7 +217,7 @@ class TransformerLensModel(BaseModel):
             weight, bias = self._projections[layer][port]
             own = AffineMap(weight[head], None if bias is None else bias[head])
             return reading_of(
-                norm, [own], None, lambda stream: self.project(layer, port, [head], stream[None])[0]
+                norm, [own], lambda stream: self.project(layer, port, [head], stream[None])[0]
             )
 
     def _found_norm(self, layer: int, name: str) -> LinearNorm | None:
@@ -288,6 +306,7 @@ class TransformerLensModel(BaseModel):
 
 
 def _shape(bridge: Any, *, learned_positions: bool) -> ModelShape:
+    # One block tells the sizes of all: TransformerLens refuses models whose layers differ.
     block = bridge.blocks[0]
     n_heads, d_model, d_head = block.attn.W_Q.shape
     post_norm = "ln1_post" in block._modules

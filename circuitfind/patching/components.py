@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import Block, Graph, Reader, Writer, single_ports
+from circuitfind.graph import Block, Graph, Input, Reader, Writer, single_ports
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Stream
+from circuitfind.models.forward import Stream, read
 from circuitfind.patching.continuation import Point
 from circuitfind.patching.exchange import Patched, after
 from circuitfind.patching.recording import Recording
@@ -85,12 +85,12 @@ class Components:
     def _mlp_change(self, block: Block, changes: Changes) -> Changes:
         entering = self._base.entering[block.stage]
         scale = self._scale(entering, len(changes))
-        written = self._model.mlp(block.layer, (entering + changes).flatten(0, 1), **scale)
+        written = self._model.mlp(block.layer, (entering + changes).flatten(0, 1), *scale)
         return written.view(changes.shape) - self._base.added[block.name]
 
-    def _scale(self, entering: Tensor, n: int) -> dict[str, Tensor]:
-        """Return the argument by which the norms of `n` candidates keep a stream's scale."""
-        return {"scale_of": torch.cat([entering] * n, dim=-3)} if self._frozen else {}
+    def _scale(self, entering: Tensor, n: int) -> list[Tensor]:
+        """Return the streams whose scale the norms of `n` candidates keep, if not their own."""
+        return [torch.cat([entering] * n, dim=-3)] if self._frozen else []
 
     def _heads_change(
         self, block: Block, reader: Reader, changes: Changes, *, alone: bool
@@ -119,17 +119,17 @@ class Components:
         stream = base.entering[block.stage]
         entering = (stream + changes).flatten(0, 1)[None]
         scale = self._scale(stream[None], n)
-        read = [graph.input_of(graph.writer_index[w.name], "k") for w in graph.fed_by(reader)]
-        kv_heads = [graph.readers[i].index or 0 for i in read]
-        recorded = {
+        fed = [graph.input_of(graph.writer_index[w.name], "k") for w in graph.fed_by(reader)]
+        kv_heads = [graph.readers[i].index or 0 for i in fed]
+        recorded: dict[Input, Tensor] = {
             "q": base.query[block.name][heads],
             "k": base.key[block.name][kv_heads],
             "v": base.value[block.name][kv_heads],
         }
         mixed = {port: values.repeat(1, n, 1, 1) for port, values in recorded.items()}
         for port in single_ports(reader.port):
-            projected = model.project(block.layer, port, [reader.index or 0], entering, **scale)
-            mixed[port] = projected.expand_as(mixed[port])
+            rows = read(model, block, port, [reader.index or 0], entering, *scale)
+            mixed[port] = rows.expand_as(mixed[port])
         return model.attend(
             block.layer, heads, mixed["q"], mixed["k"], mixed["v"], self._real.repeat(n, 1)
         )

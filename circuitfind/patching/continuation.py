@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.graph import Block, SinglePort
+from circuitfind.graph import Block, Input
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Heads, Run
 from circuitfind.patching.recording import Recording
@@ -95,20 +95,17 @@ class _Rows(Run):
         looks_back = {i for i, reader in enumerate(self.graph.readers) if reader.looks_back}
         self._last = max(b.stage for b in self.graph.blocks if looks_back & set(b.readers))
 
-    def projected(self, block: Block, port: SinglePort, stream: Rows) -> Heads:
-        """Return queries where they are wanted, and keys and values at all positions."""
-        if port == "q":
-            return super().projected(block, port, self._wanted(block, stream))
-        last = super().projected(block, port, stream)
+    def read(self, block: Block, port: Input, stream: Rows) -> Heads:
+        """Return keys and values at all positions, and all else where it is wanted."""
+        if port not in ("k", "v"):
+            return super().read(block, port, self._wanted(block, stream))
+        last = super().read(block, port, stream)
         recorded = (self._base.key if port == "k" else self._base.value)[block.name]
         missing = recorded.shape[2] - last.shape[2]
         if not missing:
             return last
         n_candidates = last.shape[1] // recorded.shape[1]
         return torch.cat([recorded[:, :, :missing].repeat(1, n_candidates, 1, 1), last], dim=2)
-
-    def mlp(self, block: Block, stream: Rows) -> Rows:
-        return super().mlp(block, self._wanted(block, stream))
 
     def _wanted(self, block: Block, stream: Rows) -> Rows:
         """Return a stream where it matters: after the last attention where the metric reads."""

@@ -6,7 +6,6 @@ either does to its model can reach the other.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
+from circuitfind.models.readings import Reading
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import Pair, PromptPairs, collate
 from tests.oracles.brute_force import BruteForce
@@ -186,7 +186,7 @@ def watch(
 ) -> None:
     """Have the name and the arguments of each part of a model noted when it is run.
 
-    Readings count as the parts whose work they do, given a linear map in place of a stream.
+    Readings and steps count as the parts whose work they do.
     """
     for layer in range(model.shape.n_layers):
         model.reading(layer, None)  # compared with the parts when it is first asked for
@@ -195,26 +195,33 @@ def watch(
                 model.reading(layer, port, head)
     reading = cache(partial(_noted_reading, model.reading, note))
     monkeypatch.setattr(model, "reading", lambda layer, port, head=0: reading(layer, port, head))
-    for name in parts:
+    steps = {"mlp_post": "mlp"} if "mlp" in parts else {}
+    for name, said in {**steps, **{name: name for name in parts}}.items():
         original = getattr(model, name)
 
-        def noted(*args: Any, name: str = name, original: Any = original) -> Any:
-            note(name, *args)
+        def noted(*args: Any, said: str = said, original: Any = original) -> Any:
+            note(said, *args)
             return original(*args)
 
         monkeypatch.setattr(model, name, noted)
 
 
+class _NotedReading(Reading):
+    """Tells when it is read through."""
+
+    note: Callable[[Tensor], None]
+
+    def read(self, product: Tensor, factor: Tensor) -> Tensor:
+        values = super().read(product, factor)
+        self.note(values)
+        return values
+
+
 def _noted_reading(original: Any, note: Any, layer: int, port: Any, head: int) -> Any:
     reading = original(layer, port, head)
-    if reading is None:
-        return None
-
-    def finish(inner: Tensor) -> Tensor:
-        if port is None:
-            note("mlp", layer, inner)
-            return reading.finish(inner)  # type: ignore[no-any-return]
-        note("project", layer, port, [head], inner)
-        return inner
-
-    return replace(reading, finish=finish)
+    # An MLP's pre-activations are noted with the rest of it.
+    if reading is None or port is None:
+        return reading
+    noted = _NotedReading(reading.norm, reading.weights, reading.constant)
+    object.__setattr__(noted, "note", lambda values: note("project", layer, port, [head], values))
+    return noted

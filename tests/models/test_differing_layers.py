@@ -30,6 +30,7 @@ from circuitfind.reports.diagram import draw_circuit
 from circuitfind.shape import ModelShape
 from circuitfind.tasks import find_task
 from tests.oracles import search as oracle_search
+from tests.oracles.checkpoints import build
 from tests.oracles.compiled import CompiledOracle
 
 MIXED = {
@@ -277,3 +278,18 @@ def loss_of(oracle, problem):
         return float((full.exp() * (full - found)).sum(-1).mean())
 
     return kl
+
+
+def test_a_checkpoint_whose_layers_differ_is_refused_by_its_reason():
+    """TransformerLens takes the number of heads from the configuration, which has one for all."""
+    model = build("llama", n_layers=2)
+    attention, width = model.model.layers[1].self_attn, model.config.hidden_size
+    for name, n_heads in (("q_proj", 2), ("k_proj", 1), ("v_proj", 1)):
+        n_rows = n_heads * attention.head_dim
+        projection = torch.nn.Linear(width, n_rows, bias=False, dtype=torch.float64)
+        setattr(attention, name, projection)
+    attention.o_proj = torch.nn.Linear(n_rows * 2, width, bias=False, dtype=torch.float64)
+    assert model(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+    with pytest.raises(ModelError, match="this layer's attention geometry differs") as refused:
+        load_model(model)
+    assert "\n" not in str(refused.value)

@@ -27,26 +27,24 @@ D_MODEL = 12
 def test_what_is_read_of_a_sum_follows_from_what_is_read_of_its_parts(family, size):
     with float64_throughout(), torch.no_grad():
         model = load_model(build(family, n_layers=2))
-        for whole, reading in components(model):
+        for read, reading in inputs(model):
             first, second = size * streams(model), size * streams(model, seed=1)
             centre = reading.norm.centre
             product = reading.linear(centre(first)) + reading.linear(centre(second))
             factor = reading.norm.factor(centre(first) + centre(second))
-            found = reading.rest(product, factor)
-            torch.testing.assert_close(found, whole(first + second), rtol=0, atol=1e-11)
+            found = reading.read(product, factor)
+            torch.testing.assert_close(found, read(first + second), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("family", BRIDGED)
-def test_a_gradient_is_pulled_back_to_the_stream_as_through_the_component(family):
+def test_a_gradient_is_pulled_back_to_the_stream_as_through_the_model(family):
     with float64_throughout():
         model = load_model(build(family, n_layers=2))
-        for whole, reading in components(model):
+        for read, reading in inputs(model):
             stream = streams(model).requires_grad_()
-            written = whole(stream)
-            slope = torch.randn_like(written)
-            (expected,) = torch.autograd.grad(written, stream, slope)
-            inner = reading.inner(stream.detach()).requires_grad_()
-            (arrived,) = torch.autograd.grad(reading.after(inner), inner, slope)
+            outputs = read(stream)
+            arrived = torch.randn_like(outputs)
+            (expected,) = torch.autograd.grad(outputs, stream, arrived)
             normed = reading.norm.apart(stream.detach())
             found = reading.pulled(arrived, normed)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
@@ -57,16 +55,45 @@ def test_with_the_scale_of_another_stream_weights_read_linearly(family):
     with float64_throughout(), torch.no_grad():
         model = load_model(build(family, n_layers=2))
         first, second = streams(model), streams(model, seed=1)
-        for port in "qkv":
-            read = partial(model.project, 1, port, [0])
-            torch.testing.assert_close(read(first[None], first[None]), read(first[None]))
-            parts = (read(each[None], first[None]) for each in (first, second, 0 * first))
-            found = read((first + second)[None], first[None])
-            torch.testing.assert_close(found, sum(parts) - 2 * read(0 * first[None], first[None]))
-        if (reading := model.reading(1, None)) is not None:
-            factor = reading.norm.factor(reading.norm.centre(first))
-            expected = reading.rest(reading.linear(reading.norm.centre(second)), factor)
-            torch.testing.assert_close(model.mlp(1, second, first), expected)
+        reads = [
+            lambda *each, port=port: model.project(1, port, [0], *(one[None] for one in each))[0]
+            for port in "qkv"
+        ]
+        if model.reading(1, None) is not None:
+            reads.append(partial(model.mlp_pre, 1))
+        for read in reads:
+            torch.testing.assert_close(read(first, first), read(first))
+            parts = (read(each, first) for each in (first, second, 0 * first))
+            found = read(first + second, first)
+            torch.testing.assert_close(found, sum(parts) - 2 * read(0 * first, first))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("family", [name for name in BRIDGED if name != "attention-only"])
+def test_the_steps_of_an_mlp_are_the_whole(family, scaled):
+    with float64_throughout(), torch.no_grad():
+        model = load_model(build(family, n_layers=2))
+        for layer in range(2):
+            stream = streams(model)
+            scale_of = streams(model, seed=1) if scaled else None
+            pre = model.mlp_pre(layer, stream, scale_of)
+            found = model.mlp_output(layer, model.mlp_post(layer, pre))
+            expected = model.mlp(layer, stream, scale_of)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", sorted(set(BRIDGED) - set(WHOLE)))
+def test_what_neurons_write_adds_up_to_what_the_mlp_writes(family):
+    """Each by itself, the others as if they were 0; the bias belongs to none."""
+    with float64_throughout(), torch.no_grad():
+        model = load_model(build(family, n_layers=2))
+        if model.shape.heads_share_norm:
+            pytest.skip("the norm after its MLPs takes all neurons together")
+        post = model.mlp_post(1, model.mlp_pre(1, streams(model)))
+        bias = model.mlp_output(1, torch.zeros_like(post))
+        alone = torch.diag_embed(post).movedim(-1, 0)
+        written = sum(model.mlp_output(1, each) - bias for each in alone)
+        torch.testing.assert_close(written + bias, model.mlp(1, streams(model)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -132,14 +159,14 @@ def test_a_norm_that_does_not_say_what_it_adds_is_read_off():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("error", ["norm", "weight", "bias", "finish"])
-def test_steps_that_are_not_the_components_are_refused(error, dtype):
+@pytest.mark.parametrize("error", ["norm", "weight", "bias"])
+def test_steps_that_are_not_the_models_are_refused(error, dtype):
     norm = torch.nn.LayerNorm(D_MODEL, dtype=dtype)
     layer = torch.nn.Linear(D_MODEL, 5, dtype=dtype)
     own = AffineMap(layer.weight.T, layer.bias)
 
-    def whole(stream):
-        return layer(norm(stream)).relu()
+    def read(stream):
+        return layer(norm(stream))
 
     def told(error):
         read_off = linear_norm(norm, norm.weight)
@@ -148,16 +175,15 @@ def test_steps_that_are_not_the_components_are_refused(error, dtype):
         return (
             read_off._replace(eps=0.0) if error == "norm" else read_off,
             [wrong],
-            torch.nn.functional.gelu if error == "finish" else torch.relu,
         )
 
     with torch.no_grad():
-        assert reading_of(*told(None), whole) is not None
-        assert reading_of(*told(error), whole) is None
+        assert reading_of(*told(None), read) is not None
+        assert reading_of(*told(error), read) is None
 
 
-def components(model):
-    """Yield what each component makes of a stream, and how it reads, where it has steps."""
+def inputs(model):
+    """Yield what each input of a component reads from a stream, and how, where that is known."""
     for layer in range(model.shape.n_layers):
         for port in "qkv":
             n_heads = model.shape.n_heads if port == "q" else model.shape.n_kv_heads
@@ -168,7 +194,7 @@ def components(model):
 
                 yield project, model.reading(layer, port, head)
         if (reading := model.reading(layer, None)) is not None:
-            yield lambda stream, layer=layer: model.mlp(layer, stream), reading
+            yield partial(model.mlp_pre, layer), reading
 
 
 def streams(model, seed=0):
