@@ -9,7 +9,10 @@ from circuitfind.models.loading import load_model
 from circuitfind.models.self_check import TOLERANCE, random_tokens, require_faithful, self_check
 from tests.oracles.checkpoints import D_VOCAB, build
 
-PARTS = ("mlp", "project", "attend", "output", "logits", "attention_bias")
+PARTS = (
+    "project", "attend", "output", "attention_output", "attention_bias",
+    "mlp", "mlp_pre", "mlp_post", "mlp_output", "logits",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
