@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import networkx as nx
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.errors import (
@@ -353,10 +354,21 @@ class EdgeScores(Framed):
 
         Ties stand in the order of `Graph.edges`, so the ranking is always the same.
         """
+        writers, readers = self._ranking(signed=signed)
+        values = self.values[writers, readers].tolist()
+        edges = [
+            Edge(self.graph.writers[writer], self.graph.readers[reader])
+            for writer, reader in zip(writers.tolist(), readers.tolist(), strict=True)
+        ]
+        return list(zip(edges, values, strict=True))
+
+    def _ranking(self, *, signed: bool) -> tuple[Int[Tensor, " edge"], Int[Tensor, " edge"]]:
+        """Return the indices of the writers and of the readers of all scored edges, ranked."""
         scored = self.graph.edge_mask & ~self.values.isnan()
-        values = self.values.T[scored.T].tolist()
-        rows = list(zip(self.graph.edges(scored), values, strict=True))
-        return sorted(rows, key=lambda row: -(row[1] if signed else abs(row[1])))
+        readers, writers = scored.T.nonzero(as_tuple=True)
+        values = self.values[writers, readers]
+        order = (values if signed else values.abs()).argsort(descending=True, stable=True)
+        return writers[order], readers[order]
 
     def score(self, edge: EdgeName) -> float:
         """Return the score of an edge or its name; NaN where it has none.
@@ -369,7 +381,7 @@ class EdgeScores(Framed):
     def top(self, n: int, *, signed: bool = False) -> Circuit:
         """Keep the n highest scores."""
         require(edges=n)
-        return self._circuit(edge for edge, _ in self.ranked(signed=signed)[:n])
+        return self._circuit(*(ends[:n] for ends in self._ranking(signed=signed)))
 
     def above(self, threshold: float, *, signed: bool = True) -> Circuit:
         """Keep every score of at least the threshold."""
@@ -384,22 +396,21 @@ class EdgeScores(Framed):
         leads nowhere (Hanna et al. 2024, arXiv 2403.17806).
         """
         require(edges=n)
-        graph = self.graph
-        into: list[list[tuple[float, int, Edge]]] = [[] for _ in graph.readers]
-        for rank, (edge, value) in enumerate(self.ranked(signed=signed)):
-            into[graph.index(edge)[1]].append((-(value if signed else abs(value)), rank, edge))
-        frontier, read, chosen = list(into[graph.logits]), {graph.logits}, set[Edge]()
-        heapq.heapify(frontier)
+        graph, (writers, readers) = self.graph, self._ranking(signed=signed)
+        into: list[list[int]] = [[] for _ in graph.readers]
+        for rank, reader in enumerate(readers.tolist()):
+            into[reader].append(rank)
+        # A rank says which edge it is, and the lowest is the best.
+        frontier, read, chosen = list(into[graph.logits]), {graph.logits}, list[int]()
         while frontier and len(chosen) < n:
-            *_, edge = heapq.heappop(frontier)
-            chosen.add(edge)
-            inputs = graph.inputs[graph.writer_index[edge.writer.name]]
-            for reader in set(inputs) - read:
+            chosen.append(heapq.heappop(frontier))
+            for reader in set(graph.inputs[int(writers[chosen[-1]])]) - read:
                 read.add(reader)
-                for candidate in into[reader]:
-                    heapq.heappush(frontier, candidate)
-        return self._circuit(chosen)
+                for rank in into[reader]:
+                    heapq.heappush(frontier, rank)
+        return self._circuit(writers[chosen], readers[chosen])
 
-    def _circuit(self, edges: Any) -> Circuit:
-        kept = self.graph.mask_of(edge.name for edge in edges)
+    def _circuit(self, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"]) -> Circuit:
+        kept = torch.zeros_like(self.graph.edge_mask)
+        kept[writers, readers] = True
         return Circuit(self.graph, kept, self.values)
