@@ -1,11 +1,12 @@
 """Write the page on a real model: circuits of SmolLM2-135M-Instruct, their figures and pictures.
 
     circuitfind models get smollm2
-    python docs/smollm2.py [PART ...] [--runs DIRECTORY]
+    python docs/smollm2.py [PART ...] [--runs DIRECTORY] [--stories DIRECTORY]
 
-The parts are `first` and `methods`; by default both. Text between `<!-- PART -->` and
-`<!-- /PART -->` of docs/smollm2.md is replaced. Runs are kept in a directory, where an interrupted
-one is taken up and a finished one is read. Seconds are left out: they depend on the machine.
+The parts are `first`, `methods`, `tasks`, one for each task of the gallery, and `comparison`; by
+default all. Text between `<!-- PART -->` and `<!-- /PART -->` of docs/smollm2.md is replaced. Runs
+are kept in a directory, where an interrupted one is taken up and a finished one is read. The
+comparison needs the directory of the model stories260k.
 """
 
 import argparse
@@ -13,26 +14,57 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from figures import ROOT, replace_between, shown
 
-PAGE = "docs/smollm2.md"
+import circuitfind as cf
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.results import RunResult, read_result
+from circuitfind.directories.work import read_config
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import CircuitfindError
+from circuitfind.evaluation.scorecard import Measurement, measure
+from circuitfind.evaluation.trust import own_of
+from circuitfind.metrics import KL, LOGIT_DIFFERENCE
+from circuitfind.tasks import TASKS
+
+PAGE, MODEL = "docs/smollm2.md", "smollm2"
+PICTURES = ROOT / "docs/images/gallery"
 
 FIRST = "ioi --threshold 0.05"
-METHODS = (FIRST, "ioi --method eap-ig --target-faithfulness 0.8")
+EAP_IG = "--method eap-ig --target-faithfulness 0.8"
+METHODS = (
+    FIRST,
+    f"ioi {EAP_IG}",
+    "ioi --prompts 32 --metric logit-difference --method eap-ig --edges 6000",
+    "ioi --prompts 32 --metric logit-difference --method eap-ig --edges 8000",
+)
+GALLERY = ("ioi", "pronoun", "capitals", "docstring")
+MOST_DRAWN = 30
+"""Edges in a picture, those of the largest scores."""
+
+OTHERS = ("gpt-2l", "gpt-4l", "llama-4l")
+"""The embedded models with which SmolLM2 is compared."""
 
 
 def main() -> None:
     """Run what is asked for and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help="first, methods; by default both")
+    parser.add_argument("parts", nargs="*", help="by default all")
     parser.add_argument("--runs", type=Path, default=Path("runs/smollm2"), help="where runs are")
+    parser.add_argument("--stories", type=Path, help="directory of the model stories260k")
     given = parser.parse_args()
-    for part, written in (("first", first), ("methods", methods)):
+    writers = {"first": first, "methods": methods, "tasks": tasks}
+    writers |= {task: lambda runs, task=task: entry(runs, task) for task in GALLERY}
+    for part, written in writers.items():
         if not given.parts or part in given.parts:
             replace_between(PAGE, part, written(given.runs))
+    if given.stories is not None and (not given.parts or "comparison" in given.parts):
+        replace_between(PAGE, "comparison", comparison(given.runs, str(given.stories)))
 
 
 def first(runs: Path) -> str:
@@ -46,59 +78,198 @@ def first(runs: Path) -> str:
 
 def methods(runs: Path) -> str:
     """Return a table of methods."""
-    return table([row(command, results(runs, command)) for command in METHODS])
-
-
-def ran(runs: Path, command: str) -> Path:
-    """Run a command unless it is finished, and return its directory."""
-    said(runs, command)
-    return runs / name_of(command)
-
-
-def name_of(command: str) -> str:
-    """Return the name of a command's directory."""
-    return command.replace(" --", "-").replace(" ", "-").replace("=", "-")
-
-
-def said(runs: Path, command: str, *more: str) -> str:
-    """Return what a command prints."""
-    program = Path(sys.executable).with_name("circuitfind")
-    words = ["discover", *command.split(), "--model", "smollm2", "--prompts", "16"]
-    words += ["--out", str(runs / name_of(command)), *more]
-    return subprocess.run([program, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def results(runs: Path, command: str) -> dict[str, Any]:
-    """Return a command's results."""
-    found: dict[str, Any] = json.loads(said(runs, command, "--json"))
-    return found
-
-
-def table(rows: list[str]) -> str:
-    """Return rows under their heading."""
     heading = (
-        "`discover ...` | edges | heads and MLPs | faithfulness (KL) | held out | "
-        "faithfulness (logit difference) | accuracy, circuit (model)"
-    )
-    return "\n".join([f"| {heading} |", "|---" * 7 + "|", *rows])
+        "`discover ...`", "edges", "heads and MLPs", "KL", "KL, held out", "logit difference",
+        "logit difference, held out", "accuracy, circuit (model)", "minutes",
+    )  # fmt: skip
+    return table(heading, [method_row(read_result(ran(runs, command))) for command in METHODS])
 
 
-def row(command: str, found: dict[str, Any]) -> str:
-    """Return one circuit's figures."""
-    card = found["scorecard"]
-    by_metric = {each["metric"]: each for each in card["measurements"]}
-    held_out, accuracy = card["held_out"], by_metric.get("accuracy")
-    difference = by_metric.get("logit-difference")
-    cells = (
-        f"`{command}`",
-        str(card["n_edges"]),
-        str(card["n_components"]),
-        shown(by_metric["kl"]["faithfulness"]) if "kl" in by_metric else "-",
-        shown(held_out and held_out["faithfulness"]),
-        shown(difference and difference["faithfulness"]),
-        "-" if accuracy is None else f"{accuracy['circuit']:.2f} ({accuracy['full']:.2f})",
+def method_row(found: RunResult) -> tuple[str, ...]:
+    """Return one circuit's figures; faithfulness by two metrics, also on prompts not seen."""
+    card = found.card
+    accuracy = next(each for each in card.measurements if each.metric == "accuracy")
+    others = held_out(found)
+    shares = [
+        share
+        for metric in (KL.name, LOGIT_DIFFERENCE.name)
+        for share in (by_metric(found, metric), others[metric])
+    ]
+    return (
+        f"`{command_of(found)}`",
+        str(card.n_edges),
+        str(card.n_components),
+        *map(shown, shares),
+        f"{accuracy.circuit:.2f} ({accuracy.full:.2f})",
+        f"{found.search['seconds'] / 60:.0f}",
     )
-    return f"| {' | '.join(cells)} |"
+
+
+def command_of(found: RunResult) -> str:
+    """Return the command of a run, as its directory is called."""
+    return next(each for each in METHODS if name_of(each) == found.path.name)
+
+
+def by_metric(found: RunResult, metric: str) -> float | None:
+    """Return a circuit's faithfulness by a metric."""
+    rows = {each.metric: each for each in found.card.measurements}
+    return rows[metric].faithfulness if metric in rows else None
+
+
+def held_out(found: RunResult) -> Mapping[str, float | None]:
+    """Return a circuit's faithfulness by two metrics on prompts that the search has not seen."""
+    file = found.path.with_name(f"{found.path.name}.held-out.json")
+    if not file.is_file():
+        problem = read_config(RunConfig, found.path).held_out(smollm2())
+        engine = IncrementalEngine(problem)
+        shares = {m.name: measure(engine, found.circuit, m) for m in (KL, LOGIT_DIFFERENCE)}
+        file.write_text(json.dumps({name: each.faithfulness for name, each in shares.items()}))
+    found_there: Mapping[str, float | None] = json.loads(file.read_text())
+    return found_there
+
+
+@cache
+def smollm2() -> Any:
+    """Return the model, loaded once."""
+    return cf.load_model(MODEL)
+
+
+def tasks(runs: Path) -> str:
+    """Return how well the model itself does each task of words."""
+    heading = ("task", "logit difference", "accuracy", "in the gallery")
+    return table(heading, list(task_rows()))
+
+
+def task_rows() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each task of words that the tokenizer can express."""
+    for task in TASKS:
+        if task.written_in != "words" or task.name == "program":
+            continue
+        try:
+            own = own_of(cf.make_problem(smollm2(), task.name, n_prompts=16))
+        except CircuitfindError:
+            continue
+        if own is not None:
+            value = "-" if own.metric == "accuracy" else f"{own.value:.2f}"
+            ends = "" if own.low is None else f" ({own.low:.2f} to {own.high:.2f})"
+            drawn = f"[below](#{task.name})" if task.name in GALLERY else "no"
+            yield f"`{task.name}`", value + ends, f"{own.accuracy:.2f}", drawn
+
+
+def entry(runs: Path, task: str) -> str:
+    """Return one task's circuit: its command, its figures, its picture and the roles of heads."""
+    folder = ran(runs, f"{task} {EAP_IG}")
+    found = read_result(folder)
+    card, picture = found.card, f"smollm2-{task}.svg"
+    circuitfind("draw", folder, "--top", MOST_DRAWN, "--out", PICTURES / picture)
+    rows = {each.metric: each for each in card.measurements}
+    command = f"circuitfind discover {task} --model smollm2 {EAP_IG} --prompts 16"
+    return "\n\n".join(
+        (
+            f"`{command}`",
+            f"**{card.n_edges} of {card.n_edges_full} edges** "
+            f"({100 * card.n_edges / card.n_edges_full:.1f} %), {card.n_components} of "
+            f"{card.n_components_full} heads and MLPs; {figures_of(rows)}; on held-out prompts "
+            f"{shown(card.held_out and card.held_out.faithfulness)} (kl); "
+            f"{found.search['seconds'] / 60:.0f} min.",
+            f"Roles of heads in the circuit: {roles(folder)}.",
+            f"![The {MOST_DRAWN} largest edges of {task} in SmolLM2](images/gallery/{picture})",
+        )
+    )
+
+
+def figures_of(rows: Mapping[str, Measurement]) -> str:
+    """Return a circuit's figures in words."""
+    faithful = ", ".join(
+        f"{shown(rows[name].faithfulness)} ({name})"
+        for name in ("kl", "logit-difference")
+        if name in rows
+    )
+    accuracy = rows["accuracy"]
+    return f"faithfulness {faithful}; accuracy {accuracy.circuit:.2f} (model {accuracy.full:.2f})"
+
+
+def roles(folder: Path) -> str:
+    """Return which heads of a circuit have which role."""
+    rows = json.loads(circuitfind("roles", folder, "--json"))
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        if row["in the circuit"]:
+            heads = named.setdefault(row["role"], [])
+            heads += [row["component"]] if row["component"] not in heads else []
+    return "; ".join(f"{role} {_some(heads)}" for role, heads in named.items()) or "none"
+
+
+def _some(heads: list[str], most: int = 6) -> str:
+    """Return heads in words, not all where there are many."""
+    more = f" and {len(heads) - most} more" if len(heads) > most else ""
+    return ", ".join(f"`{head}`" for head in heads[:most]) + more
+
+
+def comparison(runs: Path, stories: str) -> str:
+    """Return one task's circuits in models of several sizes."""
+    heading = (
+        "model", "layers x heads", "edges of the model", "its accuracy", "edges kept", "",
+        "heads and MLPs", "KL", "KL, held out", "roles of heads in the circuit",
+    )  # fmt: skip
+    models = (MODEL, stories, *OTHERS)
+    return table(heading, [compared(runs, model) for model in models])
+
+
+def compared(runs: Path, model: str) -> tuple[str, ...]:
+    """Return the figures of the circuit of `pronoun` in a model."""
+    name = Path(model).name
+    folder = ran(runs, f"pronoun {EAP_IG}", model)
+    card = read_result(folder).card
+    shape, held = read_result(folder).circuit.graph.shape, card.held_out
+    assert card.own is not None
+    return (
+        f"`{name}`",
+        f"{shape.n_layers} x {shape.total('n_heads') // shape.n_layers}",
+        f"{card.n_edges_full:,}",
+        f"{card.own.accuracy:.2f}",
+        str(card.n_edges),
+        f"{100 * card.n_edges / card.n_edges_full:.1f} %",
+        str(card.n_components),
+        shown(card.measurements[0].faithfulness),
+        shown(held and held.faithfulness),
+        roles(folder),
+    )
+
+
+def ran(runs: Path, command: str, model: str = MODEL) -> Path:
+    """Run a command unless it is finished, and return its directory."""
+    folder = runs / name_of(command, model)
+    if not (folder / "circuit.json").is_file():
+        said(runs, command, model)
+    return folder
+
+
+def name_of(command: str, model: str = MODEL) -> str:
+    """Return the name of a command's directory."""
+    of_model = "" if model == MODEL else f"-{Path(model).name}"
+    return command.replace(" --", "-").replace(" ", "-").replace("=", "-") + of_model
+
+
+def said(runs: Path, command: str, model: str = MODEL) -> str:
+    """Return what a command prints; with 16 pairs of prompts unless it says otherwise."""
+    words = command.split()
+    words += [] if "--prompts" in words else ["--prompts", "16"]
+    out = runs / name_of(command, model)
+    return circuitfind("discover", *words, "--model", model, "--out", out)
+
+
+def circuitfind(*words: object) -> str:
+    """Run a command and return what it prints."""
+    program = Path(sys.executable).with_name("circuitfind")
+    run = subprocess.run([program, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True)
+    return run.stdout
+
+
+def table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return rows under their heading."""
+    lines = [heading, ("---",) * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import circuitfind as cf
+from circuitfind.measures import Reference, logit_difference
 from circuitfind.models import gguf_files
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.pretrained import PRETRAINED
@@ -34,6 +35,19 @@ def test_it_says_what_it_is_known_to_say(smollm2):
     tokens = torch.tensor([smollm2.vocabulary.encode(prompt)])
     best = int(smollm2.own_logits(tokens)[0, -1].argmax())
     assert [best] == smollm2.vocabulary.encode(" Mary")
+
+
+def test_its_refusals_tell_harmful_from_harmless_requests(smollm2):
+    prompts = cf.make_problem(smollm2, "refusal", n_prompts=24).prompts
+    harmful, harmless = (
+        logit_difference(logits, prompts, Reference(logits))
+        for logits in (
+            prompts.at_steps(smollm2.own_logits(tokens, prompts.real))
+            for tokens in (prompts.clean, prompts.corrupted)
+        )
+    )
+    assert (harmful > harmless).all()
+    assert float((harmful - harmless).mean()) == pytest.approx(2.22, abs=0.05)
 
 
 def test_decisions_are_those_of_runs_of_the_whole_model(smollm2):
