@@ -277,7 +277,7 @@ def test_a_directory_of_something_else_is_left_alone(cli, complaint, sweep, tmp_
     (tmp_path / "run" / "thesis.tex").write_text("mine")
     complaint(cli(*sweep, "--out", "run"), "run exists and holds no measurement; choose another")
     (tmp_path / "file").write_text("mine")
-    complaint(cli(*sweep, "--out", "file"), "run exists and holds no measurement; choose another")
+    complaint(cli(*sweep, "--out", "file"), "file exists and holds no measurement; choose another")
 
 
 def test_a_damaged_result_is_one_line(cli, complaint, sweep, tmp_path):
