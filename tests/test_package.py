@@ -12,7 +12,6 @@ import circuitfind
 PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
-    "engine/gradients.py": "one walk back, and the forms in which it hands gradients out",
     "engine/incremental.py": "one engine: its states, cuts and tests",
     "engine/trial.py": "one walk of a change through the blocks",
     "evaluation/assess.py": "one evaluation: its parts in their order, and what they cost",

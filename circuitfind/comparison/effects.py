@@ -16,8 +16,8 @@ from torch import Tensor
 from circuitfind.comparison.looks import place_masks, place_names
 from circuitfind.engine.contraction import contracted
 from circuitfind.engine.full_pass import plain_pass
-from circuitfind.engine.gradients import BlockGradients
 from circuitfind.engine.readout import Readout
+from circuitfind.engine.received import BlockGradients
 from circuitfind.engine.written import batches
 from circuitfind.errors import MetricError
 from circuitfind.methods.attribution import Batch, Limits, batches_of

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.gradients import BlockGradients, Received
+from circuitfind.engine.received import BlockGradients, Received
 from circuitfind.engine.sizes import sizes_of
 from circuitfind.engine.written import Written, writing_blocks
 from circuitfind.graph import Block

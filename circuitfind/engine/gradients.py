@@ -4,182 +4,32 @@ With every edge kept, all heads of a block read one stream, so the forward pass 
 not one per reader. On the way back the blocks are taken one by one: what arrives at a block's
 queries, keys and values, or at an MLP's pre-activations, is pulled back through their weights and
 the norm. Where these are known (`models/readings.py`), this takes one product and no second run.
-Their sum goes on to earlier blocks. What each head's port receives is kept as what arrives at its
-query, key or value, and what a head writes as its z (`d_head` elements a position each, not
-`d_model`); the gradients of single readers are formed from that, some prompts at a time.
+Their sum goes on to earlier blocks.
 
 A run that was made before is walked back from the streams that entered its blocks: they are read,
 mixed and written once more. With `checkpoint` this holds for every run.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial, reduce
 from itertools import groupby
-from operator import add
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.engine.received import (
+    BlockGradients,
+    Received,
+    Sum,
+    ThroughModel,
+    ThroughReadings,
+    Whole,
+)
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Heads, Inputs, Rows, Run, Seen, Stream, ports_of, read
-from circuitfind.models.readings import LinearNorm
-
-Streams = Float[Tensor, "reader batch pos d_model"]
-
-
-class Received(ABC):
-    """The gradient of the summed loss at what some readers of a block receive.
-
-    Args:
-        readers: Their indices.
-    """
-
-    def __init__(self, readers: Sequence[int]) -> None:
-        self.readers = tuple(readers)
-
-    @abstractmethod
-    def total(self) -> Stream:
-        """Return the sum over readers."""
-
-    @abstractmethod
-    def write(self, prompts: slice, out: Streams) -> None:
-        """Write the gradients at all readers, on some of the prompts, into a tensor."""
-
-    def __add__(self, other: "Received") -> "Received":
-        """Return the sum with the gradients at the same readers in another run."""
-        return _Sum(self, other)
-
-
-@dataclass(frozen=True)
-class BlockGradients:
-    """The gradients of the summed loss at a block.
-
-    Attributes:
-        block: The block.
-        written: At what any of its writers writes; of the logits, at what they read.
-        received: At what its readers receive.
-    """
-
-    block: Block
-    written: Stream
-    received: tuple[Received, ...]
-
-    def __add__(self, other: "BlockGradients") -> "BlockGradients":
-        """Return the sum with the gradients at the same block in another run."""
-        received = map(add, self.received, other.received)
-        return BlockGradients(self.block, self.written + other.written, tuple(received))
-
-
-class _Sum(Received):
-    """The sum of gradients at the same readers."""
-
-    def __init__(self, *parts: Received) -> None:
-        super().__init__(parts[0].readers)
-        self._parts = parts
-
-    def total(self) -> Stream:
-        return reduce(add, (part.total() for part in self._parts))
-
-    def write(self, prompts: slice, out: Streams) -> None:
-        self._parts[0].write(prompts, out)
-        for part in self._parts[1:]:
-            also = torch.empty_like(out)
-            part.write(prompts, also)
-            out += also
-
-
-class _Whole(Received):
-    """The gradient at what one reader receives, kept as it is."""
-
-    def __init__(self, readers: Sequence[int], stream: Stream) -> None:
-        super().__init__(readers)
-        self._stream = stream
-
-    def total(self) -> Stream:
-        return self._stream
-
-    def write(self, prompts: slice, out: Streams) -> None:
-        out[0] = self._stream[prompts]
-
-    def __add__(self, other: Received) -> Received:
-        assert isinstance(other, _Whole)
-        return _Whole(self.readers, self._stream + other._stream)
-
-
-class _ThroughReadings(Received):
-    """The gradients at what all heads of a block receive by one port, where these read alike.
-
-    They are kept as what arrived at the queries, keys or values (see `Reading.pulled`).
-
-    Args:
-        readers: The readers.
-        norm: What all heads norm the stream with.
-        weights: The map of each head.
-        arrived: The gradient at each head's query, key or value, times the norm's factor.
-        along: A centred stream, and how much of it each head's gradient has for the norm's factor;
-            several, if runs were summed.
-    """
-
-    def __init__(
-        self,
-        readers: Sequence[int],
-        norm: LinearNorm,
-        weights: Sequence[Float[Tensor, "d_model d_head"]],
-        arrived: Heads,
-        along: Sequence[tuple[Stream, Float[Tensor, "head batch pos 1"]]],
-    ) -> None:
-        super().__init__(readers)
-        self._norm, self._weights, self._arrived, self._along = norm, weights, arrived, along
-
-    def total(self) -> Stream:
-        product = torch.zeros_like(self._along[0][0])
-        for arrived, weight in zip(self._arrived, self._weights, strict=True):
-            product.view(-1, len(weight)).addmm_(arrived.flatten(0, 1), weight.T)
-        along = [(centred, shares.sum(0)) for centred, shares in self._along]
-        return self._norm.pulled_(product, along)
-
-    def write(self, prompts: slice, out: Streams) -> None:
-        for arrived, weight, own in zip(self._arrived, self._weights, out, strict=True):
-            torch.mm(arrived[prompts].flatten(0, 1), weight.T, out=own.view(-1, len(weight)))
-        along = [(centred[prompts], shares[:, prompts]) for centred, shares in self._along]
-        self._norm.pulled_(out, along)
-
-    def __add__(self, other: Received) -> Received:
-        assert isinstance(other, _ThroughReadings)
-        arrived, along = self._arrived + other._arrived, [*self._along, *other._along]
-        return _ThroughReadings(self.readers, self._norm, self._weights, arrived, along)
-
-
-class _ThroughModel(Received):
-    """The same where it is not known how the heads, or the MLP, read."""
-
-    def __init__(
-        self,
-        readers: Sequence[int],
-        project: Callable[[Streams], Heads],
-        stream: Stream,
-        arrived: Heads,
-    ) -> None:
-        super().__init__(readers)
-        self._project, self._stream, self._arrived = project, stream, arrived
-
-    def total(self) -> Stream:
-        leaf = self._stream.clone().requires_grad_()
-        return self._pulled(leaf, leaf.expand(len(self._arrived), *leaf.shape), self._arrived)
-
-    def write(self, prompts: slice, out: Streams) -> None:
-        leaf = self._stream[prompts].repeat(len(self._arrived), 1, 1, 1).requires_grad_()
-        out.copy_(self._pulled(leaf, leaf, self._arrived[:, prompts]))
-
-    def _pulled(self, leaf: Tensor, streams: Streams, arrived: Heads) -> Tensor:
-        with torch.enable_grad():
-            projected = self._project(streams)
-        return torch.autograd.grad(projected, leaf, arrived)[0]
+from circuitfind.models.forward import Inputs, Rows, Run, Seen, Stream, ports_of, read
 
 
 class RecordedRun(Run):
@@ -245,7 +95,7 @@ class RecordedRun(Run):
     def gradients(self, at_final: Stream) -> Iterator[BlockGradients]:
         """Walk back from the logits, given the gradient there; frees what was kept for that."""
         logits = self.graph.blocks[-1]
-        yield BlockGradients(logits, at_final, (_Whole(logits.readers, at_final),))
+        yield BlockGradients(logits, at_final, (Whole(logits.readers, at_final),))
         for blocks in reversed(self.graph.stages):
             if (stream := self.entering.get(blocks[0].stage)) is None:
                 return
@@ -266,7 +116,7 @@ class RecordedRun(Run):
         at_inputs = dict(zip(trace.inputs, arrived, strict=True))
         return tuple(
             reduce(
-                _Sum,
+                Sum,
                 (
                     self._through_weights(
                         block, each, tuple(readers), stream, trace.inputs[each], at_inputs[each]
@@ -305,15 +155,15 @@ class RecordedRun(Run):
         readings = [reading for reading in found if reading is not None]
         if len(readings) < len(found) or any(r.norm is not readings[0].norm for r in readings):
             project = partial(read, self.model, block, port, range(len(arrived)))
-            return _ThroughModel(readers, project, stream, arrived)
+            return ThroughModel(readers, project, stream, arrived)
         norm = readings[0].norm
         normed = norm.apart(stream)
         if port is None:
-            return _Whole(readers, readings[0].pulled(arrived[0], normed))
+            return Whole(readers, readings[0].pulled(arrived[0], normed))
         constants = torch.stack([reading.constant for reading in readings])[:, None, None]
         along = norm.along(arrived, rows.detach() - constants, normed)
         weights = [reading.weights[0] for reading in readings]
-        return _ThroughReadings(
+        return ThroughReadings(
             readers, norm, weights, arrived * normed.factor, [(normed.centred, along)]
         )
 

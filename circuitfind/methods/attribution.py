@@ -18,9 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.contraction import contracted
-from circuitfind.engine.gradients import BlockGradients, RecordedRun
+from circuitfind.engine.gradients import RecordedRun
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
+from circuitfind.engine.received import BlockGradients
 from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
 from circuitfind.engine.written import batches
 from circuitfind.errors import MethodError, MetricError, quoted
