@@ -6,7 +6,7 @@ from circuitfind.errors import RunDirectoryError
 
 STATE = "state.safetensors"
 METHODS = {
-    "eap-ig": {"n_edges": 9, "steps": 4, "batch": 2},
+    "eap-ig": {"n_edges": 9, "steps": 4, "batch": 1},
     "information-flow": {"n_edges": 9, "batch": 1},
     "edge-pruning": {"n_edges": 9, "steps": 40},
     "subnetwork-probing": {"n_edges": 9, "steps": 40},
