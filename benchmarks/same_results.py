@@ -29,12 +29,12 @@ SEARCHES = {
         }.items()
     },
     "exact": "ioi --method exact --edges 100 --prompts 16",
-    "eap": "ioi --method eap --edges 100",
+    "eap": "ioi --method eap --edges 100 --metric logit-difference",
     "eap-ig": "ioi --method eap-ig --edges 100",
-    "hisp": "ioi --method hisp --edges 100",
+    "hisp": "ioi --method hisp --edges 100 --metric logit-difference",
     "information-flow": "ioi --method information-flow --edges 100 --prompts 16",
     "zero": "ioi --ablation zero --threshold 0.05 --prompts 16",
-    "mean": "ioi --ablation mean --threshold 0.05 --prompts 16",
+    "mean": "ioi --ablation mean-over-positions --threshold 0.05 --prompts 16",
     "llama": "ioi --model llama-4l --threshold 0.05 --prompts 16",
 }  # fmt: skip
 """Arguments of `circuitfind discover`; the thresholds are those of docs/gallery.py."""
