@@ -65,6 +65,11 @@ class Settings:
         """Settings of the last step, as plain JSON values."""
         return {name: v for name, v in as_json(self).items() if name in self.of_the_report}
 
+    @property
+    def all_asked(self) -> dict[str, Any]:
+        """Settings that the result depends on, those of the last step included."""
+        return {**self.identity, **self.report_settings}
+
     def differences(self, there: "Settings") -> list[str]:
         """Return what fixes the result and is different: `seed is 0 there and 1 here`."""
         return differences(there.identity, self.identity)

@@ -137,7 +137,7 @@ class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
         for name, chart in charts(assessment).items():
             self.write(f"{name}.svg", chart.svg())
             self.write(f"{name}.png", chart.png())
-        of = {**self.config.identity, **self.config.report_settings}
+        of = self.config.all_asked
         content = {"format": FORMAT, "of": of, "evaluation": assessment.as_json()}
         # Written last: where it is, its charts are there.
         self.write(EVALUATION, json.dumps(content, indent=1) + "\n")

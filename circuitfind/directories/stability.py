@@ -7,7 +7,7 @@ says which repetitions it is about.
 import json
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
@@ -72,7 +72,7 @@ class StabilityDirectory(WorkDirectory[StabilityConfig]):
             return None
         try:
             content = body_of(read_json(file), FORMAT, file, optional=True)
-            if content.get("of") != self._of():
+            if content.get("of") != self.config.all_asked:
                 return None
             found: Stability = from_json(Stability, content, "it")
         except ValueError as error:
@@ -81,9 +81,6 @@ class StabilityDirectory(WorkDirectory[StabilityConfig]):
             ) from None
         return found
 
-    def _of(self) -> dict[str, Any]:
-        return {**self.config.identity, **self.config.report_settings}
-
     def write_result(self, found: Stability, agreed: Circuit, drawn: Diagram) -> None:
         """Write the figures, the circuit of the consensus and its drawing."""
         with reported(self.path):
@@ -91,5 +88,5 @@ class StabilityDirectory(WorkDirectory[StabilityConfig]):
             (self.path / STABILITY).unlink(missing_ok=True)
         self.write(CONSENSUS, agreed.to_json())
         self.write(DIAGRAM, drawn.svg())
-        content = {"format": FORMAT, "of": self._of(), **as_json(found)}
+        content = {"format": FORMAT, "of": self.config.all_asked, **as_json(found)}
         self.write(STABILITY, json.dumps(content, indent=1) + "\n")

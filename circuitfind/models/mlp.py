@@ -148,10 +148,9 @@ def _parts_of(block: Any) -> Parts | None:
     original = block.mlp.original_component
     module = _with_one_pass_gelu(original) or original
     some_stream = block.attn.W_Q.new_ones(1, 1, block.attn.W_Q.shape[1])
-    calls = _calls_in(module, some_stream)
+    calls, written = _calls_in(module, some_stream)
     reads = [call for call in calls if call.given is some_stream]
     # Dropout, which does nothing here, may follow.
-    written = _first(module(some_stream))
     writes = [call for call in calls if torch.equal(call.returned, written)]
     maps = {call.name: _affine(call.part, some_stream.dtype) for call in reads}
     out = _affine(writes[0].part, some_stream.dtype) if writes else None
@@ -177,8 +176,8 @@ class _Call(NamedTuple):
     returned: Tensor
 
 
-def _calls_in(module: Any, stream: Tensor) -> list[_Call]:
-    """Run a module on a stream and return how it called its parts."""
+def _calls_in(module: Any, stream: Tensor) -> tuple[list[_Call], Tensor]:
+    """Run a module on a stream; return how it called its parts, and what it returned."""
     calls: list[_Call] = []
     names = {part: name for name, part in module.named_children()}
 
@@ -188,11 +187,11 @@ def _calls_in(module: Any, stream: Tensor) -> list[_Call]:
 
     handles = [part.register_forward_hook(note) for part in names]
     try:
-        module(stream)
+        written = _first(module(stream))
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return calls, written
 
 
 def _affine(part: Any, dtype: torch.dtype) -> AffineMap | None:
