@@ -1,11 +1,12 @@
 """Is the engine right on this very model and these very prompts? Asked before every search.
 
 The full graph must give the model's own logits on the clean prompts; and where the empty graph is a
-run of the model, as under resample ablation on the corrupted prompts, it must give that run's. Each
-limit is approached from the other one: the full graph is built up from the replaced run, component
-by component, and the empty graph is the clean run with every edge cut. So neither is the run that
-it should come to, and what is compared with is the model's own forward pass, in which this package
-has no part.
+run of the model, as under resample ablation on the corrupted prompts, it must give that run's. What
+is compared with is the model's own forward pass, in which this package has no part.
+
+The run in which every edge is kept is compared on all prompts. On the first few, each limit is also
+approached from the other one: the full graph is built up from the replaced run, component by
+component, and the empty graph is the clean run with every edge cut.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from circuitfind.errors import SelfCheckError
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.self_check import TOLERANCE
 from circuitfind.prompts import PromptPairs
+
+_FEW = 4
+"""On how many pairs of prompts limits are built up: what components do on one, they do on all."""
 
 _LOGITS = 1 << 24
 """How many of the model's own logits, at all positions, are held at once; 64 MiB in float32."""
@@ -44,38 +48,49 @@ def check_limits(engine: IncrementalEngine) -> LimitCheck:
     Raises:
         SelfCheckError: A limit is off by more than the tolerance of the model's type.
     """
-    prompts = engine.problem.prompts
-    everything = engine.graph.edge_mask
-    full = _difference(engine, engine.recomputed(everything, "replaced"), prompts.clean)
+    problem, prompts = engine.problem, engine.problem.prompts
+    few, everything = _FEW * prompts.n_runs, engine.graph.edge_mask
+    own = own_logits(problem.model, prompts, prompts.clean)
+    full = [
+        _checked(engine, "full graph", final, own)
+        for final in (engine.clean_final, engine.recomputed(everything, "replaced", few))
+    ]
     empty = None
-    if (tokens := engine.problem.ablation.empty_graph(prompts)) is not None:
-        final = engine.recomputed(torch.zeros_like(everything), "clean")
-        empty = _difference(engine, final, tokens)
-    model = engine.problem.model
-    tolerance = TOLERANCE[model.weights_dtype]
-    for name, difference in (("full graph", full), ("empty graph", empty)):
-        if difference is not None and not difference <= tolerance:
-            raise SelfCheckError(
-                f"the {name} does not reproduce {model.name!r}: its logits differ by "
-                f"{difference:.2g} of the largest one (allowed: {tolerance:.0e}); "
-                "no circuit of this model can be trusted"
-            )
-    return LimitCheck(full, empty)
+    if (tokens := problem.ablation.empty_graph(prompts)) is not None:
+        final = engine.recomputed(torch.zeros_like(everything), "clean", few)
+        some = slice(len(final))
+        own = own_logits(problem.model, prompts.rows(some), tokens[some])
+        empty = _checked(engine, "empty graph", final, own)
+    return LimitCheck(max(full), empty)
 
 
-def _difference(
+def _checked(
     engine: IncrementalEngine,
-    final: Float[Tensor, "batch pos d_model"],
-    tokens: Int[Tensor, "batch pos"],
+    name: str,
+    final: Float[Tensor, "some pos d_model"],
+    own: Float[Tensor, "batch step d_vocab"],
 ) -> float:
-    model, prompts = engine.problem.model, engine.problem.prompts
+    """Return how far the logits of a limit are from the model's own, on the first prompts or all.
+
+    Raises:
+        SelfCheckError: That is more than the tolerance of the model's type.
+    """
+    model, some = engine.problem.model, slice(len(final))
+    prompts = engine.problem.prompts.rows(some)
     with torch.no_grad():
-        expected = own_logits(model, prompts, tokens)
-        found = model.logits(prompts.at_steps(final))
         real = prompts.step_is_real
-        difference = (found - expected)[real].abs().max()
+        expected, found = own[some][real], model.logits(prompts.at_steps(final))[real]
+        difference = float((found - expected).abs().max())
         # A program may say 0 everywhere; a difference of 0 is none then either.
-        return float(difference / expected[real].abs().max()) if difference else 0.0
+        difference = difference / float(expected.abs().max()) if difference else 0.0
+    tolerance = TOLERANCE[model.weights_dtype]
+    if not difference <= tolerance:
+        raise SelfCheckError(
+            f"the {name} does not reproduce {model.name!r}: its logits differ by "
+            f"{difference:.2g} of the largest one (allowed: {tolerance:.0e}); "
+            "no circuit of this model can be trusted"
+        )
+    return difference
 
 
 def own_logits(
@@ -91,11 +106,12 @@ def own_logits(
     size = max(1, _LOGITS // (tokens.shape[1] * model.shape.d_vocab))
     n_positions = tokens.shape[1] - int(prompts.steps[prompts.step_is_real].min())
     parts = [slice(first, first + size) for first in range(0, len(tokens), size)]
-    return torch.cat(
-        [
-            prompts.rows(part).at_steps(
-                model.own_last_logits(tokens[part], prompts.real[part], n_positions)
-            )
-            for part in parts
-        ]
-    )
+    with torch.no_grad():
+        return torch.cat(
+            [
+                prompts.rows(part).at_steps(
+                    model.own_last_logits(tokens[part], prompts.real[part], n_positions)
+                )
+                for part in parts
+            ]
+        )

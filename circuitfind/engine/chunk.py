@@ -90,10 +90,10 @@ class ChunkEngine:
         projected = self._store.keep(projected)
         return ChunkState(graph, self.horizon, kept, everywhere, written, read, projected, z)
 
-    def passes(self) -> MaskedPasses:
-        """Return passes from scratch on these prompts; they share what they start from."""
+    def passes(self, rows: slice = slice(None)) -> MaskedPasses:
+        """Return passes from scratch on these prompts, or some; they share what they start from."""
         return MaskedPasses(
-            self.runs,
+            self.runs.rows(rows),
             empty_is_a_run=self.problem.ablation.pruning_is_free,
             enlarges_rounding=self._tools.remainders is not None,
             most=self._most_formed,

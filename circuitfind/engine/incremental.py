@@ -173,13 +173,18 @@ class IncrementalEngine:
         self.graph.require_mask(kept)
         return self.cut(self.start(), _pairs((self.graph.edge_mask & ~kept.cpu()).numpy()))
 
-    def recomputed(self, kept: Tensor, start: Start | None = None) -> Stream:
+    def recomputed(
+        self, kept: Tensor, start: Start | None = None, first: int | None = None
+    ) -> Stream:
         """Return the final stream with just these edges kept, computed from scratch.
 
         Args:
             kept: The edges.
             start: The run to start from (see `masked_pass`); by default the one that is less work.
+            first: On how many of the first pairs of prompts at most; by default on all.
         """
+        if first is not None:
+            return self.chunks[0].passes(slice(first)).final(kept, start)
         return _joined([chunk.passes().final(kept, start) for chunk in self.chunks], dim=0)
 
     def finals(

@@ -43,6 +43,7 @@ class Effort:
         n_random: Random circuits of each kind.
         n_knock_outs: Random sets of components that are knocked out.
         n_greedy: How many components the greedily worst set may have.
+        n_backups: How many components outside the circuit are tried as backups; None tries all.
         n_sets: Random sets of edges in whose absence an edge without effect is tried again.
         edges: Whether edges and components are tested one by one: all but the first three parts.
     """
@@ -51,12 +52,13 @@ class Effort:
     n_random: int
     n_knock_outs: int = 0
     n_greedy: int = 0
+    n_backups: int | None = None
     n_sets: int = 0
     edges: bool = True
 
 
 QUICK = Effort("quick", n_random=20, edges=False)
-USUAL = Effort("usual", n_random=40, n_knock_outs=5, n_greedy=1, n_sets=3)
+USUAL = Effort("usual", n_random=40, n_knock_outs=5, n_greedy=1, n_backups=12, n_sets=3)
 FULL = Effort("full", n_random=100, n_knock_outs=20, n_greedy=3, n_sets=12)
 EFFORTS = (QUICK, USUAL, FULL)
 
@@ -98,7 +100,11 @@ def passes(subject: Subject, effort: Effort) -> dict[str, int]:
         found["random circuits"] = 1 + effort.n_random
     if effort.edges and circuit.n_edges:
         found["completeness"] = n_knock_out_passes(
-            circuit, effort.n_knock_outs, effort.n_greedy, len(subject.roles)
+            circuit,
+            effort.n_knock_outs,
+            effort.n_greedy,
+            effort.n_backups,
+            len(subject.roles),
         )
         found["minimality"] = 1 + circuit.n_edges + len(removable(circuit))
         found["tests"] = n_ideal_passes(effort.n_random)
@@ -273,6 +279,7 @@ class _Assessor:
             self._circuit,
             n_random=self._effort.n_knock_outs,
             n_greedy=self._effort.n_greedy,
+            n_backups=self._effort.n_backups,
             roles=self._subject.roles,
             seed=self._seed,
         )

@@ -5,7 +5,8 @@ A complete circuit breaks as the model does: knock the same components K out of 
 2211.00593). A circuit that lacks a backup breaks, and the model does not. K is each component,
 each group of components that a role names, random sets, and a set that grows greedily by the
 component that makes the difference largest. For the worst set, the components outside the circuit
-are found that keep the model going: those whose knock-out on top of it costs the model most.
+are found that keep the model going: those whose knock-out on top of it costs the model most. In a
+deep model these are too many to try all: the likeliest are tried, by the slope of the loss there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuitfind.circuit import Circuit
+from circuitfind.engine.soft_mask import slope
 from circuitfind.evaluation.cuts import removable, without
 from circuitfind.evaluation.measured import Measured
 
@@ -77,6 +79,7 @@ def completeness(
     *,
     n_random: int = 10,
     n_greedy: int = 2,
+    n_backups: int | None = None,
     roles: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> Completeness | None:
@@ -87,6 +90,7 @@ def completeness(
         circuit: The circuit.
         n_random: How many random sets are tried; each holds every component with chance 1/2.
         n_greedy: To how many components the greedy set grows.
+        n_backups: How many components are tried as backups; by default all outside the circuit.
         roles: Groups of components by what they do.
         seed: Fixes the random sets.
 
@@ -107,11 +111,17 @@ def completeness(
         tuple(found),
         float(np.mean([each.difference for each in found])),
         found[0].difference,
-        _backups(measured, circuit, found[0]),
+        _backups(measured, circuit, found[0], n_backups),
     )
 
 
-def n_knock_out_passes(circuit: Circuit, n_random: int, n_greedy: int, n_roles: int = 0) -> int:
+def n_knock_out_passes(
+    circuit: Circuit,
+    n_random: int,
+    n_greedy: int,
+    n_backups: int | None = None,
+    n_roles: int = 0,
+) -> int:
     """Return how many passes `completeness` takes, the limits not counted."""
     n = len(removable(circuit))
     if not n:
@@ -119,7 +129,8 @@ def n_knock_out_passes(circuit: Circuit, n_random: int, n_greedy: int, n_roles: 
     n_steps = min(n_greedy, n) - 1
     greedy = sum(n - step for step in range(1, n_steps + 1))
     outside = len(circuit.graph.heads_and_mlps) - n
-    return 2 * (n + n_roles + n_random + greedy) + outside
+    tried = outside if n_backups is None else min(n_backups, outside)
+    return 2 * (n + n_roles + n_random + greedy) + tried
 
 
 def _knocked_out(
@@ -165,10 +176,33 @@ def _greedy(
     return grown
 
 
-def _backups(measured: Measured, circuit: Circuit, worst: KnockOut) -> tuple[Backup, ...]:
+def _backups(
+    measured: Measured, circuit: Circuit, worst: KnockOut, most: int | None
+) -> tuple[Backup, ...]:
     inside = {*removable(circuit), *worst.components}
     outside = [w.name for w in circuit.graph.writers if w.stage > 0 and w.name not in inside]
+    if most is not None and len(outside) > most:
+        outside = _likeliest(measured, outside, worst.components, most)
     left = _model_without(measured, [(*worst.components, name) for name in outside])
     found = [Backup(name, worst.full - share) for name, share in zip(outside, left, strict=True)]
     strong = [backup for backup in found if backup.effect >= _WEAKEST_BACKUP]
     return tuple(sorted(strong, key=lambda backup: -backup.effect))
+
+
+def _likeliest(measured: Measured, names: list[str], gone: Sequence[str], n: int) -> list[str]:
+    """Return the components whose knock-out raises the loss most, to first order.
+
+    All of them where the metric has no slope.
+
+    Args:
+        measured: Measures the model.
+        names: The components to choose from.
+        gone: Components that are knocked out already.
+        n: How many.
+    """
+    graph = measured.problem.graph
+    mask = without(graph, graph.edge_mask, gone)
+    rises = -slope(measured.engine, mask.double()).sum(1)
+    if not bool(rises.any()):
+        return names
+    return sorted(names, key=lambda name: -float(rises[graph.writer_index[name]]))[:n]

@@ -28,9 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import embeddings, full_pass
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.readout import Readout
+from circuitfind.engine.soft_mask import soft_loss
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import LIMITS, require_fields
@@ -138,7 +137,6 @@ class _Training:
     ) -> None:
         problem = engine.problem
         self._engine, self._layout, self._options = engine, layout, options
-        self._embedding = embeddings(problem.model, problem.graph, problem.prompts.clean)
         dtype, device = problem.model.dtype, problem.model.device
         self._location = torch.full((layout.n,), options.start, dtype=dtype, device=device)
         self._moments = {name: torch.zeros_like(self._location) for name in ("mean", "square")}
@@ -195,16 +193,8 @@ class _Training:
         rows = torch.randperm(n, generator=generator)[: self._options.batch].sort().values.tolist()
         part = replace(problem, prompts=problem.prompts.select(rows))
         width = part.prompts.clean.shape[1]
-        run = full_pass(
-            problem.model,
-            problem.graph,
-            tuple(stream[rows, :width] for stream in self._embedding),
-            engine.replacement[:, rows, :width],
-            self._layout.mask(gates),
-            part.prompts.real,
-        )
-        readout = Readout(part, engine.clean_final[rows, :width])
-        return problem.metric.loss(readout.values(run.final))
+        carried, final = engine.replacement[:, rows, :width], engine.clean_final[rows, :width]
+        return soft_loss(part, carried, final, self._layout.mask(gates))
 
     def _edges_open(self, location: Tensor) -> Float[Tensor, ""]:
         return self._layout.edges_open(open_probability(location))

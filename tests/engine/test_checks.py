@@ -34,6 +34,15 @@ def test_a_wrong_part_is_met_with_the_measured_difference(part, limit, monkeypat
         check_limits(IncrementalEngine(problem))
 
 
+def test_the_run_of_every_prompt_is_compared_with_the_model():
+    """Of ten pairs only the last one's run is wrong."""
+    engine = IncrementalEngine(problem_of("gpt2", lengths=(6,) * 10))
+    assert check_limits(engine).full < 1e-13
+    engine.clean_final[-1, :, 0] += 0.1
+    with pytest.raises(SelfCheckError, match="the full graph does not reproduce"):
+        check_limits(engine)
+
+
 def test_a_wrong_replacement_is_met_with_the_measured_difference():
     engine = IncrementalEngine(problem_of("gpt2"))
     (chunk,) = engine.chunks

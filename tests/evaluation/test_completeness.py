@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from circuitfind.api import discover
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.completeness import completeness, n_knock_out_passes
 from circuitfind.evaluation.cuts import removable, without
 from circuitfind.evaluation.measured import Measured
+from circuitfind.models.loading import load_model
+from circuitfind.question import make_problem
 from tests.evaluation.wired import circuit_of, measured_of, true_circuit, wired
 
 
@@ -65,8 +68,27 @@ def test_the_cost_is_known_before(edges, n_greedy):
     problem = wired("backup-head")
     circuit, measured = circuit_of(problem, *edges), Measured(problem)
     _ = measured.limits
-    completeness(measured, circuit, n_random=3, n_greedy=n_greedy)
-    assert measured.n_passes - 2 == n_knock_out_passes(circuit, 3, n_greedy)
+    completeness(measured, circuit, n_random=3, n_greedy=n_greedy, n_backups=2)
+    assert measured.n_passes - 2 == n_knock_out_passes(circuit, 3, n_greedy, n_backups=2)
+
+
+@pytest.mark.parametrize("n_backups", [1, 2])
+def test_of_many_components_the_likeliest_backups_are_tried(n_backups):
+    problem = wired("or-gate", "resample", "or-gate:both")
+    measured = measured_of("or-gate", "resample", "or-gate:both")
+    lacking = circuit_of(problem, "embed->a0.h0.v", "a0.h0->m0", "m0->logits")
+    found = completeness(measured, lacking, n_random=0, n_greedy=0, n_backups=n_backups)
+    assert [backup.component for backup in found.backups] == ["a0.h1"]
+
+
+def test_the_backups_of_a_trained_model_are_among_the_likeliest():
+    """Five, of which the six likeliest of all components outside the circuit hold all."""
+    problem = make_problem(load_model("ioi-small"), "ioi", metric="logit-difference", n_prompts=16)
+    circuit = discover(problem, "acdc", threshold=0.3).circuit
+    every, some = (
+        completeness(Measured(problem), circuit, n_random=0, n_backups=n).backups for n in (None, 6)
+    )
+    assert len(every) == 5 and some == every
 
 
 def test_a_component_is_without_effect_when_all_that_it_writes_is_cut():
