@@ -19,6 +19,7 @@ from circuitfind.errors import CircuitfindError
 from circuitfind.methods import METHODS
 from circuitfind.methods.order import settled_order
 from circuitfind.methods.wanted import Wanted
+from circuitfind.question import Question
 from circuitfind.tasks import find_task
 
 LONGEST = 150
@@ -29,8 +30,6 @@ _MOST_NUMBERS = 1_000
 
 def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
     """Return the directory of a search, or of a series, unless the user names one."""
-    default = RunConfig(config.task, config.model, config.method)
-    usual = find_task(config.task).metric
     settings = {
         "threshold": None if wanted.threshold == "auto" else wanted.threshold,
         "edges": wanted.n_edges,
@@ -38,14 +37,7 @@ def path_of_search(config: RunConfig, wanted: Wanted) -> Path:
         "target-faithfulness": wanted.target_faithfulness,
         **config.options,
         **config.selection,
-        "metric": config.metric if config.metric != usual else None,
-        "ablation": config.ablation if config.ablation != default.ablation else None,
-        "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
-        "seed": config.seed if config.seed != default.seed else None,
-        "system": "none" if config.system == "" else config.system,
-        "dtype": config.dtype,
-        "merge-qkv": not config.split_qkv,
-        "split-embedding": config.split_embedding,
+        **_of_question(config, usual_metric=find_task(config.task).metric),
     }
     wanted_there, order = _apart_from_options(config.located()), _order(config)
 
@@ -75,16 +67,27 @@ def path_of_patching(config: PatchConfig) -> Path:
         "positions": config.positions,
         "layers": config.layers,
         "heads": config.heads,
-        "metric": config.metric,
-        "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
-        "seed": config.seed if config.seed != default.seed else None,
-        "system": "none" if config.system == "" else config.system,
-        "dtype": config.dtype,
+        **_of_question(config, usual_metric=None),
     }
     sites = () if config.sites is None else (config.sites,)
     about = (config.kind, config.task, config.model, config.mode, *sites)
 
     return default_path(about, settings, lambda path: PatchDirectory.can_take(path, config))
+
+
+def _of_question(config: Question, usual_metric: str | None) -> dict[str, Any]:
+    """Return what differs from the defaults in a question."""
+    default = Question(config.task, config.model)
+    return {
+        "metric": config.metric if config.metric != usual_metric else None,
+        "ablation": config.ablation if config.ablation != default.ablation else None,
+        "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
+        "seed": config.seed if config.seed != default.seed else None,
+        "system": "none" if config.system == "" else config.system,
+        "dtype": config.dtype,
+        "merge-qkv": not config.split_qkv,
+        "split-embedding": config.split_embedding,
+    }
 
 
 def _order(config: RunConfig) -> str | list[str] | None:

@@ -276,9 +276,7 @@ class BaseModel:
         self, layer: int, z: Float[Tensor, "head batch pos d_head"]
     ) -> Float[Tensor, "batch pos d_model"]:
         """Return the sum of what each head adds, and the bias."""
-        added = self.output(layer, range(len(z)), z).sum(0)
-        bias = self.attention_bias(layer)
-        return added if bias is None else added + bias
+        return heads_summed(self, layer, z)
 
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
@@ -325,3 +323,12 @@ class BaseModel:
     ) -> Float[Tensor, "batch pos d_model"]:
         """Return the stream itself."""
         return stream
+
+
+def heads_summed(
+    model: ResidualModel, layer: int, z: Float[Tensor, "head batch pos d_head"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """Return what the attention of a block adds, head by head."""
+    added = model.output(layer, range(len(z)), z).sum(0)
+    bias = model.attention_bias(layer)
+    return added if bias is None else added + bias

@@ -152,19 +152,20 @@ def _parts_of(block: Any) -> Parts | None:
     reads = [call for call in calls if call.given is some_stream]
     # Dropout, which does nothing here, may follow.
     writes = [call for call in calls if torch.equal(call.returned, written)]
-    maps = {call.name: _affine(call.part, some_stream.dtype) for call in reads}
+    maps = [_affine(call.part, some_stream.dtype) for call in reads]
+    known = tuple(found for found in maps if found is not None)
     out = _affine(writes[0].part, some_stream.dtype) if writes else None
-    if not maps or None in maps.values() or out is None:
+    if not known or len(known) < len(maps) or out is None:
         return None
-    known = {name: found for name, found in maps.items() if found is not None}
-    widths = [found.weight.shape[1] for found in known.values()]
+    names = [call.name for call in reads]
+    widths = [found.weight.shape[1] for found in known]
 
     def post(pre: Tensor) -> Tensor:
-        given = dict(zip(known, pre.split(widths, dim=-1), strict=True))
-        instead: dict[str, Any] = {name: _Given(values) for name, values in given.items()}
+        given = zip(names, pre.split(widths, dim=-1), strict=True)
+        instead: dict[str, Any] = {name: _Given(values) for name, values in given}
         return _first(_with_parts(module, instead | {writes[0].name: torch.nn.Identity()})(pre))
 
-    return Parts(tuple(known.values()), post, out)
+    return Parts(known, post, out)
 
 
 class _Call(NamedTuple):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from circuitfind.errors import SelfCheckError
 from circuitfind.graph import Block
-from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Added, Inputs, Run, Stream, mix, write
+from circuitfind.models.base import ResidualModel, heads_summed
+from circuitfind.models.forward import Added, Inputs, Run, Stream, mix
 
 TOLERANCE = {
     torch.float64: 1e-5,
@@ -71,9 +71,8 @@ class _HeadByHead(Run):
         return super().added(block, stream)
 
     def rest(self, inputs: Inputs, block: Block) -> Added:
-        found = write(self.model, block, mix(self.model, block, inputs, self.real)).sum(0)
-        bias = self.model.attention_bias(block.layer)
-        return found if bias is None else found + bias
+        mixed = mix(self.model, block, inputs, self.real)
+        return heads_summed(self.model, block.layer, mixed)
 
 
 def random_tokens(n_tokens: int, n_positions: int) -> Int[Tensor, "batch pos"]:

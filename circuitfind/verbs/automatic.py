@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 from circuitfind import records
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import TRIALS, TRIED
+from circuitfind.directories.directory import TRIALS, TRIALS_FORMAT, TRIED
 from circuitfind.directories.results import RunResult
 from circuitfind.directories.work import CONFIG, read_config
 from circuitfind.engine.incremental import IncrementalEngine
@@ -152,15 +152,17 @@ class AutomaticRun:
             if not file.is_file():
                 return None
             try:
-                found: Tried = records.from_json(Tried, parse_json(read_bytes(file)))
+                stored = parse_json(read_bytes(file))
+                content = records.body_of(stored, TRIALS_FORMAT, file, optional=True)
+                found: Tried = records.from_json(Tried, content)
             except ValueError:
                 return None
         return found if _is_sound(found) else None
 
     def _write(self, tried: Tried) -> None:
         with reported(self.path):
-            text = json.dumps(records.as_json(tried), indent=1) + "\n"
-            write_whole(self.path / TRIALS, text)
+            content = {"format": TRIALS_FORMAT, **records.as_json(tried)}
+            write_whole(self.path / TRIALS, json.dumps(content, indent=1) + "\n")
 
 
 def is_threshold(value: object) -> TypeGuard[float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.directory import TRIALS
+from circuitfind.directories.directory import TRIALS, TRIALS_FORMAT
 from circuitfind.directories.results import RunResult
 from circuitfind.directories.work import CONFIG, read_config
 from circuitfind.engine.incremental import IncrementalEngine
@@ -24,6 +24,7 @@ from circuitfind.methods.threshold import Target, Trial, search_threshold, sugge
 from circuitfind.methods.wanted import Wanted
 from circuitfind.problem import Problem
 from circuitfind.question import Models
+from circuitfind.records import body_of
 from circuitfind.store import read_json, reported
 from circuitfind.verbs.automatic import AutomaticRun, is_threshold, trial_of
 from circuitfind.verbs.discover import run_discovery
@@ -199,10 +200,10 @@ class _Runs:
         """Return the threshold at which an earlier search for a target in this directory began."""
         file = self._path / TRIALS
         try:
-            stored = read_json(file) if file.is_file() else None
-        except RunDirectoryError:
+            stored = read_json(file) if file.is_file() else {}
+            start = body_of(stored, TRIALS_FORMAT, file, optional=True).get("start")
+        except (RunDirectoryError, ValueError):
             return None
-        start = stored.get("start") if isinstance(stored, dict) else None
         return float(start) if is_threshold(start) else None
 
     def _write(self, start: float, trials: Sequence[Trial], best: Trial | None = None) -> None:
@@ -216,7 +217,7 @@ class _Runs:
             for trial, result in zip(trials, self._results, strict=True)
         ]
         with reported(self._path):
-            content = {"start": start, "trials": rows}
+            content = {"format": TRIALS_FORMAT, "start": start, "trials": rows}
             write_whole(self._path / TRIALS, json.dumps(content, indent=1) + "\n")
 
 

@@ -69,6 +69,7 @@ def test_a_target_is_met_and_found_again_without_the_model(wanted, settings, tmp
     assert (best.card.measurements[0].faithfulness or 0) >= (wanted.target_faithfulness or -9)
     stored = json.loads((tmp_path / "thresholds.json").read_text())
     assert [row["run"] for row in stored["trials"] if row["best"]] == [best.path.name]
+    assert stored["format"] == "circuitfind thresholds 1"
 
     def load(*arguments, **options):
         raise AssertionError("the model was loaded")
