@@ -25,9 +25,10 @@ from circuitfind.store import Log
 
 DECISIONS, SCORECARD = "decisions.jsonl", "scorecard.json"
 TRIALS, TRIED = "thresholds.json", "tried"
-TRIALS_FORMAT = "circuitfind thresholds 1"
-"""What `thresholds.json` says of itself; that of version 0.1.0 says nothing, and is read as well."""
 """How several thresholds did, and the runs with those that the automatic one has given up."""
+
+TRIALS_FORMAT = "circuitfind thresholds 1"
+"""What the first says of itself; that of version 0.1.0 says nothing, and is read as well."""
 
 
 def config_of_run(path: Path, circuit: Circuit) -> RunConfig:

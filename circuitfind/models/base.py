@@ -326,7 +326,7 @@ class BaseModel:
 
 
 def heads_summed(
-    model: ResidualModel, layer: int, z: Float[Tensor, "head batch pos d_head"]
+    model: "ResidualModel | BaseModel", layer: int, z: Float[Tensor, "head batch pos d_head"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """Return what the attention of a block adds, head by head."""
     added = model.output(layer, range(len(z)), z).sum(0)
