@@ -13,6 +13,7 @@ from circuitfind.commands.options import (
     Model,
     Prompts,
     Seed,
+    System,
     Task,
     limited,
 )
@@ -32,6 +33,7 @@ def bench(
     metric: Metric = None,
     prompts: Prompts = 64,
     seed: Seed = 0,
+    system: System = None,
     dtype: Dtype = None,
     device: Device = "cpu",
     memory: Memory = None,
@@ -51,7 +53,9 @@ def bench(
 
     with interruptible(None, budget):
         loaded = load_model(model_for(task, model), dtype=dtype, device=device)
-        problem = make_problem(loaded, task, n_prompts=prompts, seed=seed, metric=metric)
+        problem = make_problem(
+            loaded, task, n_prompts=prompts, seed=seed, metric=metric, system=system
+        )
         tell(f"measuring a few tests of the search, for about {MOST_SECONDS:.0f} seconds at most")
         facts = benchmarked(problem, components, memory)
     print_facts(facts, as_json=as_json)

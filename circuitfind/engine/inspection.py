@@ -14,9 +14,8 @@ from circuitfind.models.self_check import random_tokens, self_check
 
 def _size_of_weights(model: ResidualModel) -> dict[str, Any]:
     """Return what a model's weights take in memory, where it says how many it holds."""
-    n: int | None = getattr(model, "n_weights", None)
-    megabytes = None if n is None else n * model.dtype.itemsize / 1e6
-    return {} if megabytes is None else {"memory of the weights, MB": float(f"{megabytes:.3g}")}
+    taken: int | None = getattr(model, "weight_bytes", None)
+    return {} if taken is None else {"memory of the weights, MB": float(f"{taken / 1e6:.3g}")}
 
 
 def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) -> dict[str, Any]:

@@ -49,10 +49,11 @@ class CompiledModel(BaseModel):
         self.sizes = files.content
         self.device = torch.device(device)
         self.fingerprint = weights_fingerprint(weights)
-        self.n_weights = sum(weight.numel() for weight in weights.values())
         self._sizes = sizes
         self._weights = _with_all_biases(sizes, weights, self.device)
         self.dtype: torch.dtype = self._weights["embed.W_E"].dtype
+        self.n_weights = sum(weight.numel() for weight in weights.values())
+        self.weight_bytes = self.n_weights * self.dtype.itemsize
         self.weights_dtype = files.stored
         self.causal = sizes.attention == "causal"
         self.n_tokens, self.n_positions = sizes.d_vocab, sizes.n_ctx

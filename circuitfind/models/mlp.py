@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.models.narrow import kept
 from circuitfind.models.readings import (
     AffineMap,
     Reading,
@@ -70,7 +71,7 @@ class Mlp:
         """Return how the pre-activations are read, where that is known."""
         if self._parts is None or self._norm is None:
             return None
-        norm = linear_norm(self._norm, self._parts.maps[0].weight[:, 0])
+        norm = linear_norm(self._norm, self._like)
         return reading_of(norm, self._parts.maps, self.pre)
 
     @cached_property
@@ -79,8 +80,13 @@ class Mlp:
         with torch.no_grad():
             if (parts := _parts_of(self._block)) is None:
                 return None
-            like = parts.maps[0].weight[:, 0]
-            return parts if does_the_same(parts.whole, self._written, like) else None
+            return parts if does_the_same(parts.whole, self._written, self._like) else None
+
+    @property
+    def _like(self) -> Float[Tensor, " d_model"]:
+        """A vector of the streams' width, type and device."""
+        weight = self._block.attn.W_Q
+        return torch.zeros(weight.shape[1], dtype=self._dtype, device=weight.device)
 
     def _normed(self, stream: Tensor, scale_of: Tensor | None) -> Tensor:
         return stream if self._norm is None else normed_as(self._norm, stream, scale_of)
@@ -202,8 +208,8 @@ def _affine(part: Any, dtype: torch.dtype) -> AffineMap | None:
     inner = getattr(part, "original_component", part)
     if not isinstance(inner, Conv1D | torch.nn.Linear) or inner.weight.dtype != dtype:
         return None
-    weight = inner.weight if isinstance(inner, Conv1D) else inner.weight.T
-    return AffineMap(weight, inner.bias)
+    weight = kept(inner)
+    return AffineMap(weight if isinstance(inner, Conv1D) else weight.T, inner.bias)
 
 
 class _Given(torch.nn.Module):

@@ -93,9 +93,11 @@ def precision_note(model: ResidualModel) -> str | None:
     weights, streams = stored_as(model), _name(model.dtype)
     if weights == streams:
         return None
+    n: int = getattr(model, "n_weights", 1)
+    taken: int = getattr(model, "weight_bytes", n * model.dtype.itemsize)
     return (
         f"the {weights} weights of {model.name!r} are computed with in {streams}, and take "
-        f"{model.dtype.itemsize} bytes each"
+        f"{taken / n:.2g} bytes each"
     )
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.errors import ModelError
+from circuitfind.models.narrow import linear
 
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Largest distance from what the model does, relative to its norm. In a float64 model, norms that
@@ -129,7 +130,7 @@ class AffineMap(NamedTuple):
     """A linear map and a bias, such as a normed stream goes through.
 
     Attributes:
-        weight: Each column gives one output.
+        weight: Each column gives one output; maybe in half precision (`narrow.py`).
         bias: Added to the outputs, or None.
     """
 
@@ -138,7 +139,7 @@ class AffineMap(NamedTuple):
 
     def __call__(self, values: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any width"]:
         """Return the outputs for some values."""
-        return torch.nn.functional.linear(values, self.weight.T, self.bias)
+        return linear(values, self.weight, self.bias)
 
 
 def linear_norm(norm: Callable[[Tensor], Tensor], like: Float[Tensor, " d_model"]) -> LinearNorm:
@@ -201,7 +202,8 @@ class Reading:
 
     Attributes:
         norm: The norm of the stream.
-        weights: The maps that the normed stream goes through, with their outputs side by side.
+        weights: The maps that the normed stream goes through, with their outputs side by side;
+            maybe in half precision (`narrow.py`).
         constant: Their outputs for a stream of zeros.
     """
 
@@ -217,7 +219,7 @@ class Reading:
     def linear(self, centred: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
         """Return the linear map of a centred stream, or of a part of one."""
         normed = centred * self.norm.gain
-        products = [normed @ weight for weight in self.weights]
+        products = [normed @ weight.to(normed.dtype) for weight in self.weights]
         return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
     def read(
@@ -239,7 +241,9 @@ class Reading:
         """
         widths = [weight.shape[1] for weight in self.weights]
         parts = (arrived * normed.factor).split(widths, dim=-1)
-        products = (part @ weight.T for part, weight in zip(parts, self.weights, strict=True))
+        products = (
+            part @ weight.T.to(part.dtype) for part, weight in zip(parts, self.weights, strict=True)
+        )
         product = reduce(torch.Tensor.add_, products)
         along = self.norm.along(product, normed.centred * self.norm.gain, normed)
         return self.norm.pulled_(product, [(normed.centred, along)])
@@ -260,9 +264,7 @@ def reading_of(
         maps: The maps that the normed stream goes through.
         read: What the model reads from a stream.
     """
-    constants = [
-        norm.bias @ weight if bias is None else norm.bias @ weight + bias for weight, bias in maps
-    ]
+    constants = [each(norm.bias) for each in maps]
     reading = Reading(norm, tuple(weight for weight, _ in maps), torch.cat(constants))
     return reading if does_the_same(reading.of, read, norm.gain) else None
 

@@ -35,6 +35,7 @@ from circuitfind.models.base import BaseModel, Embedding, Unembedding
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.hooks import HookPoints
 from circuitfind.models.mlp import Mlp
+from circuitfind.models.narrow import narrow
 from circuitfind.models.readings import (
     AffineMap,
     LinearNorm,
@@ -81,9 +82,11 @@ class TransformerLensModel(BaseModel):
         self.unembedding = self._unembedding if affine else None
         self.fingerprint = weights_fingerprint(bridge.original_model.state_dict())
         self.hooks = HookPoints(bridge, self.shape, self._with_hooks)
-        self.n_weights = sum(weight.numel() for weight in bridge.original_model.parameters())
         self._projections = [_projections(block.attn) for block in bridge.blocks]
         has_mlp = self.shape.has_mlp
+        narrow([block.mlp for block in bridge.blocks] if has_mlp else [], self.weights_dtype)
+        held = [(weight.numel(), weight.nbytes) for weight in bridge.original_model.parameters()]
+        self.n_weights, self.weight_bytes = map(sum, zip(*held, strict=True))
         self._mlps = [Mlp(block, self.dtype) for block in bridge.blocks] if has_mlp else []
         self._calls = lru_cache(_REMEMBERED_CALLS)(self._captured_calls)
         self._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(self._chosen_core)

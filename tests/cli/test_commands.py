@@ -210,6 +210,11 @@ def test_bench_counts_tests_and_fits_into_the_memory_given(cli):
     assert cli("bench", "ioi", "--model", "ioi-small", "--components", 99).code == 2
 
 
+def test_bench_writes_conversations_with_the_system_prompt_that_is_chosen(cli):
+    answer = cli("bench", "ioi", "--model", "ioi-small", "--system", "Be kind.")
+    assert answer.code == 2 and "they have no system prompt" in answer.err
+
+
 def test_bench_assumes_a_circuit_that_fits_into_the_model(cli):
     facts = cli("bench", "ioi", "--model", "gpt-2l", "--prompts", 4, "--json").json
     assert facts["assumed circuit"].startswith("5 heads and MLPs, ")

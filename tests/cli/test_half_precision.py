@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from circuitfind.engine import incremental
+from circuitfind.models import narrow
 from circuitfind.models.loading import load_model
+from circuitfind.models.precision import precision_note
 from circuitfind.models.zoo.training import word_tokenizer
 from tests.oracles.checkpoints import D_VOCAB, build
 from tests.timing import without_times
@@ -39,6 +41,31 @@ def test_acdc_decides_as_on_a_float32_copy(family, dtype, cli, tmp_path):
         said = f"the {dtype} weights of 'half' are computed with in float32"
         assert (said in answer.err) == (name == "half")
     assert_same(tmp_path / "half-run", tmp_path / "copy-run", "decisions.jsonl")
+
+
+@pytest.mark.parametrize(("family", "dtype"), QUICK)
+def test_mlps_of_large_models_are_kept_in_half_precision_to_the_same_result(
+    family, dtype, cli, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(narrow, "_WORTH", 1)
+    write_pairs_and_models(tmp_path, family, TYPES[dtype], n_layers=2)
+    half, copy = (load_model(tmp_path / name) for name in ("half", "copy"))
+    mlps = sum(
+        weight.numel()
+        for name, weight in build(family, n_layers=2).named_parameters()
+        if "mlp" in name and weight.ndim == 2
+    )
+    assert copy.weight_bytes - half.weight_bytes == 2 * mlps > 0
+    assert half.fingerprint == copy.fingerprint
+    tokens = torch.arange(12)[None]
+    assert torch.equal(half.own_logits(tokens), copy.own_logits(tokens))
+    for method, options in METHODS.items():
+        for name in ("half", "copy"):
+            words = ["--model", name, "--method", method, *options, "--out", f"{name}-{method}"]
+            done(cli("discover", "pairs.jsonl", *words))
+        assert_same(tmp_path / f"half-{method}", tmp_path / f"copy-{method}", "decisions.jsonl")
+    each = re.search(r"take ([\d.]+) bytes each", precision_note(half))
+    assert 2 < float(each[1]) < 4
 
 
 @pytest.mark.parametrize(("family", "dtype"), EVERY)
