@@ -92,13 +92,13 @@ def work(graph: Graph, kept: Kept, start: Start, *, empty_is_a_run: bool) -> Wor
         senders, cut = np.ones_like(embeddings), nothing
     run = senders & ~embeddings & (leads.writers > 0)
     costs = _costs(graph)
-    formed = cut.any(axis=1) if start == "clean" else slice(None)
     return Work(
         start,
         run,
         travels & (run if start == "clean" else run | embeddings)[:, None],
         cut,
-        int(costs.run[run].sum() + costs.form[formed].sum()),
+        # The streams of the replaced run are formed once, for all passes.
+        int(costs.run[run].sum() + costs.form[cut.any(axis=1)].sum()),
     )
 
 
