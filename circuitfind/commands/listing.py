@@ -153,7 +153,7 @@ def inspect(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Show a model's sizes, graph, memory of a search, and how exactly its parts reproduce it."""
+    """Show a model's sizes, graph, memory of each work, and how exactly its parts add up."""
     from circuitfind.engine.inspection import inspected
     from circuitfind.models.loading import load_model
 

@@ -5,11 +5,19 @@ from typing import Any
 
 import torch
 
-from circuitfind.engine.memory import search_bytes
+from circuitfind.engine.memory import attribution_bytes, patching_bytes, search_bytes
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.precision import stored_as
 from circuitfind.models.self_check import random_tokens, self_check
+
+_TAKEN = {
+    "a search": search_bytes,
+    "eap-ig": attribution_bytes,
+    "patching": patching_bytes,
+}
+"""What is said of the memory that commands take beside the model. `evaluate`, `report`, `compare`
+and `stability` make the runs that a search makes."""
 
 
 def _size_of_weights(model: ResidualModel) -> dict[str, Any]:
@@ -19,7 +27,7 @@ def _size_of_weights(model: ResidualModel) -> dict[str, Any]:
 
 
 def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) -> dict[str, Any]:
-    """Return a model's sizes, graph, memory of a search, and self-check figures.
+    """Return a model's sizes, graph, memory of what is done with it, and self-check figures.
 
     Args:
         model: The model.
@@ -46,9 +54,12 @@ def inspected(model: ResidualModel, n_prompts: int = 64, n_positions: int = 16) 
         "edges, q/k/v merged": None
         if model.shape.grouped
         else heads_and_mlps(model.shape, merge_qkv=True).n_edges,
-        f"memory of a search, {n_prompts} pairs of {n_positions} tokens, MB": round(
-            search_bytes(graph, n_prompts, n_positions, model.dtype.itemsize) / 1e6
-        ),
+        **{
+            f"memory of {what}, {n_prompts} pairs of {n_positions} tokens, MB": round(
+                taken(graph, n_prompts, n_positions, model.dtype.itemsize) / 1e6
+            )
+            for what, taken in _TAKEN.items()
+        },
         "self-check: largest logit difference": check.difference,
         "self-check: largest logit": check.scale,
         "self-check: allowed difference": check.tolerance * check.scale,

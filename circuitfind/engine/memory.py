@@ -26,6 +26,18 @@ _FORMED_SHARE = 1 / 8
 _WEIGHTS_SHARE = 1 / 4
 """The share of these which virtual weights may take."""
 
+_BATCH_FLOATS = 1 << 23
+"""How many numbers the streams that enter all blocks may have together in attribution; 32 MiB in
+float32."""
+
+GRADIENTS_TOGETHER = 5
+"""The gradients of how many runs attribution sums before it multiplies them with what writers
+write. That costs a third of a walk back; of each run the streams that enter all blocks are kept."""
+
+_INSIDE = 3
+"""How many times as wide as pre-activations, queries, keys and values all is that a traced run
+keeps of the inside of a block: these, the activations, and what comes between."""
+
 _ROW_FLOATS = 1 << 22
 """How many numbers a stream of all rows of patching may have by default; 16 MiB in float32."""
 
@@ -76,6 +88,38 @@ def chunk_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number
     stream = n_prompts * n_positions * graph.shape.d_model
     in_work = _STREAMS_IN_WORK * candidates_at_once(stream) * stream
     return bytes_per_number * (remembered + in_work)
+
+
+def attribution_batch(graph: Graph, n_positions: int) -> int:
+    """Return how many prompts attribution takes at a time unless it is told."""
+    per_prompt = graph.shape.n_layers * n_positions * graph.shape.d_model
+    return max(1, _BATCH_FLOATS // per_prompt)
+
+
+def attribution_bytes(
+    graph: Graph, n_prompts: int, n_positions: int, bytes_per_number: int = 4
+) -> int:
+    """Return about how many bytes `eap-ig` takes beside the loaded model, at most.
+
+    Both runs of all prompts are remembered, as for a search. Of a batch of prompts: the changes of
+    all writers; of each run that is walked back the streams that enter blocks, with which a norm
+    takes part in every input; and the inside of the blocks of one run.
+    """
+    shape, batch = graph.shape, min(n_prompts, attribution_batch(graph, n_positions))
+    streams = (2 + len(graph.stages)) * shape.d_model
+    insides = _projected(graph) + shape.total("has_mlp") * _HIDDEN_WIDTH * shape.d_model
+    walked = GRADIENTS_TOGETHER * 3 * streams + 2 * _projected(graph) + _INSIDE * insides
+    writers = len(graph.writers) * shape.d_model
+    numbers = remembered_numbers(graph) * n_prompts + (walked + 2 * writers) * batch
+    return bytes_per_number * n_positions * numbers
+
+
+def patching_bytes(
+    graph: Graph, n_prompts: int, n_positions: int, bytes_per_number: int = 4
+) -> int:
+    """Return about how many bytes `patch` takes beside the loaded model, at most."""
+    rows = max(n_prompts, _rows(graph, n_positions))
+    return rows * _row_bytes(graph, n_positions, bytes_per_number)
 
 
 def _products(graph: Graph) -> int:
@@ -158,16 +202,12 @@ def rows_at_once(problem: Problem, memory: int | str | None) -> int:
     Raises:
         MethodError: Less than the fewest prompts take.
     """
-    memory, shape = allowed_bytes(memory), problem.graph.shape
+    memory = allowed_bytes(memory)
     n_prompts, n_positions = problem.prompts.clean.shape
-    most = max(_FEWEST_ROWS, _ROW_FLOATS // (n_positions * shape.d_model))
+    most = _rows(problem.graph, n_positions)
     if memory is None:
         return most
-    blocks, mixed = problem.graph.blocks, shape.total("n_heads") * shape.d_head
-    recorded = 2 * ((len(blocks) + 1) * 2 * shape.d_model + mixed + _projected(problem.graph))
-    patterns = max(len(block.writers) for block in blocks) * n_positions
-    in_work = (_STREAMS_IN_WORK + _HIDDEN_WIDTH) * shape.d_model + patterns
-    each = problem.model.dtype.itemsize * n_positions * (recorded + in_work)
+    each = _row_bytes(problem.graph, n_positions, problem.model.dtype.itemsize)
     fewest = n_prompts if problem.metric.per == "batch" else 1
     if memory < fewest * each:
         raise MethodError(
@@ -176,6 +216,21 @@ def rows_at_once(problem: Problem, memory: int | str | None) -> int:
             "are allowed; allow more, or shorten the prompts"
         )
     return min(most, memory // each)
+
+
+def _rows(graph: Graph, n_positions: int) -> int:
+    """Return how many prompts patching runs at once unless its memory is limited."""
+    return max(_FEWEST_ROWS, _ROW_FLOATS // (n_positions * graph.shape.d_model))
+
+
+def _row_bytes(graph: Graph, n_positions: int, bytes_per_number: int) -> int:
+    """Return how many bytes patching takes for each prompt that it runs at once."""
+    shape, blocks = graph.shape, graph.blocks
+    mixed = shape.total("n_heads") * shape.d_head
+    recorded = 2 * ((len(blocks) + 1) * 2 * shape.d_model + mixed + _projected(graph))
+    patterns = max(len(block.writers) for block in blocks) * n_positions
+    in_work = (_STREAMS_IN_WORK + _HIDDEN_WIDTH) * shape.d_model + patterns
+    return bytes_per_number * n_positions * (recorded + in_work)
 
 
 def _plan(n_prompts: int, formed: int) -> Plan:

@@ -20,6 +20,7 @@ from torch import Tensor
 from circuitfind.engine.contraction import contracted
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.memory import GRADIENTS_TOGETHER, attribution_batch
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.received import BlockGradients
 from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
@@ -31,15 +32,6 @@ from circuitfind.models.forward import Stream
 from circuitfind.problem import HasProblem, Problem
 
 Table = Float[Tensor, "writer reader"]
-
-_BATCH_FLOATS = 1 << 23
-"""How many numbers the streams that enter all blocks may have together; 32 MiB in float32."""
-
-_PLACES_TOGETHER = 5
-"""The gradients of how many places are summed before they are multiplied with what writers write.
-
-That costs a third of a walk back; for each place the streams that enter all blocks are kept.
-"""
 
 
 @dataclass(frozen=True)
@@ -74,9 +66,7 @@ class Limits:
         """Return how many prompts are taken at a time."""
         if self.batch is not None:
             return self.batch
-        shape = problem.model.shape
-        per_prompt = shape.n_layers * problem.prompts.clean.shape[1] * shape.d_model
-        return max(1, _BATCH_FLOATS // per_prompt)
+        return attribution_batch(problem.graph, problem.prompts.clean.shape[1])
 
 
 def attribute(
@@ -115,7 +105,7 @@ def attribute(
 def _together(places: Iterable[Place]) -> Iterator[list[Place]]:
     """Split places into a few at a time that vary the same writer."""
     for _, some in groupby(places, key=lambda place: place.writer):
-        while held := list(islice(some, _PLACES_TOGETHER)):
+        while held := list(islice(some, GRADIENTS_TOGETHER)):
             yield held
 
 

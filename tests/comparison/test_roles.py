@@ -81,7 +81,7 @@ def test_chunks_change_nothing(monkeypatch):
     problem = tiny_problem()
     whole = looks(problem), effects(problem)
     monkeypatch.setattr("circuitfind.comparison.looks._FLOATS", 1)
-    monkeypatch.setattr("circuitfind.methods.attribution._BATCH_FLOATS", 1)
+    monkeypatch.setattr("circuitfind.engine.memory._BATCH_FLOATS", 1)
     assert len(chunks(problem)) == len(problem.prompts)
     parts = looks(problem), effects(problem)
     torch.testing.assert_close(parts[0].excess, whole[0].excess, equal_nan=True)

@@ -2,8 +2,16 @@
 
 import pytest
 
+import circuitfind as cf
+from benchmarks.attribution import PeakBytes
+from benchmarks.setting import Size, random_gpt2, random_llama, random_pairs
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.memory import remembered_numbers, search_bytes
+from circuitfind.engine.memory import (
+    attribution_bytes,
+    patching_bytes,
+    remembered_numbers,
+    search_bytes,
+)
 from tests.engine.problems import problem_of
 
 
@@ -37,3 +45,17 @@ def test_the_memory_grows_with_prompts_and_positions():
     assert search_bytes(graph, 20, 10) == search_bytes(graph, 10, 20)
     assert search_bytes(graph, 10, 10) < search_bytes(graph, 20, 10)
     assert search_bytes(graph, 10, 10, bytes_per_number=8) == 2 * search_bytes(graph, 10, 10)
+
+
+@pytest.mark.parametrize("build", [random_gpt2, random_llama])
+def test_attribution_and_patching_hold_no_more_than_stated(build):
+    size = Size(4, 4, 2 if build is random_llama else None, 128, 60, 12, 16)
+    problem = cf.make_problem(cf.load_model(build(size)), random_pairs(size))
+    # Small models have too few patches to fill what patching may take.
+    for work, stated, least in (
+        (lambda: cf.discover(problem, "eap-ig", n_edges=10), attribution_bytes, 0.1),
+        (lambda: cf.patch(problem, "head"), patching_bytes, 0.01),
+    ):
+        with PeakBytes() as held:
+            work()
+        assert least < held.peak / stated(problem.graph, size.n_prompts, size.n_tokens) < 1
