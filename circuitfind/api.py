@@ -28,6 +28,7 @@ from circuitfind.notebook import observer
 from circuitfind.problem import HasProblem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
 from circuitfind.verbs.automatic import automatic_search
+from circuitfind.workers.crew import Workers
 
 
 def discover(
@@ -36,6 +37,8 @@ def discover(
     *,
     selection: Selection | None = None,
     memory: int | str | None = None,
+    workers: int = 1,
+    ray: str | None = None,
     progress: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     tell: Callable[[str], None] = lambda message: None,
@@ -49,6 +52,10 @@ def discover(
         selection: How edges are chosen by their scores; its fields can be given as options instead.
         memory: How many bytes the search may take beside the model, also as text like `2GB`; by
             default what it takes. With less, it takes the prompts in chunks, to the same result.
+        workers: How many processes share the prompts of the search, this one included; each has the
+            model, and with `cuda` a GPU, of its own. In a script, call this below
+            `if __name__ == "__main__":`.
+        ray: Have that many workers on a Ray cluster instead: its address, `auto`, or `local`.
         progress: Show how far the search is, on one line of stderr; also in notebooks.
         on_progress: Called as the search proceeds, in place of that line.
         tell: Called with what a user should know: how well the model itself does the task, before
@@ -78,7 +85,7 @@ def discover(
         for given in (wanted, chosen):
             given.pop(name, None)
     check_settings(method, wanted, chosen, any_threshold=is_automatic)
-    engine = IncrementalEngine(as_problem(asked), memory)
+    engine = IncrementalEngine(as_problem(asked), memory, workers=Workers(workers, ray))
     for line in foreword(own_of(engine), engine.problem):
         tell(line)
 

@@ -15,6 +15,7 @@
     |- ReportError          a drawing that could not be made
     |- RunDirectoryError    a run directory that holds something else or cannot be written
     |  `- RunBusyError      another process is at work in it
+    |- WorkerError          workers that cannot be had, be given the question, or stay alive
     `- SweepError           a sweep file that is wrong, or a sweep of which runs failed
 
 A message says what was given, what is possible, and what to do. The command line prints it as one
@@ -82,6 +83,10 @@ class RunDirectoryError(CircuitfindError):
 
 class RunBusyError(RunDirectoryError):
     """A directory in which another process is at work."""
+
+
+class WorkerError(CircuitfindError):
+    """Workers that cannot be had, cannot be given the question, or do not stay alive."""
 
 
 class SweepError(CircuitfindError):

@@ -11,7 +11,7 @@ of them shows counts twice there, so the mean over both is the metric of the pro
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -228,9 +228,10 @@ def on_columns(prompts: PromptPairs, columns: Int[Tensor, " column"]) -> PromptP
 
 def along(direction: Float[Tensor, " d_model"]) -> Measure:
     """Return what measures the final stream's component along a direction of any length."""
-    unit = direction / direction.norm()
+    return partial(_component, direction / direction.norm())
 
-    def component(stream: Stream, prompts: PromptPairs, full: Reference) -> PerPrompt:
-        return _mean_over_steps(stream @ unit.to(stream), prompts)
 
-    return component
+def _component(
+    unit: Float[Tensor, " d_model"], stream: Stream, prompts: PromptPairs, full: Reference
+) -> PerPrompt:
+    return _mean_over_steps(stream @ unit.to(stream), prompts)

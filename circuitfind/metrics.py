@@ -7,6 +7,7 @@ negates by hand. It never averages over prompts; `loss` is the one place where t
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from typing import Any, Literal, TypeVar
 
@@ -182,12 +183,19 @@ def custom_metric(
         MethodError: It is not a function.
     """
     require_kind(function, Callable, "a function; give one of logits and prompts")
-    takes_prompts = _takes_prompts(function)
-
-    def measure(logits: Logits, prompts: PromptPairs, full: Reference) -> Any:
-        return function(logits, prompts) if takes_prompts else function(logits)
-
+    measure = partial(_called, function, takes_prompts=_takes_prompts(function))
     return Metric(name, unit, better, measure, per=per)
+
+
+def _called(
+    function: Callable[..., PerPrompt],
+    logits: Logits,
+    prompts: PromptPairs,
+    full: Reference,
+    *,
+    takes_prompts: bool,
+) -> Any:
+    return function(logits, prompts) if takes_prompts else function(logits)
 
 
 def _takes_prompts(function: Callable[..., PerPrompt]) -> bool:

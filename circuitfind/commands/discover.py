@@ -86,6 +86,14 @@ def discover(
     dtype: Dtype = None,
     device: Device = "cpu",
     memory: Memory = None,
+    workers: Annotated[
+        int,
+        limited("workers", "How many processes share the prompts of the search (docs/workers.md)."),
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Have the workers on a Ray cluster: auto, an address, or local."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run directory; an interrupted run resumes. [default: runs/NAME]"),
@@ -104,6 +112,7 @@ def discover(
     from circuitfind.methods.wanted import Wanted
     from circuitfind.tasks import model_for
     from circuitfind.verbs.series import Observer, run_wanted
+    from circuitfind.workers.crew import Workers
 
     wanted, options = Wanted(threshold, edges, target_edges, target_faithfulness).with_options(
         method, parsed_settings(method, [*(option or []), *["prune=false"] * keep_dead_ends])
@@ -127,7 +136,7 @@ def discover(
     path = out or path_of_search(config, wanted)
     with interruptible(path, budget), progress_bar() as on_progress:
         observer = Observer(within(seconds_of(budget), on_progress), tell)
-        results = run_wanted(path, config, wanted, observer)
+        results = run_wanted(path, config, wanted, observer, Workers(workers, ray))
         if report:
             from circuitfind.verbs.report import write_report
 

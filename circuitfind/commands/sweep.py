@@ -66,11 +66,12 @@ def sweep(
 def _launcher(
     ray: str | None, workers: int | None, threads: int | None, runs: "tuple[PlannedRun, ...]"
 ) -> "Callable[[], Launcher]":
-    from circuitfind.sweeps.launching import LocalLauncher, local_places
+    from circuitfind.sweeps.launching import CrewLauncher
+    from circuitfind.workers.processes import ProcessCrew, local_places
 
     device = runs[0].config.device.partition(":")[0]
     if ray is None:
-        return lambda: LocalLauncher(local_places(workers, threads, device=device))
-    from circuitfind.sweeps.ray_launcher import RayLauncher
+        return lambda: CrewLauncher(ProcessCrew(local_places(workers, threads, device=device)))
+    from circuitfind.workers.ray_crew import RayCrew
 
-    return lambda: RayLauncher(ray, workers, threads or 1, gpu=device == "cuda")
+    return lambda: CrewLauncher(RayCrew(ray, workers, threads or 1, gpu=device == "cuda"))

@@ -7,19 +7,40 @@ only the port that changed, at the positions that matter (`state.py`). Many cand
 together (`trial.py`). The sparser the circuit gets, the less each cut costs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, candidates_at_once
 from circuitfind.engine.masked_pass import MaskedPasses
+from circuitfind.engine.memory import Plan
 from circuitfind.engine.propagation import alike
-from circuitfind.engine.replacement import Gaps, Remainders, Runs, enlarges_rounding
-from circuitfind.engine.state import ChunkState, Horizon, Projected, Stream, spans
-from circuitfind.engine.tensor_store import TensorStore
+from circuitfind.engine.readout import Readout
+from circuitfind.engine.replacement import (
+    Gaps,
+    Remainders,
+    Runs,
+    enlarges_rounding,
+    mean_over_prompts,
+    runs_of,
+)
+from circuitfind.engine.state import (
+    Candidates,
+    ChunkState,
+    Horizon,
+    Projected,
+    Stream,
+    spans,
+)
+from circuitfind.engine.tensor_store import InFiles, InMemory, TensorStore
 from circuitfind.engine.trial import Tools, Trial
 from circuitfind.engine.virtual_weights import VirtualWeights
 from circuitfind.engine.written import is_z, total, writing_blocks
@@ -27,6 +48,28 @@ from circuitfind.problem import Problem
 
 Pair = tuple[int, int]
 """Indices of a writer and a reader."""
+
+Values = Float[Tensor, "*candidate row"]
+"""The metric of each prompt."""
+
+_T = TypeVar("_T")
+Asked = Callable[[], _T]
+"""What was asked for; call it to wait for the answer, once all chunks have been asked."""
+
+
+@dataclass(frozen=True)
+class ChunkTried:
+    """Candidates that were evaluated on some prompts.
+
+    Attributes:
+        state: What they start from.
+        final: What the logits read in each of them, at the last positions or all.
+        trial: All that changes in them; None where that takes too much memory.
+    """
+
+    state: ChunkState
+    final: Candidates
+    trial: Trial | None
 
 
 class ChunkEngine:
@@ -117,8 +160,43 @@ class ChunkEngine:
 
     def tried(
         self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
-    ) -> Trial:
+    ) -> ChunkTried:
         """Evaluate cutting a reader's first edge, its first two and so on, or each alone."""
+        trial = self._trial(state, reader, writers, nested=nested)
+        return ChunkTried(state, trial.final, trial if isinstance(self._store, InMemory) else None)
+
+    def pick(self, tried: ChunkTried, candidate: int, kept: NDArray[np.bool_]) -> ChunkState:
+        """Return one candidate as a state; `kept` says which edges it keeps."""
+        state, trial = tried.state, tried.trial
+        if trial is None:
+            return self.cut(state, pairs_of(state.kept & ~kept))
+        picked = trial.pick(candidate, state.keeping(kept))
+        return replace(picked, products=trial.products(candidate))
+
+    @cached_property
+    def readout(self) -> Readout:
+        """What turns final streams of these prompts into metric values."""
+        return Readout(self.problem, self.runs.final)
+
+    @property
+    def together(self) -> int:
+        """For how many candidates the metric is measured at once."""
+        return self.readout.together
+
+    def values(self, state: ChunkState) -> Asked[Values]:
+        """Ask for the metric of each prompt in a state."""
+        with torch.no_grad():
+            values = self.readout.values(state.final)
+        return lambda: values
+
+    def values_of(self, tried: ChunkTried, some: slice) -> Asked[Values]:
+        """Ask for the metric of each prompt in some of the candidates, at most `together`."""
+        values = self.readout.of_candidates(tried.final[some])
+        return lambda: values
+
+    def _trial(
+        self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
+    ) -> Trial:
         trial = Trial(self._tools, state, n=len(writers))
         if span := int(state.spans.readers[reader]):
             gaps = self.gaps.of(state, writers, span)
@@ -143,6 +221,52 @@ class ChunkEngine:
         """What each writer sends along a cut edge."""
         with torch.no_grad():
             return self.runs.replaced.of_all(*self.problem.prompts.clean.shape)
+
+
+def chunk_engines(
+    problem: Problem, planned: Plan, numbers: Sequence[int] | None = None
+) -> list[ChunkEngine]:
+    """Return what answers for the prompts of each chunk.
+
+    Padding stays, so that positions are the same in all chunks.
+
+    Args:
+        problem: The problem, with all prompts.
+        planned: How they are split.
+        numbers: Which chunks; by default all.
+    """
+    prompts, size = problem.prompts, planned.n_prompts
+    rows = [slice(first, first + size) for first in range(0, len(prompts), size)]
+    parts = [replace(problem, prompts=prompts.rows(some)) for some in rows]
+    store = InFiles() if planned.in_files else InMemory()
+    weights = VirtualWeights(problem.model, problem.graph, planned.most_virtual_weights)
+    with torch.no_grad():
+        mean = mean_over_prompts(parts)
+        return [
+            ChunkEngine(
+                parts[number],
+                runs_of(parts[number], mean),
+                horizon(problem),
+                store,
+                weights,
+                planned.most_formed // planned.n_in_share,
+            )
+            for number in (range(len(parts)) if numbers is None else numbers)
+        ]
+
+
+def horizon(problem: Problem) -> Horizon:
+    """Return how many positions, counted from the end, can matter for a problem."""
+    prompts, length = problem.prompts, problem.prompts.clean.shape[1]
+    steps = length - int(prompts.steps[prompts.step_is_real].min())
+    if not problem.model.causal:
+        return Horizon(length, length)
+    return Horizon(steps, max(length - problem.ablation.first_change(prompts), steps))
+
+
+def pairs_of(edges: NDArray[np.bool_]) -> list[Pair]:
+    """Return the edges of a mask."""
+    return [(int(writer), int(reader)) for writer, reader in np.argwhere(edges)]
 
 
 def _by_reader(edges: Iterable[Pair]) -> dict[int, list[int]]:

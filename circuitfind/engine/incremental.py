@@ -3,17 +3,19 @@
 A full pass per candidate makes a search slow: GPT-2 small has 32,491 edges, and cutting one
 changes nothing before its reader. The engine remembers a run and continues it (`chunk.py`). Where
 that takes more memory than there is, the prompts are taken in chunks and what is remembered is kept
-in files: the final streams of all prompts come together again before anything is measured, so
-averages are over all prompts, whatever the chunks.
+in files. The metric is measured prompt by prompt, and the values of all prompts come together again
+in their order, so averages are over all prompts, whatever the chunks.
 
 States are values: cutting returns a new one and leaves the old one usable, so a search tries a cut
 and keeps whichever state it prefers. There is nothing to undo. States share the tensors that did
 not change.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,22 +24,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.candidates import FIRST_WIDTH, Test, candidates_at_once, next_width
-from circuitfind.engine.chunk import ChunkEngine, Pair
+from circuitfind.engine.chunk import Asked, ChunkEngine, Values, chunk_engines, horizon, pairs_of
+from circuitfind.engine.hiring import hired
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
-from circuitfind.engine.replacement import Runs, joined_runs, mean_over_prompts, runs_of
-from circuitfind.engine.state import Candidates, ChunkState, Horizon, Stream
-from circuitfind.engine.tensor_store import InFiles, InMemory
-from circuitfind.engine.trial import Trial
-from circuitfind.engine.virtual_weights import VirtualWeights
+from circuitfind.engine.remote import RemoteChunk, RemoteState
+from circuitfind.engine.replacement import Runs, joined_runs
+from circuitfind.engine.state import Candidates, ChunkState, Stream
 from circuitfind.engine.work import Start
 from circuitfind.graph import Edge, EdgeName, listed
 from circuitfind.metrics import Metric, Scale
 from circuitfind.problem import HasProblem, Problem, as_problem
+from circuitfind.workers.crew import ALONE, Workers
 
 _DRIFT = {torch.float64: 1e-6, torch.float32: 1e-5}
 """Largest drift that rounding explains, by the type of the streams, relative to the final stream.
 Norms of Hugging Face models round to float32 even where everything else is float64."""
+
+
+SearchedChunk = ChunkEngine | RemoteChunk
+"""Prompts on which cuts are evaluated, here or by a worker."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class EngineState:
         chunks: The pass on the prompts of each chunk.
     """
 
-    chunks: tuple[ChunkState, ...]
+    chunks: tuple[ChunkState | RemoteState, ...]
 
     def __repr__(self) -> str:
         return f"<EngineState: {int(self.kept.sum())} edges kept>"
@@ -80,27 +86,39 @@ class Tried:
 
     Attributes:
         engine: What evaluated them.
-        state: What they start from.
-        final: What the logits read in each of them, at the last positions or all.
-        trial: All that changes in them, where there is but one chunk.
+        n: How many there are.
+        chunks: The candidates on the prompts of each chunk.
     """
 
     engine: "IncrementalEngine"
-    state: EngineState
-    final: Candidates
-    trial: Trial | None
+    n: int
+    chunks: tuple[Any, ...]
+
+    @property
+    def final(self) -> Candidates:
+        """What the logits read in each of them, at the last positions or all."""
+        finals: list[Candidates] = [part.final for part in self.chunks]
+        return _joined(finals, dim=1)
 
     def losses(self) -> Iterator[float]:
-        """Yield each candidate's loss."""
-        return self.engine.readout.losses(self.final)
+        """Yield each candidate's loss, measuring some candidates at a time.
+
+        Whoever stops asking, because a candidate settled the matter, saves the logits of the rest.
+        """
+        together = min(chunk.together for chunk in self.engine.searched)
+        for first in range(0, self.n, together):
+            some = slice(first, first + together)
+            parts = [chunk.values_of(part, some) for chunk, part in self._parts()]
+            yield from self.engine.problem.metric.loss(_answered(parts)).tolist()
 
     def pick(self, candidate: int, kept: NDArray[np.bool_]) -> EngineState:
         """Return one candidate as a state; `kept` says which edges it keeps."""
-        if self.trial is not None:
-            (state,) = self.state.chunks
-            picked = self.trial.pick(candidate, state.keeping(kept))
-            return EngineState((replace(picked, products=self.trial.products(candidate)),))
-        return self.engine.cut(self.state, _pairs(self.state.kept & ~kept))
+        return EngineState(
+            tuple(chunk.pick(part, candidate, kept) for chunk, part in self._parts())
+        )
+
+    def _parts(self) -> Iterator[tuple[SearchedChunk, Any]]:
+        return zip(self.engine.searched, self.chunks, strict=True)
 
 
 class IncrementalEngine:
@@ -110,12 +128,14 @@ class IncrementalEngine:
         problem: The problem.
         memory: How many bytes a search may take beside the model, also as text like `2GB`; by
             default what it takes.
+        workers: Who evaluates cuts in a context that is `staffed`.
 
     Attributes:
         problem: The problem.
         graph: Its graph.
         horizon: How many positions can matter at all.
         chunks: What answers for the prompts of each chunk.
+        searched: What evaluates cuts for each chunk: the same, or workers.
         clean_final: The full graph's final stream on the clean prompts.
         readout: Turns final streams into metric values.
 
@@ -123,23 +143,23 @@ class IncrementalEngine:
         MethodError: The memory is too small for a single pair of prompts.
     """
 
-    def __init__(self, problem: Problem, memory: int | str | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        memory: int | str | None = None,
+        workers: Workers = ALONE,
+    ) -> None:
         self.problem = problem = as_problem(problem)
         self.graph = problem.graph
         self.horizon = horizon(problem)
-        planned = plan(problem, memory)
-        parts = _chunks(problem, planned.n_prompts)
-        store = InMemory() if len(parts) == 1 else InFiles()
-        weights = VirtualWeights(problem.model, problem.graph, planned.most_virtual_weights)
-        most_formed = planned.most_formed // len(parts)
-        with torch.no_grad():
-            mean = mean_over_prompts(parts)
-            self.chunks = [
-                ChunkEngine(part, runs_of(part, mean), self.horizon, store, weights, most_formed)
-                for part in parts
-            ]
+        self.workers = workers
+        self._plan = plan(problem, memory, workers.shares or workers.n)
+        self.chunks = chunk_engines(problem, self._plan)
+        self.searched: Sequence[SearchedChunk] = self.chunks
+        self._hire: Callable[[], Sequence[SearchedChunk]] | None = None
         self.clean_final: Stream = _joined([chunk.runs.final for chunk in self.chunks], dim=0)
-        self.readout = Readout(problem, self.clean_final)
+        only = len(self.chunks) == 1
+        self.readout = self.chunks[0].readout if only else Readout(problem, self.clean_final)
         self._readouts: dict[str, Readout] = {}
 
     def __repr__(self) -> str:
@@ -164,14 +184,35 @@ class IncrementalEngine:
             first += n
         return joined_runs(parts)
 
+    @contextmanager
+    def staffed(self) -> Iterator[None]:
+        """Have the workers evaluate cuts in this context, from the first full graph on.
+
+        States of this context are worth nothing after it.
+
+        Raises:
+            WorkerError: The problem cannot be sent to workers, or they are lost again and again.
+        """
+        with ExitStack() as stack:
+            if self.workers.ray is not None or self.workers.n > 1:
+                self._hire = lambda: stack.enter_context(
+                    hired(self.workers, self.problem, self._plan, self.chunks)
+                )
+            try:
+                yield
+            finally:
+                self._hire, self.searched = None, self.chunks
+
     def start(self) -> EngineState:
         """Return the full graph: every edge kept."""
-        return EngineState(tuple(chunk.start() for chunk in self.chunks))
+        if self._hire is not None:
+            self.searched, self._hire = self._hire(), None
+        return EngineState(tuple(chunk.start() for chunk in self.searched))
 
     def start_from(self, kept: Tensor) -> EngineState:
         """Return the state with just these edges kept."""
         self.graph.require_mask(kept)
-        return self.cut(self.start(), _pairs((self.graph.edge_mask & ~kept.cpu()).numpy()))
+        return self.cut(self.start(), pairs_of((self.graph.edge_mask & ~kept.cpu()).numpy()))
 
     def recomputed(
         self, kept: Tensor, start: Start | None = None, first: int | None = None
@@ -279,7 +320,8 @@ class IncrementalEngine:
 
     def loss(self, state: EngineState) -> float:
         """Return the loss of a state: the metric's mean over prompts, lower is better."""
-        return self.readout.loss(state.final)
+        parts = [chunk.values(part) for chunk, part in self._with(state)]
+        return float(self.problem.metric.loss(_answered(parts)))
 
     def cut(self, state: EngineState, edges: str | Edge | Iterable[EdgeName]) -> EngineState:
         """Return the state with these edges cut as well; edges already cut stay so.
@@ -353,20 +395,17 @@ class IncrementalEngine:
     def gap(self, state: EngineState, writer: int) -> Stream:
         """Return what a writer's cut edges carry less what it writes, where that can change."""
         span = self.horizon.changes
-        return _joined([next(c.gaps.of(part, [writer], span)) for c, part in self._with(state)], 0)
+        parts: Iterator[Any] = zip(self.chunks, state.chunks, strict=True)
+        return _joined([next(c.gaps.of(part, [writer], span)) for c, part in parts], 0)
 
     def _tried(
         self, state: EngineState, reader: int, writers: Sequence[int], *, nested: bool
     ) -> Tried:
-        finals: list[Candidates] = []
-        trial = None
-        for chunk, part in self._with(state):
-            trial = chunk.tried(part, reader, writers, nested=nested)
-            finals.append(trial.final)
-        return Tried(self, state, _joined(finals, dim=1), trial if len(finals) == 1 else None)
+        parts = [c.tried(part, reader, writers, nested=nested) for c, part in self._with(state)]
+        return Tried(self, len(writers), tuple(parts))
 
-    def _with(self, state: EngineState) -> Iterator[tuple[ChunkEngine, ChunkState]]:
-        return zip(self.chunks, state.chunks, strict=True)
+    def _with(self, state: EngineState) -> Iterator[tuple[SearchedChunk, Any]]:
+        return zip(self.searched, state.chunks, strict=True)
 
     def drift(self, state: EngineState) -> float:
         """Return how far a state is from a pass from scratch.
@@ -408,24 +447,9 @@ def as_engine(asked: HasProblem, memory: int | str | None = None) -> Incremental
     return IncrementalEngine(as_problem(asked), memory)
 
 
-def horizon(problem: Problem) -> Horizon:
-    """Return how many positions, counted from the end, can matter for a problem."""
-    prompts, length = problem.prompts, problem.prompts.clean.shape[1]
-    steps = length - int(prompts.steps[prompts.step_is_real].min())
-    if not problem.model.causal:
-        return Horizon(length, length)
-    return Horizon(steps, max(length - problem.ablation.first_change(prompts), steps))
-
-
-def _chunks(problem: Problem, size: int) -> list[Problem]:
-    """Split a problem by its prompts; padding stays, so that positions are the same in all."""
-    prompts = problem.prompts
-    rows = (slice(first, first + size) for first in range(0, len(prompts), size))
-    return [replace(problem, prompts=prompts.rows(some)) for some in rows]
-
-
-def _pairs(edges: NDArray[np.bool_]) -> list[Pair]:
-    return [(int(writer), int(reader)) for writer, reader in np.argwhere(edges)]
+def _answered(parts: Sequence[Asked[Values]]) -> Values:
+    """Wait for the metric of each prompt, in the order of the prompts."""
+    return _joined([part() for part in parts], dim=-1)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

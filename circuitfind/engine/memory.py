@@ -141,18 +141,31 @@ class Plan:
     """How a search keeps to a memory.
 
     Attributes:
-        n_prompts: Pairs of prompts at a time.
-        most_formed: How many numbers of formed gaps may be remembered in all.
+        n_prompts: Pairs of prompts at a time, in one chunk.
+        n_in_share: How many chunks a share of the prompts has at most.
+        most_formed: How many numbers of formed gaps a share may remember.
         most_virtual_weights: How many numbers of virtual weights.
     """
 
     n_prompts: int
+    n_in_share: int
     most_formed: int
     most_virtual_weights: int
 
+    @property
+    def in_files(self) -> bool:
+        """Whether what is remembered is kept in files."""
+        return self.n_in_share > 1
 
-def plan(problem: Problem, memory: int | str | None) -> Plan:
-    """Plan a search that takes at most so many bytes beside the model, given also as text (`2GB`).
+
+def plan(problem: Problem, memory: int | str | None, n_shares: int = 1) -> Plan:
+    """Plan a search that takes at most so many bytes beside the model.
+
+    Args:
+        problem: What is searched.
+        memory: The bytes, also as text (`2GB`); None for what it takes.
+        n_shares: Into how many shares the prompts are split, each of which may take a part of the
+            memory; at most one for each prompt.
 
     Raises:
         MethodError: A single pair of prompts takes more; or all of them do, on an accelerator.
@@ -160,10 +173,13 @@ def plan(problem: Problem, memory: int | str | None) -> Plan:
     """
     memory = allowed_bytes(memory)
     n_prompts, n_positions = problem.prompts.clean.shape
+    n_shares = min(n_shares, n_prompts)
+    share = ceil(n_prompts / n_shares)
     if memory is None:
-        return _plan(n_prompts, FORMED_NUMBERS)
+        return _plan(share, 1, FORMED_NUMBERS)
+    memory //= n_shares
     width = problem.model.dtype.itemsize
-    whole = search_bytes(problem.graph, n_prompts, n_positions, width)
+    whole = search_bytes(problem.graph, share, n_positions, width)
     if whole > memory and problem.model.device.type != "cpu":
         # What chunks remember would have to go through the bus again and again.
         raise MethodError(
@@ -184,8 +200,9 @@ def plan(problem: Problem, memory: int | str | None) -> Plan:
             f"at a time, and {memory / 1e6:.0f} MB are allowed; allow more, or shorten the prompts"
         )
     # As few chunks as possible, of about one size.
-    most = max(n for n in range(1, n_prompts + 1) if fits(n))
-    return _plan(ceil(n_prompts / ceil(n_prompts / most)), most_formed)
+    most = max(n for n in range(1, share + 1) if fits(n))
+    n_in_share = ceil(share / most)
+    return _plan(ceil(share / n_in_share), n_in_share, most_formed)
 
 
 def rows_at_once(problem: Problem, memory: int | str | None) -> int:
@@ -233,6 +250,6 @@ def _row_bytes(graph: Graph, n_positions: int, bytes_per_number: int) -> int:
     return bytes_per_number * n_positions * (recorded + in_work)
 
 
-def _plan(n_prompts: int, formed: int) -> Plan:
+def _plan(n_prompts: int, n_in_share: int, formed: int) -> Plan:
     weights = int(formed * _WEIGHTS_SHARE)
-    return Plan(n_prompts, formed - weights, weights)
+    return Plan(n_prompts, n_in_share, formed - weights, weights)

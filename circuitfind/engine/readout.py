@@ -3,7 +3,6 @@
 Final streams may be given for the last positions only, as many as the steps need.
 """
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -103,16 +102,12 @@ class Readout:
         """Return the mean over prompts, turned so that lower is better."""
         return float(self.metric.loss(self.values(final)))
 
-    def losses(self, finals: Float[Tensor, "candidate batch pos d_model"]) -> Iterator[float]:
-        """Yield the loss of each candidate, computing logits for some candidates at a time.
-
-        Whoever stops asking, because a candidate settled the matter, saves the logits of the rest.
-        """
-        index = self._step_index(finals.shape[2])
-        for some in finals.split(self._together):
-            with torch.no_grad():
-                values = self._values(some[:, self._rows, index])
-            yield from self.metric.loss(values).tolist()
+    def of_candidates(
+        self, finals: Float[Tensor, "candidate batch pos d_model"]
+    ) -> Float[Tensor, "candidate batch"]:
+        """Return the metric of each prompt, for each candidate; give at most `together`."""
+        with torch.no_grad():
+            return self._values(finals[:, self._rows, self._step_index(finals.shape[2])])
 
     def _values(self, stepped: Stepped) -> Float[Tensor, "candidate batch"]:
         """Return the metric of each prompt, for each candidate."""
@@ -123,7 +118,7 @@ class Readout:
         return self.metric.of_candidates(read, self._renumbered, self._full)
 
     @property
-    def _together(self) -> int:
+    def together(self) -> int:
         """For how many candidates logits are computed at once."""
         steps = self._prompts.steps.numel()
         if self._shifts is not None:

@@ -102,16 +102,18 @@ def search(
     Raises:
         SelfCheckError: The engine does not reproduce the model.
         MethodError: The search failed.
+        WorkerError: Its workers failed.
     """
     limits = check_limits(engine)
     decisions, drift = list(resume), None
     started = time.monotonic()
     selection = method.selection if selection is None else selection
-    for progress in _steps(engine, method, options, selection, resume, state):
-        # A resumed search takes over whole steps only, and repeats one that was cut short.
-        decisions[progress.done - len(progress.decisions) :] = progress.decisions
-        drift = drift if progress.drift is None else progress.drift
-        on_progress(progress)
+    with engine.staffed():
+        for progress in _steps(engine, method, options, selection, resume, state):
+            # A resumed search takes over whole steps only, and repeats one that was cut short.
+            decisions[progress.done - len(progress.decisions) :] = progress.decisions
+            drift = drift if progress.drift is None else progress.drift
+            on_progress(progress)
     circuit = _circuit(engine, method, decisions, selection)
     seconds = time.monotonic() - started
     selected = without_dead_ends(engine, circuit, prune=selection.prune)

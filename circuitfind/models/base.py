@@ -11,8 +11,8 @@ that a search which changes only a head's query input need not project its keys 
 All functions take any number of prompts, so candidates can be stacked along the batch.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -244,6 +244,14 @@ class BaseModel:
     vocabulary: Vocabulary | None = None
     causal: bool = True
     unembedding: Unembedding | None = None
+    loaded_by: Callable[[], "ResidualModel"] | None = None
+    """Loads the same model again, where it has a name."""
+
+    def __reduce__(self) -> Any:
+        """Say how another process gets the model: it loads the model by its name."""
+        if self.loaded_by is None:
+            return super().__reduce_ex__(2)
+        return self.loaded_by, ()
 
     def __repr__(self) -> str:
         shape = self.shape

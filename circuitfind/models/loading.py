@@ -7,6 +7,7 @@ with the name of a source from outside; in Python also by a Hugging Face model o
 """
 
 from contextlib import redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +17,14 @@ import torch
 from circuitfind.errors import ModelError
 from circuitfind.models import gguf_files
 from circuitfind.models.assumptions import require_assumptions
-from circuitfind.models.base import ResidualModel
+from circuitfind.models.base import BaseModel, ResidualModel
 from circuitfind.models.compiled import load_compiled
 from circuitfind.models.guards import quiet_loading, reading, refusing
 from circuitfind.models.hub import fetched, weight_files
 from circuitfind.models.objects import own_copy, require_plain
 from circuitfind.models.precision import computed_in, held_in, number_type, rounded, stored_in
 from circuitfind.models.self_check import random_tokens, require_faithful
-from circuitfind.models.sources import find_source, require_directory, require_tokenizer
+from circuitfind.models.sources import file_type, find_source, require_directory, require_tokenizer
 from circuitfind.models.transformer_lens import TransformerLensModel
 from circuitfind.models.vocabulary import Vocabulary, vocabulary_of
 from circuitfind.models.zoo.architectures import NATIVE, load_native
@@ -63,10 +64,21 @@ def load_model(
     _require_device(device or "cpu")
     if not isinstance(source, str | Path):
         return _wrap(source, tokenizer, weights, device)
-    found = find_source(source)
+    model = _named(source, dtype, device or "cpu")
+    if isinstance(model, BaseModel):
+        # The same for processes that work elsewhere, or see another GPU under the same name.
+        where = str(Path(source).resolve()) if file_type(Path(source)) else str(source)
+        kind = torch.device(device or "cpu").type
+        model.loaded_by = partial(load_model, where, dtype=dtype, device=kind)
+    return model
+
+
+def _named(source: str | Path, dtype: str | None, device: str) -> ResidualModel:
+    """Load a model by its name or path."""
+    weights, found = number_type(dtype), find_source(source)
     if found.outside is not None:
         with refusing(f"{str(source)!r} cannot be loaded"):
-            model = found.outside.load(found.name, dtype=dtype, device=device or "cpu")
+            model = found.outside.load(found.name, dtype=dtype, device=device)
         if not isinstance(model, ResidualModel):
             raise ModelError(
                 f"{str(source)!r} is loaded as {type(model).__name__!r}, which has not all parts "
@@ -74,11 +86,11 @@ def load_model(
             )
         return _checked_by_itself(model)
     if found.kind == "program":
-        return _checked_by_itself(load_compiled(found.path, device or "cpu", weights))
+        return _checked_by_itself(load_compiled(found.path, device, weights))
     if found.kind == "gguf":
-        return _from_gguf(found.path, found.name, weights, device or "cpu")
+        return _from_gguf(found.path, found.name, weights, device)
     folder = fetched(found.name, weights=True) if found.kind == "hub" else found.path
-    return _from_directory(folder, found.name, weights, device or "cpu")
+    return _from_directory(folder, found.name, weights, device)
 
 
 def load_vocabulary(source: str | Path) -> Vocabulary | None:

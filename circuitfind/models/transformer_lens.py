@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.errors import ModelError
+from circuitfind.errors import ModelError, quoted
 from circuitfind.graph import Input, SinglePort
 from circuitfind.models.attention import (
     AttentionCall,
@@ -92,6 +92,14 @@ class TransformerLensModel(BaseModel):
         self._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(self._chosen_core)
         self._readings = lru_cache(maxsize=None)(self._found_reading)
         self._norms = lru_cache(maxsize=None)(self._found_norm)
+
+    def __reduce__(self) -> Any:
+        if self.loaded_by is None:
+            raise ModelError(
+                f"the model {quoted(self.name)} was given in Python and cannot be sent to another "
+                "process; save it with its tokenizer (save_pretrained) and load that directory"
+            )
+        return super().__reduce__()
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         parts = self._embedding_parts(tokens)

@@ -43,17 +43,9 @@ class Outcome:
 
 
 class Worker:
-    """Runs jobs in this process.
+    """Runs jobs in this process."""
 
-    Args:
-        threads: Threads for computing; None leaves them as they are.
-    """
-
-    def __init__(self, threads: int | None = None) -> None:
-        import torch
-
-        if threads is not None:
-            torch.set_num_threads(threads)
+    def __init__(self) -> None:
         # The last model goes first, so that there are never two.
         self._models = Models(most=1)
 

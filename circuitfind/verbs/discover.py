@@ -29,6 +29,7 @@ from circuitfind.methods.settings import settled
 from circuitfind.models.base import ResidualModel
 from circuitfind.question import Models, fingerprints
 from circuitfind.verbs.draw import draw_result
+from circuitfind.workers.crew import ALONE, Workers
 
 
 def run_discovery(
@@ -37,6 +38,7 @@ def run_discovery(
     *,
     model: Any = None,
     models: Models | None = None,
+    workers: Workers = ALONE,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> RunResult:
@@ -48,6 +50,7 @@ def run_discovery(
         model: What `load_model` returned or takes; by default what `config` names, which is then
             only what the model is called.
         models: Loads the model in place of `model`, where it serves several runs.
+        workers: Who evaluates cuts. No result depends on it but for rounding.
         on_progress: Called as the search proceeds; first with what an earlier run decided.
         tell: Called with what a user should know.
 
@@ -66,7 +69,7 @@ def run_discovery(
         return result
     asked = time.monotonic()
     model = (models or Models(model, tell)).of(config)
-    engine = IncrementalEngine(config.problem(model), config.memory)
+    engine = IncrementalEngine(config.problem(model), config.memory, workers=workers)
     loading = time.monotonic() - asked
     lines = foreword(own_of(engine), engine.problem)
     with run.recording(fingerprints(engine.problem), lines) as log:

@@ -28,6 +28,7 @@ from circuitfind.records import body_of
 from circuitfind.store import read_json, reported
 from circuitfind.verbs.automatic import AutomaticRun, is_threshold, trial_of
 from circuitfind.verbs.discover import run_discovery
+from circuitfind.workers.crew import ALONE, Workers
 
 MOST_SEARCHES = 10
 """How many searches a target may take."""
@@ -47,7 +48,11 @@ class Observer:
 
 
 def run_wanted(
-    path: Path, config: RunConfig, wanted: Wanted, observer: Observer | None = None
+    path: Path,
+    config: RunConfig,
+    wanted: Wanted,
+    observer: Observer | None = None,
+    workers: Workers = ALONE,
 ) -> list[RunResult]:
     """Run what is asked for.
 
@@ -56,6 +61,7 @@ def run_wanted(
         config: The settings; thresholds and numbers of edges come from `wanted`.
         wanted: Which circuit.
         observer: Whom to tell how things go.
+        workers: Who evaluates cuts.
 
     Raises:
         CircuitfindError: Anything that the user can do something about.
@@ -64,7 +70,7 @@ def run_wanted(
     each = wanted.options_for(config.method)
     first = replace(config, options={**config.options, **(each[0] if each else {})})
     first.validate(any_threshold=not each)
-    runs = _Runs(path, config, observer or Observer())
+    runs = _Runs(path, config, observer or Observer(), workers)
     if len(each) == 1:
         return [runs.single(**each[0])]
     if each:
@@ -79,10 +85,11 @@ class _Runs:
         path: The run directory, or the one that holds the runs of a series.
         config: Their settings, without threshold and number of edges.
         observer: Whom to tell how things go.
+        workers: Who evaluates cuts.
     """
 
-    def __init__(self, path: Path, config: RunConfig, observer: Observer) -> None:
-        self._path, self._config = path, config
+    def __init__(self, path: Path, config: RunConfig, observer: Observer, workers: Workers) -> None:
+        self._path, self._config, self._workers = path, config, workers
         self._observer = replace(observer, tell=_told_once(observer.tell))
         self._models = Models(tell=self._observer.tell)
         self._results: list[RunResult] = []
@@ -144,7 +151,12 @@ class _Runs:
     def _run(self, path: Path, config: RunConfig) -> RunResult:
         observer = self._observer
         return run_discovery(
-            path, config, models=self._models, on_progress=observer.progress, tell=observer.tell
+            path,
+            config,
+            models=self._models,
+            workers=self._workers,
+            on_progress=observer.progress,
+            tell=observer.tell,
         )
 
     def _suggestion(self) -> float:

@@ -124,6 +124,11 @@ class Running:
             start_new_session=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def wait_for_decisions(self, run: Path, count: int) -> int:
         """Wait until the run has made this many decisions, and return how many there are."""
         file, deadline = run / "decisions.jsonl", time.monotonic() + 60

@@ -64,7 +64,7 @@ def test_a_series_says_it_once_and_warns_once(cli, swapped):
 
 
 def test_a_sweep_says_it_of_every_run_before_its_end(cli, swapped, tmp_path, monkeypatch):
-    monkeypatch.setattr("circuitfind.sweeps.launching.usual_start_method", lambda: "fork")
+    monkeypatch.setattr("circuitfind.workers.processes.usual_start_method", lambda: "fork")
     (tmp_path / "sweep.toml").write_text(
         f"""
         models = ["ioi-small"]

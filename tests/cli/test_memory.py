@@ -22,9 +22,9 @@ def planned(monkeypatch):
     """Note the memory that each engine is given."""
     plan, given = incremental.plan, []
 
-    def noted(problem, memory):
+    def noted(problem, memory, n_shares):
         given.append(memory)
-        return plan(problem, memory)
+        return plan(problem, memory, n_shares)
 
     monkeypatch.setattr(incremental, "plan", noted)
     return given

@@ -6,14 +6,13 @@ import time
 
 import pytest
 
-from circuitfind.sweeps import launching
 from tests.sweeps.conftest import SMALL
 
 
 @pytest.fixture
 def file(program, monkeypatch):
     """A sweep file, whose workers are there at once."""
-    monkeypatch.setattr(launching, "usual_start_method", lambda: "fork")
+    monkeypatch.setattr("circuitfind.workers.processes.usual_start_method", lambda: "fork")
     path = program.with_name("small.toml")
     path.write_text(SMALL)
     return path

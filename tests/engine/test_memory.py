@@ -36,7 +36,8 @@ def tried_once(engine):
     kept = state.kept.copy()
     kept[0, reader] = False
     tried = engine.cut_nested(state, reader, [0])
-    assert tried.trial.through or engine.graph.shape.heads_share_norm
+    (part,) = tried.chunks
+    assert part.trial.through or engine.graph.shape.heads_share_norm
     return tried.pick(0, kept)
 
 

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from circuitfind.sweeps import launching
 from tests.cli.conftest import call
 from tests.faults.killing import kill_and_resume
 from tests.programs import write_program
@@ -91,7 +90,7 @@ def test_a_killed_search_ends_as_if_never_killed(search, n_times, program, tmp_p
     [(1, 0), *(pytest.param(25, seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))],
 )
 def test_a_killed_sweep_ends_as_if_never_killed(n_times, seed, program, tmp_path, monkeypatch):
-    monkeypatch.setattr(launching, "usual_start_method", lambda: "fork")
+    monkeypatch.setattr("circuitfind.workers.processes.usual_start_method", lambda: "fork")
     file = program.with_name("sweep.toml")
     file.write_text(SWEEP)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from circuitfind.sweeps.launching import LocalLauncher, Place
+from circuitfind.sweeps.launching import CrewLauncher
 from circuitfind.sweeps.plan import PlannedRun, read_sweep
+from circuitfind.workers.processes import Place, ProcessCrew
 from tests.programs import write_program
 
 SMALL = """
@@ -41,9 +42,9 @@ def planned(program, tmp_path) -> Callable[[str], tuple[PlannedRun, ...]]:
 
 
 @pytest.fixture
-def workers() -> Callable[[], LocalLauncher]:
+def workers() -> Callable[[], CrewLauncher]:
     """Make two workers that are there at once, because this process has loaded the libraries."""
-    return lambda: LocalLauncher([Place(1), Place(1)], "fork")
+    return lambda: CrewLauncher(ProcessCrew([Place(1), Place(1)], "fork"))
 
 
 def files_of(path: Path) -> dict[str, bytes]:

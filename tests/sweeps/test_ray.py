@@ -9,10 +9,11 @@ import time
 import psutil
 import pytest
 
-from circuitfind.errors import SweepError
+from circuitfind.errors import WorkerError
 from circuitfind.sweeps.gathering import gather
-from circuitfind.sweeps.ray_launcher import RayLauncher
+from circuitfind.sweeps.launching import CrewLauncher
 from circuitfind.sweeps.running import Watch, run_sweep
+from circuitfind.workers.ray_crew import RayCrew
 from tests.sweeps.conftest import SMALL
 
 ray = pytest.importorskip("ray")
@@ -22,7 +23,7 @@ SIXTY = SMALL.replace("[0, 1]", str(list(range(30))))
 
 @pytest.fixture
 def two_workers():
-    yield lambda: RayLauncher("local", 2, 1, gpu=False)
+    yield lambda: CrewLauncher(RayCrew("local", 2, 1, gpu=False))
     ray.shutdown()
 
 
@@ -57,7 +58,7 @@ def kill_a_worker() -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         for process in psutil.Process().children(recursive=True):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayHost"):
                 os.kill(process.pid, signal.SIGKILL)
                 return process.pid
         time.sleep(0.02)
@@ -65,5 +66,5 @@ def kill_a_worker() -> int:
 
 
 def test_a_cluster_that_is_not_there_is_said_in_one_line():
-    with pytest.raises(SweepError, match=r"there is no Ray cluster at '127.0.0.1:9' .*--ray local"):
-        RayLauncher("127.0.0.1:9", None, 1, gpu=False)
+    with pytest.raises(WorkerError, match=r"no Ray cluster at '127.0.0.1:9' .*--ray local"):
+        RayCrew("127.0.0.1:9", None, 1, gpu=False)

@@ -16,9 +16,10 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.models.loading import load_model
 from circuitfind.sweeps.gathering import gather
 from circuitfind.sweeps.journal import journal
-from circuitfind.sweeps.launching import LocalLauncher, Place, local_places
+from circuitfind.sweeps.launching import CrewLauncher
 from circuitfind.sweeps.running import Watch, run_sweep
 from circuitfind.sweeps.work import Job, Outcome
+from circuitfind.workers.processes import Place, ProcessCrew, local_places
 from tests.sweeps.conftest import SMALL, files_of
 
 
@@ -108,9 +109,10 @@ class Killing:
         self._launcher.start(job)
         if self._times:
             self._times -= 1
-            busy = next(w for w in self._launcher._workers if w.job is not None and w.job == job)
+            running = self._launcher.running.values()
+            place = next(place for place, each, _ in running if each == job)
             time.sleep(0.05)
-            os.kill(busy.process.pid, signal.SIGKILL)
+            os.kill(self._launcher.actors[place].process.pid, signal.SIGKILL)
 
     def __getattr__(self, name):
         return getattr(self._launcher, name)
@@ -176,8 +178,8 @@ def test_workers_of_a_killed_driver_end(program, tmp_path):
     reading, writing = os.pipe()
     driver = os.fork()
     if driver == 0:
-        launcher = LocalLauncher([Place(1), Place(1)], "fork")
-        pids = [worker.process.pid for worker in launcher._workers]
+        launcher = CrewLauncher(ProcessCrew([Place(1), Place(1)], "fork"))
+        pids = [actor.process.pid for actor in launcher.actors]
         os.write(writing, json.dumps(pids).encode() + b"\n")
         time.sleep(60)
         os._exit(0)
@@ -214,7 +216,7 @@ def test_a_worker_sees_its_own_gpu_and_uses_its_threads(planned, tmp_path, monke
 
     monkeypatch.setattr("circuitfind.sweeps.work.run_discovery", say_what_it_sees)
     places = [Place(2, "5"), Place(3, "7")]
-    run_sweep(planned(SMALL), tmp_path, lambda: LocalLauncher(places, "fork"))
+    run_sweep(planned(SMALL), tmp_path, lambda: CrewLauncher(ProcessCrew(places, "fork")))
     seen = {tuple(json.loads(file.read_text())) for file in tmp_path.rglob("seen")}
     assert seen <= {("5", 2), ("7", 3)}
     assert len(list(tmp_path.rglob("seen"))) == 4
