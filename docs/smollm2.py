@@ -14,22 +14,27 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from figures import ROOT, replace_between, shown
 
 import circuitfind as cf
+from circuitfind.circuit import EdgeScores
 from circuitfind.directories.config import RunConfig
+from circuitfind.directories.decisions import read_decisions
 from circuitfind.directories.results import RunResult, read_result
 from circuitfind.directories.work import read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError
-from circuitfind.evaluation.scorecard import Measurement, measure
+from circuitfind.evaluation.scorecard import Measurement, measure, measurement
 from circuitfind.evaluation.trust import own_of
-from circuitfind.metrics import KL, LOGIT_DIFFERENCE
+from circuitfind.methods.base import circuit_of
+from circuitfind.metrics import ACCURACY, KL, LOGIT_DIFFERENCE
 from circuitfind.tasks import TASKS
 
 PAGE, MODEL = "docs/smollm2.md", "smollm2"
@@ -43,6 +48,19 @@ METHODS = (
     "ioi --prompts 32 --metric logit-difference --method eap-ig --edges 6000",
     "ioi --prompts 32 --metric logit-difference --method eap-ig --edges 8000",
 )
+RANKINGS = ("ioi --prompts 32 --method eap-ig --edges 1000", METHODS[-1])
+"""By KL, and by the logit difference."""
+
+SHARE = 0.03
+"""Of the scores by the logit difference in the sum of both rankings."""
+
+TARGET = 0.8
+"""Faithfulness that a circuit must have by both metrics, on all prompts."""
+
+SIZES = range(1500, 4001, 100)
+"""Numbers of edges that are tried, the smallest first, until a circuit reaches the target."""
+
+MEASURED = (KL, LOGIT_DIFFERENCE, ACCURACY)
 GALLERY = ("ioi", "pronoun", "capitals", "docstring")
 MOST_DRAWN = 30
 """Edges in a picture, those of the largest scores."""
@@ -82,7 +100,8 @@ def methods(runs: Path) -> str:
         "`discover ...`", "edges", "heads and MLPs", "KL", "KL, held out", "logit difference",
         "logit difference, held out", "accuracy, circuit (model)", "minutes",
     )  # fmt: skip
-    return table(heading, [method_row(read_result(ran(runs, command))) for command in METHODS])
+    rows = [method_row(read_result(ran(runs, command))) for command in METHODS]
+    return table(heading, [*rows, both_row(runs)])
 
 
 def method_row(found: RunResult) -> tuple[str, ...]:
@@ -103,6 +122,88 @@ def method_row(found: RunResult) -> tuple[str, ...]:
         f"{accuracy.circuit:.2f} ({accuracy.full:.2f})",
         f"{found.search['seconds'] / 60:.0f}",
     )
+
+
+def both_row(runs: Path) -> tuple[str, ...]:
+    """Return the figures of the smallest circuit that is faithful by both metrics."""
+    file = runs / "ioi-both.json"
+    if not file.is_file():
+        file.write_text(json.dumps(smallest(runs)))
+    found = json.loads(file.read_text())
+    return (
+        f"both rankings: size of KL's + {SHARE} x logit difference's",
+        str(found["edges"]),
+        str(found["heads and MLPs"]),
+        *(shown(share) for metric in (KL, LOGIT_DIFFERENCE) for share in found[metric.name]),
+        f"{found['accuracy']:.2f} ({found['accuracy of the model']:.2f})",
+        f"{found['seconds'] / 60:.0f}",
+    )
+
+
+def smallest(runs: Path) -> dict[str, Any]:
+    """Search for as few edges as are faithful by both metrics on both sets of prompts.
+
+    Edges are ranked by the size of what they do to KL, plus a share of what they do for the logit
+    difference: one that lowers it must matter more for KL to be kept. Faithfulness is not monotone
+    in the number of edges, so numbers are tried from below.
+    """
+    found = [read_result(ran(runs, each)) for each in RANKINGS]
+    started = time.perf_counter()
+    graph = found[0].circuit.graph
+    by_kl, by_answer = (
+        circuit_of(graph, read_decisions(each.path / "decisions.jsonl")).effects for each in found
+    )
+    assert by_kl is not None and by_answer is not None
+    ranking = EdgeScores(graph, by_kl.abs() + SHARE * by_answer, "nats", "both")
+    judge = Judge(read_config(RunConfig, found[0].path))
+    for size in SIZES:
+        circuit = ranking.top(size, signed=True).connected()
+        if (shares := judge(circuit)) is not None:
+            break
+    circuit.save(runs / "ioi-both.circuit.json")
+    seconds = sum(each.search["seconds"] for each in found) + time.perf_counter() - started
+    return {**shares, "seconds": seconds}
+
+
+class Judge:
+    """Measures circuits on the prompts of a run and on as many others."""
+
+    def __init__(self, config: RunConfig) -> None:
+        problems = (config.problem(smollm2()), config.held_out(smollm2()))
+        self._engines = [IncrementalEngine(problem) for problem in problems if problem is not None]
+        every = self._engines[0].graph.edge_mask
+        self._ends = [
+            (values(engine, every), values(engine, torch.zeros_like(every)))
+            for engine in self._engines
+        ]
+
+    def __call__(self, circuit: cf.Circuit) -> dict[str, Any] | None:
+        """Return a circuit's figures; None where it does not reach the target."""
+        shares: dict[str, list[float]] = {KL.name: [], LOGIT_DIFFERENCE.name: []}
+        accuracies = []
+        for engine, (full, empty) in zip(self._engines, self._ends, strict=True):
+            found = values(engine, circuit.kept)
+            for metric in (KL, LOGIT_DIFFERENCE):
+                each = (ends[metric.name] for ends in (full, found, empty))
+                shares[metric.name].append(measurement(metric, *each).faithfulness or 0.0)
+            print(f"{circuit.n_edges} edges: {shares}", flush=True)
+            if min(each[-1] for each in shares.values()) < TARGET:
+                return None
+            accuracies.append([float(row["accuracy"].mean()) for row in (found, full)])
+        return {
+            **shares,
+            "edges": circuit.n_edges,
+            "heads and MLPs": len(circuit.heads_and_mlps),
+            "accuracy": accuracies[0][0],
+            "accuracy of the model": accuracies[0][1],
+        }
+
+
+def values(engine: IncrementalEngine, kept: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return some metrics of a circuit on each prompt."""
+    with torch.no_grad():
+        (final,) = engine.finals([kept])
+        return {each.name: engine.readout_of(each).by_prompt(final) for each in MEASURED}
 
 
 def command_of(found: RunResult) -> str:
