@@ -13,6 +13,7 @@ PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
     "engine/incremental.py": "one engine: its states, cuts and tests",
+    "methods/acdc.py": "one search: its options, its steps, and how a resumed one repeats them",
     "engine/trial.py": "one walk of a change through the blocks",
     "evaluation/assess.py": "one evaluation: its parts in their order, and what they cost",
     "metrics.py": "one type, its table, and the scale of faithfulness",

@@ -87,7 +87,11 @@ def _decisions(head: bytes, lines: Sequence[bytes], path: Path) -> list[Decision
 
 
 def _line(decision: Decision) -> bytes:
-    return json.dumps(asdict(decision)).encode() + b"\n"
+    content = asdict(decision)
+    if decision.error is None:
+        # Most decisions have none, and files of versions that knew none have the same lines.
+        del content["error"]
+    return json.dumps(content).encode() + b"\n"
 
 
 def _decision(place: str, line: bytes) -> Decision:

@@ -14,7 +14,7 @@ not change.
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from torch import Tensor
 from circuitfind.engine.candidates import FIRST_WIDTH, Test, candidates_at_once, next_width
 from circuitfind.engine.chunk import Asked, ChunkEngine, Values, chunk_engines, horizon, pairs_of
 from circuitfind.engine.hiring import hired
+from circuitfind.engine.in_turn import Exactly, IsCut, WithBounds, are_enough
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.remote import RemoteChunk, RemoteState
@@ -100,14 +101,14 @@ class Tried:
         finals: list[Candidates] = [part.final for part in self.chunks]
         return _joined(finals, dim=1)
 
-    def losses(self) -> Iterator[float]:
-        """Yield each candidate's loss, measuring some candidates at a time.
+    def losses(self, first: int = 0) -> Iterator[float]:
+        """Yield each candidate's loss from one on, measuring some candidates at a time.
 
         Whoever stops asking, because a candidate settled the matter, saves the logits of the rest.
         """
         together = min(chunk.together for chunk in self.engine.searched)
-        for first in range(0, self.n, together):
-            some = slice(first, first + together)
+        for start in range(first, self.n, together):
+            some = slice(start, start + together)
             parts = [chunk.values_of(part, some) for chunk, part in self._parts()]
             yield from self.engine.problem.metric.loss(_answered(parts)).tolist()
 
@@ -341,7 +342,12 @@ class IncrementalEngine:
         return self._tried(state, reader, writers, nested=False)
 
     def tests(
-        self, state: EngineState, reader: int, writers: Sequence[int], before: float | None = None
+        self,
+        state: EngineState,
+        reader: int,
+        writers: Sequence[int],
+        before: float | None = None,
+        bounded: IsCut | None = None,
     ) -> Iterator[Test]:
         """Cut a reader's edges one after another, each without those before it that stay cut.
 
@@ -354,29 +360,40 @@ class IncrementalEngine:
             reader: Index of the reader.
             writers: Where the edges come from, in the order of the tests.
             before: The loss of the state, where it is known.
+            bounded: The rule by which edges are cut, if bounds may take the place of losses that
+                cannot change what it says.
 
         Yields:
             A test after the other. Set its `kept` before taking the next one to put its edge back.
         """
-        before = self.loss(state) if before is None else before
+        in_turn = self._in_turn(state, len(writers), before, bounded)
         done, width = 0, FIRST_WIDTH
         while done < len(writers):
             width = min(width, self.most_candidates)
             batch = writers[done : done + width]
             tried = self.cut_nested(state, reader, batch)
+            names = [self._edge_name(writer, reader) for writer in batch]
             gone, any_kept = 0, False
-            for writer, after in zip(batch, tried.losses(), strict=True):
-                test = Test(self._edge_name(writer, reader), before, after)
+            streams = partial(_with_start, state, tried)
+            for test in in_turn.tests(names, tried.losses, streams):
                 yield test
-                if any_kept := test.kept:
-                    break
-                gone, before = gone + 1, after
+                any_kept = test.kept
+                gone += not any_kept
             if gone:
                 kept = state.kept.copy()
                 kept[batch[:gone], reader] = False
                 state = tried.pick(gone - 1, kept)
             done += gone + any_kept
             width = next_width(width, any_kept=any_kept)
+
+    def _in_turn(
+        self, state: EngineState, n: int, before: float | None, bounded: IsCut | None
+    ) -> Exactly | WithBounds:
+        # Workers hold their own streams, and send values only.
+        is_here = self.searched is self.chunks
+        if bounded is not None and is_here and are_enough(n) and self.readout.can_bound:
+            return WithBounds(self.readout, bounded, state.final, n)
+        return Exactly(self.loss(state) if before is None else before)
 
     def tests_alone(
         self, state: EngineState, reader: int, writers: Sequence[int]
@@ -445,6 +462,12 @@ def as_engine(asked: HasProblem, memory: int | str | None = None) -> Incremental
     if isinstance(engine, IncrementalEngine):
         return engine
     return IncrementalEngine(as_problem(asked), memory)
+
+
+def _with_start(state: EngineState, tried: Tried) -> Candidates:
+    """Return the final stream that candidates start from, and then theirs."""
+    finals = tried.final
+    return torch.cat([state.final[None, :, -finals.shape[2] :], finals])
 
 
 def _answered(parts: Sequence[Asked[Values]]) -> Values:

@@ -5,6 +5,7 @@ from math import ceil
 
 from circuitfind.budget import allowed_bytes
 from circuitfind.engine.candidates import candidates_at_once
+from circuitfind.engine.kl_bounds import bounds_pay, numbers_of_bounds
 from circuitfind.engine.written import is_z, writing_blocks
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
@@ -188,13 +189,14 @@ def plan(problem: Problem, memory: int | str | None, n_shares: int = 1) -> Plan:
             "--device cpu"
         )
     most_formed = min(FORMED_NUMBERS, int(memory * _FORMED_SHARE) // width)
-    left = memory - most_formed * width
+    bounds = width * _numbers_of_bounds(problem)
+    left = memory - most_formed * width - bounds
 
     def fits(n: int) -> bool:
         return chunk_bytes(problem.graph, n, n_positions, width) <= left
 
     if not fits(1):
-        least = chunk_bytes(problem.graph, 1, n_positions, width) / (1 - _FORMED_SHARE)
+        least = (chunk_bytes(problem.graph, 1, n_positions, width) + bounds) / (1 - _FORMED_SHARE)
         raise MethodError(
             f"a search takes at least {least / 1e6:.0f} MB beside the model, one pair of prompts "
             f"at a time, and {memory / 1e6:.0f} MB are allowed; allow more, or shorten the prompts"
@@ -203,6 +205,14 @@ def plan(problem: Problem, memory: int | str | None, n_shares: int = 1) -> Plan:
     most = max(n for n in range(1, share + 1) if fits(n))
     n_in_share = ceil(share / most)
     return _plan(ceil(share / n_in_share), n_in_share, most_formed)
+
+
+def _numbers_of_bounds(problem: Problem) -> int:
+    """Return how many numbers bounds on the loss hold, if a search may ask for them."""
+    shape = problem.model.shape
+    if problem.metric.of_shift is None or not bounds_pay(shape.d_vocab, shape.d_model):
+        return 0
+    return numbers_of_bounds(shape.d_vocab, shape.d_model, problem.prompts.steps.numel())
 
 
 def rows_at_once(problem: Problem, memory: int | str | None) -> int:

@@ -3,15 +3,17 @@
 Final streams may be given for the last positions only, as many as the steps need.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuitfind.engine.kl_bounds import Anchor, bounds_pay
 from circuitfind.engine.streaming_kl import ShiftReadout
 from circuitfind.errors import MetricError, quoted
-from circuitfind.measures import Reference, distinct_answers, on_columns
+from circuitfind.measures import Reference, Shift, distinct_answers, kl_of_shift, on_columns
 from circuitfind.metrics import require_per_prompt
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
@@ -108,6 +110,41 @@ class Readout:
         """Return the metric of each prompt, for each candidate; give at most `together`."""
         with torch.no_grad():
             return self._values(finals[:, self._rows, self._step_index(finals.shape[2])])
+
+    @property
+    def can_bound(self) -> bool:
+        """Whether there are bounds on the loss that cost much less than the loss."""
+        if self._shifts is None or self.metric.of_shift is not kl_of_shift:
+            return False
+        return bounds_pay(self._model.shape.d_vocab, self._model.shape.d_model)
+
+    def anchor(self, final: Final) -> Anchor:
+        """Return what bounds start from, at a state with this final stream."""
+        assert self._shifts is not None
+        with torch.no_grad():
+            return self._shifts.bounds.anchor(self._shifts.normed(self.at_steps(final)[None])[0])
+
+    def loss_at(self, anchor: Anchor) -> float:
+        """Return the loss at an anchor."""
+        return self._mean_of(anchor.divergence[None])[0]
+
+    def rises(
+        self, anchor: Anchor, finals: Float[Tensor, "candidate batch pos d_model"]
+    ) -> Iterator[tuple[float, float]]:
+        """Yield the least and the largest rise of the loss from an anchor to each candidate."""
+        assert self._shifts is not None
+        index = self._step_index(finals.shape[2])
+        for some in finals.split(self.together):
+            with torch.no_grad():
+                normed = self._shifts.normed(some[:, self._rows, index])
+                ends = self._shifts.bounds.rises(anchor, normed)
+            yield from zip(*map(self._mean_of, ends), strict=True)
+
+    def _mean_of(self, divergence: Float[Tensor, "candidate batch step"]) -> list[float]:
+        found: list[float] = self.metric.loss(
+            kl_of_shift(Shift(divergence), self._prompts)
+        ).tolist()
+        return found
 
     def _values(self, stepped: Stepped) -> Float[Tensor, "candidate batch"]:
         """Return the metric of each prompt, for each candidate."""

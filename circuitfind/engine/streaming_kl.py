@@ -9,11 +9,13 @@ is never negative, and 0 for a stream that is the full model's.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.kl_bounds import KlBounds
 from circuitfind.engine.sizes import sizes_of
 from circuitfind.measures import Reference, Shift, divergence
 from circuitfind.models.base import ResidualModel, Unembedding
@@ -50,10 +52,18 @@ class ShiftReadout:
 
     def shift(self, streams: Stepped) -> Shift:
         """Return the shift of all candidates."""
-        normed = self._model.final_norm(streams.flatten(0, 1)).view(streams.shape)
-        change = normed - self._clean
+        change = self.normed(streams) - self._clean
         mean = (change * self._mean_row).sum(-1)
         return Shift(divergence(lambda: self._rises(change, mean), self._full))
+
+    def normed(self, streams: Stepped) -> Stepped:
+        """Return the streams after the final norm."""
+        return self._model.final_norm(streams.flatten(0, 1)).view(streams.shape)
+
+    @cached_property
+    def bounds(self) -> KlBounds:
+        """Bounds on the divergence that compute few logits."""
+        return KlBounds(self._weight, self._clean, self._full, self._mean_row)
 
     def _rises(
         self, change: Stepped, mean: Float[Tensor, "candidate batch step"]

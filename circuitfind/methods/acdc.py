@@ -14,12 +14,17 @@ in the order of their visits, all edges into it are cut at once, for good or not
 original code's test of the edge between a head's input and its query, key or value, which it makes
 for a whole layer before any single edge. A group that is kept leaves no decision: its edges are
 then tested singly.
+
+With `bounded`, KL divergence is computed from all logits only where bounds on it leave open whether
+an edge is cut (`engine/kl_bounds.py`). The circuit is the same, and so are the effects of the edges
+that are kept. The effect of most edges that are cut is the middle of its bounds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from circuitfind.engine.candidates import Test
+from circuitfind.engine.in_turn import Credit, IsCut
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Edge
@@ -35,9 +40,6 @@ from circuitfind.methods.base import (
     tested,
 )
 from circuitfind.methods.order import Order, Visit, settled_order, visits
-
-IsCut = Callable[[str, float], bool]
-"""Says of an edge by name, or of a group by description, and of its effect, whether it is cut."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class AcdcOptions:
         group_qkv: Before the first edge into a head of a layer is tested singly, try for each port
             of the layer's heads to cut all edges into it at once: all v, then all k, then all q,
             as the original code does. It can change the circuit.
+        bounded: Where bounds prove that an edge is cut, record its effect with an error instead of
+            exactly. It changes no decision, and makes searches by KL divergence in large
+            vocabularies faster.
         seed: Fixes the random order.
     """
 
@@ -62,6 +67,7 @@ class AcdcOptions:
     order: Order = field(default="backward-index", metadata=ORDER)
     absolute: bool = False
     group_qkv: bool = False
+    bounded: bool = False
     seed: int = field(default=0, metadata=SEED)
 
     def __post_init__(self) -> None:
@@ -102,7 +108,13 @@ def search_with(
     """Search among the edges that a state keeps; those that it has cut stay cut, untested."""
     plan = visits(engine.graph, options.order, options.seed)
     yield from search_from(
-        engine, state, plan, options.is_cut, resume, group_ports=options.group_qkv
+        engine,
+        state,
+        plan,
+        options.is_cut,
+        resume,
+        group_ports=options.group_qkv,
+        bounded=options.bounded,
     )
 
 
@@ -114,6 +126,7 @@ def search_from(
     resume: Sequence[Decision] = (),
     *,
     group_ports: bool = False,
+    bounded: bool = False,
 ) -> Iterator[Progress]:
     """Search among the edges that a state keeps, yielding after each visit and each layer's groups.
 
@@ -124,12 +137,14 @@ def search_from(
         is_cut: The rule by which edges are cut.
         resume: Decisions of an earlier, interrupted run of the same search.
         group_ports: Whether all edges into a port of a head are tried at once first.
+        bounded: Whether losses are computed only where bounds on them leave a decision open.
 
     Raises:
         MethodError: The metric became infinite or NaN when an edge was cut, or the earlier
             decisions are not those of this search.
     """
-    search, total = _Search(engine, state, is_cut, resume), engine.graph.n_edges
+    search = _Search(engine, state, is_cut, resume, bounded=bounded)
+    total = engine.graph.n_edges
     groups = _groups(engine, plan) if group_ports else {}
     for visit in plan:
         reader = engine.graph.readers[visit[0]]
@@ -154,11 +169,14 @@ class _Search:
         state: EngineState,
         is_cut: IsCut,
         resume: Sequence[Decision],
+        *,
+        bounded: bool,
     ) -> None:
         self.state, self.done = state, 0
         self._engine, self._is_cut, self._earlier = engine, is_cut, resume
-        self._current = engine.loss(state)
+        self._known: float | None = None
         self._cut_as_groups: set[int] = set()
+        self._bounds = Credit() if bounded else None
 
     def visit(self, visit: Visit) -> list[Decision]:
         """Decide about the edges of a visit; return what an earlier run had not decided."""
@@ -170,7 +188,11 @@ class _Search:
             return []
         kept, is_live = self.state.kept[:, reader], self.state.live_readers[reader]
         tests = self._engine.tests(
-            self.state, reader, [w for w in writers if kept[w] and is_live], self._current
+            self.state,
+            reader,
+            [w for w in writers if kept[w] and is_live],
+            self._known,
+            self._is_cut if self._bounds and self._bounds.is_left else None,
         )
         decisions = []
         for writer in writers:
@@ -265,8 +287,19 @@ class _Search:
         if gone:
             self.state = self._without(reader, gone)
         # Edges that went untested changed nothing: they were cut before, or nothing reads them.
-        measured = [each.after for each in decisions if not each.kept and each.after is not None]
-        self._current = measured[-1] if measured else self._current
+        measured = [each for each in decisions if not each.kept and each.after is not None]
+        if measured:
+            self._known = measured[-1].after if measured[-1].error is None else None
+        if self._bounds is not None:
+            n_tests = sum(each.reason == "tested" for each in decisions)
+            self._bounds.count(n_tests, sum(each.error is not None for each in decisions))
+
+    @property
+    def _current(self) -> float:
+        """The loss of the state."""
+        if self._known is None:
+            self._known = self._engine.loss(self.state)
+        return self._known
 
     def _without(self, reader: int, writers: Sequence[int]) -> EngineState:
         return self._engine.cut(self.state, [(writer, reader) for writer in writers])

@@ -53,6 +53,8 @@ class Decision:
         after: Loss with the edge cut; None if it was not tested.
         effect: Rise of the loss when the edge is cut, in the metric's unit; None if not tested.
         score: The estimate by which the method ranked the edge; None if it gave none.
+        error: How far the effect can be off at most, where only bounds on the losses were computed
+            and `before` and `after` are their middles; None where they are exact.
     """
 
     edge: str
@@ -62,17 +64,19 @@ class Decision:
     after: float | None = None
     effect: float | None = None
     score: float | None = None
+    error: float | None = None
 
     def turned(self) -> "Decision":
         """Return the opposite decision on the same grounds."""
         # Most edges of a large graph are turned, and `replace` takes ten times as long.
-        grounds = self.reason, self.before, self.after, self.effect, self.score
+        grounds = self.reason, self.before, self.after, self.effect, self.score, self.error
         return Decision(self.edge, not self.kept, *grounds)
 
 
 def tested(test: Test) -> Decision:
     """Return the decision about an edge that a test was made of."""
-    return Decision(test.edge, test.kept, "tested", test.before, test.after, test.effect)
+    measured = test.before, test.after, test.effect
+    return Decision(test.edge, test.kept, "tested", *measured, error=test.error or None)
 
 
 @dataclass(frozen=True)
