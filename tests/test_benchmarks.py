@@ -4,7 +4,7 @@ import json
 import time
 from itertools import islice
 
-from benchmarks import gpu
+from benchmarks import gpu, large
 from benchmarks.setting import fixed_search
 from circuitfind.engine.incremental import IncrementalEngine
 
@@ -59,3 +59,15 @@ def test_a_search_that_is_cut_off_says_how_far_it_got(monkeypatch):
     assert found["edges decided"] == f"{steps[-1].done} of {engine.graph.n_edges}"
     assert found["tested"] == curve[-1][0] == sum(len(step.decisions) for step in steps)
     assert found["drift"] == "not finished"
+
+
+def test_the_benchmark_of_a_large_model_states_what_each_step_holds(tmp_path):
+    widths = large.WIDTHS | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1_000}
+    large.write_model(tmp_path, widths | heads)
+    rows = large.searched(tmp_path, n_prompts=2, share=0.2)
+    assert [row["step"].partition(":")[0] for row in rows] == [
+        "circuitfind imported", "model loaded and checked", "eap", "hybrid", "scorecard"
+    ]  # fmt: skip
+    assert all(0 < row["held"] <= row["peak"] for row in rows)
+    assert large.table(rows).count("\n") == len(rows) + 1
