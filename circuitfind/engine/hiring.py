@@ -95,19 +95,20 @@ def hired(
         What answers for each chunk: a worker, or the chunk here.
     """
     content, model, threads = packed(problem), problem.model, torch.get_num_threads()
-    n = min(workers.n, len(chunks))
+    n, n_here = min(workers.n, len(chunks)), 0 if workers.ray else 1
     crew = crew_of(replace(workers, n=n), model.device.type, max(1, threads // n))
-    parts = [part.tolist() for part in np.array_split(range(len(chunks)), n)][: crew.size]
+    # On a cluster there may be room for fewer.
+    parts = np.array_split(range(len(chunks)), crew.size + n_here)
     with ExitStack() as stack:
         stack.callback(crew.close)
         found: list[RemoteChunk | ChunkEngine] = list(chunks)
-        for place, numbers in enumerate(parts):
+        for place, numbers in enumerate(part.tolist() for part in parts[: crew.size]):
             given = content, planned, numbers, model.fingerprint
             worker = RemoteWorker(partial(crew.start, place, ChunkHost, *given), model.device)
             stack.callback(worker.close)
             for number in numbers:
                 found[number] = RemoteChunk(number, worker, chunks[number])
-        if len(parts) < n:
+        if n_here:
             torch.set_num_threads(max(1, threads // n))
             stack.callback(torch.set_num_threads, threads)
         yield found

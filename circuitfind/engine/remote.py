@@ -224,7 +224,7 @@ class RemoteWorker:
 
     def _received(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            return torch.from_numpy(value).to(self._device)
+            return torch.tensor(value, device=self._device)
         return value
 
     def _replace(self, error: LostError) -> None:

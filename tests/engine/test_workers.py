@@ -99,6 +99,23 @@ def require_alike(problem, method):
         assert each.effect == pytest.approx(other.effect, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
+@pytest.mark.slow
+def test_workers_on_a_ray_cluster_find_the_same_even_if_one_is_killed(program):
+    pytest.importorskip("ray")
+    from tests.sweeps.test_ray import kill_a_worker as kill_on_ray
+
+    problem, killed = problem_with(program, 4), []
+
+    def kill(progress):
+        if not killed:
+            killed.append(kill_on_ray())
+
+    found = found_by(problem, Workers(2, ray="local"), on_progress=kill)
+    assert killed
+    assert found.decisions == found_by(problem, TWO_SHARES).decisions
+
+
 def test_a_worker_that_is_killed_while_it_evaluates_candidates_is_replaced(program):
     problem, found = problem_with(program, 4), []
     for workers in (TWO_SHARES, Workers(2)):
