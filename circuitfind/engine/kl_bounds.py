@@ -40,6 +40,9 @@ _EXACT_SHARE = 1 / 24
 _MOST_SHARE = 1 / 4
 """Bounds are used where a candidate costs at most this share of the rows of the unembedding."""
 
+_FEWEST_TOKENS = 8192
+"""Of smaller vocabularies all logits take no more time than the many small steps of bounds."""
+
 _ROUNDING = 8
 """Error of a rounded dot product, as a multiple of the spacing of numbers at 1 times the norms of
 both vectors. The errors of single products have random signs; about 1 is usual."""
@@ -55,7 +58,8 @@ def n_exact(n_tokens: int) -> int:
 
 def bounds_pay(n_tokens: int, d_model: int) -> bool:
     """Return whether bounds cost much less than all logits."""
-    return n_exact(n_tokens) + d_model <= n_tokens * _MOST_SHARE
+    costs = n_exact(n_tokens) + d_model
+    return n_tokens >= _FEWEST_TOKENS and costs <= n_tokens * _MOST_SHARE
 
 
 def numbers_of_bounds(n_tokens: int, d_model: int, n_steps: int) -> int:

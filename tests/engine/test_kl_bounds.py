@@ -118,7 +118,8 @@ def test_there_are_no_bounds_for_soft_caps_and_other_metrics(family, metric, eve
 
 def test_small_vocabularies_are_computed_whole():
     assert not engine_of("gpt2").readout.can_bound
-    assert kl_bounds.bounds_pay(50257, 768) and not kl_bounds.bounds_pay(300, 96)
+    assert kl_bounds.bounds_pay(50257, 768) and not kl_bounds.bounds_pay(750, 16)
+    assert not kl_bounds.bounds_pay(9000, 4096)
 
 
 def test_the_plan_of_a_search_within_a_memory_leaves_room_for_bounds(monkeypatch, everywhere):
@@ -154,6 +155,7 @@ def test_the_plan_of_a_search_within_a_memory_leaves_room_for_bounds(monkeypatch
 def everywhere(monkeypatch):
     """Bounds are used at any size, and read a quarter of the tokens."""
     monkeypatch.setattr(kl_bounds, "_MOST_SHARE", 100)
+    monkeypatch.setattr(kl_bounds, "_FEWEST_TOKENS", 1)
     monkeypatch.setattr(kl_bounds, "_EXACT_SHARE", 1 / 4)
 
 

@@ -108,6 +108,7 @@ def test_other_metrics_are_exact():
 def everywhere(monkeypatch):
     """Bounds are used at any size, and read half of the tokens."""
     monkeypatch.setattr(kl_bounds, "_MOST_SHARE", 100)
+    monkeypatch.setattr(kl_bounds, "_FEWEST_TOKENS", 1)
     monkeypatch.setattr(kl_bounds, "_EXACT_SHARE", 1 / 2)
     monkeypatch.setattr(in_turn, "_FEWEST_TESTS", 1)
 
