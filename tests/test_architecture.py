@@ -41,7 +41,7 @@ KNOW_LAYERS = {
     "shape.py", "granularity.py", "graph.py",
     # An estimate of memory, the products of weights, the groups of keys, a block by its number.
     "engine/memory.py", "engine/virtual_weights.py", "engine/patterns.py", "engine/direction.py",
-    "engine/inspection.py", "methods/attribution.py",
+    "engine/inspection.py",
 }  # fmt: skip
 """Files that ask for these fields, besides those of `models/`."""
 
