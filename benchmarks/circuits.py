@@ -1,20 +1,18 @@
 """What it costs to check, score and evaluate a small circuit of a deep model, in plain passes.
 
-    python -m benchmarks.circuits [--layers N] [--prompts N] [--json FILE] [--before FILE]
+    python -m benchmarks.circuits [--layers N] [--prompts N] [--edges N] [--only ROW ...]
 
 A plain pass is the model's own on the clean prompts, logits at all positions included. Costs are
 the operations of all matrix products, counted, and the time, both as multiples of that pass. By
 default the model has 30 layers of 9 heads with 3 key/value heads, a width of 576, a vocabulary of
-49,152 tokens, and random weights; there are 16 prompts of 19 tokens. `--before` names the JSON
-file of an earlier version, to stand beside these figures. Results go to docs/performance.md.
+49,152 tokens, and random weights; there are 16 prompts of 19 tokens. Results of all rows, with
+these sizes, go to docs/performance.md.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,15 +37,11 @@ def main() -> None:
     for name, default in (("layers", 30), ("prompts", 16), ("edges", 40)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", nargs="*", help="which rows, by their first word")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--before", type=Path)
     given = parser.parse_args()
     hf, problem = random_problem(given.layers, given.prompts)
     found = measure(hf, problem, given.edges, given.only)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
-    if given.before:
-        write_block("circuits", table(found, json.loads(given.before.read_text())))
+    if all(value == parser.get_default(name) for name, value in vars(given).items()):
+        write_block("circuits", table(found))
 
 
 def random_problem(n_layers: int, n_prompts: int) -> tuple[LlamaForCausalLM, Problem]:
@@ -77,7 +71,7 @@ def measure(
         "evaluate": lambda: assess(Subject(circuit, problem), USUAL),
         "discover --method eap": lambda: cf.discover(problem, "eap", n_edges=n_edges),
     }
-    found = {"edges": (circuit.n_edges, 0.0), "forward and back": over(there_and_back, plain)}
+    found = {"a pass forward and one back": over(there_and_back, plain)}
     for name, run in rows.items():
         if only and name not in only and name.split()[0] not in only:
             continue
@@ -120,16 +114,10 @@ def over(one: Cost, plain: Cost) -> Cost:
     return one[0] / plain[0], one[1] / plain[1]
 
 
-def table(found: dict[str, Cost], before: dict[str, Cost]) -> str:
+def table(found: dict[str, Cost]) -> str:
     """Return the Markdown table."""
-    lines = ["| | operations | time | before: operations | time |", "|---|--:|--:|--:|--:|"]
-    for name in found:
-        if name != "edges":
-            cells = [f"{value:.3g}" for value in (*found[name], *before.get(name, ()))]
-            lines.append(
-                f"| {name} | {' | '.join([*cells, *['not measured'] * (4 - len(cells))])} |"
-            )
-    return "\n".join(lines)
+    rows = [f"| {name} | {cost[0]:.3g} | {cost[1]:.3g} |" for name, cost in found.items()]
+    return "\n".join(["| | operations | time |", "|---|--:|--:|", *rows])
 
 
 if __name__ == "__main__":
