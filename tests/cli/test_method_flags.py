@@ -47,7 +47,7 @@ def test_a_flag_that_says_false_is_false(given, value, cli, tmp_path):
         (["--order", "--absolute"], "'--order': --absolute is an option; give a value before it"),
         (["--metric", "--json"], "'--metric': --json is an option; give a value before it"),
         (["--option", "--json"], "'--option': --json is an option; give a value before it"),
-        (["--orde", "random"], r"No such option: --orde \(Possible options: .*--order\)"),
+        (["--orde", "random"], r"No such option: --orde \(Possible options: .*--order.*\)"),
         (["--steps", "3"], "the method 'acdc' has no option 'steps'; its options are threshold"),
         (["--order", "random", "--option", "order=forward-index"], "'order' is given as .* and as"),
         (["--keep-dead-ends", "--prune"], "'prune' is given as True and as False; give it once"),

@@ -25,10 +25,16 @@ from tests.programs import write_program
 TWO_SHARES = Workers(1, shares=2)
 
 
+OTHERS: set[int] = set()
+"""Processes that other tests have left running: a fork server, a browser's driver."""
+
+
 @pytest.fixture(autouse=True)
 def there_at_once(monkeypatch):
     """Workers are copies of this process, which has loaded the libraries."""
     monkeypatch.setattr("circuitfind.workers.processes.usual_start_method", lambda: "fork")
+    OTHERS.clear()
+    OTHERS.update(each.pid for each in psutil.Process().children())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,8 @@ def found_by(
 
 
 def own_workers():
-    return [each for each in psutil.Process().children() if each.status() != "zombie"]
+    found = [each for each in psutil.Process().children() if each.pid not in OTHERS]
+    return [each for each in found if each.status() != "zombie"]
 
 
 def kill_a_worker():
