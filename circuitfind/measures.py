@@ -119,13 +119,17 @@ def divergence(rises: Rises, full: Reference) -> PerStep:
 
 
 def _surplus(rises: Iterable[tuple[slice, Logits]], full: Reference) -> PerStep:
-    parts = [
-        # In place, since vocabulary-sized temporaries cost more than the arithmetic on them.
-        rise.expm1().sub(rise).mul_(full.probability[..., at]).sum(-1)
-        for at, rise in rises
-    ]
+    parts = [surplus_of(rise, full.probability[..., at]) for at, rise in rises]
     # Rounding may leave a sum of terms near 0 below 0.
     return torch.stack(parts).sum(0).clamp(min=0)
+
+
+def surplus_of(
+    rise: Float[Tensor, "*_ token"], probability: Float[Tensor, "*_ token"]
+) -> Float[Tensor, "*_"]:
+    """Return the terms of E[exp(rise) - 1 - rise] of some tokens, summed."""
+    # In place, since vocabulary-sized temporaries cost more than the arithmetic on them.
+    return rise.expm1().sub(rise).mul_(probability).sum(-1)
 
 
 def logit_difference(logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:

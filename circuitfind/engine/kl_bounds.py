@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.engine.sizes import sizes_of
-from circuitfind.measures import Reference, divergence
+from circuitfind.measures import Reference, divergence, surplus_of
 
 Normed = Float[Tensor, "*candidate batch step d_model"]
 PerStep = Float[Tensor, "*candidate batch step"]
@@ -157,8 +157,7 @@ class KlBounds:
             tokens = slice(start, start + self._tokens)
             rise = below + change @ self._weight[tokens].T
             weights = torch.mul(rise.exp(), full[..., tokens], out=probability[..., tokens])
-            # As in `measures.divergence`, so that an anchor's loss rounds like all others.
-            surplus += rise.expm1().sub_(rise).mul_(full[..., tokens]).sum(-1)
+            surplus += surplus_of(rise, full[..., tokens])
             total += weights.sum(-1)
             mean_row += weights @ self._weight[tokens]
         if not bool(surplus.isfinite().all()):
@@ -202,7 +201,7 @@ class KlBounds:
         squares = ((change @ self._gram) * change).sum(-1).double()
         squares = squares + len(self._weight) * of_middle.square() - rise.square().sum(-1).double()
         squares = squares.clamp(min=0) + self._gram_rounding * size.square()
-        computed = rise.expm1().sub_(rise).mul_(anchor.probability).sum(-1).double().clamp(min=0)
+        computed = surplus_of(rise, anchor.probability).double().clamp(min=0)
         largest_rise = anchor.radius * size + of_middle
         largest = anchor.largest.double().clamp(min=self._tiny)
         others = _SLACK * largest * phi(largest_rise) * squares
