@@ -11,6 +11,7 @@
     |- MetricError          an unknown metric, or one that the prompts cannot answer
     |- ModelError           a model that cannot be loaded or decomposed
     |  `- SelfCheckError    the decomposition does not reproduce the model
+    |- DictionaryError      a transcoder or SAE that cannot be read, or does not fit the model
     |- MethodError          an unknown method, an impossible option, a search that failed
     |- ReportError          a drawing that could not be made
     |- RunDirectoryError    a run directory that holds something else or cannot be written
@@ -67,6 +68,10 @@ class ModelError(CircuitfindError):
 
 class SelfCheckError(ModelError):
     """A decomposition that does not reproduce the model; carries the measured difference."""
+
+
+class DictionaryError(CircuitfindError):
+    """A transcoder or SAE that cannot be read, or does not fit the model."""
 
 
 class MethodError(CircuitfindError):

@@ -1,0 +1,87 @@
+"""Sites: the activations that a dictionary reads and writes, by the names of TransformerLens."""
+
+import re
+from dataclasses import dataclass
+
+from circuitfind.errors import quoted
+
+HOOKS = {
+    "hook_resid_pre": "the residual stream before the block",
+    "attn.hook_z": "the attended values of all heads, side by side, before W_O",
+    "attn.hook_out": "the attention's output, before a norm that may follow it",
+    "hook_attn_out": "what attention adds to the stream",
+    "hook_resid_mid": "the residual stream between attention and MLP",
+    "hook_mlp_in": "the residual stream that the MLP reads, before its norm",
+    "ln2.hook_normalized": (
+        "the normed stream that the MLP reads; of an RMS norm before its gain, of a layer norm "
+        "after gain and bias"
+    ),
+    "mlp.hook_in": "the normed stream that the MLP reads, after gain and bias",
+    "mlp.hook_out": "the MLP's output, before a norm that may follow it",
+    "hook_mlp_out": "what the MLP adds to the stream",
+    "hook_resid_post": "the residual stream after the block",
+}
+"""What can be read or written, by its name within a block, in the order in which it is computed."""
+
+_NAME = re.compile(r"blocks\.(\d{1,9})\.(.+)")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a dictionary reads and writes.
+
+    Attributes:
+        layer: The block.
+        reads: The activation that the encoder reads: a name of `HOOKS`.
+        writes: The activation that the decoder reconstructs; for an SAE that which it reads.
+    """
+
+    layer: int
+    reads: str
+    writes: str
+
+    def __post_init__(self) -> None:
+        for name in (self.reads, self.writes):
+            if name not in HOOKS:
+                raise ValueError(
+                    f"it is about {quoted(name)}; dictionaries of {', '.join(HOOKS)} can be used"
+                )
+        order = list(HOOKS)
+        if order.index(self.reads) > order.index(self.writes):
+            raise ValueError(f"it reads {self.reads}, which comes after {self.writes}")
+
+    @property
+    def is_sae(self) -> bool:
+        """Whether it reconstructs what it reads."""
+        return self.reads == self.writes
+
+    def __str__(self) -> str:
+        written = f"blocks.{self.layer}.{self.writes}"
+        return written if self.is_sae else f"blocks.{self.layer}.{self.reads} -> {written}"
+
+
+def site_of(reads: str, writes: str | None = None) -> Site:
+    """Return the site of full names: `blocks.3.hook_mlp_out`.
+
+    Args:
+        reads: What is read.
+        writes: What is written; by default the same.
+
+    Raises:
+        ValueError: A name is none of `HOOKS` in a block, or the blocks differ.
+    """
+    layer, read = _parts(reads)
+    into, written = _parts(reads if writes is None else writes)
+    if layer != into:
+        raise ValueError(
+            f"it reads block {layer} and writes to block {into}; only dictionaries within one "
+            "block can be used"
+        )
+    return Site(layer, read, written)
+
+
+def _parts(name: str) -> tuple[int, str]:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"it is about {quoted(name)}, and must be about blocks.LAYER.HOOK")
+    return int(match[1]), match[2]
