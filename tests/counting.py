@@ -75,6 +75,9 @@ class CountingModel:
     def attention_bias(self, layer: int) -> Tensor | None:
         return self.model.attention_bias(layer)
 
+    def mlp_normed(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
+        return self.model.mlp_normed(layer, stream, scale_of)
+
     def mlp_pre(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
         return self.model.mlp_pre(layer, stream, scale_of)
 

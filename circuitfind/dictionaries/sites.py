@@ -4,24 +4,7 @@ import re
 from dataclasses import dataclass
 
 from circuitfind.errors import quoted
-
-HOOKS = {
-    "hook_resid_pre": "the residual stream before the block",
-    "attn.hook_z": "the attended values of all heads, side by side, before W_O",
-    "attn.hook_out": "the attention's output, before a norm that may follow it",
-    "hook_attn_out": "what attention adds to the stream",
-    "hook_resid_mid": "the residual stream between attention and MLP",
-    "hook_mlp_in": "the residual stream that the MLP reads, before its norm",
-    "ln2.hook_normalized": (
-        "the normed stream that the MLP reads; of an RMS norm before its gain, of a layer norm "
-        "after gain and bias"
-    ),
-    "mlp.hook_in": "the normed stream that the MLP reads, after gain and bias",
-    "mlp.hook_out": "the MLP's output, before a norm that may follow it",
-    "hook_mlp_out": "what the MLP adds to the stream",
-    "hook_resid_post": "the residual stream after the block",
-}
-"""What can be read or written, by its name within a block, in the order in which it is computed."""
+from circuitfind.models.activations import CHANGEABLE, HOOKS
 
 _NAME = re.compile(r"blocks\.(\d{1,9})\.(.+)")
 
@@ -32,8 +15,8 @@ class Site:
 
     Attributes:
         layer: The block.
-        reads: The activation that the encoder reads: a name of `HOOKS`.
-        writes: The activation that the decoder reconstructs; for an SAE that which it reads.
+        reads: The activation that the encoder reads: a name of `models.activations.HOOKS`.
+        writes: The activation that the decoder reconstructs; for an SAE, the one that it reads.
     """
 
     layer: int
@@ -49,6 +32,11 @@ class Site:
         order = list(HOOKS)
         if order.index(self.reads) > order.index(self.writes):
             raise ValueError(f"it reads {self.reads}, which comes after {self.writes}")
+        if self.writes not in CHANGEABLE:
+            raise ValueError(
+                f"it reconstructs {self.writes}; dictionaries that reconstruct "
+                f"{', '.join(CHANGEABLE)} can be used"
+            )
 
     @property
     def is_sae(self) -> bool:

@@ -146,6 +146,15 @@ class ResidualModel(Protocol):
         """
         ...
 
+    def mlp_normed(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return the normed stream that a block's MLP reads; `scale_of` is as in `project`."""
+        ...
+
     def mlp_pre(
         self,
         layer: int,
@@ -300,6 +309,15 @@ class BaseModel:
     ) -> Float[Tensor, "batch pos d_model"]:
         """Refuse to run what is not there."""
         raise NotImplementedError(f"{self.name!r} has no MLP in layer {layer}")
+
+    def mlp_normed(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return the stream itself: if there is a norm, it counts as a part of the MLP."""
+        return stream
 
     def mlp_pre(
         self,

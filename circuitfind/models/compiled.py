@@ -106,13 +106,21 @@ class CompiledModel(BaseModel):
     def attention_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         return self._block(layer, "attn.b_O")
 
+    def mlp_normed(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return self._normed(f"blocks.{layer}.ln2", stream, scale_of)
+
     def mlp_pre(
         self,
         layer: int,
         stream: Float[Tensor, "batch pos d_model"],
         scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_pre"]:
-        normed = self._normed(f"blocks.{layer}.ln2", stream, scale_of)
+        normed = self.mlp_normed(layer, stream, scale_of)
         inner = normed @ self._block(layer, "mlp.W_in")
         if self._sizes.gated_mlp:
             return torch.cat([inner, normed @ self._block(layer, "mlp.W_gate")], dim=-1)

@@ -48,7 +48,15 @@ class Mlp:
         stream: Float[Tensor, "batch pos d_model"],
         scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        return self._normed_after(self._written(self._normed(stream, scale_of)))
+        return self._normed_after(self._written(self.normed(stream, scale_of)))
+
+    def normed(
+        self,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Return what the MLP reads of a stream: its norm."""
+        return stream if self._norm is None else normed_as(self._norm, stream, scale_of)
 
     def pre(
         self,
@@ -56,7 +64,7 @@ class Mlp:
         scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_pre"]:
         """Return the pre-activations; the normed stream where the parts are not known."""
-        normed = self._normed(stream, scale_of)
+        normed = self.normed(stream, scale_of)
         return normed if self._parts is None else self._parts.pre(normed)
 
     def post(self, pre: Float[Tensor, "batch pos d_pre"]) -> Float[Tensor, "batch pos d_mlp"]:
@@ -87,9 +95,6 @@ class Mlp:
         """A vector of the streams' width, type and device."""
         weight = self._block.attn.W_Q
         return torch.zeros(weight.shape[1], dtype=self._dtype, device=weight.device)
-
-    def _normed(self, stream: Tensor, scale_of: Tensor | None) -> Tensor:
-        return stream if self._norm is None else normed_as(self._norm, stream, scale_of)
 
     def _written(self, normed: Tensor) -> Tensor:
         return self._call(normed).reshape(normed.shape)

@@ -190,6 +190,14 @@ class TransformerLensModel(BaseModel):
         bias: Tensor | None = self._bridge.blocks[layer].attn.b_O
         return bias
 
+    def mlp_normed(
+        self,
+        layer: int,
+        stream: Float[Tensor, "batch pos d_model"],
+        scale_of: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        return self._mlps[layer].normed(stream, scale_of)
+
     def mlp_pre(
         self,
         layer: int,
