@@ -7,7 +7,7 @@ them, so that they outlive any change of layout, and reading one checks everythi
 import heapq
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from circuitfind.errors import (
     shortened,
 )
 from circuitfind.files import path_of, read_bytes, write_whole
-from circuitfind.graph import Edge, EdgeName, Graph, Reader, Writer, norm_name
+from circuitfind.graph import Edge, EdgeName, Graph, Reader, Writer
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
 from circuitfind.records import body_of, parse_json
@@ -148,22 +148,21 @@ class Circuit:
         return network
 
     @cached_property
-    def working_components(self) -> frozenset[str]:
-        """The components on a path of kept edges from the embedding to the logits."""
+    def _working_edges(self) -> list[Edge]:
+        """The edges on a path of kept edges from the embedding to the logits."""
         network, graph = self.graph.network(self.kept), self.graph
-        embeddings = [graph.writers[i].name for i in graph.embeddings]
-        logits = graph.readers[graph.logits].name
-        reached = set(embeddings).union(*(nx.descendants(network, name) for name in embeddings))
-        used = nx.ancestors(network, logits) | {logits}
-        working = reached & used
-        # Where heads share a norm, one that reads nothing of the clean run still writes something
-        # new: another head's change reaches it through the scale of the norm.
-        scaled = {
-            writer.component
-            for writer, reader in self.edges
-            if norm_name(graph.block_of[writer.name]) in working and reader.component in working
-        }
-        return frozenset(working | scaled)
+        kinds = network.nodes(data="kind")
+        reached = _with(network, nx.descendants, [name for name, k in kinds if k == "embedding"])
+        used = _with(network, nx.ancestors, [name for name, kind in kinds if kind == "logits"])
+        found = []
+        for edge in self.edges:
+            source, target = graph.nodes_of(edge)
+            # Where heads share a norm, one that reads nothing of the clean run still writes
+            # something new: another head's change reaches it through the scale of the norm.
+            norm = graph.norm_node(edge)
+            if target in reached & used and (source in reached or norm in reached):
+                found.append(edge)
+        return found
 
     def connected(self) -> "Circuit":
         """Return the circuit without dead ends: edges that no path from embedding to logits uses.
@@ -172,13 +171,7 @@ class Circuit:
         Under resample ablation this changes no output: a component that reads nothing of the
         clean run writes what it writes on the corrupted one. Under zero or mean ablation it can.
         """
-        alive = self.working_components
-        kept = self.graph.mask_of(
-            edge.name
-            for edge in self.edges
-            if edge.writer.component in alive and edge.reader.component in alive
-        )
-        return replace(self, kept=kept)
+        return replace(self, kept=self.graph.mask_of(self._working_edges))
 
     def without(self, other: "Circuit") -> list[Edge]:
         """Return the edges of this circuit that the other one lacks.
@@ -211,7 +204,12 @@ class Circuit:
     def header(self) -> dict[str, Any]:
         """Return what a file says of a circuit besides its edges: its graph and its origin."""
         shape = {name: getattr(self.graph.shape, name) for name in ModelShape.__annotations__}
-        graph = {"split_qkv": self.graph.split_qkv, "split_embedding": self.graph.split_embedding}
+        graph: dict[str, Any] = {
+            "split_qkv": self.graph.split_qkv,
+            "split_embedding": self.graph.split_embedding,
+        }
+        if self.graph.places:
+            graph["places"] = list(self.graph.places)
         return {"format": FORMAT, "shape": shape, "graph": graph, "origin": dict(self.origin)}
 
     def _repr_svg_(self) -> str:
@@ -219,6 +217,13 @@ class Circuit:
         from circuitfind.reports.diagram import draw_circuit
 
         return draw_circuit(self).svg()
+
+
+def _with(
+    network: nx.MultiDiGraph, others: Callable[[nx.MultiDiGraph, str], set[str]], nodes: list[str]
+) -> set[str]:
+    """Return nodes with all their descendants, or ancestors, in a network."""
+    return set(nodes).union(*(others(network, node) for node in nodes))
 
 
 def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:
@@ -314,6 +319,12 @@ def require_same_graph(found: Graph, expected: Graph) -> None:
         if ours != theirs:
             raise GraphError(f"it belongs to another model: {name} is {ours} and {theirs} here")
     if found != expected:
+        if found.places != expected.places:
+            ours, theirs = (
+                shortened(", ".join(graph.places))[:100] or "no places"
+                for graph in (found, expected)
+            )
+            raise GraphError(f"it tells other places apart: {ours}, and {theirs} here")
         raise GraphError("it belongs to a graph with other options (split q/k/v or embedding)")
 
 
@@ -401,10 +412,13 @@ class EdgeScores(Framed):
         for rank, reader in enumerate(readers.tolist()):
             into[reader].append(rank)
         # A rank says which edge it is, and the lowest is the best.
-        frontier, read, chosen = list(into[graph.logits]), {graph.logits}, list[int]()
+        frontier = [rank for reader in graph.logits for rank in into[reader]]
+        heapq.heapify(frontier)
+        read, chosen = set(graph.logits), list[int]()
         while frontier and len(chosen) < n:
             chosen.append(heapq.heappop(frontier))
-            for reader in set(graph.inputs[int(writers[chosen[-1]])]) - read:
+            ends = int(writers[chosen[-1]]), int(readers[chosen[-1]])
+            for reader in set(graph.inputs_at(*ends)) - read:
                 read.add(reader)
                 for rank in into[reader]:
                     heapq.heappush(frontier, rank)

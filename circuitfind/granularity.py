@@ -8,12 +8,8 @@ all of this.
 """
 
 from circuitfind.errors import GraphError, require_kind
-from circuitfind.graph import Block, BlockKind, Graph, Kind, Port, Reader, Writer
+from circuitfind.graph import MAX_PAIRS, Block, BlockKind, Graph, Kind, Port, Reader, Writer
 from circuitfind.shape import LayerShape, ModelShape
-
-MAX_PAIRS = 2**28
-"""Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
-the largest takes 3 GB; those of models with 80 layers of 64 heads have a tenth of it."""
 
 
 def heads_and_mlps(

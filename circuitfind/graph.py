@@ -13,10 +13,14 @@ read out of a name. `circuitfind.granularity` builds graphs.
 
 Readers are counted before their norm, which is recomputed on whatever they receive. A graph is also
 a boolean tensor, for arithmetic, and a networkx graph, for questions about paths.
+
+Where token positions are told apart, a component has a reader for each place: `a7.h3.k@S2` is what
+its key receives at the positions that are called S2 (`circuitfind.places`). An edge then acts at
+one place. `Graph.merged` is the same graph with the places of each input put together.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress, groupby
 from typing import Literal, NamedTuple
@@ -28,7 +32,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.errors import GraphError, quoted
+from circuitfind.errors import GraphError, quoted, shortened
 from circuitfind.shape import ModelShape
 
 SinglePort = Literal["q", "k", "v"]
@@ -51,6 +55,9 @@ def single_ports(port: Port | None) -> tuple[Input, ...]:
 Kind = Literal["embedding", "head", "kv group", "mlp", "logits"]
 """What a component is. A kv group is a key/value head that several query heads share: it reads, and
 writes only through its query heads."""
+
+PLACE_MARK = "@"
+"""Stands between the name of an input and the place at which it is read."""
 
 BlockKind = Literal["embedding", "attention", "mlp", "logits"]
 """What the components of a block are."""
@@ -95,6 +102,7 @@ class Reader:
         port: Which input of a head it is.
         looks_back: Whether the component uses, at a position, what this input received at earlier
             positions (keys and values), and not only what it received there.
+        place: The place of the token positions at which it reads; None for all positions.
     """
 
     name: str
@@ -105,6 +113,13 @@ class Reader:
     index: int | None = None
     port: Port | None = None
     looks_back: bool = False
+    place: str | None = None
+
+    def at(self, place: str | None) -> "Reader":
+        """Return the same input at one place, or at all positions."""
+        whole = self.name.partition(PLACE_MARK)[0]
+        name = whole if place is None else f"{whole}{PLACE_MARK}{place}"
+        return replace(self, name=name, place=place)
 
 
 @dataclass(frozen=True)
@@ -139,13 +154,8 @@ class Block:
     coupled: bool = False
 
 
-def norm_name(block: Block) -> str:
-    """Return the name of the node that stands for the norm of a coupled block (`Graph.network`)."""
-    return f"{block.name}.norm"
-
-
 class Edge(NamedTuple):
-    """One (writer, reader) pair, written `a5.h1->a7.h3.k`."""
+    """One (writer, reader) pair, written `a5.h1->a7.h3.k`; at one place, `a5.h1->a7.h3.k@S2`."""
 
     writer: Writer
     reader: Reader
@@ -153,6 +163,40 @@ class Edge(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.writer.name}->{self.reader.name}"
+
+
+MAX_PAIRS = 2**28
+"""Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
+the largest takes 3 GB; those of models with 80 layers of 64 heads have a tenth of it."""
+
+_MOST_PLACE_NAME = 40
+"""Characters of the name of a place."""
+
+
+def require_place_names(names: Sequence[str]) -> None:
+    """Refuse names of places that could not stand in the name of an edge.
+
+    Raises:
+        GraphError: There are none, one is there twice, or one has characters that names of edges
+            use for something else.
+    """
+    if not names:
+        raise GraphError("there are no places; give the name of at least one")
+    for name in names:
+        if (
+            not 0 < len(name) <= _MOST_PLACE_NAME
+            or PLACE_MARK in name
+            or "->" in name
+            or not name.isprintable()
+            or any(character.isspace() for character in name)
+        ):
+            raise GraphError(
+                f"a place cannot be called {quoted(name)}; names of places have 1 to "
+                f"{_MOST_PLACE_NAME} characters, no spaces, no {PLACE_MARK} and no ->"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise GraphError(f"two places are called {quoted(twice)}; give each its own name")
 
 
 EdgeName = str | Edge | tuple[int, int]
@@ -171,14 +215,18 @@ class Graph:
     Attributes:
         shape: The model's sizes.
         writers: All writers in the order in which they run.
-        readers: All readers in the order in which they run; in a layer all q, then k, then v.
+        readers: All readers in the order in which they run; in a layer all q, then k, then v. Those
+            of one input at all places stand together, in the order of the places.
         blocks: Which of them run together, in the order in which they run.
+        places: The places of token positions that readers tell apart, from left to right; empty
+            where each reader reads at all positions.
     """
 
     shape: ModelShape
     writers: tuple[Writer, ...]
     readers: tuple[Reader, ...]
     blocks: tuple[Block, ...]
+    places: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         return self._hash
@@ -190,9 +238,74 @@ class Graph:
     def __repr__(self) -> str:
         shape = self.shape
         parts = "apart" if self.split_qkv else "together"
+        places = f"; places {shortened(', '.join(self.places))[:80]}" if self.places else ""
         return (
             f"<Graph of {self.n_edges} edges: {len(self.writers)} writers, {len(self.readers)} "
-            f"readers; {shape.n_layers} layers of {shape.heads_text} heads, q, k and v {parts}>"
+            f"readers; {shape.n_layers} layers of {shape.heads_text} heads, q, k and v {parts}"
+            f"{places}>"
+        )
+
+    @property
+    def n_places(self) -> int:
+        """How many readers an input has: one for each place."""
+        return max(1, len(self.places))
+
+    @cached_property
+    def merged(self) -> "Graph":
+        """The same graph with one reader for each input, at all positions.
+
+        Its reader number i stands for the readers `i * n_places` to `(i + 1) * n_places - 1`.
+        """
+        if not self.places:
+            return self
+        n = self.n_places
+        return Graph(
+            self.shape,
+            self.writers,
+            tuple(reader.at(None) for reader in self.readers[::n]),
+            tuple(
+                replace(
+                    block,
+                    readers=tuple(reader // n for reader in block.readers[::n]),
+                    feeds=block.feeds[::n],
+                )
+                for block in self.blocks
+            ),
+        )
+
+    def at_places(self, places: Sequence[str]) -> "Graph":
+        """Return the same graph with a reader for each input and each place.
+
+        Args:
+            places: The names of the places, from left to right.
+
+        Raises:
+            GraphError: A name cannot be used or is there twice, this graph has places already, or
+                the graph would be larger than that of any model.
+        """
+        require_place_names(places)
+        if self.places:
+            raise GraphError(f"the graph has places already: {', '.join(self.places)}")
+        n = len(places)
+        n_pairs = len(self.writers) * len(self.readers) * n
+        if n_pairs > MAX_PAIRS:
+            raise GraphError(
+                f"a graph with {n:,} places has {n_pairs:,} pairs of a writer and a reader, and at "
+                f"most {MAX_PAIRS:,} are allowed; give fewer places"
+            )
+        return Graph(
+            self.shape,
+            self.writers,
+            tuple(reader.at(place) for reader in self.readers for place in places),
+            tuple(
+                replace(
+                    block,
+                    readers=tuple(r * n + place for r in block.readers for place in range(n)),
+                    feeds=tuple(fed for fed in block.feeds for _ in range(n)),
+                )
+                for block in self.blocks
+            ),
+            tuple(places),
         )
 
     @cached_property
@@ -211,9 +324,9 @@ class Graph:
         return tuple(i for i, writer in enumerate(self.writers) if writer.kind == "embedding")
 
     @cached_property
-    def logits(self) -> int:
-        """The index of the reader that the logits are computed from."""
-        return next(i for i, reader in enumerate(self.readers) if reader.kind == "logits")
+    def logits(self) -> tuple[int, ...]:
+        """The indices of the readers that the logits are computed from: one for each place."""
+        return tuple(i for i, reader in enumerate(self.readers) if reader.kind == "logits")
 
     @cached_property
     def feeds(self) -> tuple[tuple[int, ...], ...]:
@@ -241,12 +354,27 @@ class Graph:
 
     @cached_property
     def inputs(self) -> tuple[tuple[int, ...], ...]:
-        """For each writer, the readers that it computes from; none for the embeddings."""
+        """For each writer, the readers that it computes from; none for the embeddings.
+
+        At every place: `inputs_at` tells which of them count for what it writes at one.
+        """
         found: list[list[int]] = [[] for _ in self.writers]
         for reader, writers in enumerate(self.feeds):
             for writer in writers:
                 found[writer].append(reader)
         return tuple(tuple(readers) for readers in found)
+
+    def inputs_at(self, writer: int, reader: int) -> tuple[int, ...]:
+        """Return the readers that a writer computes from what a reader receives of it.
+
+        These are its inputs at the reader's place, and its keys and values at all places.
+        """
+        place = self.readers[reader].place
+        return tuple(
+            each
+            for each in self.inputs[writer]
+            if self.readers[each].looks_back or self.readers[each].place == place
+        )
 
     @cached_property
     def edge_mask(self) -> Bool[Tensor, "writer reader"]:
@@ -262,14 +390,14 @@ class Graph:
     @cached_property
     def _ports(self) -> dict[tuple[int, Input], int]:
         found: dict[tuple[int, Input], int] = {}
-        for writer, readers in enumerate(self.inputs):
+        for writer, readers in enumerate(self.merged.inputs):
             for reader in readers:
-                for port in single_ports(self.readers[reader].port):
+                for port in single_ports(self.merged.readers[reader].port):
                     found[writer, port] = reader
         return found
 
     def input_of(self, writer: int, port: SinglePort) -> int:
-        """Return the reader that a head's query, key or value is computed from."""
+        """Return the reader of `merged` that a head's query, key or value is computed from."""
         return self._ports[writer, port]
 
     @property
@@ -445,36 +573,74 @@ class Graph:
     def network(self, kept: Bool[Tensor, "writer reader"] | None = None) -> nx.MultiDiGraph:
         """Return a networkx graph: a node per component, an edge per kept edge with its port.
 
-        Three kinds of edges, told apart by the attribute `kind`: `edge` is a kept edge and has its
+        Four kinds of edges, told apart by the attribute `kind`: `edge` is a kept edge and has its
         `name` and `port`; `group` leads from a key/value head to the query heads that share it;
-        `norm` marks that a head acts through the shared norm of its block (`ModelShape`). Without
-        a mask the whole graph is returned. Nodes carry `kind`, `stage`, `layer` and `head`.
+        `norm` marks that a head acts through the shared norm of its block (`ModelShape`);
+        `attention` leads from what a head reads as key or value at a place to the head at every
+        place that may attend to it. Without a mask the whole graph is returned. Nodes carry `kind`,
+        `stage`, `layer` and `head`.
+
+        With places there is a node per component and place (`a7.h3@S2`), with `place`, and one for
+        what a head reads as key and value (`a7.h3.kv@S2`).
         """
         network = nx.MultiDiGraph()
         ends: list[Reader | Writer] = [*self.readers, *self.writers]
         for end in ends:
-            network.add_node(end.component, kind=end.kind, stage=end.stage, layer=end.layer)
-            if end.index is not None:
-                network.nodes[end.component]["head"] = end.index
+            for node, place in self._nodes(end):
+                network.add_node(node, kind=end.kind, stage=end.stage, layer=end.layer)
+                if end.index is not None:
+                    network.nodes[node]["head"] = end.index
+                if place is not None:
+                    network.nodes[node]["place"] = place
         for reader, fed in zip(self.readers, self.feeds, strict=True):
-            if reader.kind == "kv group":
-                for writer in fed:
-                    component = self.writers[writer].component
-                    network.add_edge(reader.component, component, "group", kind="group")
+            if reader.kind == "kv group" or (reader.looks_back and self.places):
+                kind = "group" if reader.kind == "kv group" else "attention"
+                self._add_moves(network, reader, fed, kind)
         for edge in self.edges(kept):
             self._add_edge(network, edge)
         return network
 
+    def _nodes(self, end: Reader | Writer) -> list[tuple[str, str | None]]:
+        """Return the nodes of an end, each with its place."""
+        if isinstance(end, Writer):
+            return [(self._node(end.component, place), place) for place in self.places or (None,)]
+        return [(self.node_of(end), end.place)]
+
+    @staticmethod
+    def _node(component: str, place: str | None) -> str:
+        return component if place is None else f"{component}{PLACE_MARK}{place}"
+
+    def node_of(self, reader: Reader) -> str:
+        """Return the node of the network that a reader belongs to."""
+        moves = reader.looks_back and reader.kind == "head" and reader.place is not None
+        return self._node(f"{reader.component}.kv" if moves else reader.component, reader.place)
+
+    def nodes_of(self, edge: Edge) -> tuple[str, str]:
+        """Return the nodes of the network that an edge leads from and to."""
+        return self._node(edge.writer.component, edge.reader.place), self.node_of(edge.reader)
+
+    def norm_node(self, edge: Edge) -> str | None:
+        """Return the node of the norm that an edge's writer shares with others; None without."""
+        block = self.block_of[edge.writer.name]
+        return self._node(f"{block.name}.norm", edge.reader.place) if block.coupled else None
+
+    def _add_moves(
+        self, network: nx.MultiDiGraph, reader: Reader, fed: Sequence[int], kind: str
+    ) -> None:
+        """Lead from what a key or value reads to the heads that mix it."""
+        for writer in fed:
+            for node, _ in self._nodes(self.writers[writer]):
+                network.add_edge(self.node_of(reader), node, kind, kind=kind)
+
     def _add_edge(self, network: nx.MultiDiGraph, edge: Edge) -> None:
         writer, reader = edge
+        source, target = self.nodes_of(edge)
         port = reader.port or ""
-        network.add_edge(
-            writer.component, reader.component, edge.name, kind="edge", name=edge.name, port=port
-        )
+        network.add_edge(source, target, edge.name, kind="edge", name=edge.name, port=port)
         block = self.block_of[writer.name]
-        if block.coupled:
-            norm = norm_name(block)
+        if (norm := self.norm_node(edge)) is not None:
             network.add_node(norm, kind="norm", stage=block.stage, layer=block.layer)
             for other in block.writers:
-                network.add_edge(self.writers[other].component, norm, "norm", kind="norm")
-            network.add_edge(norm, reader.component, "norm", kind="norm")
+                component = self.writers[other].component
+                network.add_edge(self._node(component, reader.place), norm, "norm", kind="norm")
+            network.add_edge(norm, target, "norm", kind="norm")

@@ -248,7 +248,7 @@ def check_metric(metric: Metric, prompts: PromptPairs) -> None:
             row = int((~answered).any(dim=1).nonzero()[0])
             raise MetricError(
                 f"the metric {quoted(metric.name)} needs a {kind} answer at every step and "
-                f"{prompts.place(row)} has none; give one, or choose a metric that needs none: "
+                f"{prompts.source(row)} has none; give one, or choose a metric that needs none: "
                 "'kl' for language models, 'l2' for compiled programs"
             )
 

@@ -20,8 +20,9 @@ class Pair:
         wrong_answers: The wrong answers at each step; may be empty.
         steps: Where the metric reads; the last position unless given.
         positions: Named positions.
+        spans: Where named spans begin; each ends where the next one begins.
         template: Which template it was written from.
-        place: Where it comes from, such as the line of a file, for messages.
+        source: Where it comes from, such as the line of a file, for messages.
     """
 
     clean: Sequence[int]
@@ -30,8 +31,9 @@ class Pair:
     wrong_answers: Sequence[Sequence[Answer]] = ()
     steps: Sequence[int] | None = None
     positions: Mapping[str, int] = field(default_factory=dict)
+    spans: Mapping[str, int] = field(default_factory=dict)
     template: int = 0
-    place: str = ""
+    source: str = ""
 
     @property
     def read_at(self) -> Sequence[int]:
@@ -115,7 +117,7 @@ def _swapped(pair: Pair) -> Pair:
 
 
 def complaint_about(pair: Pair) -> str | None:
-    """Return what is wrong with a pair, as it follows its place in a message, or None.
+    """Return what is wrong with a pair, as it follows its source in a message, or None.
 
     Its prompts differ in length or not at all, it reads at no position or has answers for more
     steps than it reads, a position lies outside its prompt, or a token is both right and wrong.
@@ -139,7 +141,7 @@ def _misalignment(pair: Pair) -> str | None:
 
 
 def _position_outside(pair: Pair) -> str | None:
-    places = (*pair.read_at, *pair.positions.values())
+    places = (*pair.read_at, *pair.positions.values(), *pair.spans.values())
     outside = [place for place in places if not 0 <= place < len(pair.clean)]
     if outside:
         return (

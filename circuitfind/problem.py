@@ -21,6 +21,7 @@ from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.assumptions import require_prompts_alone
 from circuitfind.models.base import ResidualModel
+from circuitfind.places import Places
 from circuitfind.prompts import NO_TOKEN, PromptPairs
 
 
@@ -60,13 +61,14 @@ class Problem:
                 f"the graph belongs to a model of another shape than {self.model.name!r}; "
                 "build it with heads_and_mlps(model.shape)"
             )
+        self._require_places()
         self.ablation.check(self.prompts)
         length = self.prompts.clean.shape[1]
         if length > self.model.n_positions:
-            place = self.prompts.place(int(self.prompts.lengths.argmax()))
+            longest = self.prompts.source(int(self.prompts.lengths.argmax()))
             raise PromptError(
                 f"the longest prompt has {length} tokens and {self.model.name!r} reads at most "
-                f"{self.model.n_positions}; shorten {place}"
+                f"{self.model.n_positions}; shorten {longest}"
             )
         if self.metric.direction is not None:
             raise MetricError(
@@ -80,6 +82,21 @@ class Problem:
             )
         self._require_known_tokens()
         check_metric(self.metric, self.prompts)
+
+    def _require_places(self) -> None:
+        places = self.prompts.places
+        here = () if places is None else places.names
+        if self.graph.places and here != self.graph.places:
+            raise MethodError(
+                f"the graph tells the places {shortened(', '.join(self.graph.places))[:100]} apart "
+                f"and the prompts have {shortened(', '.join(here))[:100] or 'none'}; give "
+                "`graph.at_places(prompts.places.names)`"
+            )
+
+    @property
+    def places(self) -> Places | None:
+        """The places that edges tell apart; None where an edge acts at all positions."""
+        return self.prompts.places if self.graph.places else None
 
     @property
     def problem(self) -> "Problem":
@@ -98,13 +115,13 @@ class Problem:
         for tokens in (prompts.clean, prompts.corrupted, *runs):
             if (found := _outside(tokens, 0, self.model.n_tokens)) is not None:
                 raise PromptError(
-                    f"{prompts.place(found[0])} holds the token {found[1]} and {name!r} knows "
+                    f"{prompts.source(found[0])} holds the token {found[1]} and {name!r} knows "
                     f"{self.model.n_tokens} tokens, counted from 0; use its own tokenizer"
                 )
         for tokens in (prompts.answers, prompts.wrong_answers):
             if (found := _outside(tokens, NO_TOKEN, self.model.shape.d_vocab)) is not None:
                 raise PromptError(
-                    f"{prompts.place(found[0])} has the answer {found[1]} and {name!r} gives "
+                    f"{prompts.source(found[0])} has the answer {found[1]} and {name!r} gives "
                     f"logits for {self.model.shape.d_vocab} tokens, counted from 0; use its own "
                     "tokenizer"
                 )

@@ -23,6 +23,7 @@ from torch import Tensor
 from circuitfind.errors import PromptError, require_kind, shortened
 from circuitfind.pairs import Answer, Side, complaint_about, forced, tokens_of
 from circuitfind.pairs import Pair as Pair
+from circuitfind.places import Places
 
 NO_TOKEN = -1
 """Fills up rows of steps and answers that are shorter than the longest."""
@@ -43,8 +44,10 @@ class PromptPairs:
         answers: Tokens that are right at each step; `NO_TOKEN` fills up.
         wrong_answers: Tokens that the corrupted prompt would make right; may be empty.
         positions: Named positions, one index per prompt.
+        spans: Where each named span begins in each prompt; -1 in prompts that lack it.
         template: Which template each prompt was written from.
-        places: Where each pair comes from, such as the line of a file; None if nobody said.
+        sources: Where each pair comes from, such as the line of a file; None if nobody said.
+        places: Which place each position belongs to, where edges tell places apart.
         sides: Whether the steps of each row are the tokens of its right answer, of its wrong answer
             or all that both need (`Side`), because some answer takes several tokens; None where
             each step is a question of its own.
@@ -57,8 +60,10 @@ class PromptPairs:
     answers: Int[Tensor, "batch step right"]
     wrong_answers: Int[Tensor, "batch step wrong"]
     positions: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
+    spans: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     template: Int[Tensor, " batch"] | None = None
-    places: tuple[str, ...] | None = None
+    sources: tuple[str, ...] | None = None
+    places: Places | None = None
     sides: Int[Tensor, " batch"] | None = None
 
     def __repr__(self) -> str:
@@ -71,9 +76,9 @@ class PromptPairs:
     def __len__(self) -> int:
         return self.clean.shape[0]
 
-    def place(self, row: int) -> str:
+    def source(self, row: int) -> str:
         """Return what messages call a pair: where it comes from, or its number, from 0."""
-        return (self.places[row] if self.places else "") or f"prompt {row // self.n_runs}"
+        return (self.sources[row] if self.sources else "") or f"prompt {row // self.n_runs}"
 
     @property
     def n_runs(self) -> int:
@@ -146,7 +151,9 @@ class PromptPairs:
         """A hash of every token, step and answer; equal prompts have equal fingerprints."""
         digest = hashlib.sha256()
         tensors = [getattr(self, name) for name in _TENSORS]
-        for tensor in (*tensors, *([] if self.sides is None else [self.sides])):
+        tensors += [] if self.sides is None else [self.sides]
+        tensors += [] if self.places is None else [self.places.of]
+        for tensor in tensors:
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
@@ -164,7 +171,12 @@ class PromptPairs:
         """Return some of the pairs, with the padding they no longer need cut off."""
         some = self.rows(rows)
         width = int(some.lengths.max())
-        return replace(some, clean=some.clean[:, :width], corrupted=some.corrupted[:, :width])
+        return replace(
+            some,
+            clean=some.clean[:, :width],
+            corrupted=some.corrupted[:, :width],
+            places=some.places and some.places.first(width),
+        )
 
     def rows(self, rows: Sequence[int] | slice) -> "PromptPairs":
         """Return some of the pairs, as long as before."""
@@ -172,9 +184,11 @@ class PromptPairs:
             self,
             **{name: getattr(self, name)[rows] for name in _TENSORS},
             positions={name: index[rows] for name, index in self.positions.items()},
+            spans={name: index[rows] for name, index in self.spans.items()},
             template=None if self.template is None else self.template[rows],
             sides=None if self.sides is None else self.sides[rows],
-            places=self.places and _selected(self.places, rows),
+            sources=self.sources and _selected(self.sources, rows),
+            places=self.places and self.places.rows(rows),
         )
 
     def to(self, device: torch.device | str) -> "PromptPairs":
@@ -183,13 +197,15 @@ class PromptPairs:
             self,
             **{name: getattr(self, name).to(device) for name in _TENSORS},
             positions={name: index.to(device) for name, index in self.positions.items()},
+            spans={name: index.to(device) for name, index in self.spans.items()},
             template=None if self.template is None else self.template.to(device),
             sides=None if self.sides is None else self.sides.to(device),
+            places=self.places and self.places.to(device),
         )
 
 
-def _selected(places: tuple[str, ...], rows: Sequence[int] | slice) -> tuple[str, ...]:
-    return places[rows] if isinstance(rows, slice) else tuple(places[row] for row in rows)
+def _selected(sources: tuple[str, ...], rows: Sequence[int] | slice) -> tuple[str, ...]:
+    return sources[rows] if isinstance(rows, slice) else tuple(sources[row] for row in rows)
 
 
 _TENSORS = ("clean", "corrupted", "lengths", "steps", "answers", "wrong_answers")
@@ -208,7 +224,7 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
     for row, pair in enumerate(pairs):
         require_kind(pair, Pair, "a pair of prompts; give a `Pair` for each")
         if complaint := complaint_about(pair):
-            raise PromptError(f"{pair.place or f'pair {row}'}{complaint}")
+            raise PromptError(f"{pair.source or f'pair {row}'}{complaint}")
     sides: list[Side] | None = None
     if any(pair.has_long_answer for pair in pairs):
         _require_one_question(pairs)
@@ -226,8 +242,12 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
         positions={
             name: torch.tensor([pair.positions[name] for pair in pairs]) for name in sorted(names)
         },
+        spans={
+            name: torch.tensor([pair.spans.get(name, -1) for pair in pairs])
+            for name in dict.fromkeys(name for pair in pairs for name in pair.spans)
+        },
         template=torch.tensor([pair.template for pair in pairs]),
-        places=tuple(p.place for p in pairs) if any(pair.place for pair in pairs) else None,
+        sources=tuple(p.source for p in pairs) if any(pair.source for pair in pairs) else None,
         sides=None if sides is None else torch.tensor(sides),
     )
 
@@ -236,9 +256,9 @@ def _require_one_question(pairs: Sequence[Pair]) -> None:
     for row, pair in enumerate(pairs):
         if list(pair.read_at) != [len(pair.clean) - 1]:
             raise PromptError(
-                f"{pair.place or f'pair {row}'} has steps of its own, and other pairs have answers "
-                "of several tokens, which begin at the last position; leave out the steps, or give "
-                "answers of one token in all pairs"
+                f"{pair.source or f'pair {row}'} has steps of its own, and other pairs have "
+                "answers of several tokens, which begin at the last position; leave out the steps, "
+                "or give answers of one token in all pairs"
             )
 
 
@@ -248,7 +268,7 @@ def _shared_names(pairs: Sequence[Pair]) -> set[str]:
         missing = every - set(pair.positions)
         if missing:
             raise PromptError(
-                f"{pair.place or f'pair {row}'} does not name the position "
+                f"{pair.source or f'pair {row}'} does not name the position "
                 f"{sorted(missing)[0]!r} that others do; "
                 "name the same positions in every pair"
             )

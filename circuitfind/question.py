@@ -21,7 +21,7 @@ import numpy as np
 from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.circuit import Circuit
 from circuitfind.engine.direction import with_direction
-from circuitfind.errors import ModelError, RunDirectoryError, TaskError, quoted
+from circuitfind.errors import ModelError, PromptError, RunDirectoryError, TaskError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
@@ -32,6 +32,8 @@ from circuitfind.models.loading import load_model
 from circuitfind.models.precision import DTYPES, precision_note
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
+from circuitfind.places import Places
+from circuitfind.placing import placed, require_placing
 from circuitfind.problem import Problem, assemble, require_parts
 from circuitfind.prompts import PromptPairs
 from circuitfind.records import from_json
@@ -68,6 +70,8 @@ class Question(Settings):
             depends on it.
         split_qkv: Whether a head's query, key and value are separate readers.
         split_embedding: Whether token and position embedding are separate writers.
+        places: How edges are told apart by place (`circuitfind.placing.PLACINGS`); None where an
+            edge acts at all positions.
         task_digest: A hash of the task's file, where it has one, so that an edited file is
             another question; filled in by `located`.
         resample: Number of a resample: as many of the prompts, drawn with replacement. None is the
@@ -87,6 +91,7 @@ class Question(Settings):
     memory: int | None = None
     split_qkv: bool = True
     split_embedding: bool = False
+    places: str | None = None
     task_digest: str | None = None
     resample: int | None = None
 
@@ -127,6 +132,8 @@ class Question(Settings):
         if self.metric is not None:
             find_metric(self.metric)
         ABLATIONS.find(self.ablation)
+        if self.places is not None:
+            require_placing(self.places)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(
                 f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"
@@ -173,19 +180,30 @@ class Question(Settings):
         """
         task = find_task(self.task)
         write = partial(task.write_prompts, model.vocabulary, self.n_prompts, system=self.system)
-        prompts = own = write(self.seed)
+        prompts = own = self._placed(write(self.seed), graph)
         if seed is not None:
-            prompts = write(seed)
+            prompts = self._placed(write(seed), graph, own)
         elif self.resample is not None:
             drawn = np.random.default_rng([self.seed, self.resample])
             n = own.n_prompts
             prompts = own.select(own.rows_of(drawn.integers(0, n, n).tolist()))
-        graph = graph or heads_and_mlps(
-            model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
-        )
+        if graph is None:
+            graph = heads_and_mlps(
+                model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
+            )
+            graph = graph if own.places is None else graph.at_places(own.places.names)
         metric = _metric(self.metric, task.metric, model, own)
         default = metric if self.metric is None else None
         return assemble(model, prompts, metric, self.ablation, graph=graph, default_metric=default)
+
+    def _placed(
+        self, prompts: PromptPairs, graph: Graph | None, own: PromptPairs | None = None
+    ) -> PromptPairs:
+        """Return prompts with the question's places: those of a graph, or of its own prompts."""
+        if self.places is None:
+            return prompts
+        names = None if own is None or own.places is None else own.places.names
+        return placed(prompts, self.places, names if graph is None else graph.places)
 
     def held_out(self, model: ResidualModel) -> Problem | None:
         """Build the same problem with prompts that no search has seen, where the task can."""
@@ -193,7 +211,7 @@ class Question(Settings):
             return None
         try:
             return self.problem(model, seed=self.seed + _HELD_OUT_SEED)
-        except TaskError:
+        except (TaskError, PromptError):
             return None
 
 
@@ -211,6 +229,7 @@ def make_problem(
     metric: str | Metric | None = None,
     ablation: Ablation | str = "resample",
     graph: Graph | None = None,
+    places: Places | str | None = None,
 ) -> Problem:
     """Put a problem together from a task's name, or from prompts of your own.
 
@@ -226,6 +245,8 @@ def make_problem(
             where every prompt has right and wrong answers.
         ablation: What a cut edge carries, or the name of it.
         graph: Which edges to search; by default all, with q, k and v apart.
+        places: The places that edges are told apart by: `named`, `each`, `spans` or `Places` of
+            your own; by default an edge acts at all positions.
 
     Raises:
         CircuitfindError: A name is unknown, or the parts do not fit together.
@@ -238,6 +259,10 @@ def make_problem(
         default = found.metric
         task = found.write_prompts(model.vocabulary, n_prompts, seed, system=system)
     require_parts(prompts=task)
+    if places is not None:
+        task = placed(task, places, graph.places if graph is not None and graph.places else None)
+        if task.places is not None and (graph is None or not graph.places):
+            graph = (graph or heads_and_mlps(model.shape)).at_places(task.places.names)
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None
     return assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)

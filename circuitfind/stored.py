@@ -59,9 +59,10 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
         options = from_json(_Options, header["graph"], "its graph")
     except ValueError as error:
         raise CircuitFileError(str(error)) from None
-    return heads_and_mlps(
+    graph = heads_and_mlps(
         shape, merge_qkv=not options.split_qkv, split_embedding=options.split_embedding
     )
+    return graph.at_places(options.places) if options.places else graph
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class _Options:
 
     split_qkv: bool = True
     split_embedding: bool = False
+    places: tuple[str, ...] = ()
 
 
 def masks_from(

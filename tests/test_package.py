@@ -16,6 +16,7 @@ LONGER = {
     "methods/acdc.py": "one search: its options, its steps, and how a resumed one repeats them",
     "engine/trial.py": "one walk of a change through the blocks",
     "evaluation/assess.py": "one evaluation: its parts in their order, and what they cost",
+    "prompts.py": "one type, and the one function that makes it of pairs",
     "metrics.py": "one type, its table, and the scale of faithfulness",
     "circuit.py": "circuits, their files, and the scores that circuits are chosen by",
     "graph.py": "one type and its views; splitting it would part edges from their names",

@@ -21,6 +21,7 @@ from circuitfind.commands.options import (
     MergeQkv,
     Metric,
     Model,
+    Places,
     Prompts,
     Seed,
     SplitEmbedding,
@@ -83,6 +84,7 @@ def discover(
     ] = False,
     merge_qkv: MergeQkv = False,
     split_embedding: SplitEmbedding = False,
+    places: Places = None,
     dtype: Dtype = None,
     device: Device = "cpu",
     memory: Memory = None,
@@ -132,6 +134,7 @@ def discover(
         memory=memory,
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
+        places=places,
     )
     path = out or path_of_search(config, wanted)
     with interruptible(path, budget), progress_bar() as on_progress:

@@ -56,6 +56,14 @@ MergeQkv = Annotated[
 SplitEmbedding = Annotated[
     bool, typer.Option("--split-embedding", help="Make token and position separate writers.")
 ]
+Places = Annotated[
+    str | None,
+    typer.Option(
+        help="Tell edges apart by token position: named (the task's named positions and what lies "
+        "between them), each (every position), spans (of a task file). [default: an edge acts at "
+        "all positions]"
+    ),
+]
 Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]
 System = Annotated[
     str | None,

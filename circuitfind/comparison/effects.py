@@ -98,7 +98,7 @@ def effects(problem: Problem) -> Effects:
     for batch in batches_of(problem, _limits):
         masks = torch.stack(list(place_masks(batch.problem.prompts).values())).double()
         gradients = batch.gradients(list(places_of(graph, _PATH)))
-        edges += contracted(batch.differences, gradients)
+        edges += contracted(batch.differences, gradients, places=batch.problem.places)
         for found in gradients:
             if writers := list(found.block.writers):
                 by_place[:, writers] += _by_places(batch, found, masks)

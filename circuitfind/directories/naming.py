@@ -87,6 +87,7 @@ def _of_question(config: Question, usual_metric: str | None) -> dict[str, Any]:
         "dtype": config.dtype,
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
+        "places": config.places,
     }
 
 

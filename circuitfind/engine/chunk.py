@@ -7,7 +7,7 @@ only the port that changed, at the positions that matter (`state.py`). Many cand
 together (`trial.py`). The sparser the circuit gets, the less each cut costs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, candidates_at_once
+from circuitfind.engine.horizon import Horizon, horizon
 from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.engine.memory import Plan
-from circuitfind.engine.propagation import alike
+from circuitfind.engine.propagation import alike, masked
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import (
     Gaps,
@@ -35,7 +36,6 @@ from circuitfind.engine.replacement import (
 from circuitfind.engine.state import (
     Candidates,
     ChunkState,
-    Horizon,
     Projected,
     Stream,
     spans,
@@ -103,8 +103,15 @@ class ChunkEngine:
         self.runs = runs.kept_by(store.keep)
         self.gaps = Gaps(self.runs.replaced, most_formed)
         remainders = Remainders(self.runs) if enlarges_rounding(problem) else None
-        blocks = Blocks(problem.model, problem.graph, runs.real)
-        self._tools = Tools(blocks, virtual_weights, remainders, store)
+        blocks = Blocks(problem.model, problem.graph.merged, runs.real)
+        masks = None if problem.places is None else problem.places.masks()[..., None]
+        self._tools = Tools(
+            blocks,
+            virtual_weights,
+            remainders,
+            store,
+            None if masks is None else masks.to(problem.model.dtype),
+        )
 
     @property
     def most_candidates(self) -> int:
@@ -114,7 +121,7 @@ class ChunkEngine:
 
     def start(self) -> ChunkState:
         """Return the full graph: every edge kept."""
-        graph, blocks = self.graph, self._tools.blocks
+        graph, blocks = self.graph.merged, self._tools.blocks
         read = {i: self.runs.entering[reader.stage] for i, reader in enumerate(graph.readers)}
         written: dict[int, Stream] = {}
         z: dict[int, Projected] = {}
@@ -128,15 +135,16 @@ class ChunkEngine:
                 for readers in alike(block.readers, lambda r: graph.readers[r].port):
                     with torch.no_grad():
                         projected |= blocks.project(block, readers, read)
-        kept = graph.edge_mask.numpy().copy()
-        everywhere = spans(graph, kept, self.horizon)
+        kept = self.graph.edge_mask.numpy().copy()
+        everywhere = spans(self.graph, kept, self.horizon)
         projected = self._store.keep(projected)
-        return ChunkState(graph, self.horizon, kept, everywhere, written, read, projected, z)
+        return ChunkState(self.graph, self.horizon, kept, everywhere, written, read, projected, z)
 
     def passes(self, rows: slice = slice(None)) -> MaskedPasses:
         """Return passes from scratch on these prompts, or some; they share what they start from."""
         return MaskedPasses(
             self.runs.rows(rows),
+            places=self.problem.places and self.problem.places.rows(rows),
             empty_is_a_run=self.problem.ablation.pruning_is_free,
             enlarges_rounding=self._tools.remainders is not None,
             most=self._most_formed,
@@ -153,8 +161,12 @@ class ChunkEngine:
         trial = Trial(self._tools, after, n=1)
         with torch.no_grad():
             for reader, writers in _by_reader(gone).items():
-                if span := int(after.spans.readers[reader]):
-                    trial.changes.pending[reader] = total(self.gaps.of(state, writers, span))[None]
+                if after.spans.readers[reader]:
+                    merged, gaps = self._gaps(state, after, reader, writers)
+                    change = total(gaps)[None]
+                    if (earlier := trial.changes.pending.get(merged)) is not None:
+                        change = earlier + change
+                    trial.changes.pending[merged] = change
             trial.propagate()
             return trial.pick(0, after)
 
@@ -198,16 +210,16 @@ class ChunkEngine:
         self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
     ) -> Trial:
         trial = Trial(self._tools, state, n=len(writers))
-        if span := int(state.spans.readers[reader]):
-            gaps = self.gaps.of(state, writers, span)
+        if state.spans.readers[reader]:
+            merged, gaps = self._gaps(state, state, reader, writers)
 
             def exact(candidate: int, received: Stream) -> Stream:
                 cut = writers[: candidate + 1] if nested else [writers[candidate]]
                 return trial.left_by_cuts(reader, cut, candidate, received)
 
             trial.cuts = Cuts(
-                reader,
-                state.read[reader][:, -span:],
+                merged,
+                state.read[merged][:, -int(state.spans.inputs[merged]) :],
                 gaps,
                 None if self._tools.remainders is None else exact,
                 nested=nested,
@@ -215,6 +227,25 @@ class ChunkEngine:
             with torch.no_grad():
                 trial.propagate()
         return trial
+
+    def _gaps(
+        self, state: ChunkState, after: ChunkState, reader: int, writers: Sequence[int]
+    ) -> tuple[int, Iterator[Stream]]:
+        """Return the input that a reader is part of, and the changes of cutting edges into it.
+
+        Args:
+            state: Says what is written.
+            after: Says at how many positions the input matters.
+            reader: The reader.
+            writers: Where the edges come from.
+        """
+        merged, place = divmod(reader, self.graph.n_places)
+        span, masks = int(after.spans.inputs[merged]), self._tools.masks
+        gaps = self.gaps.of(state, writers, span)
+        if masks is None:
+            return merged, gaps
+        here = masked(masks, [place], span)
+        return merged, (gap * here for gap in gaps)
 
     @property
     def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:
@@ -253,15 +284,6 @@ def chunk_engines(
             )
             for number in (range(len(parts)) if numbers is None else numbers)
         ]
-
-
-def horizon(problem: Problem) -> Horizon:
-    """Return how many positions, counted from the end, can matter for a problem."""
-    prompts, length = problem.prompts, problem.prompts.clean.shape[1]
-    steps = length - int(prompts.steps[prompts.step_is_real].min())
-    if not problem.model.causal:
-        return Horizon(length, length)
-    return Horizon(steps, max(length - problem.ablation.first_change(prompts), steps))
 
 
 def pairs_of(edges: NDArray[np.bool_]) -> list[Pair]:

@@ -4,6 +4,9 @@
 
 Prompts are taken some at a time. Of these the changes of all writers are formed once, and the
 gradients of some dozen readers at a time, so nothing of size edges x prompts is ever held.
+
+With places, the sum over positions is made for each place by itself: positions are put in the order
+of their places first, so all places together are the same products as one sum.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.engine.received import BlockGradients, Received
 from circuitfind.engine.sizes import sizes_of
 from circuitfind.engine.written import Written, writing_blocks
 from circuitfind.graph import Block
+from circuitfind.places import Places
 
 _READERS_TOGETHER = 32
 """How many readers are gathered before they meet the writers, to make products worth their time."""
@@ -38,6 +42,7 @@ def contracted(
     changes: Written,
     gradients: Sequence[BlockGradients],
     blocks: Sequence[Block] | None = None,
+    places: Places | None = None,
 ) -> Float[Tensor, "writer reader"]:
     """Return the scores of all edges from the writers of some blocks, or of all, over all prompts.
 
@@ -45,6 +50,7 @@ def contracted(
         changes: The changes of all writers, on each prompt and position.
         gradients: The gradients, from the logits back.
         blocks: The blocks of the writers, in the order in which they run; by default all.
+        places: The places that edges tell apart: positions of each are summed by themselves.
     """
     graph = changes.graph
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
@@ -59,9 +65,10 @@ def contracted(
     for prompts in (slice(start, start + size) for start in range(0, len(like), size)):
         n_prompts = len(like[prompts])
         some, formed = changes.rows(prompts), _first(written, n_written, n_prompts)
+        parts = _Parts(None if places is None else places.rows(prompts))
         rows = formed.split([len(block.writers) for block in blocks])
         for block, out in zip(blocks, rows, strict=True):
-            out.copy_(some.of(block))
+            out.copy_(parts.sorted(some.of(block).expand_as(out)))
         for meeting in meetings:
             readers = meeting.readers
             found = _first(received, len(readers), n_prompts)
@@ -71,9 +78,46 @@ def contracted(
                 strict=True,
             ):
                 each.write(prompts, out)
-            product = formed[: len(meeting.writers)].flatten(1) @ found.flatten(1).T
-            scores[np.ix_(meeting.writers, readers)] += product.double().cpu()
+            found = parts.sorted(found)
+            for place, part in enumerate(parts.of):
+                product = _flat(formed, part)[: len(meeting.writers)] @ _flat(found, part).T
+                ends = [reader * graph.n_places + place for reader in readers]
+                scores[np.ix_(meeting.writers, ends)] += product.double().cpu()
     return scores.masked_fill(~graph.edge_mask, 0)
+
+
+class _Parts:
+    """The positions of some prompts, split by place.
+
+    Args:
+        places: The places; None for one part with all positions.
+
+    Attributes:
+        of: For each place, which of the sorted positions are its own.
+    """
+
+    def __init__(self, places: Places | None) -> None:
+        self._order: Int[Tensor, " position"] | None = None
+        self.of = [slice(None)]
+        if places is not None:
+            of = places.of.flatten()
+            self._order = of.argsort(stable=True)
+            ends = of.bincount(minlength=len(places.names)).cumsum(0).tolist()
+            self.of = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+    def sorted(
+        self, streams: Float[Tensor, "stream batch pos d_model"]
+    ) -> Float[Tensor, "stream batch pos d_model"]:
+        """Return streams with the positions of all prompts in the order of their places."""
+        if self._order is None:
+            return streams
+        return streams.flatten(1, 2)[:, self._order].view(streams.shape)
+
+
+def _flat(
+    streams: Float[Tensor, "stream batch pos d_model"], positions: slice
+) -> Float[Tensor, "stream elements"]:
+    return streams.flatten(1, 2)[:, positions].flatten(1)
 
 
 def _first(

@@ -19,6 +19,7 @@ from circuitfind.engine.gradients import RecordedRun
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Rows, mix, read, write
+from circuitfind.places import Places
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "writer batch pos d_model"]
@@ -31,7 +32,8 @@ class Pass:
 
     Attributes:
         written: What each writer wrote, in the order of `Graph.writers`.
-        read: What each reader received, in the order of `Graph.readers`; empty unless asked for.
+        read: What each input received, in the order of the readers of `Graph.merged`; empty unless
+            asked for.
         final: What the logits reader received.
     """
 
@@ -58,7 +60,7 @@ def plain_pass(
         if block.kind == "attention":
             values = model.output(block.layer, range(len(values)), values)
         written.append(values)
-    read = (run.entering[reader.stage] for reader in graph.readers)
+    read = (run.entering[reader.stage] for reader in graph.merged.readers)
     return Pass(torch.cat(written), tuple(read) if keep_reads else (), run.final)
 
 
@@ -69,6 +71,7 @@ def full_pass(
     replacement: Streams,
     kept: Mask,
     real: Bool[Tensor, "batch pos"] | None = None,
+    places: Places | None = None,
     *,
     keep_reads: bool = False,
 ) -> Pass:
@@ -81,9 +84,11 @@ def full_pass(
         replacement: What each writer sends along a cut edge.
         kept: 1 where an edge is kept, 0 where it is cut; anything between mixes the two.
         real: True at positions that are no padding; needed by bidirectional models only.
-        keep_reads: Whether the result holds what each reader received.
+        places: The places that the graph tells apart.
+        keep_reads: Whether the result holds what each input received.
     """
-    return _MaskedRun(model, graph, real, replacement, kept, keep_reads=keep_reads).run(embedding)
+    masked = _MaskedRun(model, graph, real, replacement, kept, places, keep_reads=keep_reads)
+    return masked.run(embedding)
 
 
 def embeddings(
@@ -107,10 +112,12 @@ class _MaskedRun:
         real: Tensor | None,
         replacement: Streams,
         kept: Mask,
+        places: Places | None,
         *,
         keep_reads: bool,
     ) -> None:
         self._model, self._graph, self._real = model, graph, real
+        self._places = places if graph.places else None
         self._replacement, self._kept = replacement, kept
         self._written: list[Streams] = []
         self._read: list[Stream] | None = [] if keep_reads else None
@@ -128,7 +135,7 @@ class _MaskedRun:
                 self._write(outputs)
                 if block.kind == "attention":
                     self._add_bias(block.layer)
-        (final,) = self._received([self._graph.logits])
+        (final,) = self._received(self._graph.logits)
         return Pass(torch.cat(self._written), tuple(self._read or ()), final)
 
     def _outputs(self, block: Block) -> Streams:
@@ -146,6 +153,8 @@ class _MaskedRun:
         weighted: Any = _Weighted.apply
         sums: Tensor = weighted(mask, self._values[:n], *self._differences)
         streams = self._total + sums
+        if self._places is not None:
+            streams = self._places.merged(streams)
         if self._read is not None:
             self._read.extend(streams)
         return streams

@@ -59,7 +59,7 @@ class RecordedRun(Run):
         trace: bool = False,
         checkpoint: bool = False,
     ) -> None:
-        super().__init__(model, real, self._remember, graph)
+        super().__init__(model, real, self._remember, graph.merged)
         self.entering: dict[int, Stream] = dict(entering or {})
         self.values: dict[str, Float[Tensor, "writer batch pos width"]] = {}
         self._trace, self._checkpoint = trace, checkpoint

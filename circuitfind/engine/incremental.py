@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitfind.engine.candidates import FIRST_WIDTH, Test, candidates_at_once, next_width
-from circuitfind.engine.chunk import Asked, ChunkEngine, Values, chunk_engines, horizon, pairs_of
+from circuitfind.engine.chunk import Asked, ChunkEngine, Values, chunk_engines, pairs_of
 from circuitfind.engine.hiring import hired
+from circuitfind.engine.horizon import horizon
 from circuitfind.engine.in_turn import Exactly, IsCut, WithBounds, are_enough
 from circuitfind.engine.memory import plan
 from circuitfind.engine.readout import Readout
@@ -429,13 +430,15 @@ class IncrementalEngine:
 
         That pass is not a search gone through again: states are reached by cutting down the clean
         run, and this one is built up from what cut edges carry. The distance is that of the final
-        streams, relative to the norm of the full graph's: a state's own may be 0, where everything
-        is cut under zero ablation.
+        streams where the metric reads them, relative to the norm of the full graph's: a state's own
+        may be 0, where everything is cut under zero ablation.
         """
-        final = state.final
-        n = final.shape[1]
-        scratch = self.recomputed(state.mask, "replaced")[:, -n:]
-        return float((final - scratch).norm() / self.clean_final[:, -n:].norm())
+        real = self.problem.prompts.step_is_real
+        scratch = self.recomputed(state.mask, "replaced")
+        found, expected, full = (
+            self.readout.at_steps(final)[real] for final in (state.final, scratch, self.clean_final)
+        )
+        return float((found - expected).norm() / full.norm())
 
     @property
     def drift_allowed(self) -> float:

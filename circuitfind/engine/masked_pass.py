@@ -29,6 +29,7 @@ from circuitfind.engine.replacement import Runs
 from circuitfind.engine.work import Start, Work, least_work, work
 from circuitfind.engine.written import is_z
 from circuitfind.graph import SINGLE_PORTS, Block, SinglePort
+from circuitfind.places import Places
 
 Stream = Float[Tensor, "batch pos d_model"]
 Values = Float[Tensor, "writer _batch _pos _width"]
@@ -46,12 +47,14 @@ class MaskedPasses:
             the replaced run, where a reader that receives nothing receives exactly 0.
         most: How many elements the changes of a pass may have together; with more, prompts are
             taken some at a time.
+        places: The places that edges tell apart.
     """
 
     runs: Runs
     empty_is_a_run: bool
     enlarges_rounding: bool
     most: int
+    places: Places | None = None
     _known: list["_Prompts"] = field(default_factory=list, init=False, repr=False)
     _last: tuple[Work, Stream] | None = field(default=None, init=False, repr=False)
 
@@ -106,13 +109,14 @@ class _Prompts:
 
     def __init__(self, passes: MaskedPasses, rows: slice) -> None:
         self.rows, self._runs = rows, passes.runs.rows(rows)
-        self._model, self._graph = passes.runs.model, passes.runs.graph
+        self._model, self._graph = passes.runs.model, passes.runs.graph.merged
+        self._places = passes.places and passes.places.rows(rows)
         self._values = {"clean": self._runs.clean, "replaced": self._runs.replaced}
 
     def final(self, todo: Work) -> Stream:
         """Return what the logits read."""
         entering = self._entering(todo.start)
-        changes = Changes(todo.n_streams, self._runs.final, todo.changed.shape[1])
+        changes = Changes(todo.n_streams, self._runs.final, todo.changed.shape[1], self._places)
         for block in self._graph.blocks:
             run = [writer for writer in block.writers if todo.changed[writer].any()]
             if run:
@@ -208,9 +212,11 @@ class Changes:
         n: How many changes will be sent at most.
         like: A stream of the same shape.
         n_readers: How many readers there are.
+        places: The places that edges tell apart.
     """
 
-    def __init__(self, n: int, like: Stream, n_readers: int) -> None:
+    def __init__(self, n: int, like: Stream, n_readers: int, places: Places | None = None) -> None:
+        self._places, self._n_places = places, 1 if places is None else len(places.names)
         self._sent = like.new_empty(n, *like.shape)
         self._goes = np.zeros((n, n_readers), dtype=bool)
         self._n = 0
@@ -229,16 +235,34 @@ class Changes:
     def received(
         self, readers: Sequence[int], base: Stream
     ) -> Float[Tensor, "reader batch pos d_model"]:
-        """Return what each reader receives beside a stream; one tensor if all receive the same."""
+        """Return what each reader receives beside a stream; one tensor if all receive the same.
+
+        Args:
+            readers: Readers of the merged graph.
+            base: The stream.
+        """
         if self._of != self._n:
             self._earlier, self._earlier_of = self._sums, self._of
             self._sums, self._of = {}, self._n
-        columns = {column.tobytes(): column for column in self._goes[: self._n, readers].T}
+        n = self._n_places
+        here = [reader * n + place for reader in readers for place in range(n)]
+        columns = {column.tobytes(): column for column in self._goes[: self._n, here].T}
         self._sum({key: each for key, each in columns.items() if key not in self._sums})
-        sums = {key: self._sums[key] + base for key in columns}
+        # By what arrives at each place.
+        keys = [
+            tuple(self._goes[: self._n, reader * n + place].tobytes() for place in range(n))
+            for reader in readers
+        ]
+        sums = {key: self._merged(key) + base for key in dict.fromkeys(keys)}
         if len(sums) == 1:
             return next(iter(sums.values())).expand(len(readers), -1, -1, -1)
-        return torch.stack([sums[self._goes[: self._n, reader].tobytes()] for reader in readers])
+        return torch.stack([sums[key] for key in keys])
+
+    def _merged(self, by_place: tuple[bytes, ...]) -> Stream:
+        """Return one stream, at each place the sum of its own changes."""
+        if len(set(by_place)) == 1 or self._places is None:
+            return self._sums[by_place[0]]
+        return self._places.merged(torch.stack([self._sums[key] for key in by_place]))[0]
 
     def _sum(self, columns: Mapping[bytes, NDArray[np.bool_]]) -> None:
         """Sum changes, those of each column."""

@@ -110,7 +110,7 @@ def _projected(
 ) -> Float[Tensor, "head batch pos d_head"]:
     """Return the query of every query head, or the key of every key/value head."""
     readers = list(dict.fromkeys(graph.input_of(writer, port) for writer in block.writers))
-    heads = [graph.readers[reader].index or 0 for reader in readers]
+    heads = [graph.merged.readers[reader].index or 0 for reader in readers]
     streams = torch.stack([run.read[reader] for reader in readers])
     return model.project(block.layer, port, heads, streams)
 

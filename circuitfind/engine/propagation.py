@@ -1,21 +1,40 @@
 """Changes on their way from writers to readers, along kept edges.
 
 A change holds the positions at which its writer matters; a reader takes those at which it matters
-itself. Readers that the same writers reach receive one and the same tensor.
+itself. Readers that the same writers reach receive one and the same tensor. Readers are those of
+the merged graph: what reaches one of them along edges at single places is put together here.
 """
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from circuitfind.engine.state import Candidates, ChunkState
 from circuitfind.engine.virtual_weights import Moved
+from circuitfind.engine.written import total
 
 CandidateHeads = Float[Tensor, "candidate batch _span d_head"]
+
+PlaceMasks = Float[Tensor, "place batch pos 1"]
+"""1 at the positions of each place, 0 elsewhere."""
+
+
+Senders = tuple[int, ...]
+"""Some writers."""
+
+
+class Along(NamedTuple):
+    """Some writers, and the places at which edges lead from them to one input."""
+
+    senders: Senders
+    places: tuple[int, ...]
 
 
 @dataclass
@@ -24,23 +43,26 @@ class Changes:
 
     Attributes:
         state: Says which edges are kept, and at how many positions readers matter.
+        masks: At which positions the places are; None where edges do not tell places apart.
         pending: Changes that readers have yet to receive.
         received: Changes that they received.
-        senders: For readers that received what writers sent, and that alone, these writers.
+        senders: For readers that received what writers sent at some places, and that alone, these
+            writers and places.
         sent: Changes of what writers write.
         moved: Changes of what heads mix.
     """
 
     state: ChunkState
+    masks: PlaceMasks | None = None
     pending: dict[int, Candidates] = field(default_factory=dict)
     received: dict[int, Candidates] = field(default_factory=dict)
-    senders: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    senders: dict[int, Along] = field(default_factory=dict)
     sent: dict[int, Candidates] = field(default_factory=dict)
     moved: dict[int, CandidateHeads] = field(default_factory=dict)
 
     def receive(self, readers: Sequence[int]) -> list[int]:
         """Bring what these readers receive up to date; return those that received a change."""
-        live = [reader for reader in readers if self.state.spans.readers[reader]]
+        live = [reader for reader in readers if self.state.spans.inputs[reader]]
         self._collect(live)
         reached = [reader for reader in live if reader in self.pending]
         for reader in reached:
@@ -49,26 +71,53 @@ class Changes:
 
     def of_heads(self, reader: int) -> Moved:
         """Return what a reader received as a change of what its senders mix, all of them heads."""
-        senders, change = self.senders[reader], self.received[reader]
-        z = [self.moved[writer][:, :, -change.shape[-2] :] for writer in senders]
-        return Moved(senders, torch.cat(z, dim=-1), change)
+        along, change = self.senders[reader], self.received[reader]
+        span = self._span(reader, along.places)
+        z = torch.cat([self.moved[writer][:, :, -span:] for writer in along.senders], dim=-1)
+        return Moved(along.senders, self._at(along.places, z, change.shape[-2]), change)
 
     def _collect(self, readers: Sequence[int]) -> None:
         """Add up, for each reader, the changes that reach it."""
         writers = list(self.sent)
-        arriving = self.state.kept[np.ix_(writers, readers)]
-        sums: dict[tuple[tuple[int, ...], int], Candidates] = {}
-        for column in np.flatnonzero(arriving.any(axis=0)).tolist():
+        n_places, spans = self.state.graph.n_places, self.state.spans
+        every = (self.state.kept & (spans.readers > 0)).reshape(-1, len(spans.inputs), n_places)
+        arriving = every[np.ix_(writers, readers)]
+        sums: dict[tuple[tuple[Along, ...], int], Candidates] = {}
+        for column in np.flatnonzero(arriving.any(axis=(0, 2))).tolist():
             reader = readers[column]
-            senders = tuple(writers[row] for row in np.flatnonzero(arriving[:, column]))
-            span = int(self.state.spans.readers[reader])
-            if (senders, span) not in sums:
-                sums[senders, span] = self._sum(senders, span)
-            change = sums[senders, span]
+            along = _along(writers, arriving[:, column])
+            span = int(spans.inputs[reader])
+            if (along, span) not in sums:
+                sums[along, span] = total(
+                    self._at(
+                        each.places,
+                        self._sum(each.senders, self._span(reader, each.places)),
+                        span,
+                    )
+                    for each in along
+                )
+            change = sums[along, span]
             if reader in self.pending:
                 self.pending[reader] = self.pending[reader] + change
             else:
-                self.pending[reader], self.senders[reader] = change, senders
+                self.pending[reader] = change
+                if len(along) == 1:
+                    self.senders[reader] = along[0]
+
+    def _span(self, reader: int, places: Sequence[int]) -> int:
+        """Return at how many positions, counted from the end, an input matters at some places."""
+        n = self.state.graph.n_places
+        return int(max(self.state.spans.readers[reader * n + place] for place in places))
+
+    def _at(
+        self, places: Sequence[int], change: Float[Tensor, "candidate batch _last width"], span: int
+    ) -> Float[Tensor, "candidate batch _span width"]:
+        """Return a change at some places, and 0 elsewhere, at a number of last positions."""
+        if self.masks is None or len(places) == len(self.masks):
+            return change
+        last = change.shape[-2]
+        change = change * masked(self.masks, places, last)
+        return change if last == span else pad(change, (0, 0, span - last, 0))
 
     def _sum(self, writers: Sequence[int], span: int) -> Candidates:
         first, *others = (self.sent[writer][:, :, -span:] for writer in writers)
@@ -78,6 +127,25 @@ class Changes:
         for change in others[1:]:
             total += change
         return total
+
+
+def masked(masks: PlaceMasks, places: Sequence[int], span: int) -> Float[Tensor, "batch span 1"]:
+    """Return 1 at the positions of some places, among the last ones, and 0 elsewhere."""
+    return masks[list(places), :, -span:].sum(0)
+
+
+def _along(writers: Sequence[int], arriving: NDArray[np.bool_]) -> tuple[Along, ...]:
+    """Return along which edges changes arrive: places together where the same writers send.
+
+    Args:
+        writers: Writers that sent something.
+        arriving: Along which edges, by writer and place.
+    """
+    by_senders: dict[Senders, list[int]] = {}
+    for place in np.flatnonzero(arriving.any(axis=0)).tolist():
+        senders = tuple(writers[row] for row in np.flatnonzero(arriving[:, place]).tolist())
+        by_senders.setdefault(senders, []).append(place)
+    return tuple(Along(senders, tuple(places)) for senders, places in by_senders.items())
 
 
 def alike(indices: Sequence[int], trait: Callable[[int], Hashable]) -> list[list[int]]:

@@ -265,12 +265,12 @@ class Remainders:
         """Return what a reader receives.
 
         Args:
-            reader: Its index.
+            reader: Its index in the merged graph.
             received: The same, as it was reached by subtracting.
             sent: Yields what the writers of its kept edges write, at the same positions or more.
         """
         graph, model, span = self._runs.graph, self._runs.model, received.shape[1]
-        stage = graph.readers[reader].stage
+        stage = graph.merged.readers[reader].stage
         whole = self._runs.entering[stage][:, -span:]
         little = received.norm(dim=-1) < _LITTLE * whole.norm(dim=-1)
         if not bool(little.any()):

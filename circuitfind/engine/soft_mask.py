@@ -28,7 +28,7 @@ def soft_loss(
     """
     model, graph, prompts = problem.model, problem.graph, problem.prompts
     embedding = embeddings(model, graph, prompts.clean)
-    run = full_pass(model, graph, embedding, replacement, mask, prompts.real)
+    run = full_pass(model, graph, embedding, replacement, mask, prompts.real, problem.places)
     return problem.metric.loss(Readout(problem, clean_final).values(run.final))
 
 

@@ -6,6 +6,9 @@ through a key or a value later positions depend on all earlier ones. And with ca
 position before the first difference of clean and corrupted prompts ever changes. So a component
 matters either at the positions from the first step on, or at those from the first difference on,
 or nowhere: its span, a number of positions counted from the end of the prompts.
+
+Where edges tell places apart, this is followed back for each place: a reader matters at its own
+place only, and a key or value there if a place that may attend to it matters.
 """
 
 from collections.abc import Mapping
@@ -18,6 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuitfind.engine.horizon import Horizon
 from circuitfind.graph import Graph, Input
 from circuitfind.models.readings import Reading
 
@@ -29,24 +33,18 @@ PortReading = tuple[int, Reading]
 
 
 @dataclass(frozen=True)
-class Horizon:
-    """How many positions, counted from the end, can matter at all.
+class Spans:
+    """At how many positions, counted from the end, components matter; 0 is nowhere.
 
     Attributes:
-        steps: From the first position whose logits the metric reads.
-        changes: From the first position that can change, steps included.
+        writers: Each writer.
+        readers: Each reader.
+        inputs: Each reader of the merged graph: the largest of those at its places.
     """
-
-    steps: int
-    changes: int
-
-
-@dataclass(frozen=True)
-class Spans:
-    """At how many positions, counted from the end, each writer and reader matters; 0 is nowhere."""
 
     writers: NDArray[np.int64]
     readers: NDArray[np.int64]
+    inputs: NDArray[np.int64]
 
 
 def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
@@ -54,20 +52,23 @@ def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
 
     A block whose writers are coupled matters as a whole wherever any of them does.
     """
-    writers = np.zeros(len(graph.writers), dtype=np.int64)
-    readers = np.zeros(len(graph.readers), dtype=np.int64)
-    readers[graph.logits] = horizon.steps
+    n_places, at = graph.n_places, horizon.at(graph.n_places)
+    writers = np.zeros((len(graph.writers), n_places), dtype=np.int64)
+    readers = np.zeros((len(graph.merged.readers), n_places), dtype=np.int64)
+    readers[graph.merged.logits] = at.steps
+    edges = kept.reshape(len(kept), -1, n_places)
     # In parallel blocks no edge leads from a block's heads to its MLP, so one block at a time is
     # right there too.
-    for block in reversed(_indices(graph)):
-        own = (kept[block.writers, block.later :] * readers[block.later :]).max(axis=1)
+    for block in reversed(_indices(graph.merged)):
+        own = (edges[block.writers, block.later :] * readers[block.later :]).max(axis=1)
         if block.coupled:
-            own[:] = own.max()
+            own[:] = own.max(axis=0)
         writers[block.writers] = own
         if len(block.readers):
             fed = writers[block.feeds].max(axis=1)
-            readers[block.readers] = np.where(block.looks_back & (fed > 0), horizon.changes, fed)
-    return Spans(writers, readers)
+            read_back = (at.attended & (fed > 0)[:, None, :]).any(axis=2) * at.changes
+            readers[block.readers] = np.where(block.looks_back[:, None], read_back, fed)
+    return Spans(writers.max(axis=1), readers.reshape(-1), readers.max(axis=1))
 
 
 class _Indices(NamedTuple):
@@ -125,10 +126,10 @@ class ChunkState:
         kept: True where an edge is kept.
         spans: At how many positions components matter, which follows from the edges kept.
         written: What each writer writes, by writer index; of heads only where they share a norm.
-        read: What each reader receives, by reader index.
-        projected: Each head's query, key and value, by reader index and port.
+        read: What each input receives, by the index of its reader in the merged graph.
+        projected: Each head's query, key and value, by that index and port.
         z: Each head's z, by writer index.
-        products: Linear maps of what some readers receive, where these were carried along with it.
+        products: Linear maps of what some inputs receive, where these were carried along with it.
             They round otherwise than those made anew.
     """
 
@@ -147,7 +148,7 @@ class ChunkState:
     @property
     def final(self) -> Stream:
         """What the logits read."""
-        return self.read[self.graph.logits]
+        return self.read[self.graph.merged.logits[0]]
 
     def product(self, port: PortReading, stream: Stream) -> Float[Tensor, "batch _span _width"]:
         """Return the linear map of what a reader receives, given that at its last positions."""

@@ -15,10 +15,17 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, group_size
-from circuitfind.engine.propagation import CandidateHeads, Changes, alike
+from circuitfind.engine.propagation import (
+    CandidateHeads,
+    Changes,
+    PlaceMasks,
+    alike,
+    masked,
+)
 from circuitfind.engine.replacement import Remainders
 from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stream
 from circuitfind.engine.tensor_store import TensorStore
@@ -40,12 +47,14 @@ class Tools:
         virtual_weights: Weights of heads and their readers, multiplied together.
         remainders: What readers receive when nearly all is cut; None where rounding does no harm.
         store: Where states are kept.
+        masks: At which positions the places are; None where edges do not tell places apart.
     """
 
     blocks: Blocks
     virtual_weights: VirtualWeights
     remainders: Remainders | None
     store: TensorStore
+    masks: PlaceMasks | None = None
 
 
 @dataclass
@@ -75,12 +84,12 @@ class Trial:
     z: dict[int, CandidateHeads] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.changes = Changes(self.state)
+        self.changes = Changes(self.state, self.tools.masks)
 
     @property
     def final(self) -> Candidates:
         """What the logits read, of each candidate."""
-        last = self.state.graph.logits
+        last = self.state.graph.merged.logits[0]
         if self.cuts is not None and self.cuts.reader == last:
             return torch.cat(list(self.cuts.groups()))
         if last not in self.changes.received:
@@ -123,7 +132,7 @@ class Trial:
 
     def propagate(self) -> None:
         """Run everything again that a pending change reaches."""
-        graph = self.state.graph
+        graph = self.state.graph.merged
         changed = [*self.changes.pending, *([] if self.cuts is None else [self.cuts.reader])]
         if not changed:
             return
@@ -154,7 +163,7 @@ class Trial:
         received = self.state.read[reader][:, -change.shape[-2] :] + change
         if self.tools.remainders is not None:
             for candidate, stream in zip(candidates, received, strict=True):
-                stream.copy_(self._left(reader, candidate, stream, self.state.kept[:, reader]))
+                stream.copy_(self._left(reader, candidate, stream, self._kept(reader)))
         return received
 
     def left_by_cuts(
@@ -163,22 +172,36 @@ class Trial:
         """Return what the reader of a candidate's cut edges receives, exactly where little is left.
 
         Args:
-            reader: Its index.
+            reader: Its index in the graph of the state.
             writers: Where the edges come from that the candidate cuts.
             candidate: The candidate.
             received: What subtracting left.
         """
-        kept = self.state.kept[:, reader].copy()
-        kept[list(writers)] = False
-        return self._left(reader, candidate, received, kept)
+        merged, place = divmod(reader, self.state.graph.n_places)
+        kept = self._kept(merged).copy()
+        kept[list(writers), place] = False
+        return self._left(merged, candidate, received, kept)
+
+    def _kept(self, reader: int) -> NDArray[np.bool_]:
+        """Return which edges lead to an input, by writer and place."""
+        n = self.state.graph.n_places
+        return self.state.kept[:, reader * n : (reader + 1) * n]
 
     def _left(
         self, reader: int, candidate: int, received: Stream, kept: NDArray[np.bool_]
     ) -> Stream:
+        masks, span = self.tools.masks, received.shape[-2]
+
         def sent() -> Iterator[Stream]:
-            for writer in np.flatnonzero(kept).tolist():
+            for writer in np.flatnonzero(kept.any(axis=1)).tolist():
                 new = self.written.get(writer)
-                yield self.state.written[writer] if new is None else new[candidate]
+                stream = self.state.written[writer] if new is None else new[candidate]
+                stream = stream[:, -span:]
+                if masks is not None:
+                    # Where it is not known what a writer writes, nothing reads it.
+                    stream = pad(stream, (0, 0, span - stream.shape[1], 0))
+                    stream = stream * masked(masks, np.flatnonzero(kept[writer]).tolist(), span)
+                yield stream
 
         assert self.tools.remainders is not None
         return self.tools.remainders.exact(reader, received, sent)
@@ -197,7 +220,8 @@ class Trial:
 
     def _through_heads(self, block: Block, readers: Sequence[int]) -> tuple[PortReading, ...]:
         """Return how readers of one change read, if it saves work to do so through few heads."""
-        weights, senders = self.tools.virtual_weights, self.changes.senders.get(readers[0], ())
+        weights, along = self.tools.virtual_weights, self.changes.senders.get(readers[0])
+        senders = () if along is None else along.senders
         if not weights.pays(senders):
             return ()
         ports = self.tools.blocks.readings(block, readers)
@@ -218,15 +242,15 @@ class Trial:
         return self.tools.virtual_weights.read(self.through[-1])
 
     def _run_heads(self, block: Block, reached: Sequence[int]) -> None:
-        graph, spans, senders = self.state.graph, self.state.spans, self.changes.senders
+        graph, spans, senders = self.state.graph.merged, self.state.spans, self.changes.senders
         whole: list[int] = []
-        # Queries of one layer can matter at different positions; keys and values never do.
-        for readers in alike(reached, lambda r: (senders.get(r), int(spans.readers[r]))):
+        # Queries of one layer can matter at different positions.
+        for readers in alike(reached, lambda r: (senders.get(r), int(spans.inputs[r]))):
             if ports := self._through_heads(block, readers):
                 self._project_through(readers, ports)
             else:
                 whole += readers
-        for readers in alike(whole, lambda r: (graph.readers[r].port, int(spans.readers[r]))):
+        for readers in alike(whole, lambda r: (graph.readers[r].port, int(spans.inputs[r]))):
             self._project(block, readers)
         fed = {writer for reader in reached for writer in graph.feeds[reader]}
         writers = [writer for writer in block.writers if writer in fed and spans.writers[writer]]
@@ -243,7 +267,7 @@ class Trial:
 
     def _project_through(self, readers: Sequence[int], ports: tuple[PortReading, ...]) -> None:
         """Project readers of one change, which comes from few heads."""
-        graph = self.state.graph
+        graph = self.state.graph.merged
         keys = [(reader, p) for reader in readers for p in single_ports(graph.readers[reader].port)]
         span = self.changes.received[readers[0]].shape[-2]
         rooms, done = [self._buffer(key, span) for key in keys], 0
@@ -287,7 +311,7 @@ class Trial:
         return room
 
     def _attend(self, block: Block, writers: Sequence[int], span: int) -> None:
-        blocks, graph = self.tools.blocks, self.state.graph
+        blocks, graph = self.tools.blocks, self.state.graph.merged
         query, key, value = (
             self._values([(graph.input_of(writer, port), port) for writer in writers], n)
             for port, n in zip(SINGLE_PORTS, (span, 0, 0), strict=True)

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitfind.engine.state import Horizon, spans
+from circuitfind.engine.horizon import Horizon
+from circuitfind.engine.state import spans
 from circuitfind.graph import Graph
 
 Kept = NDArray[np.bool_]

@@ -80,7 +80,7 @@ def key_of(problem: Problem, metrics: tuple[str, ...], n_chunks: int) -> str:
     facts = [
         model.fingerprint, str(model.dtype), str(model.device), problem.prompts.fingerprint,
         problem.ablation.name, metrics, n_chunks,
-        repr(graph.shape), graph.split_qkv, graph.split_embedding,
+        repr(graph.shape), graph.split_qkv, graph.split_embedding, graph.places,
     ]  # fmt: skip
     return _hash(json.dumps(facts).encode())
 

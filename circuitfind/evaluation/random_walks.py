@@ -97,7 +97,7 @@ class _Growth:
                 return []
             if not self.kept[writer, reader]:
                 new.append((writer, reader))
-            if reader == self._logits:
+            if reader in self._logits:
                 return new
             if len(new) == most:
                 # The edge was allowed to be the last one, so a used component follows.
@@ -116,7 +116,7 @@ class _Growth:
 
     def _ends(self, reader: int) -> bool:
         """Return whether an edge into a reader needs no further edge."""
-        return reader == self._logits or any(w in self._used for w in self._leads_to[reader])
+        return reader in self._logits or any(w in self._used for w in self._leads_to[reader])
 
     def _between_used(self) -> list[Edge]:
         """Return one edge between components that are in the circuit, if there is one left."""

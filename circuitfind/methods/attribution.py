@@ -153,8 +153,10 @@ class Batch:
         """Return what places that vary the same writer contribute, summed over prompts."""
         gradients, writer = self.gradients(places), places[0].writer
         if writer is None:
-            return contracted(self.differences, gradients)
-        scores = contracted(self.differences, gradients, [self._block_of(writer)])
+            return contracted(self.differences, gradients, places=self.problem.places)
+        scores = contracted(
+            self.differences, gradients, [self._block_of(writer)], self.problem.places
+        )
         alone = torch.zeros_like(scores)
         alone[writer] = scores[writer]
         return alone

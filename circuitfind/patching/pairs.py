@@ -156,8 +156,8 @@ def interchanged(prompts: PromptPairs, partners: Int[Tensor, " batch"]) -> Promp
     if bool(unfit[paired].any()):
         row = int(paired[unfit[paired]][0])
         raise PromptError(
-            f"{prompts.place(row)} cannot be interchanged with "
-            f"{prompts.place(int(partners[row]))}: partners have the same length and differ"
+            f"{prompts.source(row)} cannot be interchanged with "
+            f"{prompts.source(int(partners[row]))}: partners have the same length and differ"
         )
     kept, others = prompts.rows(paired.tolist()), partners[paired]
     return replace(

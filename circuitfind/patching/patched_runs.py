@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.chunk import horizon
+from circuitfind.engine.horizon import horizon
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import SelfCheckError
 from circuitfind.models.self_check import TOLERANCE

@@ -252,7 +252,7 @@ def linearised_edges(
     # The caller may have switched gradients off.
     with torch.inference_mode(mode=False), torch.enable_grad():
         kept = graph.edge_mask.to(device=model.device, dtype=model.dtype).requires_grad_()
-        run = full_pass(model, graph, embedding, written, kept, prompts.real)
+        run = full_pass(model, graph, embedding, written, kept, prompts.real, problem.places)
         value = Readout(problem, clean, per_prompt=False).values(run.final).double().mean()
         (gradient,) = torch.autograd.grad(value, kept)
     # Less of the edge's own value means more of its replacement.

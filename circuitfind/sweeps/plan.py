@@ -54,6 +54,7 @@ _SETTINGS: dict[str, type] = {
     "memory": str,
     "merge_qkv": bool,
     "split_embedding": bool,
+    "places": str,
 }
 _CHOICES: dict[str, type] = {"thresholds": float, "edges": int}
 _LARGEST = 1e300
@@ -194,6 +195,7 @@ class _Plan:
                 memory=allowed_bytes(settings.get("memory")),
                 split_qkv=not settings.get("merge_qkv", False),
                 split_embedding=settings.get("split_embedding", False),
+                places=settings.get("places"),
             )
             config.validate()
             return [PlannedRun(_name(config), config.pinned())]

@@ -99,7 +99,7 @@ class _Written:
         return answer_token(vocabulary, before, answer, self.space)
 
 
-def _pair(vocabulary: Vocabulary, row: Row, place: str) -> Pair:
+def _pair(vocabulary: Vocabulary, row: Row, source: str) -> Pair:
     clean, corrupted = (
         _written(vocabulary, row, name, prompt)
         for name, prompt in (("clean", row.clean), ("corrupted", row.corrupted))
@@ -119,8 +119,16 @@ def _pair(vocabulary: Vocabulary, row: Row, place: str) -> Pair:
     positions = {
         name: place_of(f"position {name!r}", index) for name, index in row.positions.items()
     }
+    spans = {name: place_of(f"span {name!r}", index) for name, index in row.spans.items()}
     pair = Pair(
-        clean.tokens, corrupted.tokens, right, wrong, steps, positions=positions, place=place
+        clean.tokens,
+        corrupted.tokens,
+        right,
+        wrong,
+        steps,
+        positions=positions,
+        spans=spans,
+        source=source,
     )
     if complaint := complaint_about(pair):
         raise LineError(complaint)

@@ -9,7 +9,7 @@ from circuitfind.tasks.chat import Message
 
 COLUMNS = (
     "clean", "corrupted", "answer", "wrong_answer", "clean_ids", "corrupted_ids", "answer_ids",
-    "wrong_answer_ids", "steps", "positions", "chat", "system", "space",
+    "wrong_answer_ids", "steps", "positions", "spans", "chat", "system", "space",
 )  # fmt: skip
 REQUIRED = COLUMNS[:3]
 
@@ -44,6 +44,7 @@ class Row:
         wrong_answers: The wrong answers at each step; may be empty.
         steps: Where the metric reads, counted in tokens; None is the last position.
         positions: Named positions, counted in tokens.
+        spans: Where named spans begin, counted in tokens.
         chat: Whether texts are what the user says to a chat model.
         system: The system prompt of a conversation.
         space: Whether a space precedes the answers; None leaves it to the usual rule.
@@ -56,6 +57,7 @@ class Row:
     wrong_answers: Choices = ()
     steps: tuple[int, ...] | None = None
     positions: Mapping[str, int] = field(default_factory=dict)
+    spans: Mapping[str, int] = field(default_factory=dict)
     chat: bool = False
     system: str | None = None
     space: bool | None = None
@@ -87,7 +89,8 @@ def row_from(line: int, record: Mapping[str, Any]) -> Row:
         answers=_choices(said, "answer", n_steps),
         wrong_answers=_choices(said, "wrong_answer", n_steps),
         steps=steps,
-        positions=_positions(said.get("positions", {})),
+        positions=_positions("position", said.get("positions", {})),
+        spans=_positions("span", said.get("spans", {})),
         chat=_flag(said, "chat") or _kind(clean) is Mapping,
         system=_system(said, clean),
         space=_flag(said, "space"),
@@ -210,15 +213,15 @@ def _steps(value: object) -> tuple[int, ...] | None:
     return steps
 
 
-def _positions(value: object) -> Mapping[str, int]:
+def _positions(kind: str, value: object) -> Mapping[str, int]:
     if not isinstance(value, dict) or not all(type(index) is int for index in value.values()):
-        raise LineError(": positions must be an object from names to whole numbers")
+        raise LineError(f": {kind}s must be an object from names to whole numbers")
     for name in value:
         if not (
             name.strip() and name.isprintable() and len(name) <= _MOST_NAME and "," not in name
         ):
             raise LineError(
-                f": {quoted(name)} cannot name a position; names have from 1 to {_MOST_NAME} "
+                f": {quoted(name)} cannot name a {kind}; names have from 1 to {_MOST_NAME} "
                 "printable characters and no commas"
             )
     return value

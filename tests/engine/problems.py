@@ -6,6 +6,7 @@ either does to its model can reach the other.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.models.readings import Reading
+from circuitfind.places import Places
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import Pair, PromptPairs, collate
 from tests.oracles.brute_force import BruteForce
@@ -36,6 +38,10 @@ BRIDGED = [name for name, family in FAMILIES.items() if family.bridge_is_right]
 
 N_LAYERS = 2
 N_TOKENS = 6
+
+
+PlaceOf = tuple[tuple[int, ...], ...] | None
+"""The number of the place of each position of each prompt."""
 
 
 @cache
@@ -91,19 +97,35 @@ def problem_of(
     lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
     n_shared: int = 0,
     steps: tuple[int, ...] | None = None,
+    place_of: PlaceOf = None,
     **graph: bool,
 ) -> Problem:
     """Return a problem about a tiny model and `prompts_of`; `graph` are the graph's options."""
     model = model_of(family, seed, n_layers)
     prompts = prompts_of(seed, lengths, n_shared=n_shared, steps=steps)
+    prompts = replace(prompts, places=places_from(place_of))
     chosen = find_metric(metric) if isinstance(metric, str) else metric
     return assemble(
         model,
         prompts,
         with_direction(chosen, model, prompts),
         ablation,
-        graph=heads_and_mlps(model.shape, **graph),
+        graph=with_places(heads_and_mlps(model.shape, **graph), place_of),
     )
+
+
+def places_from(place_of: PlaceOf) -> Places | None:
+    """Return places called p0, p1 and so on."""
+    if place_of is None:
+        return None
+    of = torch.tensor(place_of)
+    return Places(tuple(f"p{number}" for number in range(int(of.max()) + 1)), of)
+
+
+def with_places(graph: Graph, place_of: PlaceOf) -> Graph:
+    """Return the graph with these places."""
+    places = places_from(place_of)
+    return graph if places is None else graph.at_places(places.names)
 
 
 @cache
@@ -122,6 +144,7 @@ def oracle_of(
     lengths: tuple[int, ...] = (N_TOKENS, N_TOKENS),
     n_shared: int = 0,
     steps: tuple[int, ...] | None = None,
+    place_of: PlaceOf = None,
     **graph: bool,
 ) -> BruteForce:
     """Return the brute-force oracle for the problem of the same arguments."""
@@ -131,9 +154,10 @@ def oracle_of(
         family,
         prompts.clean,
         prompts.corrupted,
-        heads_and_mlps(FAMILIES[family].shape(n_layers), **graph),
+        with_places(heads_and_mlps(FAMILIES[family].shape(n_layers), **graph), place_of),
         ablation,  # type: ignore[arg-type]
         prompts.real if prompts.padded else None,
+        None if place_of is None else torch.tensor(place_of),
     )
 
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuitfind.engine.horizon import Horizon
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.engine.state import Horizon
 from tests.engine.problems import (
     EXACT,
     engine_of,

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuitfind.engine.horizon import Horizon
 from circuitfind.engine.incremental import EngineState, IncrementalEngine
-from circuitfind.engine.state import Horizon, spans
+from circuitfind.engine.state import spans
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from tests.engine.problems import (

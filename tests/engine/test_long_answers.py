@@ -150,7 +150,7 @@ def test_answers_that_cannot_be_compared_are_refused(case):
 
 
 def test_steps_and_answers_of_several_tokens_are_not_mixed():
-    long = Pair([1, 2], [1, 3], [[(1, 2)]], place="line 1")
+    long = Pair([1, 2], [1, 3], [[(1, 2)]], source="line 1")
     with pytest.raises(PromptError, match="does not read at its last position alone"):
         collate([Pair([1, 2], [1, 3], [[(1, 2)]], steps=[0])])
     with pytest.raises(PromptError, match="pair 1 has steps of its own, and other pairs have"):
@@ -158,7 +158,7 @@ def test_steps_and_answers_of_several_tokens_are_not_mixed():
 
 
 def test_a_metric_that_needs_a_wrong_answer_says_that_there_is_none():
-    prompts = collate([Pair([1, 2], [1, 3], [[(1, 2)]], place="line 1")])
+    prompts = collate([Pair([1, 2], [1, 3], [[(1, 2)]], source="line 1")])
     assemble(model_of(FAMILY), prompts, find_metric("loss"))
     with pytest.raises(MetricError, match="needs a wrong answer at every step and line 1 has none"):
         assemble(model_of(FAMILY), prompts, find_metric("logit-difference"))

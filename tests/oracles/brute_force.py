@@ -66,6 +66,7 @@ class BruteForce:
         graph: Names the rows (writers) and columns (readers) of the masks.
         ablation: What a cut edge carries.
         real: True at tokens and False at padding [batch pos]; all are real if not given.
+        place_of: Number of the place of each position [batch pos], where the graph has places.
     """
 
     def __init__(
@@ -77,13 +78,15 @@ class BruteForce:
         graph: Graph,
         ablation: Ablation = "resample",
         real: Tensor | None = None,
+        place_of: Tensor | None = None,
     ) -> None:
         self.model, self.family, self.graph = model, family, graph
+        self.place_of = torch.zeros_like(clean) if place_of is None else place_of
         self.ordinary = OrdinaryRun.of(model, family, clean, real)
         weight = torch.ones_like(clean) if real is None else real
         self.replacement = {
             name: _replacement(output, ablation, weight.to(output.dtype)[..., None])
-            for name, output in writer_outputs(model, family, corrupted, graph, real).items()
+            for name, output in writer_outputs(model, family, corrupted, graph.merged, real).items()
         }
         self.runs = 0
 
@@ -101,7 +104,15 @@ class BruteForce:
         return run.written
 
     def _run(self, kept: Tensor) -> "_Run":
-        return _Run(self.model, self.family, self.ordinary, self.graph, kept, self.replacement)
+        return _Run(
+            self.model,
+            self.family,
+            self.ordinary,
+            self.graph,
+            kept,
+            self.replacement,
+            self.place_of,
+        )
 
 
 def _replacement(corrupted: Tensor, ablation: Ablation, weight: Tensor) -> Tensor:
@@ -174,11 +185,12 @@ class _Run:
         graph: Graph,
         kept: Tensor,
         replacement: Written | None,
+        place_of: Tensor | None = None,
     ) -> None:
         self.model, self.family, self.layout = model, family, LAYOUTS[family]
         self.ordinary, self.graph, self.shape = ordinary, graph, graph.shape
         self.written: Written = {}
-        self.kept = kept
+        self.kept, self.place_of = kept, place_of
         # Without replacements nothing may be cut: 0 times anything is then 0.
         self.replacement = self.written if replacement is None else replacement
         self.constants: list[tuple[int, Tensor]] = []  # (stage, attention output bias)
@@ -198,8 +210,18 @@ class _Run:
         """Return what readers of one stage receive, [reader * batch, pos, d_model].
 
         That is: constants, what every earlier writer wrote where its edge is kept, and the
-        replacement of every earlier writer whose edge is cut.
+        replacement of every earlier writer whose edge is cut. With places, each position is that of
+        the stream of its own place.
         """
+        if not self.graph.places or self.place_of is None:
+            return self._summed(reader_names).flatten(0, 1)
+        received = torch.zeros(())
+        for number, place in enumerate(self.graph.places):
+            streams = self._summed([f"{name}@{place}" for name in reader_names])
+            received = received + streams * (self.place_of == number)[None, :, :, None]
+        return received.flatten(0, 1)
+
+    def _summed(self, reader_names: list[str]) -> Tensor:
         columns = [self.graph.reader_index[name] for name in reader_names]
         stage = self.graph.readers[columns[0]].stage
         earlier = [row for row, writer in enumerate(self.graph.writers) if writer.stage < stage]
@@ -212,7 +234,7 @@ class _Run:
         for constant_stage, constant in self.constants:
             if constant_stage < stage:
                 total = total + constant
-        return total.flatten(0, 1)
+        return total
 
     def _write_embedding(self) -> None:
         ordinary = self.ordinary

@@ -328,8 +328,8 @@ def test_a_pair_is_named_by_its_line_wherever_it_is_refused(task_file, zoo_vocab
     model = load_model("ioi-small")
     rows = [ROW | {"answer": "Mary"}] * 3 + [{**ROW, "wrong_answer": []}]
     prompts = find_task(task_file("", *rows)).write_prompts(model.vocabulary, 4, 0)
-    missing = prompts.place(3)
-    assert missing == "gifts.jsonl, line 5" and prompts.select([3]).place(0) == missing
+    missing = prompts.source(3)
+    assert missing == "gifts.jsonl, line 5" and prompts.select([3]).source(0) == missing
     with pytest.raises(MetricError, match=f"needs a wrong answer at every step and {missing} has"):
         check_metric(find_metric("logit-difference"), prompts)
     ids = {"clean_ids": [1, 2], "corrupted_ids": [1, 3], "answer_ids": 999_999}

@@ -73,7 +73,16 @@ def _runs(
         mask = circuit.kept.to(embedding[0])
         yield (
             KINDS[2],
-            full_pass(model, graph, embedding, instead, mask, shown.real, keep_reads=True),
+            full_pass(
+                model,
+                graph,
+                embedding,
+                instead,
+                mask,
+                shown.real,
+                shown_problem.places,
+                keep_reads=True,
+            ),
         )
 
 
