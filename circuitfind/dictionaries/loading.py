@@ -1,19 +1,31 @@
 """From a directory to its dictionaries, whichever format it has."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from circuitfind.dictionaries.base import DictionaryFormat
+from circuitfind.dictionaries.circuit_tracer import CIRCUIT_TRACER
 from circuitfind.dictionaries.dictionary import Dictionary
+from circuitfind.dictionaries.gemma_scope import GEMMA_SCOPE
 from circuitfind.dictionaries.saelens import SAELENS
+from circuitfind.dictionaries.sites import Site
+from circuitfind.dictionaries.sparsify import SPARSIFY
 from circuitfind.errors import DictionaryError, quoted, shortened
 from circuitfind.files import path_of
 from circuitfind.registry import Table
 
-FORMATS = Table("dictionary format", DictionaryFormat, DictionaryError, (SAELENS,))
+FORMATS = Table(
+    "dictionary format",
+    DictionaryFormat,
+    DictionaryError,
+    (SAELENS, CIRCUIT_TRACER, GEMMA_SCOPE, SPARSIFY),
+)
 """Every format. A new one is a file and a line here."""
+
+_LEVELS = 3
+"""How many levels of directories are searched."""
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
@@ -22,7 +34,8 @@ def load_dictionaries(path: Path | str) -> tuple[Dictionary, ...]:
     """Read the dictionaries of a directory.
 
     Args:
-        path: A directory in one of the `FORMATS`, or one with such a directory for each layer.
+        path: A directory in one of the `FORMATS`, or one that holds such directories, up to
+            three levels below.
 
     Returns:
         The dictionaries, by layer.
@@ -31,16 +44,16 @@ def load_dictionaries(path: Path | str) -> tuple[Dictionary, ...]:
         DictionaryError: There are none, or a file cannot be trusted.
     """
     folder = path_of(path)
-    found = [each for inside in _folders(folder) for each in _read(*inside)]
-    places = [each.site for each in found]
-    for site in places:
-        if places.count(site) > 1:
-            names = " and ".join(quoted(each.name) for each in found if each.site == site)
-            raise DictionaryError(
-                f"{quoted(str(folder))} holds several dictionaries of {site}: {names}; give a "
-                "directory with one for each"
-            )
-    return tuple(sorted(found, key=lambda each: each.site.layer))
+    found: dict[Site, Dictionary] = {}
+    for inside, known in _folders(folder):
+        for each in _read(inside, known):
+            other = found.setdefault(each.site, each)
+            if other is not each:
+                raise DictionaryError(
+                    f"{quoted(str(folder))} holds two dictionaries of {each.site}: "
+                    f"{quoted(other.name)} and {quoted(each.name)}; give a directory with one"
+                )
+    return tuple(sorted(found.values(), key=lambda each: each.site.layer))
 
 
 def _folders(folder: Path) -> Sequence[tuple[Path, DictionaryFormat]]:
@@ -48,8 +61,7 @@ def _folders(folder: Path) -> Sequence[tuple[Path, DictionaryFormat]]:
     try:
         if found := _format_of(folder):
             return [(folder, found)]
-        inside = sorted(item for item in folder.iterdir() if item.is_dir())
-        several = [(item, known) for item in inside if (known := _format_of(item))]
+        several = list(_inside(folder, _LEVELS))
     except OSError as error:
         raise DictionaryError(
             f"cannot read the dictionaries of {quoted(str(folder))}: {error.strerror}; give a "
@@ -59,8 +71,19 @@ def _folders(folder: Path) -> Sequence[tuple[Path, DictionaryFormat]]:
         return several
     raise DictionaryError(
         f"{quoted(str(folder))} holds no dictionary{_pickles_in(folder)}; a directory holds one if "
-        f"it has the files of {'; '.join(each.summary for each in FORMATS)}"
+        f"it has the files of {', '.join(each.summary for each in FORMATS)}"
     )
+
+
+def _inside(folder: Path, levels: int) -> Iterator[tuple[Path, DictionaryFormat]]:
+    """Yield the directories below a directory that have a format, in the order of their names."""
+    for item in sorted(folder.iterdir()):
+        if not item.is_dir() or item.name.startswith("."):
+            continue
+        if known := _format_of(item):
+            yield item, known
+        elif levels > 1:
+            yield from _inside(item, levels - 1)
 
 
 def _format_of(folder: Path) -> DictionaryFormat | None:

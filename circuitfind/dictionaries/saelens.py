@@ -198,5 +198,5 @@ def _require_usable(config: _Config) -> None:
 
 
 SAELENS = DictionaryFormat(
-    "saelens", "SAELens: cfg.json and sae_weights.safetensors", _WEIGHTS, _read
+    "saelens", "SAELens (cfg.json and sae_weights.safetensors)", _WEIGHTS, _read
 )

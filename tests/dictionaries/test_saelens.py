@@ -48,7 +48,7 @@ def test_a_directory_of_directories_gives_a_dictionary_for_each_layer(tmp_path):
     (tmp_path / "notes" / "cfg.json").write_text("{}")
     assert [one.site.layer for one in load_dictionaries(tmp_path)] == [0, 1, 2, 3]
     shutil.copytree(WRITTEN / "gated", tmp_path / "again")
-    with pytest.raises(DictionaryError, match=r"several dictionaries of blocks.1.hook_mlp_out"):
+    with pytest.raises(DictionaryError, match=r"two dictionaries of blocks.1.hook_mlp_out"):
         load_dictionaries(tmp_path)
 
 
