@@ -5,12 +5,14 @@ fields had other names. SAELens folds `expected_average_only_in` into the weight
 and the factor itself is in no file; so a file that still asks for it cannot be used as it is.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from safetensors.torch import save
 from torch import Tensor
 
 from circuitfind.dictionaries.activations import Activation, JumpRelu, relu, top_k
@@ -19,10 +21,14 @@ from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.sites import Site, site_of
 from circuitfind.dictionaries.tensors import Tensors
 from circuitfind.errors import quoted
+from circuitfind.files import write_whole
 from circuitfind.records import from_json
 from circuitfind.stored import read_tensors
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
+
+_VERSION = "6.0.0"
+"""The form that is written: that of SAELens since this version."""
 
 _ARCHITECTURES = {
     "standard": "relu",
@@ -195,6 +201,54 @@ def _require_usable(config: _Config) -> None:
         )
     if config.is_transcoder and config.hook_name_out is None:
         raise ValueError("it is a transcoder, and no hook_name_out says what it writes")
+
+
+def save_saelens(dictionary: Dictionary, folder: Path) -> None:
+    """Write a dictionary whose activation is a JumpReLU.
+
+    Args:
+        dictionary: An SAE, or a transcoder; no threshold may be negative, since SAELens takes a
+            ReLU as well.
+        folder: The directory for its two files.
+
+    Raises:
+        ValueError: Its activation is another one.
+        OSError: A file cannot be written.
+    """
+    activation, site = dictionary.activation, dictionary.site
+    if not isinstance(activation, JumpRelu) or bool((activation.thresholds < 0).any()):
+        raise ValueError("only a JumpReLU without negative thresholds can be written")
+    weights = {
+        "W_enc": dictionary.encoder.T,
+        "b_enc": dictionary.encoder_bias,
+        "threshold": activation.thresholds,
+        "W_dec": dictionary.decoder,
+        "b_dec": dictionary.decoder_bias,
+        **({} if dictionary.skip is None else {"W_skip": dictionary.skip}),
+    }
+    kind = "" if site.is_sae else "_transcoder" if dictionary.skip is None else "_skip_transcoder"
+    block = f"blocks.{site.layer}"
+    content = {
+        "architecture": f"jumprelu{kind}",
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.n_latents,
+        **({} if site.is_sae else {"d_out": dictionary.d_out}),
+        "dtype": str(dictionary.encoder.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "hook_z" if site.reads == "attn.hook_z" else "none",
+        "metadata": {
+            "sae_lens_version": _VERSION,
+            "model_name": dictionary.trained_on,
+            "hook_name": f"{block}.{site.reads}",
+            **({} if site.is_sae else {"hook_name_out": f"{block}.{site.writes}"}),
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: weight.contiguous() for name, weight in weights.items()}
+    write_whole(folder / _WEIGHTS, save(contiguous))
+    write_whole(folder / _CONFIG, json.dumps(content, indent=1) + "\n")
 
 
 SAELENS = DictionaryFormat(
