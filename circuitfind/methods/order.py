@@ -134,7 +134,7 @@ def _ordered(graph: Graph, order: str, seed: int) -> list[tuple[Block, list[int]
 def _readers(graph: Graph, blocks: Sequence[tuple[Block, Sequence[int]]]) -> Iterator[int]:
     for block, writers in blocks:
         if block.kind == "logits":
-            yield from block.readers
+            yield from reversed(block.readers)
         # The v readers first. Key/value heads come in the order of their first query head.
         inputs = zip(*(graph.inputs[writer] for writer in writers), strict=True)
         for readers in reversed(list(inputs)):

@@ -14,7 +14,7 @@ from circuitfind.errors import LimitError, MethodError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.methods.acdc import Acdc, AcdcOptions, search_from
-from circuitfind.methods.base import Decision, Progress, circuit_of
+from circuitfind.methods.base import Decision, Progress
 from circuitfind.methods.order import Order, visits
 from circuitfind.methods.search import search
 from circuitfind.metrics import custom_metric, find_metric
@@ -24,12 +24,17 @@ from circuitfind.problem import assemble
 from tests.engine.problems import (
     BRIDGED,
     engine_of,
-    loss_of,
     model_of,
     oracle_of,
     prompts_of,
 )
 from tests.evaluation.wired import wired
+from tests.methods.searches import (
+    assert_right_where_made,
+    assert_same_decisions,
+    assert_same_search,
+    decided,
+)
 from tests.oracles import search as oracle_search
 from tests.oracles.checkpoints import FAMILIES, build
 
@@ -152,21 +157,8 @@ def test_a_merged_group_test_and_a_split_embedding_go_together():
 
 @pytest.mark.parametrize(("family", "seed"), [("gpt2", 0), ("llama", 1), ("gemma2", 2)])
 def test_every_decision_of_a_random_order_is_right_where_it_was_made(family, seed):
-    engine, oracle = engine_of(family), oracle_of(family)
-    loss = loss_of("kl", oracle, prompts_of())
     options = AcdcOptions(threshold=0.02, order="random", seed=seed)
-    kept, current = oracle.graph.edge_mask.clone(), loss(oracle.logits(oracle.graph.edge_mask))
-    for decision in decided(engine, options):
-        edge = oracle.graph.edge(decision.edge)
-        dead = oracle_search.is_dead(oracle.graph, edge.reader, kept)
-        assert (decision.reason == "dead") == dead
-        trial = kept & ~oracle.graph.mask_of([decision.edge])
-        if not dead:
-            after = loss(oracle.logits(trial))
-            assert decision.effect == pytest.approx(after - current, abs=1e-9)
-            assert decision.kept == (after - current >= 0.02)
-        if not decision.kept:
-            kept, current = trial, current if dead else after
+    assert_right_where_made(engine_of(family), oracle_of(family), options)
 
 
 @pytest.mark.gpu
@@ -340,62 +332,6 @@ def test_an_unknown_order_lists_the_known_ones():
 
 
 # ------------------------------------------------------------------------------- helpers
-
-GRAPH_OPTIONS = ("merge_qkv", "split_embedding")
-
-
-def assert_same_search(
-    family: str,
-    ablation: str,
-    threshold: float,
-    *,
-    seed: int = 0,
-    n_layers: int = 2,
-    metric: str = "kl",
-    lengths: tuple[int, ...] = (6, 6),
-    **options: Any,
-) -> list[Decision]:
-    """Search with the package and with the oracle and compare everything either says."""
-    graph = {name: options.pop(name) for name in GRAPH_OPTIONS if name in options}
-    setting = {"seed": seed, "n_layers": n_layers, "lengths": lengths, **graph}
-    oracle = oracle_of(family, ablation, **setting)
-    loss = loss_of(metric, oracle, prompts_of(seed, lengths))
-    naive = {**options, "order": options.get("order", "default")}
-    expected = oracle_search.acdc(oracle.logits, oracle.graph, loss, threshold, **naive)
-
-    engine = engine_of(family, ablation, metric=metric, **setting)
-    found = decided(engine, AcdcOptions(threshold=threshold, **options))
-    assert_same_decisions(found, expected.decisions)
-    assert torch.equal(circuit_of(engine.graph, found).kept, expected.kept)
-    return found
-
-
-def assert_same_decisions(found: list[Decision], expected: list[oracle_search.Decision]) -> None:
-    groups = {d.edge.removeprefix("*->"): d for d in expected if d.edge.startswith("*->")}
-    singly = [decision for decision in expected if not decision.edge.startswith("*->")]
-    assert [decision.edge for decision in found] == [decision.edge for decision in singly]
-    for ours, theirs in zip(found, singly, strict=True):
-        group = groups.get(ours.edge.partition("->")[2])
-        went_with_group = group is not None and not group.kept
-        reason = "tested" if theirs.tested else "group" if went_with_group else "dead"
-        assert (ours.edge, ours.kept, ours.reason) == (theirs.edge, theirs.kept, reason)
-        if reason == "dead":
-            assert ours.before is ours.after is ours.effect is None
-            continue
-        measured = theirs if reason == "tested" else group
-        assert ours.before == pytest.approx(measured.before, abs=1e-9)
-        assert ours.after == pytest.approx(measured.after, abs=1e-9)
-        if reason == "tested":
-            assert ours.effect == pytest.approx(measured.effect, abs=1e-9)
-        else:
-            assert ours.effect is None
-
-
-def decided(
-    engine: Any, options: AcdcOptions, resume: list[Decision] | None = None
-) -> list[Decision]:
-    progress = Acdc().run(engine, options, resume or [])
-    return [decision for step in progress for decision in step.decisions]
 
 
 def everything_stays(tried: list[str]) -> Any:

@@ -17,6 +17,7 @@ from tests.engine.problems import engine_of, problem_of
     ("family", "ablation", "threshold", "options"),
     [
         ("gpt2", "resample", 0.05, {}),
+        ("gpt2", "resample", 0.02, {"place_of": ((0, 0, 0, 0, 1, 1),) * 3}),
         ("gpt2", "mean-over-positions", 0.3, {"absolute": True, "order": "random"}),
         ("llama", "resample", 0.05, {"group_qkv": True}),
         ("bidirectional", "resample", 0.05, {}),
@@ -25,7 +26,9 @@ from tests.engine.problems import engine_of, problem_of
 def test_decisions_and_effects_of_kept_edges_are_those_without_bounds(
     family, ablation, threshold, options
 ):
-    engine = engine_of(family, ablation, lengths=(6, 5, 6))
+    places = options.get("place_of")
+    options = {name: value for name, value in options.items() if name != "place_of"}
+    engine = engine_of(family, ablation, lengths=(6, 5, 6), place_of=places)
     exact = decided(engine, AcdcOptions(threshold, **options))
     found = decided(engine, AcdcOptions(threshold, bounded=True, **options))
     assert [(d.edge, d.kept, d.reason) for d in found] == [

@@ -77,6 +77,7 @@ def acdc(
     order: Order = "default",
     absolute: bool = False,
     group_qkv: bool = False,
+    where: "Where | None" = None,
 ) -> Found:
     """Search as ACDC does, starting from the full graph.
 
@@ -90,13 +91,14 @@ def acdc(
         group_qkv: Give each port of a head a node of its own between what the port reads and the
             head, as the original code does (`nodes_in_order`). The single edge into that node is
             tested like any other; without it, none of what the port reads arrives.
+        where: Where the places of the graph are, if it has places.
     """
     search = _Search(logits_of, loss, threshold, absolute, Found(graph.edge_mask.clone()))
     search.found.loss = loss(logits_of(search.found.kept))
     for node in nodes_in_order(graph, order) if group_qkv else readers_in_order(graph, order):
         reader = graph.readers[graph.reader_index[node.removeprefix(CHANNEL)]]
         column = graph.reader_index[reader.name]
-        dead = is_dead(graph, reader, search.found.kept)
+        dead = is_dead(graph, reader, search.found.kept, where)
         names = [f"{writer}->{reader.name}" for writer in writers_in_order(graph, reader, order)]
         if node.startswith(CHANNEL):
             without = search.found.kept.clone()
@@ -149,15 +151,21 @@ class _Search:
 
 
 def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
-    """Yield readers from the logits back: in a layer the MLP, then all v, all k, all q."""
-    yield "logits"
+    """Yield readers from the logits back: in a layer the MLP, then all v, all k, all q.
+
+    Of one input, or of one port of all heads, the last place comes first.
+    """
+    last_first: list[str | None] = [*reversed(graph.places)] if graph.places else [None]
+    yield from (r.name for r in reversed(graph.readers) if r.layer is None)
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [reader for reader in graph.readers if reader.layer == layer]
-        yield from (reader.name for reader in in_layer if reader.port is None)
+        yield from (reader.name for reader in reversed(in_layer) if reader.port is None)
         for port in ("v", "k", "q", "qkv"):
-            of_port = {int(r.index or 0): r.name for r in in_layer if r.port == port}
-            for head in sorted(of_port, reverse=order == "default"):
-                yield of_port[head]
+            for place in last_first:
+                here = [r for r in in_layer if (r.port, r.place) == (port, place)]
+                of_port = {int(r.index or 0): r.name for r in here}
+                for head in sorted(of_port, reverse=order == "default"):
+                    yield of_port[head]
 
 
 def nodes_in_order(graph: Graph, order: Order) -> Iterator[str]:
@@ -190,21 +198,71 @@ def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str
     yield from reversed(embeddings)
 
 
-def is_dead(graph: Graph, reader: Reader, kept: Tensor) -> bool:
-    """Say whether nothing that computes with this reader's input has a kept outgoing edge."""
-    if reader.name == "logits":
-        return False
+@dataclass(frozen=True)
+class Where:
+    """Where places are, for prompts all of whose positions are tokens.
+
+    Attributes:
+        place_of: The place of each position of each prompt, by its number.
+        steps: The positions that the metric reads, in every prompt.
+        first_change: The first position at which a cut edge can carry anything else; a causal model
+            computes with nothing of the positions before it.
+        causal: Whether positions attend to earlier ones only.
+    """
+
+    place_of: tuple[tuple[int, ...], ...]
+    steps: tuple[int, ...]
+    first_change: int = 0
+    causal: bool = True
+
+    def has_step(self, place: int) -> bool:
+        """Say whether the metric reads at a place."""
+        return any(row[step] == place for row in self.place_of for step in self.steps)
+
+    def attends(self, attending: int, attended: int) -> bool:
+        """Say whether a position of one place can attend to one of another that can change."""
+        return any(
+            row[later] == attending and row[earlier] == attended
+            for row in self.place_of
+            for later in range(len(row))
+            for earlier in range(len(row))
+            if not self.causal or self.first_change <= earlier <= later
+        )
+
+
+def is_dead(graph: Graph, reader: Reader, kept: Tensor, where: Where | None = None) -> bool:
+    """Say whether nothing that computes with this reader's input has a kept outgoing edge.
+
+    With places, an edge counts where the reader's place can tell: at that place itself, or, for
+    keys and values, wherever a position can attend to it.
+    """
+    if reader.kind == "logits":
+        return where is not None and not where.has_step(graph.places.index(str(reader.place)))
+    acting = _places_of_use(graph, reader, where)
     if reader.port is None:
-        return not _acts(graph, reader.name, kept)
+        return not _acts(graph, reader.component, kept, acting)
     names = [writer.name for writer in graph.writers]
     heads = list(range(sum(name.startswith(f"a{reader.layer}.h") for name in names)))
     if not graph.shape.heads_share_norm:
         start = f"a{reader.layer}."
-        of_port = [r for r in graph.readers if r.port == reader.port and r.name.startswith(start)]
+        of_port = {
+            r.index for r in graph.readers if r.port == reader.port and r.name.startswith(start)
+        }
         sharing = len(heads) // len(of_port)
         heads = [head for head in heads if head // sharing == reader.index]
-    return not any(_acts(graph, f"a{reader.layer}.h{head}", kept) for head in heads)
+    return not any(_acts(graph, f"a{reader.layer}.h{head}", kept, acting) for head in heads)
 
 
-def _acts(graph: Graph, writer_name: str, kept: Tensor) -> bool:
-    return bool(kept[graph.writer_index[writer_name]].any())
+def _places_of_use(graph: Graph, reader: Reader, where: Where | None) -> tuple[str | None, ...]:
+    """Return the places at which a component uses what a reader receives."""
+    if where is None:
+        return (None,)
+    own = graph.places.index(str(reader.place))
+    if reader.port in (None, "q"):
+        return (reader.place,)
+    return tuple(p for number, p in enumerate(graph.places) if where.attends(number, own))
+
+
+def _acts(graph: Graph, writer_name: str, kept: Tensor, at: tuple[str | None, ...]) -> bool:
+    columns = [index for index, reader in enumerate(graph.readers) if reader.place in at]
+    return bool(kept[graph.writer_index[writer_name], columns].any())
