@@ -19,6 +19,7 @@ _HOMES = {
     "Assessment": "circuitfind.evaluation.assessment",
     "Circuit": "circuitfind.circuit",
     "CircuitfindError": "circuitfind.errors",
+    "Dictionary": "circuitfind.dictionaries.dictionary",
     "EdgeScores": "circuitfind.circuit",
     "Found": "circuitfind.methods.search",
     "Graph": "circuitfind.graph",
@@ -47,6 +48,7 @@ _HOMES = {
     "draw_difference": "circuitfind.reports.diagram",
     "draw_heatmap": "circuitfind.reports.heatmap",
     "effect_of": "circuitfind.evaluation.edge_effects",
+    "embedded_dictionaries": "circuitfind.dictionaries.zoo",
     "evaluate": "circuitfind.api",
     "evaluate_run": "circuitfind.verbs.evaluate",
     "export_circuit": "circuitfind.formats",
@@ -58,9 +60,11 @@ _HOMES = {
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
     "load_comparison": "circuitfind.comparison.result",
+    "load_dictionaries": "circuitfind.dictionaries.loading",
     "load_model": "circuitfind.models.loading",
     "load_patching": "circuitfind.patching.files",
     "make_problem": "circuitfind.question",
+    "measure_fit": "circuitfind.dictionaries.fit",
     "overlap": "circuitfind.comparison.overlap",
     "patch": "circuitfind.patching.sweep",
     "patch_together": "circuitfind.patching.together",
@@ -86,6 +90,10 @@ if TYPE_CHECKING:
     from circuitfind.comparison.overlap import overlap as overlap
     from circuitfind.comparison.result import load_comparison as load_comparison
     from circuitfind.comparison.roles import find_roles as find_roles
+    from circuitfind.dictionaries.dictionary import Dictionary as Dictionary
+    from circuitfind.dictionaries.fit import measure_fit as measure_fit
+    from circuitfind.dictionaries.loading import load_dictionaries as load_dictionaries
+    from circuitfind.dictionaries.zoo import embedded_dictionaries as embedded_dictionaries
     from circuitfind.directories.config import RunConfig as RunConfig
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
     from circuitfind.engine.patterns import attention_pattern as attention_pattern

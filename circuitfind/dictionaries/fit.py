@@ -4,6 +4,7 @@ Nothing in a file proves that a dictionary was trained on this model, with these
 that its scale was folded in rightly. The error of its reconstruction on real activations shows it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +59,20 @@ class Fit:
 
     @property
     def is_poor(self) -> bool:
-        """Whether the reconstruction is so far off that most of it is error."""
+        """Whether the reconstruction is so far off that much of it is error."""
         return not self.variance_explained >= LEAST_EXPLAINED
+
+    def warning(self, dictionary: Dictionary) -> str | None:
+        """Return what a user is to be told of a poor dictionary; None if it is not poor."""
+        if not self.is_poor:
+            return None
+        source = dictionary.trained_on
+        trained = f" (its file says {quoted(source)})" if source else ""
+        return (
+            f"the dictionary {quoted(dictionary.name)} reconstructs {dictionary.site} badly: it "
+            f"{self}; check that it was trained on this model{trained} and at this site, or expect "
+            "its error to matter"
+        )
 
 
 def measure_fit(
@@ -82,11 +95,18 @@ def measure_fit(
     real = torch.ones_like(tokens, dtype=torch.bool) if real is None else real
     measured = dictionary.to(model.dtype, model.device)
     sums = _Sums(measured)
-    rows = max(1, _POSITIONS // tokens.shape[1])
     with torch.no_grad():
-        for some, seen in zip(tokens.split(rows), real.split(rows), strict=True):
+        for some, seen in in_chunks(tokens, real):
             sums.add(model, some.to(model.device), seen.to(model.device))
     return sums.fit()
+
+
+def in_chunks(
+    tokens: Int[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"]
+) -> Iterable[tuple[Int[Tensor, "_some pos"], Bool[Tensor, "_some pos"]]]:
+    """Return prompts in as many rows at once as fit in memory."""
+    rows = max(1, _POSITIONS // tokens.shape[1])
+    return zip(tokens.split(rows), real.split(rows), strict=True)
 
 
 class _Sums:

@@ -33,6 +33,7 @@ from circuitfind.models.activations import Activations
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import graph_of
 from circuitfind.models.loading import load_model
+from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.models.zoo import TRAINED
 from circuitfind.tasks.train_zoo import corpus_of
 
@@ -58,16 +59,21 @@ def texts_of(model: ResidualModel) -> tuple[Texts, Texts, str]:
     if model.name not in TRAINED or model.vocabulary is None:
         learned, other = written_by(model, N_WRITTEN, 0), written_by(model, N_WRITTEN // 10, 1)
         return learned, other, f"{N_WRITTEN} texts of {N_TOKENS} tokens that the model writes"
-    source = corpus_of(model.name)
-    examples = source.training_examples(model.vocabulary)
-    chosen = random.Random(0).sample(examples, N_TEXTS)
-    held_out = [
+    examples = corpus_of(model.name).training_examples(model.vocabulary)
+    chosen = [list(each.tokens) for each in random.Random(0).sample(examples, N_TEXTS)]
+    held_out = held_out_texts(model.name, model.vocabulary)
+    return chosen, held_out, f"{N_TEXTS} texts of its training data"
+
+
+def held_out_texts(name: str, vocabulary: Vocabulary) -> Texts:
+    """Return prompts of all tasks of an embedded model, of which it was trained on none."""
+    source = corpus_of(name)
+    return [
         row[:length].tolist()
         for task in source.TRAINED
-        for prompts in [source.held_out_prompts(task, model.vocabulary, N_MEASURED, seed=1)]
+        for prompts in [source.held_out_prompts(task, vocabulary, N_MEASURED, seed=1)]
         for row, length in zip(prompts.clean, prompts.lengths, strict=True)
     ]
-    return [list(each.tokens) for each in chosen], held_out, f"{N_TEXTS} texts of its training data"
 
 
 def written_by(model: ResidualModel, n: int, seed: int) -> Texts:

@@ -58,6 +58,7 @@ def test_an_mlp_of_relus_is_a_transcoder_that_explains_all_and_adds_no_loss(
     assert found.mean_active == pytest.approx(float(active.sum(-1).double().mean()))
     assert found.alive == pytest.approx(float(active.any(0).double().mean()))
     assert not found.is_poor
+    assert found.warning(exact) is None
 
 
 def test_a_dictionary_that_writes_the_mean_explains_nothing(model, exact, tokens):
@@ -68,6 +69,10 @@ def test_a_dictionary_that_writes_the_mean_explains_nothing(model, exact, tokens
     found = measure_fit(model, mean, tokens)
     assert found.variance_explained == pytest.approx(0, abs=1e-10)
     assert (found.mean_active, found.alive, found.is_poor) == (0, 0, True)
+    said = found.warning(replace(mean, trained_on="gpt2"))
+    assert "the dictionary 'own' reconstructs blocks.1.mlp.hook_in -> blocks.1.hook_mlp" in said
+    assert "explains 0.0% of the variance with 0.0 latents" in said.replace("-0.0%", "0.0%")
+    assert "trained on this model (its file says 'gpt2')" in said
     zeros = measure_fit(model, replace(mean, decoder_bias=torch.zeros(D_MODEL)), tokens)
     assert zeros.loss_added == pytest.approx(zeros.loss_added_by_zero)
     assert zeros.loss_added_by_zero == pytest.approx(found.loss_added_by_zero)
