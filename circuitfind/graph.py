@@ -495,6 +495,10 @@ class Graph:
             pair = self.writer_index.get(ends[0], -1), self.reader_index.get(ends[-1], -1)
             if len(ends) == 2 and min(pair) >= 0 and self._exists[pair]:
                 return pair
+        match edge:
+            case (int(w), int(r)) if min(w, r) >= 0 and w < len(self.writers):
+                if r < len(self.readers) and self._exists[w, r]:
+                    return w, r
         writer, reader = self.edge(edge)
         return self.writer_index[writer.name], self.reader_index[reader.name]
 

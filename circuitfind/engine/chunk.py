@@ -23,7 +23,8 @@ from circuitfind.engine.candidates import Cuts, candidates_at_once
 from circuitfind.engine.horizon import Horizon, horizon
 from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.engine.memory import Plan
-from circuitfind.engine.propagation import alike, masked
+from circuitfind.engine.place_masks import PlaceMasks
+from circuitfind.engine.propagation import alike
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.replacement import (
     Gaps,
@@ -104,14 +105,9 @@ class ChunkEngine:
         self.gaps = Gaps(self.runs.replaced, most_formed)
         remainders = Remainders(self.runs) if enlarges_rounding(problem) else None
         blocks = Blocks(problem.model, problem.graph.merged, runs.real)
-        masks = None if problem.places is None else problem.places.masks()[..., None]
-        self._tools = Tools(
-            blocks,
-            virtual_weights,
-            remainders,
-            store,
-            None if masks is None else masks.to(problem.model.dtype),
-        )
+        places = problem.places
+        masks = None if places is None else PlaceMasks(places.masks(), problem.model.dtype)
+        self._tools = Tools(blocks, virtual_weights, remainders, store, masks)
 
     @property
     def most_candidates(self) -> int:
@@ -162,7 +158,7 @@ class ChunkEngine:
         with torch.no_grad():
             for reader, writers in _by_reader(gone).items():
                 if after.spans.readers[reader]:
-                    merged, gaps = self._gaps(state, after, reader, writers)
+                    merged, gaps = self._gaps(trial, state, reader, writers)
                     change = total(gaps)[None]
                     if (earlier := trial.changes.pending.get(merged)) is not None:
                         change = earlier + change
@@ -211,7 +207,7 @@ class ChunkEngine:
     ) -> Trial:
         trial = Trial(self._tools, state, n=len(writers))
         if state.spans.readers[reader]:
-            merged, gaps = self._gaps(state, state, reader, writers)
+            merged, gaps = self._gaps(trial, state, reader, writers)
 
             def exact(candidate: int, received: Stream) -> Stream:
                 cut = writers[: candidate + 1] if nested else [writers[candidate]]
@@ -229,22 +225,23 @@ class ChunkEngine:
         return trial
 
     def _gaps(
-        self, state: ChunkState, after: ChunkState, reader: int, writers: Sequence[int]
+        self, trial: Trial, state: ChunkState, reader: int, writers: Sequence[int]
     ) -> tuple[int, Iterator[Stream]]:
         """Return the input that a reader is part of, and the changes of cutting edges into it.
 
         Args:
+            trial: The trial that cuts them; it is told at which place they arrive.
             state: Says what is written.
-            after: Says at how many positions the input matters.
             reader: The reader.
             writers: Where the edges come from.
         """
         merged, place = divmod(reader, self.graph.n_places)
-        span, masks = int(after.spans.inputs[merged]), self._tools.masks
+        span, masks = int(trial.state.spans.inputs[merged]), self._tools.masks
         gaps = self.gaps.of(state, writers, span)
         if masks is None:
             return merged, gaps
-        here = masked(masks, [place], span)
+        trial.changes.reaches(merged, np.arange(len(masks)) == place)
+        here = masks.weights([place], span)
         return merged, (gap * here for gap in gaps)
 
     @property

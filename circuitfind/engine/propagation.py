@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from circuitfind.engine.place_masks import PlaceMasks
 from circuitfind.engine.state import Candidates, ChunkState
 from circuitfind.engine.virtual_weights import Moved
 from circuitfind.engine.written import total
 
 CandidateHeads = Float[Tensor, "candidate batch _span d_head"]
 
-PlaceMasks = Float[Tensor, "place batch pos 1"]
-"""1 at the positions of each place, 0 elsewhere."""
 
+AtSome = NDArray[np.bool_]
+"""True for some places."""
 
 Senders = tuple[int, ...]
 """Some writers."""
@@ -48,7 +49,9 @@ class Changes:
         received: Changes that they received.
         senders: For readers that received what writers sent at some places, and that alone, these
             writers and places.
+        received_at: The places at which readers received them.
         sent: Changes of what writers write.
+        sent_at: The places at which these are.
         moved: Changes of what heads mix.
     """
 
@@ -56,8 +59,10 @@ class Changes:
     masks: PlaceMasks | None = None
     pending: dict[int, Candidates] = field(default_factory=dict)
     received: dict[int, Candidates] = field(default_factory=dict)
+    received_at: dict[int, AtSome] = field(default_factory=dict)
     senders: dict[int, Along] = field(default_factory=dict)
     sent: dict[int, Candidates] = field(default_factory=dict)
+    sent_at: dict[int, AtSome] = field(default_factory=dict)
     moved: dict[int, CandidateHeads] = field(default_factory=dict)
 
     def receive(self, readers: Sequence[int]) -> list[int]:
@@ -82,10 +87,13 @@ class Changes:
         n_places, spans = self.state.graph.n_places, self.state.spans
         every = (self.state.kept & (spans.readers > 0)).reshape(-1, len(spans.inputs), n_places)
         arriving = every[np.ix_(writers, readers)]
+        if self.masks is not None and writers:
+            arriving &= np.stack([self.sent_at[writer] for writer in writers])[:, None]
         sums: dict[tuple[tuple[Along, ...], int], Candidates] = {}
         for column in np.flatnonzero(arriving.any(axis=(0, 2))).tolist():
             reader = readers[column]
             along = _along(writers, arriving[:, column])
+            self.reaches(reader, np.asarray(arriving[:, column].any(axis=0)))
             span = int(spans.inputs[reader])
             if (along, span) not in sums:
                 sums[along, span] = total(
@@ -104,6 +112,11 @@ class Changes:
                 if len(along) == 1:
                     self.senders[reader] = along[0]
 
+    def reaches(self, reader: int, places: AtSome) -> None:
+        """Note at which places a change reaches a reader."""
+        earlier = self.received_at.get(reader)
+        self.received_at[reader] = places if earlier is None else earlier | places
+
     def _span(self, reader: int, places: Sequence[int]) -> int:
         """Return at how many positions, counted from the end, an input matters at some places."""
         n = self.state.graph.n_places
@@ -116,7 +129,7 @@ class Changes:
         if self.masks is None or len(places) == len(self.masks):
             return change
         last = change.shape[-2]
-        change = change * masked(self.masks, places, last)
+        change = change * self.masks.weights(places, last)
         return change if last == span else pad(change, (0, 0, span - last, 0))
 
     def _sum(self, writers: Sequence[int], span: int) -> Candidates:
@@ -127,11 +140,6 @@ class Changes:
         for change in others[1:]:
             total += change
         return total
-
-
-def masked(masks: PlaceMasks, places: Sequence[int], span: int) -> Float[Tensor, "batch span 1"]:
-    """Return 1 at the positions of some places, among the last ones, and 0 elsewhere."""
-    return masks[list(places), :, -span:].sum(0)
 
 
 def _along(writers: Sequence[int], arriving: NDArray[np.bool_]) -> tuple[Along, ...]:

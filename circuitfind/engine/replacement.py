@@ -212,6 +212,7 @@ class Gaps:
         # Each with the state's z that it belongs to: the readers of one block ask for the same
         # ones again and again.
         self._formed: dict[tuple[int, int], tuple[Tensor, Stream]] = {}
+        self._held = 0
 
     def of(self, state: ChunkState, writers: Sequence[int], span: int) -> Iterator[Stream]:
         """Yield the change of cutting an edge of each writer, at the last positions."""
@@ -229,13 +230,12 @@ class Gaps:
         z = replaced[:, -span:] - state.z[writer][:, -span:]
         # One head at a time: what else is asked for must not change the last bit.
         gap: Stream = self._model.output(layer, [head], z[None])[0]
-        if found is not None or self._room(gap):
+        if found is None and self._held + gap.numel() <= self._most_formed:
+            self._held += gap.numel()
+            self._formed[writer, span] = state.z[writer], gap
+        elif found is not None:
             self._formed[writer, span] = state.z[writer], gap
         return gap
-
-    def _room(self, gap: Stream) -> bool:
-        held = sum(known.numel() for _, known in self._formed.values())
-        return held + gap.numel() <= self._most_formed
 
 
 def enlarges_rounding(problem: Problem) -> bool:

@@ -13,7 +13,7 @@ place only, and a key or value there if a place that may attend to it matters.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -37,38 +37,74 @@ class Spans:
     """At how many positions, counted from the end, components matter; 0 is nowhere.
 
     Attributes:
-        writers: Each writer.
-        readers: Each reader.
-        inputs: Each reader of the merged graph: the largest of those at its places.
+        writers_at: Each writer, by place.
+        readers_at: Each reader of the merged graph, by place.
     """
 
-    writers: NDArray[np.int64]
-    readers: NDArray[np.int64]
-    inputs: NDArray[np.int64]
+    writers_at: NDArray[np.int64]
+    readers_at: NDArray[np.int64]
+
+    @cached_property
+    def writers(self) -> NDArray[np.int64]:
+        """Each writer, at any place."""
+        found: NDArray[np.int64] = self.writers_at.max(axis=1)
+        return found
+
+    @cached_property
+    def readers(self) -> NDArray[np.int64]:
+        """Each reader."""
+        return self.readers_at.reshape(-1)
+
+    @cached_property
+    def inputs(self) -> NDArray[np.int64]:
+        """Each reader of the merged graph, at any place."""
+        found: NDArray[np.int64] = self.readers_at.max(axis=1)
+        return found
 
 
-def spans(graph: Graph, kept: NDArray[np.bool_], horizon: Horizon) -> Spans:
+def spans(
+    graph: Graph,
+    kept: NDArray[np.bool_],
+    horizon: Horizon,
+    known: Spans | None = None,
+    changed: NDArray[np.bool_] | None = None,
+) -> Spans:
     """Follow the kept edges back from the logits.
 
     A block whose writers are coupled matters as a whole wherever any of them does.
+
+    Args:
+        graph: The graph.
+        kept: The edges that are kept.
+        horizon: How many positions can matter at all.
+        known: What is known of a graph that differs in edges at some places only.
+        changed: These places; by default all.
     """
     n_places, at = graph.n_places, horizon.at(graph.n_places)
-    writers = np.zeros((len(graph.writers), n_places), dtype=np.int64)
-    readers = np.zeros((len(graph.merged.readers), n_places), dtype=np.int64)
-    readers[graph.merged.logits] = at.steps
+    if known is None:
+        writers = np.zeros((len(graph.writers), n_places), dtype=np.int64)
+        readers = np.zeros((len(graph.merged.readers), n_places), dtype=np.int64)
+        readers[graph.merged.logits] = at.steps
+    else:
+        writers, readers = known.writers_at.copy(), known.readers_at.copy()
+    changed = np.ones(n_places, dtype=bool) if changed is None else changed.copy()
     edges = kept.reshape(len(kept), -1, n_places)
     # In parallel blocks no edge leads from a block's heads to its MLP, so one block at a time is
     # right there too.
     for block in reversed(_indices(graph.merged)):
-        own = (edges[block.writers, block.later :] * readers[block.later :]).max(axis=1)
-        if block.coupled:
-            own[:] = own.max(axis=0)
-        writers[block.writers] = own
-        if len(block.readers):
+        before = writers[block.writers]
+        for place in np.flatnonzero(changed):
+            own = (edges[block.writers, block.later :, place] * readers[block.later :, place]).max(
+                axis=1
+            )
+            writers[block.writers, place] = own.max() if block.coupled else own
+        if len(block.readers) and (known is None or (before != writers[block.writers]).any()):
             fed = writers[block.feeds].max(axis=1)
             read_back = (at.attended & (fed > 0)[:, None, :]).any(axis=2) * at.changes
-            readers[block.readers] = np.where(block.looks_back[:, None], read_back, fed)
-    return Spans(writers.max(axis=1), readers.reshape(-1), readers.max(axis=1))
+            new = np.where(block.looks_back[:, None], read_back, fed)
+            changed |= (readers[block.readers] != new).any(axis=0)
+            readers[block.readers] = new
+    return Spans(writers, readers)
 
 
 class _Indices(NamedTuple):
@@ -162,5 +198,7 @@ class ChunkState:
 
         It has no products, so that rounding does not depend on the way here.
         """
-        now = spans(self.graph, kept, self.horizon)
+        n = self.graph.n_places
+        changed = (self.kept != kept).any(axis=0).reshape(-1, n).any(axis=0)
+        now = spans(self.graph, kept, self.horizon, self.spans, changed)
         return replace(self, kept=kept, spans=now, products={})

@@ -12,20 +12,15 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, group_size
-from circuitfind.engine.propagation import (
-    CandidateHeads,
-    Changes,
-    PlaceMasks,
-    alike,
-    masked,
-)
+from circuitfind.engine.place_masks import PlaceMasks
+from circuitfind.engine.propagation import AtSome, CandidateHeads, Changes, alike
 from circuitfind.engine.replacement import Remainders
 from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stream
 from circuitfind.engine.tensor_store import TensorStore
@@ -200,7 +195,7 @@ class Trial:
                 if masks is not None:
                     # Where it is not known what a writer writes, nothing reads it.
                     stream = pad(stream, (0, 0, span - stream.shape[1], 0))
-                    stream = stream * masked(masks, np.flatnonzero(kept[writer]).tolist(), span)
+                    stream = stream * masks.weights(np.flatnonzero(kept[writer]).tolist(), span)
                 yield stream
 
         assert self.tools.remainders is not None
@@ -209,6 +204,14 @@ class Trial:
     def _run_mlp(self, block: Block) -> None:
         (reader,), model, layer = block.readers, self.tools.blocks.model, block.layer
         new = []
+        if (rows := self._rows(reader)) is not None:
+            for some in self._streams(reader):
+                new.append(model.mlp(layer, some.flatten(1, 2)[:, rows]))
+            old = self.state.written[block.writers[0]][:, -some.shape[2] :]
+            room = old.expand(self.n, -1, -1, -1).clone()
+            room.flatten(1, 2)[:, rows] = torch.cat(new)
+            self._write(block.writers[0], room, self.changes.received_at[reader])
+            return
         if ports := self._through_heads(block, [reader]):
             for (pre,) in self._read_through([reader], ports):
                 post = model.mlp_post(layer, pre.flatten(0, 1))
@@ -216,7 +219,21 @@ class Trial:
         else:
             for some in self._streams(reader):
                 new.append(model.mlp(layer, some.flatten(0, 1)).view(some.shape))
-        self._write(block.writers[0], torch.cat(new))
+        self._write(block.writers[0], torch.cat(new), self.changes.received_at.get(reader))
+
+    def _rows(self, reader: int, width: int | None = None) -> Int[Tensor, " row"] | None:
+        """Return at which positions, through all prompts, an input changes; None for all.
+
+        Args:
+            reader: Its reader.
+            width: How many last positions of a prompt are numbered; by default those at which the
+                input matters.
+        """
+        at, masks = self.changes.received_at.get(reader), self.tools.masks
+        if masks is None or at is None or at.all():
+            return None
+        span = int(self.state.spans.inputs[reader])
+        return masks.rows(np.flatnonzero(at).tolist(), span, width or span)
 
     def _through_heads(self, block: Block, readers: Sequence[int]) -> tuple[PortReading, ...]:
         """Return how readers of one change read, if it saves work to do so through few heads."""
@@ -250,12 +267,19 @@ class Trial:
                 self._project_through(readers, ports)
             else:
                 whole += readers
-        for readers in alike(whole, lambda r: (graph.readers[r].port, int(spans.inputs[r]))):
+        for readers in alike(
+            whole, lambda r: (graph.readers[r].port, int(spans.inputs[r]), self._places(r))
+        ):
             self._project(block, readers)
         fed = {writer for reader in reached for writer in graph.feeds[reader]}
         writers = [writer for writer in block.writers if writer in fed and spans.writers[writer]]
         for some in alike(writers, lambda w: int(spans.writers[w])):
             self._attend(block, some, int(spans.writers[some[0]]))
+
+    def _places(self, reader: int) -> bytes:
+        """Return, as something to compare, at which places an input changes."""
+        at = self.changes.received_at.get(reader)
+        return b"" if at is None else at.tobytes()
 
     def _project(self, block: Block, readers: Sequence[int]) -> None:
         groups = alike(readers, self._source)
@@ -289,20 +313,34 @@ class Trial:
         done = 0
         for streams in zip(*(self._streams(some[0]) for some in groups), strict=True):
             n, batch, span, _ = streams[0].shape
+            rows = self._rows(readers[0])
             received = {
-                reader: stream.flatten(0, 1)
+                reader: stream.flatten(0, 1) if rows is None else stream.flatten(1, 2)[:, rows]
                 for some, stream in zip(groups, streams, strict=True)
                 for reader in some
             }
             for key, values in self.tools.blocks.project(block, readers, received).items():
                 if not done:
-                    self.projected[key] = self._buffer(key, span)
-                self.projected[key][done : done + n, :, -span:] = values.unflatten(0, (n, batch))
+                    self.projected[key] = self._buffer(key, span, filled=rows is not None)
+                room = self.projected[key][done : done + n]
+                if rows is None:
+                    room[:, :, -span:] = values.unflatten(0, (n, batch))
+                else:
+                    room.flatten(1, 2)[:, self._rows(readers[0], room.shape[2])] = values
             done += n
 
-    def _buffer(self, key: PortOf, span: int) -> CandidateHeads:
-        """Allocate q, k or v of all candidates; k and v are filled in where they are unchanged."""
+    def _buffer(self, key: PortOf, span: int, *, filled: bool = False) -> CandidateHeads:
+        """Allocate q, k or v of all candidates; k and v are filled in where they are unchanged.
+
+        Args:
+            key: Which.
+            span: At how many positions they will be written, counted from the end.
+            filled: Whether to fill in all positions, because only some of these will be.
+        """
         old = self.state.projected[key]
+        if filled:
+            old = old[:, -span:] if key[1] == "q" else old
+            return old.expand(self.n, -1, -1, -1).clone()
         if key[1] == "q":
             return old.new_empty(self.n, len(old), span, old.shape[-1])
         # Later positions attend to all earlier ones, changed or not.
@@ -322,14 +360,32 @@ class Trial:
             # What one of them writes depends on the z of all.
             mixed = torch.stack([self._mixed(writer, span) for writer in block.writers])
             outputs = blocks.output(block, block.writers, mixed)
+            at = self._sent_at(block.writers)
             for writer, written in zip(block.writers, outputs, strict=True):
-                self._write(writer, written)
+                self._write(writer, written, at)
         else:
             before = torch.stack([self.state.z[writer][None, :, -span:] for writer in writers])
             moved = mixed - before
             outputs = blocks.output(block, writers, moved)
             self.changes.moved |= dict(zip(writers, moved, strict=True))
             self.changes.sent |= dict(zip(writers, outputs, strict=True))
+            self.changes.sent_at |= {writer: self._sent_at([writer]) for writer in writers}
+
+    def _sent_at(self, heads: Sequence[int]) -> AtSome:
+        """Return at which places what some heads write together changes.
+
+        A query changes that at its own place, a key or value wherever it may be attended to.
+        """
+        graph, changed = self.state.graph.merged, self.changes.received_at
+        attended = self.state.horizon.at(self.state.graph.n_places).attended
+        found = np.zeros(self.state.graph.n_places, dtype=bool)
+        for reader in {reader for head in heads for reader in graph.inputs[head]}:
+            if reader in changed:
+                looks_back = graph.readers[reader].looks_back
+                found |= attended[changed[reader]].any(axis=0) if looks_back else changed[reader]
+                if looks_back and graph.readers[reader].port == "qkv":
+                    found |= changed[reader]
+        return found
 
     def _values(
         self, sources: Sequence[PortOf], last: int
@@ -350,8 +406,10 @@ class Trial:
             return self.z[writer][:, :, -span:]
         return self.state.z[writer][:, -span:].expand(self.n, -1, -1, -1)
 
-    def _write(self, writer: int, new: Candidates) -> None:
+    def _write(self, writer: int, new: Candidates, at: AtSome | None) -> None:
         self.written[writer] = new
+        if at is not None:
+            self.changes.sent_at[writer] = at
         self.changes.sent[writer] = new - self.state.written[writer][:, -new.shape[2] :]
 
 
