@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from circuitfind.dictionaries.dictionary import Dictionary
-from circuitfind.errors import DictionaryError, ModelError, quoted
+from circuitfind.errors import DictionaryError, ModelError, quoted, require_kind
 from circuitfind.models.activations import Activations
 from circuitfind.models.base import ResidualModel
 
@@ -91,7 +91,10 @@ def measure_fit(
 
     Raises:
         DictionaryError: The model has no such site, or activations there have another width.
+        MethodError: One of them is not a model, or not a dictionary.
     """
+    require_kind(model, ResidualModel, "a model; give what `load_model` returned")
+    require_kind(dictionary, Dictionary, "a dictionary; give one that `load_dictionaries` returned")
     real = torch.ones_like(tokens, dtype=torch.bool) if real is None else real
     measured = dictionary.to(model.dtype, model.device)
     sums = _Sums(measured)

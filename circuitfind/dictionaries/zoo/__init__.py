@@ -10,7 +10,7 @@ from typing import Any
 
 from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.loading import load_dictionaries
-from circuitfind.errors import DictionaryError, quoted
+from circuitfind.errors import DictionaryError, quoted, require_kind
 from circuitfind.files import read_text
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.zoo import TRAINED
@@ -22,7 +22,9 @@ def embedded_dictionaries(model: ResidualModel) -> tuple[Dictionary, ...]:
 
     Raises:
         DictionaryError: There are none of this model; the message lists those that there are.
+        MethodError: It is not a model.
     """
+    require_kind(model, ResidualModel, "a model; give what `load_model` returned")
     for name, card in dictionary_cards().items():
         # Weights that are rounded to another type have another fingerprint.
         if card["fingerprint"] == model.fingerprint or name == model.name in TRAINED:
