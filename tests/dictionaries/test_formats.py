@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from circuitfind.dictionaries import gemma_scope
-from circuitfind.dictionaries.loading import load_dictionaries
+from circuitfind.dictionaries.base import DictionaryFormat
+from circuitfind.dictionaries.loading import FORMATS, load_dictionaries
 from circuitfind.dictionaries.sites import Site
 from circuitfind.errors import DictionaryError
 
@@ -200,6 +201,16 @@ def test_an_archive_that_would_unpack_to_more_than_is_read_is_refused(tmp_path, 
     folder.mkdir(parents=True)
     np.savez_compressed(folder / "params.npz", W_enc=np.zeros(1000, dtype=np.float32))
     refused(folder, "it has 4,128 bytes and at most 2,000 are read")
+
+
+def test_a_program_adds_a_format_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(FORMATS, "_entries", dict(FORMATS._entries))
+    (made,) = load_dictionaries(SPARSE / "layers.0")
+    FORMATS.add(DictionaryFormat("mine", "mine (one.mine)", "*.mine", lambda folder: (made,)))
+    (tmp_path / "one.mine").write_bytes(b"")
+    assert load_dictionaries(tmp_path) == (made,)
+    with pytest.raises(DictionaryError, match="there is another dictionary format named 'mine'"):
+        FORMATS.add(DictionaryFormat("mine", "", "*.other", lambda folder: ()))
 
 
 def refused(folder, complaint):

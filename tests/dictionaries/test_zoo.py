@@ -1,5 +1,6 @@
 """The embedded transcoders are those that their card describes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,20 @@ def test_models_are_known_by_their_weights_and_embedded_ones_by_name():
         DictionaryError, match="no embedded transcoders of 'gpt-2l'; there are those"
     ):
         embedded_dictionaries(load_model("gpt-2l"))
+
+
+def test_the_page_shows_what_the_cards_say():
+    text = (Path(__file__).parents[2] / "docs" / "dictionaries.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (?:`[\w-]+` )?\| (\d) \| (.*) \|$", text, re.M)
+    cards = [layer for card in dictionary_cards().values() for layer in card["layers"].values()]
+    assert len(shown) == len(cards)
+    for name, card in dictionary_cards().items():
+        assert f"| `{name}` | 0 |" in text
+        for number, layer in card["layers"].items():
+            figures = (
+                number.removeprefix("layer_"),
+                f"{100 * layer['variance_explained']:.1f} % | {layer['mean_active']:.1f} | "
+                f"{100 * layer['alive']:.0f} % | {layer['loss_added']:.3f} | "
+                f"{layer['loss_added_by_zero']:.3f}",
+            )
+            assert figures in shown
