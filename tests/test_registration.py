@@ -7,6 +7,7 @@ import torch
 
 import circuitfind as cf
 from circuitfind.ablations import ABLATIONS, RESAMPLE
+from circuitfind.dictionaries.loading import FORMATS
 from circuitfind.errors import MethodError, MetricError, ModelError, TaskError
 from circuitfind.methods import METHODS
 from circuitfind.metrics import KL, METRICS
@@ -15,7 +16,7 @@ from circuitfind.models.sources import MODEL_SOURCES, ModelSource
 from circuitfind.tasks import TASKS
 from tests.cli.conftest import cli  # noqa: F401  (a fixture)
 
-TABLES = (ABLATIONS, METHODS, METRICS, MODEL_SOURCES, TASKS)
+TABLES = (ABLATIONS, FORMATS, METHODS, METRICS, MODEL_SOURCES, TASKS)
 
 OUTSIDE = '''
 """Everything that a package can add, each under its own name."""
@@ -24,6 +25,7 @@ import torch
 
 import circuitfind as cf
 from circuitfind.ablations import Ablation, clean, corrupted
+from circuitfind.dictionaries.base import DictionaryFormat
 from circuitfind.methods.acdc import Acdc
 from circuitfind.methods.random_scores import Random
 from circuitfind.models.loading import load_model, load_vocabulary
@@ -56,6 +58,7 @@ SAME, LOTS = Same(), Lots()
 HALFWAY = Ablation("halfway", ((0.5, clean), (0.5, corrupted)), summary="the mean of the two runs")
 CONFIDENCE = cf.Metric("confidence", "probability", "higher", confidence, needs="right")
 NAMES = cf.Task("names", "says the other name", "a test", metric="confidence", write=write)
+LISTS = DictionaryFormat("lists", "lists (one.lists)", "*.lists", lambda folder: ())
 SHELF = ModelSource(
     "shelf",
     lambda what, *, dtype, device: load_model(what, dtype=dtype, device=device),
@@ -73,6 +76,8 @@ lots = outside_package:LOTS
 confidence = outside_package:CONFIDENCE
 [circuitfind.tasks]
 names = outside_package:NAMES
+[circuitfind.dictionary_formats]
+lists = outside_package:LISTS
 [circuitfind.model_sources]
 shelf = outside_package:SHELF
 """
@@ -134,6 +139,7 @@ def test_what_an_installed_package_offers_works_from_the_command_line(cli, insta
         ("models", "shelf:..."),
     ):
         assert name in [row["name"] for row in cli(table, "--json").json]
+    assert "lists" in [known.name for known in FORMATS]
 
 
 def test_what_a_program_adds_works_by_name():
