@@ -43,10 +43,16 @@ def induction_pair(length: int = 7, symbols: Sequence[str] = ("a", "b", "c", "d"
         "embed->a0.h0.v", "a0.h0->a1.h0.k", "embed->a1.h0.q", "embed->a1.h0.v", "a1.h0->logits",
     ]  # fmt: skip
     blind = [*found, "embed->a0.h0.q", "embed->a0.h0.k", "embed->a1.h0.k"]
+    # On the prompts of `induction-pair:once`.
+    placed = [
+        "embed->a0.h0.v@first", "a0.h0->a1.h0.k@next", "embed->a1.h0.q@end", "embed->a1.h0.v@next",
+        "a1.h0->logits@end",
+    ]  # fmt: skip
     wiring.sizes |= {
         "program": "what followed the current symbol before",
         "thresholds": [1e-6, 0.01],
         "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
+        "placed": {"resample": placed, "mean": placed},
     }
     return wiring
 

@@ -6,7 +6,8 @@ If the program says the same on all inputs as long as that, inputs are of random
 says may depend on the length, or on the symbols of shorter inputs only.
 
 The tasks named after embedded models are the same, each for the model of its name. The gates know
-another pair, `both`: all inputs 1, and all 0 when corrupted.
+another pair, `both`: all inputs 1, and all 0 when corrupted. The induction pair knows inputs whose
+last symbol occurred once before, `once`, with names for the positions that count.
 """
 
 import random
@@ -126,6 +127,45 @@ def _write_both(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
     return [Pair(on, off, [()] * length, steps=steps)] * n
 
 
+def _write_once(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
+    """Write inputs that end in a symbol that occurred once before.
+
+    Symbols form two pairs. One symbol of the first pair stands at `first` and at `end`, those of
+    the second everywhere else, also at `next`. When corrupted, each symbol becomes the other one of
+    its pair: there too the end has one match, of another symbol at the same position.
+    """
+    assert isinstance(vocabulary, SymbolVocabulary)  # `written_in` below
+    start = [] if vocabulary.bos is None else [vocabulary.bos]
+    length = vocabulary.n_positions - len(start)
+    symbols = sorted(vocabulary.symbols.values())
+    if len(symbols) < 4 or length < 3:
+        raise TaskError(
+            f"the program has {len(symbols)} input symbols and reads {length} of them; inputs with "
+            "a symbol that occurs once before the end need at least 4 symbols and 3 positions"
+        )
+    require_room("once", n, (length - 2) * 2 ** (length - 2) * 24)
+    generator = random.Random(seed)
+    return [_once(generator, symbols, start, length) for _ in range(n)]
+
+
+def _once(
+    generator: random.Random, symbols: Sequence[int], start: Sequence[int], length: int
+) -> Pair:
+    repeated, other, *rest = generator.sample(symbols, 4)
+    swapped = {repeated: other, rest[0]: rest[1], rest[1]: rest[0]}
+    first = generator.randrange(length - 2)
+    clean = generator.choices(rest, k=length)
+    clean[first] = clean[-1] = repeated
+    positions = {"first": first, "next": first + 1, "end": length - 1}
+    return Pair(
+        [*start, *clean],
+        [*start, *(swapped[symbol] for symbol in clean)],
+        [()],
+        steps=[len(start) + length - 1],
+        positions={name: len(start) + index for name, index in positions.items()},
+    )
+
+
 PROGRAM = Task(
     name="program",
     summary="runs a compiled program on random inputs",
@@ -135,6 +175,13 @@ PROGRAM = Task(
     written_in="symbols",
 )
 
+_CORRUPTIONS = {
+    "and-gate": {"both": _write_both},
+    "or-gate": {"both": _write_both},
+    "induction-pair": {"once": _write_once},
+}
+"""What other inputs than random ones a task knows."""
+
 WIRED = tuple(
     replace(
         PROGRAM,
@@ -142,7 +189,7 @@ WIRED = tuple(
         summary=summary,
         source=source,
         model=name,
-        corruptions={"both": _write_both} if name.endswith("gate") else {},
+        corruptions=_CORRUPTIONS.get(name, {}),
     )
     for name, summary, source in (
         ("reverse", "says its input backwards", PROGRAM.source),

@@ -58,6 +58,19 @@ def test_the_circuit_of_a_compiled_program_is_among_the_edges_that_compose(name,
     assert scorecard(found.engine, found.circuit).measurements[0].faithfulness > 0.99
 
 
+def test_inputs_whose_last_symbol_occurred_once_before_name_where():
+    task = find_task("induction-pair:once")
+    for pair in task.write(load_vocabulary("induction-pair"), 200, 0):
+        at = pair.positions
+        for tokens in (pair.clean, pair.corrupted):
+            assert [i for i in range(1, 8) if tokens[i] == tokens[7]] == [at["first"], at["end"]]
+        # What is said differs, and no key of the other prompt fits this one's query.
+        assert pair.clean[at["next"]] != pair.corrupted[at["next"]]
+        assert pair.clean[7] not in pair.corrupted
+    with pytest.raises(TaskError, match="has 3 input symbols and reads 4 of them; .* at least 4"):
+        task.write_prompts(load_vocabulary("reverse"), 1, 0)
+
+
 # ------------------------------------------------- programs that one length says nothing about
 
 
