@@ -11,6 +11,7 @@ decoder row.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ from torch.nn.functional import linear
 
 from circuitfind.dictionaries.activations import Activation, JumpRelu, TopK
 from circuitfind.dictionaries.sites import Site
+from circuitfind.models.fingerprint import weights_fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,23 @@ class Dictionary:
     def d_out(self) -> int:
         """Width of what it writes."""
         return self.decoder.shape[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of its tensors, its site and its activation, so that results say what was used."""
+        tensors = {
+            f"{self.site} encoder": self.encoder,
+            "encoder_bias": self.encoder_bias,
+            "decoder": self.decoder,
+            "decoder_bias": self.decoder_bias,
+        }
+        if self.skip is not None:
+            tensors["skip"] = self.skip
+        if isinstance(self.activation, TopK):
+            tensors[f"{self.activation}"] = self.encoder_bias[:0]
+        else:
+            tensors["thresholds"] = self.activation.thresholds
+        return weights_fingerprint(tensors)
 
     def pre_activations(
         self, x: Float[Tensor, "*any d_in"], latents: Int[Tensor, " some"] | None = None

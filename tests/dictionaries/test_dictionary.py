@@ -1,5 +1,7 @@
 """What a dictionary computes, on its own: against the formulas written out one latent at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -70,6 +72,22 @@ def test_gradients_are_those_of_the_latents_that_are_active(activation, x):
     one = dictionary(activation).to(torch.float64, torch.device("cpu"))
     x = x.double().requires_grad_()
     assert torch.autograd.gradcheck(one.reconstruct, x)
+
+
+def test_equal_dictionaries_have_equal_fingerprints_and_others_others():
+    jump, top = JumpRelu(torch.zeros(7)), TopK(3)
+    one = dictionary(jump)
+    assert dictionary(JumpRelu(torch.zeros(7))).fingerprint == one.fingerprint
+    others = [
+        dictionary(jump, seed=1),
+        dictionary(JumpRelu(torch.ones(7))),
+        dictionary(top),
+        dictionary(TopK(3, rectified=False)),
+        replace(one, skip=None),
+        replace(one, site=Site(1, "mlp.hook_in", "hook_mlp_out")),
+        replace(one, decoder_bias=one.decoder_bias + 1),
+    ]
+    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 8
 
 
 def test_a_site_is_named_in_full_and_lies_within_a_block():
