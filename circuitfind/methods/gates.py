@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.graph import Graph
-from circuitfind.methods.components import edges_between, feeds
+from circuitfind.methods.components import at_readers, edges_between, feeds, looks_back
 
 Gates = Float[Tensor, " gate"]
 Mask = Float[Tensor, "writer reader"]
@@ -65,24 +65,27 @@ class GateLayout(Protocol):
 class _WriterGates:
     """Part that both layouts share: a gate on each head's and MLP's output, then other gates.
 
-    An edge is open if its writer is, if one of the components that read it is, and if its own gate
-    is, whatever that stands for. The embedding and the logits have no gates.
+    Where edges tell places apart, an output has a gate at each place. An edge is open if its writer
+    is, if one of the components that read it is, and if its own gate is, whatever that stands for.
+    The embedding and the logits have no gates.
     """
 
     graph: Graph
 
     @cached_property
-    def n_writers(self) -> int:
-        return sum(writer.stage > 0 for writer in self.graph.writers)
+    def n_written(self) -> int:
+        """Number of gates on outputs."""
+        return sum(writer.stage > 0 for writer in self.graph.writers) * self.graph.n_places
 
     @cached_property
-    def feeds(self) -> Bool[Tensor, "reader writer"]:
+    def feeds(self) -> Bool[Tensor, "input writer"]:
         return feeds(self.graph)
 
-    def by_writer(self, gates: Gates) -> Float[Tensor, " writer"]:
-        """Return the gate of each writer, that of the embedding open."""
-        n_embeddings = len(self.graph.writers) - self.n_writers
-        return torch.cat((gates.new_ones(n_embeddings), gates[: self.n_writers]))
+    def by_writer(self, gates: Gates) -> Float[Tensor, "writer place"]:
+        """Return the gate of each writer at each place, those of the embedding open."""
+        written = gates[: self.n_written].unflatten(0, (-1, self.graph.n_places))
+        n_embeddings = len(self.graph.writers) - len(written)
+        return torch.cat((gates.new_ones(n_embeddings, self.graph.n_places), written))
 
     def own(self, gates: Gates) -> Mask:
         """Return the gate of each edge's own."""
@@ -90,18 +93,22 @@ class _WriterGates:
 
     def mask(self, gates: Gates) -> Mask:
         """Return each edge's own gate times its writer's: a reader that is closed does nothing."""
-        return self.own(gates) * self.by_writer(gates)[:, None]
+        return self.own(gates) * at_readers(self.graph, self.by_writer(gates))
 
     def edges_open(self, probability: Gates) -> Float[Tensor, ""]:
         """Return the expected number of open edges."""
         writes = self.by_writer(probability)
-        fed, places = (
+        fed, exists = (
             part.to(probability.device, probability.dtype)
             for part in (self.feeds, self.graph.edge_mask)
         )
-        # The probability that one of the components that a reader feeds is open.
-        feeds_any = 1 - (1 - fed * writes).prod(1) * (1 - (fed.sum(1) == 0).to(fed.dtype))
-        return (self.own(probability) * writes[:, None] * feeds_any[None, :] * places).sum()
+        # The probability that all components that an input feeds at a place are closed.
+        closed = (1 - fed[..., None] * writes).prod(1)
+        back = looks_back(self.graph).to(closed.device)
+        closed = torch.where(back, closed.prod(1, keepdim=True), closed)
+        feeds_any = 1 - closed * (1 - (fed.sum(1, keepdim=True) == 0).to(fed.dtype))
+        open_ends = at_readers(self.graph, writes) * feeds_any.flatten()[None, :]
+        return (self.own(probability) * open_ends * exists).sum()
 
     def scores(self, probability: Gates) -> Mask:
         """Return the smallest probability among the gates that each edge needs."""
@@ -115,12 +122,12 @@ class EdgeGates(_WriterGates):
 
     @property
     def n(self) -> int:
-        return self.n_writers + self.graph.n_edges
+        return self.n_written + self.graph.n_edges
 
     def own(self, gates: Gates) -> Mask:
-        """Return the edges' gates at the places of their edges."""
-        places = self.graph.edge_mask.to(gates.device)
-        return gates.new_zeros(places.shape).masked_scatter(places, gates[self.n_writers :])
+        """Return the edges' gates, each where its edge is in the mask."""
+        exists = self.graph.edge_mask.to(gates.device)
+        return gates.new_zeros(exists.shape).masked_scatter(exists, gates[self.n_written :])
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class ComponentGates(_WriterGates):
 
     @property
     def n(self) -> int:
-        return self.n_writers + len(self.ports)
+        return self.n_written + len(self.ports)
 
     @cached_property
     def ports(self) -> list[int]:
@@ -140,5 +147,5 @@ class ComponentGates(_WriterGates):
         """Return the gate of each edge's reader; what an MLP reads is always open."""
         ports = torch.tensor(self.ports, device=gates.device)
         ungated = gates.new_ones(len(self.graph.readers))
-        by_reader = ungated.index_put((ports,), gates[self.n_writers :])
+        by_reader = ungated.index_put((ports,), gates[self.n_written :])
         return by_reader.expand(len(self.graph.writers), -1)

@@ -5,7 +5,8 @@ importance is |d loss / d mask| at 1, summed over prompts one by one, divided by
 of squares over the components of its layer. The circuit is made of the edges between the most
 important components. Papers: Michel et al. 2019, arXiv 1905.10650, for heads; with MLPs in the same
 layer's norm, as in the comparison of Conmy et al. 2023, arXiv 2304.14997. There each of a head's
-query, key and value has a mask; here the mask is on what the head writes.
+query, key and value has a mask; here the mask is on what the head writes. Where edges tell places
+apart, a component has a mask at each place, and all of a layer count in its norm.
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ from torch import Tensor
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Batch, batches_of, require_slope
-from circuitfind.methods.components import edges_between, require_finite
+from circuitfind.methods.components import by_place, edges_between, require_finite
 from circuitfind.methods.eap import CLEAN, EapOptions
 from circuitfind.methods.scored import Scored
 from circuitfind.progress import Checkpoint, State
 
-PerWriter = Float[Tensor, " writer"]
+PerWriter = Float[Tensor, "writer place"]
 
 
 class Hisp(Scored):
@@ -40,10 +41,10 @@ class Hisp(Scored):
         problem, graph = engine.problem, engine.graph
         require_slope(problem.metric, self.name, at_clean_only=True)
         n_batches = -(-len(problem.prompts) // options.limits.batch_for(problem))
-        importance = torch.zeros(len(graph.writers), dtype=torch.float64)
+        importance = torch.zeros(len(graph.writers), graph.n_places, dtype=torch.float64)
         earlier = 0
         if state is not None:
-            importance, earlier = state["importance"], int(state["done"])
+            importance, earlier = state["importance"].view_as(importance), int(state["done"])
         batches = batches_of(engine, options.limits, skip=earlier)
         for done, batch in enumerate(batches, earlier + 1):
             importance = importance + _mask_slopes(graph, batch)
@@ -62,11 +63,12 @@ class Hisp(Scored):
 
 def _mask_slopes(graph: Graph, batch: Batch) -> PerWriter:
     """Return each writer's |d loss / d mask|, added up over prompts."""
-    slopes = torch.zeros(len(graph.writers), dtype=torch.float64)
+    slopes = torch.zeros(len(graph.writers), graph.n_places, dtype=torch.float64)
     for found in batch.gradients([CLEAN]):
         if writers := list(found.block.writers):
-            by_prompt = (batch.differences.of(found.block) * found.written).sum((2, 3))
-            slopes[writers] = by_prompt.abs().double().sum(1).cpu()
+            by_position = (batch.differences.of(found.block) * found.written).sum(3)
+            by_prompt = by_place(by_position, batch.problem.places)
+            slopes[writers] = by_prompt.abs().double().sum(2).cpu()
     return slopes
 
 

@@ -7,7 +7,8 @@ At each position, writer w contributes to a reader that receives y
 and its share is that over the sum of all writers' contributions. An edge's score is the mean of its
 shares over the positions of a prompt, and over prompts. Only clean runs are needed: neither the
 metric nor corrupted prompts count, so the scores say what flows, not what it is good for. All ports
-of a block read one stream and so have the same scores. Paper: Ferrando & Voita 2024,
+of a block read one stream and so have the same scores. Where edges tell places apart, an edge has
+the part of the score that the positions of its place contribute. Paper: Ferrando & Voita 2024,
 arXiv 2403.00824.
 """
 
@@ -21,8 +22,10 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.replacement import Runs
 from circuitfind.engine.written import Written, writing_blocks
 from circuitfind.graph import Graph
+from circuitfind.methods.components import by_place
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
+from circuitfind.places import Places
 from circuitfind.progress import Checkpoint, State
 
 Shares = Float[Tensor, "writer batch pos"]
@@ -48,7 +51,8 @@ class InformationFlow(Scored):
         if state is not None:
             sums, earlier = state["sums"], int(state["done"])
         for done, some in enumerate(rows[earlier:], earlier + 1):
-            sums = sums + _shares(engine.runs(some))
+            places = engine.problem.prompts.rows(some).places if graph.places else None
+            sums = sums + _shares(graph, engine.runs(some), places)
             now = {"sums": sums, "done": torch.tensor(done), "scores": sums / n_prompts}
             yield Checkpoint(done, len(rows), "batches of prompts", now)
 
@@ -57,15 +61,16 @@ class InformationFlow(Scored):
 
 
 @torch.no_grad()
-def _shares(runs: Runs) -> Float[Tensor, "writer reader"]:
+def _shares(graph: Graph, runs: Runs, places: Places | None) -> Float[Tensor, "writer reader"]:
     """Return each edge's share, averaged over positions and added up over prompts."""
-    graph, real = runs.graph, runs.real
+    real = runs.real
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     for stage, stream in runs.entering.items():
         shares = _of_stream(runs.clean, graph, stream, stage)
-        by_prompt = shares.masked_fill(~real, 0).sum(2) / real.sum(1)
+        by_prompt = by_place(shares.masked_fill(~real, 0), places) / real.sum(1)
         readers = [i for i, reader in enumerate(graph.readers) if reader.stage == stage]
-        scores[: len(shares), readers] = by_prompt.double().sum(1, keepdim=True).cpu()
+        summed = by_prompt.double().sum(2).cpu()
+        scores[: len(shares), readers] = summed.repeat(1, len(readers) // graph.n_places)
     return scores
 
 

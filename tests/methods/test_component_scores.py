@@ -15,21 +15,34 @@ from tests.oracles.slopes import differences, slopes
 CLOSE = {"rtol": 0, "atol": 1e-10}
 FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma2", "attention-only"]
 ONE = EapOptions()
+SHIFTED = ((0, 1, 1, 1, 2, 2), (1, 0, 0, 2, 2, 2))
+NOWHERE = ((0,) * 6,) * 2
+"""The places of six positions: three of them, or a single one."""
 
 
-@pytest.mark.parametrize("ablation", ["resample", "zero"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_importance_is_the_size_of_each_prompts_slope_along_a_components_mask(family, ablation):
-    engine = engine_of(family, ablation, metric="logit-difference")
+@pytest.mark.parametrize(
+    ("family", "ablation", "place_of"),
+    [
+        *((family, name, None) for family in FAMILIES for name in ("resample", "zero")),
+        ("gpt2", "resample", SHIFTED),
+        ("llama", "zero", SHIFTED),
+    ],
+)
+def test_importance_is_the_size_of_each_prompts_slope_along_a_components_mask(
+    family, ablation, place_of
+):
+    engine = engine_of(family, ablation, metric="logit-difference", place_of=place_of)
     graph, oracle, prompts = engine.graph, oracle_of(family, ablation), prompts_of(0, (6, 6))
-    change = differences(oracle, prompts.clean)
-    importance = torch.zeros(len(graph.writers), dtype=torch.float64)
+    change, inputs = differences(oracle, prompts.clean), graph.merged
+    importance = torch.zeros(len(graph.writers), graph.n_places, dtype=torch.float64)
     for row in range(2):
         # Of what leaves a writer, a prompt's loss sees the sum of what all its readers see.
         slope = slopes(oracle, lambda logits, row=row: negative_margin(logits, row), {})
         for index in range(len(graph.writers)):
-            reads = graph.edge_mask[index]
-            importance[index] += (change[index] * slope[reads].sum(0)).sum().abs()
+            seen = (change[index] * slope[inputs.edge_mask[index]].sum(0)).sum(-1)
+            for place in range(graph.n_places):
+                here = torch.tensor([number == place for number in (place_of or NOWHERE)[row]])
+                importance[index, place] += seen[row, here].sum().abs()
     for layer in range(graph.shape.n_layers):
         rows = [index for index, writer in enumerate(graph.writers) if writer.layer == layer]
         importance[rows] /= importance[rows].norm()
@@ -37,11 +50,15 @@ def test_importance_is_the_size_of_each_prompts_slope_along_a_components_mask(fa
     torch.testing.assert_close(found, on_edges(graph, weaker_end(graph, importance)), **CLOSE)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_information_flow_is_each_writers_share_of_what_a_reader_reads(family):
-    engine, oracle, prompts = engine_of(family), oracle_of(family), prompts_of(0, (6, 6))
-    graph = engine.graph
-    written = writer_outputs(oracle.model, family, prompts.clean, graph)
+@pytest.mark.parametrize(
+    ("family", "place_of"),
+    [*((family, None) for family in FAMILIES), ("gpt-neox-parallel", SHIFTED), ("llama", SHIFTED)],
+)
+def test_information_flow_is_each_writers_share_of_what_a_reader_reads(family, place_of):
+    engine, oracle = engine_of(family, place_of=place_of), oracle_of(family)
+    graph, prompts = engine.graph, prompts_of(0, (6, 6))
+    where = torch.tensor(place_of or NOWHERE)
+    written = writer_outputs(oracle.model, family, prompts.clean, graph.merged)
     outputs = [written[writer.name] for writer in graph.writers]
     biases = [engine.problem.model.attention_bias(layer) for layer in range(graph.shape.n_layers)]
     expected = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
@@ -54,19 +71,23 @@ def test_information_flow_is_each_writers_share_of_what_a_reader_reads(family):
         size = read.abs().sum(-1)
         near = {row: (size - (read - outputs[row]).abs().sum(-1)).clamp(min=0) for row in earlier}
         for row in earlier:
-            expected[row, column] = (near[row] / sum(near.values())).mean()
+            share = near[row] / sum(near.values())
+            expected[row, column] = (share * (where == column % graph.n_places)).mean()
     found = InformationFlow().scores(engine, ONE)
     torch.testing.assert_close(found.values, expected, **CLOSE)
-    torch.testing.assert_close(found.values.sum(0), torch.ones(len(graph.readers)).double())
+    by_input = found.values.sum(0).unflatten(0, (-1, graph.n_places)).sum(1)
+    torch.testing.assert_close(by_input, torch.ones(len(by_input)).double())
 
 
 @pytest.mark.parametrize("method", [Hisp(), InformationFlow()], ids=lambda method: method.name)
 def test_component_scores_depend_neither_on_the_batch_nor_on_padding(method):
-    engine = engine_of("llama", metric="logit-difference", lengths=(6, 4, 5))
-    whole = method.scores(engine, ONE).values
-    for batch in (1, 2):
-        found = method.scores(engine, EapOptions(batch=batch)).values
-        torch.testing.assert_close(found, whole, **CLOSE)
+    for place_of in (None, ((0, 0, 1, 1, 2, 2), (1, 1, 2, 2, 2, 2), (0, 1, 1, 2, 2, 2))):
+        engine = engine_of("llama", metric="logit-difference", lengths=(6, 4, 5), place_of=place_of)
+        placed = method.scores(engine, ONE).values
+        for batch in (1, 2):
+            found = method.scores(engine, EapOptions(batch=batch)).values
+            torch.testing.assert_close(found, placed, **CLOSE)
+        whole = placed if place_of is None else whole
     alone = [method.scores(engine_of("llama", metric="logit-difference", lengths=(6,)), ONE).values]
     assert alone[0].shape == whole.shape and not torch.equal(alone[0], whole)
 
@@ -79,9 +100,9 @@ def test_importance_needs_a_slope_at_the_clean_point():
 def test_an_edge_is_worth_as_much_as_its_weaker_end_and_a_shared_head_as_its_best_user():
     graph = engine_of("llama").graph
     values = torch.arange(len(graph.writers), dtype=torch.float64) / 100
-    between = edges_between(graph, values, 1.0)
+    between = edges_between(graph, values[:, None], 1.0)
     torch.testing.assert_close(
-        on_edges(graph, between), on_edges(graph, weaker_end(graph, values)), **CLOSE
+        on_edges(graph, between), on_edges(graph, weaker_end(graph, values[:, None])), **CLOSE
     )
     kept = graph.edge_mask & (between >= 0.05)
     for edge in graph.edges(kept):
@@ -102,9 +123,11 @@ def weaker_end(graph, values):
     found = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     for row, writer in enumerate(graph.writers):
         for column, fed in enumerate(graph.feeds):
-            writes = 1.0 if writer.stage == 0 else float(values[row])
-            reads = values[list(fed)].tolist() if fed else [1.0]
-            found[row, column] = min(writes, max(reads))
+            place, back = column % graph.n_places, graph.readers[column].looks_back
+            writes = 1.0 if writer.stage == 0 else float(values[row, place])
+            # Keys and values count for what their heads write at any place.
+            reads = values[list(fed)] if back else values[list(fed), place]
+            found[row, column] = min(writes, float(reads.max()) if fed else 1.0)
     return found
 
 

@@ -18,6 +18,9 @@ from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of
 
 LEARNED = ("subnetwork-probing", "edge-pruning")
+SHIFTED = ((0, 1, 1, 1, 2, 2), (1, 0, 0, 2, 2, 2))
+"""Three places, which lie elsewhere in the second prompt."""
+
 both = pytest.mark.parametrize("name", LEARNED)
 
 
@@ -47,9 +50,11 @@ def test_the_gradient_of_a_draw_is_its_slope():
         assert float(gradient[index]) == pytest.approx(float(slope), abs=1e-6)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_expected_number_of_edges_is_what_many_draws_have(family):
-    graph = engine_of(family).graph
+@pytest.mark.parametrize(
+    ("family", "place_of"), [("gpt2", None), ("llama", None), ("llama", SHIFTED)]
+)
+def test_the_expected_number_of_edges_is_what_many_draws_have(family, place_of):
+    graph = engine_of(family, place_of=place_of).graph
     generator = torch.Generator().manual_seed(0)
     for layout in (EdgeGates(graph), ComponentGates(graph)):
         location = torch.randn(layout.n, generator=generator).double()
@@ -101,6 +106,35 @@ def test_an_edge_is_worth_as_much_as_the_least_open_gate_that_it_needs():
             )
             open_edges = (layout.mask(gates) > 0) & alive & graph.edge_mask
             assert torch.equal(open_edges, (scores >= threshold) & graph.edge_mask)
+
+
+def test_at_places_an_output_has_a_gate_at_each_place_and_keys_need_an_output_anywhere():
+    graph = engine_of("llama", place_of=SHIFTED).graph
+    generator, n = torch.Generator().manual_seed(0), graph.n_places
+    for layout in (EdgeGates(graph), ComponentGates(graph)):
+        gates = (torch.rand(layout.n, generator=generator) < 0.4).double()
+        writes, own = layout.by_writer(gates), layout.own(gates)
+        assert writes.shape == (len(graph.writers), n) and bool((writes[0] == 1).all())
+        expected = torch.zeros(graph.edge_mask.shape, dtype=torch.bool)
+        for column, reader in enumerate(graph.readers):
+            fed, place = list(graph.feeds[column]), column % n
+            used = writes[fed] if reader.looks_back else writes[fed, place]
+            alive = reader.kind == "logits" or bool(used.any())
+            expected[:, column] = (own[:, column] * writes[:, place] > 0) & alive
+        expected &= graph.edge_mask
+        assert torch.equal((layout.scores(gates) > 0) & graph.edge_mask, expected)
+        assert float(layout.edges_open(gates)) == expected.sum()
+        assert torch.equal((layout.mask(gates) > 0) & expected, expected)
+
+
+@both
+def test_one_place_gives_the_masks_without_places_to_the_last_bit(name):
+    method, options = METHODS.find(name), LearnedOptions(steps=4)
+    whole, placed = (
+        method.scores(engine_of("gpt2", place_of=place_of), options).values
+        for place_of in (None, ((0,) * 6,) * 2)
+    )
+    assert torch.equal(whole, placed)
 
 
 @both
