@@ -9,6 +9,7 @@ from circuitfind.dictionaries.base import DictionaryFormat
 from circuitfind.dictionaries.circuit_tracer import CIRCUIT_TRACER
 from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.gemma_scope import GEMMA_SCOPE
+from circuitfind.dictionaries.gemma_scope_2 import GEMMA_SCOPE_2
 from circuitfind.dictionaries.saelens import SAELENS
 from circuitfind.dictionaries.sites import Site
 from circuitfind.dictionaries.sparsify import SPARSIFY
@@ -20,7 +21,7 @@ FORMATS = Table(
     "dictionary format",
     DictionaryFormat,
     DictionaryError,
-    (SAELENS, CIRCUIT_TRACER, GEMMA_SCOPE, SPARSIFY),
+    (SAELENS, CIRCUIT_TRACER, GEMMA_SCOPE, GEMMA_SCOPE_2, SPARSIFY),
 )
 """Every format. A new one is a file and a line here."""
 

@@ -20,6 +20,7 @@ FILES = {
     "circuit-tracer/jumprelu": "config.yaml",
     "circuit-tracer/skip": "layer_0.safetensors",
     "gemma-scope/gemma-scope-tiny-res": "layer_1/width_16/average_l0_5/params.npz",
+    "gemma-scope-2/transcoder_affine": "params.safetensors",
     "sparsify/layers.2.mlp": "cfg.json",
     "sparsify/layers.1.mlp": "sae.safetensors",
 }

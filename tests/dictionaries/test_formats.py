@@ -1,7 +1,7 @@
 """Files of circuit-tracer, sparsify and Gemma Scope.
 
 `tests/data/dictionaries/write_others.py` wrote them with circuit-tracer and sparsify themselves; by
-hand are `config.yaml` and Gemma Scope's archives, which those packages and SAELens then read.
+hand are `config.yaml` and Gemma Scope's files, which those packages and SAELens then read.
 """
 
 import io
@@ -25,6 +25,7 @@ WRITTEN = Path(__file__).parents[1] / "data" / "dictionaries"
 TRACED = WRITTEN / "circuit-tracer"
 SPARSE = WRITTEN / "sparsify"
 RELEASES = WRITTEN / "gemma-scope"
+SECOND = WRITTEN / "gemma-scope-2"
 DEEP = "layer_1/width_16/average_l0_5"
 
 CASES = [
@@ -35,6 +36,8 @@ CASES = [
     *((RELEASES / f"gemma-scope-tiny-{kind}", 0,
        RELEASES / f"gemma-scope-tiny-{kind}" / DEEP / "expected.safetensors")
       for kind in ("transcoders", "res")),
+    *((SECOND / name, 0, SECOND / name / "expected.safetensors")
+      for name in ("transcoder", "transcoder_affine")),
 ]  # fmt: skip
 
 
@@ -201,6 +204,31 @@ def test_an_archive_that_would_unpack_to_more_than_is_read_is_refused(tmp_path, 
     folder.mkdir(parents=True)
     np.savez_compressed(folder / "params.npz", W_enc=np.zeros(1000, dtype=np.float32))
     refused(folder, "it has 4,128 bytes and at most 2,000 are read")
+
+
+@pytest.mark.parametrize(
+    ("point", "site"),
+    [
+        ("model.layers.4.output", Site(4, "hook_resid_post", "hook_resid_post")),
+        ("language_model.layers.4.self_attn.o_proj.input", Site(4, "attn.hook_z", "attn.hook_z")),
+        ("model.layers.4.post_feedforward_layernorm.output", Site(4, *2 * ("hook_mlp_out",))),
+    ],
+)
+def test_points_of_gemma_scope_2_are_those_of_modules(point, site, tmp_path):
+    (one,) = load_dictionaries(SECOND / "transcoder")
+    assert one.site == Site(1, "mlp.hook_in", "hook_mlp_out")
+    folder = tmp_path / "one"
+    shutil.copytree(SECOND / "transcoder", folder)
+    config = {"architecture": "jump_relu", "hf_hook_point_in": point}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_dictionaries(folder)[0].site == site
+    other = {"hf_hook_point_out": "model.layers.5.output"}
+    (folder / "config.json").write_text(json.dumps({**config, **other}))
+    refused(folder, "it reads layer 4 and writes to layer 5")
+    (folder / "config.json").write_text(json.dumps({**config, "hf_hook_point_in": "embed.output"}))
+    refused(folder, "it is about 'embed.output'; of a layer, output, self_attn.o_proj.input")
+    (folder / "config.json").write_text(json.dumps({**config, "architecture": "topk"}))
+    refused(folder, "its architecture is 'topk', not jump_relu")
 
 
 def test_a_program_adds_a_format_of_its_own(tmp_path, monkeypatch):

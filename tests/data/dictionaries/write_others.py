@@ -4,10 +4,11 @@
 
 It needs circuit-tracer 0.5, eai-sparsify 1.3 and sae-lens 6.54, which need TransformerLens 3, so
 this does not run in the environment of the tests. By hand are `config.yaml`, which circuit-tracer
-reads and does not write, and the archives of Gemma Scope, whose writer is not public; what they
-give is computed by circuit-tracer's and SAELens' readers of them.
+reads and does not write, and the files of Gemma Scope, whose writer is not public; what they give
+is computed by circuit-tracer's and SAELens' readers of them.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from circuit_tracer.transcoder.activation_functions import JumpReLU, TopK
 from circuit_tracer.transcoder.single_layer_transcoder import (
     SingleLayerTranscoder,
     TranscoderSet,
+    load_gemma_scope_2_transcoder,
     load_gemma_scope_transcoder,
     load_relu_transcoder,
 )
@@ -99,9 +101,32 @@ def gemma_scope(release: str, *, transcodes: bool) -> None:
     save(folder / "expected.safetensors", x, latents, output)
 
 
+def gemma_scope_2(name: str, *, skip: bool) -> None:
+    folder = HERE / "gemma-scope-2" / name
+    folder.mkdir(parents=True)
+    sizes = {"w_enc": (D, N), "w_dec": (N, D), "b_enc": (N,), "b_dec": (D,), "threshold": (N,)}
+    sizes |= {"affine_skip_connection": (D, D)} if skip else {}
+    arrays = {key: 0.6 * torch.randn(size) for key, size in sizes.items()}
+    arrays["threshold"] = arrays["threshold"].abs()
+    save_file(arrays, folder / "params.safetensors")
+    point = "model.layers.1.{}_feedforward_layernorm.output"
+    config = {
+        "architecture": "jump_relu",
+        "model_name": "tiny",
+        "hf_hook_point_in": point.format("pre"),
+        "hf_hook_point_out": point.format("post"),
+        "affine_connection": skip,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    one = load_gemma_scope_2_transcoder(str(folder / "params.safetensors"), 1, device=CPU)
+    x = torch.randn(3, 4, D)
+    latents = one.encode(x)
+    save(folder / "expected.safetensors", x, latents, one.decode(latents, x))
+
+
 def main() -> None:
     torch.manual_seed(0)
-    for name in ("circuit-tracer", "sparsify", "gemma-scope"):
+    for name in ("circuit-tracer", "sparsify", "gemma-scope", "gemma-scope-2"):
         shutil.rmtree(HERE / name, ignore_errors=True)
     relu = torch.nn.functional.relu
     circuit_tracer("relu", [relu, relu], skip=False)
@@ -114,6 +139,8 @@ def main() -> None:
     sparsify("layers.3.self_attn", normalize_decoder=False)
     gemma_scope("gemma-scope-tiny-transcoders", transcodes=True)
     gemma_scope("gemma-scope-tiny-res", transcodes=False)
+    gemma_scope_2("transcoder", skip=False)
+    gemma_scope_2("transcoder_affine", skip=True)
 
 
 if __name__ == "__main__":
