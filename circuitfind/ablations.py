@@ -82,9 +82,9 @@ class Ablation:
         """Return the prompts on which the model itself is the empty graph; None if on none.
 
         Where there are such prompts, a component that reads nothing of the clean run writes what
-        its cut edges would carry.
+        its cut edges would carry. What is lined up by spans is no run of the model.
         """
-        if not self.pruning_is_free:
+        if not self.pruning_is_free or prompts.alignment is not None:
             return None
         return self.runs[0][1](prompts)
 
@@ -99,6 +99,8 @@ class Ablation:
     def first_change(self, prompts: PromptPairs) -> int:
         """Return how many positions at the beginning no cut changes, reading from left to right."""
         if self.mean_over or sum(weight for weight, _ in self.runs) != 1:
+            return 0
+        if prompts.alignment is not None:
             return 0
         runs = torch.stack([tokens(prompts) for _, tokens in self.runs])
         differs = (runs != prompts.clean).flatten(0, 1).any(dim=0)

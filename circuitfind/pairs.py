@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+from circuitfind.alignment import complaint_about_spans
+
 Answer = int | Sequence[int]
 """An answer: its token, or its tokens where it takes several."""
 
@@ -14,13 +16,15 @@ class Pair:
 
     Attributes:
         clean: Tokens of the clean prompt.
-        corrupted: Tokens of the corrupted prompt, as many.
+        corrupted: Tokens of the corrupted prompt: as many, or with the same spans.
         answers: The right answers at each step. An answer of several tokens must be the only right
             one, and the pair must read at its last position alone.
         wrong_answers: The wrong answers at each step; may be empty.
         steps: Where the metric reads; the last position unless given.
         positions: Named positions.
         spans: Where named spans begin; each ends where the next one begins.
+        corrupted_spans: The same of the corrupted prompt, where its spans lie elsewhere; it may
+            then have another number of tokens.
         template: Which template it was written from.
         source: Where it comes from, such as the line of a file, for messages.
     """
@@ -32,6 +36,7 @@ class Pair:
     steps: Sequence[int] | None = None
     positions: Mapping[str, int] = field(default_factory=dict)
     spans: Mapping[str, int] = field(default_factory=dict)
+    corrupted_spans: Mapping[str, int] = field(default_factory=dict)
     template: int = 0
     source: str = ""
 
@@ -127,10 +132,14 @@ def complaint_about(pair: Pair) -> str | None:
 
 
 def _misalignment(pair: Pair) -> str | None:
-    if len(pair.clean) != len(pair.corrupted):
+    lengths = len(pair.clean), len(pair.corrupted)
+    if pair.corrupted_spans:
+        if complaint := complaint_about_spans(pair.spans, pair.corrupted_spans, lengths):
+            return complaint
+    elif lengths[0] != lengths[1]:
         return (
-            f" is misaligned: its clean prompt has {len(pair.clean)} tokens and its "
-            f"corrupted one {len(pair.corrupted)}; make both prompts equally long"
+            f" is misaligned: its clean prompt has {lengths[0]} tokens and its corrupted one "
+            f"{lengths[1]}; make both prompts equally long, or give the spans of both"
         )
     if list(pair.clean) == list(pair.corrupted):
         return (

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitfind.alignment import START
 from circuitfind.errors import PromptError
 from circuitfind.graph import require_place_names
 
@@ -99,12 +100,12 @@ def places_of_spans(
     latest = torch.where(begun, table[:, :, None], _NOWHERE).max(dim=1)
     of = torch.where(latest.values >= 0, latest.indices, len(names))
     if bool((of == len(names)).any()):
-        if "start" in names:
+        if START in names:
             raise PromptError(
                 "the positions before the first span are called 'start', and a span that begins "
                 "later has that name too; give it another one"
             )
-        names.append("start")
+        names.append(START)
     return _from_left_to_right(names, of, lengths)
 
 

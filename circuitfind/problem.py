@@ -80,6 +80,8 @@ class Problem:
                 f"answers of several tokens are put behind their prompts, and {self.model.name!r} "
                 "lets a position see what follows it; give answers of one token"
             )
+        if self.prompts.alignment is not None and not self.model.causal:
+            self.prompts.require_one_length("a model whose attention looks both ways")
         self._require_known_tokens()
         check_metric(self.metric, self.prompts)
 
@@ -92,6 +94,11 @@ class Problem:
                 f"and the prompts have {shortened(', '.join(here))[:100] or 'none'}; give "
                 "`graph.at_places(prompts.places.names)`"
             )
+
+    @property
+    def pruning_is_free(self) -> bool:
+        """Whether dead ends can be removed without a change, as the empty graph is a run."""
+        return self.ablation.pruning_is_free and self.prompts.alignment is None
 
     @property
     def places(self) -> Places | None:

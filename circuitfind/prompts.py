@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitfind.alignment import Alignment, Sides, aligned, spans_of
 from circuitfind.errors import PromptError, require_kind, shortened
 from circuitfind.pairs import Answer, Side, complaint_about, forced, tokens_of
 from circuitfind.pairs import Pair as Pair
@@ -27,6 +28,9 @@ from circuitfind.places import Places
 
 NO_TOKEN = -1
 """Fills up rows of steps and answers that are shorter than the longest."""
+
+_FINE = 2**20
+"""Parts of a share that a fingerprint tells apart."""
 
 _MOST_NUMBERS = 2**28
 """In one tensor: with more, it is padding that fills the memory."""
@@ -38,7 +42,7 @@ class PromptPairs:
 
     Attributes:
         clean: Tokens of the clean prompts, padded on the right.
-        corrupted: Tokens of the corrupted prompts, of the same lengths.
+        corrupted: Tokens of the corrupted prompts, of the same lengths where there is no alignment.
         lengths: How many tokens of each row are real.
         steps: Positions at which metrics read the logits; `NO_TOKEN` where a prompt has fewer.
         answers: Tokens that are right at each step; `NO_TOKEN` fills up.
@@ -47,6 +51,8 @@ class PromptPairs:
         spans: Where each named span begins in each prompt; -1 in prompts that lack it.
         template: Which template each prompt was written from.
         sources: Where each pair comes from, such as the line of a file; None if nobody said.
+        alignment: Where the positions of clean prompts are in corrupted ones that have other
+            lengths or spans elsewhere; None where each is at the same position.
         places: Which place each position belongs to, where edges tell places apart.
         sides: Whether the steps of each row are the tokens of its right answer, of its wrong answer
             or all that both need (`Side`), because some answer takes several tokens; None where
@@ -63,6 +69,7 @@ class PromptPairs:
     spans: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     template: Int[Tensor, " batch"] | None = None
     sources: tuple[str, ...] | None = None
+    alignment: Alignment | None = None
     places: Places | None = None
     sides: Int[Tensor, " batch"] | None = None
 
@@ -153,10 +160,30 @@ class PromptPairs:
         tensors = [getattr(self, name) for name in _TENSORS]
         tensors += [] if self.sides is None else [self.sides]
         tensors += [] if self.places is None else [self.places.of]
+        if self.alignment is not None:
+            shares = (self.alignment.weights * _FINE).round().long()
+            tensors += [self.alignment.lengths, shares]
         for tensor in tensors:
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
+
+    def require_one_length(self, what: str) -> None:
+        """Refuse pairs whose prompts are lined up by spans, for what compares runs by position.
+
+        Raises:
+            PromptError: The message names the first pair.
+        """
+        if self.alignment is None:
+            return
+        differ = (self.alignment.lengths != self.lengths).nonzero()
+        row = int(differ[0]) if len(differ) else 0
+        raise PromptError(
+            f"{what} puts two runs side by side position by position, and the prompts of "
+            f"{self.source(row)} have their positions elsewhere ({int(self.lengths[row])} and "
+            f"{int(self.alignment.lengths[row])} tokens, lined up by spans); take pairs of equal "
+            "length"
+        )
 
     def at_steps(self, values: Tensor) -> Tensor:
         """Select the metric's steps from a tensor with axes batch, pos and any others.
@@ -171,10 +198,13 @@ class PromptPairs:
         """Return some of the pairs, with the padding they no longer need cut off."""
         some = self.rows(rows)
         width = int(some.lengths.max())
+        if some.alignment is not None:
+            width = max(width, int(some.alignment.lengths.max()))
         return replace(
             some,
             clean=some.clean[:, :width],
             corrupted=some.corrupted[:, :width],
+            alignment=some.alignment and some.alignment.first(width),
             places=some.places and some.places.first(width),
         )
 
@@ -188,6 +218,7 @@ class PromptPairs:
             template=None if self.template is None else self.template[rows],
             sides=None if self.sides is None else self.sides[rows],
             sources=self.sources and _selected(self.sources, rows),
+            alignment=self.alignment and self.alignment.rows(rows),
             places=self.places and self.places.rows(rows),
         )
 
@@ -200,6 +231,7 @@ class PromptPairs:
             spans={name: index.to(device) for name, index in self.spans.items()},
             template=None if self.template is None else self.template.to(device),
             sides=None if self.sides is None else self.sides.to(device),
+            alignment=self.alignment and self.alignment.to(device),
             places=self.places and self.places.to(device),
         )
 
@@ -231,10 +263,11 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
         pairs, sides = map(list, zip(*forced(pairs), strict=True))
     names = _shared_names(pairs)
     lengths = torch.tensor([len(pair.clean) for pair in pairs])
+    width = max(max(len(pair.clean), len(pair.corrupted)) for pair in pairs)
     # Padding repeats token 0: any token will do, since no real position reads it.
     return PromptPairs(
-        clean=_padded([pair.clean for pair in pairs], fill=0),
-        corrupted=_padded([pair.corrupted for pair in pairs], fill=0),
+        clean=_padded([pair.clean for pair in pairs], fill=0, width=width),
+        corrupted=_padded([pair.corrupted for pair in pairs], fill=0, width=width),
         lengths=lengths,
         steps=_padded([pair.read_at for pair in pairs], fill=NO_TOKEN),
         answers=_padded_choices([pair.answers for pair in pairs], pairs),
@@ -246,6 +279,7 @@ def collate(pairs: Sequence[Pair]) -> PromptPairs:
             name: torch.tensor([pair.spans.get(name, -1) for pair in pairs])
             for name in dict.fromkeys(name for pair in pairs for name in pair.spans)
         },
+        alignment=_alignment(pairs, width),
         template=torch.tensor([pair.template for pair in pairs]),
         sources=tuple(p.source for p in pairs) if any(pair.source for pair in pairs) else None,
         sides=None if sides is None else torch.tensor(sides),
@@ -275,8 +309,23 @@ def _shared_names(pairs: Sequence[Pair]) -> set[str]:
     return every
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch width"]:
-    width = max(len(row) for row in rows)
+def _alignment(pairs: Sequence[Pair], width: int) -> Alignment | None:
+    if not any(pair.corrupted_spans for pair in pairs):
+        return None
+    sides = [
+        Sides(
+            spans_of(pair.spans, len(pair.clean)),
+            spans_of(pair.corrupted_spans or pair.spans, len(pair.corrupted)),
+        )
+        for pair in pairs
+    ]
+    return aligned(sides, [len(pair.corrupted) for pair in pairs], width)
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], fill: int, width: int | None = None
+) -> Int[Tensor, "batch width"]:
+    width = max(len(row) for row in rows) if width is None else width
     _require_room(len(rows), width)
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
 

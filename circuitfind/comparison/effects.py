@@ -61,6 +61,7 @@ def about_answers(problem: Problem) -> Problem:
 
 def lead_of(problem: Problem) -> float:
     """Return how much better the metric is on the clean prompts than on the corrupted ones."""
+    problem.prompts.require_one_length("comparing clean and corrupted runs")
     total = 0.0
     for batch in batches(problem, _limits.batch_for(problem)):
         prompts = batch.prompts

@@ -141,7 +141,7 @@ class ChunkEngine:
         return MaskedPasses(
             self.runs.rows(rows),
             places=self.problem.places and self.problem.places.rows(rows),
-            empty_is_a_run=self.problem.ablation.pruning_is_free,
+            empty_is_a_run=self.problem.pruning_is_free,
             enlarges_rounding=self._tools.remainders is not None,
             most=self._most_formed,
         )

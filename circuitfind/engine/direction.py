@@ -69,6 +69,7 @@ def mean_difference(
             f"no direction after block {block}: {model.name!r} has the blocks 0 to {n_layers - 1}; "
             "choose one of them"
         )
+    prompts.require_one_length("a direction")
     prompts = prompts.to(model.device)
     total, size = torch.zeros((), device=model.device), 0.0
     for first in range(0, len(prompts), _ROWS):

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.ablations import corrupted
 from circuitfind.engine.state import ChunkState, Stream
 from circuitfind.engine.written import Written, is_z, run_on, writing_blocks
 from circuitfind.graph import Graph
@@ -53,6 +54,9 @@ def _sum_of_runs(problem: Problem) -> Written:
     parts = []
     for weight, tokens in problem.ablation.runs:
         _, run = run_on(problem, tokens(problem.prompts))
+        alignment = problem.prompts.alignment
+        if alignment is not None and tokens is corrupted:
+            run = run.map(alignment.at_clean_positions)
         # Where nothing is to be multiplied, nothing is copied.
         parts.append(run if weight == 1 else run.map(partial(mul, weight)))
     return reduce(add, parts) if parts else _nothing(problem)

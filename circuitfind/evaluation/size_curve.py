@@ -129,7 +129,7 @@ class SizeCurve(Tabled):
 
 def size_curve(measured: Measured, ranking: Ranking, shares: Sequence[float] = SHARES) -> SizeCurve:
     """Measure circuits of the first edges of a ranking."""
-    prune = measured.problem.ablation.pruning_is_free
+    prune = measured.problem.pruning_is_free
     taken = [ranking.first(int(share * ranking.graph.n_edges)) for share in shares]
     circuits = [circuit.connected() if prune else circuit for circuit in taken]
     return curve_of(measured, circuits, shares, ranking.by)

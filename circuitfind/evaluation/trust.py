@@ -90,6 +90,8 @@ def foreword(own: OwnResult | None, problem: Problem | None = None) -> list[str]
     about_prompts = () if problem is None else doubts_about_prompts(problem)
     reasons = [*doubts_about_model(own), *about_prompts]
     result = [] if own is None else [f"the model itself: {own}"]
+    if problem is not None and problem.prompts.alignment is not None:
+        result += problem.prompts.alignment.notes()
     return [*result, *(f"warning: {reason}" for reason in reasons)]
 
 

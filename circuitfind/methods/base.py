@@ -235,5 +235,5 @@ def without_dead_ends(engine: IncrementalEngine, circuit: Circuit, *, prune: boo
     """
     connected = circuit.connected()
     dead_ends = tuple(edge.name for edge in circuit.without(connected))
-    pruned = prune and engine.problem.ablation.pruning_is_free
+    pruned = prune and engine.problem.pruning_is_free
     return Selected(connected if pruned else circuit, dead_ends, pruned)

@@ -65,6 +65,7 @@ def posed(problem: Problem, mode: Mode, partners: Sequence[int] | None = None) -
 
 def _with_run_to_patch_from(problem: Problem) -> PromptPairs:
     """Return the pairs with what the ablation runs the model on as the corrupted prompts."""
+    problem.prompts.require_one_length("patching")
     source = problem.ablation.empty_graph(problem.prompts)
     if source is None:
         raise MethodError(

@@ -104,11 +104,11 @@ def _pair(vocabulary: Vocabulary, row: Row, source: str) -> Pair:
         _written(vocabulary, row, name, prompt)
         for name, prompt in (("clean", row.clean), ("corrupted", row.corrupted))
     )
-    if len(clean.tokens) != len(corrupted.tokens):
+    if len(clean.tokens) != len(corrupted.tokens) and not row.corrupted_spans:
         raise LineError(
             f" is misaligned: {len(clean.tokens)} clean tokens {_shown(vocabulary, clean)} and "
             f"{len(corrupted.tokens)} corrupted ones {_shown(vocabulary, corrupted)}; make both "
-            "prompts equally long"
+            "prompts equally long, or give `spans` and `corrupted_spans`"
         )
     place_of = partial(_index, clean)
     steps = None if row.steps is None else [place_of("step", index) for index in row.steps]
@@ -119,7 +119,10 @@ def _pair(vocabulary: Vocabulary, row: Row, source: str) -> Pair:
     positions = {
         name: place_of(f"position {name!r}", index) for name, index in row.positions.items()
     }
-    spans = {name: place_of(f"span {name!r}", index) for name, index in row.spans.items()}
+    spans, corrupted_spans = (
+        {name: _index(prompt, f"span {name!r}", index) for name, index in starts.items()}
+        for prompt, starts in ((clean, row.spans), (corrupted, row.corrupted_spans))
+    )
     pair = Pair(
         clean.tokens,
         corrupted.tokens,
@@ -128,6 +131,7 @@ def _pair(vocabulary: Vocabulary, row: Row, source: str) -> Pair:
         steps,
         positions=positions,
         spans=spans,
+        corrupted_spans=corrupted_spans,
         source=source,
     )
     if complaint := complaint_about(pair):

@@ -9,7 +9,8 @@ from circuitfind.tasks.chat import Message
 
 COLUMNS = (
     "clean", "corrupted", "answer", "wrong_answer", "clean_ids", "corrupted_ids", "answer_ids",
-    "wrong_answer_ids", "steps", "positions", "spans", "chat", "system", "space",
+    "wrong_answer_ids", "steps", "positions", "spans", "corrupted_spans",
+    "chat", "system", "space",
 )  # fmt: skip
 REQUIRED = COLUMNS[:3]
 
@@ -44,7 +45,8 @@ class Row:
         wrong_answers: The wrong answers at each step; may be empty.
         steps: Where the metric reads, counted in tokens; None is the last position.
         positions: Named positions, counted in tokens.
-        spans: Where named spans begin, counted in tokens.
+        spans: Where named spans of the clean prompt begin, counted in tokens.
+        corrupted_spans: The same of the corrupted prompt, where they lie elsewhere.
         chat: Whether texts are what the user says to a chat model.
         system: The system prompt of a conversation.
         space: Whether a space precedes the answers; None leaves it to the usual rule.
@@ -58,6 +60,7 @@ class Row:
     steps: tuple[int, ...] | None = None
     positions: Mapping[str, int] = field(default_factory=dict)
     spans: Mapping[str, int] = field(default_factory=dict)
+    corrupted_spans: Mapping[str, int] = field(default_factory=dict)
     chat: bool = False
     system: str | None = None
     space: bool | None = None
@@ -91,6 +94,7 @@ def row_from(line: int, record: Mapping[str, Any]) -> Row:
         steps=steps,
         positions=_positions("position", said.get("positions", {})),
         spans=_positions("span", said.get("spans", {})),
+        corrupted_spans=_positions("span", said.get("corrupted_spans", {})),
         chat=_flag(said, "chat") or _kind(clean) is Mapping,
         system=_system(said, clean),
         space=_flag(said, "space"),
