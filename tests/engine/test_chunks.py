@@ -10,6 +10,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.memory import chunk_bytes, plan, search_bytes
 from circuitfind.engine.tensor_store import InFiles
 from circuitfind.errors import MethodError
+from circuitfind.methods.acdc import Acdc, AcdcOptions
 from tests.engine.problems import (
     EXACT,
     engine_of,
@@ -48,6 +49,20 @@ def test_chunks_of_prompts_give_what_all_of_them_give(family, ablation):
         assert chunked.drift(state) < 1e-12
         gone = random_mask(chunked.graph, seed=2, share=0.3).nonzero().tolist()
         state = chunked.cut(state, [(writer, reader) for writer, reader in gone])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt-neox-parallel"])
+def test_a_search_over_places_in_chunks_decides_as_one_of_all_prompts(family):
+    placed = {**UNEQUAL, "place_of": ((0, 0, 1, 1, 2, 2), (1, 0, 2, 2, 2, 2), (0, 1, 1, 2, 2, 2))}
+    found, expected = (
+        [d for step in Acdc().run(engine, AcdcOptions(0.1)) for d in step.decisions]
+        for engine in (in_chunks(family, "zero", 2, **placed), engine_of(family, "zero", **placed))
+    )
+    assert len({d.edge.partition("@")[2] for d in found if d.reason == "tested"}) == 3
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.edge, ours.kept, ours.reason) == (theirs.edge, theirs.kept, theirs.reason)
+        if ours.effect is not None:
+            assert ours.effect == pytest.approx(theirs.effect, abs=1e-9)
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -85,6 +85,14 @@ def test_two_workers_find_what_one_finds_in_a_trained_model():
     require_alike(problem, "acdc")
 
 
+def test_two_workers_find_the_same_at_places(program):
+    problem = problem_with(program, 5, metric="kl", places="each")
+    one, two = (found_by(problem, workers) for workers in (TWO_SHARES, Workers(2)))
+    assert problem.graph.n_places == 5 and two.decisions == one.decisions
+    together = found_by(problem, Workers())
+    assert [each.kept for each in together.decisions] == [each.kept for each in one.decisions]
+
+
 def require_alike(problem, method):
     """Hold what two workers find, one of which is killed twice, to what one finds."""
     one = found_by(problem, TWO_SHARES, method)

@@ -109,6 +109,38 @@ def test_integrated_activations_vary_one_writer_at_a_time_for_its_own_edges(fami
         torch.testing.assert_close(found[row], expected, **CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("family", "ablation", "variant"),
+    [
+        ("gpt2", "resample", "inputs"),
+        ("llama", "mean", "inputs"),
+        ("gemma2", "resample", "inputs"),
+        ("gpt-neox-parallel", "zero", "activations"),
+        ("bidirectional", "resample", "clean-corrupted"),
+    ],
+)
+def test_at_a_place_they_are_what_its_positions_contribute(family, ablation, variant):
+    place_of = ((0, 1, 1, 1, 2, 2), (1, 0, 0, 2, 2, 2))
+    engine = engine_of(family, ablation, metric="logit-difference", place_of=place_of)
+    found = eap_ig(engine, variant=variant, steps=2)
+    masks = [torch.tensor(place_of) == place for place in range(3)]
+
+    def at_places(shares):
+        each = [brute_force(family, shares, ablation, where=mask) for mask in masks]
+        return torch.stack(each, dim=-1).flatten(1)
+
+    if variant == "activations":
+        rows = [
+            sum(at_places({writer.name: share})[row] for share in (0.5, 1.0)) / 2
+            for row, writer in enumerate(engine.graph.writers)
+        ]
+        expected = torch.stack(rows)
+    else:
+        start = 0.0 if variant == "clean-corrupted" else 0.5
+        expected = (at_places({"embed": start}) + at_places({})) / 2
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
 @pytest.mark.parametrize("family", SOME)
 def test_clean_corrupted_is_the_mean_of_the_two_ends(family):
     expected = (brute_force(family, {}) + brute_force(family, {"embed": 0.0})) / 2
@@ -311,15 +343,22 @@ def mask_gradient(engine):
     return on_edges(engine.graph, gradient)
 
 
-def brute_force(family, shares, ablation="resample"):
-    """Return every edge's score by the oracle, for a mean logit difference at the last position."""
+def brute_force(family, shares, ablation="resample", where=None):
+    """Return every edge's score by the oracle, for a mean logit difference at the last position.
+
+    Args:
+        family: The family of the tiny model.
+        shares: How much of its own output each named writer writes.
+        ablation: What a cut edge carries.
+        where: The positions that count [batch pos]; all unless given.
+    """
     oracle, prompts = oracle_of(family, ablation), prompts_of(0, (6, 6))
 
     def loss(logits):
         rows = zip(logits[:, -1], prompts.answers[:, 0], prompts.wrong_answers[:, 0], strict=True)
         return -sum(row[right].mean() - row[wrong].mean() for row, right, wrong in rows) / 2
 
-    scores = attribution(oracle, loss, prompts.clean, shares)
+    scores = attribution(oracle, loss, prompts.clean, shares, where=where)
     assert differences(oracle, prompts.clean).abs().max() > 0
     assert find_metric("logit-difference").better == "higher"
     return on_edges(oracle.graph, scores)

@@ -68,7 +68,13 @@ def attribution(
     tokens: Tensor,
     shares: Mapping[str, float],
     real: Tensor | None = None,
+    where: Tensor | None = None,
 ) -> Tensor:
-    """Return the score of every pair [writer reader], slopes taken with some outputs mixed."""
+    """Return the score of every pair [writer reader], slopes taken with some outputs mixed.
+
+    Only the positions of `where` [batch pos] count, if it is given.
+    """
     gradient = slopes(oracle, loss, shares)
+    if where is not None:
+        gradient = gradient * where[None, :, :, None]
     return torch.einsum("wbpd,rbpd->wr", differences(oracle, tokens, real), gradient)

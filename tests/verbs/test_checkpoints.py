@@ -22,22 +22,24 @@ def settings_of(method):
     return {"method": method, "options": METHODS[method]}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "places"), [*((method, None) for method in METHODS), ("edge-pruning", "each")]
+)
 def test_an_interrupted_run_goes_on_from_its_last_checkpoint_to_the_same_circuit(
-    method, discover, tmp_path
+    method, places, discover, tmp_path
 ):
-    whole = []
-    expected = discover(tmp_path / "whole", on_progress=whole.append, **settings_of(method))
+    whole, settings = [], {**settings_of(method), "places": places}
+    expected = discover(tmp_path / "whole", on_progress=whole.append, **settings)
 
     def interrupt_at_the_third_step(progress):
         if progress.checkpoint.done >= 3 * whole[0].checkpoint.done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        discover(tmp_path / "cut", on_progress=interrupt_at_the_third_step, **settings_of(method))
+        discover(tmp_path / "cut", on_progress=interrupt_at_the_third_step, **settings)
     assert (tmp_path / "cut" / STATE).is_file()
     rest = []
-    found = discover(tmp_path / "cut", on_progress=rest.append, **settings_of(method))
+    found = discover(tmp_path / "cut", on_progress=rest.append, **settings)
     assert found.circuit.to_json() == expected.circuit.to_json()
     assert rest[-1].decisions == whole[-1].decisions
     assert 0 < len(rest) < len(whole)

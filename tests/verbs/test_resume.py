@@ -38,6 +38,19 @@ def test_a_run_resumes_from_any_part_of_its_decisions(search, discover, tmp_path
         assert_same(run, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("group_qkv", [False, True])
+def test_so_does_a_run_over_places(group_qkv, discover, tmp_path):
+    settings = {"options": {"threshold": 0.1, "group_qkv": group_qkv}, "places": "each"}
+    whole = discover(tmp_path / "whole", **settings)
+    decisions = (tmp_path / "whole" / "decisions.jsonl").read_bytes()
+    assert whole.circuit.graph.places == ("0", "1", "2", "3", "4")
+    for size in (len(decisions) // 3, len(decisions) // 2 + 7, len(decisions) - 1):
+        run = tmp_path / f"cut-{size}"
+        begun(run, tmp_path / "whole", decisions[:size])
+        discover(run, **settings)
+        assert_same(run, tmp_path / "whole")
+
+
 def test_what_was_decided_is_not_tested_again(discover, tmp_path):
     discover(tmp_path / "whole")
     decisions = (tmp_path / "whole" / "decisions.jsonl").read_bytes().splitlines(keepends=True)
