@@ -53,6 +53,24 @@ class Places:
         numbers = torch.arange(len(self.names), device=self.of.device)
         return self.of[None] == numbers[:, None, None]
 
+    def backwards(self) -> list[tuple[str, str]]:
+        """Return pairs of places, the first further right, that stand so in some prompt.
+
+        Names are from left to right by the mean over all prompts; in one of them a place may
+        begin before one that stands left of it in most.
+        """
+        width = self.of.shape[1]
+        columns = torch.arange(width, device=self.of.device)
+        at = self.masks()
+        first = torch.where(at, columns, width).amin(2)
+        last = torch.where(at, columns, _NOWHERE).amax(2)
+        before = (first[:, None] <= last[None, :]).any(2)
+        there = before & at.any(2).any(1)[:, None]
+        return [
+            (self.names[source], self.names[target])
+            for source, target in there.tril(-1).nonzero().tolist()
+        ]
+
     def rows(self, rows: Sequence[int] | slice) -> "Places":
         """Return those of some of the prompts."""
         return replace(self, of=self.of[rows])

@@ -3,12 +3,15 @@
 Components stand in rows, bottom to top in the order in which they run. The colour of a line is the
 input that it enters (q, k, v), its style the sign of the effect, its width the effect's size. In
 the drawing of a difference the colour says which circuit keeps the edge.
+
+Where the graph tells places apart, each place is a column, from left to right. A component stands
+in every column in which it reads or writes, and what it reads as key and value has a box of its own
+(`a7.h3 kv`), from which arcs lead to the head wherever its attention may move it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,12 +21,15 @@ from circuitfind.errors import ReportError
 from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
 from circuitfind.limits import require
+from circuitfind.reports.boxes import boxes_and_arcs, with_columns
 from circuitfind.reports.dot import write_dot
-from circuitfind.reports.picture import DRAWN_AS, MANY_LINES, Box, Entry, Line, Picture, Stroke
+from circuitfind.reports.picture import MANY_LINES, Entry, Line, Picture, Stroke
 from circuitfind.reports.rendering import USUAL_SIZE, ImageFormat, Pixels, draw_png, render
-from circuitfind.reports.sides import KeptBy, lines_of
+from circuitfind.reports.seen import NOTHING_SEEN, Seen
+from circuitfind.reports.sides import Ends, KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
+    MOVE,
     PORT_COLOURS,
     RIGHT_COLOUR,
     SHARED_COLOUR,
@@ -131,28 +137,29 @@ def draw_circuit(
     circuit = as_circuit(circuit)
     effects = {edge: circuit.effect(edge) for edge in circuit.edges}
     drawn = sorted(effects, key=lambda edge: size(effects[edge]), reverse=True)[:max_edges]
-    merged = _merged(drawn) if merge_qkv else {edge: [edge] for edge in drawn}
+    merged = _merged(circuit.graph, drawn) if merge_qkv else {edge: [edge] for edge in drawn}
     scale = EffectScale(tuple(effects[edge] for edge in merged), unit, len(merged) > MANY_LINES)
     lines = []
     for edge, members in reversed(merged.items()):
         port = "qkv" if edge.reader.port and merge_qkv else edge.reader.port
         texts = [f"{member.name}: {effect_text(effects[member], unit)}" for member in members]
         stroke = scale.stroke(effects[edge], PORT_COLOURS[port])
-        lines.append(replace(_line(edge, stroke, "; ".join(texts)), port=port))
+        line = _line(circuit.graph, edge, stroke, "; ".join(texts))
+        lines.append(replace(line, port=port))
     measured = any(effect is not None for effect in scale.effects)
     which = "those with the largest effects" if measured else "the first to run"
     remarks = omission(len(drawn), len(effects), which)
     if len(merged) < len(drawn):
         remarks.append(Entry("a line of several edges: the largest effect"))
     legend = (port_legend(line.port for line in lines), [*scale.legend(), *remarks])
-    return _diagram(circuit.graph, lines, legend, caption, roles or {})
+    return _diagram(circuit.graph, lines, legend, caption, Seen.of(circuit), roles or {})
 
 
-def _merged(edges: Sequence[Edge]) -> dict[Edge, list[Edge]]:
+def _merged(graph: Graph, edges: Sequence[Edge]) -> dict[Edge, list[Edge]]:
     """Return the edges that have the same ends by the first of them."""
     found: dict[tuple[str, str], list[Edge]] = {}
     for edge in edges:
-        found.setdefault((edge.writer.component, edge.reader.component), []).append(edge)
+        found.setdefault(graph.nodes_of(edge), []).append(edge)
     return {members[0]: members for members in found.values()}
 
 
@@ -187,19 +194,20 @@ def draw_difference(
     left, right = as_circuit(left), as_circuit(right)
     require_same_graph(left.graph, right.graph)
     graph = left.graph
-    shared = graph.edges(left.kept & right.kept)
+    shared = _ends(graph, graph.edges(left.kept & right.kept))
+    left_alone, right_alone = _ends(graph, left.without(right)), _ends(graph, right.without(left))
     ours, theirs = shares_of_largest(left), shares_of_largest(right)
     classes = (
-        KeptBy(f"only in {names[0]}", LEFT_COLOUR, _names(left.without(right)), ours),
-        KeptBy(f"only in {names[1]}", RIGHT_COLOUR, _names(right.without(left)), theirs),
-        KeptBy("in both", SHARED_COLOUR, _names(shared), ours),
+        KeptBy(f"only in {names[0]}", LEFT_COLOUR, left_alone, ours),
+        KeptBy(f"only in {names[1]}", RIGHT_COLOUR, right_alone, theirs),
+        KeptBy("in both", SHARED_COLOUR, shared, ours),
     )
     lines, legend = lines_of(classes, max_edges)
-    return _diagram(graph, lines, legend, caption, roles or {})
+    return _diagram(graph, lines, legend, caption, Seen.of(left), roles or {})
 
 
-def _names(edges: Sequence[Edge]) -> list[str]:
-    return [edge.name for edge in edges]
+def _ends(graph: Graph, edges: Sequence[Edge]) -> dict[str, Ends]:
+    return {edge.name: Ends(*graph.nodes_of(edge), edge.reader.port) for edge in edges}
 
 
 def draw_frequencies(
@@ -226,6 +234,7 @@ def draw_frequencies(
     drawn = sorted(rows, key=lambda row: -row[1])[:max_edges]
     lines = [
         _line(
+            graph,
             edge,
             Stroke(PORT_COLOURS[edge.reader.port], 2.0 if kept >= share - 1e-9 else 1.0, kept),
             f"{edge.name}: in {kept:.0%} of the runs",
@@ -238,13 +247,11 @@ def draw_frequencies(
     ]
     remarks = omission(len(drawn), len(rows), "the most frequent")
     legend = (port_legend(edge.reader.port for edge, _ in drawn), [*scale, *remarks])
-    return _diagram(graph, lines, legend if rows else (), caption, {})
+    return _diagram(graph, lines, legend if rows else (), caption, NOTHING_SEEN, {})
 
 
-def _line(edge: Edge, stroke: Stroke, tooltip: str) -> Line:
-    return Line(
-        edge.writer.component, edge.reader.component, stroke, edge.name, edge.reader.port, tooltip
-    )
+def _line(graph: Graph, edge: Edge, stroke: Stroke, tooltip: str) -> Line:
+    return Line(*graph.nodes_of(edge), stroke, edge.name, edge.reader.port, tooltip)
 
 
 def _diagram(
@@ -252,14 +259,23 @@ def _diagram(
     lines: Sequence[Line],
     legend: Sequence[Sequence[Entry]],
     caption: Sequence[str],
+    seen: Seen,
     roles: Mapping[str, str],
 ) -> Diagram:
     _refuse_unknown(roles, graph)
-    boxes, arcs = boxes_and_arcs(graph, [graph.edge(line.name) for line in lines])
-    if arcs:
-        legend = (*legend, [Entry("part of the model, never cut", STRUCTURE)])
-    boxes = [replace(box, role=roles.get(box.name, "")) for box in boxes]
-    return Diagram(write_dot(Picture(boxes, [*arcs, *lines], legend, caption)))
+    edges = [graph.edge(line.name) for line in lines]
+    boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
+    strokes = {arc.stroke for arc in arcs}
+    texts = {STRUCTURE: "part of the model, never cut", MOVE: "moved by attention, never cut"}
+    entries = [Entry(text, stroke) for stroke, text in texts.items() if stroke in strokes]
+    if MOVE in strokes:
+        entries.append(Entry("kv: what heads read as key and value"))
+    legend = (*legend, entries) if entries else legend
+    boxes, columns = with_columns(boxes, seen.columns(graph))
+    if len(columns) < len(graph.places):
+        text = f"{len(columns)} of {len(graph.places)} places are drawn: those with edges"
+        legend = (*legend, [Entry(text)])
+    return Diagram(write_dot(Picture(boxes, [*arcs, *lines], legend, caption, columns)))
 
 
 def _refuse_unknown(roles: Mapping[str, str], graph: Graph) -> None:
@@ -270,26 +286,3 @@ def _refuse_unknown(roles: Mapping[str, str], graph: Graph) -> None:
             f"no component {', '.join(map(repr, unknown))} to give a role to in this model; "
             "components are named like 'embed', 'a0.h1', 'm2', 'logits'"
         )
-
-
-def boxes_and_arcs(graph: Graph, edges: Sequence[Edge]) -> tuple[list[Box], list[Line]]:
-    """Return the components that edges touch, and the arcs of the model between them.
-
-    Arcs lead from key/value heads to the heads that share them, and through shared norms.
-    """
-    network = graph.network(graph.mask_of(edge.name for edge in edges))
-    touched = {edge.writer.component for edge in edges} | {edge.reader.component for edge in edges}
-    shown = touched | {name for name, kind in network.nodes(data="kind") if kind == "norm"}
-    arcs = dict.fromkeys(
-        (tail, head)
-        for tail, head, kind in network.edges(data="kind")
-        if kind != "edge" and tail in shown and head in shown
-    )
-    boxes = [_box(name, network.nodes[name]) for name in network if name in shown]
-    return boxes, [Line(tail, head, STRUCTURE) for tail, head in arcs]
-
-
-def _box(name: str, attributes: Mapping[str, Any]) -> Box:
-    kind = DRAWN_AS[attributes["kind"]]
-    place = {"kv": 0, "norm": 2}.get(kind, 1)
-    return Box(name, kind, (attributes["stage"], place), attributes["layer"])

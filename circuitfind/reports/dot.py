@@ -5,6 +5,7 @@ keep every position.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from itertools import zip_longest
@@ -12,14 +13,24 @@ from textwrap import wrap
 
 import graphviz
 
-from circuitfind.reports.layout import Layout, box_height, box_width, compacted, place
-from circuitfind.reports.picture import Box, BoxKind, Entry, Line, Picture, Stroke
+from circuitfind.reports.layout import (
+    BOX_HEIGHT,
+    TOKEN_COLUMNS,
+    TOKEN_LINES,
+    Layout,
+    box_height,
+    box_width,
+    compacted,
+    place,
+)
+from circuitfind.reports.picture import Box, BoxKind, Column, Entry, Line, Picture, Stroke
 from circuitfind.reports.routes import Route, route
 
 FONT = "Arial"
 _AXIS_WIDTH = 45.0
 CAPTION_COLUMNS = 66  # about as wide as the legend, which stretches under a wider caption
 _QUIET = "#777777"
+_BACKSLASH, _LOOKS_LIKE_IT = "\\", "\u2216"
 _LONGEST_ROLE, _LONGEST_ENTRY, _LONGEST_CAPTION = 60, 100, 600  # characters that are shown
 
 _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
@@ -65,15 +76,61 @@ def _placed(picture: Picture) -> graphviz.Digraph:
     canvas, layout = _canvas(picture, layout="nop2"), place(picture)
     routes = route(layout, picture.lines)
     boxes = [layout.centres[box.name][0] - box_width(box) / 2 for box in picture.boxes]
-    left = min([*boxes, *(x for way in routes for x, _ in way.points)]) - _AXIS_WIDTH
+    starts = [*boxes, *(low for low, _ in layout.columns)]
+    left = min([*starts, *(x for way in routes for x, _ in way.points)]) - _AXIS_WIDTH
+    _add_columns(canvas, layout, picture.columns)
     for index, (label, row) in enumerate(zip(_axis_labels(picture), picture.rows, strict=True)):
         position = f"{left:.1f},{layout.centres[row[0].name][1]:.1f}"
         canvas.node(_axis_name(index), label=label, pos=position, **_AXIS_STYLE)
         for box in row:
-            canvas.node(box.name, pos=_position(layout, box), **_box_attributes(box))
+            canvas.node(_id(box.name), pos=_position(layout, box), **_box_attributes(box))
     for line, way in zip(picture.lines, routes, strict=True):
-        canvas.edge(line.tail, line.head, pos=_spline(way), **_line_attributes(line))
+        canvas.edge(_id(line.tail), _id(line.head), pos=_spline(way), **_line_attributes(line))
     return canvas
+
+
+_COLUMN_ROOM = 24.0
+"""Above and below the boxes of a column, for its name."""
+
+_TOKEN_LINE = 11.0
+
+
+def _add_columns(canvas: graphviz.Digraph, layout: Layout, columns: Sequence[Column]) -> None:
+    """Draw bands behind the boxes of columns, their names over and under them, and tokens."""
+    n_lines = max((len(_token_lines(column.tokens)) for column in columns), default=0)
+    for number, column in enumerate(columns):
+        _add_column(canvas, layout, number, column, n_lines)
+
+
+def _add_column(
+    canvas: graphviz.Digraph, layout: Layout, number: int, column: Column, n_lines: int
+) -> None:
+    low, high = layout.columns[number]
+    middles = [y for _, y in layout.centres.values()]
+    top, bottom = max(middles) + _COLUMN_ROOM, min(middles) - _COLUMN_ROOM
+    lines = _token_lines(column.tokens)
+    floor = bottom - BOX_HEIGHT / 2 - _TOKEN_LINE * n_lines
+    frame = f"{low - 4:.1f},{floor:.1f},{high + 4:.1f},{top + BOX_HEIGHT / 2:.1f}"
+    # Graphviz replaces some letters behind a backslash, and HTML-like labels cannot escape it.
+    name = _html(f"<B>{_text(column.name.replace(_BACKSLASH, _LOOKS_LIKE_IT))}</B>")
+    with canvas.subgraph(name=f"cluster {number}", graph_attr={"bb": frame, **_BAND}) as band:
+        for end, y in (("over", top), ("under", bottom)):
+            position = f"{(low + high) / 2:.1f},{y:.1f}"
+            band.node(f"{end} column {number}", label=name, pos=position, **_COLUMN_STYLE)
+        for index, line in enumerate(lines):
+            y = bottom - BOX_HEIGHT / 2 - _TOKEN_LINE * (index + 0.3)
+            band.node(
+                f"tokens {index} column {number}",
+                label=plain(line),
+                pos=f"{(low + high) / 2:.1f},{y:.1f}",
+                **_AXIS_STYLE,
+            )
+
+
+def _token_lines(tokens: str) -> list[str]:
+    lines = wrap(_clean(tokens.replace("\n", "\u21b5")), TOKEN_COLUMNS) if tokens else []
+    more = len(lines) > TOKEN_LINES
+    return [*lines[: TOKEN_LINES - more], *["\u2026"] * more]
 
 
 def _spline(way: Route) -> str:
@@ -82,11 +139,18 @@ def _spline(way: Route) -> str:
     return " ".join([*tip, *(f"{x:.1f},{y:.1f}" for x, y in way.points)])
 
 
+def _id(name: str) -> str:
+    """Return the name of a node without the signs that mean something in names of nodes."""
+    return name.replace(":", "\ua789").replace(_BACKSLASH, _LOOKS_LIKE_IT)
+
+
 def _position(layout: Layout, box: Box) -> str:
     x, y = layout.centres[box.name]
     return f"{x:.1f},{y:.1f}"
 
 
+_BAND = {"style": "filled", "color": "#f6f7f9", "label": ""}
+_COLUMN_STYLE = {"shape": "plaintext", "fontsize": "11"}
 _AXIS_STYLE = {"shape": "plaintext", "fontcolor": _QUIET, "fontsize": "9"}
 
 
@@ -110,7 +174,7 @@ def _layer_text(first: int, last: int) -> str:
 def _box_attributes(box: Box) -> dict[str, str]:
     role = "\\n" + plain(box.role) if box.role else ""
     return {
-        "label": box.name + role,
+        "label": plain(box.label) + role,
         "height": f"{box_height(box) / 72:.3f}",
         "width": f"{box_width(box) / 72:.3f}",
         "tooltip": plain(f"{box.name} {box.role}".strip()),

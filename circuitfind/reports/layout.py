@@ -4,37 +4,47 @@ Rows stand above each other in the order in which components run. In each row bo
 the mean place of what they are joined to (Sugiyama's barycentre sweeps). Lines that pass a row take
 part in this with little room of their own, so that boxes stand beside strong lines and not in their
 way; `routes.py` then leads every line around the boxes.
+
+Where a picture has columns, the same is done within each of them.
 """
 
 import unicodedata
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, groupby, pairwise
 
-from circuitfind.reports.picture import Box, Picture
+from circuitfind.reports.picture import Box, Column, Picture
 
 Point = tuple[float, float]
+Range = tuple[float, float]
 
 SWEEPS = 12
 SLIMMEST = 0.7  # least width of a drawing, in heights, unless that
 LOOSEST = 2.0  # is more than this many times the width of its fullest row
 BOX_HEIGHT = 20.0
 ROLE_HEIGHT = 11.0
-_ARC_WEIGHT = 10.0  # keeps heads above the key/value head that they share
-_GAP = 18.0
+_ARC_WEIGHT = 10.0  # keeps heads above the key/value head that they share,
+_MOVE_WEIGHT = 0.3  # and little above what they read in another column
+_GAP = {False: 18.0, True: 10.0}  # between boxes; in one of several columns
 _LANE = 6.0  # room for a line that passes a row,
-_MOST_LANES = 150.0  # and for all of them
+_MOST_LANES = {False: 150.0, True: 80.0}  # and for all of them
 _EVENNESS = 0.3  # share of even spacing in the place of a box; the rest follows its neighbours
 _ROW_GAP = {True: 40.0, False: 26.0}  # between layers, and within one
 _TIGHTER = 0.6  # gaps of a deep picture, as a share of those of others
 _DEEP = 30  # rows
 _WIDEST_MERGED = 500.0  # width of all boxes in rows that are merged
+_COLUMN_GAP = 14.0  # between two columns
+_CROSSING = 4.0  # between two lines that cross columns,
+_CORNER = 9.0  # and between them and the boxes below and above,
+_ARROW_ROOM = 6.0  # with room for arrows
+TOKEN_COLUMNS = 12  # letters of an example prompt in a line
+TOKEN_LINES = 3
 
 
 def box_width(box: Box) -> float:
     """Return the width in points that the box's text needs, estimated from above."""
-    return 12.0 + max(6.0 * _columns(box.name), 5.6 * _columns(box.role))
+    return 12.0 + max(6.0 * _columns(box.label), 5.6 * _columns(box.role))
 
 
 def box_height(box: Box) -> float:
@@ -54,25 +64,73 @@ class Layout:
         boxes: The boxes by name.
         centres: The middle of each box, in points, upwards from the lower left corner.
         rows: The boxes row by row, from the bottom. The boxes of a row have one height.
+        columns: From where to where each column of the picture reaches.
+        lanes: For each box that lines leave for other columns, the height at which they cross.
     """
 
     boxes: Mapping[str, Box]
     centres: Mapping[str, Point]
     rows: Sequence[Sequence[Box]]
+    columns: Sequence[Range] = ()
+    lanes: Mapping[str, float] = field(default_factory=dict)
 
 
 def place(picture: Picture) -> Layout:
     """Place every box: rows from bottom to top, each sorted to shorten the lines."""
-    rows = picture.rows
-    heights = _place_up(rows)
+    rows, crossing = picture.rows, _crossing(picture)
+    heights = _place_up(rows, crossing)
     slots, neighbours = _slots(picture, rows)
-    fullest = max(2 * sum(slot.half for slot in row) for row in slots)
-    width = max(fullest, min(SLIMMEST * heights[-1], LOOSEST * fullest))
-    across = _place_across(slots, neighbours, width)
+    columns = _columns_of(picture.columns, slots, heights[-1])
+    across = _place_across(slots, neighbours, columns)
     centres = {
         box.name: (across[box.name], y) for row, y in zip(rows, heights, strict=True) for box in row
     }
-    return Layout({box.name: box for box in picture.boxes}, centres, rows)
+    boxes = {box.name: box for box in picture.boxes}
+    lanes = _lanes(rows, crossing, centres)
+    return Layout(boxes, centres, rows, columns if picture.columns else (), lanes)
+
+
+def _crossing(picture: Picture) -> frozenset[str]:
+    """Return the names of the boxes that lines leave for another column."""
+    column = {box.name: box.column for box in picture.boxes}
+    return frozenset(line.tail for line in picture.lines if column[line.tail] != column[line.head])
+
+
+def _lanes(
+    rows: Sequence[Sequence[Box]], crossing: Set[str], centres: Mapping[str, Point]
+) -> dict[str, float]:
+    """Return at which height lines cross: the further left a line begins, the higher."""
+    found = {}
+    for row in rows:
+        sources = [box.name for box in row if box.name in crossing]
+        sources.sort(key=lambda name: -centres[name][0])
+        for number, name in enumerate(sources):
+            found[name] = centres[name][1] + BOX_HEIGHT / 2 + _CORNER + number * _CROSSING
+    return found
+
+
+def _columns_of(
+    columns: Sequence[Column], slots: Sequence[Sequence["_Slot"]], height: float
+) -> list[Range]:
+    """Return from where to where columns reach: room for the fullest row of each."""
+    needed = [_name_width(column) for column in columns] or [0.0]
+    for row in slots:
+        taken = [0.0] * len(needed)
+        for slot in row:
+            taken[slot.column] += 2 * slot.half
+        needed = list(map(max, needed, taken))
+    fullest = sum(needed)
+    width = max(fullest, min(SLIMMEST * height, LOOSEST * fullest))
+    ends = [*(width * part / fullest for part in accumulate(needed[:-1])), width]
+    return [
+        (start + number * _COLUMN_GAP, end + number * _COLUMN_GAP)
+        for number, (start, end) in enumerate(pairwise([0.0, *ends]))
+    ]
+
+
+def _name_width(column: Column) -> float:
+    letters = min(TOKEN_COLUMNS, max(_columns(column.name), _columns(column.tokens)))
+    return 10.0 + 6.0 * letters
 
 
 def compacted(picture: Picture) -> Picture:
@@ -95,13 +153,16 @@ def compacted(picture: Picture) -> Picture:
     return replace(picture, boxes=boxes)
 
 
-def _place_up(rows: Sequence[Sequence[Box]]) -> list[float]:
+def _place_up(rows: Sequence[Sequence[Box]], crossing: Set[str]) -> list[float]:
     heights = [max(map(box_height, row)) for row in rows]
     centre, centres = heights[0] / 2, [heights[0] / 2]
     scale = _TIGHTER if len(rows) > _DEEP else 1.0
     for index, (below, above) in enumerate(pairwise(rows)):
         new_layer = below[0].layer != above[0].layer
-        centre += (heights[index] + heights[index + 1]) / 2 + scale * _ROW_GAP[new_layer]
+        gap, n_crossing = scale * _ROW_GAP[new_layer], sum(box.name in crossing for box in below)
+        if n_crossing:
+            gap = max(gap, 2 * _CORNER + _ARROW_ROOM + _CROSSING * (n_crossing - 1))
+        centre += (heights[index] + heights[index + 1]) / 2 + gap
         centres.append(centre)
     return centres
 
@@ -120,10 +181,12 @@ class _Slot:
     Attributes:
         key: What it is for.
         half: Half of the room.
+        column: The column that it is in.
     """
 
     key: _Key
     half: float
+    column: int = 0
 
 
 def _slots(
@@ -131,57 +194,66 @@ def _slots(
 ) -> tuple[list[list[_Slot]], _Neighbours]:
     """Return the slots of each row, and what joins them."""
     number = {box.name: index for index, row in enumerate(rows) for box in row}
+    column = {box.name: box.column for box in picture.boxes}
     strengths: dict[tuple[str, str], float] = defaultdict(float)
     for line in picture.lines:
         ends = sorted((line.tail, line.head), key=number.__getitem__)
-        strengths[ends[0], ends[1]] += line.stroke.width if line.name else _ARC_WEIGHT
-    passing: list[list[_Key]] = [[] for _ in rows]
+        arc = _ARC_WEIGHT if column[line.tail] == column[line.head] else _MOVE_WEIGHT
+        strengths[ends[0], ends[1]] += line.stroke.width if line.name else arc
+    passing: list[list[tuple[_Key, int]]] = [[] for _ in rows]
     neighbours: dict[_Key, list[tuple[_Key, float]]] = defaultdict(list)
     for (low, high), strength in strengths.items():
         way: list[_Key] = [low]
         for row in range(number[low] + 1, number[high]):
             way.append((low, high, row))
-            passing[row].append(way[-1])
+            passing[row].append((way[-1], column[low]))
         for below, above in pairwise([*way, high]):
             neighbours[below].append((above, strength))
             neighbours[above].append((below, strength))
+    gap, most = _GAP[bool(picture.columns)], _MOST_LANES[bool(picture.columns)]
     slots = []
     for boxes, keys in zip(rows, passing, strict=True):
-        half = min(_LANE, _MOST_LANES / max(1, len(keys))) / 2
-        own = [_Slot(box.name, (box_width(box) + _GAP) / 2) for box in boxes]
-        slots.append([*own, *(_Slot(key, half) for key in keys)])
+        n_keys = Counter(number for _, number in keys)
+        half = {key: min(_LANE, most / n) / 2 for key, n in n_keys.items()}
+        own = [_Slot(box.name, (box_width(box) + gap) / 2, box.column) for box in boxes]
+        slots.append([*own, *(_Slot(key, half[number], number) for key, number in keys)])
     return slots, neighbours
 
 
 def _place_across(
-    rows: Sequence[Sequence[_Slot]], neighbours: _Neighbours, width: float
+    rows: Sequence[Sequence[_Slot]], neighbours: _Neighbours, columns: Sequence[Range]
 ) -> dict[_Key, float]:
     across: dict[_Key, float] = {}
     for sweep in range(SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            wish = {slot.key: _mean_place(slot.key, neighbours, across, width) for slot in row}
-            across |= _spread(sorted(row, key=lambda slot: wish[slot.key]), width, wish)
+            wish = {
+                slot.key: _mean_place(slot.key, neighbours, across, columns[slot.column])
+                for slot in row
+            }
+            ordered = sorted(row, key=lambda slot: (slot.column, wish[slot.key]))
+            for column, slots in groupby(ordered, key=lambda slot: slot.column):
+                across |= _spread(list(slots), columns[column], wish)
     return across
 
 
 def _mean_place(
-    key: _Key, neighbours: _Neighbours, across: Mapping[_Key, float], width: float
+    key: _Key, neighbours: _Neighbours, across: Mapping[_Key, float], column: Range
 ) -> float:
     placed = [(across[other], strength) for other, strength in neighbours[key] if other in across]
     total = sum(strength for _, strength in placed)
-    return sum(x * strength for x, strength in placed) / total if total else width / 2
+    return sum(x * strength for x, strength in placed) / total if total else sum(column) / 2
 
 
-def _spread(row: Sequence[_Slot], width: float, wish: Mapping[_Key, float]) -> dict[_Key, float]:
+def _spread(row: Sequence[_Slot], column: Range, wish: Mapping[_Key, float]) -> dict[_Key, float]:
     """Place a row in the given order without overlaps, between its wishes and even spacing."""
     halves = [slot.half for slot in row]
-    stretch = width / (2 * sum(halves))
-    wanted, left = list[float](), 0.0
+    stretch = (column[1] - column[0]) / (2 * sum(halves))
+    wanted, left = list[float](), column[0]
     for slot in row:
         even = left + slot.half * stretch
         left += 2 * slot.half * stretch
         wanted.append(_EVENNESS * even + (1 - _EVENNESS) * wish[slot.key])
-    places = separated(wanted, halves, (0.0, width))
+    places = separated(wanted, halves, column)
     return {slot.key: x for slot, x in zip(row, places, strict=True)}
 
 

@@ -17,7 +17,7 @@ from circuitfind.graph import Graph
 from circuitfind.reports.diagram import MAX_EDGES, Diagram
 from circuitfind.reports.dot import write_dot
 from circuitfind.reports.picture import DRAWN_AS, Box, Entry, Line, Picture, Row
-from circuitfind.reports.sides import KeptBy, lines_of
+from circuitfind.reports.sides import Ends, KeptBy, lines_of
 from circuitfind.reports.strokes import (
     LEFT_COLOUR,
     RIGHT_COLOUR,
@@ -26,6 +26,7 @@ from circuitfind.reports.strokes import (
     size,
 )
 
+_PORTS = ("q", "k", "v", "qkv")
 _FINENESS = 10
 """Rows between two stages of the left model, for components of the right model alone."""
 
@@ -66,9 +67,9 @@ def draw_matched(
     ours, theirs = _link_shares(left.circuit), _link_shares(right.circuit)
     edges = matched.edges
     classes = (
-        KeptBy(f"only in {left.name}", LEFT_COLOUR, edges.left, ours, boxes.of_left),
-        KeptBy(f"only in {right.name}", RIGHT_COLOUR, edges.right, theirs, boxes.of_right),
-        KeptBy("in both", SHARED_COLOUR, edges.both, ours, boxes.of_left),
+        KeptBy(f"only in {left.name}", LEFT_COLOUR, _ends(edges.left, boxes.of_left), ours),
+        KeptBy(f"only in {right.name}", RIGHT_COLOUR, _ends(edges.right, boxes.of_right), theirs),
+        KeptBy("in both", SHARED_COLOUR, _ends(edges.both, boxes.of_left), ours),
     )
     lines, legend = lines_of(classes, max_edges)
     shown = {name for line in lines for name in (line.tail, line.head)}
@@ -77,6 +78,17 @@ def draw_matched(
         text = f"{n_down} point down: in {right.name} these run in the other order"
         legend[0].append(Entry(text))
     return Diagram(write_dot(Picture(placed, lines, legend, caption)))
+
+
+def _ends(edges: Sequence[str], boxes: Mapping[str, str]) -> dict[str, Ends]:
+    """Return where matched edges lead: `a0.h1->a1.h0.q` into a port, `a0.h1->m1` into none."""
+    found = {}
+    for edge in edges:
+        tail, _, reader = edge.partition("->")
+        head, dot, port = reader.rpartition(".")
+        known = dot and port in _PORTS
+        found[edge] = Ends(boxes[tail], boxes[head if known else reader], port if known else None)
+    return found
 
 
 def _link_shares(circuit: Circuit) -> dict[str, float | None]:

@@ -38,6 +38,8 @@ class Box:
             heads that share them, norms after). Rows are drawn bottom to top.
         layer: None for embeddings and logits.
         role: What it does, written under its name.
+        text: What is written in it; its name where this is empty.
+        column: The column that it stands in.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Box:
     row: Row
     layer: int | None = None
     role: str = ""
+    text: str = ""
+    column: int = 0
+
+    @property
+    def label(self) -> str:
+        """The first line in it."""
+        return self.text or self.name
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,19 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A place of token positions: what happens there stands in one column.
+
+    Attributes:
+        name: The name of the place.
+        tokens: What an example prompt has there; empty where that is not known.
+    """
+
+    name: str
+    tokens: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """A row of the legend: what a stroke means, or a remark where there is no stroke."""
 
@@ -91,12 +113,15 @@ class Picture:
     Attributes:
         lines: Later lines of a box are drawn over earlier ones.
         legend: One column of entries each.
+        columns: The columns that boxes stand in, from left to right; empty where all boxes share
+            the whole width.
     """
 
     boxes: Sequence[Box]
     lines: Sequence[Line]
     legend: Sequence[Sequence[Entry]] = ()
     caption: Sequence[str] = ()
+    columns: Sequence[Column] = ()
 
     @property
     def rows(self) -> list[list[Box]]:

@@ -8,17 +8,21 @@ In each row that a line passes it takes a gap between two boxes, or the free spa
 3. Curve: x as a function of y is a monotone cubic interpolation (Fritsch and Carlson 1980). Between
    two places it never leaves their range, and a line enters and leaves a row in one gap, so that
    it cannot touch a box that is not its end.
+
+Lines from one column to another lead to the next row of boxes. They cross the columns between the
+two rows, at a height that all lines of one box share.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
+from circuitfind.reports.curves import crossing, slopes, smooth
 from circuitfind.reports.layout import Layout, Point, box_height, box_width, separated
 from circuitfind.reports.picture import Box, Line
 
 ARROW_LENGTH = 5.0
+_ASIDE = 4.0  # how far outside its column a line may pass
 _CLEAR = 4.0  # least distance between a box and the middle of a line
 _LANE = 4.5  # between two lines in one gap, if there is room,
 _BUNDLE = 70.0  # and between the outermost two
@@ -30,6 +34,8 @@ _PORT_PLACES = {"q": -0.3, "k": 0.0, "v": 0.3}  # in box widths, from the middle
 _PORT_SPREAD, _OPEN_SPREAD = 0.08, 0.36  # in box widths, to either side
 
 _Range = tuple[float, float]
+_Gap = tuple[int, int, int]
+"""A gap between boxes: the numbers of the row, of the column, and of the gap in the row."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,15 @@ class _Path:
         return self.line.tail == self.box_above.name
 
     @property
+    def crosses(self) -> bool:
+        """Whether it leads from one column to another."""
+        return self.box_below.column != self.box_above.column
+
+    def gap(self, index: int, gap: int) -> _Gap:
+        """Return a gap in one of the rows that it passes."""
+        return self.first + index, self.box_below.column, gap
+
+    @property
     def xs(self) -> list[float]:
         return [self.below[0], *self.places, self.above[0]]
 
@@ -114,14 +129,17 @@ def route(layout: Layout, lines: Sequence[Line]) -> list[Route]:
     rows = [_row(layout, boxes) for boxes in layout.rows]
     number = {box.name: index for index, boxes in enumerate(layout.rows) for box in boxes}
     paths = [_path(line, layout, rows, number) for line in lines]
-    loads: dict[tuple[int, int], float] = defaultdict(float)
+    loads: dict[_Gap, float] = defaultdict(float)
     for path in reversed(paths):
         _choose_gaps(path, loads)
     for path in paths:
         _pull(path)
     _give_lanes(paths)
     _spread_ends(paths)
-    return [_route(path) for path in paths]
+    return [
+        _crossing(path, layout.lanes[path.line.tail]) if path.crosses else _route(path)
+        for path in paths
+    ]
 
 
 def _row(layout: Layout, boxes: Sequence[Box]) -> _Row:
@@ -152,12 +170,22 @@ def _path(line: Line, layout: Layout, rows: Sequence[_Row], number: Mapping[str,
             high_y - box_height(above) / 2 - high_room,
         ),
         number[low] + 1,
-        rows[number[low] + 1 : number[high]],
+        [_inside(row, layout, below.column) for row in rows[number[low] + 1 : number[high]]],
         (rows[number[low]].high + low_room, rows[number[high]].low - high_room),
     )
 
 
-def _choose_gaps(path: _Path, loads: dict[tuple[int, int], float]) -> None:
+def _inside(row: _Row, layout: Layout, column: int) -> _Row:
+    """Return a row with its gaps inside a column."""
+    if not layout.columns:
+        return row
+    left, right = layout.columns[column]
+    limits = left - _ASIDE, right + _ASIDE
+    gaps = [(max(limits[0], low), min(limits[1], high)) for low, high in row.gaps]
+    return replace(row, gaps=tuple(gaps))
+
+
+def _choose_gaps(path: _Path, loads: dict[_Gap, float]) -> None:
     """Choose the gaps through which a line bends least, by dynamic programming over the rows."""
     # For each gap tried in the row before: the cost of the way so far, the place, and the gaps.
     ways: list[tuple[float, float, tuple[int, ...]]] = [(0.0, path.below[0], ())]
@@ -168,7 +196,7 @@ def _choose_gaps(path: _Path, loads: dict[tuple[int, int], float]) -> None:
         for gap in _nearest(row.gaps, straight):
             low, high = row.gaps[gap]
             place = _within(straight, row.gaps[gap])
-            crowding = _CROWDED * (loads[path.first + index, gap] / (high - low)) ** 2
+            crowding = _CROWDED * (loads[path.gap(index, gap)] / (high - low)) ** 2
             cost, taken = min(
                 (before + (place - x) ** 2 / rise + crowding, gaps) for before, x, gaps in ways
             )
@@ -177,7 +205,7 @@ def _choose_gaps(path: _Path, loads: dict[tuple[int, int], float]) -> None:
     end_x, rise = path.above[0], max(1.0, path.above[1] - y)
     path.gaps = min((cost + (end_x - x) ** 2 / rise, gaps) for cost, x, gaps in ways)[1]
     for index, gap in enumerate(path.gaps):
-        loads[path.first + index, gap] += _LANE
+        loads[path.gap(index, gap)] += _LANE
     path.places = [
         _within(path.straight(row.middle), row.gaps[gap])
         for row, gap in zip(path.rows, path.gaps, strict=True)
@@ -207,11 +235,11 @@ def _pull(path: _Path) -> None:
 
 def _give_lanes(paths: Sequence[_Path]) -> None:
     """Move lines apart that pass the same gap."""
-    sharing: dict[tuple[int, int], list[tuple[_Path, int]]] = defaultdict(list)
+    sharing: dict[_Gap, list[tuple[_Path, int]]] = defaultdict(list)
     for path in paths:
         for index, gap in enumerate(path.gaps):
-            sharing[path.first + index, gap].append((path, index))
-    for (_, gap), members in sharing.items():
+            sharing[path.gap(index, gap)].append((path, index))
+    for (*_, gap), members in sharing.items():
         path, index = members[0]
         low, high = path.rows[index].gaps[gap]
         members.sort(key=_lane_order(low))
@@ -239,7 +267,8 @@ def _spread_ends(paths: Sequence[_Path]) -> None:
     aboves: dict[tuple[str, str | None], list[_Path]] = defaultdict(list)
     for path in paths:
         port = path.line.port
-        belows[path.box_below.name, port if path.is_down else None].append(path)
+        if not path.crosses:
+            belows[path.box_below.name, port if path.is_down else None].append(path)
         aboves[path.box_above.name, None if path.is_down else port].append(path)
     for (_, port), members in belows.items():
         shifts = _shifts(members[0].box_below, port, len(members))
@@ -261,34 +290,21 @@ def _route(path: _Path) -> Route:
     low, high = path.free
     # Where a neighbour in the row is higher than the box, the line is straight as far as that.
     points = [path.below, *([(path.below[0], low)] if low > path.below[1] else [])]
-    slopes = _slopes(path.xs, path.ys)[1:-1]
-    for row, gap, x, slope in zip(path.rows, path.gaps, path.places, slopes, strict=True):
+    inner = slopes(path.xs, path.ys)[1:-1]
+    for row, gap, x, slope in zip(path.rows, path.gaps, path.places, inner, strict=True):
         lean = slope * (row.high - row.low) / 2
         points.append((_within(x - lean, row.gaps[gap]), row.low))
         points.append((_within(x + lean, row.gaps[gap]), row.high))
     points += [*([(path.above[0], high)] if high < path.above[1] else []), path.above]
     up = -1.0 if path.is_down else 1.0
     along = [(x, up * y) for x, y in (reversed(points) if path.is_down else points)]
-    curve = tuple((x, up * y) for x, y in _bezier(along))
+    curve = tuple((x, up * y) for x, y in smooth(along))
     x, y = curve[-1]
     tip = None if path.line.stroke.arrow == "none" else (x, y + up * ARROW_LENGTH)
     return Route(curve, tip)
 
 
-def _slopes(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
-    """Return dx/dy at each place so that the cubic interpolation is monotone between places.
-
-    The line enters its head upright.
-    """
-    rises = [(b - a) / (d - c) for (a, b), (c, d) in zip(pairwise(xs), pairwise(ys), strict=True)]
-    inner = [2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(rises)]
-    return [rises[0] / 2, *inner, 0.0]
-
-
-def _bezier(points: Sequence[Point]) -> list[Point]:
-    slopes = _slopes([x for x, _ in points], [y for _, y in points])
-    curve = [points[0]]
-    for ((ax, ay), (bx, by)), (a, b) in zip(pairwise(points), pairwise(slopes), strict=True):
-        third = (by - ay) / 3
-        curve += [(ax + a * third, ay + third), (bx - b * third, by - third), (bx, by)]
-    return curve
+def _crossing(path: _Path, lane: float) -> Route:
+    curve = crossing(path.below, path.above, lane)
+    (x, y), pointed = path.above, path.line.stroke.arrow != "none"
+    return Route(curve, (x, y + ARROW_LENGTH) if pointed else None)

@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from circuitfind.reports.picture import MANY_LINES, Entry, Line, Stroke
 from circuitfind.reports.strokes import EffectScale, arrow_legend, effect_text, omission, port_arrow
 
-_PORTS = ("q", "k", "v", "qkv")
+
+class Ends(NamedTuple):
+    """The boxes that a line leads from and to, and the port that it enters."""
+
+    tail: str
+    head: str
+    port: str | None
 
 
 @dataclass(frozen=True)
@@ -16,16 +23,14 @@ class KeptBy:
     Attributes:
         text: By which.
         colour: `#rrggbb`.
-        edges: Their names.
+        edges: Where each leads, by its name.
         shares: The sizes of their effects, as shares of the largest in the circuit.
-        boxes: The box of each component; by default one of the component's name.
     """
 
     text: str
     colour: str
-    edges: Sequence[str]
+    edges: Mapping[str, Ends]
     shares: Mapping[str, float | None]
-    boxes: Mapping[str, str] | None = None
 
 
 def lines_of(classes: Sequence[KeptBy], max_edges: int) -> tuple[list[Line], list[list[Entry]]]:
@@ -48,16 +53,7 @@ def lines_of(classes: Sequence[KeptBy], max_edges: int) -> tuple[list[Line], lis
     return lines[::-1], legend if lines else []
 
 
-def ends_of(edge: str) -> tuple[str, str, str | None]:
-    """Split an edge's name into its components and its port."""
-    tail, _, reader = edge.partition("->")
-    head, dot, port = reader.rpartition(".")
-    return (tail, head, port) if dot and port in _PORTS else (tail, reader, None)
-
-
 def _line(edge: str, each: KeptBy, stroke: Stroke, effect: str) -> Line:
-    tail, head, port = ends_of(edge)
-    if each.boxes is not None:
-        tail, head = each.boxes[tail], each.boxes[head]
+    tail, head, port = each.edges[edge]
     stroke = replace(stroke, arrow=port_arrow(port))
     return Line(tail, head, stroke, edge, port, f"{edge}: {each.text}, effect {effect}")

@@ -12,6 +12,8 @@ from circuitfind.reports.picture import Entry, Stroke
 PORT_COLOURS = {"q": "#0072b2", "k": "#d55e00", "v": "#009e73", "qkv": "#cc79a7", None: "#555555"}
 LEFT_COLOUR, RIGHT_COLOUR, SHARED_COLOUR = "#0072b2", "#d55e00", "#999999"
 STRUCTURE = Stroke("#bbbbbb", width=0.6, arrow="none")
+MOVE = Stroke("#56b4e9", width=1.0, opacity=0.8)
+"""What a head's attention moves from one place to another: no edge, and never cut."""
 
 _PORT_MEANINGS: dict[str | None, str] = {
     "q": "into a query",

@@ -28,6 +28,7 @@ from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
 from circuitfind.models.base import ResidualModel
 from circuitfind.question import Models, fingerprints
+from circuitfind.reports.seen import seen_of
 from circuitfind.verbs.draw import draw_result
 from circuitfind.workers.crew import ALONE, Workers
 
@@ -143,6 +144,7 @@ def _facts(found: Found) -> dict[str, dict[str, Any]]:
             "model_name": problem.model.name,
             **fingerprints(problem),
             "unit": problem.metric.unit,
+            **seen_of(problem),
         },
         "search": {
             "edges_tested": found.n_tested,

@@ -63,6 +63,8 @@ for shape in (ModelShape(2, 4, 2, 8, 4, 11, heads_share_norm=True), ModelShape(2
         draw_frequencies(graph, circuit.kept / 2 + other.kept / 2, share=0.8),
         draw_matched(matched, Drawn("a", circuit, {"m1": "z"}), Drawn("b", other)),
     ]
+placed = heads_and_mlps(ModelShape(2, 4, 2, 8, 4, 11)).at_places(["a", "b", "c"])
+pictures.append(draw_circuit(Circuit(placed, placed.edge_mask)))
 axis = Axis("x", 0.0, 1.0, (0.0, 1.0))
 series = [Series(name, ((0.2, 0.3), (0.4, 0.5)), "#0072b2") for name in "ab"]
 pictures += [
@@ -93,7 +95,7 @@ def test_no_picture_depends_on_the_hash_seed():
         for seed in ("1", "2")
     ]
     first, second = (process.communicate()[0] for process in running)
-    assert len(first.splitlines()) == 2 * (2 * 5 + 3) + 2
+    assert len(first.splitlines()) == 2 * (2 * 5 + 1 + 3) + 2
     assert first == second
 
 

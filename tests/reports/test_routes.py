@@ -21,6 +21,7 @@ GRAPHS = {
     "grouped": heads_and_mlps(ModelShape(3, 6, 2, 8, 4, 11)),
     "shared-norm": heads_and_mlps(ModelShape(3, 4, 2, 8, 4, 11, heads_share_norm=True)),
     "gpt2": heads_and_mlps(ModelShape(12, 12, 12, 8, 4, 11)),
+    "places": heads_and_mlps(ModelShape(3, 4, 2, 8, 4, 11)).at_places(["first", "b", "end"]),
     "deep": heads_and_mlps(ModelShape(30, 4, 2, 8, 4, 11)),
 }
 
@@ -109,7 +110,7 @@ def geometry(diagram: Diagram):
     boxes, lines = {}, []
     for group in ElementTree.fromstring(diagram.svg()).iter(f"{SVG}g"):
         name = group.findtext(f"{SVG}title") or ""
-        if group.get("class") == "node" and not name.startswith("row "):
+        if group.get("class") == "node" and not {"row", "column"} & set(name.split()):
             boxes[name] = frame(group)
         if group.get("class") == "edge":
             tail, _, head = name.partition("->")

@@ -5,13 +5,12 @@ file: entry i of each list under `edges` is about edge i.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.graph import Edge, Graph
 from circuitfind.methods.base import Decision
-from circuitfind.reports.diagram import boxes_and_arcs
+from circuitfind.reports.boxes import boxes_and_arcs
 from circuitfind.reports.layout import box_width, place
 from circuitfind.reports.page.numbers import short
 from circuitfind.reports.picture import Box, Line, Picture
@@ -25,7 +24,7 @@ REASONS = ("tested", "group", "dead", "scored")
 
 def drawn_graph(graph: Graph, roles: Mapping[str, str]) -> dict[str, Any]:
     """Return the components and readers of a model, and the arcs that belong to the model."""
-    boxes, arcs = boxes_and_arcs(graph, graph.edges())
+    boxes, arcs = boxes_and_arcs(graph, graph.edges(), roles)
     place_of = {box.name: index for index, box in enumerate(boxes)}
     nodes = [
         {
@@ -33,7 +32,7 @@ def drawn_graph(graph: Graph, roles: Mapping[str, str]) -> dict[str, Any]:
             "kind": box.kind,
             "layer": box.layer,
             "row": list(box.row),
-            "role": roles.get(box.name, ""),
+            "role": box.role,
         }
         for box in boxes
     ]
@@ -78,23 +77,17 @@ def layout_of(graph: Graph, edges: Sequence[Edge], roles: Mapping[str, str]) -> 
         Line(edge.writer.component, edge.reader.component, STRUCTURE, edge.name, edge.reader.port)
         for edge in edges
     ]
-    return _places(*boxes_and_arcs(graph, edges), lines, roles)
+    return _places(*boxes_and_arcs(graph, edges, roles), lines)
 
 
 def even_layout(graph: Graph, roles: Mapping[str, str]) -> Places:
     """Return where all components of a model are drawn, heads in the order of their numbers."""
-    return _places(*boxes_and_arcs(graph, graph.edges()), [], roles)
+    return _places(*boxes_and_arcs(graph, graph.edges(), roles), [])
 
 
-def _places(
-    plain: Sequence[Box],
-    arcs: Sequence[Line],
-    lines: Sequence[Line],
-    roles: Mapping[str, str],
-) -> Places:
-    if not plain:
+def _places(boxes: Sequence[Box], arcs: Sequence[Line], lines: Sequence[Line]) -> Places:
+    if not boxes:
         return {}
-    boxes = [replace(box, role=roles.get(box.name, "")) for box in plain]
     layout = place(Picture(boxes, [*arcs, *lines]))
     return {
         box.name: (round(x, 1), round(y, 1), round(box_width(box), 1))
