@@ -16,7 +16,7 @@ import numpy as np
 
 from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.files import read_text
-from circuitfind.graph import Block, Edge, Graph, Reader
+from circuitfind.graph import PLACE_MARK, Block, Edge, Graph, Reader
 
 NamedOrder = Literal["backward-index", "forward-index", "random"]
 """How the heads of a layer are visited: H-1..0 as the original code does, 0..H-1, or shuffled."""
@@ -24,7 +24,8 @@ NamedOrder = Literal["backward-index", "forward-index", "random"]
 Order = str | Sequence[str | Edge | Reader]
 """A `NamedOrder`, a file with the name of a reader or an edge on each line, or those in sequence.
 
-A reader stands for all edges into it, from the latest writer back.
+A reader stands for all edges into it, from the latest writer back; where places are told apart, its
+name without a place for those at all places, the last place first.
 """
 
 Visit = tuple[int, list[int]]
@@ -97,13 +98,14 @@ def _pairs(graph: Graph, name: str, usual: dict[int, list[int]]) -> list[tuple[i
             return [graph.index(name)]
         except GraphError as error:
             raise MethodError(f"the order cannot be used: {error}") from None
-    if name not in graph.reader_index:
+    at_places = (f"{name}{PLACE_MARK}{place}" for place in reversed(graph.places))
+    readers = [graph.reader_index[e] for e in (name, *at_places) if e in graph.reader_index]
+    if not readers:
         raise MethodError(
             f"the order names {quoted(name)}, which is neither a reader nor an edge of the graph; "
             "readers have names such as 'logits', 'm0' or 'a0.h1.q'"
         )
-    reader = graph.reader_index[name]
-    return [(writer, reader) for writer in usual[reader]]
+    return [(writer, reader) for reader in readers for writer in usual[reader]]
 
 
 def _name(graph: Graph, pair: tuple[int, int]) -> str:

@@ -69,6 +69,17 @@ def test_a_file_names_a_reader_or_an_edge_on_each_line(tmp_path):
     assert found == decided(engine, AcdcOptions(threshold=0.02))
 
 
+def test_a_reader_without_a_place_stands_for_those_at_all_places():
+    engine = engine_of("gpt2", n_layers=1, place_of=((0, 0, 1, 1, 2, 2),) * 2)
+    names = list(oracle_search.readers_in_order(engine.graph.merged, "default"))
+    found, usual = (visits(engine.graph, order, seed=0) for order in (names, "backward-index"))
+    # The usual order visits all heads at a place before another place.
+    assert sorted(found) == sorted(usual) and found[:6] == usual[:6]
+    assert [engine.graph.readers[reader].name for reader, _ in found[6:9]] == [
+        f"a0.h3.v@p{place}" for place in (2, 1, 0)
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -53,6 +53,14 @@ def test_where_no_edges_are_published_only_components_are_known():
     assert published("pronoun", graph_of("pronoun")).edges is None
 
 
+@pytest.mark.parametrize("task", EDGES)
+def test_at_single_places_only_components_are_known(task):
+    graph = graph_of(task)
+    placed = published(task, graph.at_places(["S2", "end"]))
+    assert placed.edges is None
+    assert placed.components == known_components(find_task(task).known_circuit, graph)
+
+
 def test_a_model_without_these_components_is_refused():
     small = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 9))
     with pytest.raises(MethodError, match="has the component 'a.*' and this model"):

@@ -25,7 +25,12 @@ def known_components(known: Mapping[str, Any], graph: Graph) -> frozenset[str]:
 
 
 def known_edges(known: Mapping[str, Any], graph: Graph) -> list[str] | None:
-    """Return the names of a published circuit's edges in a graph; None where none are stated."""
+    """Return the names of a published circuit's edges in a graph; None where none are stated.
+
+    None too where edges act at single places: at which ones is not stated.
+    """
+    if graph.places:
+        return None
     if "connections" in known:
         return list(known["connections"])
     if "paths" not in known:
