@@ -30,6 +30,7 @@ _HOMES = {
     "ModelShape": "circuitfind.shape",
     "Pair": "circuitfind.prompts",
     "PatchResult": "circuitfind.patching.result",
+    "Places": "circuitfind.places",
     "Problem": "circuitfind.problem",
     "PromptPairs": "circuitfind.prompts",
     "ProgressLine": "circuitfind.notebook",
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from circuitfind.patching.result import PatchResult as PatchResult
     from circuitfind.patching.sweep import patch as patch
     from circuitfind.patching.together import patch_together as patch_together
+    from circuitfind.places import Places as Places
     from circuitfind.problem import Problem as Problem
     from circuitfind.prompts import Pair as Pair
     from circuitfind.prompts import PromptPairs as PromptPairs
