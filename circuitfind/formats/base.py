@@ -6,7 +6,7 @@ from typing import Any
 
 from circuitfind.circuit import Circuit, assembled
 from circuitfind.errors import CircuitFileError
-from circuitfind.graph import Edge, Graph
+from circuitfind.graph import PLACE_MARK, Edge, Graph, Reader, Writer
 from circuitfind.stored import EdgeRow, masks_from
 
 HEADER = "circuitfind"
@@ -86,6 +86,45 @@ def require_graph(graph: Graph | None) -> Graph:
             "it does not say to which model its edges belong; name the model (--model)"
         )
     return graph
+
+
+def nodes_of(circuit: Circuit) -> dict[str, dict[str, Any]]:
+    """Return what is known of the nodes that kept edges touch, in the order in which they run.
+
+    These are the components, or with places the nodes of `Graph.network`.
+    """
+    graph, found = circuit.graph, dict[str, dict[str, Any]]()
+    for edge in circuit.edges:
+        ends: tuple[Writer | Reader, ...] = edge
+        for node, end in zip(graph.nodes_of(edge), ends, strict=True):
+            facts = {"stage": end.stage, "layer": end.layer, "head": end.index}
+            facts["place"] = edge.reader.place
+            found[node] = {name: value for name, value in facts.items() if value is not None}
+    order = {name: number for number, name in enumerate(circuit.components)}
+    places = {place: number for number, place in enumerate(graph.places)}
+
+    def rank(node: str) -> tuple[int, int, str]:
+        component, _, place = node.partition(PLACE_MARK)
+        return order[component.removesuffix(".kv")], places.get(place, 0), node
+
+    return {node: found[node] for node in sorted(found, key=rank)}
+
+
+def edge_name(writer: str, reader: str, port: str | None) -> str:
+    """Return the name of the edge between two nodes of a network (`Graph.network`)."""
+    component, mark, place = reader.partition(PLACE_MARK)
+    ending = f".{port}" if port else ""
+    start = writer.removesuffix(f"{mark}{place}")
+    return f"{start}->{component.removesuffix('.kv')}{ending}{mark}{place}"
+
+
+def refuse_places(graph: Graph, whose: str) -> None:
+    """Refuse a graph with places for a format that does not know them."""
+    if graph.places:
+        raise CircuitFileError(
+            f"{whose} has no places and this circuit tells them apart; choose another format, such "
+            "as graphml or csv, or search without --places"
+        )
 
 
 def as_object(value: object, what: str) -> Mapping[str, Any]:

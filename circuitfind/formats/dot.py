@@ -1,7 +1,8 @@
 """Circuits as Graphviz DOT with everything in the attributes, for programs that read DOT.
 
-Plain nodes and edges without a layout; `circuitfind draw` makes the picture. Reading takes any DOT
-text of simple statements, a node, an edge or an assignment each, as every program writes it.
+Plain nodes and edges without a layout; `circuitfind draw` makes the picture. The nodes of a place
+are a cluster. Reading takes any DOT text of simple statements, a node, an edge or an assignment
+each, as every program writes it, also in subgraphs.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
-from circuitfind.formats.base import HEADER, Format, gathered
+from circuitfind.formats.base import HEADER, Format, edge_name, gathered, nodes_of
 from circuitfind.graph import Graph
 from circuitfind.records import parse_json
 from circuitfind.stored import EdgeRow
@@ -26,13 +27,20 @@ def write(circuit: Circuit) -> str:
     """Return a circuit as DOT."""
     header = json.dumps(circuit.header(), allow_nan=False)
     lines = ["digraph circuit {", f"  {HEADER}={_quoted(header)};"]
-    lines += [f"  {_quoted(component)};" for component in circuit.components]
+    nodes = nodes_of(circuit)
+    if not circuit.graph.places:
+        lines += [f"  {_quoted(node)};" for node in nodes]
+    for number, place in enumerate(circuit.graph.places):
+        here = [node for node, facts in nodes.items() if facts["place"] == place]
+        inside = [f"    {_quoted(node)};" for node in here]
+        lines += [f"  subgraph cluster_{number} {{", f"    label={_quoted(place)};", *inside, "  }"]
     for edge in circuit.edges:
         effect = circuit.effect(edge)
         said = {"name": edge.name, "port": edge.reader.port or ""}
+        said |= {} if edge.reader.place is None else {"place": edge.reader.place}
         said |= {} if effect is None else {"effect": repr(effect)}
         inner = ", ".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        ends = f"{_quoted(edge.writer.component)} -> {_quoted(edge.reader.component)}"
+        ends = " -> ".join(map(_quoted, circuit.graph.nodes_of(edge)))
         lines.append(f"  {ends} [{inner}];")
     return "\n".join([*lines, "}\n"])
 
@@ -64,7 +72,7 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
 
 def _row(writer: str, reader: str, said: dict[str, str]) -> EdgeRow:
     port, effect = said.get("port"), said.get("effect")
-    name = said.get("name", f"{writer}->{reader}.{port}" if port else f"{writer}->{reader}")
+    name = said.get("name") or edge_name(writer, reader, port)
     try:
         return EdgeRow(name, True, float(effect) if effect else None)  # noqa: FBT003
     except ValueError:
@@ -114,7 +122,11 @@ def _statements(tokens: _Tokens) -> Iterator[tuple[list[str], dict[str, str]]]:
     if not tokens.sees("{"):
         tokens.take()
     tokens.expect("{")
-    while not tokens.sees("}"):
+    depth = 1
+    while depth:
+        if tokens.sees("subgraph", "{", "}"):
+            depth += _step(tokens)
+            continue
         names = [_unquoted(tokens.take())]
         if tokens.sees("="):
             tokens.take()
@@ -126,6 +138,19 @@ def _statements(tokens: _Tokens) -> Iterator[tuple[list[str], dict[str, str]]]:
             yield names, _attributes(tokens) if tokens.sees("[") else {}
         while tokens.sees(";", ","):
             tokens.take()
+
+
+def _step(tokens: _Tokens) -> int:
+    """Enter a subgraph or leave a graph, and return by how much deeper this is."""
+    if tokens.sees("}"):
+        tokens.take()
+        return -1
+    if tokens.sees("subgraph"):
+        tokens.take()
+        if not tokens.sees("{"):
+            tokens.take()
+    tokens.expect("{")
+    return 1
 
 
 def _attributes(tokens: _Tokens) -> dict[str, str]:

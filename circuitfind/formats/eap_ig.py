@@ -26,7 +26,15 @@ from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
-from circuitfind.formats.base import HEADER, Format, as_object, every_edge, gathered, kept_names
+from circuitfind.formats.base import (
+    HEADER,
+    Format,
+    as_object,
+    every_edge,
+    gathered,
+    kept_names,
+    refuse_places,
+)
 from circuitfind.graph import Edge, Graph, Reader
 from circuitfind.records import parse_json
 from circuitfind.stored import EdgeRow, graph_from
@@ -54,7 +62,7 @@ def write(circuit: Circuit) -> str:
     Edges without an effect have the score 0, as in EAP-IG, and are listed in our header.
 
     Raises:
-        CircuitFileError: The graph has two embeddings, or too many edges to list.
+        CircuitFileError: The graph has two embeddings, places, or too many edges to list.
     """
     return json.dumps(content_of(circuit), allow_nan=False) + "\n"
 
@@ -62,7 +70,7 @@ def write(circuit: Circuit) -> str:
 def content_of(circuit: Circuit) -> dict[str, Any]:
     """Return what `write` turns into text."""
     graph = circuit.graph
-    require_one_embedding(graph)
+    require_expressible(graph)
     kept, edges, unscored = kept_names(circuit), dict[str, Any](), list[str]()
     for edge in every_edge(graph):
         effect = circuit.effect(edge)
@@ -79,8 +87,9 @@ def content_of(circuit: Circuit) -> dict[str, Any]:
     }
 
 
-def require_one_embedding(graph: Graph) -> None:
+def require_expressible(graph: Graph) -> None:
     """Refuse graphs that EAP-IG cannot express."""
+    refuse_places(graph, "EAP-IG")
     if graph.split_embedding:
         raise CircuitFileError(
             "EAP-IG graphs have one embedding and this circuit has two; "
@@ -130,7 +139,7 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
         header = {name: value for name, value in header.items() if name != _UNSCORED}
         graph = graph or graph_from(header)
     known = gathered(None, (), graph).graph
-    require_one_embedding(known)
+    require_expressible(known)
     for name, size in _sizes(known).items():
         if name in sizes and sizes[name] != size:
             raise CircuitFileError(

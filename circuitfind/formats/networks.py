@@ -1,8 +1,9 @@
 """Circuits as networkx graphs, GraphML files and node-link JSON.
 
 A node per component that a kept edge touches, with its `stage`, and `layer` and `head` where it has
-them; an edge per kept edge, with its `name`, `port` and, where it is known, `effect`. The graph
-carries our header, so that the circuit can be read back.
+them; an edge per kept edge, with its `name`, `port` and, where it is known, `effect`. With places
+there is a node per component and place, named as in `Graph.network`, and nodes and edges have a
+`place`. The graph carries our header, so that the circuit can be read back.
 """
 
 import io
@@ -16,8 +17,8 @@ import networkx as nx
 
 from circuitfind.circuit import Circuit, as_circuit
 from circuitfind.errors import CircuitFileError
-from circuitfind.formats.base import HEADER, Format, as_object, gathered
-from circuitfind.graph import Graph, Reader, Writer
+from circuitfind.formats.base import HEADER, Format, as_object, edge_name, gathered, nodes_of
+from circuitfind.graph import Graph
 from circuitfind.records import parse_json
 from circuitfind.stored import EdgeRow
 
@@ -32,21 +33,16 @@ def to_networkx(circuit: object) -> nx.MultiDiGraph:
     """
     circuit = as_circuit(circuit)
     network = nx.MultiDiGraph(**{HEADER: json.dumps(circuit.header(), allow_nan=False)})
-    ends: list[Writer | Reader] = [*circuit.graph.writers, *circuit.graph.readers]
-    facts = {end.component: _facts(end) for end in ends}
-    for component in circuit.components:
-        network.add_node(component, **facts[component])
+    graph = circuit.graph
+    for node, facts in nodes_of(circuit).items():
+        network.add_node(node, **facts)
     for edge in circuit.edges:
-        effect = circuit.effect(edge)
+        effect, place = circuit.effect(edge), edge.reader.place
         data: dict[str, Any] = {"name": edge.name, "port": edge.reader.port or ""}
+        data |= {} if place is None else {"place": place}
         data |= {} if effect is None else {"effect": effect}
-        network.add_edge(edge.writer.component, edge.reader.component, key=edge.name, **data)
+        network.add_edge(*graph.nodes_of(edge), key=edge.name, **data)
     return network
-
-
-def _facts(end: Writer | Reader) -> dict[str, int]:
-    facts = {"stage": end.stage, "layer": end.layer, "head": end.index}
-    return {name: value for name, value in facts.items() if value is not None}
 
 
 def from_networkx(network: nx.Graph, graph: Graph | None = None) -> Circuit:
@@ -70,7 +66,7 @@ def from_networkx(network: nx.Graph, graph: Graph | None = None) -> Circuit:
 def _rows(network: nx.Graph) -> Iterator[EdgeRow]:
     for writer, reader, data in network.edges(data=True):
         port = data.get("port")
-        name = data.get("name", f"{writer}->{reader}.{port}" if port else f"{writer}->{reader}")
+        name = data.get("name") or edge_name(writer, reader, port)
         yield EdgeRow(name, True, data.get("effect"))  # noqa: FBT003
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import CircuitFileError
 from circuitfind.formats.base import HEADER, every_edge
-from circuitfind.formats.eap_ig import content_of, edge_names, write
+from circuitfind.formats.eap_ig import content_of, edge_names, require_expressible, write
 
 PERCENTAGES: tuple[float, ...] = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 """The sizes of circuits that a submission holds, in percent of all edges."""
@@ -42,6 +42,7 @@ def circuits(circuit: Circuit, *, signed: bool = False) -> dict[str, str]:
         CircuitFileError: No edge has a score, or EAP-IG's graphs cannot express this one.
     """
     _require_scores(circuit)
+    require_expressible(circuit.graph)
     return {
         f"{percentage:g}.json": _members(chosen)
         for percentage, chosen in zip(PERCENTAGES, selections(circuit, signed=signed), strict=True)

@@ -1,6 +1,7 @@
 """Circuits as tables: CSV, and pandas frames.
 
-A row per edge that is kept or was measured: `edge`, `writer`, `reader`, `port`, `kept`, `effect`.
+A row per edge that is kept or was measured: `edge`, `writer`, `reader`, `port`, `place`, `kept`,
+`effect`.
 A CSV file says nothing of the model, so reading one needs the graph.
 """
 
@@ -22,11 +23,11 @@ from circuitfind.stored import EdgeRow
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("edge", "writer", "reader", "port", "kept", "effect")
+COLUMNS = ("edge", "writer", "reader", "port", "place", "kept", "effect")
 _TRUTH = {"true": True, "false": False}
 
 
-def rows_of(circuit: Circuit) -> Iterator[tuple[str, str, str, str, bool, float | None]]:
+def rows_of(circuit: Circuit) -> Iterator[tuple[str, str, str, str, str, bool, float | None]]:
     """Yield a row, as `COLUMNS` names it, per edge that is kept or was measured."""
     kept = kept_names(circuit)
     for edge in known_edges(circuit):
@@ -36,6 +37,7 @@ def rows_of(circuit: Circuit) -> Iterator[tuple[str, str, str, str, bool, float 
             writer.component,
             reader.component,
             reader.port or "",
+            reader.place or "",
             edge.name in kept,
             circuit.effect(edge),
         )

@@ -11,7 +11,8 @@ from tests.test_graph import GRAPHS, random_mask
 
 GPT2_SMALL = heads_and_mlps(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))
 SPLIT = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 11, learned_positions=True), split_embedding=True)
-KINDS = [*GRAPHS, SPLIT]
+PLACED = [graph.at_places(["S1", 'b"<&>:\\', "end"]) for graph in GRAPHS[1::2]]
+KINDS = [*GRAPHS, SPLIT, *PLACED]
 ORIGIN = {
     "task": 'io"i\\',
     "model": "tiny <&>",

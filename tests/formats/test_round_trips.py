@@ -8,6 +8,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError
 from circuitfind.formats import FORMATS, base, export_circuit, find_format, import_circuit
 from circuitfind.formats.networks import from_networkx, to_networkx
+from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
 from tests.formats.conftest import GPT2_SMALL, KINDS, assert_same, circuit_of
 from tests.test_graph import GRAPHS, SMALL
@@ -18,6 +19,8 @@ EVERY_EDGE = ("eap-ig", "acdc", "csv")
 
 def expressible(name, graph):
     shape = graph.shape
+    if name in ("eap-ig", "acdc") and graph.places:
+        return False
     if name == "eap-ig":
         return not graph.split_embedding
     return name != "acdc" or (graph.split_qkv and not shape.grouped and not shape.parallel_mlp)
@@ -75,8 +78,36 @@ def test_networks_come_back_and_can_be_made_elsewhere(graph):
     assert_same(from_networkx(to_networkx(circuit)), circuit)
     bare = nx.MultiDiGraph()
     for edge in circuit.edges:
-        bare.add_edge(edge.writer.component, edge.reader.component, port=edge.reader.port)
+        bare.add_edge(*graph.nodes_of(edge), port=edge.reader.port)
     assert torch.equal(from_networkx(bare, graph).kept, circuit.kept)
+
+
+def test_networks_tables_and_clusters_say_at_which_place():
+    graph = SMALL.at_places(["S1", "end"])
+    circuit = Circuit(graph, graph.mask_of(["embed->a0.h1.k@S1", "a0.h1->logits@end"]))
+    network = to_networkx(circuit)
+    assert network.nodes["a0.h1.kv@S1"] == {"stage": 1, "layer": 0, "head": 1, "place": "S1"}
+    assert list(network.edges(data="place")) == [
+        ("embed@S1", "a0.h1.kv@S1", "S1"),
+        ("a0.h1@end", "logits@end", "end"),
+    ]
+    assert list(to_frame(circuit)["place"]) == ["S1", "end"]
+    dot = find_format("dot").write(circuit)
+    assert 'cluster_0 {\n    label="S1";\n    "embed@S1";\n    "a0.h1.kv@S1";\n  }' in dot
+
+
+@pytest.mark.parametrize("write", [*map(find_format, ("acdc", "eap-ig"))], ids=lambda it: it.name)
+def test_formats_without_places_refuse_them(write):
+    graph = SMALL.at_places(["S1", "end"])
+    with pytest.raises(CircuitFileError, match="has no places .* such as graphml or csv"):
+        write.write(Circuit(graph, graph.edge_mask))
+
+
+@pytest.mark.parametrize("write", [importances, circuits])
+def test_submissions_without_places_refuse_them(write):
+    graph = SMALL.at_places(["S1", "end"])
+    with pytest.raises(CircuitFileError, match="EAP-IG has no places"):
+        write(Circuit(graph, graph.edge_mask, torch.ones(graph.edge_mask.shape)))
 
 
 def test_networks_answer_questions_about_paths():
