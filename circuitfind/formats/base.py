@@ -97,7 +97,7 @@ def nodes_of(circuit: Circuit) -> dict[str, dict[str, Any]]:
     for edge in circuit.edges:
         ends: tuple[Writer | Reader, ...] = edge
         for node, end in zip(graph.nodes_of(edge), ends, strict=True):
-            facts = {"stage": end.stage, "layer": end.layer, "head": end.index}
+            facts: dict[str, Any] = {"stage": end.stage, "layer": end.layer, "head": end.index}
             facts["place"] = edge.reader.place
             found[node] = {name: value for name, value in facts.items() if value is not None}
     order = {name: number for number, name in enumerate(circuit.components)}

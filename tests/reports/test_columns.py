@@ -12,6 +12,7 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.reports.boxes import boxes_and_arcs
 from circuitfind.reports.diagram import draw_circuit, draw_difference
+from circuitfind.reports.page.drawing import drawn_graph, layout_of
 from circuitfind.reports.seen import SEEN, Seen, seen_of
 from circuitfind.reports.strokes import MOVE, PORT_COLOURS
 from circuitfind.shape import ModelShape
@@ -175,3 +176,15 @@ def test_what_is_seen_of_a_problem_says_which_places_come_earlier_in_some_prompt
     text = problem.model.vocabulary.decode(problem.prompts.clean[0, : lengths[0]].tolist())
     assert all(word in text for word in seen["tokens"].values())
     assert seen_of(cf.make_problem(problem.model, "ioi", n_prompts=2)) == {}
+
+
+def test_the_page_draws_components_and_names_the_place_of_each_edge():
+    some = circuit_of(GROUPED, 60)
+    drawn = drawn_graph(GROUPED, {"a0.h1": "mover"})
+    names = [node["name"] for node in drawn["nodes"]]
+    assert names == [node["name"] for node in drawn_graph(GROUPED.merged, {})["nodes"]]
+    assert {node["role"] for node in drawn["nodes"] if node["name"] == "a0.h1"} == {"mover"}
+    for reader, shown in zip(GROUPED.readers, drawn["readers"], strict=True):
+        assert shown["name"] == reader.name
+        assert names[shown["node"]] == reader.component
+    assert list(layout_of(GROUPED, some.edges, {})) == [n for n in names if n in some.components]

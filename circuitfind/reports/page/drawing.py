@@ -2,6 +2,9 @@
 
 Lists instead of objects where there are thousands of entries, because names would be most of the
 file: entry i of each list under `edges` is about edge i.
+
+Boxes are components, also where edges act at single places: the lines between two boxes are then
+edges at several places, each with the place in its name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +27,7 @@ REASONS = ("tested", "group", "dead", "scored")
 
 def drawn_graph(graph: Graph, roles: Mapping[str, str]) -> dict[str, Any]:
     """Return the components and readers of a model, and the arcs that belong to the model."""
-    boxes, arcs = boxes_and_arcs(graph, graph.edges(), roles)
+    boxes, arcs = _whole(graph, roles)
     place_of = {box.name: index for index, box in enumerate(boxes)}
     nodes = [
         {
@@ -77,12 +80,18 @@ def layout_of(graph: Graph, edges: Sequence[Edge], roles: Mapping[str, str]) -> 
         Line(edge.writer.component, edge.reader.component, STRUCTURE, edge.name, edge.reader.port)
         for edge in edges
     ]
-    return _places(*boxes_and_arcs(graph, edges, roles), lines)
+    merged = graph.merged
+    joined = {merged.edge(Edge(edge.writer, edge.reader.at(None))) for edge in edges}
+    return _places(*boxes_and_arcs(merged, joined, roles), lines)
 
 
 def even_layout(graph: Graph, roles: Mapping[str, str]) -> Places:
     """Return where all components of a model are drawn, heads in the order of their numbers."""
-    return _places(*boxes_and_arcs(graph, graph.edges(), roles), [])
+    return _places(*_whole(graph, roles), [])
+
+
+def _whole(graph: Graph, roles: Mapping[str, str]) -> tuple[list[Box], list[Line]]:
+    return boxes_and_arcs(graph.merged, graph.merged.edges(), roles)
 
 
 def _places(boxes: Sequence[Box], arcs: Sequence[Line], lines: Sequence[Line]) -> Places:
