@@ -3,16 +3,19 @@
 - `named`: each named position of the task, and what lies between two of them.
 - `each`: every token position, for prompts of one length.
 - `spans`: the spans that a task file gives to its pairs, by the position of their first token.
+- a CSV file: a table of spans with a row for each prompt (`circuitfind.span_files`).
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from circuitfind.errors import PromptError, quoted
 from circuitfind.places import Places, every_position, named_places, places_of_spans
 from circuitfind.prompts import PromptPairs
+from circuitfind.span_files import SUFFIX, read_spans
 
 
 def _named(prompts: PromptPairs) -> Places:
@@ -32,6 +35,13 @@ def _spans(prompts: PromptPairs) -> Places:
     return places_of_spans(prompts.spans, prompts.lengths, prompts.clean.shape[1], prompts.source)
 
 
+def _of_file(name: str, prompts: PromptPairs) -> Places:
+    starts = read_spans(Path(name), prompts.n_prompts)
+    # Where a prompt has two rows, both begin with it.
+    every = {span: first.repeat_interleave(prompts.n_runs) for span, first in starts.items()}
+    return places_of_spans(every, prompts.lengths, prompts.clean.shape[1], prompts.source)
+
+
 PLACINGS: dict[str, Callable[[PromptPairs], Places]] = {
     "named": _named,
     "each": _each,
@@ -40,15 +50,23 @@ PLACINGS: dict[str, Callable[[PromptPairs], Places]] = {
 """Every way to tell places apart, by the name that options use."""
 
 
+def spans_file(name: str) -> Path | None:
+    """Return the path of a file of spans, if that is what a name is."""
+    return Path(name) if name.endswith(SUFFIX) else None
+
+
 def require_placing(name: str) -> None:
     """Refuse a way to tell places apart that is not known.
 
     Raises:
         PromptError: The message lists those that are.
     """
-    if name not in PLACINGS:
+    file = spans_file(name)
+    if name not in PLACINGS and (file is None or not file.is_file()):
+        what = "no places are called" if file is None else "there is no file"
         raise PromptError(
-            f"no places are called {quoted(name)}; choose one of {', '.join(PLACINGS)}"
+            f"{what} {quoted(name)}; choose one of {', '.join(PLACINGS)}, or give a {SUFFIX} file "
+            "with the spans of each prompt"
         )
 
 
@@ -59,7 +77,7 @@ def placed(
 
     Args:
         prompts: The prompts.
-        places: The places, or a name in `PLACINGS`.
+        places: The places, a name in `PLACINGS`, or the path of a file of spans.
         names: The places that are known already, in their order; by default those that these
             prompts have, from left to right.
 
@@ -68,7 +86,7 @@ def placed(
     """
     if isinstance(places, str):
         require_placing(places)
-        places = PLACINGS[places](prompts)
+        places = _of_file(places, prompts) if spans_file(places) else PLACINGS[places](prompts)
     if names is not None and places.names != names:
         places = _renumbered(places, names)
     return replace(prompts, places=places)

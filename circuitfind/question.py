@@ -33,7 +33,7 @@ from circuitfind.models.precision import DTYPES, precision_note
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
 from circuitfind.places import Places
-from circuitfind.placing import placed, require_placing
+from circuitfind.placing import placed, require_placing, spans_file
 from circuitfind.problem import Problem, assemble, require_parts
 from circuitfind.prompts import PromptPairs
 from circuitfind.records import from_json
@@ -70,8 +70,8 @@ class Question(Settings):
             depends on it.
         split_qkv: Whether a head's query, key and value are separate readers.
         split_embedding: Whether token and position embedding are separate writers.
-        places: How edges are told apart by place (`circuitfind.placing.PLACINGS`); None where an
-            edge acts at all positions.
+        places: How edges are told apart by place (`circuitfind.placing.PLACINGS`, or a file of
+            spans); None where an edge acts at all positions.
         task_digest: A hash of the task's file, where it has one, so that an edited file is
             another question; filled in by `located`.
         resample: Number of a resample: as many of the prompts, drawn with replacement. None is the
@@ -156,12 +156,14 @@ class Question(Settings):
         """Return the same question with files named by absolute path and content."""
         file, model = task_file(self.task), Path(self.model)
         # No name is the path of this directory, and no model.
+        spans = None if self.places is None else spans_file(self.places)
         is_path = self.model not in ("", *ZOO) and model.exists()
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
             task_digest=None if file is None else _digest(file),
             model=str(model.resolve()) if is_path else self.model,
+            places=self.places if spans is None else str(spans.resolve()),
         )
 
     def problem(
@@ -202,6 +204,11 @@ class Question(Settings):
         """Return prompts with the question's places: those of a graph, or of its own prompts."""
         if self.places is None:
             return prompts
+        if own is not None and spans_file(self.places):
+            raise PromptError(
+                f"the spans in {self.places} are those of the prompts of seed {self.seed}; choose "
+                "places named or each for others"
+            )
         names = None if own is None or own.places is None else own.places.names
         return placed(prompts, self.places, names if graph is None else graph.places)
 

@@ -67,6 +67,34 @@ def test_spans_that_cannot_be_told_apart_are_refused(starts, said):
         places_of_spans(positions(**starts), torch.tensor([4]), 4, lambda row: "line 7")
 
 
+def test_a_table_of_spans_has_a_row_for_each_prompt(tmp_path):
+    prompts = collate([Pair([1, 2, 3], [1, 3, 3], [[1]]), Pair([1, 2], [3, 2], [[1]])])
+    path = tmp_path / "spans.csv"
+    path.write_text("prompt,first,last,length\n'a b',1,2,3\nb,0,,2\n")
+    found = placed(prompts, str(path)).places
+    assert found is not None and names_of(found) == [["start", "first", "last"], ["first"] * 3]
+    for text, said in (
+        ("first\n1\n", "has 1 rows and there are 2 prompts"),
+        ("first\n1\nx\n", r"row 3: the span 'first' begins at 'x'"),
+        ("first\n1\n7\n", "the spans of prompt 1 begin at 7"),
+        ("", "is empty"),
+    ):
+        path.write_text(text)
+        with pytest.raises(PromptError, match=said):
+            placed(prompts, str(path))
+
+
+def test_a_table_of_spans_holds_for_the_prompts_of_its_seed_only(tmp_path):
+    path = tmp_path / "spans.csv"
+    path.write_text("names,rest\n" + "1,5\n" * 4)
+    question = Question("ioi", "gpt-4l", n_prompts=4, places=str(path))
+    model = cf.load_model("gpt-4l")
+    assert question.problem(model).graph.places == ("start", "names", "rest")
+    assert question.held_out(model) is None
+    with pytest.raises(PromptError, match="are those of the prompts of seed 0"):
+        question.problem(model, seed=3)
+
+
 def test_every_position_needs_prompts_of_one_length():
     assert names_of(every_position(torch.tensor([3]), 3)) == [["0", "1", "2"]]
     with pytest.raises(PromptError, match="prompts of 2 to 3 tokens have no positions in common"):
@@ -155,7 +183,7 @@ def test_a_question_with_places_builds_its_problem_and_held_out_prompts():
     assert {"IO", "S1", "S2", "end", "..S2"} <= set(problem.graph.places)
     there = question.held_out(model)
     assert there is not None and there.graph == problem.graph
-    with pytest.raises(PromptError, match="choose one of named, each, spans"):
+    with pytest.raises(PromptError, match="choose one of named, each, spans, or give"):
         replace(question, places="words").validate()
 
 

@@ -60,8 +60,8 @@ Places = Annotated[
     str | None,
     typer.Option(
         help="Tell edges apart by token position: named (the task's named positions and what lies "
-        "between them), each (every position), spans (of a task file). [default: an edge acts at "
-        "all positions]"
+        "between them), each (every position), spans (of a task file), or a .csv file with the "
+        "spans of each prompt. [default: an edge acts at all positions]"
     ),
 ]
 Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]

@@ -74,7 +74,8 @@ def test_each_refusal_names_the_line_and_the_span(cli, task, tmp_path, row, said
 
 def test_places_that_are_not_there_are_refused_in_one_line(cli, tmp_path):
     for asked, said in (
-        (["--places", "words"], "choose one of named, each, spans"),
+        (["--places", "words"], "choose one of named, each, spans, or give a .csv file"),
+        (["--places", "none.csv"], "there is no file 'none.csv'"),
         (["--places", "spans"], "these prompts have no spans"),
         (["--places", "each"], "have no positions in common"),
     ):
