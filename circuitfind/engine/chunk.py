@@ -236,13 +236,14 @@ class ChunkEngine:
             writers: Where the edges come from.
         """
         merged, place = divmod(reader, self.graph.n_places)
-        span, masks = int(trial.state.spans.inputs[merged]), self._tools.masks
-        gaps = self.gaps.of(state, writers, span)
-        if masks is None:
+        spans, changes = trial.state.spans, trial.changes
+        # A writer may matter at fewer positions than an input that others reach at other places.
+        gaps = self.gaps.of(state, writers, int(spans.readers[reader]))
+        if self._tools.masks is None:
             return merged, gaps
-        trial.changes.reaches(merged, np.arange(len(masks)) == place)
-        here = masks.weights([place], span)
-        return merged, (gap * here for gap in gaps)
+        changes.reaches(merged, np.arange(self.graph.n_places) == place)
+        span = int(spans.inputs[merged])
+        return merged, (changes.at_places([place], gap[None], span)[0] for gap in gaps)
 
     @property
     def replacement(self) -> Float[Tensor, "writer batch pos d_model"]:

@@ -79,7 +79,7 @@ class Changes:
         along, change = self.senders[reader], self.received[reader]
         span = self._span(reader, along.places)
         z = torch.cat([self.moved[writer][:, :, -span:] for writer in along.senders], dim=-1)
-        return Moved(along.senders, self._at(along.places, z, change.shape[-2]), change)
+        return Moved(along.senders, self.at_places(along.places, z, change.shape[-2]), change)
 
     def _collect(self, readers: Sequence[int]) -> None:
         """Add up, for each reader, the changes that reach it."""
@@ -97,7 +97,7 @@ class Changes:
             span = int(spans.inputs[reader])
             if (along, span) not in sums:
                 sums[along, span] = total(
-                    self._at(
+                    self.at_places(
                         each.places,
                         self._sum(each.senders, self._span(reader, each.places)),
                         span,
@@ -122,7 +122,7 @@ class Changes:
         n = self.state.graph.n_places
         return int(max(self.state.spans.readers[reader * n + place] for place in places))
 
-    def _at(
+    def at_places(
         self, places: Sequence[int], change: Float[Tensor, "candidate batch _last width"], span: int
     ) -> Float[Tensor, "candidate batch _span width"]:
         """Return a change at some places, and 0 elsewhere, at a number of last positions."""

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
-from tests.engine.problems import EXACT, logits_at_steps, oracle_of, problem_of, random_mask
+from tests.engine.problems import (
+    EXACT,
+    engine_of,
+    logits_at_steps,
+    oracle_of,
+    problem_of,
+    random_mask,
+)
 
 FAMILIES = ["gpt2", "llama", "gemma2", "bidirectional"]
 
@@ -79,3 +86,27 @@ def test_dead_ends_at_places_change_no_output(family, place_of, seed):
     assert pruned.n_edges < circuit.n_edges
     logits, expected = (oracle.logits(each.kept)[:, -1] for each in (pruned, circuit))
     torch.testing.assert_close(logits, expected, **EXACT)
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_a_writer_may_matter_at_fewer_positions_than_an_input_that_others_reach(family, ablation):
+    """a0.h0 matters at the last two positions only, the input of a1's values everywhere."""
+    place_of = ((0, 0, 1, 1, 2, 2),) * 2
+    engine, oracle = (of(family, ablation, place_of=place_of) for of in (engine_of, oracle_of))
+    graph = engine.graph
+    value = next(r.name.partition("@")[0] for r in graph.readers if r.layer == 1 and r.port == "v")
+    cut = ["a0.h0->m1@p2", f"a0.h0->{value}@p2", f"embed->{value}@p0"]
+    kept = graph.mask_of([*cut, "embed->a0.h0.q@p2", "a1.h0->logits@p2", "m1->logits@p2"])
+    state = engine.start_from(kept)
+    for name in cut[1:]:
+        writer, reader = graph.index(name)
+        tried, after = (
+            engine.cut_each(state, reader, [writer]),
+            engine.cut(state, [(writer, reader)]),
+        )
+        without = state.mask & ~graph.mask_of([name])
+        expected = oracle.logits(without)[:, -1]
+        for final in (tried.final[0], after.final):
+            torch.testing.assert_close(logits_at_steps(engine, final)[:, 0], expected, **EXACT)
+        state = after
