@@ -21,7 +21,7 @@ from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
 from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import PromptError, RunDirectoryError
+from circuitfind.errors import PromptError, RunDirectoryError, shortened
 from circuitfind.problem import Problem
 from circuitfind.question import Models, Question, problem_again, question_key, says_its_question
 
@@ -64,6 +64,8 @@ def compare_all(
             common by which they could be compared.
     """
     pairs = list(itertools.combinations(range(len(loaded)), 2))
+    for left, right in pairs:
+        _require_same_places(loaded[left], loaded[right])
     measured = _Measured(loaded, settings, Models(model, tell=tell), tell)
     _tell_cost(measured, pairs, tell)
     roles = {i: measured.roles(i) for i in range(len(loaded)) if measured.is_known(i)}
@@ -130,6 +132,17 @@ class _Measured:
         """Number of different problems among the circuits whose problem is known."""
         known = filter(self.is_known, range(len(self.loaded)))
         return len({question_key(self.loaded[number].circuit) for number in known})
+
+
+def _require_same_places(left: Loaded, right: Loaded) -> None:
+    """Refuse circuits of one model that tell other places apart: no edge is in both."""
+    ours, theirs = left.circuit.graph, right.circuit.graph
+    if ours.places != theirs.places and ours.merged == theirs.merged:
+        names = [shortened(", ".join(graph.places))[:60] or "none" for graph in (ours, theirs)]
+        raise RunDirectoryError(
+            f"{left.name} and {right.name} tell other places apart ({names[0]}; {names[1]}), so "
+            "that their edges have no names in common; search both with the same --places"
+        )
 
 
 def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:
