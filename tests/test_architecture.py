@@ -47,7 +47,7 @@ KNOW_LAYERS = {
 
 KNOWN_CIRCLES = {
     # Circuits draw themselves in notebooks.
-    frozenset({"circuit", "reports.diagram", "reports.strokes", "reports.sides"}),
+    frozenset({"circuit", "reports.boxes", "reports.diagram", "reports.strokes", "reports.sides"}),
 }
 
 

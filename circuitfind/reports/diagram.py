@@ -152,7 +152,7 @@ def draw_circuit(
     if len(merged) < len(drawn):
         remarks.append(Entry("a line of several edges: the largest effect"))
     legend = (port_legend(line.port for line in lines), [*scale.legend(), *remarks])
-    return _diagram(circuit.graph, lines, legend, caption, Seen.of(circuit), roles or {})
+    return _diagram(circuit.graph, lines, legend, caption, Seen.of(circuit.origin), roles or {})
 
 
 def _merged(graph: Graph, edges: Sequence[Edge]) -> dict[Edge, list[Edge]]:
@@ -203,7 +203,7 @@ def draw_difference(
         KeptBy("in both", SHARED_COLOUR, shared, ours),
     )
     lines, legend = lines_of(classes, max_edges)
-    return _diagram(graph, lines, legend, caption, Seen.of(left), roles or {})
+    return _diagram(graph, lines, legend, caption, Seen.of(left.origin), roles or {})
 
 
 def _ends(graph: Graph, edges: Sequence[Edge]) -> dict[str, Ends]:

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from circuitfind.circuit import Circuit
 from circuitfind.graph import Graph
-from circuitfind.problem import Problem
 from circuitfind.reports.picture import Column
 
 SEEN = "seen"
@@ -28,9 +26,9 @@ class Seen:
     backwards: frozenset[tuple[str, str]] | None = None
 
     @classmethod
-    def of(cls, circuit: Circuit) -> "Seen":
+    def of(cls, origin: Mapping[str, Any]) -> "Seen":
         """Return what a circuit's origin says of its prompts; nothing where it is silent."""
-        match circuit.origin.get(SEEN):
+        match origin.get(SEEN):
             case {"tokens": dict(tokens), "backwards": list(pairs)}:
                 return cls(tokens, frozenset(tuple(pair) for pair in pairs))
         return cls()
@@ -47,28 +45,3 @@ class Seen:
 
 
 NOTHING_SEEN = Seen()
-
-
-def seen_of(problem: Problem) -> dict[str, Any]:
-    """Return what diagrams show of a problem's prompts, as plain JSON values.
-
-    Empty where the problem does not tell places apart.
-    """
-    places, vocabulary = problem.places, problem.model.vocabulary
-    if places is None:
-        return {}
-    names = places.names
-    backwards = (
-        places.backwards()
-        if problem.model.causal
-        else [(names[s], names[t]) for s in range(len(names)) for t in range(s)]
-    )
-    tokens = problem.prompts.clean[0, : int(problem.prompts.lengths[0])].tolist()
-    at = places.of[0].tolist()
-    example = {}
-    for number, name in enumerate(names):
-        here = [token for token, place in zip(tokens, at, strict=False) if place == number]
-        if here:
-            text = " ".join(map(str, here)) if vocabulary is None else vocabulary.decode(here)
-            example[name] = text
-    return {SEEN: {"tokens": example, "backwards": [list(pair) for pair in backwards]}}

@@ -28,7 +28,7 @@ from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
 from circuitfind.models.base import ResidualModel
 from circuitfind.question import Models, fingerprints
-from circuitfind.reports.seen import seen_of
+from circuitfind.reports.example import seen_of
 from circuitfind.verbs.draw import draw_result
 from circuitfind.workers.crew import ALONE, Workers
 

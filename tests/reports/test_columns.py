@@ -12,8 +12,9 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.reports.boxes import boxes_and_arcs
 from circuitfind.reports.diagram import draw_circuit, draw_difference
+from circuitfind.reports.example import seen_of
 from circuitfind.reports.page.drawing import drawn_graph, layout_of
-from circuitfind.reports.seen import SEEN, Seen, seen_of
+from circuitfind.reports.seen import SEEN, Seen
 from circuitfind.reports.strokes import MOVE, PORT_COLOURS
 from circuitfind.shape import ModelShape
 from tests.reports.test_routes import SVG, circuit_of, frame, geometry
@@ -94,7 +95,7 @@ def test_places_may_have_names_that_mean_something_to_graphviz():
 
 
 def arcs_of(circuit: Circuit) -> set[tuple[str, str]]:
-    _, arcs = boxes_and_arcs(circuit.graph, circuit.edges, {}, Seen.of(circuit))
+    _, arcs = boxes_and_arcs(circuit.graph, circuit.edges, {}, Seen.of(circuit.origin))
     assert {arc.stroke for arc in arcs} <= {MOVE}
     return {(arc.tail, arc.head) for arc in arcs}
 
