@@ -9,6 +9,8 @@ with the circuit is the null hypothesis:
     degree   how many edges every component writes and every port reads, up to the names of the
              heads of a layer: the same parts, wired at random. As connected as the circuit is
 
+Where places are told apart, these numbers are those at each place.
+
 `size` draws walks from the embedding, as Shi et al. 2024 (arXiv 2410.13032) do, but ends them so
 that the number of edges is met exactly. `degree` exchanges the readers of two random edges many
 times over, which changes no degree, and renames heads. The result of so many exchanges is not
@@ -81,10 +83,10 @@ def p_value(observed: float, drawn: Sequence[float]) -> float:
 def layer_blocks(graph: Graph) -> Int[Tensor, "writer reader"]:
     """Number the pairs of a layer's writers of one kind and a layer's readers of one port.
 
-    -1 where there is no edge.
+    Those at different places have different numbers. -1 where there is no edge.
     """
     writers = _numbered([(writer.stage, writer.kind) for writer in graph.writers])
-    readers = _numbered([(reader.stage, reader.kind, reader.port) for reader in graph.readers])
+    readers = _numbered([(r.stage, r.kind, r.port, r.place) for r in graph.readers])
     blocks = writers[:, None] * (int(readers.max()) + 1) + readers[None, :]
     return blocks.masked_fill(~graph.edge_mask, -1)
 
@@ -96,32 +98,40 @@ def _numbered(keys: Sequence[tuple[object, ...]]) -> Int[Tensor, " item"]:
 
 def _redrawn(blocks: NDArray[np.int64], kept: Mask, generator: np.random.Generator) -> Mask:
     """Keep as many edges of every block, any of them."""
-    drawn = np.zeros_like(kept)
-    for block, count in zip(*np.unique(blocks[kept], return_counts=True), strict=True):
-        places = np.flatnonzero(blocks == block)
-        drawn.flat[generator.choice(places, size=count, replace=False)] = True
+    drawn, order = np.zeros_like(kept), blocks.argsort(axis=None, kind="stable")
+    found, counts = np.unique(blocks[kept], return_counts=True)
+    starts, ends = (np.searchsorted(blocks.flat[order], found, side) for side in ("left", "right"))
+    for start, end, count in zip(starts, ends, counts, strict=True):
+        drawn.flat[generator.choice(order[start:end], size=count, replace=False)] = True
     return drawn
 
 
 def rewired(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:
     """Exchange the readers of random pairs of edges many times, and rename heads within layers.
 
-    No writer and no reader gains or loses an edge, so what was on a path from the embedding to the
-    logits before still is.
+    Only those of edges at the same place. No writer gains or loses an edge at a place, and no
+    reader does, so what was on a path from the embedding to the logits before still is.
     """
-    drawn = kept.copy()
-    writers, readers = (index.tolist() for index in np.nonzero(kept))
-    possible = graph.edge_mask.numpy()
-    n_edges = len(writers)
-    if n_edges > 1:
-        pairs = generator.integers(0, n_edges, (_EXCHANGES_PER_EDGE * n_edges, 2))
-        for one, other in pairs.tolist():
-            crossed = (writers[one], readers[other]), (writers[other], readers[one])
-            if all(possible[edge] and not drawn[edge] for edge in crossed):
-                drawn[writers[one], readers[one]] = drawn[writers[other], readers[other]] = False
-                drawn[crossed[0]] = drawn[crossed[1]] = True
-                readers[one], readers[other] = readers[other], readers[one]
+    drawn, possible = kept.copy(), graph.edge_mask.numpy()
+    for place in range(graph.n_places):
+        at_place = np.s_[:, place :: graph.n_places]
+        _exchange_readers(drawn[at_place], possible[at_place], generator)
     return _renamed(graph, drawn, generator)
+
+
+def _exchange_readers(drawn: Mask, possible: Mask, generator: np.random.Generator) -> None:
+    """Exchange the readers of random pairs of edges of a mask, in place."""
+    writers, readers = (index.tolist() for index in np.nonzero(drawn))
+    n_edges = len(writers)
+    if n_edges < 2:
+        return
+    pairs = generator.integers(0, n_edges, (_EXCHANGES_PER_EDGE * n_edges, 2))
+    for one, other in pairs.tolist():
+        crossed = (writers[one], readers[other]), (writers[other], readers[one])
+        if all(possible[edge] and not drawn[edge] for edge in crossed):
+            drawn[writers[one], readers[one]] = drawn[writers[other], readers[other]] = False
+            drawn[crossed[0]] = drawn[crossed[1]] = True
+            readers[one], readers[other] = readers[other], readers[one]
 
 
 def _renamed(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:

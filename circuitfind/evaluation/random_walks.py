@@ -65,13 +65,23 @@ class _Growth:
     def __init__(
         self, graph: Graph, generator: np.random.Generator, kept: Mask | None = None
     ) -> None:
-        self._graph, self._generator = graph, generator
+        # A component at a place is numbered as readers are: those of one at all places together.
+        self._generator, self._n_places = generator, graph.n_places
         self._possible = graph.edge_mask.numpy()
-        self._leads_to = graph.feeds
-        self._follows = [np.flatnonzero(row).tolist() for row in self._possible]
-        self._starts, self._logits = graph.embeddings, graph.logits
+        self._leads_to = _leads_to(graph)
+        self._follows = [
+            (place + graph.n_places * np.flatnonzero(row[place :: graph.n_places])).tolist()
+            for row in self._possible
+            for place in range(graph.n_places)
+        ]
+        self._starts = _everywhere(graph, graph.embeddings)
+        self._logits = graph.logits
         self.kept = np.zeros_like(self._possible) if kept is None else kept.copy()
-        self._used = {*self._starts, *np.flatnonzero(self.kept.any(axis=1)).tolist()}
+        self._used = {*self._starts, *(self._at(*edge) for edge in np.argwhere(self.kept).tolist())}
+
+    def _at(self, writer: int, reader: int) -> int:
+        """Return the number of a writer at the place of a reader."""
+        return writer * self._n_places + reader % self._n_places
 
     def reaches(self, n_edges: int, *, overshoot: bool = False) -> bool:
         """Grow to a number of edges, or at least to it, and tell whether that was possible."""
@@ -84,17 +94,18 @@ class _Growth:
                 return False
             for writer, reader in added:
                 self.kept[writer, reader] = True
-                self._used.add(writer)
+                self._used.add(self._at(writer, reader))
             missing -= len(added)
         return True
 
     def _walk(self, most: int) -> list[Edge]:
         """Return the new edges of a random walk, `most` at most, all on paths to the logits."""
-        writer, new = self._any(self._starts), list[Edge]()
+        component, new = self._any(self._starts), list[Edge]()
         while True:
-            reader = self._step(writer, most - len(new))
+            reader = self._step(component, most - len(new))
             if reader is None:
                 return []
+            writer = component // self._n_places
             if not self.kept[writer, reader]:
                 new.append((writer, reader))
             if reader in self._logits:
@@ -102,13 +113,14 @@ class _Growth:
             if len(new) == most:
                 # The edge was allowed to be the last one, so a used component follows.
                 return new
-            writer = self._any(self._leads_to[reader])
+            component = self._any(self._leads_to[reader])
 
-    def _step(self, writer: int, left: int) -> int | None:
+    def _step(self, component: int, left: int) -> int | None:
         """Choose the next reader of a walk that may add `left` more edges; None if it cannot."""
-        readers = self._follows[writer]
+        readers = self._follows[component]
         if left == 1:
-            readers = [r for r in readers if self.kept[writer, r] or self._ends(r)]
+            kept = self.kept[component // self._n_places]
+            readers = [r for r in readers if kept[r] or self._ends(r)]
         return self._any(readers) if readers else None
 
     def _any(self, items: Sequence[int]) -> int:
@@ -116,7 +128,7 @@ class _Growth:
 
     def _ends(self, reader: int) -> bool:
         """Return whether an edge into a reader needs no further edge."""
-        return reader in self._logits or any(w in self._used for w in self._leads_to[reader])
+        return reader in self._logits or not self._used.isdisjoint(self._leads_to[reader])
 
     def _between_used(self) -> list[Edge]:
         """Return one edge between components that are in the circuit, if there is one left."""
@@ -124,7 +136,21 @@ class _Growth:
         return [free[int(self._generator.integers(len(free)))]] if free else []
 
     def _free(self) -> Iterator[Edge]:
-        for writer in sorted(self._used):
-            for reader in self._follows[writer]:
+        for component in sorted(self._used):
+            writer = component // self._n_places
+            for reader in self._follows[component]:
                 if not self.kept[writer, reader] and self._ends(reader):
                     yield writer, reader
+
+
+def _leads_to(graph: Graph) -> list[list[int]]:
+    """Return for each reader the components, at places, that compute with what it receives."""
+    n, everywhere = graph.n_places, {fed: _everywhere(graph, fed) for fed in set(graph.feeds)}
+    return [
+        everywhere[fed] if reader.looks_back else [writer * n + number % n for writer in fed]
+        for number, (reader, fed) in enumerate(zip(graph.readers, graph.feeds, strict=True))
+    ]
+
+
+def _everywhere(graph: Graph, writers: Sequence[int]) -> list[int]:
+    return [w * graph.n_places + place for w in writers for place in range(graph.n_places)]

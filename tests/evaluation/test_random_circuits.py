@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
-from circuitfind.evaluation.random_walks import connected_mask
+from circuitfind.evaluation.random_walks import connected_mask, inflated
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.shape import ModelShape
 from tests.engine.problems import without_type_checks
@@ -26,6 +26,8 @@ GRAPHS = {
         ModelShape(**SHAPE, n_kv_heads=4, learned_positions=True), split_embedding=True
     ),
 }
+PLACED = ("grouped", "merged")
+GRAPHS |= {f"{name} with places": GRAPHS[name].at_places(["b", "S", "end"]) for name in PLACED}
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
@@ -43,6 +45,37 @@ def test_nearly_and_wholly_full_graphs_are_met_exactly_too(graph):
         mask = connected_mask(graph, graph.n_edges - missing, np.random.default_rng(0))
         assert mask.sum() == graph.n_edges - missing
         assert Circuit(graph, torch.from_numpy(mask)).connected().n_edges == mask.sum()
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_an_added_walk_lies_on_paths_to_the_logits(name):
+    graph, generator = GRAPHS[f"{name} with places"], np.random.default_rng(0)
+    for n_edges in (1, 5, 40, graph.n_edges - 1):
+        kept = connected_mask(graph, n_edges, generator)
+        for _ in range(3):
+            larger, new = inflated(graph, kept, generator)
+            assert new and set(new) == set(map(tuple, np.argwhere(larger & ~kept)))
+            assert Circuit(graph, torch.from_numpy(larger)).connected().n_edges == larger.sum()
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_one_place_changes_nothing_that_is_drawn(name):
+    graph = GRAPHS[name].merged
+    one = graph.at_places(["everywhere"])
+    circuit = some_circuit(graph, 30)
+    for null in ("degree", "layer", "size"):
+        whole, placed = (
+            random_circuits(Circuit(of, circuit.kept), 2, null=null) for of in (graph, one)
+        )
+        assert all(torch.equal(a.kept, b.kept) for a, b in zip(whole, placed, strict=True))
+
+
+def test_walks_reach_every_edge_at_every_place():
+    """Each edge is on a walk to the logits: embedding, head at any place, MLP, and the logits."""
+    shape = ModelShape(**{**SHAPE, "n_layers": 1, "n_heads": 2}, n_kv_heads=1)
+    graph, generator = heads_and_mlps(shape).at_places(["a", "b"]), np.random.default_rng(0)
+    seen = sum(connected_mask(graph, 4, generator).astype(int) for _ in range(300))
+    assert ((seen > 0) == graph.edge_mask.numpy()).all()
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
@@ -118,21 +151,31 @@ def weight(circuit, weights):
 
 
 def degrees(circuit):
-    """How many edges each component writes and each port reads, heads of a layer in any order."""
+    """How many edges each component writes at each place and each port reads there.
+
+    Heads of a layer in any order.
+    """
     graph, written, read = circuit.graph, Counter(), Counter()
     for edge in circuit.edges:
-        written[edge.writer.name] += 1
+        written[edge.writer.name, edge.reader.place] += 1
         read[edge.reader.name] += 1
     rows = Counter()
     for writer, inputs in zip(graph.writers, graph.inputs, strict=True):
         ports = tuple(read[graph.readers[r].name] for r in inputs)
         name = writer.name if writer.index is None else f"a head of layer {writer.layer}"
-        rows[name, written[writer.name], ports] += 1
-    return rows, read["logits"]
+        by_place = tuple(written[writer.name, place] for place in graph.places or (None,))
+        rows[name, by_place, ports] += 1
+    return rows, [read[graph.readers[r].name] for r in graph.logits]
 
 
 def profile(circuit):
     return Counter(
-        (edge.writer.layer, edge.writer.index is None, edge.reader.layer, edge.reader.port)
+        (
+            edge.writer.layer,
+            edge.writer.index is None,
+            edge.reader.layer,
+            edge.reader.port,
+            edge.reader.place,
+        )
         for edge in circuit.edges
     )
