@@ -3,8 +3,9 @@
 An edge matters if cutting it changes the metric, in the circuit or in the circuit without some
 set K: of two edges that stand in for one another each matters only where the other one is cut
 (Wang et al. 2022, arXiv 2211.00593, for nodes). For an edge that makes no difference in the whole
-circuit, K is all other edges into the same component, and some random sets. An edge that changes
-nothing for any K never matters, as far as was tried, and is listed.
+circuit, K is all other edges into the same component, and some random sets. Where places are told
+apart, it is those into the component at the same place, and into its keys and values at any. An
+edge that changes nothing for any K never matters, as far as was tried, and is listed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.cuts import removable, without
 from circuitfind.evaluation.measured import Mask, Measured
+from circuitfind.graph import Graph, Reader
 
 MATTERS = 0.002
 """From which share of the gap between full and empty graph on a change counts."""
@@ -131,9 +135,7 @@ def _with_sets(measured: Measured, circuit: Circuit, need: Need, n_sets: int, se
 def _contexts(circuit: Circuit, place: tuple[int, int], n_sets: int, seed: int) -> Iterator[Mask]:
     """Yield the circuit without sets K that do not hold the edge."""
     graph, kept = circuit.graph, circuit.kept.cpu()
-    component = graph.readers[place[1]].component
-    into = torch.tensor([reader.component == component for reader in graph.readers])
-    siblings = kept & into
+    siblings = kept & _into_same(graph, graph.readers[place[1]])
     siblings[place] = False
     if bool(siblings.any()):
         yield kept & ~siblings
@@ -143,3 +145,17 @@ def _contexts(circuit: Circuit, place: tuple[int, int], n_sets: int, seed: int) 
         drawn = torch.from_numpy(generator.random(kept.shape) < share)
         drawn[place] = False
         yield kept & ~drawn
+
+
+def _into_same(graph: Graph, own: Reader) -> Bool[Tensor, " reader"]:
+    """Return the inputs that a component uses together with one of its own.
+
+    All of them; where places are told apart, those at its place, and keys and values at any.
+    """
+    return torch.tensor(
+        [
+            each.component == own.component
+            and (each.place == own.place or each.looks_back or own.looks_back)
+            for each in graph.readers
+        ]
+    )

@@ -51,6 +51,19 @@ def test_what_is_expected_is_what_a_calculation_by_hand_gives():
     assert chance.p_value == pytest.approx(at_least_two)
 
 
+def test_what_circuits_share_and_what_is_expected_is_counted_place_by_place():
+    """One of 3 for embed->a0.*.v@a and embed->a1.*.q@b, one of 9 for a0.*->a1.*.k@a."""
+    graph = GRAPH.at_places(["a", "b"])
+    ends = "embed->a1.h1.q@b", "a0.h0->a1.h1.k@a"
+    left = circuit(graph, "embed->a0.h0.v@a", *ends, "a1.h1->logits@a")
+    right = circuit(graph, "embed->a0.h2.v@a", *ends, "a1.h1->logits@b")
+    found = overlap(left, right).edges
+    assert set(found.both) == set(ends)
+    chance = found.coefficient.chance[LAYER_PROFILE]
+    assert chance.expected == pytest.approx((1 / 3 + 1 / 3 + 1 / 9) / 4)
+    assert chance.p_value == pytest.approx(1 / 9 + 2 * (1 / 3 * 2 / 3 * 1 / 9))
+
+
 def test_equal_circuits_agree_fully_and_disjoint_ones_not_at_all():
     same = overlap(LEFT, LEFT)
     assert same.edges.jaccard.value == same.components.jaccard.value == 1
@@ -97,6 +110,21 @@ def test_exchanging_heads_tries_every_way_once():
     ]
     for value, weight in zip(found.values, found.weights, strict=True):
         assert weight == pytest.approx(counts.count(value) / 9)
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+def test_an_exchanged_head_takes_its_inputs_at_every_place_with_it(n_kv_heads):
+    graph = heads_and_mlps(shape(n_heads=4, n_kv_heads=n_kv_heads)).at_places(["a", "b"])
+    ways = exchanges(graph, draws=20)
+    for writers, readers in zip(ways.writers, ways.readers, strict=True):
+        assert sorted(writers) == [*range(len(graph.writers))]
+        assert sorted(readers) == [*range(len(graph.readers))]
+        becomes = {graph.writers[i]: graph.writers[int(j)] for i, j in enumerate(writers)}
+        for reader, number in zip(graph.readers, readers, strict=True):
+            other = graph.readers[int(number)]
+            same = (other.stage, other.kind, other.port, other.place)
+            assert same == (reader.stage, reader.kind, reader.port, reader.place)
+            assert {becomes[w] for w in graph.fed_by(reader)} == {*graph.fed_by(other)}
 
 
 def test_heads_that_share_a_key_move_together():

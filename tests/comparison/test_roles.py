@@ -8,6 +8,7 @@ import torch
 from circuitfind.comparison.answers import written_answers
 from circuitfind.comparison.effects import about_answers, answer_metric, effects
 from circuitfind.comparison.looks import chunks, looks, patterns, recorded
+from circuitfind.comparison.profiles import profiles
 from circuitfind.comparison.roles import find_roles, labels
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MetricError
@@ -16,7 +17,7 @@ from circuitfind.models.loading import load_model
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
 from tests.comparison.wired import copying_problem
-from tests.engine.problems import model_of, prompts_of
+from tests.engine.problems import model_of, problem_of, prompts_of
 from tests.oracles.checkpoints import build
 
 
@@ -75,6 +76,23 @@ def test_effects_of_edges_are_those_of_the_method_and_add_up_to_those_of_compone
     torch.testing.assert_close(found.edges[mask], (last.state["scores"] / abs(found.lead))[mask])
     whole = found.by_place[found.places.index("(all)")]
     torch.testing.assert_close(whole, found.edges.masked_fill(~mask, 0).sum(1))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_telling_places_apart_changes_no_profile_and_no_role(family):
+    options = {"metric": "logit-difference", "seed": 3}
+    whole = problem_of(family, **options)
+    placed = problem_of(family, place_of=((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3)), **options)
+    ours, theirs = profiles(whole), profiles(placed)
+    by_place = theirs.effects.edges.unflatten(1, (-1, placed.graph.n_places))
+    torch.testing.assert_close(by_place.sum(-1), ours.effects.edges)
+    torch.testing.assert_close(theirs.parts, ours.parts)
+    torch.testing.assert_close(theirs.depth, ours.depth)
+    known, seen = find_roles(whole), find_roles(placed)
+    assert [(r.component, r.role, r.where) for r in seen] == [
+        (r.component, r.role, r.where) for r in known
+    ]
+    torch.testing.assert_close([r.number for r in seen], [r.number for r in known])
 
 
 def test_chunks_change_nothing(monkeypatch):

@@ -9,6 +9,8 @@ from circuitfind.evaluation.minimality import minimality
 from tests.engine.problems import EXACT, engine_of, random_mask
 from tests.evaluation.wired import circuit_of, measured_of, true_circuit, wired
 
+PLACE_OF = ((0, 1, 1, 2, 2, 2), (1, 0, 2, 2, 2, 2))
+
 WIRED = ["induction-pair", "and-gate", "backup-head", "reverse"]
 
 
@@ -55,6 +57,32 @@ def test_effects_are_those_of_the_engine():
     for edge, row in list(zip(circuit.edges, values, strict=True))[::3]:
         expected = engine.readout.values(engine.cut(state, [engine.graph.index(edge)]).final)
         torch.testing.assert_close(row, expected, **EXACT)
+
+
+def test_stand_ins_of_an_edge_are_the_others_that_act_at_its_place(monkeypatch):
+    """Each edge is tried again without the edges whose names say that they act with it."""
+    monkeypatch.setattr("circuitfind.evaluation.minimality.MATTERS", torch.inf)
+    options = {"metric": "logit-difference", "n_layers": 1, "place_of": PLACE_OF}
+    measured = Measured(engine_of("gpt2", **options))
+    graph = measured.problem.graph
+    circuit = Circuit(graph, random_mask(graph, 0, 0.6))
+    found = {need.name: need for need in minimality(measured, circuit, n_sets=0).edges}
+    names = [edge.name for edge in circuit.edges]
+    for name in (name for name in names if "->m0@" in name or "->a0.h3." in name):
+        others = [other for other in names if other != name and acts_with(other, name)]
+        rest = circuit.kept & ~graph.mask_of(others)
+        one, two = measured.faithfulness([rest, rest & ~graph.mask_of(name)])
+        expected = max(abs(found[name].effect), abs(one - two))
+        assert found[name].largest == pytest.approx(expected, abs=1e-9), name
+        assert found[name].tried == (2 if others else 1)
+
+
+def acts_with(one: str, other: str) -> bool:
+    """Return whether a head or an MLP uses the inputs of two edges together, at some position."""
+    (ours, here), (theirs, there) = (name.partition("->")[2].split("@") for name in (one, other))
+    if ours.split(".")[:2] != theirs.split(".")[:2]:
+        return False
+    return here == there or ours.endswith((".k", ".v")) or theirs.endswith((".k", ".v"))
 
 
 def test_an_empty_circuit_needs_nothing():
