@@ -3,7 +3,7 @@
     circuitfind models get smollm2
     python docs/smollm2.py [PART ...] [--runs DIRECTORY] [--stories DIRECTORY]
 
-The parts are `first`, `methods`, `tasks`, one for each task of the gallery, and `comparison`; by
+The parts are `first`, `positions`, `methods`, `tasks`, one for each task of the gallery, and `comparison`; by
 default all. Text between `<!-- PART -->` and `<!-- /PART -->` of docs/smollm2.md is replaced. Runs
 are kept in a directory, where an interrupted one is taken up and a finished one is read. The
 comparison needs the directory of the model stories260k.
@@ -41,6 +41,7 @@ PAGE, MODEL = "docs/smollm2.md", "smollm2"
 PICTURES = ROOT / "docs/images/gallery"
 
 FIRST = "ioi --threshold 0.05"
+POSITIONS = "ioi --metric logit-difference --threshold 0.3 --places named"
 EAP_IG = "--method eap-ig --target-faithfulness 0.8"
 METHODS = (
     FIRST,
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/smollm2"), help="where runs are")
     parser.add_argument("--stories", type=Path, help="directory of the model stories260k")
     given = parser.parse_args()
-    writers = {"first": first, "methods": methods, "tasks": tasks}
+    writers = {"first": first, "positions": positions, "methods": methods, "tasks": tasks}
     writers |= {task: lambda runs, task=task: entry(runs, task) for task in GALLERY}
     for part, written in writers.items():
         if not given.parts or part in given.parts:
@@ -87,10 +88,20 @@ def main() -> None:
 
 def first(runs: Path) -> str:
     """Return what the first command prints, and keep its picture."""
-    folder = ran(runs, FIRST)
-    lines = [line.rstrip() for line in said(runs, FIRST).strip().splitlines()[:-1]]
+    return printed(runs, FIRST, "smollm2-ioi")
+
+
+def positions(runs: Path) -> str:
+    """Return what the search with named positions prints, and keep its picture."""
+    return printed(runs, POSITIONS, "smollm2-positions")
+
+
+def printed(runs: Path, command: str, picture: str) -> str:
+    """Return what a command prints but for the time it took, and keep its picture."""
+    folder = ran(runs, command)
+    lines = [line.rstrip() for line in said(runs, command).strip().splitlines()[:-1]]
     lines = [line for line in lines if not line.startswith("seconds")]
-    shutil.copy(folder / "diagram.svg", ROOT / "docs/images/smollm2-ioi.svg")
+    shutil.copy(folder / "diagram.svg", ROOT / f"docs/images/{picture}.svg")
     return "```\n" + "\n".join(lines) + "\n```"
 
 

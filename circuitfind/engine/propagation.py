@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
@@ -32,10 +32,17 @@ Senders = tuple[int, ...]
 
 
 class Along(NamedTuple):
-    """Some writers, and the places at which edges lead from them to one input."""
+    """Some writers, and the places at which edges lead from them to one input.
+
+    Attributes:
+        senders: The writers.
+        places: The places.
+        span: At how many positions, counted from the end, the input matters at these places.
+    """
 
     senders: Senders
     places: tuple[int, ...]
+    span: int
 
 
 @dataclass
@@ -77,8 +84,7 @@ class Changes:
     def of_heads(self, reader: int) -> Moved:
         """Return what a reader received as a change of what its senders mix, all of them heads."""
         along, change = self.senders[reader], self.received[reader]
-        span = self._span(reader, along.places)
-        z = torch.cat([self.moved[writer][:, :, -span:] for writer in along.senders], dim=-1)
+        z = torch.cat([self.moved[w][:, :, -along.span :] for w in along.senders], dim=-1)
         return Moved(along.senders, self.at_places(along.places, z, change.shape[-2]), change)
 
     def _collect(self, readers: Sequence[int]) -> None:
@@ -92,16 +98,12 @@ class Changes:
         sums: dict[tuple[tuple[Along, ...], int], Candidates] = {}
         for column in np.flatnonzero(arriving.any(axis=(0, 2))).tolist():
             reader = readers[column]
-            along = _along(writers, arriving[:, column])
+            along = self._along(reader, writers, arriving[:, column])
             self.reaches(reader, np.asarray(arriving[:, column].any(axis=0)))
             span = int(spans.inputs[reader])
             if (along, span) not in sums:
                 sums[along, span] = total(
-                    self.at_places(
-                        each.places,
-                        self._sum(each.senders, self._span(reader, each.places)),
-                        span,
-                    )
+                    self.at_places(each.places, self._sum(each.senders, each.span), span)
                     for each in along
                 )
             change = sums[along, span]
@@ -117,10 +119,25 @@ class Changes:
         earlier = self.received_at.get(reader)
         self.received_at[reader] = places if earlier is None else earlier | places
 
-    def _span(self, reader: int, places: Sequence[int]) -> int:
-        """Return at how many positions, counted from the end, an input matters at some places."""
-        n = self.state.graph.n_places
-        return int(max(self.state.spans.readers[reader * n + place] for place in places))
+    def _along(
+        self, reader: int, writers: Sequence[int], arriving: Bool[np.ndarray, "writer place"]
+    ) -> tuple[Along, ...]:
+        """Return along which edges changes arrive: places together where the same writers send.
+
+        Args:
+            reader: Where they arrive.
+            writers: Writers that sent something.
+            arriving: Along which edges.
+        """
+        by_senders: dict[Senders, list[int]] = {}
+        for place in np.flatnonzero(arriving.any(axis=0)).tolist():
+            senders = tuple(writers[row] for row in np.flatnonzero(arriving[:, place]).tolist())
+            by_senders.setdefault(senders, []).append(place)
+        spans = self.state.spans.readers_at[reader]
+        return tuple(
+            Along(senders, tuple(places), int(spans[places].max()))
+            for senders, places in by_senders.items()
+        )
 
     def at_places(
         self, places: Sequence[int], change: Float[Tensor, "candidate batch _last width"], span: int
@@ -140,20 +157,6 @@ class Changes:
         for change in others[1:]:
             total += change
         return total
-
-
-def _along(writers: Sequence[int], arriving: NDArray[np.bool_]) -> tuple[Along, ...]:
-    """Return along which edges changes arrive: places together where the same writers send.
-
-    Args:
-        writers: Writers that sent something.
-        arriving: Along which edges, by writer and place.
-    """
-    by_senders: dict[Senders, list[int]] = {}
-    for place in np.flatnonzero(arriving.any(axis=0)).tolist():
-        senders = tuple(writers[row] for row in np.flatnonzero(arriving[:, place]).tolist())
-        by_senders.setdefault(senders, []).append(place)
-    return tuple(Along(senders, tuple(places)) for senders, places in by_senders.items())
 
 
 def alike(indices: Sequence[int], trait: Callable[[int], Hashable]) -> list[list[int]]:

@@ -40,6 +40,13 @@ CASES = {
     "unequal": UNEQUAL,
     "steps": STEPS,
     "late": {"place_of": SHIFTED, "n_shared": 3},
+    # A step before the first difference: keys matter at more positions than queries.
+    "early": {
+        "lengths": (6, 4, 5),
+        "place_of": ((0, 1, 2, 2, 1, 1), (1, 0, 2, 1, 1, 1), (2, 1, 0, 2, 1, 1)),
+        "steps": (1, 3),
+        "n_shared": 2,
+    },
 }
 
 SOME_FAMILIES = ["gpt2", "llama", "gpt-neox-parallel", "gemma2"]
@@ -59,7 +66,7 @@ def ablations(case: str):
     """Return the ablations that a case can be asked with."""
     return (
         ("resample", "zero", "mean-over-positions")
-        if case == "unequal"
+        if case in ("unequal", "early")
         else ("resample", "zero", "mean")
     )
 
@@ -93,6 +100,24 @@ def test_a_mask_over_places_gives_the_logits_of_the_oracle(family, case):
                     prompts.places,
                 ).final
             torch.testing.assert_close(logits_at_steps(engine, whole)[real], expected, **EXACT)
+
+
+@pytest.mark.parametrize("family", SOME_FAMILIES)
+@pytest.mark.parametrize("case", CASES)
+def test_cuts_one_after_the_other_end_where_the_oracle_is(family, case):
+    engine, oracle = (of(family, **CASES[case]) for of in (engine_of, oracle_of))
+    generator = torch.Generator().manual_seed(1)
+    for share in (0.15, 0.3, 0.6):
+        state = engine.start_from(random_mask(engine.graph, seed=2, share=share))
+        for _ in range(6):
+            edges = state.mask.nonzero()
+            some = edges[torch.randperm(len(edges), generator=generator)[:6]]
+            state = engine.cut(state, [(w, r) for w, r in some.tolist()])
+            assert engine.drift(state) < 1e-12
+        real = engine.problem.prompts.step_is_real
+        expected = engine.problem.prompts.at_steps(oracle.logits(state.mask))[real]
+        found = logits_at_steps(engine, state.final)[real]
+        torch.testing.assert_close(found, expected, **EXACT)
 
 
 @pytest.mark.parametrize("family", SOME_FAMILIES)
