@@ -85,6 +85,25 @@ def test_a_circuit_is_compared_by_edges_and_by_components():
     assert (components.precision, components.recall) == (2 / 3, 1)
 
 
+def test_an_edge_at_another_place_is_another_edge_of_the_same_components():
+    graph = GRAPH.at_places(["S", "end"])
+    true, found = (
+        Circuit(graph, graph.mask_of(["embed->a0.h0.v@S", f"a0.h0->logits@{place}"]))
+        for place in ("end", "S")
+    )
+    values = torch.zeros(graph.edge_mask.shape)
+    values[graph.mask_of("embed->a0.h1.k@end")] = 3
+    values[graph.mask_of("embed->a0.h0.v@S")] = -2
+    edges, components = roc_curves(
+        truth_of(true, "example"), found, scores=EdgeScores(graph, values, "", "")
+    )
+    assert (edges.n_true, edges.n_all) == (2, 18)
+    assert (edges.precision, edges.recall) == (1 / 2, 1 / 2)
+    assert edges.points == tuple(pytest.approx(p) for p in ((1 / 16, 0), (1 / 16, 1 / 2)))
+    assert (components.precision, components.recall) == (1, 1)
+    assert components.points == ((1, 0.5), (1, 1))
+
+
 def test_scores_give_a_point_each_and_components_the_largest_of_theirs():
     truth = truth_of(circuit("embed->a0.h0.v", "a0.h0->logits"), "example")
     values = torch.zeros(GRAPH.edge_mask.shape)
