@@ -51,7 +51,8 @@ def inflated(graph: Graph, kept: Mask, generator: np.random.Generator) -> tuple[
         The larger circuit, and the edges that are new.
     """
     growth = _Growth(graph, generator, kept)
-    growth.reaches(int(kept.sum()) + 1, overshoot=True)
+    if not growth.reaches(int(kept.sum()) + 1, overshoot=True):
+        growth.takes_path()
     return growth.kept, [(int(w), int(r)) for w, r in np.argwhere(growth.kept & ~kept)]
 
 
@@ -97,6 +98,19 @@ class _Growth:
                 self._used.add(self._at(writer, reader))
             missing -= len(added)
         return True
+
+    def takes_path(self) -> None:
+        """Add the shortest path through a random edge that is missing, which walks did not find."""
+        missing = np.argwhere(self._possible & ~self.kept).tolist()
+        writer, reader = missing[int(self._generator.integers(len(missing)))]
+        here, embedding = self._at(writer, reader), self._starts[0] // self._n_places
+        self.kept[writer, reader] = True
+        if here not in self._starts:
+            into = [r for r, fed in enumerate(self._leads_to) if here in fed]
+            self.kept[embedding, self._any(into)] = True
+        if reader not in self._logits:
+            last, place = divmod(self._any(self._leads_to[reader]), self._n_places)
+            self.kept[last, self._logits[place]] = True
 
     def _walk(self, most: int) -> list[Edge]:
         """Return the new edges of a random walk, `most` at most, all on paths to the logits."""

@@ -58,6 +58,19 @@ def test_an_added_walk_lies_on_paths_to_the_logits(name):
             assert Circuit(graph, torch.from_numpy(larger)).connected().n_edges == larger.sum()
 
 
+@pytest.mark.parametrize("missing", ["m2->logits@S", "a1.h0->m1@b", "embed->a2.kv0.k@end"])
+def test_an_edge_that_walks_hardly_find_is_added_all_the_same(missing, monkeypatch):
+    monkeypatch.setattr("circuitfind.evaluation.random_walks._FRUITLESS_WALKS", 0)
+    graph, component = GRAPHS["grouped with places"], missing.partition("->")[0]
+    others = {edge.name for edge in graph.edges() if edge.writer.name == component} - {missing}
+    kept = graph.mask_of(edge for edge in graph.edges() if edge.name != missing)
+    for rest in (kept, kept & ~graph.mask_of(others)):
+        larger, new = inflated(graph, rest.numpy(), np.random.default_rng(0))
+        assert new and not (rest.numpy() & ~larger).any()
+        used = {edge.name for edge in Circuit(graph, torch.from_numpy(larger)).connected().edges}
+        assert {graph.edge(edge).name for edge in new} <= used
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_one_place_changes_nothing_that_is_drawn(name):
     graph = GRAPHS[name].merged
