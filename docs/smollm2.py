@@ -3,10 +3,10 @@
     circuitfind models get smollm2
     python docs/smollm2.py [PART ...] [--runs DIRECTORY] [--stories DIRECTORY]
 
-The parts are `first`, `positions`, `methods`, `tasks`, one for each task of the gallery, and `comparison`; by
-default all. Text between `<!-- PART -->` and `<!-- /PART -->` of docs/smollm2.md is replaced. Runs
-are kept in a directory, where an interrupted one is taken up and a finished one is read. The
-comparison needs the directory of the model stories260k.
+The parts are `first`, `positions`, `methods`, `tasks`, one for each task of the gallery, and
+`comparison`; by default all. Text between `<!-- PART -->` and `<!-- /PART -->` of docs/smollm2.md
+is replaced. Runs are kept in a directory, where an interrupted one is taken up and a finished
+one is read. The comparison needs the directory of the model stories260k.
 """
 
 import argparse
