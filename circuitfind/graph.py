@@ -177,9 +177,12 @@ def require_place_names(names: Sequence[str]) -> None:
     """Refuse names of places that could not stand in the name of an edge.
 
     Raises:
-        GraphError: There are none, one is there twice, or one has characters that names of edges
-            use for something else.
+        GraphError: They are no texts, there are none, one is there twice, or one has characters
+            that names of edges use for something else.
     """
+    given: object = names
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        raise GraphError(f"{quoted(given)} are not names of places; give texts: ('IO', 'end')")
     if not names:
         raise GraphError("there are no places; give the name of at least one")
     for name in names:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.alignment import START
-from circuitfind.errors import PromptError
+from circuitfind.errors import PromptError, require_kind
 from circuitfind.graph import require_place_names
 
 _NOWHERE = -1
@@ -29,6 +29,10 @@ class Places:
         names: The names of the places, from left to right.
         of: The number of the place of each position. Padding, which nothing reads, belongs to the
             place of the last position.
+
+    Raises:
+        GraphError: A name cannot be used.
+        PromptError: A position belongs to a place that has no name.
     """
 
     names: tuple[str, ...]
@@ -36,6 +40,12 @@ class Places:
 
     def __post_init__(self) -> None:
         require_place_names(self.names)
+        require_kind(self.of, Tensor, "the places of positions; give a tensor [batch, pos]")
+        if self.of.numel() and not 0 <= int(self.of.min()) <= int(self.of.max()) < len(self.names):
+            raise PromptError(
+                f"there are {len(self.names)} places and positions of the places "
+                f"{int(self.of.min())} to {int(self.of.max())}; number places from 0"
+            )
 
     def merged(
         self, streams: Float[Tensor, "placed batch pos d_model"]

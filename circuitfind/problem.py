@@ -94,6 +94,11 @@ class Problem:
                 f"and the prompts have {shortened(', '.join(here))[:100] or 'none'}; give "
                 "`graph.at_places(prompts.places.names)`"
             )
+        if places is not None and places.of.shape != self.prompts.clean.shape:
+            raise PromptError(
+                f"places are given for positions of shape {tuple(places.of.shape)} and the prompts "
+                f"have {tuple(self.prompts.clean.shape)}; give the place of each position"
+            )
 
     @property
     def pruning_is_free(self) -> bool:

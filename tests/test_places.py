@@ -126,6 +126,15 @@ def test_names_that_cannot_stand_in_an_edge_are_refused(name):
         Places((name,), torch.zeros(1, 2, dtype=torch.long))
 
 
+def test_places_that_do_not_fit_their_prompts_are_refused():
+    with pytest.raises(PromptError, match="there are 2 places and positions of the places 0 to 2"):
+        Places(("a", "b"), torch.tensor([[0, 1, 2]]))
+    model = cf.load_model("gpt-4l")
+    some = Places(("a", "b"), torch.tensor([[0, 1]]))
+    with pytest.raises(PromptError, match=r"of shape \(1, 2\) and the prompts have \(4, "):
+        cf.make_problem(model, "ioi", n_prompts=4, places=some)
+
+
 def test_a_place_is_a_field_of_a_reader_and_an_edge_is_written_with_it():
     graph = heads_and_mlps(SHAPE).at_places(["S2", "end"])
     reader = graph.readers[graph.reader_index["a1.h0.k@S2"]]
