@@ -99,7 +99,8 @@ class Changes:
         for column in np.flatnonzero(arriving.any(axis=(0, 2))).tolist():
             reader = readers[column]
             along = self._along(reader, writers, arriving[:, column])
-            self.reaches(reader, np.asarray(arriving[:, column].any(axis=0)))
+            if self.masks is not None:
+                self.reaches(reader, np.asarray(arriving[:, column].any(axis=0)))
             span = int(spans.inputs[reader])
             if (along, span) not in sums:
                 sums[along, span] = total(

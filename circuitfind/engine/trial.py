@@ -360,7 +360,7 @@ class Trial:
             # What one of them writes depends on the z of all.
             mixed = torch.stack([self._mixed(writer, span) for writer in block.writers])
             outputs = blocks.output(block, block.writers, mixed)
-            at = self._sent_at(block.writers)
+            at = None if self.tools.masks is None else self._sent_at(block.writers)
             for writer, written in zip(block.writers, outputs, strict=True):
                 self._write(writer, written, at)
         else:
@@ -369,7 +369,8 @@ class Trial:
             outputs = blocks.output(block, writers, moved)
             self.changes.moved |= dict(zip(writers, moved, strict=True))
             self.changes.sent |= dict(zip(writers, outputs, strict=True))
-            self.changes.sent_at |= {writer: self._sent_at([writer]) for writer in writers}
+            if self.tools.masks is not None:
+                self.changes.sent_at |= {writer: self._sent_at([writer]) for writer in writers}
 
     def _sent_at(self, heads: Sequence[int]) -> AtSome:
         """Return at which places what some heads write together changes.
