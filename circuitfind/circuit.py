@@ -8,7 +8,7 @@ import heapq
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,7 +28,7 @@ from circuitfind.errors import (
     shortened,
 )
 from circuitfind.files import path_of, read_bytes, write_whole
-from circuitfind.graph import Edge, EdgeName, Graph, Reader, Writer
+from circuitfind.graph import PLACE_MARK, Edge, EdgeName, Graph, Reader, Writer
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
 from circuitfind.records import body_of, parse_json
@@ -149,10 +149,12 @@ class Circuit:
 
     @cached_property
     def _working_edges(self) -> list[Edge]:
-        """The edges on a path of kept edges from the embedding to the logits."""
+        """The edges on a path of kept edges from what reads nothing to the logits."""
         network, graph = self.graph.network(self.kept), self.graph
         kinds = network.nodes(data="kind")
-        reached = _with(network, nx.descendants, [name for name, k in kinds if k == "embedding"])
+        starts = {graph.writers[writer].name for writer in graph.sources}
+        given = [name for name in network if name.partition(PLACE_MARK)[0] in starts]
+        reached = _with(network, nx.descendants, given)
         used = _with(network, nx.ancestors, [name for name, kind in kinds if kind == "logits"])
         found = []
         for edge in self.edges:
@@ -210,6 +212,8 @@ class Circuit:
         }
         if self.graph.places:
             graph["places"] = list(self.graph.places)
+        if self.graph.units:
+            graph["units"] = [asdict(units) for units in self.graph.units]
         return {"format": FORMAT, "shape": shape, "graph": graph, "origin": dict(self.origin)}
 
     def _repr_svg_(self) -> str:
@@ -325,6 +329,12 @@ def require_same_graph(found: Graph, expected: Graph) -> None:
                 for graph in (found, expected)
             )
             raise GraphError(f"it tells other places apart: {ours}, and {theirs} here")
+        if found.units != expected.units:
+            ours, theirs = (
+                shortened(", ".join(map(str, graph.units)))[:100] or "no units"
+                for graph in (found, expected)
+            )
+            raise GraphError(f"it has other neurons or latents: {ours}, and {theirs} here")
         raise GraphError("it belongs to a graph with other options (split q/k/v or embedding)")
 
 

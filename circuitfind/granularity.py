@@ -5,15 +5,26 @@ attention of layer l at 2l + 1, its MLP at 2l + 2 (at 2l + 1 where the MLP is pa
 attention and does not read it), and the logits last. With grouped key/value heads there is one k
 and one v reader per key/value head, because that is what the model computes. Layers may differ in
 all of this.
+
+The units of an MLP (neurons, or latents of a dictionary) can be writers themselves. The rest of the
+MLP is then one writer, and so are a dictionary's skip connection and its error. Neurons are fed by
+the one input of their MLP, since they share its norm; latents of a transcoder have one input each.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from circuitfind.errors import GraphError, require_kind
-from circuitfind.graph import MAX_PAIRS, Block, BlockKind, Graph, Kind, Port, Reader, Writer
+from circuitfind.graph import MAX_PAIRS, Block, BlockKind, Graph, Kind, Port, Reader, Units, Writer
 from circuitfind.shape import LayerShape, ModelShape
 
 
 def heads_and_mlps(
-    shape: ModelShape, *, merge_qkv: bool = False, split_embedding: bool = False
+    shape: ModelShape,
+    *,
+    merge_qkv: bool = False,
+    split_embedding: bool = False,
+    units: Sequence[Units] = (),
 ) -> Graph:
     """Return the graph of a model's heads and MLPs.
 
@@ -21,30 +32,51 @@ def heads_and_mlps(
         shape: The model's sizes.
         merge_qkv: Give each head one reader in place of three (query, key and value).
         split_embedding: Make token and position embedding separate writers.
+        units: Neurons or latents that are writers, at most one entry for each layer.
 
     Raises:
         GraphError: The model cannot be taken apart like this, or the graph is larger than that of
             any model.
     """
     require_kind(shape, ModelShape, "a model's sizes; give `model.shape`")
-    _check(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
+    of_layer = _by_layer(shape, units)
+    _check(shape, merge_qkv=merge_qkv, split_embedding=split_embedding, units=units)
     builder = _Builder(shape, ("qkv",) if merge_qkv else ("q", "k", "v"))
     builder.add_embeddings(("embed", "pos_embed") if split_embedding else ("embed",))
     for layer, sizes in enumerate(shape.layers):
         builder.add_attention(layer, sizes)
         if sizes.has_mlp:
-            builder.add_mlp(layer, stage=2 * layer + (1 if sizes.parallel_mlp else 2))
+            stage = 2 * layer + (1 if sizes.parallel_mlp else 2)
+            if layer in of_layer:
+                builder.add_units(of_layer[layer], stage)
+            else:
+                builder.add_mlp(layer, stage)
     builder.add_logits()
     return Graph(shape, tuple(builder.writers), tuple(builder.readers), tuple(builder.blocks))
 
 
-def _check(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> None:
-    n_pairs = _n_pairs(shape, merge_qkv=merge_qkv, split_embedding=split_embedding)
+def _by_layer(shape: ModelShape, units: Sequence[Units]) -> dict[int, Units]:
+    found = {each.layer: each for each in units}
+    if len(found) < len(units):
+        raise GraphError("the units of a layer are given twice; give one entry for each layer")
+    for layer in found:
+        if not 0 <= layer < shape.n_layers or not shape.layers[layer].has_mlp:
+            raise GraphError(
+                f"there is no MLP in layer {layer} whose units could be writers; the model has the "
+                f"layers 0 to {shape.n_layers - 1}"
+            )
+    return found
+
+
+def _check(
+    shape: ModelShape, *, merge_qkv: bool, split_embedding: bool, units: Sequence[Units]
+) -> None:
+    n_pairs = _n_pairs(shape, merge_qkv=merge_qkv, split_embedding=split_embedding, units=units)
     if n_pairs > MAX_PAIRS:
         raise GraphError(
             f"a graph of {shape.n_layers:,} layers with {shape.heads_text} heads is "
             f"larger than that of any model: it has {n_pairs:,} pairs of a writer and a "
-            f"reader, and at most {MAX_PAIRS:,} are allowed"
+            f"reader, and at most {MAX_PAIRS:,} are allowed{'; list fewer units' * bool(units)}"
         )
     if merge_qkv and shape.grouped:
         raise GraphError(
@@ -57,10 +89,14 @@ def _check(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> None
         )
 
 
-def _n_pairs(shape: ModelShape, *, merge_qkv: bool, split_embedding: bool) -> int:
+def _n_pairs(
+    shape: ModelShape, *, merge_qkv: bool, split_embedding: bool, units: Sequence[Units]
+) -> int:
     """Return how many pairs of a writer and a reader there are, in any order of execution."""
     n_writers = shape.total("n_heads") + shape.total("has_mlp")
     n_readers = n_writers + (0 if merge_qkv else 2 * shape.total("n_kv_heads"))
+    n_writers += sum(len(each.numbers) for each in units)
+    n_readers += sum(len(each.numbers) for each in units if each.apart)
     return ((2 if split_embedding else 1) + n_writers) * (1 + n_readers)
 
 
@@ -99,6 +135,30 @@ class _Builder:
         reader = Reader(name, "mlp", stage, name, layer)
         writer = Writer(name, "mlp", stage, layer)
         self._add(name, "mlp", layer, stage, [writer], [(reader, range(1))])
+
+    def add_units(self, units: Units, stage: int) -> None:
+        """Add an MLP whose units are writers."""
+        layer, name = units.layer, f"m{units.layer}"
+        letter = "n" if units.kind == "neuron" else "f"
+        writers = [
+            Writer(f"{name}.{letter}{number}", units.kind, stage, layer, number)
+            for number in units.numbers
+        ]
+        writers.append(Writer(f"{name}.rest", "mlp", stage, layer))
+        if units.skip:
+            writers.append(Writer(f"{name}.skip", "mlp", stage, layer))
+        n_fed = len(writers) + (units.error == "live")
+        if units.error is not None:
+            writers.append(Writer(f"{name}.error", "error", stage, layer))
+        if units.apart:
+            readers = [
+                (Reader(w.name, w.kind, stage, w.name, layer, w.index), range(i, i + 1))
+                for i, w in enumerate(writers[:n_fed])
+            ]
+        else:
+            readers = [(Reader(name, "mlp", stage, name, layer), range(n_fed))]
+        self._add(name, "mlp", layer, stage, writers, readers)
+        self.blocks[-1] = replace(self.blocks[-1], units=units)
 
     def add_logits(self) -> None:
         layer = self._shape.n_layers

@@ -52,9 +52,9 @@ def single_ports(port: Port | None) -> tuple[Input, ...]:
     return SINGLE_PORTS if port == "qkv" else (port,)
 
 
-Kind = Literal["embedding", "head", "kv group", "mlp", "logits"]
+Kind = Literal["embedding", "head", "kv group", "mlp", "neuron", "latent", "error", "logits"]
 """What a component is. A kv group is a key/value head that several query heads share: it reads, and
-writes only through its query heads."""
+writes only through its query heads. Neurons, latents and errors are parts of an MLP (`Units`)."""
 
 PLACE_MARK = "@"
 """Stands between the name of an input and the place at which it is read."""
@@ -122,6 +122,50 @@ class Reader:
         return replace(self, name=name, place=place)
 
 
+UnitKind = Literal["neuron", "latent"]
+UNIT_KINDS: tuple[UnitKind, ...] = ("neuron", "latent")
+
+ErrorKind = Literal["fixed", "live"]
+"""Where what a dictionary does not reconstruct comes from: from the unpatched runs, so that nothing
+acts through it; or from what the MLP receives."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of an MLP that are writers: neurons, or latents of a dictionary.
+
+    The rest of the MLP is one more writer (`m5.rest`), so that nothing is lost.
+
+    Attributes:
+        layer: The layer of the MLP.
+        kind: What they are.
+        numbers: Which of all neurons or latents, in ascending order.
+        apart: Whether each has an input of its own, as have the latents of a transcoder; otherwise
+            the MLP has one input that feeds them all.
+        skip: Whether the dictionary's skip connection is a writer (`m5.skip`).
+        error: Whether what the dictionary does not reconstruct is a writer (`m5.error`), and where
+            it comes from.
+    """
+
+    layer: int
+    kind: UnitKind
+    numbers: tuple[int, ...]
+    apart: bool = False
+    skip: bool = False
+    error: ErrorKind | None = None
+
+    def __post_init__(self) -> None:
+        numbers = self.numbers
+        if list(numbers) != sorted(set(numbers)) or (numbers and numbers[0] < 0):
+            raise GraphError(
+                f"the {self.kind}s of layer {self.layer} are no ascending numbers: "
+                f"{shortened(quoted(numbers))}"
+            )
+
+    def __str__(self) -> str:
+        return f"{len(self.numbers):,} {self.kind}s of m{self.layer}"
+
+
 @dataclass(frozen=True)
 class Block:
     """Readers and writers that run together: the attention of a layer, its MLP, the logits.
@@ -141,6 +185,8 @@ class Block:
         coupled: Whether each writer's output depends on the inputs of all writers of the block: the
             sum of the heads is normalised before it is added to the stream (Gemma 2).
         layer: Its layer; -1 for the embeddings, and the number of layers for the logits.
+        units: Of an MLP whose neurons or latents are writers, which these are. They are the first
+            of `writers`.
     """
 
     name: str
@@ -152,6 +198,7 @@ class Block:
     feeds: tuple[tuple[int, ...], ...]
     exchangeable: tuple[tuple[int, ...], ...] = ()
     coupled: bool = False
+    units: Units | None = None
 
 
 class Edge(NamedTuple):
@@ -323,8 +370,18 @@ class Graph:
 
     @cached_property
     def embeddings(self) -> tuple[int, ...]:
-        """The indices of the writers that read nothing."""
+        """The indices of the writers that are embeddings."""
         return tuple(i for i, writer in enumerate(self.writers) if writer.kind == "embedding")
+
+    @cached_property
+    def sources(self) -> tuple[int, ...]:
+        """The indices of the writers that read nothing: embeddings, and errors that are fixed."""
+        return tuple(i for i, readers in enumerate(self.inputs) if not readers)
+
+    @cached_property
+    def units(self) -> tuple[Units, ...]:
+        """The units that are writers, by layer."""
+        return tuple(block.units for block in self.blocks if block.units is not None)
 
     @cached_property
     def logits(self) -> tuple[int, ...]:
@@ -581,7 +638,8 @@ class Graph:
         """Return a networkx graph: a node per component, an edge per kept edge with its port.
 
         Four kinds of edges, told apart by the attribute `kind`: `edge` is a kept edge and has its
-        `name` and `port`; `group` leads from a key/value head to the query heads that share it;
+        `name` and `port`; `group` leads from a key/value head to the query heads that share it, and
+        from an MLP to its neurons and its rest, where these are writers;
         `norm` marks that a head acts through the shared norm of its block (`ModelShape`);
         `attention` leads from what a head reads as key or value at a place to the head at every
         place that may attend to it. Without a mask the whole graph is returned. Nodes carry `kind`,
@@ -600,12 +658,16 @@ class Graph:
                 if place is not None:
                     network.nodes[node]["place"] = place
         for reader, fed in zip(self.readers, self.feeds, strict=True):
-            if reader.kind == "kv group" or (reader.looks_back and self.places):
-                kind = "group" if reader.kind == "kv group" else "attention"
+            if self._is_shared(reader, fed) or (reader.looks_back and self.places):
+                kind = "group" if self._is_shared(reader, fed) else "attention"
                 self._add_moves(network, reader, fed, kind)
         for edge in self.edges(kept):
             self._add_edge(network, edge)
         return network
+
+    def _is_shared(self, reader: Reader, fed: Sequence[int]) -> bool:
+        """Return whether a reader belongs to a component that writes through others."""
+        return any(self.writers[writer].component != reader.component for writer in fed)
 
     def _nodes(self, end: Reader | Writer) -> list[tuple[str, str | None]]:
         """Return the nodes of an end, each with its place."""
@@ -634,10 +696,11 @@ class Graph:
     def _add_moves(
         self, network: nx.MultiDiGraph, reader: Reader, fed: Sequence[int], kind: str
     ) -> None:
-        """Lead from what a key or value reads to the heads that mix it."""
+        """Lead from what a key, a value or an MLP reads to what writes it."""
         for writer in fed:
-            for node, _ in self._nodes(self.writers[writer]):
-                network.add_edge(self.node_of(reader), node, kind, kind=kind)
+            for node, place in self._nodes(self.writers[writer]):
+                if reader.looks_back or place == reader.place:
+                    network.add_edge(self.node_of(reader), node, kind, kind=kind)
 
     def _add_edge(self, network: nx.MultiDiGraph, edge: Edge) -> None:
         writer, reader = edge

@@ -21,6 +21,7 @@ from circuitfind.graph import Graph
 from circuitfind.metrics import Metric, check_metric
 from circuitfind.models.assumptions import require_prompts_alone
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 from circuitfind.prompts import NO_TOKEN, PromptPairs
 
@@ -62,6 +63,9 @@ class Problem:
                 "build it with heads_and_mlps(model.shape)"
             )
         self._require_places()
+        for block in self.graph.blocks:
+            if block.units is not None:
+                unit_block(self.model, block)
         self.ablation.check(self.prompts)
         length = self.prompts.clean.shape[1]
         if length > self.model.n_positions:

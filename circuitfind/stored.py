@@ -19,7 +19,7 @@ from torch import Tensor
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph
+from circuitfind.graph import Graph, Units
 from circuitfind.records import from_json
 from circuitfind.shape import ModelShape
 
@@ -60,7 +60,10 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
     except ValueError as error:
         raise CircuitFileError(str(error)) from None
     graph = heads_and_mlps(
-        shape, merge_qkv=not options.split_qkv, split_embedding=options.split_embedding
+        shape,
+        merge_qkv=not options.split_qkv,
+        split_embedding=options.split_embedding,
+        units=options.units,
     )
     return graph.at_places(options.places) if options.places else graph
 
@@ -72,6 +75,7 @@ class _Options:
     split_qkv: bool = True
     split_embedding: bool = False
     places: tuple[str, ...] = ()
+    units: tuple[Units, ...] = ()
 
 
 def masks_from(

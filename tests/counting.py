@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from circuitfind.graph import SinglePort
-from circuitfind.models.base import Embedding, ResidualModel
+from circuitfind.models.base import Embedding, NeuronOutputs, ResidualModel
 
 _FACTS = (
     "name", "fingerprint", "shape", "vocabulary", "causal", "n_tokens", "n_positions", "dtype",
-    "weights_dtype", "device", "unembedding",
+    "weights_dtype", "device", "unembedding", "dictionaries",
 )  # fmt: skip
 
 
@@ -38,6 +38,9 @@ class CountingModel:
         """Count from 0 again."""
         self.ran.clear()
         self.own = 0
+
+    def neurons(self, layer: int) -> NeuronOutputs | None:
+        return self.model.neurons(layer)
 
     def embed(self, tokens: Tensor) -> Embedding:
         return self.model.embed(tokens)

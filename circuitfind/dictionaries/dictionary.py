@@ -59,6 +59,11 @@ class Dictionary:
         return len(self.encoder)
 
     @property
+    def reads(self) -> str:
+        """The activation that the encoder reads."""
+        return self.site.reads
+
+    @property
     def d_in(self) -> int:
         """Width of what it reads."""
         return self.encoder.shape[1]

@@ -11,6 +11,7 @@ from circuitfind.engine.state import PortReading, Projected, Stream
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import read
+from circuitfind.models.units import unit_block
 
 PortOf = tuple[int, Input]
 """A reader, and one of the inputs of a component that it is."""
@@ -83,6 +84,12 @@ class Blocks:
         """Return what heads write for their z."""
         output = self.model.output(block.layer, self.heads(writers), z.flatten(1, 2))
         return output.view(*z.shape[:-1], -1)
+
+    def unit_rows(self, writers: Sequence[int]) -> Float[Tensor, "unit d_model"]:
+        """Return what some units of a block write when their activation is 1."""
+        block = self.graph.block_of[self.graph.writers[writers[0]].name]
+        units = [writer - block.writers[0] for writer in writers]
+        return unit_block(self.model, block).rows(units)
 
     def heads(self, writers: Sequence[int]) -> list[int]:
         """Return the numbers of heads in their layer."""

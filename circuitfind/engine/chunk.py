@@ -44,7 +44,7 @@ from circuitfind.engine.state import (
 from circuitfind.engine.tensor_store import InFiles, InMemory, TensorStore
 from circuitfind.engine.trial import Tools, Trial
 from circuitfind.engine.virtual_weights import VirtualWeights
-from circuitfind.engine.written import is_z, total, writing_blocks
+from circuitfind.engine.written import parts_of, total
 from circuitfind.problem import Problem
 
 Pair = tuple[int, int]
@@ -122,12 +122,13 @@ class ChunkEngine:
         written: dict[int, Stream] = {}
         z: dict[int, Projected] = {}
         projected: dict[PortOf, Projected] = {}
-        for block in writing_blocks(graph):
-            if not is_z(block):
-                values = self.runs.clean.values[block.name]
-                written |= dict(zip(block.writers, values, strict=True))
+        for part in parts_of(graph):
+            block = part.block
+            if not part.is_z:
+                written |= dict(zip(part.writers, self.runs.clean.values[part.name], strict=True))
+            if part.name in self.runs.z:
+                z |= dict(zip(part.writers, self.runs.z[part.name], strict=True))
             if block.kind == "attention":
-                z |= dict(zip(block.writers, self.runs.z[block.name], strict=True))
                 for readers in alike(block.readers, lambda r: graph.readers[r].port):
                     with torch.no_grad():
                         projected |= blocks.project(block, readers, read)

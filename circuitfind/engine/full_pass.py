@@ -19,6 +19,7 @@ from circuitfind.engine.gradients import RecordedRun
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Rows, mix, read, write
+from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -56,7 +57,10 @@ def plain_pass(
     run.run(torch.stack(embedding).sum(0))
     written = [torch.stack(embedding)]
     for block in graph.blocks[1:-1]:
-        values = run.values[block.name]
+        if block.units is not None:
+            values = unit_block(model, block).outputs(run.entering[block.stage])
+        else:
+            values = run.values[block.name]
         if block.kind == "attention":
             values = model.output(block.layer, range(len(values)), values)
         written.append(values)
@@ -80,7 +84,7 @@ def full_pass(
     Args:
         model: The model.
         graph: Its graph.
-        embedding: What the embedding writers write on the clean prompts (see `embeddings`).
+        embedding: What the writers that read nothing write on the clean prompts (see `sources`).
         replacement: What each writer sends along a cut edge.
         kept: 1 where an edge is kept, 0 where it is cut; anything between mixes the two.
         real: True at positions that are no padding; needed by bidirectional models only.
@@ -102,6 +106,20 @@ def embeddings(
     return (embedding.token, embedding.position)
 
 
+def sources(
+    model: ResidualModel,
+    graph: Graph,
+    tokens: Int[Tensor, "batch pos"],
+    real: Bool[Tensor, "batch pos"] | None = None,
+) -> tuple[Stream, ...]:
+    """Return what each writer of the graph that reads nothing writes (`Graph.sources`)."""
+    found = embeddings(model, graph, tokens)
+    if len(graph.sources) > len(found):
+        written = plain_pass(model, graph, tokens, real).written
+        found += tuple(written[list(graph.sources[len(found) :])])
+    return found
+
+
 class _MaskedRun:
     """A pass in progress: what has been written so far, and the sum of what is carried instead."""
 
@@ -120,6 +138,7 @@ class _MaskedRun:
         self._places = places if graph.places else None
         self._replacement, self._kept = replacement, kept
         self._written: list[Streams] = []
+        self._sources: dict[int, Stream] = {}
         self._read: list[Stream] | None = [] if keep_reads else None
         # Of the replacements and of what belongs to no writer.
         self._total: Stream | None = None
@@ -128,7 +147,8 @@ class _MaskedRun:
         self._values: Streams | None = None
 
     def run(self, embedding: Sequence[Stream]) -> Pass:
-        self._write(torch.stack(list(embedding)))
+        self._sources = dict(zip(self._graph.sources, embedding, strict=True))
+        self._write(torch.stack(list(embedding)[: len(self._graph.embeddings)]))
         for blocks in self._graph.stages:
             together = [(block, self._outputs(block)) for block in blocks]
             for block, outputs in together:
@@ -139,12 +159,28 @@ class _MaskedRun:
         return Pass(torch.cat(self._written), tuple(self._read or ()), final)
 
     def _outputs(self, block: Block) -> Streams:
+        if block.units is not None:
+            return self._unit_outputs(block)
         model, inputs = self._model, dict[Input, Rows]()
         for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
             streams = self._received(list(readers))
             for single in single_ports(port):
                 inputs[single] = read(model, block, single, range(len(streams)), streams)
         return write(model, block, mix(model, block, inputs, self._real))
+
+    def _unit_outputs(self, block: Block) -> Streams:
+        unit, first, feeds = unit_block(self._model, block), block.writers[0], self._graph.feeds
+        readers = list(block.readers)
+        found = {
+            writer: self._sources[writer] for writer in block.writers if writer in self._sources
+        }
+        for reader, stream in zip(
+            readers[:: self._graph.n_places], self._received(readers), strict=True
+        ):
+            fed = feeds[reader]
+            outputs = unit.outputs(stream, [writer - first for writer in fed])
+            found |= dict(zip(fed, outputs, strict=True))
+        return torch.stack([found[writer] for writer in block.writers])
 
     def _received(self, readers: Sequence[int]) -> Streams:
         assert self._total is not None and self._values is not None

@@ -25,11 +25,13 @@ from circuitfind.engine.received import (
     Sum,
     ThroughModel,
     ThroughReadings,
+    ThroughUnits,
     Whole,
 )
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Inputs, Rows, Run, Seen, Stream, ports_of, read
+from circuitfind.models.units import Transcoder, unit_block
 
 
 class RecordedRun(Run):
@@ -110,6 +112,10 @@ class RecordedRun(Run):
 
     def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> tuple[Received, ...]:
         """Pull the gradient at what a block writes back to what its readers receive."""
+        if block.units is not None and block.units.error == "fixed":
+            unit = unit_block(self.model, block)
+            assert isinstance(unit, Transcoder)
+            return (ThroughUnits(block, unit, stream, gradient),)
         known = self._traced.pop(block.name) if block.name in self._traced else None
         trace = known or self._trace_again(block, stream)
         arrived = torch.autograd.grad(trace.added, list(trace.inputs.values()), gradient)

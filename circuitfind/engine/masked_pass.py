@@ -27,8 +27,8 @@ from torch import Tensor
 
 from circuitfind.engine.replacement import Runs
 from circuitfind.engine.work import Start, Work, least_work, work
-from circuitfind.engine.written import is_z
 from circuitfind.graph import SINGLE_PORTS, Block, SinglePort
+from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -152,13 +152,17 @@ class _Prompts:
         return [self._graph.writers[writer].index or 0 for writer in writers]
 
     def _of(self, start: Start, block: Block, writers: Sequence[int]) -> Values:
-        """Return what is remembered of some writers of a block in a run."""
-        values = self._values[start].values[block.name]
+        """Return what is remembered of some writers of a block in a run.
+
+        Of an MLP with units it is what they write.
+        """
+        run = self._values[start]
+        values = run.values[block.name] if block.units is None else run.of(block)
         return values[[block.writers.index(writer) for writer in writers]]
 
     def _written(self, block: Block, writers: Sequence[int], values: Values) -> Values:
         """Return the outputs that belong to what is remembered of writers, or differences of it."""
-        if not is_z(block):
+        if block.kind != "attention" or block.coupled:
             return values
         return self._model.output(block.layer, self._heads(writers), values)
 
@@ -173,6 +177,8 @@ class _Prompts:
         if block.kind == "embedding":
             return self._of("clean", block, writers)
         base = entering[block.stage]
+        if block.units is not None:
+            return self._new_units(block, writers, base, changes)
         if block.kind == "mlp":
             (received,) = changes.received(block.readers, base)
             return self._model.mlp(block.layer, received)[None]
@@ -184,6 +190,21 @@ class _Prompts:
         if not block.coupled:
             return z
         return self._model.output(block.layer, self._heads(run), z)[self._heads(writers)]
+
+    def _new_units(
+        self, block: Block, writers: Sequence[int], base: Stream, changes: "Changes"
+    ) -> Values:
+        """Run some writers of an MLP with units; those that read nothing write what they did."""
+        unit, first, run = unit_block(self._model, block), block.writers[0], set(writers)
+        alone = [writer for writer in writers if not self._graph.inputs[writer]]
+        found = dict(zip(alone, self._of("clean", block, alone), strict=True))
+        for reader, fed in zip(block.readers, block.feeds, strict=True):
+            wanted = sorted(run.intersection(fed))
+            if wanted:
+                (received,) = changes.received([reader], base)
+                outputs = unit.outputs(received, [writer - first for writer in wanted])
+                found |= dict(zip(wanted, outputs, strict=True))
+        return torch.stack([found[writer] for writer in writers])
 
     def _projected(
         self,

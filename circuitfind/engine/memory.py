@@ -6,7 +6,7 @@ from math import ceil
 from circuitfind.budget import allowed_bytes
 from circuitfind.engine.candidates import candidates_at_once
 from circuitfind.engine.kl_bounds import bounds_pay, numbers_of_bounds
-from circuitfind.engine.written import is_z, writing_blocks
+from circuitfind.engine.written import parts_of
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.problem import Problem
@@ -57,10 +57,8 @@ def remembered_numbers(graph: Graph) -> int:
     readers make of what they receive.
     """
     shape = graph.shape
-    mixed = shape.total("n_heads") * shape.d_head
-    streams = sum(
-        len(block.writers) * shape.d_model for block in writing_blocks(graph) if not is_z(block)
-    )
+    mixed = shape.total("n_heads") * shape.d_head + sum(len(each.numbers) for each in graph.units)
+    streams = sum(len(part.writers) * shape.d_model for part in parts_of(graph) if not part.is_z)
     entering = (len(graph.stages) + 1) * shape.d_model
     clean = mixed + streams + entering + _projected(graph)
     return 2 * clean + mixed + streams + _products(graph)

@@ -1,5 +1,8 @@
 """Changes on their way from writers to readers, along kept edges.
 
+Changes of units (neurons, latents) are held as changes of their activations, one number at a
+position, and multiplied out for all of them that reach a reader together.
+
 A change holds the positions at which its writer matters; a reader takes those at which it matters
 itself. Readers that the same writers reach receive one and the same tensor. Readers are those of
 the merged graph: what reaches one of them along edges at single places is put together here.
@@ -45,6 +48,18 @@ class Along(NamedTuple):
     span: int
 
 
+class MovedUnits(NamedTuple):
+    """Changes of the activations of some units of a block.
+
+    Attributes:
+        writers: The units.
+        activations: The change of each, in the last axis.
+    """
+
+    writers: Senders
+    activations: Float[Tensor, "candidate batch _span unit"]
+
+
 @dataclass
 class Changes:
     """What changes in a state that candidates start from.
@@ -60,10 +75,13 @@ class Changes:
         sent: Changes of what writers write.
         sent_at: The places at which these are.
         moved: Changes of what heads mix.
+        units: Changes of units, by writer.
+        rows: Returns what units of a block write when their activation is 1.
     """
 
     state: ChunkState
     masks: PlaceMasks | None = None
+    rows: Callable[[Senders], Float[Tensor, "unit d_model"]] | None = None
     pending: dict[int, Candidates] = field(default_factory=dict)
     received: dict[int, Candidates] = field(default_factory=dict)
     received_at: dict[int, AtSome] = field(default_factory=dict)
@@ -71,6 +89,7 @@ class Changes:
     sent: dict[int, Candidates] = field(default_factory=dict)
     sent_at: dict[int, AtSome] = field(default_factory=dict)
     moved: dict[int, CandidateHeads] = field(default_factory=dict)
+    units: dict[int, MovedUnits] = field(default_factory=dict)
 
     def receive(self, readers: Sequence[int]) -> list[int]:
         """Bring what these readers receive up to date; return those that received a change."""
@@ -89,7 +108,7 @@ class Changes:
 
     def _collect(self, readers: Sequence[int]) -> None:
         """Add up, for each reader, the changes that reach it."""
-        writers = list(self.sent)
+        writers = [*self.sent, *self.units]
         n_places, spans = self.state.graph.n_places, self.state.spans
         every = (self.state.kept & (spans.readers > 0)).reshape(-1, len(spans.inputs), n_places)
         arriving = every[np.ix_(writers, readers)]
@@ -151,13 +170,25 @@ class Changes:
         return change if last == span else pad(change, (0, 0, span - last, 0))
 
     def _sum(self, writers: Sequence[int], span: int) -> Candidates:
-        first, *others = (self.sent[writer][:, :, -span:] for writer in writers)
+        whole = [self.sent[writer][:, :, -span:] for writer in writers if writer in self.sent]
+        units = [writer for writer in writers if writer in self.units]
+        together = alike(units, lambda writer: id(self.units[writer]))
+        first, *others = (*whole, *(self._product(some, span) for some in together))
         if not others:
             return first
         total = first + others[0]
         for change in others[1:]:
             total += change
         return total
+
+    def _product(self, units: Sequence[int], span: int) -> Candidates:
+        """Return what some units write together for their changes."""
+        moved = self.units[units[0]]
+        change = moved.activations[:, :, -span:]
+        if len(units) < len(moved.writers):
+            change = change[..., [moved.writers.index(unit) for unit in units]]
+        assert self.rows is not None
+        return change @ self.rows(tuple(units))
 
 
 def alike(indices: Sequence[int], trait: Callable[[int], Hashable]) -> list[list[int]]:

@@ -8,7 +8,7 @@ gradients of single readers are formed from that, some prompts at a time.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import torch
@@ -18,6 +18,10 @@ from torch import Tensor
 from circuitfind.graph import Block
 from circuitfind.models.forward import Heads, Stream
 from circuitfind.models.readings import LinearNorm
+from circuitfind.models.units import Transcoder
+
+_UNITS_TOGETHER = 16
+"""At what so many units receive, gradients are formed together."""
 
 Streams = Float[Tensor, "reader batch pos d_model"]
 
@@ -143,6 +147,48 @@ class ThroughReadings(Received):
         assert isinstance(other, ThroughReadings)
         arrived, along = self._arrived + other._arrived, [*self._along, *other._along]
         return ThroughReadings(self.readers, self._norm, self._weights, arrived, along)
+
+
+class ThroughUnits(Received):
+    """The gradients at what the readers of a transcoder receive.
+
+    Nothing acts through the transcoder's error.
+
+    Args:
+        block: The block.
+        unit: How it writes.
+        stream: What its readers receive.
+        gradient: The gradient at what it writes.
+    """
+
+    def __init__(self, block: Block, unit: Transcoder, stream: Stream, gradient: Stream) -> None:
+        super().__init__(block.readers)
+        self._block, self._unit, self._stream, self._gradient = block, unit, stream, gradient
+
+    def total(self) -> Stream:
+        return self._pulled(self._unit.added, self._stream, self._gradient)
+
+    def write(self, prompts: slice, out: Streams) -> None:
+        stream, gradient = self._stream[prompts], self._gradient[prompts]
+        if not self._unit.units.apart:
+            out[0] = self._pulled(self._unit.added, stream, gradient)
+            return
+        n = len(self._unit.units.numbers)
+        for first in range(0, n, _UNITS_TOGETHER):
+            units = range(first, min(first + _UNITS_TOGETHER, n))
+            arrived = torch.einsum("bpd,ud->ubp", gradient, self._unit.rows(units))[..., None]
+            read = partial(self._unit.read, units)
+            out[list(units)] = self._pulled(read, stream.expand(len(units), -1, -1, -1), arrived)
+        for other in range(n, len(out)):
+            written = partial(self._unit.outputs, wanted=[other])
+            out[other] = self._pulled(written, stream, gradient[None])
+
+    def _pulled(
+        self, write: Callable[[Tensor], Tensor], stream: Tensor, gradient: Tensor
+    ) -> Tensor:
+        leaf = stream.clone().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(write(leaf), leaf, gradient)[0]
 
 
 class ThroughModel(Received):

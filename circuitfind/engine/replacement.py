@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuitfind.ablations import corrupted
 from circuitfind.engine.state import ChunkState, Stream
-from circuitfind.engine.written import Written, is_z, run_on, writing_blocks
+from circuitfind.engine.written import Part, Written, parts_of, run_on, write
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Heads
@@ -65,10 +65,10 @@ def _sum_of_runs(problem: Problem) -> Written:
 def _nothing(problem: Problem) -> Written:
     model, graph = problem.model, problem.graph
     found = {}
-    for block in writing_blocks(graph):
-        width = graph.shape.d_head if is_z(block) else graph.shape.d_model
-        shape = len(block.writers), 1, 1, width
-        found[block.name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    for part in parts_of(graph):
+        narrow = 1 if part.block.units is not None else graph.shape.d_head
+        shape = len(part.writers), 1, 1, narrow if part.is_z else graph.shape.d_model
+        found[part.name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
     return Written(model, graph, found)
 
 
@@ -99,7 +99,7 @@ class Runs:
     Attributes:
         clean: What the writers write on the clean prompts.
         replaced: What cut edges carry.
-        z: The z of all heads in the clean run, by the name of their block.
+        z: The z of all heads and units in the clean run, by the name of their block.
         entering: The streams of the clean run by the stage of the readers that receive them.
         real: True at positions that are no padding.
     """
@@ -186,15 +186,15 @@ def runs_of(problem: Problem, mean: Written | None) -> Runs:
         mean: What `mean_over_prompts` gives for the whole problem.
     """
     run, clean = run_on(problem, problem.prompts.clean)
-    heads = [block.name for block in problem.graph.attention.values()]
-    z = {name: run.values[name] for name in heads}
+    z = {block.name: run.values[block.name] for block in problem.graph.attention.values()}
+    z |= {part.name: clean.values[part.name] for part in parts_of(problem.graph) if part.is_z}
     return Runs(clean, replacement(problem, mean), z, run.entering, problem.prompts.real)
 
 
 class Gaps:
     """The changes that cuts make: replacement minus current output, formed on demand.
 
-    What a head writes exists only while a few candidates need it.
+    What a head or a unit writes exists only while a few candidates need it.
 
     Args:
         replaced: What cut edges carry.
@@ -203,14 +203,14 @@ class Gaps:
 
     def __init__(self, replaced: Written, most_formed: int) -> None:
         self._model, self._most_formed = replaced.model, most_formed
-        # By writer: its block's layer and its place among the block's heads, and its z.
-        self._heads: dict[int, tuple[int, int, Float[Tensor, "_batch _pos d_head"]]] = {}
+        # By writer: which part it is of, its place among the block's writers, and its z.
+        self._mixed: dict[int, tuple[Part, int, Float[Tensor, "_batch _pos _"]]] = {}
         self._others: dict[int, Float[Tensor, "_batch _pos d_model"]] = {}
-        for block in writing_blocks(replaced.graph):
-            values = dict(zip(block.writers, replaced.values[block.name], strict=True))
-            if is_z(block):
-                places = {writer: (block.layer, row) for row, writer in enumerate(block.writers)}
-                self._heads |= {writer: (*places[writer], z) for writer, z in values.items()}
+        for part in parts_of(replaced.graph):
+            values = dict(zip(part.writers, replaced.values[part.name], strict=True))
+            if part.is_z:
+                each = zip(values.items(), part.places, strict=True)
+                self._mixed |= {writer: (part, place, z) for (writer, z), place in each}
             else:
                 self._others |= values
         # Each with the state's z that it belongs to: the readers of one block ask for the same
@@ -221,19 +221,19 @@ class Gaps:
     def of(self, state: ChunkState, writers: Sequence[int], span: int) -> Iterator[Stream]:
         """Yield the change of cutting an edge of each writer, at the last positions."""
         for writer in writers:
-            if writer in self._heads:
-                yield self._of_head(state, writer, span)
+            if writer in self._mixed:
+                yield self._of_mixed(state, writer, span)
             else:
                 yield self._others[writer][:, -span:] - state.written[writer][:, -span:]
 
-    def _of_head(self, state: ChunkState, writer: int, span: int) -> Stream:
+    def _of_mixed(self, state: ChunkState, writer: int, span: int) -> Stream:
         found = self._formed.get((writer, span))
         if found is not None and found[0] is state.z[writer]:
             return found[1]
-        layer, head, replaced = self._heads[writer]
+        part, place, replaced = self._mixed[writer]
         z = replaced[:, -span:] - state.z[writer][:, -span:]
-        # One head at a time: what else is asked for must not change the last bit.
-        gap: Stream = self._model.output(layer, [head], z[None])[0]
+        # One writer at a time: what else is asked for must not change the last bit.
+        gap: Stream = write(self._model, part.block, [place], z[None])[0]
         if found is None and self._held + gap.numel() <= self._most_formed:
             self._held += gap.numel()
             self._formed[writer, span] = state.z[writer], gap

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import Mask, Stream, Streams, embeddings, full_pass
+from circuitfind.engine.full_pass import Mask, Stream, Streams, full_pass, sources
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.readout import Readout
 from circuitfind.problem import Problem
@@ -27,8 +27,9 @@ def soft_loss(
         mask: 1 where an edge is kept, 0 where it is cut; anything between mixes the two.
     """
     model, graph, prompts = problem.model, problem.graph, problem.prompts
-    embedding = embeddings(model, graph, prompts.clean)
-    run = full_pass(model, graph, embedding, replacement, mask, prompts.real, problem.places)
+    with torch.no_grad():
+        given = sources(model, graph, prompts.clean, prompts.real)
+    run = full_pass(model, graph, given, replacement, mask, prompts.real, problem.places)
     return problem.metric.loss(Readout(problem, clean_final).values(run.final))
 
 

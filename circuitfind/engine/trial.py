@@ -20,12 +20,13 @@ from torch.nn.functional import pad
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, group_size
 from circuitfind.engine.place_masks import PlaceMasks
-from circuitfind.engine.propagation import AtSome, CandidateHeads, Changes, alike
+from circuitfind.engine.propagation import AtSome, CandidateHeads, Changes, MovedUnits, alike
 from circuitfind.engine.replacement import Remainders
 from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stream
 from circuitfind.engine.tensor_store import TensorStore
 from circuitfind.engine.virtual_weights import Through, VirtualWeights
-from circuitfind.graph import SINGLE_PORTS, Block, single_ports
+from circuitfind.graph import SINGLE_PORTS, UNIT_KINDS, Block, single_ports
+from circuitfind.models.units import UnitBlock, unit_block
 
 Key = TypeVar("Key")
 
@@ -79,7 +80,7 @@ class Trial:
     z: dict[int, CandidateHeads] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.changes = Changes(self.state, self.tools.masks)
+        self.changes = Changes(self.state, self.tools.masks, self.tools.blocks.unit_rows)
 
     @property
     def final(self) -> Candidates:
@@ -138,7 +139,9 @@ class Trial:
             reached = self.changes.receive(block.readers)
             if self.cuts is not None and self.cuts.reader in block.readers:
                 reached = [self.cuts.reader]
-            if reached and block.kind == "mlp":
+            if reached and block.units is not None:
+                self._run_units(block, reached)
+            elif reached and block.kind == "mlp":
                 self._run_mlp(block)
             elif reached and block.kind == "attention":
                 self._run_heads(block, reached)
@@ -189,9 +192,7 @@ class Trial:
 
         def sent() -> Iterator[Stream]:
             for writer in np.flatnonzero(kept.any(axis=1)).tolist():
-                new = self.written.get(writer)
-                stream = self.state.written[writer] if new is None else new[candidate]
-                stream = stream[:, -span:]
+                stream = self._written_by(writer, candidate)[:, -span:]
                 if masks is not None:
                     # Where it is not known what a writer writes, nothing reads it.
                     stream = pad(stream, (0, 0, span - stream.shape[1], 0))
@@ -200,6 +201,15 @@ class Trial:
 
         assert self.tools.remainders is not None
         return self.tools.remainders.exact(reader, received, sent)
+
+    def _written_by(self, writer: int, candidate: int) -> Stream:
+        """Return what a writer writes in a candidate."""
+        if self.state.graph.writers[writer].kind in UNIT_KINDS:
+            z = self.z.get(writer)
+            activations = self.state.z[writer] if z is None else z[candidate]
+            return activations * self.tools.blocks.unit_rows([writer])[0]
+        new = self.written.get(writer)
+        return self.state.written[writer] if new is None else new[candidate]
 
     def _run_mlp(self, block: Block) -> None:
         (reader,), model, layer = block.readers, self.tools.blocks.model, block.layer
@@ -220,6 +230,65 @@ class Trial:
             for some in self._streams(reader):
                 new.append(model.mlp(layer, some.flatten(0, 1)).view(some.shape))
         self._write(block.writers[0], torch.cat(new), self.changes.received_at.get(reader))
+
+    def _run_units(self, block: Block, reached: Sequence[int]) -> None:
+        graph, spans = self.state.graph.merged, self.state.spans
+        unit = unit_block(self.tools.blocks.model, block)
+        first, n = block.writers[0], len(unit.units.numbers)
+
+        def trait(reader: int) -> tuple[object, ...]:
+            return self._source(reader), int(spans.inputs[reader]), self._places(reader)
+
+        for readers in alike(reached, trait):
+            fed = sorted({writer for reader in readers for writer in graph.feeds[reader]})
+            writers = [writer for writer in fed if spans.writers[writer]]
+            units = tuple(writer for writer in writers if writer - first < n)
+            others = writers[len(units) :]
+            before = self._before(units, others, int(spans.inputs[readers[0]]))
+            wanted = [writer - first for writer in writers]
+            activations, *wide = self._parts(unit, readers[0], wanted, before)
+            at = self.changes.received_at.get(readers[0])
+            if units:
+                self.z |= dict(zip(units, activations.split(1, dim=-1), strict=True))
+                moved = MovedUnits(units, activations - before[0])
+                self.changes.units |= dict.fromkeys(units, moved)
+                if at is not None:
+                    self.changes.sent_at |= dict.fromkeys(units, at)
+            for writer, new in zip(others, wide, strict=True):
+                self._write(writer, new, at)
+
+    def _before(self, units: Sequence[int], others: Sequence[int], span: int) -> list[Stream]:
+        """Return the activations of some units, and what others write, before the change."""
+        streams = [self.state.written[writer][:, -span:] for writer in others]
+        if not units:
+            return [streams[0][..., :0], *streams]
+        return [torch.cat([self.state.z[unit][:, -span:] for unit in units], dim=-1), *streams]
+
+    def _parts(
+        self, unit: UnitBlock, reader: int, wanted: Sequence[int], before: Sequence[Stream]
+    ) -> list[Candidates]:
+        """Return what some writers that all receive the same write: activations, then the others'.
+
+        Args:
+            unit: The block.
+            reader: What they receive it by.
+            wanted: The writers, counted in the block.
+            before: The same before the change, which is left where nothing changes.
+        """
+        rows, found = self._rows(reader), []
+        for some in self._streams(reader):
+            n, batch, _, _ = some.shape
+            flat = some.flatten(0, 1) if rows is None else some.flatten(1, 2)[:, rows]
+            activations, wide = unit.parts(flat, wanted)
+            new = [activations, *wide]
+            if rows is None:
+                found.append([part.unflatten(0, (n, batch)) for part in new])
+            else:
+                rooms = [stream.expand(n, -1, -1, -1).clone() for stream in before]
+                for room, part in zip(rooms, new, strict=True):
+                    room.flatten(1, 2)[:, rows] = part
+                found.append(rooms)
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def _rows(self, reader: int, width: int | None = None) -> Int[Tensor, " row"] | None:
         """Return at which positions, through all prompts, an input changes; None for all.

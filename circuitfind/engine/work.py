@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from circuitfind.engine.horizon import Horizon
 from circuitfind.engine.state import spans
-from circuitfind.graph import Graph
+from circuitfind.graph import UNIT_KINDS, Graph
 
 Kept = NDArray[np.bool_]
 """True where an edge is kept: `[writer, reader]`."""
@@ -81,22 +81,22 @@ def work(graph: Graph, kept: Kept, start: Start, *, empty_is_a_run: bool) -> Wor
     """
     leads = spans(graph, kept, _ANYWHERE)
     live = leads.readers > 0
-    embeddings = np.zeros(len(kept), dtype=bool)
-    embeddings[list(graph.embeddings)] = True
+    sources = np.zeros(len(kept), dtype=bool)
+    sources[list(graph.sources)] = True
     travels = kept & live
     nothing, cut = np.zeros_like(kept), graph.edge_mask.numpy() & ~kept & live
     if start == "clean":
-        senders = _reached(graph, travels, cut, np.zeros_like(embeddings))
+        senders = _reached(graph, travels, cut, np.zeros_like(sources))
     elif empty_is_a_run:
-        senders, cut = _reached(graph, travels, nothing, embeddings), nothing
+        senders, cut = _reached(graph, travels, nothing, sources), nothing
     else:
-        senders, cut = np.ones_like(embeddings), nothing
-    run = senders & ~embeddings & (leads.writers > 0)
+        senders, cut = np.ones_like(sources), nothing
+    run = senders & ~sources & (leads.writers > 0)
     costs = _costs(graph)
     return Work(
         start,
         run,
-        travels & (run if start == "clean" else run | embeddings)[:, None],
+        travels & (run if start == "clean" else run | sources)[:, None],
         cut,
         # The streams of the replaced run are formed once, for all passes.
         int(costs.run[run].sum() + costs.form[cut.any(axis=1)].sum()),
@@ -140,4 +140,9 @@ def _costs(graph: Graph) -> _Costs:
     shape = graph.shape
     head, mlp = shape.d_head * shape.d_model, 2 * _MLP_WIDTH * shape.d_model**2
     is_head = np.array([writer.kind == "head" for writer in graph.writers])
-    return _Costs(np.where(is_head, 4 * head, mlp), np.where(is_head, head, 0))
+    is_unit = np.array([writer.kind in UNIT_KINDS for writer in graph.writers])
+    unit = 3 * shape.d_model
+    return _Costs(
+        np.where(is_head, 4 * head, np.where(is_unit, unit, mlp)),
+        np.where(is_head, head, np.where(is_unit, shape.d_model, 0)),
+    )

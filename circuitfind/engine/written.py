@@ -2,12 +2,14 @@
 
 A head writes `d_model` elements a position, all of them made from the `d_head` elements of its z.
 So heads are remembered by their z, and what they write exists only while it is asked for. Where
-heads share a norm, what one writes depends on all of them, and is remembered itself.
+heads share a norm, what one writes depends on all of them, and is remembered itself. The z of a
+unit of an MLP (a neuron, a latent) is its activation, one element.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import lru_cache, reduce
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,7 @@ from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.graph import Block, Graph
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.units import unit_block
 from circuitfind.problem import Problem
 
 Streams = Float[Tensor, "writer batch pos d_model"]
@@ -27,9 +30,58 @@ def writing_blocks(graph: Graph) -> list[Block]:
     return [block for block in graph.blocks if block.writers]
 
 
-def is_z(block: Block) -> bool:
-    """Tell whether a block's writers are remembered by their z."""
-    return block.kind == "attention" and not block.coupled
+class Part(NamedTuple):
+    """Writers of a block that are remembered alike.
+
+    Attributes:
+        name: That of the block; of the writers of an MLP that are no units, `m5.rest`.
+        block: The block.
+        writers: Their indices.
+        is_z: Whether they are remembered by their z.
+    """
+
+    name: str
+    block: Block
+    writers: tuple[int, ...]
+    is_z: bool
+
+    @property
+    def places(self) -> range:
+        """Which of the block's writers they are."""
+        first = self.block.writers.index(self.writers[0])
+        return range(first, first + len(self.writers))
+
+
+@lru_cache(maxsize=8)
+def parts_of(graph: Graph) -> tuple[Part, ...]:
+    """Return all writers, in the order in which they run, by how they are remembered."""
+    found = []
+    for block in writing_blocks(graph):
+        if block.units is None:
+            is_z = block.kind == "attention" and not block.coupled
+            found.append(Part(block.name, block, block.writers, is_z))
+        else:
+            n = len(block.units.numbers)
+            if n:
+                found.append(Part(block.name, block, block.writers[:n], is_z=True))
+            found.append(Part(f"{block.name}.rest", block, block.writers[n:], is_z=False))
+    return tuple(found)
+
+
+def write(
+    model: ResidualModel, block: Block, writers: Sequence[int], z: Float[Tensor, "writer *any _"]
+) -> Float[Tensor, "writer *any d_model"]:
+    """Return what some heads or units of a block write, given their z.
+
+    Args:
+        model: The model.
+        block: The block.
+        writers: Which of its writers, counted in the block.
+        z: The z of each.
+    """
+    if block.units is not None:
+        return unit_block(model, block).written(writers, z)
+    return model.output(block.layer, writers, z)
 
 
 @dataclass(frozen=True)
@@ -39,8 +91,8 @@ class Written:
     Attributes:
         model: The model.
         graph: Its graph.
-        values: By the name of a block: z of its heads, unless these share a norm; of other writers
-            what they write. The second and third axis have length 1 where all prompts, or all
+        values: By the name of a part: z of heads and units; of other writers what they write. The
+            second and third axis have length 1 where all prompts, or all
             positions, have the same.
     """
 
@@ -50,8 +102,19 @@ class Written:
 
     def of(self, block: Block) -> Float[Tensor, "writer _batch _pos d_model"]:
         """Return what the writers of a block write."""
-        values = self.values[block.name]
-        return _outputs(self.model, block, values) if is_z(block) else values
+        found = [self._of(part) for part in parts_of(self.graph) if part.block.name == block.name]
+        if len(found) == 1:
+            return found[0]
+        # Where all prompts have the same, as many as there are in another part.
+        shape = torch.broadcast_shapes(*(each.shape[1:3] for each in found))
+        return torch.cat([each.expand(-1, *shape, -1) for each in found])
+
+    def _of(self, part: Part) -> Float[Tensor, "writer _batch _pos d_model"]:
+        values = self.values[part.name]
+        if not part.is_z:
+            return values
+        with torch.no_grad():
+            return write(self.model, part.block, part.places, values)
 
     def of_all(self, n_prompts: int, n_positions: int) -> Streams:
         """Return what all writers write, on this number of prompts and positions."""
@@ -73,13 +136,6 @@ class Written:
         return replace(self, values={n: v - other.values[n] for n, v in self.values.items()})
 
 
-def _outputs(
-    model: ResidualModel, block: Block, z: Float[Tensor, "head batch pos d_head"]
-) -> Streams:
-    with torch.no_grad():
-        return model.output(block.layer, range(len(block.writers)), z)
-
-
 def run_on(problem: Problem, tokens: Tensor) -> tuple[RecordedRun, Written]:
     """Run the model on some prompts, every edge kept, and return what every writer writes too."""
     model, graph = problem.model, problem.graph
@@ -87,11 +143,18 @@ def run_on(problem: Problem, tokens: Tensor) -> tuple[RecordedRun, Written]:
         embedding = embeddings(model, graph, tokens)
         run = RecordedRun(model, graph, problem.prompts.real)
         run.run(total(embedding))
-    values = {graph.blocks[0].name: torch.stack(embedding), **run.values}
-    for block in graph.blocks:
-        if block.kind == "attention" and not is_z(block):
-            values[block.name] = _outputs(model, block, values[block.name])
-    return run, Written(model, graph, values)
+        values = {graph.blocks[0].name: torch.stack(embedding), **run.values}
+        for block in graph.blocks:
+            if block.coupled:
+                heads = range(len(block.writers))
+                values[block.name] = model.output(block.layer, heads, values[block.name])
+            if block.units is not None:
+                found = unit_block(model, block).parts(
+                    run.entering[block.stage], range(len(block.writers))
+                )
+                values[block.name] = found.activations.movedim(-1, 0)[..., None]
+                values[f"{block.name}.rest"] = torch.stack(found.wide)
+    return run, Written(model, graph, {part.name: values[part.name] for part in parts_of(graph)})
 
 
 def total(streams: Iterable[Tensor]) -> Tensor:

@@ -138,6 +138,7 @@ def _readers(graph: Graph, blocks: Sequence[tuple[Block, Sequence[int]]]) -> Ite
         if block.kind == "logits":
             yield from reversed(block.readers)
         # The v readers first. Key/value heads come in the order of their first query head.
-        inputs = zip(*(graph.inputs[writer] for writer in writers), strict=True)
+        fed = [graph.inputs[writer] for writer in writers if graph.inputs[writer]]
+        inputs = zip(*fed, strict=True)
         for readers in reversed(list(inputs)):
             yield from dict.fromkeys(readers)

@@ -11,7 +11,7 @@ that a search which changes only a head's query input need not project its keys 
 All functions take any number of prompts, so candidates can be stacked along the batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from circuitfind.errors import quoted
 from circuitfind.graph import Input, SinglePort
-from circuitfind.models.readings import Reading
+from circuitfind.models.readings import AffineMap, LinearNorm, Reading
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.shape import ModelShape
 
@@ -54,6 +54,57 @@ class Unembedding(NamedTuple):
     bias: Float[Tensor, " d_vocab"] | None
 
 
+class NeuronOutputs(NamedTuple):
+    """How the neurons of an MLP write.
+
+    Attributes:
+        out: From their activations to what the MLP writes.
+        norm: The norm that follows, whose scale is that of what all neurons write together; or
+            None.
+    """
+
+    out: AffineMap
+    norm: LinearNorm | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        return len(self.out.weight)
+
+    def rows(self, neurons: Int[Tensor, " neuron"]) -> Float[Tensor, "neuron d_model"]:
+        """Return what neurons add to the stream for each unit of `activations`."""
+        rows = self.out.weight[neurons]
+        if self.norm is None:
+            return rows
+        return self.norm.centre(rows.to(self.norm.gain.dtype)) * self.norm.gain
+
+    def activations(
+        self, post: Float[Tensor, "*any d_mlp"], neurons: Int[Tensor, " neuron"]
+    ) -> Float[Tensor, "*any neuron"]:
+        """Return the activations of neurons, times the scale of a norm that follows."""
+        found = post[..., neurons]
+        return found if self.norm is None else found * self.norm.apart(self.out(post)).factor
+
+
+class Latents(Protocol):
+    """A dictionary, as far as a model's blocks are concerned (`circuitfind.dictionaries`)."""
+
+    @property
+    def decoder(self) -> Float[Tensor, "latent d_out"]: ...
+
+    @property
+    def decoder_bias(self) -> Float[Tensor, " d_out"]: ...
+
+    @property
+    def skip(self) -> Float[Tensor, "d_out d_in"] | None: ...
+
+    @property
+    def reads(self) -> str: ...
+
+    def encode(
+        self, x: Float[Tensor, "*any d_in"], latents: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "*any _some"]: ...
+
+
 @runtime_checkable
 class ResidualModel(Protocol):
     """A transformer whose components all add to one residual stream.
@@ -71,6 +122,8 @@ class ResidualModel(Protocol):
         device: Where the weights are.
         unembedding: What `logits` does after the final norm; None where that is not affine, as
             with a soft cap, or is done in fewer digits than the streams have.
+        dictionaries: Transcoders and sparse autoencoders of its MLPs, by layer, where some were
+            given (`models.units`).
     """
 
     name: str
@@ -84,6 +137,7 @@ class ResidualModel(Protocol):
     weights_dtype: torch.dtype
     device: torch.device
     unembedding: Unembedding | None
+    dictionaries: Mapping[int, Latents]
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         """Return what the embedding adds to the stream."""
@@ -190,6 +244,10 @@ class ResidualModel(Protocol):
         """Return what the MLP of a block adds: its three steps in one."""
         ...
 
+    def neurons(self, layer: int) -> NeuronOutputs | None:
+        """Return how the neurons of a block's MLP write, or None where that is not known."""
+        ...
+
     def reading(self, layer: int, port: Input, head: int = 0) -> Reading | None:
         """Return how an input of a head, or of the MLP of a block, reads: its norm and weights.
 
@@ -253,6 +311,7 @@ class BaseModel:
     vocabulary: Vocabulary | None = None
     causal: bool = True
     unembedding: Unembedding | None = None
+    dictionaries: Mapping[int, Latents] = {}
     loaded_by: Callable[[], "ResidualModel"] | None = None
     """Loads the same model again, where it has a name."""
 
@@ -339,6 +398,10 @@ class BaseModel:
     ) -> Float[Tensor, "batch pos d_model"]:
         """Return that as it is."""
         return post
+
+    def neurons(self, layer: int) -> NeuronOutputs | None:
+        """Return None: all that the MLP does counts as its activation function."""
+        return None
 
     def reading(self, layer: int, port: Input, head: int = 0) -> Reading | None:
         """Return None: whole streams are read."""

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from circuitfind.graph import SinglePort
-from circuitfind.models.base import BaseModel, Embedding, Unembedding
+from circuitfind.models.base import BaseModel, Embedding, NeuronOutputs, Unembedding
 from circuitfind.models.compiled_files import CompiledFiles, read_compiled
 from circuitfind.models.compiled_sizes import Sizes
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
-from circuitfind.models.readings import LinearNorm
+from circuitfind.models.readings import AffineMap, LinearNorm
 from circuitfind.models.symbols import SymbolVocabulary as SymbolVocabulary
 from circuitfind.models.symbols import symbols_of
 from circuitfind.models.vocabulary import Vocabulary
@@ -138,6 +138,10 @@ class CompiledModel(BaseModel):
         self, layer: int, post: Float[Tensor, "batch pos d_mlp"]
     ) -> Float[Tensor, "batch pos d_model"]:
         return post @ self._block(layer, "mlp.W_out") + self._block(layer, "mlp.b_out")
+
+    def neurons(self, layer: int) -> NeuronOutputs | None:
+        weight, bias = self._block(layer, "mlp.W_out"), self._block(layer, "mlp.b_out")
+        return NeuronOutputs(AffineMap(weight, bias))
 
     def mlp(
         self,

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.models.base import NeuronOutputs
 from circuitfind.models.narrow import kept
 from circuitfind.models.readings import (
     AffineMap,
@@ -74,6 +75,14 @@ class Mlp:
     def output(self, post: Float[Tensor, "batch pos d_mlp"]) -> Float[Tensor, "batch pos d_model"]:
         """Return what is added to the stream."""
         return self._normed_after(post if self._parts is None else self._parts.out(post))
+
+    @cached_property
+    def neurons(self) -> NeuronOutputs | None:
+        """How the neurons write, where the parts are known."""
+        if self._parts is None:
+            return None
+        after = None if self._after is None else linear_norm(self._after, self._like)
+        return NeuronOutputs(self._parts.out, after)
 
     def reading(self) -> Reading | None:
         """Return how the pre-activations are read, where that is known."""

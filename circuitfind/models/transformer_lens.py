@@ -31,7 +31,7 @@ from circuitfind.models.attention import (
     capture_calls,
     direct_or_replayed,
 )
-from circuitfind.models.base import BaseModel, Embedding, Unembedding
+from circuitfind.models.base import BaseModel, Embedding, NeuronOutputs, Unembedding
 from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.hooks import HookPoints
 from circuitfind.models.mlp import Mlp
@@ -215,6 +215,9 @@ class TransformerLensModel(BaseModel):
         self, layer: int, post: Float[Tensor, "batch pos d_mlp"]
     ) -> Float[Tensor, "batch pos d_model"]:
         return self._mlps[layer].output(post)
+
+    def neurons(self, layer: int) -> NeuronOutputs | None:
+        return self._mlps[layer].neurons
 
     def mlp(
         self,

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.engine.full_pass import embeddings, full_pass, plain_pass
+from circuitfind.engine.full_pass import full_pass, plain_pass, sources
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.graph import Graph, Reader, Writer
@@ -248,7 +248,7 @@ def linearised_edges(
     with torch.no_grad():
         written = plain_pass(model, graph, source, prompts.real).written
         clean = plain_pass(model, graph, prompts.clean, prompts.real).final
-        embedding = embeddings(model, graph, base)
+        embedding = sources(model, graph, base, prompts.real)
     # The caller may have switched gradients off.
     with torch.inference_mode(mode=False), torch.enable_grad():
         kept = graph.edge_mask.to(device=model.device, dtype=model.dtype).requires_grad_()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
-from circuitfind.engine.full_pass import Pass, embeddings, full_pass, plain_pass
+from circuitfind.engine.full_pass import Pass, full_pass, plain_pass, sources
 from circuitfind.engine.patterns import attention_patterns
 from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.problem import Problem
@@ -65,7 +65,7 @@ def _runs(
     with torch.no_grad():
         for kind, tokens in zip(KINDS, (shown.clean, shown.corrupted), strict=False):
             yield kind, plain_pass(model, graph, tokens, shown.real, keep_reads=True)
-        embedding = embeddings(model, graph, shown.clean)
+        embedding = sources(model, graph, shown.clean, shown.real)
         # Means are over all prompts, also those that are not shown.
         shown_problem = replace(problem, prompts=shown)
         carried = replacement(shown_problem, mean_over_prompts([problem]))

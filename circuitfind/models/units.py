@@ -1,0 +1,250 @@
+"""An MLP taken apart into units, which write one by one: neurons, or latents of a dictionary.
+
+    neuron i writes  activation_i(x) W_out_i         the rest is all else that the MLP writes
+    latent i writes  f_i(x) decoder_i                the rest is what other latents write, and the
+                                                     decoder's bias
+
+A unit's activation is one number at a position, and what it writes is that number times a row that
+never changes. `parts` says how the writers of a block come from the stream that they receive, so
+all that is exact elsewhere (runs, cuts, gradients) holds for units too.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuitfind.errors import ModelError
+from circuitfind.graph import Block, Units
+from circuitfind.models.activations import read_by_mlp
+from circuitfind.models.base import BaseModel, ResidualModel
+from circuitfind.models.forward import Stream
+
+
+class Parts(NamedTuple):
+    """What some writers of a block write, given what they receive.
+
+    Attributes:
+        activations: Of the units among them.
+        wide: What each of the others writes.
+    """
+
+    activations: Float[Tensor, "batch pos _unit"]
+    wide: tuple[Stream, ...]
+
+
+class UnitBlock(ABC):
+    """How the writers of a block with units come from the stream.
+
+    Args:
+        model: The model.
+        block: The block.
+    """
+
+    def __init__(self, model: ResidualModel, block: Block) -> None:
+        assert block.units is not None
+        self._model, self._layer = model, block.layer
+        self.units: Units = block.units
+        n = len(block.writers) - len(block.units.numbers)
+        self._names = ("rest", *["skip"] * block.units.skip, "error")[:n]
+
+    @abstractmethod
+    def rows(self, units: Sequence[int]) -> Float[Tensor, "_unit d_model"]:
+        """Return what units write when their activation is 1; they are counted in the block."""
+
+    @abstractmethod
+    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+        """Return what some writers write that all receive one stream.
+
+        Args:
+            stream: What they receive.
+            wanted: The writers, counted in the block, in ascending order.
+        """
+
+    def written(
+        self, units: Sequence[int], activations: Float[Tensor, "unit *any 1"]
+    ) -> Float[Tensor, "unit *any d_model"]:
+        """Return what units write, each for its own activations."""
+        rows = self.rows(units)
+        shape = len(rows), *[1] * (activations.ndim - 2), rows.shape[1]
+        return activations * rows.view(shape)
+
+    def outputs(
+        self, stream: Stream, wanted: Sequence[int] | None = None
+    ) -> Float[Tensor, "_writer batch pos d_model"]:
+        """Return what some writers, or all, write that receive one stream; see `parts`."""
+        n = len(self.units.numbers)
+        wanted = range(n + len(self._names)) if wanted is None else wanted
+        activations, wide = self.parts(stream, wanted)
+        units = [writer for writer in wanted if writer < n]
+        written = self.written(units, activations.movedim(-1, 0)[..., None])
+        return torch.cat([written, torch.stack(wide)]) if wide else written
+
+    def _chosen(self, wanted: Sequence[int]) -> tuple[list[int], list[str]]:
+        """Return which units are wanted, and which of the others, by name."""
+        n = len(self.units.numbers)
+        return [w for w in wanted if w < n], [self._names[w - n] for w in wanted if w >= n]
+
+    def _numbers(self, units: Sequence[int]) -> Int[Tensor, " _unit"]:
+        numbers = [self.units.numbers[unit] for unit in units]
+        return torch.tensor(numbers, dtype=torch.long, device=self._model.device)
+
+    @property
+    def _all(self) -> range:
+        return range(len(self.units.numbers))
+
+
+class Neurons(UnitBlock):
+    """The neurons of an MLP; all receive one stream, whose norm they share."""
+
+    def __init__(self, model: ResidualModel, block: Block) -> None:
+        super().__init__(model, block)
+        found = model.neurons(block.layer)
+        if found is None:
+            raise ModelError(
+                f"it is not known how the MLP of layer {block.layer} of {model.name!r} is built, "
+                "so its neurons cannot be told apart; choose other layers"
+            )
+        self._out = found
+        if self.units.numbers and self.units.numbers[-1] >= found.n_neurons:
+            raise ModelError(
+                f"there is no neuron {self.units.numbers[-1]} in layer {block.layer}; its MLP has "
+                f"the neurons 0 to {found.n_neurons - 1}"
+            )
+
+    def rows(self, units: Sequence[int]) -> Float[Tensor, "_unit d_model"]:
+        return self._out.rows(self._numbers(units)).to(self._model.dtype)
+
+    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+        model, layer = self._model, self._layer
+        units, others = self._chosen(wanted)
+        post = model.mlp_post(layer, model.mlp_pre(layer, stream))
+        found = self._out.activations(post, self._numbers(units if not others else self._all))
+        if not others:
+            return Parts(found, ())
+        rest = model.mlp_output(layer, post) - found @ self.rows(self._all)
+        return Parts(found[..., units], (rest,))
+
+
+class _Dictionary(UnitBlock):
+    """Units that are latents of a dictionary."""
+
+    def __init__(self, model: ResidualModel, block: Block) -> None:
+        super().__init__(model, block)
+        found = model.dictionaries.get(block.layer)
+        if found is None:
+            raise ModelError(
+                f"the graph has latents of layer {block.layer} and {model.name!r} has no "
+                "dictionary there; give `with_dictionaries(model, dictionaries)`"
+            )
+        self._dictionary = found
+        if self.units.numbers and self.units.numbers[-1] >= len(found.decoder):
+            raise ModelError(
+                f"there is no latent {self.units.numbers[-1]} in layer {block.layer}; its "
+                f"dictionary has the latents 0 to {len(found.decoder) - 1}"
+            )
+
+    def rows(self, units: Sequence[int]) -> Float[Tensor, "_unit d_model"]:
+        return self._dictionary.decoder[self._numbers(units)]
+
+    def _rest(self, latents: Float[Tensor, "*any latent"]) -> Stream:
+        """Return what the latents that are no units write, and the bias."""
+        listed = self._numbers(self._all)
+        others = latents.index_fill(-1, listed, 0)
+        return others @ self._dictionary.decoder + self._dictionary.decoder_bias
+
+
+class Transcoder(_Dictionary):
+    """The latents of a transcoder: they read what the MLP reads, and stand for what it writes."""
+
+    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+        units, others = self._chosen(wanted)
+        dictionary = self._dictionary
+        x = read_by_mlp(self._model, self._layer, dictionary.reads, stream)
+        if not others:
+            return Parts(dictionary.encode(x, self._numbers(units)), ())
+        latents = dictionary.encode(x)
+        found: dict[str, Stream] = {}
+        if "rest" in others:
+            found["rest"] = self._rest(latents)
+        if dictionary.skip is not None and "skip" in others:
+            found["skip"] = x @ dictionary.skip.T
+        if "error" in others:
+            output = latents @ dictionary.decoder + dictionary.decoder_bias
+            if dictionary.skip is not None:
+                output = output + x @ dictionary.skip.T
+            found["error"] = self._model.mlp(self._layer, stream) - output
+        return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
+
+    def added(self, stream: Stream) -> Stream:
+        """Return what the block adds without its error, which nothing acts through."""
+        dictionary = self._dictionary
+        x = read_by_mlp(self._model, self._layer, dictionary.reads, stream)
+        output = dictionary.encode(x) @ dictionary.decoder
+        return output if dictionary.skip is None else output + x @ dictionary.skip.T
+
+    def read(
+        self, units: Sequence[int], streams: Float[Tensor, "_unit batch pos d_model"]
+    ) -> Float[Tensor, "_unit batch pos 1"]:
+        """Return the activations of units that receive a stream each."""
+        x = read_by_mlp(self._model, self._layer, self._dictionary.reads, streams.flatten(0, 1))
+        x = x.unflatten(0, streams.shape[:2])
+        each = [
+            self._dictionary.encode(one, number[None])
+            for one, number in zip(x, self._numbers(units), strict=True)
+        ]
+        return torch.stack(each)
+
+
+class OutputLatents(_Dictionary):
+    """The latents of a sparse autoencoder of what the MLP adds to the stream."""
+
+    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+        units, others = self._chosen(wanted)
+        output, dictionary = self._model.mlp(self._layer, stream), self._dictionary
+        if not others:
+            return Parts(dictionary.encode(output, self._numbers(units)), ())
+        latents = dictionary.encode(output)
+        found: dict[str, Stream] = {}
+        if "rest" in others:
+            found["rest"] = self._rest(latents)
+        if "error" in others:
+            found["error"] = output - (latents @ dictionary.decoder + dictionary.decoder_bias)
+        return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
+
+
+def unit_block(model: ResidualModel, block: Block) -> UnitBlock:
+    """Return how the writers of a block with units come from the stream.
+
+    Raises:
+        ModelError: The model has no such units, or it is not known how it is built.
+    """
+    assert block.units is not None
+    if block.units.kind == "neuron":
+        return Neurons(model, block)
+    return Transcoder(model, block) if block.units.error == "fixed" else OutputLatents(model, block)
+
+
+def with_dictionaries(model: Any, dictionaries: Mapping[int, Any]) -> Any:
+    """Return a model with dictionaries for some of its MLPs; it shares all weights.
+
+    Args:
+        model: The model.
+        dictionaries: Dictionaries by layer: transcoders, or sparse autoencoders of `hook_mlp_out`.
+    """
+    found = copy.copy(model)
+    found.dictionaries = {
+        layer: each.to(model.dtype, model.device) for layer, each in dictionaries.items()
+    }
+    if isinstance(model, BaseModel) and model.loaded_by is not None:
+        found.loaded_by = partial(_loaded, model.loaded_by, found.dictionaries)
+    return found
+
+
+def _loaded(load: Any, dictionaries: Mapping[int, Any]) -> Any:
+    return with_dictionaries(load(), dictionaries)
