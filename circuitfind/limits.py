@@ -65,6 +65,7 @@ LIMITS: dict[str, Limit] = {
     "edges": _EDGES,
     "sampled_edges": Limit(1, 2**31),
     "rows": _COUNT,
+    "shortlist": Limit(1, 100_000, unit="neurons or latents"),
     "target_edges": Limit(1, 2**31),
     "target_faithfulness": Limit(0, 1, whole=False, excluded=True),
     "components": _COUNT,

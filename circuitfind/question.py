@@ -20,16 +20,19 @@ import numpy as np
 
 from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.circuit import Circuit
+from circuitfind.dictionaries.units import EMBEDDED, dictionaries_for
 from circuitfind.engine.direction import with_direction
 from circuitfind.errors import ModelError, PromptError, RunDirectoryError, TaskError, quoted
-from circuitfind.files import read_bytes
+from circuitfind.files import path_of, read_bytes
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.limits import require, require_fields
+from circuitfind.methods.shortlist import RANKED_BY, SHORTLIST, require_units, with_units
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.models.precision import DTYPES, precision_note
+from circuitfind.models.units import with_dictionaries
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
 from circuitfind.places import Places
@@ -72,6 +75,11 @@ class Question(Settings):
         split_embedding: Whether token and position embedding are separate writers.
         places: How edges are told apart by place (`circuitfind.placing.PLACINGS`, or a file of
             spans); None where an edge acts at all positions.
+        neurons: Layers whose neurons may be writers: numbers and ranges (`3-5,8`), or `all`.
+        latents: Dictionaries whose latents may be writers: a directory, or `zoo` for those that
+            ship with the package.
+        shortlist: How many neurons or latents become writers; of no use without these.
+        ranked_by: By what they are chosen (`methods.shortlist.RANKINGS`).
         task_digest: A hash of the task's file, where it has one, so that an edited file is
             another question; filled in by `located`.
         resample: Number of a resample: as many of the prompts, drawn with replacement. None is the
@@ -92,6 +100,10 @@ class Question(Settings):
     split_qkv: bool = True
     split_embedding: bool = False
     places: str | None = None
+    neurons: str | None = None
+    latents: str | None = None
+    shortlist: int = SHORTLIST
+    ranked_by: str = RANKED_BY
     task_digest: str | None = None
     resample: int | None = None
 
@@ -134,6 +146,8 @@ class Question(Settings):
         ABLATIONS.find(self.ablation)
         if self.places is not None:
             require_placing(self.places)
+        if self.neurons is not None or self.latents is not None:
+            require_units(self.neurons, self.latents, self.ranked_by)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(
                 f"no number type named {quoted(self.dtype)}; choose one of {', '.join(DTYPES)}"
@@ -158,12 +172,14 @@ class Question(Settings):
         # No name is the path of this directory, and no model.
         spans = None if self.places is None else spans_file(self.places)
         is_path = self.model not in ("", *ZOO) and model.exists()
+        latents = None if self.latents in (None, EMBEDDED) else path_of(self.latents)
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
             task_digest=None if file is None else _digest(file),
             model=str(model.resolve()) if is_path else self.model,
             places=self.places if spans is None else str(spans.resolve()),
+            latents=self.latents if latents is None else str(latents.resolve()),
         )
 
     def problem(
@@ -189,14 +205,32 @@ class Question(Settings):
             drawn = np.random.default_rng([self.seed, self.resample])
             n = own.n_prompts
             prompts = own.select(own.rows_of(drawn.integers(0, n, n).tolist()))
-        if graph is None:
-            graph = heads_and_mlps(
-                model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
+        latents = None if self.latents is None else dictionaries_for(model, self.latents)
+        chosen = _metric(self.metric, task.metric, model, own)
+        default = chosen if self.metric is None else None
+
+        def of(prompts: PromptPairs, model: ResidualModel, graph: Graph) -> Problem:
+            return assemble(
+                model, prompts, chosen, self.ablation, graph=graph, default_metric=default
             )
-            graph = graph if own.places is None else graph.at_places(own.places.names)
-        metric = _metric(self.metric, task.metric, model, own)
-        default = metric if self.metric is None else None
-        return assemble(model, prompts, metric, self.ablation, graph=graph, default_metric=default)
+
+        if graph is not None:
+            model = model if latents is None else with_dictionaries(model, latents)
+            return of(prompts, model, graph)
+        graph = heads_and_mlps(
+            model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
+        )
+        graph = graph if own.places is None else graph.at_places(own.places.names)
+        if self.neurons is not None or latents is not None:
+            ranked = with_units(
+                of(own, model, graph),
+                neurons=self.neurons,
+                latents=latents,
+                shortlist=self.shortlist,
+                ranked_by=self.ranked_by,
+            )
+            model, graph = ranked.model, ranked.graph
+        return of(prompts, model, graph)
 
     def _placed(
         self, prompts: PromptPairs, graph: Graph | None, own: PromptPairs | None = None
@@ -212,12 +246,17 @@ class Question(Settings):
         names = None if own is None or own.places is None else own.places.names
         return placed(prompts, self.places, names if graph is None else graph.places)
 
-    def held_out(self, model: ResidualModel) -> Problem | None:
-        """Build the same problem with prompts that no search has seen, where the task can."""
+    def held_out(self, model: ResidualModel, graph: Graph | None = None) -> Problem | None:
+        """Build the same problem with prompts that no search has seen, where the task can.
+
+        Args:
+            model: The loaded model.
+            graph: Its graph, where that is known.
+        """
         if self.task_digest is not None:
             return None
         try:
-            return self.problem(model, seed=self.seed + _HELD_OUT_SEED)
+            return self.problem(model, seed=self.seed + _HELD_OUT_SEED, graph=graph)
         except (TaskError, PromptError):
             return None
 
@@ -399,10 +438,15 @@ def question_key(circuit: Circuit) -> str:
 
 def fingerprints(problem: Problem) -> dict[str, str]:
     """Return what tells a model and its prompts from all others: hashes of weights and tokens."""
-    return {
+    found = {
         "model_fingerprint": problem.model.fingerprint,
         "prompts_fingerprint": problem.prompts.fingerprint,
     }
+    if problem.model.dictionaries:
+        every = sorted(problem.model.dictionaries.items())
+        text = " ".join(f"{layer} {each.fingerprint}" for layer, each in every)
+        found["dictionaries_fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
 
 
 def what_changed(there: Mapping[str, Any], now: Mapping[str, str], of: str) -> str:

@@ -64,6 +64,29 @@ Places = Annotated[
         "spans of each prompt. [default: an edge acts at all positions]"
     ),
 ]
+Neurons = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYERS",
+        help="Let single neurons of these MLPs write: layers such as 3-5,8, or all. "
+        "[default: an MLP writes as a whole]",
+    ),
+]
+Latents = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Let single latents write: a directory of transcoders or SAEs (SAELens, "
+        "circuit-tracer, Gemma Scope, sparsify), or zoo for those that ship with the package.",
+    ),
+]
+Shortlist = Annotated[
+    int,
+    limited("shortlist", "How many neurons or latents, those with the largest scores by RANKING."),
+]
+RankedBy = Annotated[
+    str, typer.Option(metavar="RANKING", help="What these are ranked by: eap or eap-ig.")
+]
 Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]
 System = Annotated[
     str | None,

@@ -88,6 +88,10 @@ def _of_question(config: Question, usual_metric: str | None) -> dict[str, Any]:
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
         "places": config.places,
+        "neurons": config.neurons,
+        "latents": config.latents,
+        "shortlist": config.shortlist if config.shortlist != default.shortlist else None,
+        "ranked-by": config.ranked_by if config.ranked_by != default.ranked_by else None,
     }
 
 

@@ -100,6 +100,9 @@ class Latents(Protocol):
     @property
     def reads(self) -> str: ...
 
+    @property
+    def fingerprint(self) -> str: ...
+
     def encode(
         self, x: Float[Tensor, "*any d_in"], latents: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "*any _some"]: ...

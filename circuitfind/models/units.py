@@ -22,7 +22,7 @@ from torch import Tensor
 from circuitfind.errors import ModelError
 from circuitfind.graph import Block, Units
 from circuitfind.models.activations import read_by_mlp
-from circuitfind.models.base import BaseModel, ResidualModel
+from circuitfind.models.base import BaseModel, NeuronOutputs, ResidualModel
 from circuitfind.models.forward import Stream
 
 
@@ -104,13 +104,7 @@ class Neurons(UnitBlock):
 
     def __init__(self, model: ResidualModel, block: Block) -> None:
         super().__init__(model, block)
-        found = model.neurons(block.layer)
-        if found is None:
-            raise ModelError(
-                f"it is not known how the MLP of layer {block.layer} of {model.name!r} is built, "
-                "so its neurons cannot be told apart; choose other layers"
-            )
-        self._out = found
+        self._out = found = neurons_of(model, block.layer)
         if self.units.numbers and self.units.numbers[-1] >= found.n_neurons:
             raise ModelError(
                 f"there is no neuron {self.units.numbers[-1]} in layer {block.layer}; its MLP has "
@@ -216,6 +210,22 @@ class OutputLatents(_Dictionary):
         if "error" in others:
             found["error"] = output - (latents @ dictionary.decoder + dictionary.decoder_bias)
         return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
+
+
+def neurons_of(model: ResidualModel, layer: int) -> NeuronOutputs:
+    """Return how the neurons of an MLP write.
+
+    Raises:
+        ModelError: There is no MLP, or it is not known how it is built.
+    """
+    if not model.shape.layers[layer].has_mlp:
+        raise ModelError(f"layer {layer} of {model.name!r} has no MLP; choose other layers")
+    if (found := model.neurons(layer)) is None:
+        raise ModelError(
+            f"it is not known how the MLP of layer {layer} of {model.name!r} is built, so its "
+            "neurons cannot be told apart; choose other layers"
+        )
+    return found
 
 
 def unit_block(model: ResidualModel, block: Block) -> UnitBlock:

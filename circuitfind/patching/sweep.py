@@ -13,9 +13,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 
+from circuitfind.choice import chosen
 from circuitfind.graph import Graph
 from circuitfind.notebook import observer
-from circuitfind.patching.choice import chosen
 from circuitfind.patching.exchange import Mask
 from circuitfind.patching.measurement import Batch, Measurement, Part
 from circuitfind.patching.named import Index, NamedRuns, Setter, Wanted, exchanged

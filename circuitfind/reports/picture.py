@@ -20,6 +20,9 @@ DRAWN_AS: dict[Kind | Literal["norm"], BoxKind] = {
     "head": "head",
     "kv group": "kv",
     "mlp": "mlp",
+    "neuron": "mlp",
+    "latent": "mlp",
+    "error": "mlp",
     "norm": "norm",
     "logits": "end",
 }

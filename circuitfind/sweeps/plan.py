@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from circuitfind.budget import allowed_bytes
+from circuitfind.dictionaries.units import EMBEDDED
 from circuitfind.directories.config import RunConfig
 from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
 from circuitfind.files import read_bytes
@@ -33,6 +34,7 @@ from circuitfind.limits import require
 from circuitfind.methods import METHODS
 from circuitfind.methods.order import NamedOrder
 from circuitfind.methods.settings import parsed_settings
+from circuitfind.methods.shortlist import RANKED_BY, SHORTLIST
 from circuitfind.methods.wanted import Wanted
 from circuitfind.models.zoo import ZOO
 from circuitfind.tasks import model_for, task_file
@@ -55,6 +57,10 @@ _SETTINGS: dict[str, type] = {
     "merge_qkv": bool,
     "split_embedding": bool,
     "places": str,
+    "neurons": str,
+    "latents": str,
+    "shortlist": int,
+    "ranked_by": str,
 }
 _CHOICES: dict[str, type] = {"thresholds": float, "edges": int}
 _LARGEST = 1e300
@@ -196,6 +202,10 @@ class _Plan:
                 split_qkv=not settings.get("merge_qkv", False),
                 split_embedding=settings.get("split_embedding", False),
                 places=settings.get("places"),
+                neurons=settings.get("neurons"),
+                latents=self._latents(settings.get("latents")),
+                shortlist=settings.get("shortlist", SHORTLIST),
+                ranked_by=settings.get("ranked_by", RANKED_BY),
             )
             config.validate()
             return [PlannedRun(_name(config), config.pinned())]
@@ -208,6 +218,9 @@ class _Plan:
             require(**numbers)
         except LimitError as error:
             self.errors.append(str(error))
+
+    def _latents(self, name: str | None) -> str | None:
+        return name if name in (None, EMBEDDED) else self._located(name)
 
     def _located(self, name: str) -> str:
         """Return the path of what is named beside the sweep file, or else the name."""

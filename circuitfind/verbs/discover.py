@@ -22,6 +22,7 @@ from circuitfind.errors import require_kind
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.evaluation.trust import foreword, own_of
 from circuitfind.files import path_of
+from circuitfind.graph import Graph
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
@@ -86,7 +87,7 @@ def run_discovery(
             "seconds_search": found.seconds,
             "seconds_checks": checks,
         }
-        result = _result(run, found, _held_out(config, model), seconds)
+        result = _result(run, found, _held_out(config, model, engine.graph), seconds)
         if not log.holds(found.decisions):
             # A method that chooses at its end recorded what it measured, before it chose. Replaced
             # in one step, so that no measurement can be lost.
@@ -132,8 +133,8 @@ def _result(
     return RunResult(run.path, circuit, card, facts["search"])
 
 
-def _held_out(config: RunConfig, model: ResidualModel) -> IncrementalEngine | None:
-    problem = config.held_out(model)
+def _held_out(config: RunConfig, model: ResidualModel, graph: Graph) -> IncrementalEngine | None:
+    problem = config.held_out(model, graph)
     return None if problem is None else IncrementalEngine(problem, config.memory)
 
 

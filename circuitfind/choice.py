@@ -1,4 +1,4 @@
-"""Choice of layers and heads to patch: numbers and ranges such as `3-5,8`."""
+"""Choice of layers and heads: numbers and ranges such as `3-5,8`."""
 
 from collections.abc import Sequence
 

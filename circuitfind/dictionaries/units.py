@@ -1,0 +1,82 @@
+"""Which latents of a dictionary can be writers of a graph, and how these are fed.
+
+The latents of a transcoder read the stream each for itself, and its error is that of the unpatched
+runs: an error that followed its own input would do what the transcoder fails to do. With TopK,
+which latents are active depends on all of them, so all are fed by one input. The latents of an SAE
+of what an MLP writes are fed by the input of that MLP, as neurons are, and so is its error.
+"""
+
+from collections.abc import Sequence
+
+from circuitfind.dictionaries.activations import TopK
+from circuitfind.dictionaries.dictionary import Dictionary
+from circuitfind.dictionaries.loading import load_dictionaries
+from circuitfind.dictionaries.zoo import embedded_dictionaries
+from circuitfind.errors import DictionaryError, quoted
+from circuitfind.files import path_of
+from circuitfind.graph import Units
+from circuitfind.models.activations import READ_BY_MLP
+from circuitfind.models.base import ResidualModel
+
+EMBEDDED = "zoo"
+"""Stands for the dictionaries that ship with the package."""
+
+
+def latents_of(dictionary: Dictionary, numbers: Sequence[int]) -> Units:
+    """Return latents of a dictionary as writers of a graph.
+
+    Raises:
+        DictionaryError: It is of another site than those that a graph can have.
+    """
+    site = dictionary.site
+    if site.is_sae:
+        return Units(site.layer, "latent", tuple(numbers), error="live")
+    apart = not isinstance(dictionary.activation, TopK)
+    skip = dictionary.skip is not None
+    return Units(site.layer, "latent", tuple(numbers), apart, skip, error="fixed")
+
+
+def dictionaries_for(model: ResidualModel, given: str) -> dict[int, Dictionary]:
+    """Return the dictionaries of a directory, or the embedded ones, by layer.
+
+    Args:
+        model: What they must fit.
+        given: The directory, or `zoo`.
+
+    Raises:
+        DictionaryError: There are none, or one cannot be used with this model in a graph.
+    """
+    is_embedded = given == EMBEDDED
+    found = embedded_dictionaries(model) if is_embedded else load_dictionaries(path_of(given))
+    for each in found:
+        _require_usable(model, each)
+    by_layer = {each.site.layer: each for each in found}
+    if len(by_layer) < len(found):
+        raise DictionaryError(
+            f"{quoted(given)} holds several dictionaries of one layer; give a directory with one "
+            "for each layer"
+        )
+    return by_layer
+
+
+def _require_usable(model: ResidualModel, dictionary: Dictionary) -> None:
+    site, name, shape = dictionary.site, quoted(dictionary.name), model.shape
+    if site.layer >= shape.n_layers or not shape.layers[site.layer].has_mlp:
+        raise DictionaryError(
+            f"the dictionary {name} does not fit the model: {quoted(model.name)} has no MLP in "
+            f"layer {site.layer}; give dictionaries that were trained on this model"
+        )
+    # A norm may lie between what an MLP computes and what it adds to the stream.
+    writes = ("hook_mlp_out",) if shape.heads_share_norm else ("hook_mlp_out", "mlp.hook_out")
+    if site.writes not in writes or not (site.is_sae or site.reads in READ_BY_MLP):
+        raise DictionaryError(
+            f"the dictionary {name} is of {site}, and a graph can have transcoders (from "
+            f"{' or '.join(READ_BY_MLP)} to {' or '.join(writes)}) and SAEs of "
+            f"{' or '.join(writes)}; give others"
+        )
+    if dictionary.d_out != shape.d_model or dictionary.d_in != shape.d_model:
+        raise DictionaryError(
+            f"the dictionary {name} does not fit the model: it has the widths {dictionary.d_in:,} "
+            f"and {dictionary.d_out:,} and the stream of {quoted(model.name)} has "
+            f"{shape.d_model:,}; give dictionaries that were trained on this model"
+        )

@@ -1,0 +1,175 @@
+"""Which neurons or latents become writers of a graph: those with the largest scores.
+
+    score(u) = sum over prompts and positions of (c_u - a_u) W_out,u . (d loss / d y)
+
+is the first-order estimate of what it does to the loss if a unit writes what cut edges carry: its
+activation's change, times its row, times the gradient at what its MLP writes (attribution patching,
+Nanda 2023; for neurons Syed et al. 2023, arXiv 2310.10348). One pass back gives the scores of all
+units (`eap`); with integrated gradients it is a few passes (`eap-ig`, Hanna et al. 2024, arXiv
+2403.17806). Units that are not listed stay together in the rest of their MLP, so nothing is lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.choice import chosen
+from circuitfind.dictionaries.dictionary import Dictionary
+from circuitfind.dictionaries.units import latents_of
+from circuitfind.engine.written import total
+from circuitfind.errors import MethodError, quoted
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Graph, Units
+from circuitfind.limits import require
+from circuitfind.methods.attribution import Batch, Limits, Place, batches_of, require_slope
+from circuitfind.methods.eap import CLEAN
+from circuitfind.methods.eap_ig import EapIgOptions, places_of
+from circuitfind.models.base import ResidualModel
+from circuitfind.models.units import neurons_of, unit_block, with_dictionaries
+from circuitfind.problem import Problem
+
+Ranking = Literal["eap", "eap-ig"]
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+SHORTLIST = 100
+"""How many units become writers unless it is told."""
+
+RANKED_BY: Ranking = "eap-ig"
+"""What they are ranked by unless it is told: of the default metrics, some have no gradient on the
+clean run."""
+
+ALL_LAYERS = "all"
+
+
+def with_units(
+    problem: Problem,
+    *,
+    neurons: str | Sequence[int] | None = None,
+    latents: Mapping[int, Dictionary] | None = None,
+    shortlist: int = SHORTLIST,
+    ranked_by: str = RANKED_BY,
+) -> Problem:
+    """Return a problem in whose graph neurons, or latents of dictionaries, are writers.
+
+    The units of all MLPs that were chosen are ranked together. An MLP of which none makes the list
+    stays whole.
+
+    Args:
+        problem: A problem whose graph has no units.
+        neurons: Layers whose neurons may be writers: numbers, text such as `3-5,8`, or `all`.
+        latents: Dictionaries by layer, whose latents may be writers.
+        shortlist: How many units become writers at most, over all layers.
+        ranked_by: `eap` or `eap-ig`.
+
+    Raises:
+        CircuitfindError: There are no such layers or units, or the metric has no gradient.
+    """
+    require(shortlist=shortlist)
+    require_units(neurons, latents, ranked_by)
+    if problem.graph.units:
+        raise MethodError("the graph has neurons or latents already; give a problem without")
+    model = problem.model
+    if latents is not None:
+        model = with_dictionaries(model, latents)
+        every = [
+            replace(latents_of(each, range(each.n_latents)), apart=False)
+            for each in latents.values()
+        ]
+    else:
+        every = [
+            Units(layer, "neuron", tuple(range(neurons_of(model, layer).n_neurons)))
+            for layer in _layers(model, neurons)
+        ]
+    every = _listed(replace(problem, model=model), every, shortlist, ranked_by)
+    if latents is not None:
+        every = [latents_of(latents[each.layer], each.numbers) for each in every]
+    return replace(problem, model=model, graph=_graph(problem.graph, every))
+
+
+def require_units(neurons: object, latents: object, ranked_by: str) -> None:
+    """Refuse a choice of units that is none, or two.
+
+    Raises:
+        MethodError: The message says what to give.
+    """
+    if ranked_by not in RANKINGS:
+        raise MethodError(f"no ranking {quoted(ranked_by)}; choose one of {', '.join(RANKINGS)}")
+    if (neurons is None) == (latents is None):
+        raise MethodError("give the layers of neurons, or dictionaries of latents, and not both")
+
+
+def _layers(model: ResidualModel, wanted: str | Sequence[int] | None) -> tuple[int, ...]:
+    shape = model.shape
+    if wanted != ALL_LAYERS:
+        return chosen(wanted, shape.n_layers, "layer")
+    return tuple(layer for layer, sizes in enumerate(shape.layers) if sizes.has_mlp)
+
+
+def _graph(like: Graph, units: Sequence[Units]) -> Graph:
+    """Return a graph with units, and all else as in another graph."""
+    graph = heads_and_mlps(
+        like.shape,
+        merge_qkv=not like.split_qkv,
+        split_embedding=like.split_embedding,
+        units=units,
+    )
+    return graph.at_places(like.places) if like.places else graph
+
+
+def _listed(problem: Problem, every: Sequence[Units], n: int, ranked_by: str) -> list[Units]:
+    """Return the units with the largest scores, those of each MLP with any."""
+    scores = unit_scores(problem, every, ranked_by)
+    sizes = [len(each) for each in scores]
+    joined = torch.cat(scores).abs()
+    first = joined.topk(min(n, len(joined))).indices
+    is_listed = torch.zeros(len(joined), dtype=torch.bool)
+    is_listed[first] = joined[first] > 0
+    found = []
+    for units, listed in zip(every, is_listed.split(sizes), strict=True):
+        numbers = tuple(units.numbers[i] for i in listed.nonzero().flatten().tolist())
+        if numbers:
+            found.append(replace(units, numbers=numbers))
+    return found
+
+
+def unit_scores(
+    problem: Problem, every: Sequence[Units], ranked_by: str = RANKED_BY
+) -> list[Float[Tensor, " unit"]]:
+    """Return the score of each unit of some MLPs, in the metric's unit, averaged over prompts.
+
+    Positive: the loss rises if it writes what cut edges carry.
+
+    Args:
+        problem: A problem whose graph has no units.
+        every: The units.
+        ranked_by: `eap` or `eap-ig`.
+
+    Raises:
+        MetricError: The metric has no gradient.
+        MethodError: Its gradient says nothing where it is taken.
+    """
+    # All positions together, whichever places edges tell apart.
+    graph = _graph(problem.graph.merged, every)
+    places = [CLEAN] if ranked_by == "eap" else list(places_of(graph, EapIgOptions()))
+    require_slope(problem.metric, ranked_by, at_clean_only=ranked_by == "eap")
+    ranked = replace(problem, graph=graph)
+    parts = [_scores_of(batch, places) for batch in batches_of(ranked, Limits())]
+    return [total(of_block) / len(problem.prompts) for of_block in zip(*parts, strict=True)]
+
+
+def _scores_of(batch: Batch, places: Sequence[Place]) -> list[Float[Tensor, " unit"]]:
+    """Return the scores of all units, summed over the prompts of a batch."""
+    problem, found = batch.problem, []
+    for at in reversed(batch.gradients(places)):
+        if at.block.units is None:
+            continue
+        unit = unit_block(problem.model, at.block)
+        slopes = at.written @ unit.rows(range(len(at.block.units.numbers))).T
+        changes = batch.differences.values[at.block.name][..., 0]
+        products = changes * slopes.movedim(-1, 0)
+        found.append(products.double().sum((1, 2)).cpu())
+    return found
