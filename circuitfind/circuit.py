@@ -7,7 +7,7 @@ them, so that they outlive any change of layout, and reading one checks everythi
 import heapq
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +28,10 @@ from circuitfind.errors import (
     shortened,
 )
 from circuitfind.files import path_of, read_bytes, write_whole
-from circuitfind.graph import PLACE_MARK, Edge, EdgeName, Graph, Reader, Writer
+from circuitfind.graph import Edge, EdgeName, Graph, Reader, Writer
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
+from circuitfind.paths import on_paths
 from circuitfind.records import body_of, parse_json
 from circuitfind.shape import ModelShape
 from circuitfind.stored import EdgeRow, graph_from, masks_from
@@ -147,25 +148,6 @@ class Circuit:
                     data["effect"] = effect
         return network
 
-    @cached_property
-    def _working_edges(self) -> list[Edge]:
-        """The edges on a path of kept edges from what reads nothing to the logits."""
-        network, graph = self.graph.network(self.kept), self.graph
-        kinds = network.nodes(data="kind")
-        starts = {graph.writers[writer].name for writer in graph.sources}
-        given = [name for name in network if name.partition(PLACE_MARK)[0] in starts]
-        reached = _with(network, nx.descendants, given)
-        used = _with(network, nx.ancestors, [name for name, kind in kinds if kind == "logits"])
-        found = []
-        for edge in self.edges:
-            source, target = graph.nodes_of(edge)
-            # Where heads share a norm, one that reads nothing of the clean run still writes
-            # something new: another head's change reaches it through the scale of the norm.
-            norm = graph.norm_node(edge)
-            if target in reached & used and (source in reached or norm in reached):
-                found.append(edge)
-        return found
-
     def connected(self) -> "Circuit":
         """Return the circuit without dead ends: edges that no path from embedding to logits uses.
 
@@ -173,7 +155,7 @@ class Circuit:
         Under resample ablation this changes no output: a component that reads nothing of the
         clean run writes what it writes on the corrupted one. Under zero or mean ablation it can.
         """
-        return replace(self, kept=self.graph.mask_of(self._working_edges))
+        return replace(self, kept=on_paths(self.graph, self.kept))
 
     def without(self, other: "Circuit") -> list[Edge]:
         """Return the edges of this circuit that the other one lacks.
@@ -221,13 +203,6 @@ class Circuit:
         from circuitfind.reports.diagram import draw_circuit
 
         return draw_circuit(self).svg()
-
-
-def _with(
-    network: nx.MultiDiGraph, others: Callable[[nx.MultiDiGraph, str], set[str]], nodes: list[str]
-) -> set[str]:
-    """Return nodes with all their descendants, or ancestors, in a network."""
-    return set(nodes).union(*(others(network, node) for node in nodes))
 
 
 def load_circuit(path: Path | str, graph: Graph | None = None) -> Circuit:

@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import networkx as nx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from circuitfind.circuit import Circuit, EdgeScores, load_circuit
 from circuitfind.errors import CircuitFileError, GraphError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph
+from circuitfind.graph import Edge, Graph, Units
 from circuitfind.shape import ModelShape
 from tests.test_graph import GRAPHS, GROUPED, SHARED_NORM, SMALL, random_mask, shape
 
@@ -30,6 +31,30 @@ def test_connected_is_removing_dead_ends_until_none_is_left(drawn):
     graph, *_ = drawn
     circuit = Circuit(graph, random_mask(*drawn))
     assert torch.equal(circuit.connected().kept, naively_connected(graph, circuit.kept))
+
+
+WITH_UNITS = [
+    heads_and_mlps(shape(2, 2), units=[Units(0, "neuron", (1, 3)), of_dictionary])
+    for of_dictionary in (
+        Units(1, "latent", (0, 2), apart=True, skip=True, error="fixed"),
+        Units(1, "latent", (0, 2), error="live"),
+    )
+]
+
+
+@thorough
+@given(
+    st.sampled_from([*GRAPHS, *WITH_UNITS]),
+    st.integers(1, 3),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.05, 0.15, 0.4]),
+)
+def test_connected_keeps_what_networkx_finds_between_sources_and_logits(
+    whole, n_places, seed, share
+):
+    graph = whole.at_places([f"p{number}" for number in range(n_places)])
+    circuit = Circuit(graph, random_mask(graph, seed, share))
+    assert circuit.connected().edges == between_the_ends(circuit)
 
 
 @thorough
@@ -286,6 +311,23 @@ def naively_connected(graph: Graph, kept: torch.Tensor) -> torch.Tensor:
             return graph.mask_of(edges)
         for name in gone:
             del edges[name]
+
+
+def between_the_ends(circuit: Circuit) -> list[Edge]:
+    """The edges between what sources lead to and what leads to the logits."""
+    graph, network = circuit.graph, circuit.graph.network(circuit.kept)
+    kinds = dict(network.nodes(data="kind"))
+    starts = {graph.writers[writer].name for writer in graph.sources}
+    first = [node for node in network if node.partition("@")[0] in starts]
+    last = [node for node in network if kinds[node] == "logits"]
+    reached = set(first).union(*(nx.descendants(network, node) for node in first))
+    used = set(last).union(*(nx.ancestors(network, node) for node in last))
+    return [
+        edge
+        for edge in circuit.edges
+        if {graph.nodes_of(edge)[0], graph.norm_node(edge)} & reached
+        and graph.nodes_of(edge)[1] in used
+    ]
 
 
 def is_fed(graph, writer, reading):
