@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from circuitfind.circuit import Circuit, EdgeScores, as_circuit, require_same_graph
+from circuitfind.circuit import Circuit, EdgeScores, as_circuit
 from circuitfind.comparison.chance import (
     DRAWS,
     EXCHANGED_HEADS,
@@ -19,6 +19,7 @@ from circuitfind.comparison.chance import (
     shared_by_exchange,
     shared_by_profile,
 )
+from circuitfind.comparison.common_places import on_common_graph, scores_on
 from circuitfind.errors import GraphError
 from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.limits import require
@@ -81,6 +82,8 @@ def overlap(
 ) -> Overlap:
     """Compare two circuits of one graph by the names of their edges.
 
+    Where they tell different places apart, at those that both have (`common_places`).
+
     Args:
         left: A circuit.
         right: Another one.
@@ -93,11 +96,11 @@ def overlap(
         LimitError: A number is outside its range.
     """
     require(seed=seed, draws=draws)
-    left, right = as_circuit(left), as_circuit(right)
-    require_same_graph(left.graph, right.graph)
+    left, right = on_common_graph(as_circuit(left), as_circuit(right))
     require_edges(left, right)
     ours, theirs = (
-        found or _own(circuit) for found, circuit in zip(effects, (left, right), strict=True)
+        _own(circuit) if found is None else scores_on(circuit.graph, found)
+        for found, circuit in zip(effects, (left, right), strict=True)
     )
     correlation, n_measured = rank_correlation(ours, theirs, seed=seed)
     return Overlap(

@@ -88,6 +88,8 @@ def _with_name(names: str, rows: list[Row]) -> list[Row]:
 
 
 def _pair_rows(found: Comparison, pair: Pair) -> Iterator[Row]:
+    if pair.places is not None:
+        yield "compared at places", ", ".join(pair.places) or "merged", "", "", ""
     if pair.overlap is not None:
         yield from _overlap_rows(pair.overlap)
     if pair.matched is not None:

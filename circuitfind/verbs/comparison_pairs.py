@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.common_places import circuit_on, common_graph, same_places
 from circuitfind.comparison.matching import Matched, compare_matched, match
-from circuitfind.comparison.overlap import overlap
+from circuitfind.comparison.overlap import Overlap, overlap
 from circuitfind.comparison.profiles import Profiles, profiles
 from circuitfind.comparison.result import Pair, Side
 from circuitfind.comparison.roles import Role, find_roles
@@ -64,9 +65,10 @@ def compare_all(
             common by which they could be compared.
     """
     pairs = list(itertools.combinations(range(len(loaded)), 2))
-    for left, right in pairs:
-        _require_same_places(loaded[left], loaded[right])
     measured = _Measured(loaded, settings, Models(model, tell=tell), tell)
+    for left, right in pairs:
+        if not measured.is_matched((left, right)):
+            _tell_places(loaded[left], loaded[right], tell)
     _tell_cost(measured, pairs, tell)
     roles = {i: measured.roles(i) for i in range(len(loaded)) if measured.is_known(i)}
     found = tuple(_pair(measured, pair) for pair in pairs)
@@ -106,7 +108,7 @@ class _Measured:
         return (
             all(map(self.is_known, pair))
             and bool(self.same_model(pair))
-            and left.graph == right.graph
+            and same_places(left.graph, right.graph)
             and prompts[0] != prompts[1]
         )
 
@@ -134,15 +136,44 @@ class _Measured:
         return len({question_key(self.loaded[number].circuit) for number in known})
 
 
-def _require_same_places(left: Loaded, right: Loaded) -> None:
-    """Refuse circuits of one model that tell other places apart: no edge is in both."""
+def _tell_places(left: Loaded, right: Loaded, tell: Tell) -> None:
+    """Report how circuits of one model that tell different places apart are compared.
+
+    Raises:
+        RunDirectoryError: They have no place in common, or one keeps no edge at those.
+    """
     ours, theirs = left.circuit.graph, right.circuit.graph
-    if ours.places != theirs.places and ours.merged == theirs.merged:
-        names = [shortened(", ".join(graph.places))[:60] or "none" for graph in (ours, theirs)]
+    if ours.merged != theirs.merged or same_places(ours, theirs):
+        return
+    names = f"{left.name} and {right.name}"
+    graph = common_graph(ours, theirs)
+    if graph is None:
+        places = [shortened(", ".join(each.places))[:60] for each in (ours, theirs)]
         raise RunDirectoryError(
-            f"{left.name} and {right.name} tell other places apart ({names[0]}; {names[1]}), so "
-            "that their edges have no names in common; search both with the same --places"
+            f"{names} have no place in common ({places[0]}; {places[1]}), so that no edge is in "
+            "both; search both with the same --places"
         )
+    if not graph.places:
+        merged = left if ours.places else right
+        tell(
+            f"{names} are compared with the places of {merged.name} merged: an edge is kept if it "
+            "is kept at any place"
+        )
+        return
+    common = shortened(", ".join(graph.places))[:60]
+    for each in (left, right):
+        if not circuit_on(graph, each.circuit).n_edges:
+            raise RunDirectoryError(
+                f"{each.name} keeps no edge at the places that {names} have in common ({common}); "
+                "search both with the same --places"
+            )
+    lost = [
+        each.circuit.n_edges - circuit_on(graph, each.circuit).n_edges for each in (left, right)
+    ]
+    tell(
+        f"{names} are compared at the places that both have ({common}), without {lost[0]:,} and "
+        f"{lost[1]:,} edges at other places"
+    )
 
 
 def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:
@@ -162,27 +193,33 @@ def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None
 
 def _pair(measured: _Measured, pair: Places) -> Pair:
     left, right = (measured.loaded[number] for number in pair)
-    settings, same_graph = measured.settings, left.circuit.graph == right.circuit.graph
-    if not same_graph and not measured.is_matched(pair):
+    is_matched = measured.is_matched(pair)
+    graphs = left.circuit.graph, right.circuit.graph
+    common = None if is_matched and graphs[0] != graphs[1] else common_graph(*graphs)
+    if common is None and not is_matched:
         raise RunDirectoryError(
             f"{left.name} and {right.name} belong to different graphs and can only be matched by "
             "what their components do, for which their files must say of which model and task "
             "they are, and --by-name must not be given"
         )
-    by_name = (
-        overlap(
-            left.circuit,
-            right.circuit,
-            effects=(left.effects, right.effects),
-            seed=settings.seed,
-            draws=settings.draws,
-        )
-        if same_graph
-        else None
+    return Pair(
+        *pair,
+        measured.same_model(pair),
+        None if common is None else _by_name(left, right, measured.settings),
+        _matched(measured, pair) if is_matched else None,
+        tuple(_transfers(measured, pair)) if measured.is_transferred(pair) else (),
+        None if common is None or same_places(*graphs) else common.places,
     )
-    matched = _matched(measured, pair) if measured.is_matched(pair) else None
-    moved = _transfers(measured, pair) if measured.is_transferred(pair) else ()
-    return Pair(*pair, measured.same_model(pair), by_name, matched, tuple(moved))
+
+
+def _by_name(left: Loaded, right: Loaded, settings: ComparisonConfig) -> Overlap:
+    return overlap(
+        left.circuit,
+        right.circuit,
+        effects=(left.effects, right.effects),
+        seed=settings.seed,
+        draws=settings.draws,
+    )
 
 
 def _matched(measured: _Measured, pair: Places) -> Matched:
@@ -201,8 +238,9 @@ def _transfers(measured: _Measured, pair: Places) -> list[Transfer]:
     found = []
     for moved, on in (pair, pair[::-1]):
         engine = IncrementalEngine(measured.of(on)[0], measured.settings.memory)
-        circuits = measured.loaded[moved].circuit, measured.loaded[on].circuit
-        found.append(transfer(engine, *circuits, (moved, on), seed=measured.settings.seed))
+        own = measured.loaded[on].circuit
+        other = circuit_on(own.graph, measured.loaded[moved].circuit)
+        found.append(transfer(engine, other, own, (moved, on), seed=measured.settings.seed))
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.common_places import circuit_on, same_places
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
@@ -272,11 +273,11 @@ def _needed(problem: Problem, circuit: Circuit, memory: int | None) -> dict[str,
 
 
 def _comparison(one: _Run, other: _Run) -> dict[str, Any]:
-    """Return what two circuits share; only circuits of the same graph can be compared."""
-    left, right = one.circuit, other.circuit
-    if left.graph != right.graph:
+    """Return what two circuits share; only circuits of one model and its places are compared."""
+    graph = one.circuit.graph
+    if not same_places(graph, other.circuit.graph):
         return {"sameGraph": False}
-    graph = left.graph
+    left, right = one.circuit, circuit_on(graph, other.circuit)
     both, either = left.kept & right.kept, left.kept | right.kept
     return {
         "sameGraph": True,

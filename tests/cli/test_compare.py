@@ -8,7 +8,9 @@ import pytest
 
 from circuitfind.circuit import load_circuit
 from circuitfind.comparison.result import load_comparison
+from circuitfind.granularity import heads_and_mlps
 from circuitfind.reports.diagram import Diagram
+from tests.comparison.circuits import circuit, shape
 
 
 @pytest.fixture
@@ -97,3 +99,61 @@ def test_circuits_made_by_hand_are_compared_without_their_models(cli, runs, tmp_
     (pair,) = answer.json["pairs"]
     assert pair["same_model"] is None
     assert pair["overlap"]["correlation"]["value"] is None
+
+
+GRAPH = heads_and_mlps(shape(has_mlp=False))
+
+
+def placed(places, *edges):
+    return circuit(GRAPH.at_places(places), *edges)
+
+
+LEFT = placed(
+    ("S1", "S2", "end"),
+    *("embed->a0.h0.v@S1", "embed->a0.h0.v@S2", "a0.h0->a1.h1.k@S2", "a1.h1->logits@end"),
+)
+
+
+def test_how_circuits_with_different_places_are_compared_is_said_in_a_line(cli, tmp_path):
+    LEFT.save(tmp_path / "left.json")
+    circuit(GRAPH, "embed->a0.h0.v", "embed->a1.h1.q").save(tmp_path / "whole.json")
+    placed(("IO", "S2"), "embed->a0.h0.v@S2", "a1.h1->logits@IO").save(tmp_path / "other.json")
+    reordered = placed(("end", "S2", "S1"), "embed->a0.h0.v@S1")
+    reordered.save(tmp_path / "reordered.json")
+
+    pair = compared(cli, "whole", "with the places of left merged: an edge is kept if it is kept")
+    assert pair["overlap"]["edges"]["both"] == ["embed->a0.h0.v"]
+    assert pair["places"] == []
+    said = "at the places that both have (S2), without 2 and 1 edges at other places"
+    pair = compared(cli, "other", said)
+    assert pair["overlap"]["edges"]["both"] == ["embed->a0.h0.v@S2"]
+    assert pair["places"] == ["S2"]
+    pair = compared(cli, "reordered", "")
+    assert pair["overlap"]["edges"]["both"] == ["embed->a0.h0.v@S1"]
+    assert pair["places"] is None
+    table = cli("compare", "left.json", "other.json", "--out", "left-other")
+    assert "compared at places" in table.out and "S2" in table.out
+
+
+def compared(cli, name: str, said: str) -> dict:
+    answer = cli("compare", "left.json", f"{name}.json", "--out", f"left-{name}", "--json")
+    assert answer.code == 0, answer.err
+    lines = [line for line in answer.err.splitlines() if line.startswith("left and")]
+    assert [said in line for line in lines] == [True] * bool(said)
+    assert Path(f"left-{name}", f"difference-left-{name}.svg").exists()
+    (pair,) = answer.json["pairs"]
+    return pair
+
+
+def test_circuits_without_edges_at_common_places_are_refused(cli, complaint, tmp_path):
+    LEFT.save(tmp_path / "left.json")
+    placed(("a", "b"), "embed->logits@a").save(tmp_path / "none.json")
+    placed(("a", "S1"), "embed->logits@a").save(tmp_path / "nowhere.json")
+    complaint(
+        cli("compare", "left.json", "none.json"),
+        r"left and none have no place in common \(S1, S2, end; a, b\), .* same --places",
+    )
+    complaint(
+        cli("compare", "left.json", "nowhere.json"),
+        r"nowhere keeps no edge at the places that left and nowhere have in common \(S1\)",
+    )

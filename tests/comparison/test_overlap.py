@@ -18,12 +18,9 @@ from circuitfind.comparison.chance import (
     shared_by_profile,
 )
 from circuitfind.comparison.overlap import overlap
-from circuitfind.directories.comparison import ComparisonConfig
-from circuitfind.errors import GraphError, RunDirectoryError
+from circuitfind.errors import GraphError
 from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.verbs.compare import load_all
-from circuitfind.verbs.comparison_pairs import compare_all
 from tests.comparison.circuits import circuit, drawn, never_too_small, redrawn, shape
 
 GRAPH = heads_and_mlps(shape())
@@ -258,17 +255,3 @@ def exchanged(found, ways, number) -> Circuit:
 def scores(generator) -> EdgeScores:
     values = torch.from_numpy(generator.random(tuple(GRAPH.edge_mask.shape)))
     return EdgeScores(GRAPH, values.masked_fill(~GRAPH.edge_mask, torch.nan), "", "exact")
-
-
-def test_circuits_of_one_model_with_other_places_are_refused_before_anything_is_measured(tmp_path):
-    placed = GRAPH.at_places(["S1", "end"])
-    LEFT.save(tmp_path / "whole.json")
-    circuit(placed, "embed->a0.h0.v@S1", "a0.h0->logits@end").save(tmp_path / "placed.json")
-    with pytest.raises(
-        RunDirectoryError, match=r"placed and whole tell .* \(S1, end; none\).*same"
-    ):
-        compare_all(
-            load_all([tmp_path / "placed.json", tmp_path / "whole.json"]),
-            ComparisonConfig(),
-            pytest.fail,
-        )

@@ -1,0 +1,91 @@
+"""Circuits that tell different places apart are compared where both do, by names of places."""
+
+import pytest
+import torch
+
+from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.overlap import overlap
+from circuitfind.errors import GraphError
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.reports.diagram import draw_difference
+from tests.comparison.circuits import circuit, shape
+
+GRAPH = heads_and_mlps(shape(has_mlp=False))
+PLACED = GRAPH.at_places(["S1", "S2", "end"])
+
+
+def placed(*edges: str, places=("S1", "S2", "end"), **others) -> Circuit:
+    return circuit(GRAPH.at_places(places), *edges, **others)
+
+
+LEFT = placed("embed->a0.h0.v@S1", "embed->a0.h0.v@S2", "a0.h0->a1.h1.k@S2", "a1.h1->logits@end")
+"""Four edges at places, three without."""
+
+
+def test_places_of_one_circuit_are_merged_if_the_other_has_none():
+    whole = circuit(GRAPH, "embed->a0.h0.v", "a0.h0->a1.h1.k", "embed->a1.h1.q")
+    both = ("embed->a0.h0.v", "a0.h0->a1.h1.k")
+    found = overlap(LEFT, whole)
+    assert found.edges.both == both
+    assert (found.edges.left, found.edges.right) == (("a1.h1->logits",), ("embed->a1.h1.q",))
+    assert found.edges.jaccard.value == pytest.approx(2 / 4)
+    back = overlap(whole, LEFT).edges
+    assert (back.both, back.left, back.right) == (both, found.edges.right, found.edges.left)
+
+
+def test_places_in_another_order_are_matched_by_name():
+    right = placed(
+        "embed->a0.h0.v@S2",
+        "a0.h0->a1.h1.k@S1",
+        "a1.h1->logits@end",
+        places=("end", "S1", "S2"),
+    )
+    found = overlap(LEFT, right).edges
+    assert found.both == ("embed->a0.h0.v@S2", "a1.h1->logits@end")
+    assert found.left == ("embed->a0.h0.v@S1", "a0.h0->a1.h1.k@S2")
+    assert found.right == ("a0.h0->a1.h1.k@S1",)
+    assert found.jaccard.value == pytest.approx(2 / 5)
+
+
+def test_of_different_places_those_count_that_both_have():
+    right = placed(
+        "embed->a0.h0.v@S2", "embed->a0.h0.v@IO", "a1.h1->logits@IO", places=("IO", "S2")
+    )
+    found = overlap(LEFT, right).edges
+    assert found.both == ("embed->a0.h0.v@S2",)
+    assert found.left == ("a0.h0->a1.h1.k@S2",) and found.right == ()
+    assert found.jaccard.value == pytest.approx(1 / 2)
+
+
+def test_an_edge_has_the_sum_of_its_effects_at_places_where_these_are_merged():
+    """Three edges, by rank: 5 = 2 + 3, 4, -1 on one side, and 1, 2, 3 on the other."""
+    edges = ["embed->a0.h0.v", "embed->a0.h1.v", "embed->a0.h2.v"]
+    at_places = scores(
+        PLACED,
+        {f"{edges[0]}@S1": 2, f"{edges[0]}@S2": 3, f"{edges[1]}@end": 4, f"{edges[2]}@S1": -1},
+    )
+    whole = scores(GRAPH, dict(zip(edges, (1, 2, 3), strict=True)) | {"embed->logits": 9})
+    found = overlap(LEFT, circuit(GRAPH, "embed->logits"), effects=(at_places, whole))
+    assert found.n_measured == 3
+    assert found.correlation.value == pytest.approx(-1)
+
+
+def test_circuits_without_a_common_place_or_model_are_refused():
+    with pytest.raises(GraphError, match=r"tells other places apart: S1, S2, end, and a here"):
+        overlap(LEFT, placed("embed->logits@a", places=("a",)))
+    other = heads_and_mlps(shape(n_layers=3, has_mlp=False))
+    with pytest.raises(GraphError, match="another model: n_layers is 2 and 3"):
+        overlap(LEFT, circuit(other, "embed->logits"))
+
+
+def test_their_difference_is_drawn_where_they_are_compared():
+    whole = circuit(GRAPH, "embed->a0.h0.v", "embed->a1.h1.q")
+    dot = draw_difference(LEFT, whole, names=("at places", "whole")).dot
+    assert "embed->a1.h1.q" in dot and "@" not in dot
+
+
+def scores(graph, values: dict[str, float]) -> EdgeScores:
+    found = torch.full(graph.edge_mask.shape, torch.nan, dtype=torch.float64)
+    for name, value in values.items():
+        found[graph.index(name)] = value
+    return EdgeScores(graph, found, "", "exact")
