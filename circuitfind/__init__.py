@@ -36,6 +36,7 @@ _HOMES = {
     "ProgressLine": "circuitfind.notebook",
     "RunConfig": "circuitfind.directories.config",
     "TASKS": "circuitfind.tasks",
+    "Units": "circuitfind.graph",
     "Selection": "circuitfind.methods.selection",
     "Task": "circuitfind.tasks.base",
     "Vocabulary": "circuitfind.models.vocabulary",
@@ -80,6 +81,7 @@ _HOMES = {
     "suggest_threshold": "circuitfind.methods.threshold",
     "to_frame": "circuitfind.formats.tables",
     "to_networkx": "circuitfind.formats.networks",
+    "with_dictionaries": "circuitfind.models.units",
 }
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     from circuitfind.formats.tables import to_frame as to_frame
     from circuitfind.granularity import heads_and_mlps as heads_and_mlps
     from circuitfind.graph import Graph as Graph
+    from circuitfind.graph import Units as Units
     from circuitfind.methods import METHODS as METHODS
     from circuitfind.methods.acdc import AcdcOptions as AcdcOptions
     from circuitfind.methods.search import Found as Found
@@ -120,6 +123,7 @@ if TYPE_CHECKING:
     from circuitfind.metrics import find_metric as find_metric
     from circuitfind.models.compiled_files import save_compiled as save_compiled
     from circuitfind.models.loading import load_model as load_model
+    from circuitfind.models.units import with_dictionaries as with_dictionaries
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
     from circuitfind.notebook import ProgressLine as ProgressLine
     from circuitfind.patching.circuits import circuit_of as circuit_of

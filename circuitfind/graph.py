@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress, groupby
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import networkx as nx
 import numpy as np
@@ -155,12 +155,24 @@ class Units:
     error: ErrorKind | None = None
 
     def __post_init__(self) -> None:
-        numbers = self.numbers
-        if list(numbers) != sorted(set(numbers)) or (numbers and numbers[0] < 0):
+        given: tuple[object, ...] = self.layer, self.kind, self.numbers
+        layer, kind, numbers = given
+        if type(layer) is not int or kind not in UNIT_KINDS:
             raise GraphError(
-                f"the {self.kind}s of layer {self.layer} are no ascending numbers: "
-                f"{shortened(quoted(numbers))}"
+                f"units are those of a layer and of a kind ({' or '.join(UNIT_KINDS)}), not "
+                f"{quoted(kind)} of {quoted(layer)}"
             )
+        if (
+            not isinstance(numbers, tuple)
+            or not all(type(number) is int and number >= 0 for number in numbers)
+            or list(numbers) != sorted(set(numbers))
+        ):
+            raise GraphError(
+                f"the {kind}s of layer {layer} are given by a tuple of ascending numbers from 0 "
+                f"on, such as (3, 17), not by {shortened(quoted(numbers))}"
+            )
+        if self.error not in (None, *get_args(ErrorKind)):
+            raise GraphError(f"an error is fixed or live, not {quoted(self.error)}")
 
     def __str__(self) -> str:
         return f"{len(self.numbers):,} {self.kind}s of m{self.layer}"

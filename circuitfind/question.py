@@ -10,7 +10,7 @@ what they were.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from circuitfind.ablations import ABLATIONS, Ablation
 from circuitfind.circuit import Circuit
+from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.units import EMBEDDED, dictionaries_for
 from circuitfind.engine.direction import with_direction
 from circuitfind.errors import ModelError, PromptError, RunDirectoryError, TaskError, quoted
@@ -276,6 +277,10 @@ def make_problem(
     ablation: Ablation | str = "resample",
     graph: Graph | None = None,
     places: Places | str | None = None,
+    neurons: str | Sequence[int] | None = None,
+    latents: Sequence[Dictionary] | str | None = None,
+    shortlist: int = SHORTLIST,
+    ranked_by: str = RANKED_BY,
 ) -> Problem:
     """Put a problem together from a task's name, or from prompts of your own.
 
@@ -293,6 +298,12 @@ def make_problem(
         graph: Which edges to search; by default all, with q, k and v apart.
         places: The places that edges are told apart by: `named`, `each`, `spans` or `Places` of
             your own; by default an edge acts at all positions.
+        neurons: Layers whose neurons may be writers: numbers, text such as `3-5,8`, or `all`; by
+            default an MLP writes as a whole.
+        latents: Dictionaries whose latents may be writers (`load_dictionaries`), the path of their
+            directory, or `zoo` for those that ship with the package.
+        shortlist: How many neurons or latents become writers, those with the largest scores.
+        ranked_by: `eap` or `eap-ig`.
 
     Raises:
         CircuitfindError: A name is unknown, or the parts do not fit together.
@@ -311,7 +322,13 @@ def make_problem(
             graph = (graph or heads_and_mlps(model.shape)).at_places(task.places.names)
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None
-    return assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
+    problem = assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
+    if neurons is None and latents is None:
+        return problem
+    known = None if latents is None else dictionaries_for(model, latents)
+    return with_units(
+        problem, neurons=neurons, latents=known, shortlist=shortlist, ranked_by=ranked_by
+    )
 
 
 def _metric(

@@ -7,12 +7,13 @@ of what an MLP writes are fed by the input of that MLP, as neurons are, and so i
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from circuitfind.dictionaries.activations import TopK
 from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.loading import load_dictionaries
 from circuitfind.dictionaries.zoo import embedded_dictionaries
-from circuitfind.errors import DictionaryError, quoted
+from circuitfind.errors import DictionaryError, quoted, require_kind, shortened
 from circuitfind.files import path_of
 from circuitfind.graph import Units
 from circuitfind.models.activations import READ_BY_MLP
@@ -36,27 +37,44 @@ def latents_of(dictionary: Dictionary, numbers: Sequence[int]) -> Units:
     return Units(site.layer, "latent", tuple(numbers), apart, skip, error="fixed")
 
 
-def dictionaries_for(model: ResidualModel, given: str) -> dict[int, Dictionary]:
-    """Return the dictionaries of a directory, or the embedded ones, by layer.
+def dictionaries_for(
+    model: ResidualModel, given: Sequence[Dictionary] | str
+) -> dict[int, Dictionary]:
+    """Return dictionaries, those of a directory, or the embedded ones, by layer.
 
     Args:
         model: What they must fit.
-        given: The directory, or `zoo`.
+        given: The dictionaries, the directory, or `zoo`.
 
     Raises:
         DictionaryError: There are none, or one cannot be used with this model in a graph.
     """
-    is_embedded = given == EMBEDDED
-    found = embedded_dictionaries(model) if is_embedded else load_dictionaries(path_of(given))
+    found = _found(model, given)
     for each in found:
         _require_usable(model, each)
     by_layer = {each.site.layer: each for each in found}
     if len(by_layer) < len(found):
         raise DictionaryError(
-            f"{quoted(given)} holds several dictionaries of one layer; give a directory with one "
-            "for each layer"
+            "there are several dictionaries of one layer: "
+            f"{shortened(', '.join(str(each.site) for each in found))}; give one for each layer"
         )
     return by_layer
+
+
+def _found(model: ResidualModel, given: Sequence[Dictionary] | str) -> Sequence[Dictionary]:
+    known: object = given
+    if isinstance(known, Sequence) and not isinstance(known, str):
+        for each in known:
+            require_kind(each, Dictionary, "a dictionary; give what `load_dictionaries` returned")
+        return known
+    if known == EMBEDDED:
+        return embedded_dictionaries(model)
+    if not isinstance(known, str | Path):
+        raise DictionaryError(
+            f"{quoted(known)} is no choice of dictionaries; give a directory, {quoted(EMBEDDED)}, "
+            "or what `load_dictionaries` returned"
+        )
+    return load_dictionaries(path_of(known))
 
 
 def _require_usable(model: ResidualModel, dictionary: Dictionary) -> None:

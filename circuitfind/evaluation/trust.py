@@ -7,7 +7,7 @@ and ends with a sentence for each reason to doubt it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
+from circuitfind.dictionaries.dictionary import Dictionary
+from circuitfind.dictionaries.fit import Fit, measure_fit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.intervals import FEWEST_PROMPTS, LEVEL
 from circuitfind.measures import Reference, accuracy
@@ -87,11 +89,15 @@ def foreword(own: OwnResult | None, problem: Problem | None = None) -> list[str]
         own: How well the model does the task.
         problem: What is asked, where its prompts are to be looked at, too.
     """
-    about_prompts = () if problem is None else doubts_about_prompts(problem)
-    reasons = [*doubts_about_model(own), *about_prompts]
+    reasons = list(doubts_about_model(own))
     result = [] if own is None else [f"the model itself: {own}"]
-    if problem is not None and problem.prompts.alignment is not None:
-        result += problem.prompts.alignment.notes()
+    if problem is not None:
+        reasons += doubts_about_prompts(problem)
+        fits = fits_of(problem)
+        result += [f"the dictionary of layer {each.site.layer} {fit}" for each, fit in fits]
+        reasons += doubts_about_dictionaries(fits)
+        if problem.prompts.alignment is not None:
+            result += problem.prompts.alignment.notes()
     return [*result, *(f"warning: {reason}" for reason in reasons)]
 
 
@@ -152,6 +158,7 @@ def doubts(
         faithfulness: That of the circuit by the problem's metric; None where it is undefined.
     """
     found = [*doubts_about_model(own), *doubts_about_prompts(problem)]
+    found += doubts_about_dictionaries(fits_of(problem))
     if faithfulness is None:
         found.append(
             f"the full model and the empty graph differ in {problem.metric.name} by no more than "
@@ -186,6 +193,20 @@ def notes(problem: Problem) -> tuple[str, ...]:
     """Return what a reader of the figures should know, though it is no reason to doubt them."""
     note = precision_note(problem.model)
     return () if note is None else (note,)
+
+
+def fits_of(problem: Problem) -> list[tuple[Dictionary, Fit]]:
+    """Return the model's dictionaries with how well each reconstructs it on the clean prompts."""
+    model, prompts = problem.model, problem.prompts
+    every = [each for each in model.dictionaries.values() if isinstance(each, Dictionary)]
+    return [(each, measure_fit(model, each, prompts.clean, prompts.real)) for each in every]
+
+
+def doubts_about_dictionaries(fits: Sequence[tuple[Dictionary, Fit]]) -> Iterator[str]:
+    """Yield which dictionaries reconstruct the model badly, so that much of it is their error."""
+    for dictionary, fit in fits:
+        if (warning := fit.warning(dictionary)) is not None:
+            yield warning
 
 
 def doubts_about_prompts(problem: Problem) -> Iterator[str]:

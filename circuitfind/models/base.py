@@ -85,6 +85,7 @@ class NeuronOutputs(NamedTuple):
         return found if self.norm is None else found * self.norm.apart(self.out(post)).factor
 
 
+@runtime_checkable
 class Latents(Protocol):
     """A dictionary, as far as a model's blocks are concerned (`circuitfind.dictionaries`)."""
 

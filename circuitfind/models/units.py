@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitfind.errors import ModelError
+from circuitfind.errors import ModelError, require_kind
 from circuitfind.graph import Block, Units
 from circuitfind.models.activations import read_by_mlp
-from circuitfind.models.base import BaseModel, NeuronOutputs, ResidualModel
+from circuitfind.models.base import BaseModel, Latents, NeuronOutputs, ResidualModel
 from circuitfind.models.forward import Stream
 
 
@@ -246,7 +246,15 @@ def with_dictionaries(model: Any, dictionaries: Mapping[int, Any]) -> Any:
     Args:
         model: The model.
         dictionaries: Dictionaries by layer: transcoders, or sparse autoencoders of `hook_mlp_out`.
+
+    Raises:
+        MethodError: One of them is not a model, or not a dictionary.
     """
+    require_kind(model, ResidualModel, "a model; give what `load_model` returned")
+    require_kind(dictionaries, Mapping, "dictionaries by layer; give {0: dictionary}")
+    for layer, each in dictionaries.items():
+        require_kind(layer, int, "a layer; give dictionaries by layer: {0: dictionary}")
+        require_kind(each, Latents, "a dictionary; give what `load_dictionaries` returned")
     found = copy.copy(model)
     found.dictionaries = {
         layer: each.to(model.dtype, model.device) for layer, each in dictionaries.items()
