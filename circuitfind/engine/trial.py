@@ -265,8 +265,12 @@ class Trial:
         return [torch.cat([self.state.z[unit][:, -span:] for unit in units], dim=-1), *streams]
 
     def _parts(
-        self, unit: UnitBlock, reader: int, wanted: Sequence[int], before: Sequence[Stream]
-    ) -> list[Candidates]:
+        self,
+        unit: UnitBlock,
+        reader: int,
+        wanted: Sequence[int],
+        before: Sequence[Float[Tensor, "batch _span _width"]],
+    ) -> list[Float[Tensor, "_candidate batch _span _width"]]:
         """Return what some writers that all receive the same write: activations, then the others'.
 
         Args:

@@ -325,6 +325,12 @@ class BaseModel:
             return super().__reduce_ex__(2)
         return self.loaded_by, ()
 
+    def __copy__(self) -> Any:
+        """Return a model that shares all weights; only another process loads them again."""
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        return found
+
     def __repr__(self) -> str:
         shape = self.shape
         return (
