@@ -47,7 +47,16 @@ KNOW_LAYERS = {
 
 KNOWN_CIRCLES = {
     # Circuits draw themselves in notebooks.
-    frozenset({"circuit", "reports.boxes", "reports.diagram", "reports.strokes", "reports.sides"}),
+    frozenset(
+        {
+            "circuit",
+            "comparison.common_places",
+            "reports.boxes",
+            "reports.diagram",
+            "reports.strokes",
+            "reports.sides",
+        }
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from circuitfind.files import path_of
 from circuitfind.graph import Units
 from circuitfind.models.activations import READ_BY_MLP
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import graph_of
 
 EMBEDDED = "zoo"
 """Stands for the dictionaries that ship with the package."""
@@ -78,23 +79,25 @@ def _found(model: ResidualModel, given: Sequence[Dictionary] | str) -> Sequence[
 
 
 def _require_usable(model: ResidualModel, dictionary: Dictionary) -> None:
-    site, name, shape = dictionary.site, quoted(dictionary.name), model.shape
-    if site.layer >= shape.n_layers or not shape.layers[site.layer].has_mlp:
+    site, name, graph = dictionary.site, quoted(dictionary.name), graph_of(model.shape)
+    if site.layer not in graph.mlps:
         raise DictionaryError(
             f"the dictionary {name} does not fit the model: {quoted(model.name)} has no MLP in "
             f"layer {site.layer}; give dictionaries that were trained on this model"
         )
     # A norm may lie between what an MLP computes and what it adds to the stream.
-    writes = ("hook_mlp_out",) if shape.heads_share_norm else ("hook_mlp_out", "mlp.hook_out")
+    normed = any(block.coupled for block in graph.blocks)
+    writes = ("hook_mlp_out",) if normed else ("hook_mlp_out", "mlp.hook_out")
     if site.writes not in writes or not (site.is_sae or site.reads in READ_BY_MLP):
         raise DictionaryError(
             f"the dictionary {name} is of {site}, and a graph can have transcoders (from "
             f"{' or '.join(READ_BY_MLP)} to {' or '.join(writes)}) and SAEs of "
             f"{' or '.join(writes)}; give others"
         )
-    if dictionary.d_out != shape.d_model or dictionary.d_in != shape.d_model:
+    width = graph.shape.d_model
+    if dictionary.d_out != width or dictionary.d_in != width:
         raise DictionaryError(
             f"the dictionary {name} does not fit the model: it has the widths {dictionary.d_in:,} "
             f"and {dictionary.d_out:,} and the stream of {quoted(model.name)} has "
-            f"{shape.d_model:,}; give dictionaries that were trained on this model"
+            f"{width:,}; give dictionaries that were trained on this model"
         )

@@ -28,7 +28,6 @@ from circuitfind.limits import require
 from circuitfind.methods.attribution import Batch, Limits, Place, batches_of, require_slope
 from circuitfind.methods.eap import CLEAN
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
-from circuitfind.models.base import ResidualModel
 from circuitfind.models.units import neurons_of, unit_block, with_dictionaries
 from circuitfind.problem import Problem
 
@@ -82,7 +81,7 @@ def with_units(
     else:
         every = [
             Units(layer, "neuron", tuple(range(neurons_of(model, layer).n_neurons)))
-            for layer in _layers(model, neurons)
+            for layer in _layers(problem.graph, neurons)
         ]
     every = _listed(replace(problem, model=model), every, shortlist, ranked_by)
     if latents is not None:
@@ -102,11 +101,10 @@ def require_units(neurons: object, latents: object, ranked_by: str) -> None:
         raise MethodError("give the layers of neurons, or dictionaries of latents, and not both")
 
 
-def _layers(model: ResidualModel, wanted: str | Sequence[int] | None) -> tuple[int, ...]:
-    shape = model.shape
-    if wanted != ALL_LAYERS:
-        return chosen(wanted, shape.n_layers, "layer")
-    return tuple(layer for layer, sizes in enumerate(shape.layers) if sizes.has_mlp)
+def _layers(graph: Graph, wanted: str | Sequence[int] | None) -> tuple[int, ...]:
+    if wanted == ALL_LAYERS:
+        return tuple(graph.mlps)
+    return chosen(wanted, len(graph.attention), "layer")
 
 
 def _graph(like: Graph, units: Sequence[Units]) -> Graph:
