@@ -97,7 +97,7 @@ _TOKEN_LINE = 11.0
 
 def _add_columns(canvas: graphviz.Digraph, layout: Layout, columns: Sequence[Column]) -> None:
     """Draw bands behind the boxes of columns, their names over and under them, and tokens."""
-    n_lines = max((len(_token_lines(column.tokens)) for column in columns), default=0)
+    n_lines = max((len(token_lines(column.tokens)) for column in columns), default=0)
     for number, column in enumerate(columns):
         _add_column(canvas, layout, number, column, n_lines)
 
@@ -108,7 +108,7 @@ def _add_column(
     low, high = layout.columns[number]
     middles = [y for _, y in layout.centres.values()]
     top, bottom = max(middles) + _COLUMN_ROOM, min(middles) - _COLUMN_ROOM
-    lines = _token_lines(column.tokens)
+    lines = token_lines(column.tokens)
     floor = bottom - BOX_HEIGHT / 2 - _TOKEN_LINE * n_lines
     frame = f"{low - 4:.1f},{floor:.1f},{high + 4:.1f},{top + BOX_HEIGHT / 2:.1f}"
     # Graphviz replaces some letters behind a backslash, and HTML-like labels cannot escape it.
@@ -127,7 +127,8 @@ def _add_column(
             )
 
 
-def _token_lines(tokens: str) -> list[str]:
+def token_lines(tokens: str) -> list[str]:
+    """Return what stands under a column: the tokens of an example prompt, in short lines."""
     lines = wrap(_clean(tokens.replace("\n", "\u21b5")), TOKEN_COLUMNS) if tokens else []
     more = len(lines) > TOKEN_LINES
     return [*lines[: TOKEN_LINES - more], *["\u2026"] * more]

@@ -37,6 +37,7 @@ from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
 from circuitfind.reports.page.patterns import attention_data
+from circuitfind.reports.seen import Seen
 from circuitfind.reports.terminal import drift_doubt
 from circuitfind.store import read_json
 from circuitfind.tasks import find_task
@@ -188,15 +189,16 @@ def _known_of_edges(circuit: Circuit) -> list[Decision]:
 def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
     circuit, problem, card = run.circuit, run.problem, run.card
     roles, evaluation = _roles(run), evaluation_of(run.path, circuit)
+    seen = Seen.of(circuit.origin)
     memory = run.config.memory if memory is None else memory
     return {
         "unit": circuit.origin.get("unit", ""),
         "method": run.config.method,
         "threshold": None if run.search is None else run.config.threshold,
-        "graph": drawn_graph(circuit.graph, roles),
+        "graph": drawn_graph(circuit.graph, roles, seen),
         "edges": drawn_edges(circuit, run.decisions),
         "layouts": {
-            "circuit": layout_of(circuit.graph, circuit.edges, roles),
+            "circuit": layout_of(circuit.graph, circuit.edges, roles, seen),
             "all": even_layout(circuit.graph, roles),
         },
         "scorecard": finite(asdict(card)),
@@ -284,5 +286,7 @@ def _comparison(one: _Run, other: _Run) -> dict[str, Any]:
         "both": [edge.name for edge in graph.edges(both)],
         "left": [edge.name for edge in left.without(right)],
         "right": [edge.name for edge in right.without(left)],
-        "layout": layout_of(graph, graph.edges(either), {**_roles(other), **_roles(one)}),
+        "layout": layout_of(
+            graph, graph.edges(either), {**_roles(other), **_roles(one)}, Seen.of(left.origin)
+        ),
     }

@@ -13,7 +13,7 @@ from circuitfind.graph import Graph
 from circuitfind.reports.boxes import boxes_and_arcs
 from circuitfind.reports.diagram import draw_circuit, draw_difference
 from circuitfind.reports.example import seen_of
-from circuitfind.reports.page.drawing import drawn_graph, layout_of
+from circuitfind.reports.page.drawing import drawn_graph, even_layout, layout_of
 from circuitfind.reports.seen import SEEN, Seen
 from circuitfind.reports.strokes import MOVE, PORT_COLOURS
 from circuitfind.shape import ModelShape
@@ -179,13 +179,38 @@ def test_what_is_seen_of_a_problem_says_which_places_come_earlier_in_some_prompt
     assert seen_of(cf.make_problem(problem.model, "ioi", n_prompts=2)) == {}
 
 
-def test_the_page_draws_components_and_names_the_place_of_each_edge():
-    some = circuit_of(GROUPED, 60)
-    drawn = drawn_graph(GROUPED, {"a0.h1": "mover"})
-    names = [node["name"] for node in drawn["nodes"]]
-    assert names == [node["name"] for node in drawn_graph(GROUPED.merged, {})["nodes"]]
-    assert {node["role"] for node in drawn["nodes"] if node["name"] == "a0.h1"} == {"mover"}
-    for reader, shown in zip(GROUPED.readers, drawn["readers"], strict=True):
-        assert shown["name"] == reader.name
-        assert names[shown["node"]] == reader.component
-    assert list(layout_of(GROUPED, some.edges, {})) == [n for n in names if n in some.components]
+@pytest.mark.parametrize("graph", [PLAIN, GROUPED, SHARED_NORM, PLAIN.merged, GROUPED.merged])
+def test_the_page_has_every_box_of_the_graph_with_its_component_and_place(graph):
+    drawn = drawn_graph(graph, {"a0.h1": "mover"}, Seen({"end": "a b"}))
+    boxes, arcs = boxes_and_arcs(graph, graph.edges(), {})
+    nodes, names = drawn["nodes"], [node["name"] for node in drawn["nodes"]]
+    assert sorted(names) == sorted(box.name for box in boxes)
+    assert len(drawn["arcs"]) == len(arcs)
+    assert {node["component"] for node in nodes if node["role"]} == {"a0.h1"}
+    places = [place["name"] for place in drawn["places"]]
+    assert tuple(places) == graph.places
+    assert [place["tokens"] for place in drawn["places"] if place["name"] == "end"] == [
+        ["a b"] for _ in places[:1]
+    ]
+    for reader, shown in zip(graph.readers, drawn["readers"], strict=True):
+        node = nodes[shown["node"]]
+        assert (shown["name"], node["name"]) == (reader.name, graph.node_of(reader))
+        assert node["component"] == reader.component
+        assert (None if node["place"] is None else places[node["place"]]) == reader.place
+    for writer, at_places in zip(graph.writers, drawn["writers"], strict=True):
+        shown = [(nodes[i]["component"], nodes[i]["place"]) for i in at_places]
+        expected = range(len(places)) if places else [None]
+        assert shown == [(writer.component, place) for place in expected]
+
+
+@pytest.mark.parametrize("graph", [PLAIN, GROUPED, SHARED_NORM])
+def test_the_page_places_the_boxes_of_a_circuit_in_columns(graph):
+    some = circuit_of(graph, 60)
+    layout = layout_of(graph, some.edges, {})
+    assert {name for edge in some.edges for name in graph.nodes_of(edge)} <= set(layout["boxes"])
+    columns = {PLACES[place]: ends for place, *ends in layout["columns"]}
+    assert list(columns) == list(PLACES)
+    for name, (x, _, width) in layout["boxes"].items():
+        left, right = columns[name.partition("@")[2]]
+        assert left < x - width / 2 < x + width / 2 < right
+    assert set(even_layout(graph, {})["boxes"]) >= set(layout["boxes"])

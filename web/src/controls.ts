@@ -36,16 +36,16 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
   const says = h("output", { class: "says", "aria-live": "polite" });
 
   const total = (state: State) =>
-    Math.max(...runs.map((run) => candidates(run, state.scope).length));
+    Math.max(...runs.map((run) => candidates(run, state).length));
   const clamped = (n: number) => Math.max(0, Math.min(total(store.state), Math.round(n) || 0));
   // What was asked for stands in the field as long as it is what is shown.
   let asked: { text: string; limit: number; scope: State["scope"] } | null = null;
   const setThreshold = (text: string) => {
-    const { scope } = store.state;
+    const { scope, places } = store.state;
     const least = text.trim() ? Number(text.replace(",", ".")) : NaN;
     if (!Number.isFinite(least)) return store.set({});
     const found = runs.map(
-      (run) => candidates(run, scope).filter((edge) => size(edge) >= least).length,
+      (run) => candidates(run, { scope, places }).filter((edge) => size(edge) >= least).length,
     );
     const limit = Math.max(...found);
     asked = { text: text.trim(), limit, scope };
@@ -64,7 +64,9 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
   );
   const setScope = (all: boolean) => {
     const next = all ? "all" : "circuit";
-    store.set({ scope: next, limit: Math.max(...runs.map((run) => candidates(run, next).length)) });
+    const { places } = store.state;
+    const counts = runs.map((run) => candidates(run, { scope: next, places }).length);
+    store.set({ scope: next, limit: Math.max(...counts) });
   };
   const grouped = h("input", {
     type: "checkbox",
@@ -81,7 +83,7 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
   store.watch((state) => {
     const all = total(state);
     slider.max = amount.max = String(all);
-    slider.value = amount.value = String(state.limit);
+    slider.value = amount.value = String(Math.min(state.limit, all));
     const current = asked?.limit === state.limit && asked.scope === state.scope;
     threshold.value = current ? asked!.text : smallestText(runs, state);
     // A replay shows what was decided so far, a difference all that either circuit keeps.
@@ -99,6 +101,7 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
     "div",
     { class: "controls" },
     hasDifference && h("div", { class: "views", role: "group", "aria-label": "View" }, ...views),
+    placeChoice(runs, store),
     h("div", { class: "slide" }, slider, says),
     h("label", {}, "edges", amount),
     h("label", {}, `${what} ≥`, threshold, unit && h("span", { class: "quiet" }, unit)),
@@ -106,9 +109,34 @@ export function controls(runs: Run[], store: Store, hasDifference: boolean): HTM
   );
 }
 
+/** A button for each place, pressed where its edges are shown; null where there are no places. */
+function placeChoice(runs: Run[], store: Store): HTMLElement | null {
+  const names = [...new Set(runs.flatMap((run) => run.places.map((place) => place.name)))];
+  if (!names.length) return null;
+  // What is shown grows and shrinks with the places, unless the reader has asked for fewer edges.
+  const choose = (places: ReadonlySet<string>) => {
+    const { scope, limit, places: before } = store.state;
+    const most = (chosen: ReadonlySet<string>) =>
+      Math.max(...runs.map((run) => candidates(run, { scope, places: chosen }).length));
+    store.set({ places, limit: limit >= most(before) ? most(places) : limit });
+  };
+  const toggle = (name: string) => {
+    const places = new Set(store.state.places);
+    if (!places.delete(name)) places.add(name);
+    choose(places);
+  };
+  const all = button("all", { class: "view", onclick: () => choose(new Set()) });
+  const buttons = names.map((name) => button(name, { class: "view", onclick: () => toggle(name) }));
+  store.watch(({ places }) => {
+    all.setAttribute("aria-pressed", String(!places.size));
+    buttons.forEach((each, i) => each.setAttribute("aria-pressed", String(places.has(names[i]))));
+  });
+  return h("div", { class: "places", role: "group", "aria-label": "Places" }, "places", all, ...buttons);
+}
+
 /** The smallest effect that is shown, rounded down so that it does not leave the edge out. */
 function smallestText(runs: Run[], state: State): string {
-  const shown = runs.flatMap((run) => candidates(run, state.scope).slice(0, state.limit));
+  const shown = runs.flatMap((run) => candidates(run, state).slice(0, state.limit));
   const smallest = min(shown, (edge) => (edge.value === null ? undefined : size(edge)));
   if (smallest === undefined) return "";
   const nearest = Number(smallest.toPrecision(3));
@@ -119,7 +147,7 @@ function smallestText(runs: Run[], state: State): string {
 function summary(runs: Run[], state: State): string {
   return runs
     .map((run) => {
-      const all = candidates(run, state.scope);
+      const all = candidates(run, state);
       const shown = all.slice(0, state.limit);
       const kept = shown.filter((edge) => edge.kept).length;
       const name = runs.length > 1 ? `${run.name}: ` : "";

@@ -9,17 +9,36 @@ export type PatternKind = "clean" | "corrupted" | "circuit";
 
 const REASONS: Reason[] = ["tested", "group", "dead", "scored"];
 
-/** A component of the model; `row` orders it from the embedding to the logits. */
+/**
+ * A box: a component of the model, or where places are told apart a component at one of them, and
+ * what a head reads there as key and value. `row` orders it from the embedding to the logits.
+ */
 export interface Component {
   name: string;
+  /** The name without the place. */
+  component: string;
+  label: string;
+  /** The number of its place. */
+  place: number | null;
   kind: NodeKind;
   layer: number | null;
   row: [number, number];
   role: string;
 }
 
-/** Centre, upwards from the bottom left, and width of each component's box. */
-export type Layout = Record<string, [number, number, number]>;
+/** A place of token positions, and what the first prompt has there, in short lines. */
+export interface Place {
+  name: string;
+  tokens: string[];
+}
+
+/** Where boxes stand. */
+export interface Layout {
+  /** The centre of each, upwards from the bottom left, and its width. */
+  boxes: Record<string, [number, number, number]>;
+  /** The number of the place of each column, and where the column begins and ends. */
+  columns: [number, number, number][];
+}
 
 interface RawRun {
   name: string;
@@ -28,9 +47,11 @@ interface RawRun {
   method: string;
   threshold: number | null;
   graph: {
+    places: Place[];
     nodes: Component[];
     readers: { name: string; node: number; port: Port }[];
-    writers: number[];
+    /** The box of each writer, at each place. */
+    writers: number[][];
     arcs: [number, number][];
   };
   edges: {
@@ -179,6 +200,9 @@ export interface Comparison {
 export interface Edge {
   index: number;
   name: string;
+  /** The name without the place. */
+  whole: string;
+  place: string | null;
   writer: Component;
   reader: string;
   target: Component;
@@ -195,6 +219,7 @@ export interface Edge {
 }
 
 export interface Run extends Omit<RawRun, "edges" | "graph"> {
+  places: Place[];
   components: Component[];
   byName: Map<string, Component>;
   arcs: [Component, Component][];
@@ -225,18 +250,23 @@ export function readPage(text: string): Page {
 }
 
 function readRun(raw: RawRun): Run {
-  const { nodes, readers, writers, arcs } = raw.graph;
+  const { places, nodes, readers, writers, arcs } = raw.graph;
   const edges = raw.edges.writer.map((writer, index): Edge => {
-    const from = nodes[writers[writer]];
     const reader = readers[raw.edges.reader[index]];
+    const target = nodes[reader.node];
+    const from = nodes[writers[writer][target.place ?? 0]];
+    const name = `${from.component}->${reader.name}`;
+    const place = target.place === null ? null : places[target.place].name;
     const effect = raw.edges.effect[index];
     const score = raw.edges.score[index];
     return {
       index,
-      name: `${from.name}->${reader.name}`,
+      name,
+      whole: place === null ? name : name.slice(0, -place.length - 1),
+      place,
       writer: from,
       reader: reader.name,
-      target: nodes[reader.node],
+      target,
       port: reader.port,
       kept: raw.edges.kept[index] === 1,
       decided: raw.edges.decided[index] === 1,
@@ -250,6 +280,7 @@ function readRun(raw: RawRun): Run {
   });
   return {
     ...raw,
+    places,
     components: nodes,
     byName: new Map(nodes.map((node) => [node.name, node])),
     arcs: arcs.map(([from, to]) => [nodes[from], nodes[to]]),

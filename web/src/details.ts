@@ -5,7 +5,21 @@ import { button, h, type Child } from "./dom";
 import type { Component, Edge, Run } from "./data";
 import { size } from "./data";
 import type { Selection, Store } from "./store";
-import { count, describe, evidenceName, evidenceText, neededText, portName, signed, valueFigure, valueText, verdict } from "./text";
+import {
+  count,
+  describe,
+  evidenceName,
+  evidenceText,
+  nameOfValues,
+  neededText,
+  portName,
+  readsForHead,
+  signed,
+  title,
+  valueFigure,
+  valueText,
+  verdict,
+} from "./text";
 import { shownEdges } from "./strokes";
 
 const MOST_LISTED = 12;
@@ -21,11 +35,11 @@ export function detailsPanel(runs: Run[], store: Store): Child[] {
 
 function overview(run: Run, store: Store): Child[] {
   const strongest = shownEdges(run, store.state).slice(0, MOST_LISTED);
-  const roles = run.components.filter((component) => component.role);
+  const roles = rolesOf(run);
   return [
     h("h3", {}, "Strongest edges"),
     strongest.length
-      ? edgeList(strongest, run, store, (edge) => edge.name)
+      ? edgeList(strongest, run, store, (edge) => edge.whole)
       : h("p", { class: "quiet" }, "No edge is shown."),
     h(
       "p",
@@ -39,9 +53,19 @@ function overview(run: Run, store: Store): Child[] {
   ];
 }
 
-function roleRow(component: Component, store: Store): HTMLElement {
-  const onclick = () => store.set({ selected: { kind: "component", name: component.name } });
-  return h("li", {}, button(component.name, { class: "link", onclick }), ` ${component.role}`);
+/** A box of each component that has a role: where places are told apart, one that is in the circuit. */
+function rolesOf(run: Run): Component[] {
+  const used = new Set(run.edges.filter((edge) => edge.kept).flatMap((edge) => [edge.writer, edge.target]));
+  const found = new Map<string, Component>();
+  for (const box of run.components.filter(({ role }) => role))
+    if (!found.has(box.component) || (used.has(box) && !used.has(found.get(box.component)!)))
+      found.set(box.component, box);
+  return [...found.values()];
+}
+
+function roleRow(box: Component, store: Store): HTMLElement {
+  const onclick = () => store.set({ selected: { kind: "component", name: box.name } });
+  return h("li", {}, button(box.component, { class: "link", onclick }), ` ${box.role}`);
 }
 
 function ofSelection(run: Run, selected: Selection, store: Store): Child[] {
@@ -60,23 +84,25 @@ function absent(name: string): HTMLElement {
 
 function ofEdge(edge: Edge, run: Run, store: Store): Child[] {
   const facts: [string, string][] = [
-    ["enters", `the ${portName(edge.port)} of ${edge.target.name}`],
+    ["enters", `the ${portName(edge.port)} of ${edge.target.component}`],
     ["value", valueText(edge, run)],
     ["rank", `${run.ranked.indexOf(edge) + 1} of ${run.edges.length.toLocaleString("en")}`],
     ["decided", `${edge.index + 1} of ${run.edges.length.toLocaleString("en")}`],
   ];
+  if (edge.place !== null) facts.splice(1, 0, ["place", edge.place]);
   const needed = neededText(edge, run);
   const evidence = evidenceText(edge, run);
   if (evidence) facts.splice(2, 0, [evidenceName(run), evidence]);
   if (needed) facts.splice(2, 0, ["cut from the circuit", needed]);
   if (edge.effect !== null && edge.score !== null) facts.push(["score", signed(edge.score)]);
   const end = (component: Component) =>
-    button(component.name, {
+    button(component.component, {
       class: "link",
+      "aria-label": title(component),
       onclick: () => store.set({ selected: { kind: "component", name: component.name } }),
     });
   return [
-    h("h3", { class: "mono" }, end(edge.writer), " → ", end(edge.target)),
+    h("h3", { class: "mono" }, end(edge.writer), " → ", end(edge.target), edge.place !== null && ` @${edge.place}`),
     h("p", {}, verdict(edge, run)),
     factTable(facts),
   ];
@@ -114,7 +140,7 @@ function ofLayer(run: Run, layer: number, store: Store): Child[] {
         h(
           "li",
           {},
-          button(component.name, {
+          button(title(component), {
             class: "link",
             onclick: () => store.set({ selected: { kind: "component", name: component.name } }),
           }),
@@ -132,27 +158,27 @@ function ofComponent(component: Component, run: Run, store: Store): Child[] {
   const ports = [...new Set(into.map((edge) => edge.port))].sort(
     (a, b) => "qkv".indexOf(a) - "qkv".indexOf(b),
   );
-  const isHead = component.kind === "head";
+  const isHead = component.kind === "head" || readsForHead(component);
   return [
-    h("h3", {}, h("span", { class: "mono" }, component.name), ` ${describe(component)}`),
+    h("h3", {}, h("span", { class: "mono" }, title(component)), ` ${describe(component)}`),
     component.role && h("p", { class: "role" }, component.role),
     isHead && h("h4", {}, "Where it looks"),
-    isHead && attentionPanel(run, component.name, store),
+    isHead && attentionPanel(run, component.component, store),
     ...ports.flatMap((port) => {
       const edges = into.filter((edge) => edge.port === port);
       const heading = `Into its ${portName(port)}: ${count(edges.length, "edge")}`;
       return [
         h("h4", { class: `port-heading tone-${port || "plain"}` }, heading),
-        edgeList(edges, run, store, (edge) => edge.writer.name),
+        edgeList(edges, run, store, (edge) => edge.writer.component),
       ];
     }),
     into.length === 0 &&
       component.row[0] > 0 &&
       h("p", { class: "quiet" }, "No edge that is shown enters it."),
     from.length > 0 && h("h4", {}, `Out of it: ${count(from.length, "edge")}`),
-    edgeList(from, run, store, (edge) => edge.reader),
+    edgeList(from, run, store, (edge) => edge.whole.slice(edge.whole.indexOf(">") + 1)),
     from.length === 0 &&
-      component.name !== "logits" &&
+      component.component !== "logits" &&
       component.kind !== "kv" &&
       h("p", { class: "quiet" }, "No edge that is shown leaves it."),
   ];
@@ -163,7 +189,7 @@ function sharesReader(edge: Edge, component: Component, run: Run): boolean {
   return run.arcs.some(([from, to]) => from === edge.target && to === component && from.kind === "kv");
 }
 
-/** Edges, strongest first, each a button with a bar. */
+/** Edges, strongest first, each a button with a bar, and with its place where places are told apart. */
 export function edgeList(
   edges: Edge[],
   run: Run,
@@ -172,7 +198,8 @@ export function edgeList(
 ): HTMLElement | false {
   if (!edges.length) return false;
   const largest = Math.max(...run.ranked.slice(0, 1).map(size), 0);
-  const list = h("ol", { class: "edge-list" });
+  const placed = run.places.length > 0;
+  const list = h("ol", { class: placed ? "edge-list placed" : "edge-list" });
   const add = (some: Edge[]) => list.append(...some.map((edge) => edgeRow(edge, store, label, largest)));
   add(edges.slice(0, MOST_LISTED));
   const rest = edges.slice(MOST_LISTED);
@@ -183,7 +210,9 @@ export function edgeList(
       more.remove();
     },
   });
-  return h("div", {}, list, rest.length > 0 && more);
+  const names = ["edge", "place", "", nameOfValues(run)].map((name) => h("span", {}, name));
+  const head = placed && h("div", { class: "edge-head", "aria-hidden": "true" }, ...names);
+  return h("div", {}, head, list, rest.length > 0 && more);
 }
 
 function edgeRow(
@@ -206,6 +235,7 @@ function edgeRow(
         "aria-label": `${edge.name}, ${edge.value === null ? "not measured" : valueFigure(edge)}`,
         onclick: () => store.set({ selected: { kind: "edge", name: edge.name }, tab: "details" }),
       },
+      edge.place !== null && h("span", { class: "place mono" }, edge.place),
       bar,
       h("span", { class: "figure" }, valueFigure(edge)),
     ),

@@ -21,7 +21,7 @@ export function edgesPanel(runs: Run[], store: Store): Child[] {
           {},
           runs.length > 1 && h("h2", { class: "run-name" }, run.name),
           h("p", { class: "quiet" }, `${count(found.length, "edge")} of ${shown.length.toLocaleString("en")} shown`),
-          edgeList(found, run, store, (edge) => edge.name),
+          edgeList(found, run, store, (edge) => edge.whole),
         );
       }),
     );

@@ -4,7 +4,7 @@ import { select } from "d3-selection";
 import { zoom, zoomIdentity, type ZoomTransform } from "d3-zoom";
 import { button, freshId, h, s } from "./dom";
 import { widthOf } from "./scale";
-import type { Box, Line, Scene } from "./scene";
+import { NAME_ROOM, TOKEN_LINE, type Arc, type Box, type Column, type Line, type Scene } from "./scene";
 
 export interface GraphHandlers {
   select(box: Box | null): void;
@@ -13,7 +13,7 @@ export interface GraphHandlers {
   describe(box: Box, scene: Scene): string;
 }
 
-const TONES = ["q", "k", "v", "qkv", "plain", "cut", "mixed", "open", "now-kept", "now-cut"];
+const TONES = ["q", "k", "v", "qkv", "plain", "cut", "mixed", "open", "now-kept", "now-cut", "move"];
 const SIDES = ["left", "right", "both"];
 const MOST_TARGETS = 700;
 
@@ -39,7 +39,8 @@ export class GraphView {
     label: string,
     private readonly handlers: GraphHandlers,
   ) {
-    this.canvas = s("g", {}, s("g", { class: "arcs" }), s("g", { class: "lines" }));
+    this.canvas = s("g", {}, s("g", { class: "columns" }));
+    this.canvas.append(s("g", { class: "arcs" }), s("g", { class: "lines" }));
     this.canvas.append(s("g", { class: "targets" }), s("g", { class: "boxes" }));
     this.svg = s(
       "svg",
@@ -105,9 +106,22 @@ export class GraphView {
     this.nothing.hidden = scene.boxes.length > 0;
     if (!scene.boxes.some((box) => box.id === this.current))
       this.current = scene.boxes.at(-1)?.id ?? "";
+    this.drawColumns(scene);
     this.drawLines(scene);
     this.drawBoxes(scene, selected);
     this.light(selected);
+  }
+
+  private drawColumns(scene: Scene): void {
+    select(this.canvas.querySelector(".columns"))
+      .selectAll<SVGGElement, Column>("g")
+      .data(scene.columns, (column) => column.name)
+      .join("g")
+      .attr("class", (column) => `column${column.away ? " away" : ""}`)
+      .each(function (column) {
+        this.replaceChildren(...columnParts(column));
+      })
+      .order();
   }
 
   private drawLines(scene: Scene): void {
@@ -117,6 +131,8 @@ export class GraphView {
       .selectAll<SVGPathElement, (typeof scene.arcs)[0]>("path")
       .data(scene.arcs, (arc) => arc.id)
       .join("path")
+      .attr("class", (arc) => (arc.from.place === null ? null : "move"))
+      .attr("marker-end", (arc) => (arc.from.place === null ? null : `url(#${this.prefix}-move)`))
       .attr("d", (arc) => arc.path);
     select(this.canvas.querySelector(".lines"))
       .selectAll<SVGPathElement, Line>("path")
@@ -160,7 +176,10 @@ export class GraphView {
           .on("pointerleave", () => this.light(this.selected))
           .on("focus", (_, box) => (this.current = box.id));
       })
-      .attr("class", (box) => `box kind-${box.kind}${busy.has(box.id) ? "" : " idle"}`)
+      .attr("class", (box) => {
+        const state = box.away ? " away" : busy.has(box.id) ? "" : " idle";
+        return `box kind-${box.kind}${state}`;
+      })
       .attr("data-name", (box) => box.id)
       .attr("tabindex", (box) => (box.id === this.current ? 0 : -1))
       .attr("aria-label", (box) => this.handlers.describe(box, scene))
@@ -192,13 +211,13 @@ export class GraphView {
     this.isLit = any;
     const near = new Set(names);
     this.canvas.classList.toggle("lit", any);
-    select(this.canvas.querySelector(".lines"))
-      .selectAll<SVGPathElement, Line>("path")
-      .classed("near", (line) => {
-        const touched = names.has(line.id) || names.has(line.from.id) || names.has(line.to.id);
-        if (touched) near.add(line.from.id).add(line.to.id);
-        return touched;
-      });
+    const touches = ({ id, from, to }: Line | Arc) => {
+      const touched = names.has(id) || names.has(from.id) || names.has(to.id);
+      if (touched) near.add(from.id).add(to.id);
+      return touched;
+    };
+    for (const kind of [".lines", ".arcs"])
+      select(this.canvas.querySelector(kind)).selectAll<SVGPathElement, Line | Arc>("path").classed("near", touches);
     select(this.canvas.querySelector(".boxes"))
       .selectAll<SVGGElement, Box>("g")
       .classed("near", (box) => near.has(box.id))
@@ -296,6 +315,17 @@ export class GraphView {
     this.behaviour.transform(select(this.svg), transform);
     this.silent = false;
   }
+}
+
+/** A band with the name of its place above and below, and what the first prompt has there. */
+function columnParts({ name, tokens, left, right, top, floor, bottom }: Column): Node[] {
+  const x = (left + right) / 2;
+  return [
+    s("rect", { x: left - 4, y: top, width: right - left + 8, height: bottom - top, rx: 4 }),
+    s("text", { x, y: top + NAME_ROOM / 2 + 4 }, name),
+    s("text", { x, y: floor + NAME_ROOM / 2 + 4 }, name),
+    ...tokens.map((line, i) => s("text", { class: "token-line", x, y: floor + NAME_ROOM + (i + 0.7) * TOKEN_LINE }, line)),
+  ];
 }
 
 function breadthOf(line: Line): number {

@@ -50,12 +50,15 @@ function widthEntries({ runs, scale, sizes, below, together }: Widths, named: bo
 }
 
 function entries(page: Page, state: State): [string, string, boolean][] {
+  const placed = page.runs.some((run) => run.places.length);
+  const moves: [string, string, boolean][] = placed ? [["move", "moved by attention, never cut", false]] : [];
   if (state.view === "difference") {
     const [left, right] = page.runs;
     return [
       ["left", `only in ${left.name}`, false],
       ["right", `only in ${right.name}`, false],
       ["both", "in both", false],
+      ...moves,
     ];
   }
   const edges = page.runs.flatMap((run) => run.edges);
@@ -71,7 +74,7 @@ function entries(page: Page, state: State): [string, string, boolean][] {
     if (negative) found.push(["plain", "cutting it helps", true]);
     if (isGrouped(page.runs, state)) found.push(["mixed", "several kinds in one", false]);
   }
-  return found;
+  return [...found, ...moves];
 }
 
 function sample(tone: string, dashed: boolean, width = 2.5): SVGSVGElement {

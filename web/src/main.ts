@@ -33,6 +33,7 @@ function start(): void {
     limit: largest,
     grouped: null,
     open: new Set(),
+    places: new Set(),
     selected: null,
     tab: "details",
     step: null,
@@ -122,7 +123,9 @@ function graphs(page: Page, store: Store): HTMLElement {
 }
 
 function otherModels(): HTMLElement {
-  return h("p", { class: "remark" }, "The two circuits belong to different models: their edges have no common names.");
+  return h("p", { class: "remark" }, 
+    "The two circuits belong to different models or tell different places apart: their edges have no common names.",
+  );
 }
 
 function linkZoom(graph: GraphView, views: View[]): void {
@@ -177,7 +180,7 @@ function circuitView(run: Run, page: Page, store: Store): View {
     shown: (state) => state.view === "circuits",
     scene: (state) => {
       const replayed = state.step !== null && page.runs.length === 1;
-      const strokes = replayed ? replayStrokes(run, state.step!) : circuitStrokes(run, state);
+      const strokes = replayed ? replayStrokes(run, state.step!, state.places) : circuitStrokes(run, state);
       return scene(run, page, strokes, layoutFor(run, page, state, replayed), state, graph.aspect);
     },
   };
@@ -196,14 +199,22 @@ function differenceView(page: Page, store: Store): View {
     run: null,
     shown: (state) => state.view === "difference",
     scene: (state) =>
-      scene(run, page, differenceStrokes(page.runs, page.comparison!), page.comparison!.layout!, state, graph.aspect),
+      scene(
+        run,
+        page,
+        differenceStrokes(page.runs, page.comparison!, state.places),
+        page.comparison!.layout!,
+        state,
+        graph.aspect,
+      ),
   };
 }
 
 function scene(run: Run, page: Page, strokes: Stroke[], layout: Layout, state: State, aspect: number): Scene {
-  const { components, arcs } = run;
+  const { components, places, arcs } = run;
   const grouped = isGrouped(page.runs, state);
-  return sceneOf({ components, arcs, layout, strokes, grouped, open: state.open, aspect });
+  const { open, places: chosen } = state;
+  return sceneOf({ components, places, arcs, layout, strokes, grouped, open, chosen, aspect });
 }
 
 function handlersFor(run: Run, store: Store, page?: Page): GraphHandlers {
@@ -265,7 +276,8 @@ function described(box: Box, drawn: Scene): string {
   const into = drawn.lines.filter((line) => line.to === box).length;
   const from = drawn.lines.filter((line) => line.from === box).length;
   const role = box.role ? `, ${box.role}` : "";
-  return `${box.label}, ${box.description}${role}: ${count(into, "line")} in, ${from} out`;
+  const place = box.place === null ? "" : `, at ${box.place}`;
+  return `${box.label}, ${box.description}${place}${role}: ${count(into, "line")} in, ${from} out`;
 }
 
 /** Where the panel stands below the graph; `page.css` has the same width. */
@@ -321,6 +333,7 @@ function isStale(state: State, before: State): boolean {
     state.selected === before.selected &&
     state.limit === before.limit &&
     state.scope === before.scope &&
+    state.places === before.places &&
     state.open === before.open;
   return !same && (state.tab === "details" || state.tab === "edges");
 }

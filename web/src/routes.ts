@@ -3,9 +3,12 @@
 // Boxes stand in rows, and every line goes upwards, from a row to a higher one. A line crosses the
 // rows on its way through gaps between their boxes: those that bend it least, found row by row by
 // dynamic programming. Within its gaps it is pulled tight. Lines that then lie against one side of a
-// gap get lanes there, and are pulled tight again. The curve is a monotone cubic spline of x over y (Fritsch and Carlson 1980): between two
-// points it never leaves their range of x, so it stays in the gaps, and between rows there are no
-// boxes.
+// gap get lanes there, and are pulled tight again. The curve is a monotone cubic spline of x over y
+// (Fritsch and Carlson 1980): between two points it never leaves their range of x, so it stays in the
+// gaps, and between rows there are no boxes.
+//
+// Where the picture has columns, lines stay in theirs. What attention moves from one to another leads
+// up, across between two rows, and up again.
 
 import { mean } from "d3-array";
 
@@ -30,7 +33,9 @@ export interface Route {
 }
 
 /** Smallest and largest x. */
-type Range = [number, number];
+export type Range = [number, number];
+
+const EVERYWHERE: Range = [-Infinity, Infinity];
 
 interface Row {
   y: number;
@@ -61,14 +66,15 @@ type Point = [number, number];
 const CLEAR = 6;
 const ARROW = 5;
 const LANE = 5;
+const CORNER = 5;
 const WIDEST = 150;
 const NEAREST = 4;
 const SWEEPS = 16;
 const STILL = 0.5;
 
-/** Return a route for each way, in their order. */
-export function routes(places: readonly Place[], ways: readonly Way[]): Route[] {
-  const rows = rowsOf(places);
+/** Return a route for each way, in their order; all of them between two walls. */
+export function routes(places: readonly Place[], ways: readonly Way[], walls = EVERYWHERE): Route[] {
+  const rows = rowsOf(places, walls);
   const middle = mean(places, (place) => place.x) ?? 0;
   const indexOf = new Map(rows.map((row, index) => [row.y, index]));
   const tracks = ways.map((way) =>
@@ -81,7 +87,7 @@ export function routes(places: readonly Place[], ways: readonly Way[]): Route[] 
 }
 
 /** The rows from the bottom to the top: y grows downwards. */
-function rowsOf(places: readonly Place[]): Row[] {
+function rowsOf(places: readonly Place[], walls: Range): Row[] {
   const byHeight = new Map<number, Place[]>();
   for (const place of places) byHeight.set(place.y, [...(byHeight.get(place.y) ?? []), place]);
   return [...byHeight]
@@ -89,15 +95,15 @@ function rowsOf(places: readonly Place[]): Row[] {
     .map(([y, row]) => ({
       y,
       half: Math.max(...row.map((place) => place.height)) / 2 + 1,
-      gaps: gapsOf(row),
+      gaps: gapsOf(row, walls),
     }));
 }
 
-function gapsOf(row: Place[]): Range[] {
+function gapsOf(row: Place[], walls: Range): Range[] {
   const sorted = [...row].sort((a, b) => a.x - b.x);
-  let left = -Infinity;
+  let left = walls[0];
   const gaps: Range[] = [];
-  for (const { x, width } of [...sorted, { x: Infinity, width: 0 }]) {
+  for (const { x, width } of [...sorted, { x: walls[1], width: 0 }]) {
     const right = x - width / 2;
     const clear = Math.min(CLEAR, (right - left) / 3);
     if (right > left) gaps.push([left + clear, right - clear]);
@@ -249,6 +255,37 @@ function spline(points: Point[]): string {
     path += `${i > 1 ? " " : ""}${leaving} ${arriving} ${text(to[0], to[1])}`;
   }
   return path;
+}
+
+/** Return a route for each way to another column: the further left it begins, the higher it crosses. */
+export function crossings(places: readonly Place[], ways: readonly Way[]): Route[] {
+  const rows = rowsOf(places, EVERYWHERE);
+  const lanes = new Map<Place, number>();
+  rows.forEach((row, i) => {
+    const inRow = ways.map(({ from }) => from).filter((from) => from.y === row.y);
+    const sources = [...new Set(inRow)].sort((a, b) => b.x - a.x);
+    const above = rows[i + 1] ?? row;
+    const [low, high] = [row.y - row.half - CORNER, above.y + above.half + ARROW + CORNER];
+    const apart = Math.min(LANE, (low - high) / Math.max(1, sources.length - 1));
+    sources.forEach((source, number) => lanes.set(source, low - number * apart));
+  });
+  return ways.map(({ from, to }) => ({
+    path: crossing(from, to, lanes.get(from)!),
+    left: Math.min(from.x, to.x),
+    right: Math.max(from.x, to.x),
+  }));
+}
+
+/** Lead up to a lane, along it and up again, with round corners. */
+function crossing(from: Place, to: Place, lane: number): string {
+  const [start, end] = [from.y - from.height / 2, to.y + to.height / 2 + ARROW];
+  const turn = Math.max(0, Math.min(CORNER, Math.abs(to.x - from.x) / 2, start - lane, lane - end));
+  const side = to.x > from.x ? turn : -turn;
+  return (
+    `M${text(from.x, start)}L${text(from.x, lane + turn)}` +
+    `Q${text(from.x, lane)} ${text(from.x + side, lane)}L${text(to.x - side, lane)}` +
+    `Q${text(to.x, lane)} ${text(to.x, lane - turn)}L${text(to.x, end)}`
+  );
 }
 
 function text(x: number, y: number): string {

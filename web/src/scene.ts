@@ -3,10 +3,13 @@
 // Apart, components stand where the static diagrams have them. Grouped, the heads of a layer are one
 // box; these boxes stand in a column on the left, MLPs in one on the right, and a line bundles all
 // edges between two boxes. Lines go around the boxes that they do not touch.
+//
+// Where places are told apart, each is a column, and all of this is done in every column.
 
 import { sum } from "d3-array";
-import type { Component, Edge, Layout } from "./data";
-import { routes, type Route } from "./routes";
+import type { Component, Edge, Layout, Place } from "./data";
+import { crossings, routes, type Range, type Route, type Way } from "./routes";
+import { isChosen } from "./strokes";
 import { count, describe } from "./text";
 
 export interface Box {
@@ -15,6 +18,9 @@ export interface Box {
   role: string;
   kind: Component["kind"] | "layer";
   layer: number | null;
+  place: string | null;
+  /** Whether it is at a place that is not chosen. */
+  away: boolean;
   members: string[];
   x: number;
   y: number;
@@ -55,8 +61,22 @@ export interface Arc {
   path: string;
 }
 
+/** A column of the picture, behind the boxes of a place. */
+export interface Column {
+  name: string;
+  tokens: string[];
+  away: boolean;
+  left: number;
+  right: number;
+  top: number;
+  /** Where the boxes end. */
+  floor: number;
+  bottom: number;
+}
+
 export interface Scene {
   boxes: Box[];
+  columns: Column[];
   lines: Line[];
   arcs: Arc[];
   bounds: { x: number; y: number; width: number; height: number };
@@ -64,11 +84,14 @@ export interface Scene {
 
 export interface Drawn {
   components: Component[];
+  places: Place[];
   layout: Layout;
   arcs: [Component, Component][];
   strokes: Stroke[];
   grouped: boolean;
   open: ReadonlySet<number>;
+  /** The places whose edges are shown; empty: all of them. */
+  chosen: ReadonlySet<string>;
   /** Width by height of the window: narrow pictures are stretched to fill it. */
   aspect: number;
 }
@@ -77,43 +100,80 @@ const BOX_HEIGHT = 20;
 const ROLE_HEIGHT = 11;
 const COLUMN = 120;
 const MARGIN = 26;
+const COLUMN_GAP = 14;
+const COLUMN_ROOM = 8;
+export const NAME_ROOM = 26;
+export const TOKEN_LINE = 11;
 const MOST_STRETCHED = 2.2;
 
 export function sceneOf(drawn: Drawn): Scene {
-  const boxes = drawn.grouped ? groupedBoxes(drawn) : plainBoxes(drawn);
+  const [boxes, walls] = drawn.grouped ? groupedBoxes(drawn) : plainBoxes(drawn);
+  for (const box of boxes) box.away = !isChosen(box.place, drawn.chosen);
   const boxOf = new Map(boxes.flatMap((box) => box.members.map((name) => [name, box])));
   const lines = drawn.grouped
     ? bundles(drawn.strokes, boxOf)
     : drawn.strokes.flatMap((stroke) => plainLine(stroke, boxOf));
-  const arcs = drawn.arcs.flatMap(([from, to]) => {
-    const [tail, head] = [boxOf.get(from.name), boxOf.get(to.name)];
-    if (!tail || !head || tail === head) return [];
-    return [{ id: `${from.name}|${to.name}`, from: tail, to: head, port: "", path: "" }];
+  const arcs = arcsOf(drawn, boxOf, lines);
+  const ways = [...lines, ...arcs].map((way) => ({ ...way, way, entry: PORT_OFFSET[way.port] ?? 0 }));
+  const found = [...walls].flatMap(([place, range]) => {
+    const here = ways.filter(({ from, to }) => from.place === place && to.place === place);
+    const there = boxes.filter((box) => box.place === place);
+    return routed(here, routes(there, here, range));
   });
-  const ways = [...lines, ...arcs];
-  const found = routes(boxes, ways.map(({ from, to, port }) => ({ from, to, entry: PORT_OFFSET[port] ?? 0 })));
-  ways.forEach((way, i) => (way.path = found[i].path));
-  return { boxes, lines, arcs, bounds: boundsOf(boxes, found) };
+  const across = ways.filter(({ from, to }) => from.place !== to.place);
+  found.push(...routed(across, crossings(boxes, across)));
+  const inside = boundsOf(boxes, found, walls);
+  const columns = columnsOf(drawn, walls, inside);
+  return { boxes, lines, arcs, columns, bounds: framed(inside, columns) };
+}
+
+function routed(ways: (Way & { way: { path: string } })[], found: Route[]): Route[] {
+  ways.forEach(({ way }, i) => (way.path = found[i].path));
+  return found;
+}
+
+/** The arcs between boxes that are drawn; where places are told apart, between those in use. */
+function arcsOf({ arcs, places }: Drawn, boxOf: Map<string, Box>, lines: Line[]): Arc[] {
+  const used = new Set(lines.flatMap(({ from, to }) => [from, to]));
+  const isShown = (box: Box) => !places.length || (used.has(box) && !box.away);
+  const found = new Map<string, Arc>();
+  for (const [from, to] of arcs) {
+    const [tail, head] = [boxOf.get(from.name), boxOf.get(to.name)];
+    if (!tail || !head || tail === head || !isShown(tail) || !isShown(head)) continue;
+    const id = `${tail.id}|${head.id}`;
+    found.set(id, { id, from: tail, to: head, port: "", path: "" });
+  }
+  return [...found.values()];
 }
 
 /** Where lines into a head end, in widths of its box from the centre. */
 const PORT_OFFSET: Record<string, number> = { q: -0.3, v: 0.3 };
 
-function plainBoxes({ components, layout, aspect }: Drawn): Box[] {
+/** The boxes, and between which walls those of each place stand. */
+type Placed = [Box[], Map<string | null, Range>];
+
+const NO_WALLS: Range = [-Infinity, Infinity];
+
+function plainBoxes({ components, places, layout, aspect }: Drawn): Placed {
   const stretch = stretchOf(layout, aspect);
-  return components
-    .filter((component) => layout[component.name])
+  const boxes = components
+    .filter((component) => layout.boxes[component.name])
     .map((component) => {
-      const [x, y, width] = layout[component.name];
-      return { ...boxOfComponent(component), x: x * stretch, y: -y, width };
+      const [x, y, width] = layout.boxes[component.name];
+      return { ...boxOfComponent(component, places), x: x * stretch, y: -y, width };
     });
+  if (!places.length) return [boxes, new Map([[null, NO_WALLS]])];
+  const walls = layout.columns.map(
+    ([place, left, right]): [string, Range] => [places[place].name, [left * stretch, right * stretch]],
+  );
+  return [boxes, new Map(walls)];
 }
 
 /** Lines are told apart more easily the more room they have. */
-function stretchOf(layout: Layout, aspect: number): number {
-  const places = Object.values(layout);
-  const width = extentOf(places.map(([x]) => x)) + 60;
-  const height = extentOf(places.map(([, y]) => y)) + 60;
+function stretchOf({ boxes }: Layout, aspect: number): number {
+  const centres = Object.values(boxes);
+  const width = extentOf(centres.map(([x]) => x)) + 60;
+  const height = extentOf(centres.map(([, y]) => y)) + 60;
   return Math.max(1, Math.min(MOST_STRETCHED, (0.8 * aspect * height) / width));
 }
 
@@ -121,68 +181,111 @@ function extentOf(values: number[]): number {
   return Math.max(...values, 0) - Math.min(...values, 0);
 }
 
-function boxOfComponent(component: Component): Box {
-  const { name, role, kind, layer } = component;
+function boxOfComponent(component: Component, places: Place[]): Box {
+  const { name, label, role, kind, layer, place } = component;
   return {
     id: name,
-    label: name,
+    label,
     role,
     kind,
     layer,
+    place: place === null ? null : places[place].name,
+    away: false,
     members: [name],
     x: 0,
     y: 0,
-    width: 12 + Math.max(6 * name.length, 5.6 * role.length),
+    width: 12 + Math.max(6 * label.length, 5.6 * role.length),
     height: BOX_HEIGHT + (role ? ROLE_HEIGHT : 0),
     description: describe(component),
   };
 }
 
-function groupedBoxes({ components, layout, open, aspect }: Drawn): Box[] {
+function groupedBoxes({ components, places, layout, open, aspect }: Drawn): Placed {
   const rows = new Map<string, Box[]>();
-  const groups = new Map<number, Box>();
-  for (const component of components.filter((each) => layout[each.name])) {
+  const groups = new Map<string, { box: Box; members: Component[] }>();
+  for (const component of components.filter((each) => layout.boxes[each.name])) {
     const { layer, kind, row } = component;
     const inGroup = layer !== null && kind !== "mlp" && !open.has(layer);
-    const place = inGroup ? `${row[0]}` : row.join(".");
-    if (!rows.has(place)) rows.set(place, []);
-    if (!inGroup) rows.get(place)!.push(boxOfComponent(component));
-    else if (groups.has(layer)) groups.get(layer)!.members.push(component.name);
+    // At places, what heads read as keys and values stands below the heads, as it does apart.
+    const keys = places.length > 0 && kind === "kv";
+    const line = !inGroup ? row.join(".") : keys ? `${row[0]}.0` : places.length ? `${row[0]}.1` : `${row[0]}`;
+    if (!rows.has(line)) rows.set(line, []);
+    const box = boxOfComponent(component, places);
+    if (!inGroup) {
+      rows.get(line)!.push(box);
+      continue;
+    }
+    const id = [`layer ${layer}`, keys && "kv", box.place !== null && `@${box.place}`].filter(Boolean).join(" ");
+    if (groups.has(id)) groups.get(id)!.members.push(component);
     else {
-      groups.set(layer, { ...boxOfComponent(component), id: `layer ${layer}`, kind: "layer" });
-      rows.get(place)!.push(groups.get(layer)!);
+      groups.set(id, { box: { ...box, id, kind: "layer" }, members: [component] });
+      rows.get(line)!.push(groups.get(id)!.box);
     }
   }
-  for (const box of groups.values()) {
-    const heads = box.members.filter((name) => name.includes(".h"));
-    box.label = `a${box.layer} · ${count(heads.length, "head")}`;
-    box.description = `${count(heads.length, "head")} of layer ${box.layer}, drawn as one`;
+  for (const { box, members } of groups.values()) {
+    const heads = members.filter(({ kind, component }) => component.includes(".h") || (places.length && kind === "kv"));
+    const keys = heads.length > 0 && heads.every(({ kind }) => kind === "kv");
+    box.members = members.map(({ name }) => name);
+    box.label = keys ? `a${box.layer} kv · ${heads.length}` : `a${box.layer} · ${count(heads.length, "head")}`;
+    box.description = keys
+      ? `keys and values of ${count(heads.length, "head")} of layer ${box.layer}, drawn as one`
+      : `${count(heads.length, "head")} of layer ${box.layer}, drawn as one`;
     box.role = "";
     box.width = 12 + 6 * box.label.length;
     box.height = BOX_HEIGHT;
   }
-  return placedInRows(rows, aspect);
+  if (!places.length) return [placedInRows(rows, aspect), new Map([[null, NO_WALLS]])];
+  return placedInColumns(rows, layout.columns.map(([place]) => places[place].name));
 }
 
 function placedInRows(rows: Map<string, Box[]>, aspect: number): Box[] {
-  const order = [...rows.keys()].sort((a, b) => Number(a) - Number(b));
+  const order = inOrder(rows);
   const column = Math.max(COLUMN, Math.min(3 * COLUMN, 7 * aspect * order.length));
-  let y = 0;
-  let below: Box[] | null = null;
-  for (const key of order) {
-    const row = rows.get(key)!;
-    if (below) y -= (tallest(below) + tallest(row)) / 2 + (row[0].layer === below[0].layer ? 16 : 26);
-    below = row;
-    const width = sum(row, (box) => box.width + 9) - 9;
-    const centre = sideOf(row[0]) * column;
-    let left = centre - width / 2;
-    for (const box of row) {
-      box.x = left + box.width / 2;
-      box.y = y;
-      left += box.width + 9;
-    }
+  placedUp(order, 16);
+  for (const row of order) centred(row, sideOf(row[0]) * column);
+  return order.flat();
+}
+
+/** Each place has a column, as wide as its fullest row. */
+function placedInColumns(rows: Map<string, Box[]>, names: string[]): Placed {
+  const order = inOrder(rows);
+  const walls = new Map<string | null, Range>();
+  placedUp(order, 26);
+  let left = 0;
+  for (const name of names) {
+    const parts = order.map((row) => row.filter((box) => box.place === name));
+    const width = Math.max(9 * name.length, ...parts.map(widthOf)) + 2 * COLUMN_ROOM;
+    walls.set(name, [left, left + width]);
+    for (const part of parts) centred(part, left + width / 2);
+    left += width + COLUMN_GAP;
   }
-  return order.flatMap((key) => rows.get(key)!);
+  return [order.flat(), walls];
+}
+
+function inOrder(rows: Map<string, Box[]>): Box[][] {
+  return [...rows.keys()].sort((a, b) => Number(a) - Number(b)).map((key) => rows.get(key)!);
+}
+
+/** Place rows from bottom to top, with some gap between those of one layer. */
+function placedUp(order: Box[][], inLayer: number): void {
+  let y = 0;
+  order.forEach((row, i) => {
+    const below = order[i - 1];
+    if (below) y -= (tallest(below) + tallest(row)) / 2 + (row[0].layer === below[0].layer ? inLayer : 26);
+    for (const box of row) box.y = y;
+  });
+}
+
+function widthOf(row: Box[]): number {
+  return sum(row, (box) => box.width + 9) - 9;
+}
+
+function centred(row: Box[], centre: number): void {
+  let left = centre - widthOf(row) / 2;
+  for (const box of row) {
+    box.x = left + box.width / 2;
+    left += box.width + 9;
+  }
 }
 
 function tallest(row: Box[]): number {
@@ -239,17 +342,39 @@ function bundle(id: string, members: Stroke[], boxOf: Map<string, Box>): Line {
   };
 }
 
-function boundsOf(boxes: Box[], found: Route[]): Scene["bounds"] {
+type Frame = Scene["bounds"];
+
+function boundsOf(boxes: Box[], found: Route[], walls: Map<string | null, Range>): Frame {
   if (!boxes.length) return { x: 0, y: 0, width: 100, height: 60 };
   const edges = (side: -1 | 1) => boxes.map((box) => box.x + (side * box.width) / 2);
-  const left = Math.min(...edges(-1), ...found.map((route) => route.left));
-  const right = Math.max(...edges(1), ...found.map((route) => route.right));
+  const ends = (side: 0 | 1) => [...walls.values()].map((wall) => wall[side]).filter(Number.isFinite);
+  const left = Math.min(...edges(-1), ...found.map((route) => route.left), ...ends(0));
+  const right = Math.max(...edges(1), ...found.map((route) => route.right), ...ends(1));
   const top = Math.min(...boxes.map((box) => box.y - box.height / 2));
   const bottom = Math.max(...boxes.map((box) => box.y + box.height / 2));
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
+
+/** The columns behind the boxes, with room for names above and below, and for tokens. */
+function columnsOf({ places, chosen }: Drawn, walls: Map<string | null, Range>, inside: Frame): Column[] {
+  const lines = Math.max(0, ...places.map(({ tokens }) => tokens.length));
+  return places
+    .filter(({ name }) => walls.has(name))
+    .map(({ name, tokens }) => {
+      const [left, right] = walls.get(name)!;
+      const [top, floor] = [inside.y - NAME_ROOM, inside.y + inside.height];
+      const bottom = floor + NAME_ROOM + lines * TOKEN_LINE + (lines ? 5 : 0);
+      return { name, tokens, left, right, top, floor, bottom, away: !isChosen(name, chosen) };
+    });
+}
+
+function framed({ x, y, width, height }: Frame, columns: Column[]): Frame {
+  const top = Math.min(y, ...columns.map((column) => column.top));
+  const bottom = Math.max(y + height, ...columns.map((column) => column.bottom));
   return {
-    x: left - MARGIN,
+    x: x - MARGIN,
     y: top - MARGIN,
-    width: right - left + 2 * MARGIN,
+    width: width + 2 * MARGIN,
     height: bottom - top + 2 * MARGIN,
   };
 }

@@ -16,6 +16,8 @@ export interface State {
   grouped: boolean | null;
   /** The layers whose heads are drawn apart nevertheless. */
   open: ReadonlySet<number>;
+  /** The places whose edges are shown; empty: all of them. */
+  places: ReadonlySet<string>;
   selected: Selection | null;
   tab: Tab;
   /** How many decisions of the search are replayed; null while no replay is shown. */

@@ -5,21 +5,26 @@ import { size } from "./data";
 import type { Stroke } from "./scene";
 import type { State } from "./store";
 
-/** The edges that the scope admits, largest first. */
-export function candidates(run: Run, scope: State["scope"]): Edge[] {
-  return scope === "circuit" ? run.ranked.filter((edge) => edge.kept) : run.ranked;
+/** The edges that the scope and the chosen places admit, largest first. */
+export function candidates(run: Run, { scope, places }: Pick<State, "scope" | "places">): Edge[] {
+  return run.ranked.filter((edge) => (edge.kept || scope === "all") && isChosen(edge.place, places));
+}
+
+/** Whether a place is one of those chosen; all are where none is. */
+export function isChosen(place: string | null, places: State["places"]): boolean {
+  return !places.size || place === null || places.has(place);
 }
 
 /** The edges that are shown: the largest of those in scope. */
 export function shownEdges(run: Run, state: State): Edge[] {
-  return candidates(run, state.scope).slice(0, state.limit);
+  return candidates(run, state).slice(0, state.limit);
 }
 
 /** From how many edges on the heads of a layer are drawn as one, unless the reader chooses. */
 const MANY = 400;
 
 export function isGrouped(runs: Run[], state: State): boolean {
-  return state.grouped ?? runs.some((run) => candidates(run, state.scope).length > MANY);
+  return state.grouped ?? runs.some((run) => candidates(run, state).length > MANY);
 }
 
 /** The strokes of the edges shown; edges outside the circuit are told apart. */
@@ -41,27 +46,29 @@ function tone(port: string): string {
 const MOST_UNDECIDED = 1500;
 
 /** The search after some decisions: what is kept so far, what is open, and what was just decided. */
-export function replayStrokes(run: Run, step: number): Stroke[] {
+export function replayStrokes(run: Run, step: number, places: State["places"]): Stroke[] {
   const decided = run.edges.slice(0, step);
   const last = decided.at(-1);
   const open = run.edges.length <= MOST_UNDECIDED ? run.edges.slice(step) : [];
-  return [
+  const strokes = [
     ...open.map((edge) => ({ edge, tone: "open", size: null, negative: false })),
     ...decided
       .filter((edge) => edge.decided && edge !== last)
       .map((edge) => stroke(edge, tone(edge.port))),
     ...(last ? [stroke(last, last.decided ? "now-kept" : "now-cut")] : []),
   ];
+  return strokes.filter(({ edge }) => isChosen(edge.place, places));
 }
 
 /** The edges of two circuits by who keeps them. */
-export function differenceStrokes(runs: Run[], comparison: Comparison): Stroke[] {
+export function differenceStrokes(runs: Run[], comparison: Comparison, places: State["places"]): Stroke[] {
   const named = new Map(runs.flatMap((run) => run.edges.map((edge) => [edge.name, edge])));
   const sides = { both: comparison.both, right: comparison.right, left: comparison.left };
   return Object.entries(sides).flatMap(([side, names]) =>
     (names ?? []).flatMap((name) => {
       const edge = named.get(name);
-      return edge ? [{ edge, tone: side, size: null, negative: false }] : [];
+      if (!edge || !isChosen(edge.place, places)) return [];
+      return [{ edge, tone: side, size: null, negative: false }];
     }),
   );
 }

@@ -51,9 +51,15 @@ export function tokenText(token: string): string {
   return token.replace(/\n/g, "⏎").replace(/^ /, "·").replace(/ $/, "·") || "∅";
 }
 
-export function describe(component: Component): string {
-  const { name, kind, layer } = component;
+/** What a box is called, with its place in words. */
+export function title({ name, label, place }: Component): string {
+  return place === null ? name : `${label} at ${name.slice(name.indexOf("@") + 1)}`;
+}
+
+export function describe(box: Component): string {
+  const { component: name, kind, layer } = box;
   const at = name.slice(name.indexOf(".") + 1);
+  if (readsForHead(box)) return `keys and values of head ${at.slice(1)} of layer ${layer}`;
   switch (kind) {
     case "head":
       return `head ${at.slice(1)} of layer ${layer}`;
@@ -66,6 +72,11 @@ export function describe(component: Component): string {
     default:
       return { embed: "token embedding", pos_embed: "position embedding" }[name] ?? "output";
   }
+}
+
+/** Whether a box is what a head reads as key and value at a place. */
+export function readsForHead({ component, kind }: Component): boolean {
+  return kind === "kv" && component.includes(".h");
 }
 
 const PORTS: Record<string, string> = {
@@ -86,7 +97,7 @@ export function verdict(edge: Edge, run: Run): string {
   if (!run.search) return `${what}.`;
   switch (edge.reason) {
     case "dead":
-      return `${what}: nothing in the circuit reads ${edge.target.name}.`;
+      return `${what}: nothing in the circuit reads ${title(edge.target)}.`;
     case "group":
       return `${what} with all edges into ${edge.reader} at once.`;
     case "scored":

@@ -1,37 +1,50 @@
-"""The diagram as the page's data: components with their places, edges with their figures.
+"""The diagram as the page's data: boxes with their positions, edges with their figures.
 
 Lists instead of objects where there are thousands of entries, because names would be most of the
 file: entry i of each list under `edges` is about edge i.
 
-Boxes are components, also where edges act at single places: the lines between two boxes are then
-edges at several places, each with the place in its name.
+Boxes and their columns are those of the static diagrams (`boxes.py`, `layout.py`): a box is a
+component, or where places are told apart a component at one of them.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
 from circuitfind.circuit import Circuit
-from circuitfind.graph import Edge, Graph
+from circuitfind.graph import PLACE_MARK, Edge, Graph
 from circuitfind.methods.base import Decision
-from circuitfind.reports.boxes import boxes_and_arcs
+from circuitfind.reports.boxes import boxes_and_arcs, with_columns
+from circuitfind.reports.dot import token_lines
 from circuitfind.reports.layout import box_width, place
 from circuitfind.reports.page.numbers import short
 from circuitfind.reports.picture import Box, Line, Picture
+from circuitfind.reports.seen import NOTHING_SEEN, Seen
 from circuitfind.reports.strokes import STRUCTURE
 
-Places = dict[str, tuple[float, float, float]]
-"""Each component's centre, upwards from the lower left corner, and width, in points."""
+Layout = dict[str, Any]
+"""Each box's centre, upwards from the lower left corner, and width, in points; and each column's
+place, by its number, with the column's left and right end."""
 
 REASONS = ("tested", "group", "dead", "scored")
 
 
-def drawn_graph(graph: Graph, roles: Mapping[str, str]) -> dict[str, Any]:
-    """Return the components and readers of a model, and the arcs that belong to the model."""
-    boxes, arcs = _whole(graph, roles)
+def drawn_graph(
+    graph: Graph, roles: Mapping[str, str], seen: Seen = NOTHING_SEEN
+) -> dict[str, Any]:
+    """Return the boxes and readers of a model, and the arcs that belong to the model."""
+    boxes, arcs = boxes_and_arcs(graph, graph.edges(_outermost(graph)), roles, seen)
     place_of = {box.name: index for index, box in enumerate(boxes)}
+    component_of = {graph.node_of(reader): reader.component for reader in graph.readers}
     nodes = [
         {
             "name": box.name,
+            "component": component_of.get(box.name, box.name.partition(PLACE_MARK)[0]),
+            "label": box.label,
+            "place": box.column if graph.places else None,
             "kind": box.kind,
             "layer": box.layer,
             "row": list(box.row),
@@ -40,13 +53,20 @@ def drawn_graph(graph: Graph, roles: Mapping[str, str]) -> dict[str, Any]:
         for box in boxes
     ]
     readers = [
-        {"name": reader.name, "node": place_of[reader.component], "port": reader.port or ""}
+        {"name": reader.name, "node": place_of[graph.node_of(reader)], "port": reader.port or ""}
         for reader in graph.readers
     ]
     return {
+        "places": [
+            {"name": column.name, "tokens": token_lines(column.tokens)}
+            for column in seen.columns(graph)
+        ],
         "nodes": nodes,
         "readers": readers,
-        "writers": [place_of[writer.component] for writer in graph.writers],
+        "writers": [
+            [place_of[graph.nodes_of(Edge(writer, graph.readers[i]))[0]] for i in graph.logits]
+            for writer in graph.writers
+        ],
         "arcs": [[place_of[arc.tail], place_of[arc.head]] for arc in arcs],
     }
 
@@ -71,35 +91,52 @@ def drawn_edges(circuit: Circuit, decisions: Sequence[Decision]) -> dict[str, An
     }
 
 
-def layout_of(graph: Graph, edges: Sequence[Edge], roles: Mapping[str, str]) -> Places:
-    """Return where the components that the edges touch are drawn, so that lines are short.
+def layout_of(
+    graph: Graph, edges: Sequence[Edge], roles: Mapping[str, str], seen: Seen = NOTHING_SEEN
+) -> Layout:
+    """Return where the boxes that the edges touch are drawn, so that lines are short.
 
     Boxes are as wide as names and roles need.
     """
     lines = [
-        Line(edge.writer.component, edge.reader.component, STRUCTURE, edge.name, edge.reader.port)
+        Line(*graph.nodes_of(edge), STRUCTURE, edge.name, edge.reader.port or None)
         for edge in edges
     ]
-    merged = graph.merged
-    joined = {merged.edge(Edge(edge.writer, edge.reader.at(None))) for edge in edges}
-    return _places(*boxes_and_arcs(merged, joined, roles), lines)
+    boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
+    return _placed(graph, boxes, [*arcs, *lines])
 
 
-def even_layout(graph: Graph, roles: Mapping[str, str]) -> Places:
-    """Return where all components of a model are drawn, heads in the order of their numbers."""
-    return _places(*_whole(graph, roles), [])
+def even_layout(graph: Graph, roles: Mapping[str, str]) -> Layout:
+    """Return where all boxes of a model are drawn, heads in the order of their numbers."""
+    boxes, arcs = boxes_and_arcs(graph, graph.edges(_outermost(graph)), roles)
+    column = {box.name: box.column for box in boxes}
+    return _placed(graph, boxes, [arc for arc in arcs if column[arc.tail] == column[arc.head]])
 
 
-def _whole(graph: Graph, roles: Mapping[str, str]) -> tuple[list[Box], list[Line]]:
-    return boxes_and_arcs(graph.merged, graph.merged.edges(), roles)
+def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
+    """Return edges that touch every box and, where heads share a norm, pass every arc."""
+    kept = torch.zeros_like(graph.edge_mask)
+    kept[0], kept[:, list(graph.logits)] = True, True
+    for block in graph.blocks:
+        if block.coupled:
+            kept[block.writers[0]] = graph.edge_mask[block.writers[0]]
+    return kept
 
 
-def _places(boxes: Sequence[Box], arcs: Sequence[Line], lines: Sequence[Line]) -> Places:
+def _placed(graph: Graph, boxes: Sequence[Box], lines: Sequence[Line]) -> Layout:
     if not boxes:
-        return {}
-    layout = place(Picture(boxes, [*arcs, *lines]))
+        return {"boxes": {}, "columns": []}
+    moved, columns = with_columns(list(boxes), NOTHING_SEEN.columns(graph))
+    layout = place(Picture(moved, lines, columns=columns))
+    number = {name: index for index, name in enumerate(graph.places)}
     return {
-        box.name: (round(x, 1), round(y, 1), round(box_width(box), 1))
-        for box in boxes
-        for x, y in [layout.centres[box.name]]
+        "boxes": {
+            box.name: (round(x, 1), round(y, 1), round(box_width(box), 1))
+            for box in boxes
+            for x, y in [layout.centres[box.name]]
+        },
+        "columns": [
+            (number[column.name], round(left, 1), round(right, 1))
+            for column, (left, right) in zip(columns, layout.columns, strict=True)
+        ],
     }
