@@ -16,8 +16,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.circuit import as_circuit
-from circuitfind.comparison.common_places import on_common_graph
+from circuitfind.circuit import as_circuit, require_same_graph
 from circuitfind.errors import ReportError
 from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
@@ -180,8 +179,7 @@ def draw_difference(
 
     Args:
         left: A circuit, as for `draw_circuit`.
-        right: Another one of the same graph. Where they tell different places apart, they are
-            drawn at those that both have.
+        right: Another one of the same graph.
         names: What the legend calls them.
         caption: Lines to write under the drawing.
         roles: What components do, by component name; written under their names.
@@ -193,7 +191,8 @@ def draw_difference(
         LimitError: `max_edges` is outside its range.
     """
     require(max_edges=max_edges)
-    left, right = on_common_graph(as_circuit(left), as_circuit(right))
+    left, right = as_circuit(left), as_circuit(right)
+    require_same_graph(left.graph, right.graph)
     graph = left.graph
     shared = _ends(graph, graph.edges(left.kept & right.kept))
     left_alone, right_alone = _ends(graph, left.without(right)), _ends(graph, right.without(left))

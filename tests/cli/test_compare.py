@@ -124,6 +124,8 @@ def test_how_circuits_with_different_places_are_compared_is_said_in_a_line(cli, 
     pair = compared(cli, "whole", "with the places of left merged: an edge is kept if it is kept")
     assert pair["overlap"]["edges"]["both"] == ["embed->a0.h0.v"]
     assert pair["places"] == []
+    drawn = Path("left-whole/difference-left-whole.dot").read_text()
+    assert "embed->a1.h1.q" in drawn and "@" not in drawn
     said = "at the places that both have (S2), without 2 and 1 edges at other places"
     pair = compared(cli, "other", said)
     assert pair["overlap"]["edges"]["both"] == ["embed->a0.h0.v@S2"]

@@ -7,7 +7,6 @@ from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.reports.diagram import draw_difference
 from tests.comparison.circuits import circuit, shape
 
 GRAPH = heads_and_mlps(shape(has_mlp=False))
@@ -76,12 +75,6 @@ def test_circuits_without_a_common_place_or_model_are_refused():
     other = heads_and_mlps(shape(n_layers=3, has_mlp=False))
     with pytest.raises(GraphError, match="another model: n_layers is 2 and 3"):
         overlap(LEFT, circuit(other, "embed->logits"))
-
-
-def test_their_difference_is_drawn_where_they_are_compared():
-    whole = circuit(GRAPH, "embed->a0.h0.v", "embed->a1.h1.q")
-    dot = draw_difference(LEFT, whole, names=("at places", "whole")).dot
-    assert "embed->a1.h1.q" in dot and "@" not in dot
 
 
 def scores(graph, values: dict[str, float]) -> EdgeScores:
