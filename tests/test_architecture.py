@@ -50,7 +50,6 @@ KNOWN_CIRCLES = {
     frozenset(
         {
             "circuit",
-            "comparison.common_places",
             "reports.boxes",
             "reports.diagram",
             "reports.strokes",
