@@ -44,6 +44,9 @@ THRESHOLDS = {
 
 WIRED_THRESHOLD = 0.001
 
+PLACES = "ioi-places"
+"""The entry of a circuit in which token positions are told apart."""
+
 
 def main() -> None:
     """Run every task and write it down."""
@@ -58,6 +61,9 @@ def main() -> None:
         if name != "program" and (not wanted or name in wanted):
             with tempfile.TemporaryDirectory() as folder:
                 write_entry(name, Path(folder) / "run")
+    if not wanted or PLACES in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            write_places(Path(folder) / "run")
     if given.plain:
         replace_between(PAGE, "plain", plain_table())
     replace_between("docs/models.md", "zoo", zoo_table())
@@ -90,13 +96,26 @@ def write_entry(name: str, folder: Path) -> None:
         options={"threshold": THRESHOLDS.get(name, WIRED_THRESHOLD)},
         metric=task.metric,
     )
-    result = run_discovery(folder, config)
+    write_run(name, run_discovery(folder, config), folder, config)
+
+
+def write_places(folder: Path) -> None:
+    """Search for a circuit at named positions and put it on the page."""
+    options = {"threshold": THRESHOLDS["ioi"]}
+    config = RunConfig("ioi", "ioi-small", "acdc", options, metric="kl", places="named")
+    write_run(PLACES, run_discovery(folder, config), folder, config)
+
+
+def write_run(name: str, result: RunResult, folder: Path, config: RunConfig) -> None:
+    """Put the line and the picture of a run on the page."""
     plain = name.replace(":", "-")
     shutil.copy(folder / "diagram.svg", PICTURES / f"{plain}.svg")
-    command = f"discover {name} --threshold {config.options['threshold']:g}"
+    others = f" --model {config.model} --places {config.places}" if config.places else ""
+    command = f"discover {config.task}{others} --threshold {config.options['threshold']:g}"
+    at = " at its named positions" if config.places else ""
     text = (
-        f"`circuitfind {command}`\n\n{line_of(result, task.metric)}\n\n"
-        f"![The circuit of {name} in {config.model}](images/gallery/{plain}.svg)"
+        f"`circuitfind {command}`\n\n{line_of(result, config.metric)}\n\n"
+        f"![The circuit of {config.task}{at} in {config.model}](images/gallery/{plain}.svg)"
     )
     replace_between(PAGE, plain, text)
 
