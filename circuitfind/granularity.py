@@ -55,6 +55,23 @@ def heads_and_mlps(
     return Graph(shape, tuple(builder.writers), tuple(builder.readers), tuple(builder.blocks))
 
 
+def with_units(graph: Graph, units: Sequence[Units]) -> Graph:
+    """Return a graph with these units, or with none, and all else as it is.
+
+    Raises:
+        GraphError: It would be larger than that of any model.
+    """
+    if tuple(units) == graph.units:
+        return graph
+    found = heads_and_mlps(
+        graph.shape,
+        merge_qkv=not graph.split_qkv,
+        split_embedding=graph.split_embedding,
+        units=units,
+    )
+    return found.at_places(graph.places) if graph.places else found
+
+
 def _by_layer(shape: ModelShape, units: Sequence[Units]) -> dict[int, Units]:
     found = {each.layer: each for each in units}
     if len(found) < len(units):

@@ -19,7 +19,7 @@ from circuitfind.comparison.chance import (
     shared_by_exchange,
     shared_by_profile,
 )
-from circuitfind.comparison.common_places import on_common_graph, scores_on
+from circuitfind.comparison.common_graph import on_common_graph, scores_on
 from circuitfind.errors import GraphError
 from circuitfind.evaluation.random_circuits import layer_blocks
 from circuitfind.limits import require
@@ -82,7 +82,7 @@ def overlap(
 ) -> Overlap:
     """Compare two circuits of one graph by the names of their edges.
 
-    Where they tell different places apart, at those that both have (`common_places`).
+    Where they tell different places apart, at those that both have (`common_graph`).
 
     Args:
         left: A circuit.

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind import granularity
 from circuitfind.choice import chosen
 from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.units import latents_of
 from circuitfind.engine.written import total
 from circuitfind.errors import MethodError, quoted
-from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, Units
 from circuitfind.limits import require
 from circuitfind.methods.attribution import Batch, Limits, Place, batches_of, require_slope
@@ -86,7 +86,7 @@ def with_units(
     every = _listed(replace(problem, model=model), every, shortlist, ranked_by)
     if latents is not None:
         every = [latents_of(latents[each.layer], each.numbers) for each in every]
-    return replace(problem, model=model, graph=_graph(problem.graph, every))
+    return replace(problem, model=model, graph=granularity.with_units(problem.graph, every))
 
 
 def require_units(neurons: object, latents: object, ranked_by: str) -> None:
@@ -105,17 +105,6 @@ def _layers(graph: Graph, wanted: str | Sequence[int] | None) -> tuple[int, ...]
     if wanted == ALL_LAYERS:
         return tuple(graph.mlps)
     return chosen(wanted, len(graph.attention), "layer")
-
-
-def _graph(like: Graph, units: Sequence[Units]) -> Graph:
-    """Return a graph with units, and all else as in another graph."""
-    graph = heads_and_mlps(
-        like.shape,
-        merge_qkv=not like.split_qkv,
-        split_embedding=like.split_embedding,
-        units=units,
-    )
-    return graph.at_places(like.places) if like.places else graph
 
 
 def _listed(problem: Problem, every: Sequence[Units], n: int, ranked_by: str) -> list[Units]:
@@ -151,7 +140,7 @@ def unit_scores(
         MethodError: Its gradient says nothing where it is taken.
     """
     # All positions together, whichever places edges tell apart.
-    graph = _graph(problem.graph.merged, every)
+    graph = granularity.with_units(problem.graph.merged, every)
     places = [CLEAN] if ranked_by == "eap" else list(places_of(graph, EapIgOptions()))
     require_slope(problem.metric, ranked_by, at_clean_only=ranked_by == "eap")
     ranked = replace(problem, graph=graph)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_places import on_common_graph
+from circuitfind.comparison.common_graph import on_common_graph
 from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison
 from circuitfind.comparison.roles import labels

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_places import circuit_on, common_graph, same_places
+from circuitfind.comparison.common_graph import circuit_on, common_graph, same_places
 from circuitfind.comparison.matching import Matched, compare_matched, match
 from circuitfind.comparison.overlap import Overlap, overlap
 from circuitfind.comparison.profiles import Profiles, profiles
@@ -23,6 +23,8 @@ from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
 from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import PromptError, RunDirectoryError, shortened
+from circuitfind.granularity import with_units
+from circuitfind.graph import Graph
 from circuitfind.problem import Problem
 from circuitfind.question import Models, Question, problem_again, question_key, says_its_question
 
@@ -137,15 +139,22 @@ class _Measured:
 
 
 def _tell_places(left: Loaded, right: Loaded, tell: Tell) -> None:
-    """Report how circuits of one model that tell different places apart are compared.
+    """Report how circuits of one model are compared that tell different places or units apart.
 
     Raises:
         RunDirectoryError: They have no place in common, or one keeps no edge at those.
     """
     ours, theirs = left.circuit.graph, right.circuit.graph
+    names = f"{left.name} and {right.name}"
+    if ours.units != theirs.units:
+        ours, theirs = (with_units(graph, ()) for graph in (ours, theirs))
+        if ours.merged == theirs.merged:
+            tell(
+                f"{names} are compared with whole MLPs, as they have other neurons or latents: an "
+                "edge is kept if it is kept of any part of the MLP"
+            )
     if ours.merged != theirs.merged or same_places(ours, theirs):
         return
-    names = f"{left.name} and {right.name}"
     graph = common_graph(ours, theirs)
     if graph is None:
         places = [shortened(", ".join(each.places))[:60] for each in (ours, theirs)]
@@ -208,8 +217,15 @@ def _pair(measured: _Measured, pair: Places) -> Pair:
         None if common is None else _by_name(left, right, measured.settings),
         _matched(measured, pair) if is_matched else None,
         tuple(_transfers(measured, pair)) if measured.is_transferred(pair) else (),
-        None if common is None or same_places(*graphs) else common.places,
+        _places_compared(common, *graphs),
     )
+
+
+def _places_compared(common: Graph | None, *graphs: Graph) -> tuple[str, ...] | None:
+    """Return the places at which circuits are compared, where these are not those of both."""
+    if common is None or all(set(graph.places) == set(common.places) for graph in graphs):
+        return None
+    return common.places
 
 
 def _by_name(left: Loaded, right: Loaded, settings: ComparisonConfig) -> Overlap:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
-from circuitfind.comparison.common_places import circuit_on, same_places
+from circuitfind.comparison.common_graph import circuit_on, same_places
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions

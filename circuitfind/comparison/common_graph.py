@@ -1,8 +1,9 @@
-"""Bring circuits of one model to the token places that both tell apart.
+"""Bring circuits of one model to the places and the units that both tell apart.
 
 Places are matched by name, whatever their order. Where one circuit alone tells places apart, those
 of the other are merged: an edge is kept if it is kept at any place, and its effect is the sum of
-its effects at the places where it was measured.
+its effects at the places where it was measured. Circuits with different neurons or latents are
+compared with whole MLPs: an edge is kept if it is kept of any part of the MLP.
 """
 
 from dataclasses import replace
@@ -12,16 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
-from circuitfind.graph import Graph
+from circuitfind.granularity import with_units
+from circuitfind.graph import PLACE_MARK, Graph
 
 
 def common_graph(left: Graph, right: Graph) -> Graph | None:
     """Return the graph to which circuits of two graphs can be brought; None where there is none.
 
-    It has the places whose names both graphs have, in the order of the left one.
+    It has the places whose names both graphs have, in the order of the left one, and units where
+    both have the same.
     """
     if left == right:
         return left
+    if left.units != right.units:
+        left, right = (with_units(graph, ()) for graph in (left, right))
     if left.merged != right.merged:
         return None
     if not (left.places and right.places):
@@ -51,31 +56,55 @@ def on_common_graph(left: Circuit, right: Circuit) -> tuple[Circuit, Circuit]:
 def circuit_on(graph: Graph, circuit: Circuit) -> Circuit:
     """Return a circuit on a graph with some of its places, in any order, or with none.
 
-    Edges at other places are left out.
+    Edges at other places are left out. The graph has the same units, or none.
     """
-    kept = _by_place(graph, circuit.graph, circuit.kept.double()) > 0
+    kept = _brought_to(graph, circuit.graph, circuit.kept.double()) > 0
     effects = circuit.effects
     if effects is not None:
-        effects = _by_place(graph, circuit.graph, effects)
+        effects = _brought_to(graph, circuit.graph, effects)
     return replace(circuit, graph=graph, kept=kept, effects=effects)
 
 
 def scores_on(graph: Graph, scores: EdgeScores) -> EdgeScores:
     """Return scores on a graph with some of their places, in any order, or with none."""
-    values = _by_place(graph, scores.graph, scores.values)
+    values = _brought_to(graph, scores.graph, scores.values)
     return replace(scores, graph=graph, values=values)
 
 
-def _by_place(
-    graph: Graph, known: Graph, values: Float[Tensor, "writer known_reader"]
+def _brought_to(
+    graph: Graph, known: Graph, values: Float[Tensor, "known_writer known_reader"]
 ) -> Float[Tensor, "writer reader"]:
-    """Return values for the readers of another graph: chosen by place, or summed over all places.
+    """Return values for the edges of another graph: chosen by place, or summed over all places.
 
     A sum leaves out what is NaN, and is NaN where all is.
     """
+    if graph.units != known.units:
+        whole = with_units(known, ())
+        return _brought_to(graph, whole, _of_whole_mlps(known, whole, values))
     if graph.places == known.places:
         return values
     found: Tensor = values.unflatten(1, (-1, known.n_places))
     if graph.places:
         return found[..., [known.places.index(place) for place in graph.places]].flatten(1)
     return found.nansum(-1).masked_fill(found.isnan().all(-1), torch.nan)
+
+
+def _of_whole_mlps(
+    known: Graph, whole: Graph, values: Float[Tensor, "known_writer known_reader"]
+) -> Float[Tensor, "writer reader"]:
+    """Return the sum of values over the parts of each MLP, as `_brought_to` does over places."""
+    rows = [whole.writer_index[_whole_name(known, writer.name)] for writer in known.writers]
+    columns = [whole.reader_index[_whole_name(known, reader.name)] for reader in known.readers]
+    into = torch.tensor(rows)[:, None] * len(whole.readers) + torch.tensor(columns)
+    sums = torch.zeros(whole.edge_mask.numel(), dtype=values.dtype)
+    counts = torch.zeros_like(sums)
+    sums.index_add_(0, into.flatten(), values.nan_to_num().flatten())
+    counts.index_add_(0, into.flatten(), (~values.isnan()).to(sums.dtype).flatten())
+    return sums.masked_fill(counts == 0, torch.nan).view(whole.edge_mask.shape)
+
+
+def _whole_name(graph: Graph, end: str) -> str:
+    """Return the name that a writer or a reader has where MLPs are whole."""
+    component, mark, place = end.partition(PLACE_MARK)
+    block = graph.block_of.get(component)
+    return end if block is None or block.units is None else f"{block.name}{mark}{place}"

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
+from circuitfind.comparison.common_graph import circuit_on
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
-from circuitfind.granularity import heads_and_mlps
+from circuitfind.granularity import heads_and_mlps, with_units
+from circuitfind.graph import Units
 from tests.comparison.circuits import circuit, shape
 
 GRAPH = heads_and_mlps(shape(has_mlp=False))
@@ -82,3 +84,31 @@ def scores(graph, values: dict[str, float]) -> EdgeScores:
     for name, value in values.items():
         found[graph.index(name)] = value
     return EdgeScores(graph, found, "", "exact")
+
+
+def test_circuits_with_other_neurons_are_compared_with_whole_mlps():
+    """Of the parts of m0, two are kept on one side (effects 2 and 3) and one on the other."""
+    plain = heads_and_mlps(shape(has_mlp=True))
+    some = with_units(plain, [Units(0, "neuron", (1, 4))])
+    others = with_units(plain, [Units(0, "neuron", (2,)), Units(1, "neuron", (0, 1))])
+    left = circuit(some, "embed->m0", "m0.n1->logits", "m0.rest->logits", "m0.n4->a1.h0.q")
+    right = circuit(others, "embed->m0", "m0.n2->logits", "embed->m1", "m1.n0->logits")
+    found = overlap(left, right).edges
+    assert found.both == ("embed->m0", "m0->logits")
+    assert (found.left, found.right) == (("m0->a1.h0.q",), ("embed->m1", "m1->logits"))
+    assert found.jaccard.value == pytest.approx(2 / 5)
+    effects = torch.full(some.edge_mask.shape, torch.nan, dtype=torch.float64)
+    for name, value in (("m0.n1->logits", 2.0), ("m0.rest->logits", 3.0), ("embed->m0", 7.0)):
+        effects[some.index(name)] = value
+    whole = circuit_on(plain, Circuit(some, left.kept, effects))
+    assert (whole.effect("m0->logits"), whole.effect("embed->m0")) == (5.0, 7.0)
+    assert whole.effect("m0->a1.h0.q") is None and whole.graph == plain
+
+
+def test_latents_at_places_are_brought_to_whole_mlps_at_the_places_of_both():
+    plain = heads_and_mlps(shape(has_mlp=True)).at_places(["S1", "end"])
+    latents = Units(0, "latent", (3, 5), apart=True, error="fixed")
+    fine = circuit(with_units(plain, [latents]), "embed->m0.f5@S1", "m0.f3->logits@end")
+    found = overlap(fine, circuit(plain, "embed->m0@S1", "embed->m0@end")).edges
+    assert found.both == ("embed->m0@S1",)
+    assert (found.left, found.right) == (("m0->logits@end",), ("embed->m0@end",))
