@@ -12,7 +12,6 @@ import circuitfind
 PACKAGE = Path(circuitfind.__file__).parent
 MAX_LINES = 300
 LONGER = {
-    "reports/routes.py": "one algorithm: the gaps, lanes and ends of all lines at once",
     "engine/incremental.py": "one engine: its states, cuts and tests",
     "methods/acdc.py": "one search: its options, its steps, and how a resumed one repeats them",
     "engine/trial.py": "one walk of a change through the blocks",

@@ -3,22 +3,39 @@
 Without places a box is a component. With places a component has a box in the column of every place
 at which it reads or writes, and what a head reads there as key and value has one of its own
 (`a7.h3 kv`), from which arcs lead to the head wherever its attention may move it.
+
+The units of an MLP (neurons, or latents of a dictionary) are small boxes in the box of their MLP.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from circuitfind.graph import PLACE_MARK, Edge, Graph
-from circuitfind.reports.picture import DRAWN_AS, Box, Column, Line
+from circuitfind.graph import PLACE_MARK, Edge, Graph, Kind
+from circuitfind.reports.picture import DRAWN_AS, Box, BoxKind, Column, Entry, Line
 from circuitfind.reports.seen import NOTHING_SEEN, Seen
+from circuitfind.reports.sizes import in_rows
 from circuitfind.reports.strokes import MOVE, STRUCTURE
 
 _MOST_COLUMNS = 40
 """With more places than this, those without edges are not drawn."""
 
-_FROM_KEYS = ("group", "attention")
-"""Kinds of edges of `Graph.network` that lead from keys and values to heads."""
+_FROM_INPUTS = ("group", "attention")
+"""Kinds of edges of `Graph.network` that lead from what is read to the components that share it:
+from keys and values to heads, from an MLP to its units."""
+
+_SMALL: dict[Kind, BoxKind] = {"neuron": "unit", "latent": "unit", "error": "error", "mlp": "rest"}
+"""How each kind of component is drawn in the box of its MLP."""
+
+_PARTS = {
+    "neuron": "{name}: neuron {number} of {mlp}",
+    "latent": "{name}: latent {number} of {mlp}",
+    "rest": "rest: all other {units}s of {mlp}",
+    "skip": "skip: the dictionary's skip connection",
+    "error": "error: what the dictionary does not reconstruct",
+}
+"""What the legend says of small boxes."""
 
 
 def boxes_and_arcs(
@@ -43,10 +60,10 @@ def boxes_and_arcs(
     kinds = dict(network.nodes(data="kind"))
     drawn = {node for edge in edges for node in graph.nodes_of(edge)}
     drawn |= {node for node, kind in kinds.items() if kind == "norm"}
-    keys = {tail for tail, _, kind in network.edges(data="kind") if kind in _FROM_KEYS}
+    shared = {tail for tail, _, kind in network.edges(data="kind") if kind in _FROM_INPUTS}
     column = {place: number for number, place in enumerate(graph.places)}
     boxes = [
-        _box(node, network.nodes[node], column, roles, reads_back=node in keys)
+        _box(node, network.nodes[node], column, roles, is_shared=node in shared)
         for node in network
         if node in drawn
     ]
@@ -57,12 +74,62 @@ def boxes_and_arcs(
         if kind != "edge" and tail in drawn and head in drawn
     )
     arcs = [
-        Line(tail, head, MOVE if graph.places and kind in _FROM_KEYS else STRUCTURE)
+        Line(tail, head, MOVE if graph.places and kind in _FROM_INPUTS else STRUCTURE)
         for tail, head, kind in joined
     ]
     return boxes, [
         arc for arc in arcs if seen.allows(stands_in[arc.tail], stands_in[arc.head], graph)
     ]
+
+
+def framed(
+    graph: Graph, boxes: Iterable[Box], arcs: Iterable[Line]
+) -> tuple[list[Box], list[Line]]:
+    """Let units stand in the boxes of their MLPs, and leave out the arcs that lead to them there.
+
+    Args:
+        graph: The graph.
+        boxes: What `boxes_and_arcs` returns, as the arcs.
+        arcs: The arcs.
+    """
+    found, inside = dict[str, Box](), defaultdict[str, list[Box]](list)
+    for box in boxes:
+        component, mark, place = box.name.partition(PLACE_MARK)
+        block = graph.block_of.get(component)
+        frame = box.name if block is None or not block.units else f"{block.name}{mark}{place}"
+        if frame == box.name:
+            found[frame] = box
+        else:
+            assert block is not None
+            small = replace(box, kind=_SMALL[graph.kind_of[component]], text=_short(component))
+            inside[frame].append(small)
+            alone = Box(frame, "mlp", box.row, box.layer, text=block.name, column=box.column)
+            found.setdefault(frame, alone)
+    has_columns = bool(graph.places)
+    for name, units in inside.items():
+        rows = in_rows(units, has_columns=has_columns)
+        found[name] = replace(found[name], row=units[0].row, units=rows)
+    return list(found.values()), [arc for arc in arcs if arc.tail not in inside]
+
+
+def _short(component: str) -> str:
+    """Return the name of a unit within its MLP: `n17`."""
+    return component.partition(".")[2]
+
+
+def unit_entries(graph: Graph, boxes: Iterable[Box]) -> list[Entry]:
+    """Return the rows of a legend that say what the small boxes are, with one of each kind."""
+    entries = dict[str, Entry]()
+    for box in (unit for frame in boxes for unit in frame.inner):
+        component = box.name.partition(PLACE_MARK)[0]
+        writer, block = graph.writer(component), graph.block_of[component]
+        assert block.units is not None
+        part = writer.kind if box.kind == "unit" else box.label
+        text = _PARTS[part].format(
+            name=box.label, number=writer.index, mlp=block.name, units=block.units.kind
+        )
+        entries.setdefault(part, Entry(text))
+    return [entries[part] for part in _PARTS if part in entries]
 
 
 def with_columns(boxes: list[Box], columns: Sequence[Column]) -> tuple[list[Box], Sequence[Column]]:
@@ -81,11 +148,13 @@ def _box(
     column: Mapping[str, int],
     roles: Mapping[str, str],
     *,
-    reads_back: bool,
+    is_shared: bool,
 ) -> Box:
-    kind = "kv" if reads_back else DRAWN_AS[attributes["kind"]]
+    kind = DRAWN_AS[attributes["kind"]]
+    if is_shared and kind == "head":
+        kind = "kv"
     component, mark, place = node.partition(PLACE_MARK)
-    row = attributes["stage"], {"kv": 0, "norm": 2}.get(kind, 1)
+    row = attributes["stage"], 0 if is_shared else {"kv": 0, "norm": 2}.get(kind, 1)
     return Box(
         node,
         kind,

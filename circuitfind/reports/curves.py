@@ -7,7 +7,7 @@ across columns: these lead up, across, and up again, with round corners.
 from collections.abc import Sequence
 from itertools import pairwise
 
-from circuitfind.reports.layout import Point
+from circuitfind.reports.sizes import Point
 
 _TURN = 5.0
 """Radius of the corners."""

@@ -7,6 +7,8 @@ the drawing of a difference the colour says which circuit keeps the edge.
 Where the graph tells places apart, each place is a column, from left to right. A component stands
 in every column in which it reads or writes, and what it reads as key and value has a box of its own
 (`a7.h3 kv`), from which arcs lead to the head wherever its attention may move it.
+
+Neurons and latents that write one by one are small boxes in the box of their MLP.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ from circuitfind.errors import ReportError
 from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
 from circuitfind.limits import require
-from circuitfind.reports.boxes import boxes_and_arcs, with_columns
+from circuitfind.reports.boxes import boxes_and_arcs, framed, unit_entries, with_columns
 from circuitfind.reports.dot import write_dot
 from circuitfind.reports.picture import MANY_LINES, Entry, Line, Picture, Stroke
 from circuitfind.reports.rendering import USUAL_SIZE, ImageFormat, Pixels, draw_png, render
@@ -265,13 +267,15 @@ def _diagram(
     _refuse_unknown(roles, graph)
     edges = [graph.edge(line.name) for line in lines]
     boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
+    boxes, columns = with_columns(boxes, seen.columns(graph))
+    boxes, arcs = framed(graph, boxes, arcs)
     strokes = {arc.stroke for arc in arcs}
     texts = {STRUCTURE: "part of the model, never cut", MOVE: "moved by attention, never cut"}
     entries = [Entry(text, stroke) for stroke, text in texts.items() if stroke in strokes]
     if MOVE in strokes:
         entries.append(Entry("kv: what heads read as key and value"))
+    entries += unit_entries(graph, boxes)
     legend = (*legend, entries) if entries else legend
-    boxes, columns = with_columns(boxes, seen.columns(graph))
     if len(columns) < len(graph.places):
         text = f"{len(columns)} of {len(graph.places)} places are drawn: those with edges"
         legend = (*legend, [Entry(text)])

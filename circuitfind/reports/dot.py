@@ -13,18 +13,10 @@ from textwrap import wrap
 
 import graphviz
 
-from circuitfind.reports.layout import (
-    BOX_HEIGHT,
-    TOKEN_COLUMNS,
-    TOKEN_LINES,
-    Layout,
-    box_height,
-    box_width,
-    compacted,
-    place,
-)
+from circuitfind.reports.layout import TOKEN_COLUMNS, TOKEN_LINES, Layout, compacted, place
 from circuitfind.reports.picture import Box, BoxKind, Column, Entry, Line, Picture, Stroke
 from circuitfind.reports.routes import Route, route
+from circuitfind.reports.sizes import BOX_HEIGHT, UNIT_FONT, box_height, box_width, name_width
 
 FONT = "Arial"
 _AXIS_WIDTH = 45.0
@@ -33,6 +25,7 @@ _QUIET = "#777777"
 _BACKSLASH, _LOOKS_LIKE_IT = "\\", "\u2216"
 _LONGEST_ROLE, _LONGEST_ENTRY, _LONGEST_CAPTION = 60, 100, 600  # characters that are shown
 
+_SMALL = {"shape": "box", "fontsize": f"{UNIT_FONT:g}", "margin": "0.02,0.01"}
 _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
     "end": {
         "shape": "box",
@@ -44,15 +37,24 @@ _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
     "kv": {"shape": "box", "style": "rounded,filled", "fillcolor": "#eef3f7"},
     "mlp": {"shape": "box", "style": "filled", "fillcolor": "#f3e9c6"},
     "norm": {"shape": "box", "style": "filled", "fillcolor": "#eeeeee", "color": "#aaaaaa"},
+    "unit": {**_SMALL, "style": "filled", "fillcolor": "#ffffff"},
+    "rest": {**_SMALL, "style": "filled", "fillcolor": "#e3d6a8"},
+    "error": {**_SMALL, "style": "filled,dashed", "fillcolor": "#ffffff"},
 }
+_FRAME = {"style": "filled", "fillcolor": "#f3e9c6", "color": "black", "label": ""}
 
 
 def write_dot(picture: Picture) -> str:
     """Return the DOT text of a picture."""
-    boxes = [replace(box, role=shortened(box.role, _LONGEST_ROLE)) for box in picture.boxes]
+    boxes = [_with_short_roles(box) for box in picture.boxes]
     picture = compacted(replace(picture, boxes=boxes))
     canvas = _placed(picture) if boxes else _empty(picture)
     return str(canvas.source)
+
+
+def _with_short_roles(box: Box) -> Box:
+    units = tuple(tuple(map(_with_short_roles, row)) for row in box.units)
+    return replace(box, role=shortened(box.role, _LONGEST_ROLE), units=units)
 
 
 def _canvas(picture: Picture, **attributes: str) -> graphviz.Digraph:
@@ -83,13 +85,28 @@ def _placed(picture: Picture) -> graphviz.Digraph:
         position = f"{left:.1f},{layout.centres[row[0].name][1]:.1f}"
         canvas.node(_axis_name(index), label=label, pos=position, **_AXIS_STYLE)
         for box in row:
-            canvas.node(_id(box.name), pos=_position(layout, box), **_box_attributes(box))
+            _add_box(canvas, layout, box)
     for line, way in zip(picture.lines, routes, strict=True):
         canvas.edge(_id(line.tail), _id(line.head), pos=_spline(way), **_line_attributes(line))
     return canvas
 
 
-_COLUMN_ROOM = 24.0
+def _add_box(canvas: graphviz.Digraph, layout: Layout, box: Box) -> None:
+    if not box.units:
+        canvas.node(_id(box.name), pos=_position(layout, box), **_box_attributes(box))
+        return
+    (x, y), across, up = layout.centres[box.name], box_width(box) / 2, box_height(box) / 2
+    frame = f"{x - across:.1f},{y - up:.1f},{x + across:.1f},{y + up:.1f}"
+    attributes = {"bb": frame, "tooltip": _tooltip(box), **_FRAME}
+    with canvas.subgraph(name=f"cluster_{_id(box.name)}", graph_attr=attributes) as inside:
+        name = {**_box_attributes(replace(box, units=())), "shape": "plaintext", "style": ""}
+        at = f"{x - across + name_width(box) / 2:.1f},{y:.1f}"
+        inside.node(_id(box.name), pos=at, **name)
+        for unit in box.inner:
+            inside.node(_id(unit.name), pos=_position(layout, unit), **_box_attributes(unit))
+
+
+_COLUMN_ROOM = 14.0
 """Above and below the boxes of a column, for its name."""
 
 _TOKEN_LINE = 11.0
@@ -106,8 +123,11 @@ def _add_column(
     canvas: graphviz.Digraph, layout: Layout, number: int, column: Column, n_lines: int
 ) -> None:
     low, high = layout.columns[number]
-    middles = [y for _, y in layout.centres.values()]
-    top, bottom = max(middles) + _COLUMN_ROOM, min(middles) - _COLUMN_ROOM
+    boxes = [
+        (layout.centres[box.name][1], box_height(box) / 2) for row in layout.rows for box in row
+    ]
+    top = max(y + half for y, half in boxes) + _COLUMN_ROOM
+    bottom = min(y - half for y, half in boxes) - _COLUMN_ROOM
     lines = token_lines(column.tokens)
     floor = bottom - BOX_HEIGHT / 2 - _TOKEN_LINE * n_lines
     frame = f"{low - 4:.1f},{floor:.1f},{high + 4:.1f},{top + BOX_HEIGHT / 2:.1f}"
@@ -178,9 +198,13 @@ def _box_attributes(box: Box) -> dict[str, str]:
         "label": plain(box.label) + role,
         "height": f"{box_height(box) / 72:.3f}",
         "width": f"{box_width(box) / 72:.3f}",
-        "tooltip": plain(f"{box.name} {box.role}".strip()),
+        "tooltip": _tooltip(box),
         **_BOX_STYLES[box.kind],
     }
+
+
+def _tooltip(box: Box) -> str:
+    return plain(f"{box.name} {box.role}".strip())
 
 
 def _line_attributes(line: Line) -> dict[str, str]:

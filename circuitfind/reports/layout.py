@@ -8,22 +8,25 @@ way; `routes.py` then leads every line around the boxes.
 Where a picture has columns, the same is done within each of them.
 """
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby, pairwise
 
 from circuitfind.reports.picture import Box, Column, Picture
-
-Point = tuple[float, float]
-Range = tuple[float, float]
+from circuitfind.reports.sizes import (
+    BOX_HEIGHT,
+    Point,
+    Range,
+    box_height,
+    box_width,
+    columns_of_text,
+    places_inside,
+)
 
 SWEEPS = 12
 SLIMMEST = 0.7  # least width of a drawing, in heights, unless that
 LOOSEST = 2.0  # is more than this many times the width of its fullest row
-BOX_HEIGHT = 20.0
-ROLE_HEIGHT = 11.0
 _ARC_WEIGHT = 10.0  # keeps heads above the key/value head that they share,
 _MOVE_WEIGHT = 0.3  # and little above what they read in another column
 _GAP = {False: 18.0, True: 10.0}  # between boxes; in one of several columns
@@ -42,30 +45,18 @@ TOKEN_COLUMNS = 12  # letters of an example prompt in a line
 TOKEN_LINES = 3
 
 
-def box_width(box: Box) -> float:
-    """Return the width in points that the box's text needs, estimated from above."""
-    return 12.0 + max(6.0 * _columns(box.label), 5.6 * _columns(box.role))
-
-
-def box_height(box: Box) -> float:
-    """Return the height in points that the box's text needs."""
-    return BOX_HEIGHT + (ROLE_HEIGHT if box.role else 0.0)
-
-
-def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
-
-
 @dataclass(frozen=True)
 class Layout:
     """Positions of boxes.
 
     Attributes:
-        boxes: The boxes by name.
+        boxes: The boxes by name, with those that stand in others.
         centres: The middle of each box, in points, upwards from the lower left corner.
-        rows: The boxes row by row, from the bottom. The boxes of a row have one height.
+        rows: The boxes row by row, from the bottom, without those that stand in others. The middles
+            of a row have one height.
         columns: From where to where each column of the picture reaches.
         lanes: For each box that lines leave for other columns, the height at which they cross.
+        outer: The box in which each box stands: itself, or the MLP of a unit.
     """
 
     boxes: Mapping[str, Box]
@@ -73,6 +64,7 @@ class Layout:
     rows: Sequence[Sequence[Box]]
     columns: Sequence[Range] = ()
     lanes: Mapping[str, float] = field(default_factory=dict)
+    outer: Mapping[str, Box] = field(default_factory=dict)
 
 
 def place(picture: Picture) -> Layout:
@@ -85,14 +77,17 @@ def place(picture: Picture) -> Layout:
     centres = {
         box.name: (across[box.name], y) for row, y in zip(rows, heights, strict=True) for box in row
     }
-    boxes = {box.name: box for box in picture.boxes}
-    lanes = _lanes(rows, crossing, centres)
-    return Layout(boxes, centres, rows, columns if picture.columns else (), lanes)
+    lanes, outer = _lanes(rows, crossing, centres), picture.outer
+    boxes = {one.name: one for box in picture.boxes for one in (box, *box.inner)}
+    for box in picture.boxes:
+        x, y = centres[box.name]
+        centres |= {name: (x + dx, y + dy) for name, (dx, dy) in places_inside(box).items()}
+    return Layout(boxes, centres, rows, columns if picture.columns else (), lanes, outer)
 
 
 def _crossing(picture: Picture) -> frozenset[str]:
     """Return the names of the boxes that lines leave for another column."""
-    column = {box.name: box.column for box in picture.boxes}
+    column = {name: box.column for name, box in picture.outer.items()}
     return frozenset(line.tail for line in picture.lines if column[line.tail] != column[line.head])
 
 
@@ -129,7 +124,7 @@ def _columns_of(
 
 
 def _name_width(column: Column) -> float:
-    letters = min(TOKEN_COLUMNS, max(_columns(column.name), _columns(column.tokens)))
+    letters = min(TOKEN_COLUMNS, max(columns_of_text(column.name), columns_of_text(column.tokens)))
     return 10.0 + 6.0 * letters
 
 
@@ -140,7 +135,8 @@ def compacted(picture: Picture) -> Picture:
     """
     if len(picture.rows) <= _DEEP:
         return picture
-    joined = {frozenset((line.tail, line.head)) for line in picture.lines}
+    outer = picture.outer
+    joined = {frozenset((outer[line.tail].name, outer[line.head].name)) for line in picture.lines}
     merged = list[list[Box]]()
     for row in picture.rows:
         together = [*(merged[-1] if merged else []), *row]
@@ -195,10 +191,11 @@ def _slots(
     """Return the slots of each row, and what joins them."""
     number = {box.name: index for index, row in enumerate(rows) for box in row}
     column = {box.name: box.column for box in picture.boxes}
+    outer = {name: box.name for name, box in picture.outer.items()}
     strengths: dict[tuple[str, str], float] = defaultdict(float)
     for line in picture.lines:
-        ends = sorted((line.tail, line.head), key=number.__getitem__)
-        arc = _ARC_WEIGHT if column[line.tail] == column[line.head] else _MOVE_WEIGHT
+        ends = sorted((outer[line.tail], outer[line.head]), key=number.__getitem__)
+        arc = _ARC_WEIGHT if column[ends[0]] == column[ends[1]] else _MOVE_WEIGHT
         strengths[ends[0], ends[1]] += line.stroke.width if line.name else arc
     passing: list[list[tuple[_Key, int]]] = [[] for _ in rows]
     neighbours: dict[_Key, list[tuple[_Key, float]]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """The contents of a diagram before layout: boxes, lines between them, and a legend.
 
-`diagram.py` turns circuits into pictures, `layout.py` places the boxes, `routes.py` leads the lines
-around them, `dot.py` writes all of it.
+`diagram.py` turns circuits into pictures, `sizes.py` and `layout.py` place the boxes, `routes.py`
+leads the lines around them, `dot.py` writes all of it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Literal
 
 from circuitfind.graph import Kind
 
-BoxKind = Literal["end", "head", "kv", "mlp", "norm"]
+BoxKind = Literal["end", "head", "kv", "mlp", "norm", "unit", "rest", "error"]
 
 Row = tuple[int, int]
 
@@ -43,6 +43,8 @@ class Box:
         role: What it does, written under its name.
         text: What is written in it; its name where this is empty.
         column: The column that it stands in.
+        units: Of an MLP whose neurons or latents are drawn, these: small boxes that stand in it, in
+            rows from the top.
     """
 
     name: str
@@ -52,11 +54,17 @@ class Box:
     role: str = ""
     text: str = ""
     column: int = 0
+    units: tuple[tuple["Box", ...], ...] = ()
 
     @property
     def label(self) -> str:
         """The first line in it."""
         return self.text or self.name
+
+    @property
+    def inner(self) -> list["Box"]:
+        """The boxes that stand in it."""
+        return [unit for row in self.units for unit in row]
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,11 @@ class Picture:
     def rows(self) -> list[list[Box]]:
         """The boxes row by row, from the bottom."""
         return [list(boxes) for _, boxes in groupby(sorted(self.boxes, key=_row_of), key=_row_of)]
+
+    @property
+    def outer(self) -> dict[str, Box]:
+        """The box in which each box stands, by name: the box itself unless it is a unit's."""
+        return {one.name: box for box in self.boxes for one in (box, *box.inner)}
 
 
 def _row_of(box: Box) -> Row:

@@ -11,29 +11,30 @@ In each row that a line passes it takes a gap between two boxes, or the free spa
 
 Lines from one column to another lead to the next row of boxes. They cross the columns between the
 two rows, at a height that all lines of one box share.
+
+The units of an MLP stand in its box in rows, and these rows are passed in the same way: a line
+leaves the box through its upper side and enters it through its lower one.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from circuitfind.reports.curves import crossing, slopes, smooth
-from circuitfind.reports.layout import Layout, Point, box_height, box_width, separated
+from circuitfind.reports.layout import Layout, separated
+from circuitfind.reports.obstacles import Obstacles, Row
 from circuitfind.reports.picture import Box, Line
+from circuitfind.reports.sizes import Point, Range, box_height, box_width
 
 ARROW_LENGTH = 5.0
-_ASIDE = 4.0  # how far outside its column a line may pass
-_CLEAR = 4.0  # least distance between a box and the middle of a line
 _LANE = 4.5  # between two lines in one gap, if there is room,
 _BUNDLE = 70.0  # and between the outermost two
-_BESIDE = 1e5  # width of the free space beside a row
 _TRIED = 6  # how many gaps of a row are tried for a line
 _CROWDED = 40.0  # cost of a gap whose lanes are all taken, in squared points per point of height
 _PULLS = 12
 _PORT_PLACES = {"q": -0.3, "k": 0.0, "v": 0.3}  # in box widths, from the middle of the box
 _PORT_SPREAD, _OPEN_SPREAD = 0.08, 0.36  # in box widths, to either side
 
-_Range = tuple[float, float]
 _Gap = tuple[int, int, int]
 """A gap between boxes: the numbers of the row, of the column, and of the gap in the row."""
 
@@ -51,19 +52,6 @@ class Route:
     tip: Point | None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of boxes as an obstacle: from y to y, and the gaps from x to x."""
-
-    low: float
-    high: float
-    gaps: tuple[_Range, ...]
-
-    @property
-    def middle(self) -> float:
-        return (self.low + self.high) / 2
-
-
 @dataclass
 class _Path:
     """A line on its way upwards; lines that lead down are turned at the end.
@@ -74,7 +62,6 @@ class _Path:
         box_above: The box at its upper end.
         below: Where it begins.
         above: Where it ends.
-        first: Number of the first row that it passes.
         rows: The rows that it passes.
         free: Between which heights it may move sideways.
         gaps: The number of the gap that it takes in each row.
@@ -86,9 +73,8 @@ class _Path:
     box_above: Box
     below: Point
     above: Point
-    first: int
-    rows: Sequence[_Row]
-    free: _Range
+    rows: Sequence[Row]
+    free: Range
     gaps: Sequence[int] = ()
     places: Sequence[float] = ()
 
@@ -103,7 +89,7 @@ class _Path:
 
     def gap(self, index: int, gap: int) -> _Gap:
         """Return a gap in one of the rows that it passes."""
-        return self.first + index, self.box_below.column, gap
+        return self.rows[index].number, self.box_below.column, gap
 
     @property
     def xs(self) -> list[float]:
@@ -126,9 +112,8 @@ def route(layout: Layout, lines: Sequence[Line]) -> list[Route]:
         layout: Where the boxes are.
         lines: The lines. Later ones, which are drawn over earlier ones, choose first.
     """
-    rows = [_row(layout, boxes) for boxes in layout.rows]
-    number = {box.name: index for index, boxes in enumerate(layout.rows) for box in boxes}
-    paths = [_path(line, layout, rows, number) for line in lines]
+    obstacles = Obstacles(layout)
+    paths = [_path(line, layout, obstacles) for line in lines]
     loads: dict[_Gap, float] = defaultdict(float)
     for path in reversed(paths):
         _choose_gaps(path, loads)
@@ -142,18 +127,8 @@ def route(layout: Layout, lines: Sequence[Line]) -> list[Route]:
     ]
 
 
-def _row(layout: Layout, boxes: Sequence[Box]) -> _Row:
-    y = layout.centres[boxes[0].name][1]
-    half = max(map(box_height, boxes)) / 2
-    middles = [(layout.centres[box.name][0], box_width(box) / 2 + _CLEAR) for box in boxes]
-    sides = sorted((x - room, x + room) for x, room in middles)
-    lows = [-_BESIDE, *(right for _, right in sides)]
-    highs = [*(left for left, _ in sides), _BESIDE]
-    return _Row(y - half, y + half, tuple(zip(lows, highs, strict=True)))
-
-
-def _path(line: Line, layout: Layout, rows: Sequence[_Row], number: Mapping[str, int]) -> _Path:
-    low, high = sorted((line.tail, line.head), key=number.__getitem__)
+def _path(line: Line, layout: Layout, obstacles: Obstacles) -> _Path:
+    low, high = sorted((line.tail, line.head), key=obstacles.number.__getitem__)
     below, above = layout.boxes[low], layout.boxes[high]
     (low_x, low_y), (high_x, high_y) = layout.centres[low], layout.centres[high]
     aside = _PORT_PLACES.get(line.port or "", 0.0)
@@ -169,20 +144,9 @@ def _path(line: Line, layout: Layout, rows: Sequence[_Row], number: Mapping[str,
             high_x + (not down) * aside * box_width(above),
             high_y - box_height(above) / 2 - high_room,
         ),
-        number[low] + 1,
-        [_inside(row, layout, below.column) for row in rows[number[low] + 1 : number[high]]],
-        (rows[number[low]].high + low_room, rows[number[high]].low - high_room),
+        obstacles.between(low, high),
+        (obstacles.row(low).high + low_room, obstacles.row(high).low - high_room),
     )
-
-
-def _inside(row: _Row, layout: Layout, column: int) -> _Row:
-    """Return a row with its gaps inside a column."""
-    if not layout.columns:
-        return row
-    left, right = layout.columns[column]
-    limits = left - _ASIDE, right + _ASIDE
-    gaps = [(max(limits[0], low), min(limits[1], high)) for low, high in row.gaps]
-    return replace(row, gaps=tuple(gaps))
 
 
 def _choose_gaps(path: _Path, loads: dict[_Gap, float]) -> None:
@@ -212,13 +176,13 @@ def _choose_gaps(path: _Path, loads: dict[_Gap, float]) -> None:
     ]
 
 
-def _nearest(gaps: Sequence[_Range], x: float) -> list[int]:
+def _nearest(gaps: Sequence[Range], x: float) -> list[int]:
     """Return the numbers of the gaps nearest to a place that a line can pass."""
     passable = [index for index, (low, high) in enumerate(gaps) if low < high]
     return sorted(passable, key=lambda index: abs(_within(x, gaps[index]) - x))[:_TRIED]
 
 
-def _within(value: float, limits: _Range) -> float:
+def _within(value: float, limits: Range) -> float:
     return max(limits[0], min(limits[1], value))
 
 

@@ -20,10 +20,11 @@ from circuitfind.reports import rendering
 from circuitfind.reports.bars import Row, draw_bars
 from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference
-from circuitfind.reports.layout import box_width, place
+from circuitfind.reports.layout import place
 from circuitfind.reports.matrix import Cell, draw_cells
 from circuitfind.reports.picture import MANY_LINES, Box, Line, Picture, Stroke
 from circuitfind.reports.rendering import Pixels
+from circuitfind.reports.sizes import box_width
 from circuitfind.reports.strokes import LEFT_COLOUR, PORT_COLOURS, RIGHT_COLOUR, SHARED_COLOUR
 from circuitfind.shape import ModelShape
 

@@ -8,11 +8,22 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph
+from circuitfind.graph import Graph, Units
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference, draw_frequencies
 from circuitfind.shape import ModelShape
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def neurons(n: int, *layers: int) -> list[Units]:
+    return [Units(layer, "neuron", tuple(range(3, 3 + 7 * n, 7))) for layer in layers]
+
+
+def latents(n: int, *layers: int) -> list[Units]:
+    numbers = tuple(range(5, 5 + 11 * n, 11))
+    return [Units(at, "latent", numbers, apart=True, skip=True, error="fixed") for at in layers]
+
+
 GRAPHS = {
     "attention-only": heads_and_mlps(ModelShape(2, 4, 4, 8, 4, 11, has_mlp=False)),
     "plain": heads_and_mlps(ModelShape(4, 4, 4, 8, 4, 11)),
@@ -23,6 +34,17 @@ GRAPHS = {
     "gpt2": heads_and_mlps(ModelShape(12, 12, 12, 8, 4, 11)),
     "places": heads_and_mlps(ModelShape(3, 4, 2, 8, 4, 11)).at_places(["first", "b", "end"]),
     "deep": heads_and_mlps(ModelShape(30, 4, 2, 8, 4, 11)),
+    "neurons": heads_and_mlps(ModelShape(3, 4, 4, 8, 4, 11), units=neurons(40, 0, 1)),
+    "latents": heads_and_mlps(ModelShape(3, 4, 4, 8, 4, 11), units=latents(40, 1, 2)),
+    "parallel-neurons": heads_and_mlps(
+        ModelShape(3, 4, 4, 8, 4, 11, parallel_mlp=True), units=neurons(12, 0, 1, 2)
+    ),
+    "deep-neurons": heads_and_mlps(
+        ModelShape(30, 4, 2, 8, 4, 11), units=neurons(8, *range(0, 30, 2))
+    ),
+    "latents-at-places": heads_and_mlps(
+        ModelShape(3, 4, 2, 8, 4, 11), units=[*latents(12, 0, 1), *neurons(9, 2)]
+    ).at_places(["first", "b", "end"]),
 }
 
 
@@ -54,7 +76,7 @@ def test_lines_of_differences_and_of_frequencies_keep_clear_of_boxes(n_edges):
         assert [line for line in found if line[2]] == []
 
 
-@pytest.mark.parametrize("name", ["plain", "gpt2"])
+@pytest.mark.parametrize("name", ["plain", "gpt2", "neurons", "latents", "parallel-neurons"])
 def test_every_line_joins_its_ends_upwards_and_enters_heads_at_the_port(name):
     diagram = draw_circuit(circuit_of(GRAPHS[name], 120))
     boxes, lines = geometry(diagram)
@@ -93,7 +115,10 @@ def circuit_of(graph: Graph, n_edges: int, seed: int = 0) -> Circuit:
 
 
 def touched(diagram: Diagram) -> list[tuple[str, str, list[str]]]:
-    """Return the ends of every line with the boxes that it touches besides."""
+    """Return the ends of every line with the boxes that it touches besides.
+
+    What stands in the box of an MLP may touch that.
+    """
     boxes, lines = geometry(diagram)
     names, frames = list(boxes), torch.tensor(list(boxes.values()))
     found = []
@@ -101,8 +126,15 @@ def touched(diagram: Diagram) -> list[tuple[str, str, list[str]]]:
         at = torch.tensor(points)[:, None]
         inside = (frames[:, :2] <= at).all(-1) & (at <= frames[:, 2:]).all(-1)
         met = [names[index] for index in inside.any(0).nonzero().flatten()]
-        found.append((tail, head, [name for name in met if name not in (tail, head)]))
+        known = {tail, head, around(tail), around(head)}
+        found.append((tail, head, [name for name in met if name not in known]))
     return found
+
+
+def around(name: str) -> str:
+    """Return the box in which the unit `m5.n17@S2` would stand: `m5@S2`."""
+    component, mark, place = name.partition("@")
+    return component.partition(".")[0] + mark + place
 
 
 def geometry(diagram: Diagram):
@@ -110,8 +142,11 @@ def geometry(diagram: Diagram):
     boxes, lines = {}, []
     for group in ElementTree.fromstring(diagram.svg()).iter(f"{SVG}g"):
         name = group.findtext(f"{SVG}title") or ""
+        if group.get("class") == "cluster" and name.startswith("cluster_"):
+            boxes[name.removeprefix("cluster_")] = frame(group)
         if group.get("class") == "node" and not {"row", "column"} & set(name.split()):
-            boxes[name] = frame(group)
+            # The name of an MLP whose units are drawn stands in its box, and has no outline.
+            boxes.setdefault(name, frame(group) if outlines(group) else ())
         if group.get("class") == "edge":
             tail, _, head = name.partition("->")
             (path,) = (p.get("d") for p in group.iter(f"{SVG}path"))
@@ -123,10 +158,14 @@ def geometry(diagram: Diagram):
 
 
 def frame(group) -> tuple[float, float, float, float]:
-    outlines = [p.get("points") or p.get("d") for p in group.iter() if p.tag != f"{SVG}text"]
-    points = [pair for outline in outlines if outline for pair in numbers(outline)]
+    points = [pair for outline in outlines(group) for pair in numbers(outline)]
     xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def outlines(group) -> list[str]:
+    shapes = [p.get("points") or p.get("d") for p in group.iter() if p.tag != f"{SVG}text"]
+    return [shape for shape in shapes if shape]
 
 
 def sampled(path: str, n: int = 24) -> list[tuple[float, float]]:

@@ -19,10 +19,11 @@ from circuitfind.graph import PLACE_MARK, Edge, Graph
 from circuitfind.methods.base import Decision
 from circuitfind.reports.boxes import boxes_and_arcs, with_columns
 from circuitfind.reports.dot import token_lines
-from circuitfind.reports.layout import box_width, place
+from circuitfind.reports.layout import place
 from circuitfind.reports.page.numbers import short
 from circuitfind.reports.picture import Box, Line, Picture
 from circuitfind.reports.seen import NOTHING_SEEN, Seen
+from circuitfind.reports.sizes import box_width
 from circuitfind.reports.strokes import STRUCTURE
 
 Layout = dict[str, Any]
