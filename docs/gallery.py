@@ -11,6 +11,7 @@ out: they depend on the machine.
 import argparse
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from figures import ROOT, replace_between, shown
@@ -44,8 +45,12 @@ THRESHOLDS = {
 
 WIRED_THRESHOLD = 0.001
 
-PLACES = "ioi-places"
-"""The entry of a circuit in which token positions are told apart."""
+FINER: dict[str, tuple[dict[str, str], str]] = {
+    "ioi-places": ({"places": "named"}, "at its named positions"),
+    "ioi-latents": ({"latents": "zoo"}, "with latents of transcoders"),
+}
+"""Entries of circuits of `ioi-small` that are finer than heads and MLPs: the settings that say so,
+which are options of the command line by the same names, and what they do."""
 
 
 def main() -> None:
@@ -61,9 +66,10 @@ def main() -> None:
         if name != "program" and (not wanted or name in wanted):
             with tempfile.TemporaryDirectory() as folder:
                 write_entry(name, Path(folder) / "run")
-    if not wanted or PLACES in wanted:
-        with tempfile.TemporaryDirectory() as folder:
-            write_places(Path(folder) / "run")
+    for name in FINER:
+        if not wanted or name in wanted:
+            with tempfile.TemporaryDirectory() as folder:
+                write_finer(name, Path(folder) / "run")
     if given.plain:
         replace_between(PAGE, "plain", plain_table())
     replace_between("docs/models.md", "zoo", zoo_table())
@@ -99,23 +105,26 @@ def write_entry(name: str, folder: Path) -> None:
     write_run(name, run_discovery(folder, config), folder, config)
 
 
-def write_places(folder: Path) -> None:
-    """Search for a circuit at named positions and put it on the page."""
+def write_finer(name: str, folder: Path) -> None:
+    """Search for a circuit of more than heads and MLPs and put it on the page."""
+    settings, _ = FINER[name]
     options = {"threshold": THRESHOLDS["ioi"]}
-    config = RunConfig("ioi", "ioi-small", "acdc", options, metric="kl", places="named")
-    write_run(PLACES, run_discovery(folder, config), folder, config)
+    config = replace(RunConfig("ioi", "ioi-small", "acdc", options, metric="kl"), **settings)
+    write_run(name, run_discovery(folder, config), folder, config)
 
 
 def write_run(name: str, result: RunResult, folder: Path, config: RunConfig) -> None:
     """Put the line and the picture of a run on the page."""
+    settings, finer = FINER.get(name, ({}, ""))
     plain = name.replace(":", "-")
     shutil.copy(folder / "diagram.svg", PICTURES / f"{plain}.svg")
-    others = f" --model {config.model} --places {config.places}" if config.places else ""
+    others = f" --model {config.model}" * bool(settings)
+    others += "".join(f" --{option} {value}" for option, value in settings.items())
     command = f"discover {config.task}{others} --threshold {config.options['threshold']:g}"
-    at = " at its named positions" if config.places else ""
+    how = f" {finer}" * bool(finer)
     text = (
         f"`circuitfind {command}`\n\n{line_of(result, config.metric)}\n\n"
-        f"![The circuit of {config.task}{at} in {config.model}](images/gallery/{plain}.svg)"
+        f"![The circuit of {config.task}{how} in {config.model}](images/gallery/{plain}.svg)"
     )
     replace_between(PAGE, plain, text)
 

@@ -21,6 +21,7 @@ ENTRY = re.compile(
 )
 ENTRIES = {found[2]: found for found in ENTRY.finditer(PAGE.read_text(encoding="utf-8"))}
 AT_PLACES = "ioi --model ioi-small --places named"
+OF_LATENTS = "ioi --model ioi-small --latents zoo"
 FAITHFUL, SHARE = 0.8, 0.15
 WORD_TASKS = [task.name for task in TRAINED]
 
@@ -32,12 +33,12 @@ def model():
 
 def test_every_task_has_an_entry_with_a_picture():
     symbols = {task.name for task in TASKS if task.written_in == "symbols"} - {"program"}
-    assert set(ENTRIES) == {*WORD_TASKS, *symbols, "or-gate:both", AT_PLACES}
+    assert set(ENTRIES) == {*WORD_TASKS, *symbols, "or-gate:both", AT_PLACES, OF_LATENTS}
     for found in ENTRIES.values():
         assert "<svg" in (PAGE.parent / found[7]).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*WORD_TASKS, AT_PLACES])
+@pytest.mark.parametrize("name", [*WORD_TASKS, AT_PLACES, OF_LATENTS])
 def test_the_page_shows_small_faithful_circuits(name):
     edges, all_edges, faithfulness = (float(ENTRIES[name][group]) for group in (4, 5, 6))
     assert edges < SHARE * all_edges
@@ -66,6 +67,15 @@ def test_a_search_at_places_on_fewer_prompts_finds_that_names_alone_are_read_fro
     picture = (PAGE.parent / ENTRIES[AT_PLACES][7]).read_text(encoding="utf-8")
     drawn = re.findall(r"<text[^>]*>embed</text>", picture)
     assert len(drawn) == len(read)
+
+
+def test_a_search_over_latents_on_fewer_prompts_finds_latents_and_a_picture_shows_them():
+    problem = make_problem(load_model("ioi-small"), "ioi", n_prompts=8, seed=5, latents="zoo")
+    found = discover(problem, threshold=0.1)
+    names = [edge.writer.name for edge in found.circuit.edges if edge.writer.kind == "latent"]
+    assert names
+    picture = (PAGE.parent / ENTRIES[OF_LATENTS][7]).read_text(encoding="utf-8")
+    assert re.search(r">f\d+</text>", picture) and ">error</text>" in picture
 
 
 @pytest.mark.parametrize("name", HANDMADE)
