@@ -56,6 +56,14 @@ Kind = Literal["embedding", "head", "kv group", "mlp", "neuron", "latent", "erro
 """What a component is. A kv group is a key/value head that several query heads share: it reads, and
 writes only through its query heads. Neurons, latents and errors are parts of an MLP (`Units`)."""
 
+NUMBERED_AS: dict[Kind, str] = {
+    "head": "head",
+    "kv group": "head",
+    "neuron": "neuron",
+    "latent": "latent",
+}
+"""What the number of a component is called among the attributes of a node, by kind."""
+
 PLACE_MARK = "@"
 """Stands between the name of an input and the place at which it is read."""
 
@@ -655,7 +663,7 @@ class Graph:
         `norm` marks that a head acts through the shared norm of its block (`ModelShape`);
         `attention` leads from what a head reads as key or value at a place to the head at every
         place that may attend to it. Without a mask the whole graph is returned. Nodes carry `kind`,
-        `stage`, `layer` and `head`.
+        `stage`, `layer`, and the number of a `head`, `neuron` or `latent`.
 
         With places there is a node per component and place (`a7.h3@S2`), with `place`, and one for
         what a head reads as key and value (`a7.h3.kv@S2`).
@@ -666,7 +674,7 @@ class Graph:
             for node, place in self._nodes(end):
                 network.add_node(node, kind=end.kind, stage=end.stage, layer=end.layer)
                 if end.index is not None:
-                    network.nodes[node]["head"] = end.index
+                    network.nodes[node][NUMBERED_AS[end.kind]] = end.index
                 if place is not None:
                     network.nodes[node]["place"] = place
         for reader, fed in zip(self.readers, self.feeds, strict=True):

@@ -27,7 +27,7 @@ from circuitfind.formats.base import (
     every_edge,
     gathered,
     kept_names,
-    refuse_places,
+    refuse_finer,
 )
 from circuitfind.graph import Edge, Graph, Reader, Writer
 from circuitfind.records import parse_json
@@ -101,7 +101,7 @@ def _inner_edges(circuit: Circuit) -> Iterator[tuple[tuple[End, End], bool]]:
 
 
 def _require_expressible(graph: Graph) -> None:
-    refuse_places(graph, "ACDC")
+    refuse_finer(graph, "ACDC")
     reasons = {
         "q, k and v in one": not graph.split_qkv,
         "key/value heads that query heads share": any(

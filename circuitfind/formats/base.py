@@ -6,7 +6,7 @@ from typing import Any
 
 from circuitfind.circuit import Circuit, assembled
 from circuitfind.errors import CircuitFileError
-from circuitfind.graph import PLACE_MARK, Edge, Graph, Reader, Writer
+from circuitfind.graph import NUMBERED_AS, PLACE_MARK, Edge, Graph, Reader, Writer
 from circuitfind.stored import EdgeRow, masks_from
 
 HEADER = "circuitfind"
@@ -97,7 +97,8 @@ def nodes_of(circuit: Circuit) -> dict[str, dict[str, Any]]:
     for edge in circuit.edges:
         ends: tuple[Writer | Reader, ...] = edge
         for node, end in zip(graph.nodes_of(edge), ends, strict=True):
-            facts: dict[str, Any] = {"stage": end.stage, "layer": end.layer, "head": end.index}
+            number = NUMBERED_AS.get(end.kind, "head")
+            facts: dict[str, Any] = {"stage": end.stage, "layer": end.layer, number: end.index}
             facts["place"] = edge.reader.place
             found[node] = {name: value for name, value in facts.items() if value is not None}
     order = {name: number for number, name in enumerate(circuit.components)}
@@ -118,13 +119,19 @@ def edge_name(writer: str, reader: str, port: str | None) -> str:
     return f"{start}->{component.removesuffix('.kv')}{ending}{mark}{place}"
 
 
-def refuse_places(graph: Graph, whose: str) -> None:
-    """Refuse a graph with places for a format that does not know them."""
-    if graph.places:
-        raise CircuitFileError(
-            f"{whose} has no places and this circuit tells them apart; choose another format, such "
-            "as graphml or csv, or search without --places"
-        )
+def refuse_finer(graph: Graph, whose: str) -> None:
+    """Refuse a graph that is finer than heads and MLPs for a format that does not know more."""
+    finer = {
+        ("places", "--places"): graph.places,
+        ("neurons", "--neurons"): any(units.kind == "neuron" for units in graph.units),
+        ("latents", "--latents"): any(units.kind == "latent" for units in graph.units),
+    }
+    for (what, option), has in finer.items():
+        if has:
+            raise CircuitFileError(
+                f"{whose} has no {what} and this circuit tells them apart; choose another format, "
+                f"such as graphml or csv, or search without {option}"
+            )
 
 
 def as_object(value: object, what: str) -> Mapping[str, Any]:

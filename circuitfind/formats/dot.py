@@ -1,18 +1,19 @@
 """Circuits as Graphviz DOT with everything in the attributes, for programs that read DOT.
 
 Plain nodes and edges without a layout; `circuitfind draw` makes the picture. The nodes of a place
-are a cluster. Reading takes any DOT text of simple statements, a node, an edge or an assignment
-each, as every program writes it, also in subgraphs.
+are a cluster, and so are the units of an MLP. Reading takes any DOT text of simple statements, a
+node, an edge or an assignment each, as every program writes it, also in subgraphs.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.formats.base import HEADER, Format, edge_name, gathered, nodes_of
-from circuitfind.graph import Graph
+from circuitfind.graph import PLACE_MARK, Graph
 from circuitfind.records import parse_json
 from circuitfind.stored import EdgeRow
 
@@ -29,11 +30,11 @@ def write(circuit: Circuit) -> str:
     lines = ["digraph circuit {", f"  {HEADER}={_quoted(header)};"]
     nodes = nodes_of(circuit)
     if not circuit.graph.places:
-        lines += [f"  {_quoted(node)};" for node in nodes]
+        lines += _indented(_listed(circuit.graph, nodes, "cluster"))
     for number, place in enumerate(circuit.graph.places):
         here = [node for node, facts in nodes.items() if facts["place"] == place]
-        inside = [f"    {_quoted(node)};" for node in here]
-        lines += [f"  subgraph cluster_{number} {{", f"    label={_quoted(place)};", *inside, "  }"]
+        cluster = f"cluster_{number}"
+        lines += _indented(_cluster(cluster, place, _listed(circuit.graph, here, cluster)))
     for edge in circuit.edges:
         effect = circuit.effect(edge)
         said = {"name": edge.name, "port": edge.reader.port or ""}
@@ -43,6 +44,26 @@ def write(circuit: Circuit) -> str:
         ends = " -> ".join(map(_quoted, circuit.graph.nodes_of(edge)))
         lines.append(f"  {ends} [{inner}];")
     return "\n".join([*lines, "}\n"])
+
+
+def _listed(graph: Graph, nodes: Iterable[str], cluster: str) -> list[str]:
+    """Return the statements of the nodes of a cluster, in which the units of an MLP are another."""
+    lines, inside = list[str](), defaultdict[str, list[str]](list)
+    for node in nodes:
+        block = graph.block_of.get(node.partition(PLACE_MARK)[0])
+        mlp = block.name if block is not None and block.units is not None else None
+        (lines if mlp is None else inside[mlp]).append(f"{_quoted(node)};")
+    for mlp, its in inside.items():
+        lines += _cluster(f"{cluster}_{mlp}", mlp, its)
+    return lines
+
+
+def _cluster(name: str, label: str, lines: Iterable[str]) -> list[str]:
+    return [f"subgraph {name} {{", *_indented([f"label={_quoted(label)};", *lines]), "}"]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
 
 
 def _quoted(text: str) -> str:

@@ -33,7 +33,7 @@ from circuitfind.formats.base import (
     every_edge,
     gathered,
     kept_names,
-    refuse_places,
+    refuse_finer,
 )
 from circuitfind.graph import Edge, Graph, Reader
 from circuitfind.records import parse_json
@@ -62,7 +62,8 @@ def write(circuit: Circuit) -> str:
     Edges without an effect have the score 0, as in EAP-IG, and are listed in our header.
 
     Raises:
-        CircuitFileError: The graph has two embeddings, places, or too many edges to list.
+        CircuitFileError: The graph has two embeddings, places, neurons or latents, or too many
+            edges to list.
     """
     return json.dumps(content_of(circuit), allow_nan=False) + "\n"
 
@@ -89,7 +90,7 @@ def content_of(circuit: Circuit) -> dict[str, Any]:
 
 def require_expressible(graph: Graph) -> None:
     """Refuse graphs that EAP-IG cannot express."""
-    refuse_places(graph, "EAP-IG")
+    refuse_finer(graph, "EAP-IG")
     if graph.split_embedding:
         raise CircuitFileError(
             "EAP-IG graphs have one embedding and this circuit has two; "

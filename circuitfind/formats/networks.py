@@ -1,9 +1,10 @@
 """Circuits as networkx graphs, GraphML files and node-link JSON.
 
-A node per component that a kept edge touches, with its `stage`, and `layer` and `head` where it has
-them; an edge per kept edge, with its `name`, `port` and, where it is known, `effect`. With places
-there is a node per component and place, named as in `Graph.network`, and nodes and edges have a
-`place`. The graph carries our header, so that the circuit can be read back.
+A node per component that a kept edge touches, with its `stage`, and where it has them its `layer`
+and the number of the `head`, `neuron` or `latent`; an edge per kept edge, with its `name`, `port`
+and, where it is known, `effect`. With places there is a node per component and place, named as in
+`Graph.network`, and nodes and edges have a `place`. The graph carries our header, so that the
+circuit can be read back.
 """
 
 import io

@@ -7,12 +7,13 @@ from circuitfind.circuit import Circuit
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.shape import ModelShape
+from tests.test_circuit import WITH_UNITS
 from tests.test_graph import GRAPHS, random_mask
 
 GPT2_SMALL = heads_and_mlps(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))
 SPLIT = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 11, learned_positions=True), split_embedding=True)
 PLACED = [graph.at_places(["S1", 'b"<&>:\\', "end"]) for graph in GRAPHS[1::2]]
-KINDS = [*GRAPHS, SPLIT, *PLACED]
+KINDS = [*GRAPHS, SPLIT, *PLACED, *WITH_UNITS, WITH_UNITS[0].at_places(["S1", "end"])]
 ORIGIN = {
     "task": 'io"i\\',
     "model": "tiny <&>",

@@ -1,5 +1,7 @@
 """What is written in a format of others is read back as it was."""
 
+import re
+
 import networkx as nx
 import pytest
 import torch
@@ -10,6 +12,8 @@ from circuitfind.formats import FORMATS, base, export_circuit, find_format, impo
 from circuitfind.formats.networks import from_networkx, to_networkx
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Units
 from tests.formats.conftest import GPT2_SMALL, KINDS, assert_same, circuit_of
 from tests.test_graph import GRAPHS, SMALL
 
@@ -19,7 +23,7 @@ EVERY_EDGE = ("eap-ig", "acdc", "csv")
 
 def expressible(name, graph):
     shape = graph.shape
-    if name in ("eap-ig", "acdc") and graph.places:
+    if name in ("eap-ig", "acdc") and (graph.places or graph.units):
         return False
     if name == "eap-ig":
         return not graph.split_embedding
@@ -94,6 +98,47 @@ def test_networks_tables_and_clusters_say_at_which_place():
     assert list(to_frame(circuit)["place"]) == ["S1", "end"]
     dot = find_format("dot").write(circuit)
     assert 'cluster_0 {\n    label="S1";\n    "embed@S1";\n    "a0.h1.kv@S1";\n  }' in dot
+
+
+def test_networks_and_clusters_say_which_units_of_which_mlp():
+    graph = heads_and_mlps(SMALL.shape, units=[Units(0, "neuron", (4, 17))])
+    edges = ["embed->m0", "m0.n17->logits", "m0.rest->m1", "m1->logits"]
+    circuit = Circuit(graph, graph.mask_of(edges))
+    network = to_networkx(circuit)
+    assert network.nodes["m0.n17"] == {"stage": 2, "layer": 0, "neuron": 17}
+    assert network.nodes["m0"] == network.nodes["m0.rest"] == {"stage": 2, "layer": 0}
+    dot = find_format("dot").write(circuit)
+    assert dot.count("cluster") == 1
+    inside = re.search(r'subgraph cluster_m0 \{\s+label="m0";(.*?)\}', dot, re.S)[1]
+    assert set(inside.split()) == {'"m0";', '"m0.n17";', '"m0.rest";'}
+    placed = graph.at_places(["S1", "end"])
+    dot = find_format("dot").write(
+        Circuit(placed, placed.mask_of(["m0.n17->logits@end", "embed->m0@S1", "m0.n4->m1@S1"]))
+    )
+    found = re.findall(r"subgraph (\w+)|(\"m0\S+\");", dot)
+    assert [*found[:2], *sorted(found[2:4]), *found[4:]] == [
+        ("cluster_0", ""), ("cluster_0_m0", ""), ("", '"m0.n4@S1"'), ("", '"m0@S1"'),
+        ("cluster_1", ""), ("cluster_1_m0", ""), ("", '"m0.n17@end"'),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("write", [find_format("acdc").write, find_format("eap-ig").write])
+@pytest.mark.parametrize("kind", ["neuron", "latent"])
+def test_formats_without_units_refuse_them(write, kind):
+    graph = heads_and_mlps(SMALL.shape, units=[Units(1, kind, (4, 17))])
+    circuit = Circuit(graph, graph.edge_mask, torch.ones(graph.edge_mask.shape))
+    complaint = f"has no {kind}s .* such as graphml or csv, or search without --{kind}s$"
+    for refuse in (write, importances, circuits):
+        with pytest.raises(CircuitFileError, match=complaint):
+            refuse(circuit)
+
+
+@pytest.mark.parametrize("name", ["acdc", "eap-ig"])
+def test_formats_without_units_are_not_read_into_a_graph_that_has_them(name, tmp_path):
+    graph = heads_and_mlps(SMALL.shape, units=[Units(1, "neuron", (4, 17))])
+    export_circuit(Circuit(SMALL, SMALL.edge_mask), tmp_path / "c.json", format_name=name)
+    with pytest.raises(CircuitFileError, match=r"c\.json cannot be read .* has no neurons"):
+        import_circuit(tmp_path / "c.json", graph)
 
 
 @pytest.mark.parametrize("write", [*map(find_format, ("acdc", "eap-ig"))], ids=lambda it: it.name)
