@@ -199,7 +199,7 @@ def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
         "edges": drawn_edges(circuit, run.decisions),
         "layouts": {
             "circuit": layout_of(circuit.graph, circuit.edges, roles, seen),
-            "all": even_layout(circuit.graph, roles),
+            "all": even_layout(circuit.graph, roles, seen),
         },
         "scorecard": finite(asdict(card)),
         "warnings": _warnings(run, evaluation),

@@ -19,7 +19,8 @@ from tests.browser.test_routes import LINES, behind, points_of
 COLUMNS = """all => all.map(e => {
     const {x, width, y, height} = e.querySelector("rect").getBBox();
     const texts = [...e.querySelectorAll("text")].map(text => text.textContent);
-    return {left: x, right: x + width, top: y, bottom: y + height, texts};
+    const wide = Math.max(...[...e.querySelectorAll("text")].map(text => text.getBBox().width));
+    return {left: x, right: x + width, top: y, bottom: y + height, texts, wide};
 })"""
 BOXES = "all => all.map(({__data__: {id, x, y, width, height}}) => ({id, x, y, width, height}))"
 
@@ -50,8 +51,11 @@ def place_button(page, name: str):
     return page.locator(".places").get_by_role("button", name=name, exact=True)
 
 
-def test_every_place_is_a_column_with_its_name_and_tokens(open_page, file, placed):
-    columns = columns_of(open_page(file))
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_place_is_a_column_with_its_name_and_tokens(open_page, file, placed, grouped):
+    page = open_page(file)
+    page.locator("input.grouped").set_checked(grouped)
+    columns = columns_of(page)
     graph, tokens = placed.circuit.graph, Seen.of(placed.circuit.origin).tokens
     assert tuple(columns) == graph.places
     ends = [(column["left"], column["right"]) for column in columns.values()]
@@ -59,6 +63,7 @@ def test_every_place_is_a_column_with_its_name_and_tokens(open_page, file, place
     assert all(a[1] < b[0] for a, b in zip(ends, ends[1:], strict=False))
     for name, column in columns.items():
         assert column["texts"][1] == name
+        assert column["wide"] <= column["right"] - column["left"]
         assert " ".join(column["texts"][2:]).split() == tokens[name].split()
 
 

@@ -235,7 +235,7 @@ function groupedBoxes({ components, places, layout, open, aspect }: Drawn): Plac
     box.height = BOX_HEIGHT;
   }
   if (!places.length) return [placedInRows(rows, aspect), new Map([[null, NO_WALLS]])];
-  return placedInColumns(rows, layout.columns.map(([place]) => places[place].name));
+  return placedInColumns(rows, layout.columns.map(([place]) => places[place]), aspect);
 }
 
 function placedInRows(rows: Map<string, Box[]>, aspect: number): Box[] {
@@ -246,19 +246,25 @@ function placedInRows(rows: Map<string, Box[]>, aspect: number): Box[] {
   return order.flat();
 }
 
-/** Each place has a column, as wide as its fullest row. */
-function placedInColumns(rows: Map<string, Box[]>, names: string[]): Placed {
+/** Each place has a column, as wide as its fullest row, or wider where there is room. */
+function placedInColumns(rows: Map<string, Box[]>, places: Place[], aspect: number): Placed {
   const order = inOrder(rows);
   const walls = new Map<string | null, Range>();
   placedUp(order, 26);
+  const parts = places.map(({ name }) => order.map((row) => row.filter((box) => box.place === name)));
+  const needed = places.map(({ name, tokens }, i) => {
+    const letters = Math.max(...[name, ...tokens].map((line) => line.length));
+    return Math.max(6 * letters, ...parts[i].map(widthOf)) + 2 * COLUMN_ROOM;
+  });
+  const height = extentOf(order.map(([box]) => box.y)) + 60;
+  const stretch = Math.max(1, Math.min(MOST_STRETCHED, (0.8 * aspect * height) / sum(needed)));
   let left = 0;
-  for (const name of names) {
-    const parts = order.map((row) => row.filter((box) => box.place === name));
-    const width = Math.max(9 * name.length, ...parts.map(widthOf)) + 2 * COLUMN_ROOM;
+  places.forEach(({ name }, i) => {
+    const width = needed[i] * stretch;
     walls.set(name, [left, left + width]);
-    for (const part of parts) centred(part, left + width / 2);
+    for (const part of parts[i]) centred(part, left + width / 2);
     left += width + COLUMN_GAP;
-  }
+  });
   return [order.flat(), walls];
 }
 

@@ -104,14 +104,15 @@ def layout_of(
         for edge in edges
     ]
     boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
-    return _placed(graph, boxes, [*arcs, *lines])
+    return _placed(boxes, [*arcs, *lines], graph, seen)
 
 
-def even_layout(graph: Graph, roles: Mapping[str, str]) -> Layout:
+def even_layout(graph: Graph, roles: Mapping[str, str], seen: Seen = NOTHING_SEEN) -> Layout:
     """Return where all boxes of a model are drawn, heads in the order of their numbers."""
     boxes, arcs = boxes_and_arcs(graph, graph.edges(_outermost(graph)), roles)
     column = {box.name: box.column for box in boxes}
-    return _placed(graph, boxes, [arc for arc in arcs if column[arc.tail] == column[arc.head]])
+    inside = [arc for arc in arcs if column[arc.tail] == column[arc.head]]
+    return _placed(boxes, inside, graph, seen)
 
 
 def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
@@ -124,10 +125,10 @@ def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
     return kept
 
 
-def _placed(graph: Graph, boxes: Sequence[Box], lines: Sequence[Line]) -> Layout:
+def _placed(boxes: Sequence[Box], lines: Sequence[Line], graph: Graph, seen: Seen) -> Layout:
     if not boxes:
         return {"boxes": {}, "columns": []}
-    moved, columns = with_columns(list(boxes), NOTHING_SEEN.columns(graph))
+    moved, columns = with_columns(list(boxes), seen.columns(graph))
     layout = place(Picture(moved, lines, columns=columns))
     number = {name: index for index, name in enumerate(graph.places)}
     return {
