@@ -28,7 +28,7 @@ from circuitfind.errors import (
     shortened,
 )
 from circuitfind.files import path_of, read_bytes, write_whole
-from circuitfind.graph import Edge, EdgeName, Graph, Reader, Writer
+from circuitfind.graph import UNIT_KINDS, Edge, EdgeName, Graph, Reader, Writer, counted
 from circuitfind.limits import require
 from circuitfind.notebook import Framed
 from circuitfind.paths import on_paths
@@ -94,7 +94,7 @@ class Circuit:
         ]
         return (
             f"<Circuit of {self.n_edges} of {self.graph.n_edges} edges, {len(self.heads_and_mlps)} "
-            f"of {len(self.graph.heads_and_mlps)} heads and MLPs"
+            f"of {len(self.graph.heads_and_mlps)} {counted(self.graph.n_units)}"
             f"{': ' * bool(about)}{shortened(', '.join(about))[:100]}>"
         )
 
@@ -120,11 +120,16 @@ class Circuit:
     def heads_and_mlps(self) -> list[str]:
         """The components that a circuit chooses, in the order in which they run.
 
-        Heads and MLPs that write or read along a kept edge. The embedding and the logits are in
-        every circuit, and key/value heads belong to the heads that share them.
+        Heads and MLPs, or parts of MLPs, that write or read along a kept edge. The embedding and
+        the logits are in every circuit, and key/value heads belong to the heads that share them.
         """
         chosen = {writer.name for writer in self.graph.heads_and_mlps}
         return [name for name in self.components if name in chosen]
+
+    @property
+    def n_units(self) -> int:
+        """How many neurons and latents are among these."""
+        return sum(self.graph.kind_of[name] in UNIT_KINDS for name in self.heads_and_mlps)
 
     def effect(self, edge: EdgeName) -> float | None:
         """Return the measured effect of an edge or its name, or None if it was never tested.

@@ -133,6 +133,16 @@ class Reader:
 UnitKind = Literal["neuron", "latent"]
 UNIT_KINDS: tuple[UnitKind, ...] = ("neuron", "latent")
 
+
+def counted(n_units: int) -> str:
+    """Return what the components of a graph are called where they are counted.
+
+    Args:
+        n_units: How many neurons and latents are components.
+    """
+    return "components" if n_units else "heads and MLPs"
+
+
 ErrorKind = Literal["fixed", "live"]
 """Where what a dictionary does not reconstruct comes from: from the unpatched runs, so that nothing
 acts through it; or from what the MLP receives."""
@@ -403,6 +413,11 @@ class Graph:
         """The units that are writers, by layer."""
         return tuple(block.units for block in self.blocks if block.units is not None)
 
+    @property
+    def n_units(self) -> int:
+        """How many neurons and latents are writers."""
+        return sum(len(units.numbers) for units in self.units)
+
     @cached_property
     def logits(self) -> tuple[int, ...]:
         """The indices of the readers that the logits are computed from: one for each place."""
@@ -486,7 +501,7 @@ class Graph:
 
     @property
     def n_components(self) -> int:
-        """Number of components that write: embedding, heads and MLPs."""
+        """Number of components that write: embedding, heads and MLPs, or parts of these."""
         return len(self.writers)
 
     @property

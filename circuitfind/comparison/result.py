@@ -38,10 +38,11 @@ class Side:
         method: What found it; None likewise.
         n_edges: Edges kept.
         n_edges_full: Edges of its graph.
-        components: Heads and MLPs that read or write along a kept edge.
+        components: Heads and MLPs, or parts of MLPs, that read or write along a kept edge.
         roles: What the heads of its model do on its prompts; None if that was not measured.
         question: Task, model, metric and all else that fixed its problem; None where its file does
             not say.
+        n_units_full: Neurons and latents of its graph.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Side:
     components: tuple[str, ...]
     roles: tuple[Role, ...] | None = None
     question: Mapping[str, Any] | None = None
+    n_units_full: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import shortened
 from circuitfind.evaluation.intervals import share_interval
 from circuitfind.evaluation.trust import OwnResult, doubts, notes, own_of, within_noise
+from circuitfind.graph import counted
 from circuitfind.measures import PerPrompt
 from circuitfind.metrics import ACCURACY, KL, LOGIT_DIFFERENCE, Metric, Scale, answered
 from circuitfind.notebook import Tabled
@@ -59,8 +60,8 @@ class Scorecard(Tabled):
     Attributes:
         n_edges: Edges kept.
         n_edges_full: Edges of the graph.
-        n_components: Heads and MLPs that write or read along a kept edge.
-        n_components_full: Heads and MLPs of the model.
+        n_components: Heads and MLPs, or parts of MLPs, that write or read along a kept edge.
+        n_components_full: All of the graph.
         n_prompts: Prompts measured on.
         measurements: The problem's metric first, then KL divergence, logit difference and
             accuracy where the prompts have answers.
@@ -68,6 +69,8 @@ class Scorecard(Tabled):
         own: How well the model itself does the task; None where prompts have no answers.
         doubts: Why these figures cannot be trusted, a sentence each.
         notes: What else a reader should know, such as the number type that was computed in.
+        n_units: Neurons and latents among the components that are kept.
+        n_units_full: Neurons and latents of the graph.
     """
 
     n_edges: int
@@ -80,14 +83,16 @@ class Scorecard(Tabled):
     own: OwnResult | None = None
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    n_units: int = 0
+    n_units_full: int = 0
 
     def __repr__(self) -> str:
         first = self.measurements[0]
         share = "undefined" if first.faithfulness is None else f"{first.faithfulness:.3f}"
         return (
             f"<Scorecard: {self.n_edges} of {self.n_edges_full} edges, {self.n_components} of "
-            f"{self.n_components_full} heads and MLPs, {self.n_prompts} prompts; faithfulness "
-            f"{share} by {shortened(first.metric)[:60]}>"
+            f"{self.n_components_full} {counted(self.n_units_full)}, {self.n_prompts} prompts; "
+            f"faithfulness {share} by {shortened(first.metric)[:60]}>"
         )
 
     def __str__(self) -> str:
@@ -159,6 +164,8 @@ def scorecard(
             faithfulness=measurements[0].faithfulness,
         ),
         notes=notes(problem),
+        n_units=circuit.n_units,
+        n_units_full=circuit.graph.n_units,
     )
 
 

@@ -8,6 +8,7 @@ from circuitfind.comparison.chance import EXCHANGED_HEADS, Statistic
 from circuitfind.comparison.overlap import Overlap, Shared
 from circuitfind.comparison.result import Comparison, Pair, Side
 from circuitfind.comparison.roles import ROLES, Role
+from circuitfind.graph import counted
 from circuitfind.reports.matrix import likeness
 from circuitfind.reports.terminal import listing
 
@@ -27,7 +28,8 @@ def circuits_table(found: Comparison) -> Table:
         )
         for side in found.circuits
     ]
-    return listing(("circuit", "task", "model", "method", "edges", "heads and MLPs"), rows)
+    components = counted(max(side.n_units_full for side in found.circuits))
+    return listing(("circuit", "task", "model", "method", "edges", components), rows)
 
 
 def pairs_table(found: Comparison) -> Table:

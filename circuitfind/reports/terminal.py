@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
+from circuitfind.graph import counted
 
 
 def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
@@ -19,7 +20,10 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     if card.own is not None:
         table.add_row("the model itself", str(card.own))
     table.add_row("edges kept", _of(card.n_edges, card.n_edges_full))
-    table.add_row("heads and MLPs kept", _of(card.n_components, card.n_components_full))
+    kept = _of(card.n_components, card.n_components_full)
+    table.add_row(f"{counted(card.n_units_full)} kept", kept)
+    if card.n_units_full:
+        table.add_row("neurons and latents kept", _of(card.n_units, card.n_units_full))
     for row in card.measurements:
         table.add_row(*_measured(row.metric, row))
     if card.held_out is not None:

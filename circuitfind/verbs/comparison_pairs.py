@@ -274,6 +274,7 @@ def _side(each: Loaded, roles: tuple[Role, ...] | None) -> Side:
         components=tuple(name for name in circuit.graph.writer_index if name in used),
         roles=roles,
         question=_question(each),
+        n_units_full=circuit.graph.n_units,
     )
 
 

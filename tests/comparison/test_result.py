@@ -1,6 +1,7 @@
 """A comparison's file says what the comparison says, and nothing that was changed by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from circuitfind.comparison.overlap import overlap
 from circuitfind.comparison.result import Comparison, Pair, Side, load_comparison
 from circuitfind.errors import ResultFileError
 from circuitfind.granularity import heads_and_mlps
+from circuitfind.reports.comparison import circuits_table
 from tests.comparison.circuits import circuit, shape
 
 GRAPH = heads_and_mlps(shape())
@@ -41,6 +43,12 @@ def test_it_is_read_back_as_it_was_written(found, tmp_path):
     again = load_comparison(file)
     assert again == found
     assert again.to_json() == found.to_json()
+
+
+def test_the_table_of_circuits_says_what_is_counted(found):
+    assert circuits_table(found).columns[-1].header == "heads and MLPs"
+    sides = found.circuits[0], replace(found.circuits[1], n_units_full=7)
+    assert circuits_table(replace(found, circuits=sides)).columns[-1].header == "components"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """The scorecard: 1 for the full circuit, 0 for the empty one, and nothing where there is no gap."""
 
+import io
+import re
 from functools import cache
 
 import pytest
 import torch
+from rich.console import Console
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.direction import with_direction
@@ -14,6 +17,8 @@ from circuitfind.metrics import METRICS, Scale, custom_metric, find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
+from circuitfind.question import make_problem
+from circuitfind.reports.terminal import scorecard_table
 from tests.oracles.brute_force import BruteForce
 from tests.oracles.checkpoints import build, float64_throughout, random_pairs
 
@@ -88,6 +93,43 @@ def test_a_scorecard_counts_edges_and_the_heads_and_mlps_at_their_ends():
     assert (card.n_components, card.n_components_full) == (2, 10)
     assert card.n_prompts == 3
     assert card.held_out is None
+
+
+def test_a_scorecard_counts_neurons_among_the_components_and_by_themselves():
+    model = load_model("ioi-small")
+    problem = make_problem(model, "ioi", n_prompts=2, neurons="0", shortlist=5)
+    units = problem.graph.units[0].numbers
+    names = ["embed->m0", f"m0.n{units[0]}->m1", f"m0.n{units[3]}->logits", "m1->logits"]
+    some = Circuit.of_edges(problem, [*names, "m0.rest->logits"])
+    card = scorecard(IncrementalEngine(problem), some)
+    # The model has 4 layers of 4 heads; the MLP of layer 0 is 5 neurons and their rest.
+    assert (card.n_components, card.n_components_full) == (4, 16 + 3 + 5 + 1)
+    assert (card.n_units, card.n_units_full) == (2, 5)
+    assert "4 of 25 components" in repr(card) and "4 of 25 components" in repr(some)
+    written = table_text(card)
+    assert re.search(r"^components kept +4 of 25 \(16\.0%\)", written, re.M)
+    assert re.search(r"^neurons and latents kept +2 of 5 \(40\.0%\)", written, re.M)
+
+
+def test_a_scorecard_of_heads_and_mlps_says_nothing_of_neurons():
+    problem = make_problem(load_model("ioi-small"), "ioi", n_prompts=2)
+    some = Circuit.of_edges(problem, ["embed->m0", "m0->logits"])
+    card = scorecard(IncrementalEngine(problem), some)
+    assert (card.n_units, card.n_units_full) == (0, 0)
+    assert "1 of 20 heads and MLPs" in repr(card) and "1 of 20 heads and MLPs" in repr(some)
+    written = table_text(card)
+    assert re.search(r"^heads and MLPs kept +1 of 20", written, re.M)
+    assert "neurons" not in written
+
+
+def table_text(card) -> str:
+    search = {
+        "dead_ends": [], "edges_tested": 0, "seconds": 0.0, "full_graph_error": 0.0,
+        "empty_graph_error": 0.0, "drift": None,
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    console.print(scorecard_table(card, search))
+    return console.file.getvalue()
 
 
 def test_a_scorecard_has_the_problems_metric_first_and_each_metric_once():
