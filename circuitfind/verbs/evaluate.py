@@ -152,7 +152,9 @@ def _require_fit(path: Path, circuit: Circuit, problem: Problem, *, own: bool) -
     except GraphError as error:
         raise CircuitFileError(f"the circuit in {path} does not fit the model: {error}") from None
     if own:
-        now = {"model_fingerprint": problem.model.fingerprint}
+        now = fingerprints(problem)
+        # A circuit may be evaluated on other prompts.
+        del now["prompts_fingerprint"]
         require_same(circuit.origin, now, f"the circuit in {path}", _ELSEWHERE)
 
 

@@ -1,0 +1,80 @@
+"""Neurons and latents from the command line: searches, files, and one line where it cannot be."""
+
+import json
+
+import pytest
+
+import circuitfind as cf
+
+SMALL = ("ioi", "--model", "ioi-small", "--prompts", "4", "--threshold", "0.5", "--shortlist", "6")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"), [("neurons", "all", "neuron"), ("latents", "zoo", "latent")]
+)
+def test_a_search_writes_down_its_units_and_is_read_again(cli, tmp_path, option, value, kind):
+    out = tmp_path / "run"
+    done = cli("discover", *SMALL, f"--{option}", value, "--out", str(out))
+    assert done.code == 0, done.err
+    assert ("the dictionary of layer 1 explains" in done.err) == (kind == "latent")
+    circuit = cf.load_circuit(out)
+    assert sum(len(each.numbers) for each in circuit.graph.units) == 6
+    assert {each.kind for each in circuit.graph.units} == {kind}
+    assert json.loads((out / "config.json").read_text())[option] == value
+    saved = circuit.to_json()
+    again = cli("discover", *SMALL, f"--{option}", value, "--out", str(out))
+    assert "is finished" in again.err and cf.load_circuit(out).to_json() == saved
+    assert cli("evaluate", str(out), "--quick").code == 0
+
+
+def test_an_interrupted_search_over_latents_is_taken_up(cli, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = (*SMALL, "--latents", "zoo", "--out")
+    assert cli("discover", *options, str(whole)).code == 0
+    assert cli("discover", *options, str(cut)).code == 0
+    (cut / "circuit.json").unlink()
+    lines = (cut / "decisions.jsonl").read_text().splitlines(keepends=True)
+    (cut / "decisions.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    done = cli("discover", *options, str(cut))
+    assert done.code == 0 and "resumes after" in done.err
+    assert cf.load_circuit(cut).to_json() == cf.load_circuit(whole).to_json()
+
+
+def test_circuits_with_other_units_are_compared_with_whole_mlps(cli, tmp_path):
+    runs = []
+    for layers in ("0", "1"):
+        runs.append(str(tmp_path / layers))
+        assert cli("discover", *SMALL, "--neurons", layers, "--out", runs[-1]).code == 0
+    done = cli("compare", *runs, "--by-name", "--out", str(tmp_path / "compared"))
+    assert done.code == 0, done.err
+    assert "are compared with whole MLPs" in done.err
+
+
+def test_changed_dictionaries_are_another_search(cli, tmp_path):
+    out = tmp_path / "run"
+    assert cli("discover", *SMALL, "--latents", "zoo", "--out", str(out)).code == 0
+    path = out / "circuit.json"
+    content = json.loads(path.read_text())
+    assert content["origin"]["dictionaries_fingerprint"]
+    content["origin"]["dictionaries_fingerprint"] = "0" * 16
+    path.write_text(json.dumps(content))
+    done = cli("evaluate", str(out), "--quick")
+    assert done.code == 2 and "the dictionaries of" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--neurons", "9"), "no layer 9"),
+        (("--neurons", "all", "--latents", "zoo"), "and not both"),
+        (("--latents", "zoo", "--model", "gpt-4l"), "there are no embedded transcoders"),
+        (("--latents", "/no/such/directory"), "cannot read the dictionaries"),
+        (("--neurons", "all", "--ranked-by", "eap"), "gradient of 'kl' is zero"),
+    ],
+)
+def test_what_cannot_be_is_one_line(cli, tmp_path, options, complaint):
+    out = tmp_path / "run"
+    done = cli("discover", "ioi", "--prompts", "2", "--threshold", "1", *options, "--out", str(out))
+    assert done.code == 2 and complaint in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not out.exists()
