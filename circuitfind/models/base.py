@@ -108,6 +108,10 @@ class Latents(Protocol):
         self, x: Float[Tensor, "*any d_in"], latents: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "*any _some"]: ...
 
+    def decode(
+        self, latents: Float[Tensor, "*any latent"], x: Float[Tensor, "*any d_in"]
+    ) -> Float[Tensor, "*any d_out"]: ...
+
 
 @runtime_checkable
 class ResidualModel(Protocol):

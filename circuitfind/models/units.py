@@ -169,18 +169,14 @@ class Transcoder(_Dictionary):
         if dictionary.skip is not None and "skip" in others:
             found["skip"] = x @ dictionary.skip.T
         if "error" in others:
-            output = latents @ dictionary.decoder + dictionary.decoder_bias
-            if dictionary.skip is not None:
-                output = output + x @ dictionary.skip.T
-            found["error"] = self._model.mlp(self._layer, stream) - output
+            written = self._model.mlp(self._layer, stream)
+            found["error"] = written - dictionary.decode(latents, x)
         return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
 
     def added(self, stream: Stream) -> Stream:
         """Return what the block adds without its error, which nothing acts through."""
-        dictionary = self._dictionary
-        x = read_by_mlp(self._model, self._layer, dictionary.reads, stream)
-        output = dictionary.encode(x) @ dictionary.decoder
-        return output if dictionary.skip is None else output + x @ dictionary.skip.T
+        x = read_by_mlp(self._model, self._layer, self._dictionary.reads, stream)
+        return self._dictionary.decode(self._dictionary.encode(x), x)
 
     def read(
         self, units: Sequence[int], streams: Float[Tensor, "_unit batch pos d_model"]
@@ -208,7 +204,7 @@ class OutputLatents(_Dictionary):
         if "rest" in others:
             found["rest"] = self._rest(latents)
         if "error" in others:
-            found["error"] = output - (latents @ dictionary.decoder + dictionary.decoder_bias)
+            found["error"] = output - dictionary.decode(latents, output)
         return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
 
 
