@@ -10,6 +10,7 @@ Results go to docs/positions.md. `--small` leaves out SmolLM2 and writes nothing
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,11 +65,7 @@ def row_of(setting: Setting) -> str:
         for places in (None, "named")
     ]
     edges = [f"{problem.graph.n_edges:,}" for problem in problems]
-    # In turns, and the faster of two runs each.
-    rounds = [[searched(problem, setting.threshold) for problem in problems] for _ in range(2)]
-    counts = [n for n, _ in rounds[0]]
-    times = [min(seconds for _, seconds in runs) for runs in zip(*rounds, strict=True)]
-    per_test = [1000 * seconds / n for n, seconds in zip(counts, times, strict=True)]
+    counts, per_test = costs_of(problems, setting.threshold)
     cells = [
         setting.model,
         *edges,
@@ -78,6 +75,15 @@ def row_of(setting: Setting) -> str:
         f"{others_on_top(problems[1]):.0%}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def costs_of(problems: Sequence[cf.Problem], threshold: float) -> tuple[list[int], list[float]]:
+    """Return how many edges ACDC tests for each problem, and the milliseconds that one takes."""
+    # In turns, and the faster of two runs each.
+    rounds = [[searched(problem, threshold) for problem in problems] for _ in range(2)]
+    counts = [n for n, _ in rounds[0]]
+    times = [min(seconds for _, seconds in runs) for runs in zip(*rounds, strict=True)]
+    return counts, [1000 * seconds / n for n, seconds in zip(counts, times, strict=True)]
 
 
 def searched(problem: cf.Problem, threshold: float) -> tuple[int, float]:

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 import circuitfind as cf
 from benchmarks.page import write_block
-from benchmarks.places import searched
+from benchmarks.places import costs_of
 from circuitfind.graph import UNIT_KINDS
 from circuitfind.methods.shortlist import RANKINGS, unit_scores
 
@@ -71,16 +71,13 @@ def row_of(setting: Setting) -> str:
         )
         for units in ({}, setting.choice)
     ]
-    # In turns, and the faster of two runs each.
-    rounds = [[searched(problem, setting.threshold) for problem in problems] for _ in range(2)]
-    counts = [n for n, _ in rounds[0]]
-    times = [min(seconds for _, seconds in runs) for runs in zip(*rounds, strict=True)]
+    counts, per_test = costs_of(problems, setting.threshold)
     cells = [
         setting.model,
         setting.units,
         *(f"{problem.graph.n_edges:,}" for problem in problems),
         *(f"{n:,}" for n in counts),
-        *(f"{1000 * seconds / n:.2f}" for n, seconds in zip(counts, times, strict=True)),
+        *(f"{each:.2f}" for each in per_test),
         *(f"{agreement(*problems, ranking):.2f}" for ranking in RANKINGS),
     ]
     return f"| {' | '.join(cells)} |"
