@@ -13,22 +13,28 @@ The oracle that the engine is held to. It shares nothing with `circuitfind.model
 4. Apply the model's norm and MLP to the MLP's stream; after the last layer its norm and unembedding
    to the logits' stream.
 
-What the families call their modules, and how they lay out fused projections, is in `layouts.py`.
+What the families call their modules, and how they lay out fused projections, is in `layouts.py`;
+how an MLP is taken apart whose neurons or latents are writers, in `units.py`.
 """
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from circuitfind.graph import Graph
+from tests.oracles.checkpoints import FAMILIES
 from tests.oracles.layouts import LAYOUTS, blocks_of, submodule
+from tests.oracles.units import Dictionaries, ModuleMlp, Parts, parts_of, shares_of_norm
 
 Ablation = Literal["resample", "zero", "mean", "mean-over-positions"]
 Written = dict[str, Tensor]
 """What each writer, by name, adds to the stream: [batch pos d_model]."""
+
+NO_DICTIONARIES: Dictionaries = MappingProxyType({})
 
 
 def logits_of(
@@ -45,12 +51,17 @@ def logits_of(
 
 
 def writer_outputs(
-    model: Any, family: str, tokens: Tensor, graph: Graph, real: Tensor | None = None
+    model: Any,
+    family: str,
+    tokens: Tensor,
+    graph: Graph,
+    real: Tensor | None = None,
+    dictionaries: Dictionaries = NO_DICTIONARIES,
 ) -> Written:
     """Return what every writer adds to the stream, [batch pos d_model], in an ordinary run."""
     with torch.no_grad():
         ordinary = OrdinaryRun.of(model, family, tokens, real)
-        run = _Run(model, family, ordinary, graph, graph.edge_mask, replacement=None)
+        run = _Run(model, family, ordinary, graph, graph.edge_mask, None, None, dictionaries)
         run.logits()
     return run.written
 
@@ -67,6 +78,7 @@ class BruteForce:
         ablation: What a cut edge carries.
         real: True at tokens and False at padding [batch pos]; all are real if not given.
         place_of: Number of the place of each position [batch pos], where the graph has places.
+        dictionaries: By layer, those whose latents are writers of the graph.
     """
 
     def __init__(
@@ -79,14 +91,18 @@ class BruteForce:
         ablation: Ablation = "resample",
         real: Tensor | None = None,
         place_of: Tensor | None = None,
+        dictionaries: Dictionaries = NO_DICTIONARIES,
     ) -> None:
         self.model, self.family, self.graph = model, family, graph
+        self.dictionaries = dictionaries
         self.place_of = torch.zeros_like(clean) if place_of is None else place_of
         self.ordinary = OrdinaryRun.of(model, family, clean, real)
         weight = torch.ones_like(clean) if real is None else real
+        merged = graph.merged
+        outputs = writer_outputs(model, family, corrupted, merged, real, dictionaries)
         self.replacement = {
             name: _replacement(output, ablation, weight.to(output.dtype)[..., None])
-            for name, output in writer_outputs(model, family, corrupted, graph.merged, real).items()
+            for name, output in outputs.items()
         }
         self.runs = 0
 
@@ -112,6 +128,7 @@ class BruteForce:
             kept,
             self.replacement,
             self.place_of,
+            self.dictionaries,
         )
 
 
@@ -134,12 +151,14 @@ class OrdinaryRun:
         stream: What enters the first block: token and position embedding, scaled or normed.
         positions: The part of it that is a learned position embedding, if there is one.
         attention_calls: The positional and keyword arguments of each layer's attention module.
+        mlp_streams: What the MLP of each layer that has one receives, before its norm.
         logits: The model's own logits.
     """
 
     stream: Tensor
     positions: Tensor | None
     attention_calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    mlp_streams: list[Tensor]
     logits: Tensor
 
     @classmethod
@@ -148,6 +167,7 @@ class OrdinaryRun:
         layout, blocks = LAYOUTS[family], blocks_of(model, family)
         streams: list[Tensor] = []
         positions: list[Tensor] = []
+        mlp_streams: list[Tensor] = []
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
         def note_stream(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -155,6 +175,9 @@ class OrdinaryRun:
 
         def note_call(module: nn.Module, args: Any, kwargs: Any) -> None:
             calls.append((args, kwargs))
+
+        def note_mlp_stream(module: nn.Module, args: Any) -> None:
+            mlp_streams.append(args[0].reshape(streams[0].shape))
 
         def note_positions(module: nn.Module, args: Any, output: Tensor) -> None:
             positions.append(output)
@@ -164,6 +187,9 @@ class OrdinaryRun:
             for block in blocks:
                 module = getattr(block, layout.attention)
                 hooks.enter_context(module.register_forward_pre_hook(note_call, with_kwargs=True))
+                if FAMILIES[family].has_mlp:
+                    norm = getattr(block, layout.mlp_norm)
+                    hooks.enter_context(norm.register_forward_pre_hook(note_mlp_stream))
             if layout.positions is not None:
                 module = submodule(model, family, layout.positions)
                 hooks.enter_context(module.register_forward_hook(note_positions))
@@ -171,7 +197,7 @@ class OrdinaryRun:
             output = model(tokens, **mask)
         stream = streams[0].clone()
         position = positions[0].expand_as(stream).clone() if positions else None
-        return cls(stream, position, calls, getattr(output, "logits", output))
+        return cls(stream, position, calls, mlp_streams, getattr(output, "logits", output))
 
 
 class _Run:
@@ -186,8 +212,10 @@ class _Run:
         kept: Tensor,
         replacement: Written | None,
         place_of: Tensor | None = None,
+        dictionaries: Dictionaries = NO_DICTIONARIES,
     ) -> None:
         self.model, self.family, self.layout = model, family, LAYOUTS[family]
+        self.dictionaries = dictionaries
         self.ordinary, self.graph, self.shape = ordinary, graph, graph.shape
         self.written: Written = {}
         self.kept, self.place_of = kept, place_of
@@ -246,17 +274,27 @@ class _Run:
             self.written["embed"] = ordinary.stream
 
     def _run_mlp(self, layer: int, block: Any) -> None:
-        norm = getattr(block, self.layout.mlp_norm)
-        output = self.layout.run_mlp(block, norm(self._streams([f"m{layer}"])))
-        if self.layout.post_mlp_norm is not None:
-            output = getattr(block, self.layout.post_mlp_norm)(output)
-        self.written[f"m{layer}"] = output
+        name, mlp = f"m{layer}", ModuleMlp(self.layout, block)
+        if not (parts := parts_of(self.graph, layer)):
+            self.written[name] = mlp.whole(self._streams([name]))
+            return
+        outputs = Parts(
+            mlp,
+            name,
+            parts,
+            streams=lambda reader: self._streams([reader]),
+            has_one_reader=any(reader.component == name for reader in self.graph.readers),
+            unpatched=self.ordinary.mlp_streams[layer],
+            dictionary=self.dictionaries.get(layer),
+        ).written()
+        for writer, output in outputs.items():
+            self.written[writer] = output
 
     def _run_attention(self, layer: int, block: Any) -> None:
         heads, bias = self._raw_heads(layer, block)
         if self.layout.post_attention_norm is not None:
             assert not bias.any(), "a bias inside a post-norm would belong to no head"
-            heads = _shares_of_norm(getattr(block, self.layout.post_attention_norm), heads)
+            heads = shares_of_norm(getattr(block, self.layout.post_attention_norm), heads)
         self.constants.append((2 * layer + 1, bias))
         for head, output in enumerate(heads):
             self.written[f"a{layer}.h{head}"] = output
@@ -311,13 +349,6 @@ class _Run:
             return f"a{layer}.h{head}.qkv"
         grouped = self.shape.n_kv_heads < self.shape.n_heads and port != "q"
         return f"a{layer}.{'kv' if grouped else 'h'}{head}.{port}"
-
-
-def _shares_of_norm(norm: Any, heads: list[Tensor]) -> list[Tensor]:
-    """Return each head's share of Gemma's RMS norm of their sum, all scaled alike."""
-    total = torch.stack(heads).sum(dim=0)
-    scale = (total.square().mean(dim=-1, keepdim=True) + norm.eps).rsqrt()
-    return [head * scale * (1 + norm.weight) for head in heads]
 
 
 def _soft_capped(model: Any, logits: Tensor) -> Tensor:

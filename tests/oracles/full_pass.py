@@ -3,28 +3,39 @@
     input[r] = biases before r + sum over kept w of current[w] + sum over cut w of replacement[w]
 
 Slow and plain: every component of the model is run, whatever the mask. It shares with the package
-the parts of the model and the names of nodes.
+the parts of the model and the names of nodes. How an MLP is taken apart is in `units.py`.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.models.activations import read_by_mlp
+from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
+from tests.oracles.units import Parts, parts_of
 
 Stream = Float[Tensor, "batch pos d_model"]
+NOTHING: Mapping[int, Stream] = MappingProxyType({})
 
 
 def final_stream(problem: Problem, kept: Bool[Tensor, "writer reader"]) -> Stream:
     """Return what the logits read with just these edges kept."""
     with torch.no_grad():
         replacement = _replacement(problem)
-        return _run(problem, problem.prompts.clean, replacement, kept)[1]
+        tokens = problem.prompts.clean
+        unpatched = _run(problem, tokens, {}, problem.graph.edge_mask)
+        run = _run(problem, tokens, replacement, kept, unpatched.read_by_mlps)
+        return run.received("logits")
 
 
 def _replacement(problem: Problem) -> dict[str, Tensor]:
     everything = problem.graph.edge_mask
-    written, _ = _run(problem, problem.prompts.corrupted, {}, everything)
+    written = _run(problem, problem.prompts.corrupted, {}, everything).written
     real = problem.prompts.real[..., None]
     if problem.ablation.name == "zero":
         return {name: torch.zeros_like(output) for name, output in written.items()}
@@ -38,10 +49,14 @@ def _replacement(problem: Problem) -> dict[str, Tensor]:
 
 
 def _run(
-    problem: Problem, tokens: Tensor, replacement: dict[str, Tensor], kept: Tensor
-) -> tuple[dict[str, Tensor], Stream]:
-    """Return what each writer writes, and what the logits read."""
-    run, shape = _Run(problem, tokens, replacement, kept), problem.model.shape
+    problem: Problem,
+    tokens: Tensor,
+    replacement: dict[str, Tensor],
+    kept: Tensor,
+    unpatched: Mapping[int, Stream] = NOTHING,
+) -> "_Run":
+    """Run everything; `unpatched` is what MLPs receive without a cut, if something is cut."""
+    run, shape = _Run(problem, tokens, replacement, kept, unpatched), problem.model.shape
     for layer in range(shape.n_layers):
         heads, bias = run.heads(layer), problem.model.attention_bias(layer)
         mlp = run.mlp(layer) if shape.has_mlp and shape.parallel_mlp else {}
@@ -49,14 +64,21 @@ def _run(
         run.biases = run.biases if bias is None else run.biases + bias
         if shape.has_mlp and not shape.parallel_mlp:
             run.written |= run.mlp(layer)
-    return run.written, run.received("logits")
+    return run
 
 
 class _Run:
     def __init__(
-        self, problem: Problem, tokens: Tensor, replacement: dict[str, Tensor], kept: Tensor
+        self,
+        problem: Problem,
+        tokens: Tensor,
+        replacement: dict[str, Tensor],
+        kept: Tensor,
+        unpatched: Mapping[int, Stream],
     ) -> None:
         self._problem, self._replacement, self._kept = problem, replacement, kept
+        self._unpatched = unpatched
+        self.read_by_mlps: dict[int, Stream] = {}
         embedding = problem.model.embed(tokens)
         self.written = {"embed": embedding.joint}
         if problem.graph.split_embedding:
@@ -75,7 +97,21 @@ class _Run:
         return total
 
     def mlp(self, layer: int) -> dict[str, Stream]:
-        return {f"m{layer}": self._problem.model.mlp(layer, self.received(f"m{layer}"))}
+        name, model, graph = f"m{layer}", self._problem.model, self._problem.graph
+        if not (parts := parts_of(graph, layer)):
+            return {name: model.mlp(layer, self.received(name))}
+        readers = [r.name for r in graph.readers if r.name.split(".")[0] == name]
+        # The same for all of them where nothing is cut, and used only there.
+        self.read_by_mlps[layer] = self.received(readers[0])
+        return Parts(
+            _ModelMlp(model, layer),
+            name,
+            parts,
+            self.received,
+            has_one_reader=readers == [name],
+            unpatched=self._unpatched.get(layer, self.read_by_mlps[layer]),
+            dictionary=model.dictionaries.get(layer),
+        ).written()
 
     def heads(self, layer: int) -> dict[str, Stream]:
         model, heads = self._problem.model, range(self._problem.model.shape.n_heads)
@@ -97,3 +133,36 @@ class _Run:
         if port == "q" or not shape.grouped:
             return self.received(f"a{layer}.h{head}.{port}")
         return self.received(f"a{layer}.kv{head // shape.heads_per_kv_head}.{port}")
+
+
+@dataclass(frozen=True)
+class _ModelMlp:
+    """The MLP of a layer by the parts of the model."""
+
+    model: ResidualModel
+    layer: int
+
+    def normed(self, stream: Tensor) -> Tensor:
+        return self.model.mlp_normed(self.layer, stream)
+
+    def normalized(self, stream: Tensor) -> Tensor:
+        return read_by_mlp(self.model, self.layer, "ln2.hook_normalized", stream)
+
+    def whole(self, stream: Tensor) -> Tensor:
+        return self.model.mlp(self.layer, stream)
+
+    def active(self, stream: Tensor) -> Tensor:
+        return self.model.mlp_post(self.layer, self.model.mlp_pre(self.layer, stream))
+
+    def down(self, active: Tensor) -> Tensor:
+        neurons = self.model.neurons(self.layer)
+        assert neurons is not None
+        return neurons.out(active)
+
+    def added(self, parts: list[Tensor]) -> list[Tensor]:
+        neurons = self.model.neurons(self.layer)
+        assert neurons is not None
+        if (norm := neurons.norm) is None:
+            return parts
+        factor = norm.apart(torch.stack(parts).sum(0)).factor
+        return [norm.centre(part) * factor * norm.gain for part in parts]

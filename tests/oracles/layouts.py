@@ -35,6 +35,8 @@ class Layout:
         output: The attention's output projection, whose input is all heads side by side.
         post_attention_norm: A norm of the attention's output before it is added, if any.
         post_mlp_norm: The same for the MLP.
+        down: The MLP's down projection, whose input is the activations of its neurons; "" where
+            there is no single one.
         positions: The learned position embedding, if any.
     """
 
@@ -50,6 +52,7 @@ class Layout:
     run_mlp: Callable[[Any, Tensor], Tensor] = _call_mlp
     post_attention_norm: str | None = None
     post_mlp_norm: str | None = None
+    down: str = ""
     positions: str | None = None
 
     def projection(self, port: str) -> str:
@@ -97,6 +100,7 @@ def _llama_like(**different: Any) -> Layout:
             "attention_norm": "input_layernorm",
             "mlp_norm": "post_attention_layernorm",
             "final_norm": "model.norm",
+            "down": "mlp.down_proj",
             **different,
         }
     )
@@ -112,6 +116,7 @@ def _falcon(packing: Packing, attention_norm: str, mlp_norm: str) -> Layout:
         attention_norm=attention_norm,
         mlp_norm=mlp_norm,
         final_norm="transformer.ln_f",
+        down="mlp.dense_4h_to_h",
     )
 
 
@@ -124,6 +129,7 @@ _NEOX = Layout(
     attention_norm="input_layernorm",
     mlp_norm="post_attention_layernorm",
     final_norm="gpt_neox.final_layer_norm",
+    down="mlp.dense_4h_to_h",
 )
 
 _NATIVE = Layout(
@@ -136,6 +142,7 @@ _NATIVE = Layout(
     mlp_norm="ln2",
     final_norm="ln_out",
     unembed="head",
+    down="mlp.fc_out",
     positions="pos",
 )
 
@@ -149,6 +156,7 @@ LAYOUTS = {
         attention_norm="ln_1",
         mlp_norm="ln_2",
         final_norm="transformer.ln_f",
+        down="mlp.c_proj",
         positions="transformer.wpe",
     ),
     "gpt-neox-parallel": _NEOX,
@@ -162,6 +170,7 @@ LAYOUTS = {
         attention_norm="ln_1",
         mlp_norm="ln_1",
         final_norm="transformer.ln_f",
+        down="mlp.fc_out",
     ),
     "llama": _llama_like(),
     "mistral": _llama_like(),
@@ -175,7 +184,10 @@ LAYOUTS = {
         post_mlp_norm="post_feedforward_layernorm",
     ),
     "phi": _llama_like(
-        output="dense", mlp_norm="input_layernorm", final_norm="model.final_layernorm"
+        output="dense",
+        mlp_norm="input_layernorm",
+        final_norm="model.final_layernorm",
+        down="mlp.fc2",
     ),
     "phi3": _llama_like(qkv=("qkv_proj",), packing="q then k then v"),
     "opt": Layout(
@@ -188,6 +200,7 @@ LAYOUTS = {
         mlp_norm="final_layer_norm",
         final_norm="model.decoder.final_layer_norm",
         run_mlp=_call_opt_mlp,
+        down="fc2",
         positions="model.decoder.embed_positions",
     ),
     "bloom": Layout(
@@ -200,10 +213,11 @@ LAYOUTS = {
         mlp_norm="post_attention_layernorm",
         final_norm="transformer.ln_f",
         run_mlp=_call_bloom_mlp,
+        down="mlp.dense_4h_to_h",
     ),
     "falcon": _falcon("q then k then v", "input_layernorm", "input_layernorm"),
     "falcon-grouped": _falcon("group by group", "ln_attn", "ln_mlp"),
-    "mixtral": _llama_like(),
+    "mixtral": _llama_like(down=""),
     "attention-only": _NATIVE,
     "bidirectional": _NATIVE,
 }

@@ -153,13 +153,16 @@ class _Search:
 def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
     """Yield readers from the logits back: in a layer the MLP, then all v, all k, all q.
 
-    Of one input, or of one port of all heads, the last place comes first.
+    Of one input, or of one port of all heads, or of the parts of an MLP, the last place comes
+    first. Parts are visited as heads are, from the last to the first or the other way.
     """
     last_first: list[str | None] = [*reversed(graph.places)] if graph.places else [None]
     yield from (r.name for r in reversed(graph.readers) if r.layer is None)
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [reader for reader in graph.readers if reader.layer == layer]
-        yield from (reader.name for reader in reversed(in_layer) if reader.port is None)
+        for place in last_first:
+            of_mlp = [r.name for r in in_layer if (r.port, r.place) == (None, place)]
+            yield from (reversed(of_mlp) if order == "default" else of_mlp)
         for port in ("v", "k", "q", "qkv"):
             for place in last_first:
                 here = [r for r in in_layer if (r.port, r.place) == (port, place)]
@@ -186,12 +189,16 @@ def nodes_in_order(graph: Graph, order: Order) -> Iterator[str]:
 
 
 def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str]:
-    """Yield the writers into a reader from the latest back: MLP, then heads, layer by layer."""
+    """Yield the writers into a reader from the latest back: MLP, then heads, layer by layer.
+
+    The parts of an MLP come as heads do, from the last or from the first.
+    """
     earlier = [writer for writer in graph.writers if writer.stage < reader.stage]
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [writer for writer in earlier if writer.layer == layer]
-        yield from (writer.name for writer in in_layer if writer.index is None)
-        heads = {int(w.index): w.name for w in in_layer if w.index is not None}
+        of_mlp = [writer.name for writer in in_layer if writer.name.startswith("m")]
+        yield from (reversed(of_mlp) if order == "default" else of_mlp)
+        heads = {int(w.index or 0): w.name for w in in_layer if w.name.startswith("a")}
         for head in sorted(heads, reverse=order == "default"):
             yield heads[head]
     embeddings = [writer.name for writer in earlier if writer.layer is None]
@@ -240,7 +247,7 @@ def is_dead(graph: Graph, reader: Reader, kept: Tensor, where: Where | None = No
         return where is not None and not where.has_step(graph.places.index(str(reader.place)))
     acting = _places_of_use(graph, reader, where)
     if reader.port is None:
-        return not _acts(graph, reader.component, kept, acting)
+        return not any(_acts(graph, w.name, kept, acting) for w in graph.fed_by(reader))
     names = [writer.name for writer in graph.writers]
     heads = list(range(sum(name.startswith(f"a{reader.layer}.h") for name in names)))
     if not graph.shape.heads_share_norm:

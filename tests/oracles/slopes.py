@@ -45,7 +45,13 @@ def slopes(
     """
     graph = oracle.graph
     run = _ProbedRun(
-        oracle.model, oracle.family, oracle.ordinary, graph, graph.edge_mask, oracle.replacement
+        oracle.model,
+        oracle.family,
+        oracle.ordinary,
+        graph,
+        graph.edge_mask,
+        oracle.replacement,
+        dictionaries=oracle.dictionaries,
     )
     run.written = _Mixed(shares, oracle.replacement)
     stream = oracle.ordinary.stream
@@ -57,7 +63,9 @@ def slopes(
 
 def differences(oracle: BruteForce, tokens: Tensor, real: Tensor | None = None) -> Tensor:
     """Return what each writer would send along a cut edge less what it sends on clean prompts."""
-    clean = writer_outputs(oracle.model, oracle.family, tokens, oracle.graph, real)
+    clean = writer_outputs(
+        oracle.model, oracle.family, tokens, oracle.graph, real, oracle.dictionaries
+    )
     names = [writer.name for writer in oracle.graph.writers]
     return torch.stack([oracle.replacement[name] - clean[name] for name in names])
 
