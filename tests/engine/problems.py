@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from circuitfind.ablations import Ablation
+from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.engine.direction import with_direction
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph
+from circuitfind.graph import Graph, Units
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.loading import load_model
 from circuitfind.models.readings import Reading
+from circuitfind.models.units import with_dictionaries
 from circuitfind.places import Places
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import Pair, PromptPairs, collate
@@ -98,10 +100,14 @@ def problem_of(
     n_shared: int = 0,
     steps: tuple[int, ...] | None = None,
     place_of: PlaceOf = None,
+    units: tuple[Units, ...] = (),
+    dictionaries: tuple[Dictionary, ...] = (),
     **graph: bool,
 ) -> Problem:
     """Return a problem about a tiny model and `prompts_of`; `graph` are the graph's options."""
     model = model_of(family, seed, n_layers)
+    if dictionaries:
+        model = with_dictionaries(model, by_layer(dictionaries))
     prompts = prompts_of(seed, lengths, n_shared=n_shared, steps=steps)
     prompts = replace(prompts, places=places_from(place_of))
     chosen = find_metric(metric) if isinstance(metric, str) else metric
@@ -110,7 +116,7 @@ def problem_of(
         prompts,
         with_direction(chosen, model, prompts),
         ablation,
-        graph=with_places(heads_and_mlps(model.shape, **graph), place_of),
+        graph=with_places(heads_and_mlps(model.shape, units=units, **graph), place_of),
     )
 
 
@@ -145,6 +151,8 @@ def oracle_of(
     n_shared: int = 0,
     steps: tuple[int, ...] | None = None,
     place_of: PlaceOf = None,
+    units: tuple[Units, ...] = (),
+    dictionaries: tuple[Dictionary, ...] = (),
     **graph: bool,
 ) -> BruteForce:
     """Return the brute-force oracle for the problem of the same arguments."""
@@ -154,11 +162,19 @@ def oracle_of(
         family,
         prompts.clean,
         prompts.corrupted,
-        with_places(heads_and_mlps(FAMILIES[family].shape(n_layers), **graph), place_of),
+        with_places(
+            heads_and_mlps(FAMILIES[family].shape(n_layers), units=units, **graph), place_of
+        ),
         ablation,  # type: ignore[arg-type]
         prompts.real if prompts.padded else None,
         None if place_of is None else torch.tensor(place_of),
+        by_layer(dictionaries),
     )
+
+
+def by_layer(dictionaries: tuple[Dictionary, ...]) -> dict[int, Dictionary]:
+    """Return the dictionary of each layer."""
+    return {each.site.layer: each for each in dictionaries}
 
 
 def loss_of(metric: str, oracle: BruteForce, prompts: PromptPairs) -> Loss:

@@ -17,6 +17,7 @@ from tests.engine.problems import (
     problem_of,
     random_mask,
 )
+from tests.engine.unit_cases import CASES
 from tests.oracles.full_pass import final_stream
 
 ABLATIONS = ("resample", "zero", "mean", "mean-over-positions")
@@ -38,6 +39,14 @@ def test_from_either_run_any_mask_gives_what_the_definition_gives(family):
 def test_so_it_is_in_graphs_with_other_options(ablation, graph):
     engine = engine_of("gpt2", ablation, **graph)
     for seed in range(4):
+        assert_is_the_definition(engine, random_mask(engine.graph, seed, 0.2 + 0.2 * seed))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_so_it_is_where_mlps_are_taken_apart(family, case):
+    for seed, ablation in enumerate(ABLATIONS):
+        engine = engine_of(family, ablation, **CASES[case])
         assert_is_the_definition(engine, random_mask(engine.graph, seed, 0.2 + 0.2 * seed))
 
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Units
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
 from circuitfind.problem import Problem, assemble
@@ -19,9 +21,11 @@ every_ablation = pytest.mark.parametrize(
 )
 
 
-def in_float32(family: str, ablation: str, n_layers: int) -> Problem:
+def in_float32(family: str, ablation: str, n_layers: int, units: tuple[Units, ...] = ()) -> Problem:
     model = load_model(build(family, dtype=torch.float32, n_layers=n_layers))
-    return assemble(model, prompts_of(), find_metric("logit-difference"), ablation)
+    graph = heads_and_mlps(model.shape, units=units)
+    metric = find_metric("logit-difference")
+    return assemble(model, prompts_of(), metric, ablation, graph=graph)
 
 
 @every_ablation
@@ -33,6 +37,18 @@ def test_a_circuit_of_one_edge_is_the_full_pass_in_whatever_way_it_is_reached(fa
         expected = logits_at_steps(engine, final_stream(engine.problem, kept))
         for final in (engine.start_from(kept).final, engine.recomputed(kept)):
             torch.testing.assert_close(logits_at_steps(engine, final), expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "llama"])
+def test_so_it_is_where_neurons_are_writers(family, ablation):
+    units = tuple(Units(layer, "neuron", (0, 3, 17, 40)) for layer in (0, 1))
+    engine = IncrementalEngine(in_float32(family, ablation, 2, units))
+    for edge in engine.graph.edges()[::11]:
+        kept = engine.graph.mask_of([edge])
+        expected = logits_at_steps(engine, final_stream(engine.problem, kept))
+        for final in (engine.start_from(kept).final, engine.recomputed(kept)):
+            torch.testing.assert_close(logits_at_steps(engine, final), expected, rtol=0, atol=1e-4)
 
 
 @every_ablation
