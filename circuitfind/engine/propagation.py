@@ -186,7 +186,8 @@ class Changes:
         moved = self.units[units[0]]
         change = moved.activations[:, :, -span:]
         if len(units) < len(moved.writers):
-            change = change[..., [moved.writers.index(unit) for unit in units]]
+            column = {unit: number for number, unit in enumerate(moved.writers)}
+            change = change[..., [column[unit] for unit in units]]
         assert self.rows is not None
         return change @ self.rows(tuple(units))
 
