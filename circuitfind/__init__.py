@@ -81,6 +81,7 @@ _HOMES = {
     "suggest_threshold": "circuitfind.methods.threshold",
     "to_frame": "circuitfind.formats.tables",
     "to_networkx": "circuitfind.formats.networks",
+    "unit_uses": "circuitfind.evaluation.unit_uses",
     "with_dictionaries": "circuitfind.models.units",
 }
 
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from circuitfind.evaluation.edge_effects import effect_of as effect_of
     from circuitfind.evaluation.scorecard import scorecard as scorecard
     from circuitfind.evaluation.stability import stability as stability
+    from circuitfind.evaluation.unit_uses import unit_uses as unit_uses
     from circuitfind.formats import export_circuit as export_circuit
     from circuitfind.formats import import_circuit as import_circuit
     from circuitfind.formats.networks import to_networkx as to_networkx

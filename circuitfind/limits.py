@@ -66,6 +66,7 @@ LIMITS: dict[str, Limit] = {
     "sampled_edges": Limit(1, 2**31),
     "rows": _COUNT,
     "shortlist": Limit(1, 100_000, unit="neurons or latents"),
+    "shown": Limit(1, 100, unit="tokens and contexts"),
     "target_edges": Limit(1, 2**31),
     "target_faithfulness": Limit(0, 1, whole=False, excluded=True),
     "components": _COUNT,
@@ -91,7 +92,7 @@ LIMITS: dict[str, Limit] = {
 }
 """Every number by its name on the command line and in sweep files."""
 
-_ALIASES = {"n_prompts": "prompts", "n_edges": "edges"}
+_ALIASES = {"n_prompts": "prompts", "n_edges": "edges", "n_shown": "shown"}
 """Names in Python and in stored settings that differ from those of the command line."""
 
 

@@ -14,6 +14,7 @@ from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
 from circuitfind.commands.stability import stability
 from circuitfind.commands.sweep import sweep
+from circuitfind.commands.units import units
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
@@ -22,6 +23,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     sweep,
     draw,
     roles,
+    units,
     report,
     compare,
     patch,

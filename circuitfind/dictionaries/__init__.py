@@ -3,5 +3,5 @@
 `dictionary` is the value, `sites` says what it reads and writes, `loading` finds out which format
 a directory has. Each format is a file of its own (`saelens`, ...), and `tensors` checks what it
 reads. Nothing is ever unpickled. `fit` measures how well one reconstructs what a model computes,
-`contexts` finds what makes its latents active, and `training` makes new ones.
+`training` makes new ones.
 """

@@ -68,6 +68,14 @@ class Vocabulary:
             piece = text.removeprefix(before)
         return piece.replace(" ", "␣").replace("\n", "\\n").replace("\t", "\\t")
 
+    def divided(self, tokens: Sequence[int], at: int) -> tuple[str, str, str]:
+        """Return the text before one of some tokens, that of the token, and the text after it."""
+        before, until, text = (self.decode(tokens[:n]) for n in (at, at + 1, len(tokens)))
+        if until.startswith(before) and text.startswith(until):
+            return before, until.removeprefix(before), text.removeprefix(until)
+        # Tokens that are parts of a character, or whose text depends on what follows.
+        return before, self.decode(tokens[at : at + 1]), self.decode(tokens[at + 1 :])
+
     def following(self, text: str, answer: str, tokens: Sequence[int] | None = None) -> list[int]:
         """Return the tokens by which a text goes on with exactly this answer.
 

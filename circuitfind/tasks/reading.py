@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import CircuitfindError, TaskError
+from circuitfind.errors import CircuitfindError, TaskError, quoted
 from circuitfind.files import read_text
 from circuitfind.records import parse_json
 from circuitfind.tasks.cells import csv_records
@@ -81,7 +81,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     records = csv_records if path.suffix.lower() == ".csv" else _json_records
     complaints, rows, total = Complaints(path), list[Row](), 0
-    text = _text(path)
+    text = text_of(path, "task file")
     if text.count("\n") > _MOST_LINES or text.count("\r") > _MOST_LINES:
         raise TaskError(
             f"{path} has more than {_MOST_LINES:,} lines; leave out those that are empty"
@@ -103,13 +103,22 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path, what: str) -> str:
+    """Return what a text file holds.
+
+    Args:
+        path: The file.
+        what: What messages call it.
+
+    Raises:
+        TaskError: It cannot be read, is not text, or is too large.
+    """
     try:
         return read_text(path, encoding="utf-8-sig", most=MOST_BYTES)
     except (OSError, ValueError) as error:
         decoded = isinstance(error, UnicodeDecodeError)
         reason = "it is not UTF-8 text" if decoded else getattr(error, "strerror", None) or error
-        raise TaskError(f"cannot read the task file {str(path)!r}: {reason}") from None
+        raise TaskError(f"cannot read the {what} {quoted(str(path))}: {reason}") from None
 
 
 def _json_records(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Mapping[str, Any]]]]:

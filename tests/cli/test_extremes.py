@@ -38,6 +38,7 @@ WHOLE_COMMANDS = {
     "sweep": ["SWEEP", "--dry-run"],
     "draw": ["RUN", "--out", "drawn.svg"],
     "roles": ["RUN"],
+    "units": ["NEURONS"],
     "report": ["RUN"],
     "compare": ["RUN", "OTHER", "--by-name", "--draws", "10"],
     "patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--sites", "head"],
@@ -87,7 +88,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with a program, two runs of it, a sweep file, a named pipe and a folder."""
+    """A directory with a program, three runs of it, a sweep file, a named pipe and a folder."""
     folder = tmp_path_factory.mktemp("extremes")
     write_program(folder, "small", n_layers=1, n_heads=2, n_ctx=4)
     os.mkfifo(folder / "pipe")
@@ -100,6 +101,8 @@ def place(tmp_path_factory):
         for seed, run in enumerate(("run", "other")):
             words = ["program", "--model", "small.json", "--prompts", 4, "--seed", seed]
             assert call("discover", *words, "--threshold", 0.001, "--out", run) == 0
+        words = [*words[:5], "--neurons", "all", "--threshold", 0.001, "--out", "neurons"]
+        assert call("discover", *words) == 0
     return folder
 
 
@@ -142,6 +145,7 @@ def test_a_command_ends_in_a_result_or_in_one_line(case, place, capfd, monkeypat
     names = {
         "PROGRAM": "small.json", "RUN": "run", "OTHER": "other", "SWEEP": "sweep.toml",
         "PIPE": "pipe", "FOLDER": "folder", "RUN/circuit.json": "run/circuit.json",
+        "NEURONS": "neurons",
     }  # fmt: skip
     words = [names.get(word, word) for word in WHOLE_COMMANDS[case.command]]
     if case.option in words:
