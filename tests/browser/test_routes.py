@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Units
 from circuitfind.methods.base import Decision, circuit_of
 from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
 from circuitfind.reports.page.html import page_html
@@ -23,13 +24,14 @@ SHAPES = {
     "parallel": ModelShape(6, 8, 8, 64, 16, 100, parallel_mlp=True),
     "deep": ModelShape(12, 4, 4, 64, 16, 100),
 }
-LINES = """all => all.map(e => ({
-    path: e.getAttribute("d"),
-    name: e.__data__.id,
-    from: e.__data__.from.id,
-    to: e.__data__.to.id,
+LINES = """all => all.map(({__data__: {id, path, from, to}}) => ({
+    path,
+    name: id,
+    ends: [from, to, from.frame, to.frame].map(box => box?.id),
 }))"""
-BOXES = """all => all.map(({__data__: {id, x, y, width, height}}) => ({id, x, y, width, height}))"""
+BOXES = """all => all.map(({__data__: {id, x, y, width, height, frame, label, kind}}) => (
+    {id, x, y, width, height, frame: frame?.id, label, kind}
+))"""
 TEXTS = """all => all.map(e => [
     e.querySelector(".role").textContent,
     Math.max(...[...e.querySelectorAll("text")].map(text => text.getBBox().width)),
@@ -62,17 +64,22 @@ def behind(page) -> list[tuple[str, str]]:
             points = points_of(line["path"])[:, None]
             crossed = (np.abs(points - centres) < halves).all(axis=2).any(axis=0)
             others = {boxes[index]["id"] for index in np.flatnonzero(crossed)}
-            found += [(line["name"], box) for box in others - {line["from"], line["to"]}]
+            found += [(line["name"], box) for box in others - set(line["ends"])]
     return found
 
 
 def report_of(
-    template: Path, file: Path, shape: ModelShape, share: float, roles: Mapping[str, str]
+    template: Path,
+    file: Path,
+    shape: ModelShape,
+    share: float,
+    roles: Mapping[str, str],
+    units: Sequence[Units] = (),
 ) -> Path:
     """Write a report of random effects, in which a share of the model's edges is kept."""
     text = template.read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
-    graph = heads_and_mlps(shape)
+    graph = heads_and_mlps(shape, units=units)
     random = torch.Generator().manual_seed(0)
     effects = torch.rand(graph.n_edges, generator=random).tolist()
     decisions = [
@@ -145,6 +152,52 @@ def test_no_line_passes_behind_a_box_whatever_the_model(open_page, report, tmp_p
         choose(page, f"layer {layer}")
         page.get_by_role("button", name="Draw apart").click()
         assert behind(page) == []
+
+
+UNITS = {
+    "neurons": [Units(at, "neuron", tuple(range(3, 300, 11))) for at in (0, 2)],
+    "latents": [
+        Units(at, "latent", tuple(range(5, 90, 7)), apart=True, skip=True, error="fixed")
+        for at in (1, 2)
+    ],
+}
+
+
+@pytest.mark.parametrize("share", [0.03, 0.3])
+@pytest.mark.parametrize("name", UNITS)
+def test_units_stand_in_the_box_of_their_mlp(open_page, report, tmp_path, name, share):
+    shape, roles = SHAPES["gpt"], {"m2.rest": "a role", "a1.h2": "previous token"}
+    file = report_of(report, tmp_path / "units.html", shape, share, roles, UNITS[name])
+    page = open_page(file)
+    page.locator("input.grouped").uncheck()
+    boxes = {box["id"]: box for box in page.locator(".box").evaluate_all(BOXES)}
+    inside = {name: box for name, box in boxes.items() if box["frame"]}
+    assert len(inside) > 5
+    for name, box in inside.items():
+        frame = boxes[box["frame"]]
+        assert name == f"{frame['id']}.{box['label']}"
+        for at, length in (("x", "width"), ("y", "height")):
+            assert abs(box[at] - frame[at]) < (frame[length] - box[length]) / 2 - 5
+    assert page.locator(".frames rect").count() == len({box["frame"] for box in inside.values()})
+    assert behind(page) == []
+    page.locator("input.grouped").check()
+    assert not [box for box in page.locator(".box").evaluate_all(BOXES) if box["frame"]]
+    assert page.locator(".frames rect").count() == 0
+    assert behind(page) == []
+
+
+def test_a_unit_can_be_chosen_and_says_what_it_is(open_page, report, tmp_path):
+    file = report_of(report, tmp_path / "u.html", SHAPES["gpt"], 0.9, {}, UNITS["neurons"])
+    page = open_page(file)
+    page.locator("input.grouped").uncheck()
+    box = page.locator('.box[data-name="m2.n14"]')
+    assert "neuron 14 of the MLP of layer 2" in box.get_attribute("aria-label")
+    box.click()
+    details = page.locator(".panel, aside").first.inner_text()
+    assert "neuron 14 of the MLP of layer 2" in details
+    assert "->m2" not in details and "Into its input" in details and "Out of it" in details
+    error = page.locator(".kind-error")
+    assert error.count() == 0
 
 
 def test_no_line_of_600_passes_behind_a_box_of_a_deep_model(open_page, report, tmp_path):

@@ -11,6 +11,7 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, Units
 from circuitfind.reports.boxes import boxes_and_arcs, framed
 from circuitfind.reports.diagram import draw_circuit, draw_difference, draw_frequencies
+from circuitfind.reports.page.drawing import drawn_graph, even_layout, layout_of
 from circuitfind.reports.picture import Box
 from circuitfind.shape import ModelShape
 from tests.reports.test_columns import bands
@@ -185,6 +186,25 @@ def test_differences_frequencies_and_files_are_drawn_alike(tmp_path):
     again = load_circuit(tmp_path / "circuit.json")
     assert draw_circuit(again).dot == draw_circuit(replace(left, effects=again.effects)).dot
     assert "cluster" in again._repr_svg_()
+
+
+@pytest.mark.parametrize("name", WITH_UNITS)
+def test_the_page_has_every_unit_in_the_box_of_its_mlp(name):
+    graph = GRAPHS[name]
+    nodes = {node["name"]: node for node in drawn_graph(graph, {})["nodes"]}
+    units = {name for name in nodes if SMALL.match(name)}
+    writers = {writer.name for writer in graph.writers if SMALL.match(writer.name)}
+    assert {nodes[unit]["component"] for unit in units} == writers
+    for unit in units:
+        assert nodes[unit]["inside"] == around(unit)
+        assert list(nodes).index(around(unit)) < list(nodes).index(unit)
+    assert not [node for name, node in nodes.items() if "inside" in node and name not in units]
+    for layout in (layout_of(graph, circuit_of(graph, 150).edges, {}), even_layout(graph, {})):
+        boxes = layout["boxes"]
+        for unit in units & set(boxes):
+            x, y, width, height = boxes[unit]
+            at, up, wide, high = boxes[around(unit)]
+            assert abs(x - at) < (wide - width) / 2 and abs(y - up) < (high - height) / 2
 
 
 def test_the_inner_boxes_of_a_box_are_those_of_its_rows():

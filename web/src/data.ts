@@ -2,7 +2,7 @@
 
 export const VERSION = 1;
 
-export type NodeKind = "end" | "head" | "kv" | "mlp" | "norm";
+export type NodeKind = "end" | "head" | "kv" | "mlp" | "norm" | "unit" | "rest" | "error";
 export type Port = "q" | "k" | "v" | "qkv" | "";
 export type Reason = "tested" | "group" | "dead" | "scored";
 export type PatternKind = "clean" | "corrupted" | "circuit";
@@ -24,6 +24,8 @@ export interface Component {
   layer: number | null;
   row: [number, number];
   role: string;
+  /** The name of the MLP in whose box it stands, where it is a part of one. */
+  inside?: string;
 }
 
 /** A place of token positions, and what the first prompt has there, in short lines. */
@@ -34,8 +36,8 @@ export interface Place {
 
 /** Where boxes stand. */
 export interface Layout {
-  /** The centre of each, upwards from the bottom left, and its width. */
-  boxes: Record<string, [number, number, number]>;
+  /** The centre of each, upwards from the bottom left, and its width; of MLPs and units their height. */
+  boxes: Record<string, [number, number, number, number?]>;
   /** The number of the place of each column, and where the column begins and ends. */
   columns: [number, number, number][];
 }
@@ -143,6 +145,8 @@ export interface Scorecard {
   n_edges_full: number;
   n_components: number;
   n_components_full: number;
+  n_units: number;
+  n_units_full: number;
   n_prompts: number;
   measurements: Measurement[];
   held_out: Measurement | null;

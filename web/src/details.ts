@@ -10,6 +10,7 @@ import {
   describe,
   evidenceName,
   evidenceText,
+  isOfMlp,
   nameOfValues,
   neededText,
   portName,
@@ -116,7 +117,7 @@ export function factTable(facts: [string, Child][]): HTMLElement {
 function ofLayer(run: Run, layer: number, store: Store): Child[] {
   const isOpen = store.state.open.has(layer);
   const members = run.components.filter(
-    (component) => component.layer === layer && component.kind !== "mlp",
+    (component) => component.layer === layer && !isOfMlp(component),
   );
   const shown = shownEdges(run, store.state);
   const toggle = () => {
@@ -184,8 +185,12 @@ function ofComponent(component: Component, run: Run, store: Store): Child[] {
   ];
 }
 
-/** With grouped key/value heads, what enters theirs enters the heads that share them. */
+/**
+ * With grouped key/value heads, what enters theirs enters the heads that share them, and what enters an
+ * MLP enters its neurons.
+ */
 function sharesReader(edge: Edge, component: Component, run: Run): boolean {
+  if (component.inside !== undefined) return component.inside === edge.target.name && component.kind !== "error";
   return run.arcs.some(([from, to]) => from === edge.target && to === component && from.kind === "kv");
 }
 

@@ -40,7 +40,7 @@ export class GraphView {
     private readonly handlers: GraphHandlers,
   ) {
     this.canvas = s("g", {}, s("g", { class: "columns" }));
-    this.canvas.append(s("g", { class: "arcs" }), s("g", { class: "lines" }));
+    this.canvas.append(s("g", { class: "frames" }), s("g", { class: "arcs" }), s("g", { class: "lines" }));
     this.canvas.append(s("g", { class: "targets" }), s("g", { class: "boxes" }));
     this.svg = s(
       "svg",
@@ -161,7 +161,17 @@ export class GraphView {
   }
 
   private drawBoxes(scene: Scene, selected: ReadonlySet<string>): void {
-    const busy = new Set(scene.lines.flatMap((line) => [line.from.id, line.to.id]));
+    const busy = new Set(scene.lines.flatMap((line) => [line.from, line.to]).flatMap(withFrame));
+    // The boxes in which others stand lie under the lines; what they are clicked at lies above.
+    select(this.canvas.querySelector(".frames"))
+      .selectAll<SVGRectElement, Box>("rect")
+      .data(scene.boxes.filter(({ nameWidth }) => nameWidth), (box) => box.id)
+      .join("rect")
+      .attr("class", (box) => (box.away ? "away" : busy.has(box.id) ? null : "idle"))
+      .attr("x", (box) => box.x - box.width / 2)
+      .attr("y", (box) => box.y - box.height / 2)
+      .attr("width", (box) => box.width)
+      .attr("height", (box) => box.height);
     select(this.canvas.querySelector(".boxes"))
       .selectAll<SVGGElement, Box>("g")
       .data(scene.boxes, (box) => box.id)
@@ -178,7 +188,7 @@ export class GraphView {
       })
       .attr("class", (box) => {
         const state = box.away ? " away" : busy.has(box.id) ? "" : " idle";
-        return `box kind-${box.kind}${state}`;
+        return `box kind-${box.kind}${box.nameWidth ? " frame" : ""}${state}`;
       })
       .attr("data-name", (box) => box.id)
       .attr("tabindex", (box) => (box.id === this.current ? 0 : -1))
@@ -187,7 +197,8 @@ export class GraphView {
       .attr("transform", (box) => `translate(${box.x},${box.y})`)
       .each(function (box) {
         const group = select(this);
-        const corner = { head: 6, kv: 6, layer: 6, end: 10, mlp: 1, norm: 1 }[box.kind];
+        const corner = { head: 6, kv: 6, layer: 6, end: 10, mlp: 1, norm: 1, unit: 1, rest: 1, error: 1 }[box.kind];
+        const middle = box.nameWidth ? (box.nameWidth - box.width) / 2 : 0;
         group
           .select("rect")
           .attr("x", -box.width / 2)
@@ -197,9 +208,10 @@ export class GraphView {
           .attr("rx", corner);
         group
           .select(".label")
+          .attr("x", middle)
           .attr("y", box.role ? -2 : 3.5)
           .text(box.label);
-        group.select(".role").attr("y", 10).text(box.role);
+        group.select(".role").attr("x", middle).attr("y", 10).text(box.role);
       })
       .order();
   }
@@ -213,7 +225,7 @@ export class GraphView {
     this.canvas.classList.toggle("lit", any);
     const touches = ({ id, from, to }: Line | Arc) => {
       const touched = names.has(id) || names.has(from.id) || names.has(to.id);
-      if (touched) near.add(from.id).add(to.id);
+      if (touched) for (const id of [from, to].flatMap(withFrame)) near.add(id);
       return touched;
     };
     for (const kind of [".lines", ".arcs"])
@@ -340,4 +352,9 @@ function opacityOf(line: Line, many: boolean): number {
   if (line.tone === "open") return 0.18;
   if (line.tone.startsWith("now-")) return 1;
   return line.strength === null ? 0.5 : 0.14 + 0.86 * line.strength ** 2;
+}
+
+/** A box and the one in which it stands, by name. */
+function withFrame({ id, frame }: Box): string[] {
+  return frame ? [id, frame.id] : [id];
 }

@@ -14,7 +14,7 @@ import { scorecardPanel } from "./scorecard";
 import { searchPanel } from "./search";
 import { Store, type State, type Tab } from "./store";
 import { circuitStrokes, differenceStrokes, isGrouped, replayStrokes } from "./strokes";
-import { count, evidenceName, evidenceText, nameOfValues, neededText, number, valueText, verdict } from "./text";
+import { count, evidenceName, evidenceText, isOfMlp, nameOfValues, neededText, number, valueText, verdict } from "./text";
 import { themeButton } from "./theme";
 
 const TABS: [Tab, string][] = [
@@ -167,7 +167,7 @@ function marked(scene: Scene, state: State): Set<string> {
     return new Set(lines.map((line) => line.id));
   }
   const boxes = scene.boxes.filter((box) =>
-    kind === "layer" ? String(box.layer) === name && box.kind !== "mlp" : box.members.includes(name),
+    kind === "layer" ? String(box.layer) === name && !isOfMlp(box) : box.members.includes(name),
   );
   return new Set(boxes.map((box) => box.id));
 }

@@ -7,6 +7,9 @@
 // (Fritsch and Carlson 1980): between two points it never leaves their range of x, so it stays in the
 // gaps, and between rows there are no boxes.
 //
+// The units of an MLP stand in rows in its box, and these rows are crossed in the same way: a line
+// leaves the box through its upper side and enters it through its lower one.
+//
 // Where the picture has columns, lines stay in theirs. What attention moves from one to another leads
 // up, across between two rows, and up again.
 
@@ -17,6 +20,10 @@ export interface Place {
   y: number;
   width: number;
   height: number;
+  /** The box in which it stands. */
+  frame?: Place | null;
+  /** Of a box in which others stand: how much of its left side they leave free. */
+  nameWidth?: number;
 }
 
 export interface Way {
@@ -71,19 +78,51 @@ const WIDEST = 150;
 const NEAREST = 4;
 const SWEEPS = 16;
 const STILL = 0.5;
+const SIDE = 2;
 
 /** Return a route for each way, in their order; all of them between two walls. */
 export function routes(places: readonly Place[], ways: readonly Way[], walls = EVERYWHERE): Route[] {
-  const rows = rowsOf(places, walls);
+  const rows = rowsOf(outermost(places), walls);
   const middle = mean(places, (place) => place.x) ?? 0;
   const indexOf = new Map(rows.map((row, index) => [row.y, index]));
-  const tracks = ways.map((way) =>
-    trackOf(way, rows, indexOf.get(way.from.y)!, indexOf.get(way.to.y)!, middle),
-  );
+  const inside = new Map<Place, Row[]>();
+  for (const { frame } of places)
+    if (frame && !inside.has(frame)) inside.set(frame, rowsInside(frame, places, rows[indexOf.get(frame.y)!]));
+  const tracks = ways.map((way) => {
+    const [first, last] = [way.from, way.to].map((end) => indexOf.get((end.frame ?? end).y)!);
+    const own = [way.from, way.to].map(({ frame }) => (frame ? inside.get(frame)! : []));
+    const [from, to] = [way.from, way.to].map(({ y }, i) => own[i].findIndex((row) => row.y === y));
+    const up = from < 0 ? [] : own[0].slice(from + 1);
+    const down = own[1].slice(0, Math.max(0, to));
+    const between = [...up, ...rows.slice(first + 1, last), ...down];
+    return trackOf(way, own[0][from] ?? rows[first], between, own[1][to] ?? rows[last], middle);
+  });
   tracks.forEach(tighten);
   separate(tracks);
   tracks.forEach(tighten);
   return tracks.map(routeOf);
+}
+
+function outermost(places: readonly Place[]): Place[] {
+  return places.filter(({ frame }) => !frame);
+}
+
+/** The rows of what stands in a box, with the sides of the box before and after them. */
+function rowsInside(box: Place, places: readonly Place[], outside: Row): Row[] {
+  const [left, right] = [box.x - box.width / 2, box.x + box.width / 2];
+  const [top, bottom] = [box.y - box.height / 2, box.y + box.height / 2];
+  const walls: Range = [left + (box.nameWidth ?? 0), right];
+  const side = (a: number, b: number): Row => ({
+    y: (a + b) / 2,
+    half: Math.abs(a - b) / 2,
+    gaps: [[walls[0] + SIDE, walls[1] - SIDE]],
+  });
+  const units = places.filter(({ frame }) => frame === box);
+  return [
+    side(outside.y + outside.half, bottom - SIDE),
+    ...rowsOf(units, walls),
+    side(top + SIDE, outside.y - outside.half),
+  ];
 }
 
 /** The rows from the bottom to the top: y grows downwards. */
@@ -114,19 +153,19 @@ function gapsOf(row: Place[], walls: Range): Range[] {
 
 function trackOf(
   { from, to, entry }: Way,
-  rows: Row[],
-  first: number,
-  last: number,
+  firstRow: Row,
+  between: Row[],
+  lastRow: Row,
   middle: number,
 ): Track {
   const end: Point = [to.x + entry * to.width, to.y + to.height / 2 + ARROW];
   const start: Point = [from.x, from.y - from.height / 2];
   // Of two gaps that are equally far, the outer one.
   const lean = Math.sign(from.x + to.x - 2 * middle);
-  const stops = stopsBetween(rows.slice(first + 1, last), start, end, lean);
+  const stops = stopsBetween(between, start, end, lean);
   const towards = stops.length ? stops[0].x[0] : end[0];
   start[0] += within(0.12 * (towards - from.x), [-from.width / 3, from.width / 3]);
-  return { start, end, stops, firstRow: rows[first], lastRow: rows[last] };
+  return { start, end, stops, firstRow, lastRow };
 }
 
 interface Choice {
@@ -259,7 +298,7 @@ function spline(points: Point[]): string {
 
 /** Return a route for each way to another column: the further left it begins, the higher it crosses. */
 export function crossings(places: readonly Place[], ways: readonly Way[]): Route[] {
-  const rows = rowsOf(places, EVERYWHERE);
+  const rows = rowsOf(outermost(places), EVERYWHERE);
   const lanes = new Map<Place, number>();
   rows.forEach((row, i) => {
     const inRow = ways.map(({ from }) => from).filter((from) => from.y === row.y);

@@ -4,6 +4,8 @@
 // box; these boxes stand in a column on the left, MLPs in one on the right, and a line bundles all
 // edges between two boxes. Lines go around the boxes that they do not touch.
 //
+// The units of an MLP stand in its box; grouped, they are part of it.
+//
 // Where places are told apart, each is a column, and all of this is done in every column.
 
 import { sum } from "d3-array";
@@ -22,6 +24,10 @@ export interface Box {
   /** Whether it is at a place that is not chosen. */
   away: boolean;
   members: string[];
+  /** The box of the MLP in which it stands. */
+  frame: Box | null;
+  /** Of a box in which others stand: how much of it is for its name, on the left. */
+  nameWidth: number;
   x: number;
   y: number;
   width: number;
@@ -156,12 +162,16 @@ const NO_WALLS: Range = [-Infinity, Infinity];
 
 function plainBoxes({ components, places, layout, aspect }: Drawn): Placed {
   const stretch = stretchOf(layout, aspect);
-  const boxes = components
-    .filter((component) => layout.boxes[component.name])
-    .map((component) => {
-      const [x, y, width] = layout.boxes[component.name];
-      return { ...boxOfComponent(component, places), x: x * stretch, y: -y, width };
-    });
+  const found = new Map<string, Box>();
+  for (const component of components.filter(({ name }) => layout.boxes[name])) {
+    const own = boxOfComponent(component, places);
+    const [x, y, width, height = own.height] = layout.boxes[component.name];
+    const frame = component.inside === undefined ? null : found.get(component.inside)!;
+    const shift = (stretch - 1) * layout.boxes[component.inside ?? component.name][0];
+    if (frame) frame.nameWidth = boxWidth(frame);
+    found.set(own.id, { ...own, frame, x: x + shift, y: -y, width, height });
+  }
+  const boxes = [...found.values()];
   if (!places.length) return [boxes, new Map([[null, NO_WALLS]])];
   const walls = layout.columns.map(
     ([place, left, right]): [string, Range] => [places[place].name, [left * stretch, right * stretch]],
@@ -192,18 +202,26 @@ function boxOfComponent(component: Component, places: Place[]): Box {
     place: place === null ? null : places[place].name,
     away: false,
     members: [name],
+    frame: null,
+    nameWidth: 0,
     x: 0,
     y: 0,
-    width: 12 + Math.max(6 * label.length, 5.6 * role.length),
+    width: boxWidth({ label, role }),
     height: BOX_HEIGHT + (role ? ROLE_HEIGHT : 0),
     description: describe(component),
   };
 }
 
+/** The width that the text of a box needs. */
+function boxWidth({ label, role }: Pick<Box, "label" | "role">): number {
+  return 12 + Math.max(6 * label.length, 5.6 * role.length);
+}
+
 function groupedBoxes({ components, places, layout, open, aspect }: Drawn): Placed {
   const rows = new Map<string, Box[]>();
   const groups = new Map<string, { box: Box; members: Component[] }>();
-  for (const component of components.filter((each) => layout.boxes[each.name])) {
+  const units = components.filter(({ name, inside }) => layout.boxes[name] && inside !== undefined);
+  for (const component of components.filter((each) => layout.boxes[each.name] && each.inside === undefined)) {
     const { layer, kind, row } = component;
     const inGroup = layer !== null && kind !== "mlp" && !open.has(layer);
     // At places, what heads read as keys and values stands below the heads, as it does apart.
@@ -211,6 +229,7 @@ function groupedBoxes({ components, places, layout, open, aspect }: Drawn): Plac
     const line = !inGroup ? row.join(".") : keys ? `${row[0]}.0` : places.length ? `${row[0]}.1` : `${row[0]}`;
     if (!rows.has(line)) rows.set(line, []);
     const box = boxOfComponent(component, places);
+    box.members.push(...units.filter(({ inside }) => inside === box.id).map(({ name }) => name));
     if (!inGroup) {
       rows.get(line)!.push(box);
       continue;

@@ -1,7 +1,7 @@
 // How good the circuit is: shares of the behaviour, sizes, and how exact the run was.
 
 import { h, type Child } from "./dom";
-import type { Evaluation, HypothesisTest, KnockOut, Measurement, OwnResult, Run, SearchFigures } from "./data";
+import type { Evaluation, HypothesisTest, KnockOut, Measurement, OwnResult, Run, Scorecard, SearchFigures } from "./data";
 import { factTable } from "./details";
 import { knockOutPlot, rankPlot, sizePlot } from "./plots";
 import { chance, count, measuredText, number, percent } from "./text";
@@ -48,12 +48,20 @@ function card(run: Run): Child[] {
     h("h3", {}, search ? "Size and search" : "Size"),
     factTable([
       ["edges", of(scorecard.n_edges, scorecard.n_edges_full)],
-      ["heads and MLPs", of(scorecard.n_components, scorecard.n_components_full)],
+      [
+        scorecard.n_units_full ? "components" : "heads and MLPs",
+        of(scorecard.n_components, scorecard.n_components_full),
+      ],
+      ...unitsOf(scorecard),
       ["prompts", String(scorecard.n_prompts)],
       ...(search ? searched(search) : []),
     ]),
     ...(search ? exactness(search) : []),
   ];
+}
+
+function unitsOf({ n_units, n_units_full }: Scorecard): [string, string][] {
+  return n_units_full ? [["neurons and latents", of(n_units, n_units_full)]] : [];
 }
 
 function searched(search: SearchFigures): [string, string][] {

@@ -52,8 +52,8 @@ export function tokenText(token: string): string {
 }
 
 /** What a box is called, with its place in words. */
-export function title({ name, label, place }: Component): string {
-  return place === null ? name : `${label} at ${name.slice(name.indexOf("@") + 1)}`;
+export function title({ name, component, label, place, inside }: Component): string {
+  return place === null ? name : `${inside === undefined ? label : component} at ${name.slice(name.indexOf("@") + 1)}`;
 }
 
 export function describe(box: Component): string {
@@ -67,11 +67,24 @@ export function describe(box: Component): string {
       return `key/value head ${at.slice(2)} of layer ${layer}`;
     case "mlp":
       return `MLP of layer ${layer}`;
+    case "unit":
+      return `${at.startsWith("n") ? "neuron" : "latent"} ${at.slice(1)} of the MLP of layer ${layer}`;
+    case "rest":
+      return at === "skip"
+        ? `skip connection of the dictionary of layer ${layer}`
+        : `all other neurons or latents of the MLP of layer ${layer}`;
+    case "error":
+      return `what the dictionary of layer ${layer} does not reconstruct`;
     case "norm":
       return `norm that the heads of layer ${layer} share`;
     default:
       return { embed: "token embedding", pos_embed: "position embedding" }[name] ?? "output";
   }
+}
+
+/** Whether a box is an MLP or a part of one. */
+export function isOfMlp({ kind }: { kind: string }): boolean {
+  return ["mlp", "unit", "rest", "error"].includes(kind);
 }
 
 /** Whether a box is what a head reads as key and value at a place. */

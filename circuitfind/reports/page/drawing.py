@@ -4,7 +4,8 @@ Lists instead of objects where there are thousands of entries, because names wou
 file: entry i of each list under `edges` is about edge i.
 
 Boxes and their columns are those of the static diagrams (`boxes.py`, `layout.py`): a box is a
-component, or where places are told apart a component at one of them.
+component, or where places are told apart a component at one of them. Units stand in the box of
+their MLP, and are listed after it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +18,19 @@ from torch import Tensor
 from circuitfind.circuit import Circuit
 from circuitfind.graph import PLACE_MARK, Edge, Graph
 from circuitfind.methods.base import Decision
-from circuitfind.reports.boxes import boxes_and_arcs, with_columns
+from circuitfind.reports.boxes import boxes_and_arcs, framed, with_columns
 from circuitfind.reports.dot import token_lines
+from circuitfind.reports.layout import Layout as PlacedBoxes
 from circuitfind.reports.layout import place
 from circuitfind.reports.page.numbers import short
 from circuitfind.reports.picture import Box, Line, Picture
 from circuitfind.reports.seen import NOTHING_SEEN, Seen
-from circuitfind.reports.sizes import box_width
+from circuitfind.reports.sizes import box_height, box_width
 from circuitfind.reports.strokes import STRUCTURE
 
 Layout = dict[str, Any]
-"""Each box's centre, upwards from the lower left corner, and width, in points; and each column's
-place, by its number, with the column's left and right end."""
+"""Each box's centre, upwards from the lower left corner, and width, in points, and its height where
+it is a unit or has units; and each column's place, by its number, with its left and right end."""
 
 REASONS = ("tested", "group", "dead", "scored")
 
@@ -37,7 +39,9 @@ def drawn_graph(
     graph: Graph, roles: Mapping[str, str], seen: Seen = NOTHING_SEEN
 ) -> dict[str, Any]:
     """Return the boxes and readers of a model, and the arcs that belong to the model."""
-    boxes, arcs = boxes_and_arcs(graph, graph.edges(_outermost(graph)), roles, seen)
+    outer, arcs = framed(graph, *boxes_and_arcs(graph, graph.edges(_outermost(graph)), roles, seen))
+    boxes = [one for box in outer for one in (box, *box.inner)]
+    outer_of = {unit.name: box.name for box in outer for unit in box.inner}
     place_of = {box.name: index for index, box in enumerate(boxes)}
     component_of = {graph.node_of(reader): reader.component for reader in graph.readers}
     nodes = [
@@ -50,6 +54,7 @@ def drawn_graph(
             "layer": box.layer,
             "row": list(box.row),
             "role": box.role,
+            **({"inside": outer_of[box.name]} if box.name in outer_of else {}),
         }
         for box in boxes
     ]
@@ -104,7 +109,7 @@ def layout_of(
         for edge in edges
     ]
     boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
-    return _placed(boxes, [*arcs, *lines], graph, seen)
+    return _placed(boxes, arcs, lines, graph, seen)
 
 
 def even_layout(graph: Graph, roles: Mapping[str, str], seen: Seen = NOTHING_SEEN) -> Layout:
@@ -112,7 +117,7 @@ def even_layout(graph: Graph, roles: Mapping[str, str], seen: Seen = NOTHING_SEE
     boxes, arcs = boxes_and_arcs(graph, graph.edges(_outermost(graph)), roles)
     column = {box.name: box.column for box in boxes}
     inside = [arc for arc in arcs if column[arc.tail] == column[arc.head]]
-    return _placed(boxes, inside, graph, seen)
+    return _placed(boxes, inside, [], graph, seen)
 
 
 def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
@@ -125,20 +130,29 @@ def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
     return kept
 
 
-def _placed(boxes: Sequence[Box], lines: Sequence[Line], graph: Graph, seen: Seen) -> Layout:
+def _placed(
+    boxes: Sequence[Box], arcs: Sequence[Line], lines: Sequence[Line], graph: Graph, seen: Seen
+) -> Layout:
     if not boxes:
         return {"boxes": {}, "columns": []}
     moved, columns = with_columns(list(boxes), seen.columns(graph))
-    layout = place(Picture(moved, lines, columns=columns))
+    outer, arcs = framed(graph, moved, arcs)
+    layout = place(Picture(outer, [*arcs, *lines], columns=columns))
     number = {name: index for index, name in enumerate(graph.places)}
     return {
         "boxes": {
-            box.name: (round(x, 1), round(y, 1), round(box_width(box), 1))
-            for box in boxes
-            for x, y in [layout.centres[box.name]]
+            name: tuple(round(each, 1) for each in (*layout.centres[name], *_size(box, layout)))
+            for name, box in layout.boxes.items()
         },
         "columns": [
             (number[column.name], round(left, 1), round(right, 1))
             for column, (left, right) in zip(columns, layout.columns, strict=True)
         ],
     }
+
+
+def _size(box: Box, layout: PlacedBoxes) -> tuple[float, ...]:
+    """Return the width of a box, and its height where that does not follow from its text alone."""
+    if box.units or layout.outer[box.name] is not box:
+        return box_width(box), box_height(box)
+    return (box_width(box),)
