@@ -82,11 +82,13 @@ def test_the_whole_graph_is_the_model_and_the_empty_one_its_corrupted_run(family
 @pytest.mark.parametrize("ablation", ["resample", "zero", "mean"])
 def test_any_mask_gives_the_logits_of_the_oracle(family, case, ablation):
     engine, oracle = (of(family, ablation, **CASES[case]) for of in (engine_of, oracle_of))
-    # With fewer edges nothing but zeros may be left, whose rounding Gemma's norms make large.
-    for seed, share in enumerate((0.25, 0.5, 0.9)):
+    for seed, share in enumerate((0.1, 0.5, 0.9)):
         mask = random_mask(engine.graph, seed, share)
-        assert_logits(engine, oracle.logits(mask), engine.start_from(mask).final)
-        for final in (*scratches(engine, mask), whole_pass(engine, mask.double())):
+        finals = [engine.start_from(mask).final, whole_pass(engine, mask.double())]
+        # Of the clean run almost nothing is left where few edges are, and Gemma's norms make its
+        # rounding large.
+        finals += scratches(engine, mask)[0 if share >= 0.5 else 1 :]
+        for final in finals:
             assert_logits(engine, oracle.logits(mask), final)
 
 
