@@ -43,7 +43,8 @@ def test_units_stand_in_the_box_of_their_mlp_and_boxes_do_not_overlap(name, n_ed
     for unit in units:
         left, top, right, bottom = frames[unit]
         low, ceiling, high, floor = frames[around(unit)]
-        assert low + 15 < left < right < high - 5 and ceiling + 5 < top < bottom < floor - 5
+        # On the left is the name of the MLP: two letters at least, of 6 points each, with room.
+        assert low + 30 < left < right < high - 5 and ceiling + 5 < top < bottom < floor - 5
     for group in (units, set(frames) - units):
         for one in group:
             assert not [other for other in group - {one} if overlap(frames[one], frames[other])]
