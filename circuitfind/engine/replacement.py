@@ -203,13 +203,13 @@ class Gaps:
 
     def __init__(self, replaced: Written, most_formed: int) -> None:
         self._model, self._most_formed = replaced.model, most_formed
-        # By writer: which part it is of, its place among the block's writers, and its z.
+        # By writer: which part it is of, its number among the writers of the block, and its z.
         self._mixed: dict[int, tuple[Part, int, Float[Tensor, "_batch _pos _"]]] = {}
         self._others: dict[int, Float[Tensor, "_batch _pos d_model"]] = {}
         for part in parts_of(replaced.graph):
             values = dict(zip(part.writers, replaced.values[part.name], strict=True))
             if part.is_z:
-                each = zip(values.items(), part.places, strict=True)
+                each = zip(values.items(), part.rows, strict=True)
                 self._mixed |= {writer: (part, place, z) for (writer, z), place in each}
             else:
                 self._others |= values

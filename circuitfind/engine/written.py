@@ -46,7 +46,7 @@ class Part(NamedTuple):
     is_z: bool
 
     @property
-    def places(self) -> range:
+    def rows(self) -> range:
         """Which of the block's writers they are."""
         first = self.block.writers.index(self.writers[0])
         return range(first, first + len(self.writers))
@@ -105,7 +105,7 @@ class Written:
         found = [self._of(part) for part in parts_of(self.graph) if part.block.name == block.name]
         if len(found) == 1:
             return found[0]
-        # Where all prompts have the same, as many as there are in another part.
+        # What is the same for all prompts has length 1 there.
         shape = torch.broadcast_shapes(*(each.shape[1:3] for each in found))
         return torch.cat([each.expand(-1, *shape, -1) for each in found])
 
@@ -114,7 +114,7 @@ class Written:
         if not part.is_z:
             return values
         with torch.no_grad():
-            return write(self.model, part.block, part.places, values)
+            return write(self.model, part.block, part.rows, values)
 
     def of_all(self, n_prompts: int, n_positions: int) -> Streams:
         """Return what all writers write, on this number of prompts and positions."""
