@@ -37,6 +37,7 @@ from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
 from circuitfind.reports.page.patterns import attention_data
+from circuitfind.reports.page.units import described_units
 from circuitfind.reports.seen import Seen
 from circuitfind.reports.terminal import drift_doubt
 from circuitfind.store import read_json
@@ -207,6 +208,7 @@ def _run_data(run: _Run, memory: int | None) -> dict[str, Any]:
         "evaluation": None if evaluation is None else drawn_evaluation(evaluation),
         "search": None if run.search is None else _without_time(run.search),
         "attention": None if problem is None else attention_data(problem, circuit),
+        "units": [] if problem is None else described_units(problem, circuit),
         "needed": {} if problem is None else _needed(problem, circuit, memory),
         "provenance": run.provenance,
     }

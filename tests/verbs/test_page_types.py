@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from circuitfind.directories.config import RunConfig
+from circuitfind.directories.work import read_config
 from circuitfind.evaluation.assess import USUAL
+from circuitfind.evaluation.unit_uses import unit_uses
+from circuitfind.models.loading import load_model
 from circuitfind.reports.page.attention import KINDS
 from circuitfind.reports.page.drawing import REASONS
 from circuitfind.reports.page.html import VERSION
@@ -60,7 +63,8 @@ class Reader:
 
     def listed(self, end: str) -> Iterator[Any]:
         while not self.take(end):
-            yield self.union()
+            item = self.union()
+            yield ("optional", item) if self.take("?") else item
             self.take(",")
 
     def single(self) -> Any:
@@ -104,10 +108,15 @@ def faults(value: Any, kind: Any, at: str = "page") -> list[str]:
         return (
             record_faults(value, inner, at) if form == "Record" else object_faults(value, inner, at)
         )
-    if not isinstance(value, list) or (form == "tuple" and len(value) != len(inner)):
+    if form == "optional":
+        return faults(value, inner, at)
+    needed = [k for k in inner if k[0] != "optional"] if form == "tuple" else []
+    if not isinstance(value, list) or (
+        form == "tuple" and not len(needed) <= len(value) <= len(inner)
+    ):
         return [f"{at} is no {form}: {value!r:.40}"]
     kinds = inner if form == "tuple" else [inner] * len(value)
-    each = (faults(item, k, f"{at}[]") for item, k in zip(value, kinds, strict=True))
+    each = (faults(item, k, f"{at}[]") for item, k in zip(value, kinds, strict=False))
     return list(dict.fromkeys(fault for found in each for fault in found))
 
 
@@ -164,6 +173,23 @@ def test_the_page_of_an_evaluated_run_has_the_types_that_the_script_reads(evalua
     assert run["evaluation"]["tests"] and run["evaluation"]["knockOuts"] and run["needed"]
     assert run["attention"]["prompts"] and run["scorecard"]["own"]
     assert faults(data, "RawPage") == []
+
+
+def test_the_page_of_neurons_has_the_types_that_the_script_reads(discover, program, tmp_path):
+    run = discover(tmp_path / "run", neurons="all", options={"threshold": 0.001})
+    data = data_of(write_report(run.path))
+    problem = read_config(RunConfig, run.path).problem(load_model(program))
+    described = unit_uses(problem, run.circuit)
+    units = data["runs"][0]["units"]
+    assert [unit["name"] for unit in units] == [unit.name for unit in described]
+    for unit, found in zip(units, described, strict=True):
+        assert unit["effect"] == pytest.approx(found.effect)
+        assert unit["tokens"][0] == [found.tokens[0].text, pytest.approx(found.tokens[0].share)]
+        *text, activation = unit["contexts"][-1]
+        last = found.contexts[-1]
+        assert text == [last.before, last.token, last.after]
+        assert activation == pytest.approx(last.activation)
+    assert len(units) > 3 and faults(data, "RawPage") == []
 
 
 def test_the_page_of_two_runs_has_the_types_that_the_script_reads(evaluated, discover, tmp_path):

@@ -63,7 +63,7 @@ def names_of(shown):
     """Return the name of each edge of the page's data, in its order."""
     graph, edges = shown["graph"], shown["edges"]
     return [
-        f"{graph['nodes'][graph['writers'][writer]]['name']}->{graph['readers'][reader]['name']}"
+        f"{graph['nodes'][graph['writers'][writer][0]]['name']}->{graph['readers'][reader]['name']}"
         for writer, reader in zip(edges["writer"], edges["reader"], strict=True)
     ]
 
@@ -97,15 +97,16 @@ def test_the_circuit_is_that_of_the_circuit_file(run, shown):
 
 def test_every_component_stands_in_its_row_and_none_on_another(run, shown):
     rows: dict[float, list[tuple[float, float]]] = {}
-    for x, y, width in shown["layouts"]["all"].values():
+    everywhere = shown["layouts"]["all"]["boxes"]
+    for x, y, width, *_ in everywhere.values():
         rows.setdefault(y, []).append((x - width / 2, x + width / 2))
     for row in rows.values():
         row.sort()
         assert all(left[1] <= right[0] for left, right in zip(row, row[1:], strict=False))
     components = {node["name"]: node for node in shown["graph"]["nodes"]}
-    assert set(shown["layouts"]["all"]) == set(components)
-    assert set(shown["layouts"]["circuit"]) == set(run.circuit.components)
-    heights = {name: y for name, (_, y, _) in shown["layouts"]["all"].items()}
+    assert set(everywhere) == set(components)
+    assert set(shown["layouts"]["circuit"]["boxes"]) == set(run.circuit.components)
+    heights = {name: y for name, (_, y, *_) in everywhere.items()}
     for name, node in components.items():
         assert all(
             heights[other] < heights[name]

@@ -77,6 +77,8 @@ interface RawRun {
   /** Null where a circuit was not found by a search. */
   search: SearchFigures | null;
   attention: Attention | null;
+  /** Neurons or latents of the circuit, the largest effects first. */
+  units: Unit[];
   /** By edge: its effect when it alone is cut from the circuit, and the ends of its interval. */
   needed: Record<string, number[]>;
   provenance: Record<string, Record<string, unknown>>;
@@ -184,6 +186,18 @@ export interface Prompt {
   wrongAnswers: string[];
   steps: number[];
   positions: Record<string, number>;
+}
+
+/** What makes a neuron or latent active; `effect` is that of all kept edges out of it. */
+export interface Unit {
+  name: string;
+  effect: number | null;
+  /** Share of the positions at which it is active. */
+  frequency: number;
+  /** Each with the share of the activation that falls on it. */
+  tokens: [string, number][];
+  /** The text before the token, the token, the text after it, and the activation. */
+  contexts: [string, string, string, number][];
 }
 
 export interface Attention {

@@ -22,6 +22,7 @@ import {
   verdict,
 } from "./text";
 import { shownEdges } from "./strokes";
+import { unitDetails } from "./units";
 
 const MOST_LISTED = 12;
 
@@ -163,6 +164,7 @@ function ofComponent(component: Component, run: Run, store: Store): Child[] {
   return [
     h("h3", {}, h("span", { class: "mono" }, title(component)), ` ${describe(component)}`),
     component.role && h("p", { class: "role" }, component.role),
+    ...unitDetails(component.component, run),
     isHead && h("h4", {}, "Where it looks"),
     isHead && attentionPanel(run, component.component, store),
     ...ports.flatMap((port) => {

@@ -16,12 +16,14 @@ import { Store, type State, type Tab } from "./store";
 import { circuitStrokes, differenceStrokes, isGrouped, replayStrokes } from "./strokes";
 import { count, evidenceName, evidenceText, isOfMlp, nameOfValues, neededText, number, valueText, verdict } from "./text";
 import { themeButton } from "./theme";
+import { unitsName, unitsPanel } from "./units";
 
 const TABS: [Tab, string][] = [
   ["details", "Details"],
   ["scorecard", "Scorecard"],
   ["search", "Search"],
   ["edges", "Edges"],
+  ["units", "Units"],
   ["about", "About"],
 ];
 
@@ -286,10 +288,11 @@ const NARROW = matchMedia("(max-width: 860px)");
 function panel(page: Page, store: Store): HTMLElement {
   const single = page.runs.length === 1 ? page.runs[0] : null;
   const search = single?.search ? searchPanel(single, store) : null;
-  const tabs = TABS.filter(([tab]) => tab !== "search" || search);
+  const absent = [...(search ? [] : ["search"]), ...(page.runs.some((run) => run.units.length) ? [] : ["units"])];
+  const tabs = TABS.filter(([tab]) => !absent.includes(tab));
   const body = h("div", { class: "panel-body", role: "tabpanel", id: "panel", tabindex: 0 });
   const buttons = tabs.map(([tab, label]) =>
-    button(label, { role: "tab", id: `tab-${tab}`, "aria-controls": "panel", onclick: () => open(tab) }),
+    button(tab === "units" ? unitsName(page.runs) : label, { role: "tab", id: `tab-${tab}`, "aria-controls": "panel", onclick: () => open(tab) }),
   );
   const open = (tab: Tab) => store.set({ tab });
   const content: Record<Tab, () => Child[]> = {
@@ -297,6 +300,7 @@ function panel(page: Page, store: Store): HTMLElement {
     scorecard: () => scorecardPanel(page.runs),
     search: () => [search!.element],
     edges: () => edgesPanel(page.runs, store),
+    units: () => unitsPanel(page.runs, store),
     about: () => aboutPanel(page.runs),
   };
   const list = h("div", { class: "tabs", role: "tablist", onkeydown: (event) => walkTabs(event as KeyboardEvent, buttons) }, ...buttons);

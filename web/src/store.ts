@@ -5,7 +5,7 @@ export interface Selection {
   name: string;
 }
 
-export type Tab = "details" | "scorecard" | "search" | "edges" | "about";
+export type Tab = "details" | "scorecard" | "search" | "edges" | "units" | "about";
 
 export interface State {
   /** Edges of the circuit alone, or also those that the search cut. */
