@@ -27,6 +27,8 @@ SHAPES = {
 LINES = """all => all.map(({__data__: {id, path, from, to}}) => ({
     path,
     name: id,
+    from: from.id,
+    to: to.id,
     ends: [from, to, from.frame, to.frame].map(box => box?.id),
 }))"""
 BOXES = """all => all.map(({__data__: {id, x, y, width, height, frame, label, kind}}) => (
