@@ -146,6 +146,29 @@ class _Dictionary(UnitBlock):
     def rows(self, units: Sequence[int]) -> Float[Tensor, "_unit d_model"]:
         return self._dictionary.decoder[self._numbers(units)]
 
+    @abstractmethod
+    def _read(self, stream: Stream) -> Float[Tensor, "batch pos d_in"]:
+        """Return what the encoder reads of a stream that the MLP receives."""
+
+    @abstractmethod
+    def _reconstructed(self, stream: Stream, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        """Return what the dictionary is to reconstruct, given also what its encoder reads."""
+
+    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+        units, others = self._chosen(wanted)
+        dictionary, x = self._dictionary, self._read(stream)
+        if not others:
+            return Parts(dictionary.encode(x, self._numbers(units)), ())
+        latents = dictionary.encode(x)
+        found: dict[str, Stream] = {}
+        if "rest" in others:
+            found["rest"] = self._rest(latents)
+        if dictionary.skip is not None and "skip" in others:
+            found["skip"] = x @ dictionary.skip.T
+        if "error" in others:
+            found["error"] = self._reconstructed(stream, x) - dictionary.decode(latents, x)
+        return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
+
     def _rest(self, latents: Float[Tensor, "*any latent"]) -> Stream:
         """Return what the latents that are no units write, and the bias."""
         listed = self._numbers(self._all)
@@ -156,34 +179,22 @@ class _Dictionary(UnitBlock):
 class Transcoder(_Dictionary):
     """The latents of a transcoder: they read what the MLP reads, and stand for what it writes."""
 
-    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
-        units, others = self._chosen(wanted)
-        dictionary = self._dictionary
-        x = read_by_mlp(self._model, self._layer, dictionary.reads, stream)
-        if not others:
-            return Parts(dictionary.encode(x, self._numbers(units)), ())
-        latents = dictionary.encode(x)
-        found: dict[str, Stream] = {}
-        if "rest" in others:
-            found["rest"] = self._rest(latents)
-        if dictionary.skip is not None and "skip" in others:
-            found["skip"] = x @ dictionary.skip.T
-        if "error" in others:
-            written = self._model.mlp(self._layer, stream)
-            found["error"] = written - dictionary.decode(latents, x)
-        return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
+    def _read(self, stream: Stream) -> Float[Tensor, "batch pos d_in"]:
+        return read_by_mlp(self._model, self._layer, self._dictionary.reads, stream)
+
+    def _reconstructed(self, stream: Stream, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        return self._model.mlp(self._layer, stream)
 
     def added(self, stream: Stream) -> Stream:
         """Return what the block adds without its error, which nothing acts through."""
-        x = read_by_mlp(self._model, self._layer, self._dictionary.reads, stream)
+        x = self._read(stream)
         return self._dictionary.decode(self._dictionary.encode(x), x)
 
     def read(
         self, units: Sequence[int], streams: Float[Tensor, "_unit batch pos d_model"]
     ) -> Float[Tensor, "_unit batch pos 1"]:
         """Return the activations of units that receive a stream each."""
-        x = read_by_mlp(self._model, self._layer, self._dictionary.reads, streams.flatten(0, 1))
-        x = x.unflatten(0, streams.shape[:2])
+        x = self._read(streams.flatten(0, 1)).unflatten(0, streams.shape[:2])
         each = [
             self._dictionary.encode(one, number[None])
             for one, number in zip(x, self._numbers(units), strict=True)
@@ -194,18 +205,11 @@ class Transcoder(_Dictionary):
 class OutputLatents(_Dictionary):
     """The latents of a sparse autoencoder of what the MLP adds to the stream."""
 
-    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
-        units, others = self._chosen(wanted)
-        output, dictionary = self._model.mlp(self._layer, stream), self._dictionary
-        if not others:
-            return Parts(dictionary.encode(output, self._numbers(units)), ())
-        latents = dictionary.encode(output)
-        found: dict[str, Stream] = {}
-        if "rest" in others:
-            found["rest"] = self._rest(latents)
-        if "error" in others:
-            found["error"] = output - dictionary.decode(latents, output)
-        return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
+    def _read(self, stream: Stream) -> Float[Tensor, "batch pos d_in"]:
+        return self._model.mlp(self._layer, stream)
+
+    def _reconstructed(self, stream: Stream, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        return x
 
 
 def neurons_of(model: ResidualModel, layer: int) -> NeuronOutputs:
