@@ -51,6 +51,7 @@ KNOWN_CIRCLES = {
         {
             "circuit",
             "reports.boxes",
+            "comparison.common_graph",
             "reports.diagram",
             "reports.strokes",
             "reports.sides",

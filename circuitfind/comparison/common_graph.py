@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
+from circuitfind.errors import GraphError, shortened
 from circuitfind.granularity import with_units
 from circuitfind.graph import PLACE_MARK, Graph
 
@@ -48,9 +49,65 @@ def on_common_graph(left: Circuit, right: Circuit) -> tuple[Circuit, Circuit]:
     """
     graph = common_graph(left.graph, right.graph)
     if graph is None:
-        require_same_graph(left.graph, right.graph)
+        require_same_graph(right.graph, left.graph)
         graph = left.graph
     return circuit_on(graph, left), circuit_on(graph, right)
+
+
+def how_compared(left: tuple[str, Circuit], right: tuple[str, Circuit]) -> list[str]:
+    """Return how circuits of one model are compared that tell different places or units apart.
+
+    Args:
+        left: A circuit and its name.
+        right: Another one.
+
+    Returns:
+        What a user should know, in sentences; none where both have the same graph, and none where
+        there is no common graph because the models differ.
+
+    Raises:
+        GraphError: They have no place in common, or one keeps no edge at those.
+    """
+    (our_name, our), (their_name, their) = left, right
+    names, remarks = f"{our_name} and {their_name}", []
+    ours, theirs = our.graph, their.graph
+    if ours.units != theirs.units:
+        ours, theirs = (with_units(graph, ()) for graph in (ours, theirs))
+        if ours.merged == theirs.merged:
+            remarks.append(
+                f"{names} are compared with whole MLPs, as they have other neurons or latents: an "
+                "edge is kept if it is kept of any part of the MLP"
+            )
+    if ours.merged != theirs.merged or same_places(ours, theirs):
+        return remarks
+    graph = common_graph(ours, theirs)
+    if graph is None:
+        places = [shortened(", ".join(each.places))[:60] for each in (ours, theirs)]
+        raise GraphError(
+            f"{names} have no place in common ({places[0]}; {places[1]}), so that no edge is in "
+            "both; search both with the same --places"
+        )
+    if not graph.places:
+        merged = our_name if ours.places else their_name
+        return [
+            *remarks,
+            f"{names} are compared with the places of {merged} merged: an edge is kept if it is "
+            "kept at any place",
+        ]
+    common, lost = shortened(", ".join(graph.places))[:60], []
+    for name, circuit in (left, right):
+        n_left = circuit_on(graph, circuit).n_edges
+        if not n_left:
+            raise GraphError(
+                f"{name} keeps no edge at the places that {names} have in common ({common}); "
+                "search both with the same --places"
+            )
+        lost.append(circuit.n_edges - n_left)
+    return [
+        *remarks,
+        f"{names} are compared at the places that both have ({common}), without {lost[0]:,} and "
+        f"{lost[1]:,} edges at other places",
+    ]
 
 
 def circuit_on(graph: Graph, circuit: Circuit) -> Circuit:

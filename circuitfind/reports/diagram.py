@@ -18,7 +18,8 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.circuit import as_circuit, require_same_graph
+from circuitfind.circuit import as_circuit
+from circuitfind.comparison.common_graph import on_common_graph
 from circuitfind.errors import ReportError
 from circuitfind.files import write_whole
 from circuitfind.graph import Edge, Graph
@@ -176,25 +177,27 @@ def draw_difference(
 ) -> Diagram:
     """Draw which edges two circuits share and which only one of them keeps.
 
+    Circuits of one model that tell different places or units apart are brought to a graph that both
+    have (`circuitfind.comparison.common_graph`).
+
     Widths show effects as shares of the largest one in the same circuit, since those of two
     circuits need not have the same unit; of shared edges, in the left circuit.
 
     Args:
         left: A circuit, as for `draw_circuit`.
-        right: Another one of the same graph.
+        right: Another one of the same model.
         names: What the legend calls them.
         caption: Lines to write under the drawing.
         roles: What components do, by component name; written under their names.
         max_edges: Of a larger union, edges that are not shared are drawn first.
 
     Raises:
-        GraphError: The circuits belong to different graphs.
+        GraphError: The circuits belong to different models, or have no place in common.
         ReportError: A role is given for a component that the model does not have.
         LimitError: `max_edges` is outside its range.
     """
     require(max_edges=max_edges)
-    left, right = as_circuit(left), as_circuit(right)
-    require_same_graph(left.graph, right.graph)
+    left, right = on_common_graph(as_circuit(left), as_circuit(right))
     graph = left.graph
     shared = _ends(graph, graph.edges(left.kept & right.kept))
     left_alone, right_alone = _ends(graph, left.without(right)), _ends(graph, right.without(left))

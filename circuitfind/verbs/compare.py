@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_graph import on_common_graph
 from circuitfind.comparison.overlap import require_edges
 from circuitfind.comparison.result import Comparison
 from circuitfind.comparison.roles import labels
@@ -160,10 +159,14 @@ def _drawings(found: Comparison, loaded: Sequence[Loaded]) -> Iterator[tuple[str
                 draw_matched(pair.matched, left, right, caption=caption),
             )
         elif pair.overlap is not None:
-            circuits = on_common_graph(ours.circuit, theirs.circuit)
             yield (
                 f"difference-{between}",
-                draw_difference(*circuits, names=(ours.name, theirs.name), caption=caption),
+                draw_difference(
+                    ours.circuit,
+                    theirs.circuit,
+                    names=(ours.name, theirs.name),
+                    caption=caption,
+                ),
             )
 
 

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_graph import circuit_on, common_graph, same_places
+from circuitfind.comparison.common_graph import (
+    circuit_on,
+    common_graph,
+    how_compared,
+    same_places,
+)
 from circuitfind.comparison.matching import Matched, compare_matched, match
 from circuitfind.comparison.overlap import Overlap, overlap
 from circuitfind.comparison.profiles import Profiles, profiles
@@ -22,8 +27,7 @@ from circuitfind.comparison.roles import Role, find_roles
 from circuitfind.comparison.transfer import N_RANDOM, Transfer, transfer
 from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import PromptError, RunDirectoryError, shortened
-from circuitfind.granularity import with_units
+from circuitfind.errors import PromptError, RunDirectoryError
 from circuitfind.graph import Graph
 from circuitfind.problem import Problem
 from circuitfind.question import Models, Question, problem_again, question_key, says_its_question
@@ -70,7 +74,9 @@ def compare_all(
     measured = _Measured(loaded, settings, Models(model, tell=tell), tell)
     for left, right in pairs:
         if not measured.is_matched((left, right)):
-            _tell_places(loaded[left], loaded[right], tell)
+            ours, theirs = loaded[left], loaded[right]
+            for remark in how_compared((ours.name, ours.circuit), (theirs.name, theirs.circuit)):
+                tell(remark)
     _tell_cost(measured, pairs, tell)
     roles = {i: measured.roles(i) for i in range(len(loaded)) if measured.is_known(i)}
     found = tuple(_pair(measured, pair) for pair in pairs)
@@ -136,53 +142,6 @@ class _Measured:
         """Number of different problems among the circuits whose problem is known."""
         known = filter(self.is_known, range(len(self.loaded)))
         return len({question_key(self.loaded[number].circuit) for number in known})
-
-
-def _tell_places(left: Loaded, right: Loaded, tell: Tell) -> None:
-    """Report how circuits of one model are compared that tell different places or units apart.
-
-    Raises:
-        RunDirectoryError: They have no place in common, or one keeps no edge at those.
-    """
-    ours, theirs = left.circuit.graph, right.circuit.graph
-    names = f"{left.name} and {right.name}"
-    if ours.units != theirs.units:
-        ours, theirs = (with_units(graph, ()) for graph in (ours, theirs))
-        if ours.merged == theirs.merged:
-            tell(
-                f"{names} are compared with whole MLPs, as they have other neurons or latents: an "
-                "edge is kept if it is kept of any part of the MLP"
-            )
-    if ours.merged != theirs.merged or same_places(ours, theirs):
-        return
-    graph = common_graph(ours, theirs)
-    if graph is None:
-        places = [shortened(", ".join(each.places))[:60] for each in (ours, theirs)]
-        raise RunDirectoryError(
-            f"{names} have no place in common ({places[0]}; {places[1]}), so that no edge is in "
-            "both; search both with the same --places"
-        )
-    if not graph.places:
-        merged = left if ours.places else right
-        tell(
-            f"{names} are compared with the places of {merged.name} merged: an edge is kept if it "
-            "is kept at any place"
-        )
-        return
-    common = shortened(", ".join(graph.places))[:60]
-    for each in (left, right):
-        if not circuit_on(graph, each.circuit).n_edges:
-            raise RunDirectoryError(
-                f"{each.name} keeps no edge at the places that {names} have in common ({common}); "
-                "search both with the same --places"
-            )
-    lost = [
-        each.circuit.n_edges - circuit_on(graph, each.circuit).n_edges for each in (left, right)
-    ]
-    tell(
-        f"{names} are compared at the places that both have ({common}), without {lost[0]:,} and "
-        f"{lost[1]:,} edges at other places"
-    )
 
 
 def _tell_cost(measured: _Measured, pairs: Sequence[Places], tell: Tell) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.common_graph import how_compared
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.directory import SCORECARD, circuit_file, load_circuit_of
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.results import read_scorecard
 from circuitfind.directories.work import CIRCUIT
-from circuitfind.errors import ReportError
+from circuitfind.errors import GraphError, ReportError
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.limits import require_fields
 from circuitfind.methods.settings import settings_apart_from_seed, size_asked
@@ -94,22 +95,25 @@ def draw_runs(left: Path, right: Path, look: Look = USUAL_LOOK) -> tuple[Diagram
 
     Raises:
         CircuitfindError: There is no circuit, a file cannot be trusted, the circuits belong to
-            different models, or q, k and v are to be merged.
+            different models or have no place in common, or q, k and v are to be merged.
     """
     if look.merge_qkv:
         raise ReportError(
             "the difference of two circuits is drawn with q, k and v apart; leave --merge-qkv out"
         )
-    circuit = load_circuit_of(left)
-    other = load_circuit_of(right, circuit.graph)
+    circuit, other = load_circuit_of(left), load_circuit_of(right)
     ours, theirs = names_of(left, right)
-    diagram = draw_difference(
-        circuit,
-        other,
-        names=(ours, theirs),
-        caption=[*look.head, *captions([(ours, circuit), (theirs, other)])],
-        max_edges=look.max_edges,
-    )
+    both = (ours, circuit), (theirs, other)
+    try:
+        diagram = draw_difference(
+            circuit,
+            other,
+            names=(ours, theirs),
+            caption=[*look.head, *captions(both), *how_compared(*both)],
+            max_edges=look.max_edges,
+        )
+    except GraphError as error:
+        raise GraphError(f"{right} cannot be drawn against {left}: {error}") from None
     file_name = f"difference-{theirs.replace('/', '-').strip('-.')}{look.suffix}.svg"
     return diagram, circuit_file(left).with_name(file_name)
 

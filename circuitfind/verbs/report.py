@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
-from circuitfind.comparison.common_graph import circuit_on, same_places
+from circuitfind.comparison.common_graph import how_compared
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
@@ -16,7 +16,7 @@ from circuitfind.directories.kinds import content_kind, require_search
 from circuitfind.directories.results import read_result
 from circuitfind.directories.work import CIRCUIT, ENVIRONMENT, read_config
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import CircuitfindError, ReportError
+from circuitfind.errors import CircuitfindError, GraphError, ReportError
 from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.intervals import mean_interval
 from circuitfind.evaluation.measured import Measured
@@ -32,7 +32,13 @@ from circuitfind.question import (
     settings_of,
     what_changed,
 )
-from circuitfind.reports.page.drawing import drawn_edges, drawn_graph, even_layout, layout_of
+from circuitfind.reports.page.drawing import (
+    drawn_difference,
+    drawn_edges,
+    drawn_graph,
+    even_layout,
+    layout_of,
+)
 from circuitfind.reports.page.evaluation import drawn_evaluation
 from circuitfind.reports.page.html import page_html
 from circuitfind.reports.page.numbers import finite, short
@@ -121,7 +127,7 @@ def write_report(
             {"name": name, "title": title, **_run_data(run, memory)}
             for run, name, title in zip(runs, names, titles, strict=True)
         ],
-        "comparison": _comparison(*runs) if against else None,
+        "comparison": _comparison(runs, names) if against else None,
     }
     beside = REPORT if against is None else f"report-{names[1].replace('/', '-').strip('-.')}.html"
     file = out or path / beside
@@ -276,19 +282,14 @@ def _needed(problem: Problem, circuit: Circuit, memory: int | None) -> dict[str,
     }
 
 
-def _comparison(one: _Run, other: _Run) -> dict[str, Any]:
-    """Return what two circuits share; only circuits of one model and its places are compared."""
-    graph = one.circuit.graph
-    if not same_places(graph, other.circuit.graph):
-        return {"sameGraph": False}
-    left, right = one.circuit, circuit_on(graph, other.circuit)
-    both, either = left.kept & right.kept, left.kept | right.kept
-    return {
-        "sameGraph": True,
-        "both": [edge.name for edge in graph.edges(both)],
-        "left": [edge.name for edge in left.without(right)],
-        "right": [edge.name for edge in right.without(left)],
-        "layout": layout_of(
-            graph, graph.edges(either), {**_roles(other), **_roles(one)}, Seen.of(left.origin)
-        ),
-    }
+def _comparison(runs: Sequence[_Run], names: Sequence[str]) -> dict[str, Any]:
+    """Return what two circuits share, and how they are compared, or why not."""
+    one, other = runs
+    ours, theirs = one.circuit, other.circuit
+    try:
+        remarks = how_compared((names[0], ours), (names[1], theirs))
+        drawn = drawn_difference(ours, theirs, {**_roles(other), **_roles(one)})
+    except GraphError as error:
+        remark = f"The edges of {names[1]} cannot be compared with those of {names[0]}: {error}."
+        return {"remarks": [remark]}
+    return {"remarks": [f"{remark}." for remark in remarks], "difference": drawn}

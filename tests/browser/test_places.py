@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from circuitfind.comparison.common_graph import on_common_graph
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.results import RunResult
 from circuitfind.reports.boxes import boxes_and_arcs
@@ -216,6 +217,33 @@ def test_two_runs_at_the_same_places_have_a_difference_in_columns(open_page, pla
     drawn = pane.locator(".lines path").evaluate_all(LINES)
     expected = {edge for edge in left | right if place_of(edge) == "end"}
     assert {line["name"] for line in drawn} == expected
+
+
+def test_a_run_at_places_and_one_without_have_a_difference_without(open_page, placed, tmp_path):
+    config = RunConfig("ioi", MODEL, "acdc", {"threshold": 0.2}, n_prompts=N_PROMPTS)
+    other = run_discovery(tmp_path / "other", config)
+    file = write_report(placed.path, against=other.path)
+    page = open_page(file)
+    for pane, run in zip(page.locator(".pane:visible").all(), (placed, other), strict=True):
+        assert len(pane.locator(".column").all()) == len(run.circuit.graph.places)
+        drawn = pane.locator(".lines path").evaluate_all(LINES)
+        assert {line["name"] for line in drawn} == {edge.name for edge in run.circuit.edges}
+    assert "compared with the places of run merged" in page.locator(".remark").inner_text()
+    page.locator(".view", has_text="Difference").click()
+    pane = page.locator(".pane:not([hidden])")
+    assert pane.locator(".column").count() == 0
+    left, right = on_common_graph(placed.circuit, other.circuit)
+    for side, kept in {
+        "left": left.kept & ~right.kept,
+        "right": right.kept & ~left.kept,
+        "both": left.kept & right.kept,
+    }.items():
+        found = pane.locator(f".lines .tone-{side}").evaluate_all(
+            "all => all.map(e => e.__data__.id)"
+        )
+        assert set(found) == {edge.name for edge in left.graph.edges(kept)}, side
+    pane.locator(".lines path").first.dispatch_event("click")
+    assert page.locator("#panel .mono").count()
 
 
 @both_sizes

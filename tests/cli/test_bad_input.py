@@ -238,7 +238,7 @@ def test_a_circuit_of_another_model_is_not_drawn_against(cli, complaint, tmp_pat
     other = json.loads((tmp_path / "run" / "circuit.json").read_text())
     other["shape"]["n_layers"], other["edges"] = 3, []
     (tmp_path / "other.json").write_text(json.dumps(other))
-    said = "other.json is not a circuit of this kind: .*n_layers is 3 and 2 here"
+    said = "other.json cannot be drawn against run: it belongs to .*: n_layers is 3 and 2 here"
     complaint(cli("draw", "run", "--against", "other.json"), said)
     assert not list(tmp_path.rglob("difference*"))
 

@@ -133,6 +133,10 @@ def test_how_circuits_with_different_places_are_compared_is_said_in_a_line(cli, 
     pair = compared(cli, "reordered", "")
     assert pair["overlap"]["edges"]["both"] == ["embed->a0.h0.v@S1"]
     assert pair["places"] is None
+    answer = cli("draw", "left.json", "--against", "other.json", "--out", "both.dot")
+    drawn = Path("both.dot").read_text()
+    assert answer.code == 0 and said in " ".join(re.sub("<[^>]*>", " ", drawn).split())
+    assert "@S2" in drawn and "@IO" not in drawn
     table = cli("compare", "left.json", "other.json", "--out", "left-other")
     assert "compared at places" in table.out and "S2" in table.out
 
@@ -158,4 +162,8 @@ def test_circuits_without_edges_at_common_places_are_refused(cli, complaint, tmp
     complaint(
         cli("compare", "left.json", "nowhere.json"),
         r"nowhere keeps no edge at the places that left and nowhere have in common \(S1\)",
+    )
+    complaint(
+        cli("draw", "left.json", "--against", "none.json"),
+        r"none.json cannot be drawn against left.json: .* have no place in common",
     )

@@ -48,6 +48,15 @@ def test_circuits_with_other_units_are_compared_with_whole_mlps(cli, tmp_path):
     done = cli("compare", *runs, "--by-name", "--out", str(tmp_path / "compared"))
     assert done.code == 0, done.err
     assert "are compared with whole MLPs" in done.err
+    drawn = tmp_path / "both.dot"
+    assert cli("draw", runs[0], "--against", runs[1], "--out", str(drawn)).code == 0
+    compared = (tmp_path / "compared" / "difference-0-1.dot").read_text()
+    assert edges_of(drawn.read_text()) == edges_of(compared) != []
+    assert "are compared with whole MLPs" in drawn.read_text()
+
+
+def edges_of(dot: str) -> list[str]:
+    return sorted(line for line in dot.splitlines() if "->" in line)
 
 
 def test_changed_dictionaries_are_another_search(cli, tmp_path):

@@ -194,7 +194,11 @@ def test_the_page_of_neurons_has_the_types_that_the_script_reads(discover, progr
 
 def test_the_page_of_two_runs_has_the_types_that_the_script_reads(evaluated, discover, tmp_path):
     other = discover(tmp_path / "other").path
-    for against in (evaluated, other):
+    config = RunConfig(
+        "ioi", "ioi-small", "exact", {"threshold": 0.1}, n_prompts=4, neurons="0", shortlist=4
+    )
+    finer = run_discovery(tmp_path / "finer", config).path
+    for against in (evaluated, other, finer):
         data = data_of(write_report(other, against=against, out=tmp_path / "both.html"))
         assert faults(data, "RawPage") == []
 

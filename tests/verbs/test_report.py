@@ -272,7 +272,9 @@ def test_two_runs_are_compared_edge_by_edge(run, small, tmp_path):
     assert file == run.path / "report-other.html"
     data = data_of(file)
     left, right = ({edge.name for edge in found.circuit.edges} for found in (run, other))
-    comparison = data["comparison"]
+    assert data["comparison"]["remarks"] == []
+    comparison = data["comparison"]["difference"]
+    assert comparison["alike"] is True
     assert set(comparison["both"]) == left & right
     assert set(comparison["left"]) == left - right
     assert set(comparison["right"]) == right - left
@@ -282,7 +284,9 @@ def test_two_runs_are_compared_edge_by_edge(run, small, tmp_path):
 def test_runs_of_different_models_stand_side_by_side_without_a_difference(run, discover, tmp_path):
     other = discover(tmp_path / "program")
     data = data_of(write_report(run.path, against=other.path, out=tmp_path / "both.html"))
-    assert data["comparison"] == {"sameGraph": False}
+    (remark,) = data["comparison"].pop("remarks")
+    assert "program cannot be compared with those of run: it belongs to another model" in remark
+    assert data["comparison"] == {}
     assert len(data["runs"]) == 2
 
 

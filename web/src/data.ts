@@ -42,20 +42,22 @@ export interface Layout {
   columns: [number, number, number][];
 }
 
+interface RawGraph {
+  places: Place[];
+  nodes: Component[];
+  readers: { name: string; node: number; port: Port }[];
+  /** The box of each writer, at each place. */
+  writers: number[][];
+  arcs: [number, number][];
+}
+
 interface RawRun {
   name: string;
   title: string;
   unit: string;
   method: string;
   threshold: number | null;
-  graph: {
-    places: Place[];
-    nodes: Component[];
-    readers: { name: string; node: number; port: Port }[];
-    /** The box of each writer, at each place. */
-    writers: number[][];
-    arcs: [number, number][];
-  };
+  graph: RawGraph;
   edges: {
     writer: number[];
     reader: number[];
@@ -206,17 +208,25 @@ export interface Attention {
   heads: Partial<Record<PatternKind, Record<string, string[]>>>;
 }
 
-export interface Comparison {
-  sameGraph: boolean;
-  both?: string[];
-  left?: string[];
-  right?: string[];
-  layout?: Layout;
+interface RawDifference {
+  both: string[];
+  left: string[];
+  right: string[];
+  /** That to which both circuits are brought. */
+  graph: RawGraph;
+  layout: Layout;
+  /** Whether both circuits have its boxes. */
+  alike: boolean;
 }
 
-/** One edge with all that the run says of it. */
-export interface Edge {
-  index: number;
+interface RawComparison {
+  /** How the circuits are compared, or why they are not. */
+  remarks: string[];
+  difference?: RawDifference;
+}
+
+/** Where an edge leads, without what a run says of it. */
+export interface Link {
   name: string;
   /** The name without the place. */
   whole: string;
@@ -225,6 +235,34 @@ export interface Edge {
   reader: string;
   target: Component;
   port: Port;
+}
+
+/** What a picture of a graph is drawn from. */
+export interface Graph {
+  places: Place[];
+  components: Component[];
+  byName: Map<string, Component>;
+  arcs: [Component, Component][];
+}
+
+export type Side = "both" | "right" | "left";
+
+export interface Difference {
+  /** By who keeps them. */
+  links: [Side, Link][];
+  graph: Graph;
+  layout: Layout;
+  alike: boolean;
+}
+
+export interface Comparison {
+  remarks: string[];
+  difference: Difference | null;
+}
+
+/** One edge with all that the run says of it. */
+export interface Edge extends Link {
+  index: number;
   kept: boolean;
   decided: boolean;
   reason: Reason;
@@ -236,11 +274,7 @@ export interface Edge {
   value: number | null;
 }
 
-export interface Run extends Omit<RawRun, "edges" | "graph"> {
-  places: Place[];
-  components: Component[];
-  byName: Map<string, Component>;
-  arcs: [Component, Component][];
+export interface Run extends Omit<RawRun, "edges" | "graph">, Graph {
   /** In the order of the search. */
   edges: Edge[];
   /** Largest first; those without a value last. */
@@ -258,34 +292,23 @@ interface RawPage {
   version: number;
   title: string;
   runs: RawRun[];
-  comparison: Comparison | null;
+  comparison: RawComparison | null;
 }
 
 export function readPage(text: string): Page {
   const raw = JSON.parse(text) as RawPage;
   if (raw.version !== VERSION) throw new Error(`unknown version of the data: ${raw.version}`);
-  return { title: raw.title, runs: raw.runs.map(readRun), comparison: raw.comparison };
+  return { title: raw.title, runs: raw.runs.map(readRun), comparison: raw.comparison && readComparison(raw.comparison) };
 }
 
 function readRun(raw: RawRun): Run {
-  const { places, nodes, readers, writers, arcs } = raw.graph;
+  const graph = readGraph(raw.graph);
   const edges = raw.edges.writer.map((writer, index): Edge => {
-    const reader = readers[raw.edges.reader[index]];
-    const target = nodes[reader.node];
-    const from = nodes[writers[writer][target.place ?? 0]];
-    const name = `${from.component}->${reader.name}`;
-    const place = target.place === null ? null : places[target.place].name;
     const effect = raw.edges.effect[index];
     const score = raw.edges.score[index];
     return {
+      ...link(raw.graph, writer, raw.edges.reader[index]),
       index,
-      name,
-      whole: place === null ? name : name.slice(0, -place.length - 1),
-      place,
-      writer: from,
-      reader: reader.name,
-      target,
-      port: reader.port,
       kept: raw.edges.kept[index] === 1,
       decided: raw.edges.decided[index] === 1,
       reason: REASONS[raw.edges.reason[index]],
@@ -298,14 +321,44 @@ function readRun(raw: RawRun): Run {
   });
   return {
     ...raw,
+    ...graph,
+    edges,
+    ranked: [...edges].sort((a, b) => size(b) - size(a) || a.index - b.index),
+    grouped: graph.components.some((node) => node.kind === "kv"),
+  };
+}
+
+function readGraph({ places, nodes, arcs }: RawGraph): Graph {
+  return {
     places,
     components: nodes,
     byName: new Map(nodes.map((node) => [node.name, node])),
     arcs: arcs.map(([from, to]) => [nodes[from], nodes[to]]),
-    edges,
-    ranked: [...edges].sort((a, b) => size(b) - size(a) || a.index - b.index),
-    grouped: nodes.some((node) => node.kind === "kv"),
   };
+}
+
+function link({ places, nodes, readers, writers }: RawGraph, from: number, to: number): Link {
+  const reader = readers[to];
+  const target = nodes[reader.node];
+  const writer = nodes[writers[from][target.place ?? 0]];
+  const name = `${writer.component}->${reader.name}`;
+  const place = target.place === null ? null : places[target.place].name;
+  const whole = place === null ? name : name.slice(0, -place.length - 1);
+  return { name, whole, place, writer, reader: reader.name, target, port: reader.port };
+}
+
+function readComparison({ remarks, difference }: RawComparison): Comparison {
+  if (!difference) return { remarks, difference: null };
+  const { graph: raw, layout, alike } = difference;
+  const writers = new Map(raw.writers.map(([box], index) => [raw.nodes[box].component, index]));
+  const readers = new Map(raw.readers.map(({ name }, index) => [name, index]));
+  const links = (["both", "right", "left"] as Side[]).flatMap((side) =>
+    difference[side].map((name): [Side, Link] => {
+      const [from, to] = name.split("->");
+      return [side, link(raw, writers.get(from)!, readers.get(to)!)];
+    }),
+  );
+  return { remarks, difference: { links, graph: readGraph(raw), layout, alike } };
 }
 
 /** What an edge is ranked by: how large its value is; below all others if it has none. */

@@ -81,7 +81,7 @@ function ofSelection(run: Run, selected: Selection, store: Store): Child[] {
 }
 
 function absent(name: string): HTMLElement {
-  return h("p", { class: "quiet" }, `${name} is not part of this model.`);
+  return h("p", { class: "quiet" }, `${name} is not in the graph of this run.`);
 }
 
 function ofEdge(edge: Edge, run: Run, store: Store): Child[] {

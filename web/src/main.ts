@@ -2,7 +2,7 @@
 
 import { aboutPanel } from "./about";
 import { controls } from "./controls";
-import { readPage, size, type Edge, type Layout, type Page, type Run } from "./data";
+import { readPage, size, type Difference, type Edge, type Graph, type Layout, type Page, type Run } from "./data";
 import { detailsPanel } from "./details";
 import { button, h, type Child } from "./dom";
 import { edgesPanel } from "./edges";
@@ -89,7 +89,8 @@ interface View {
 
 function graphs(page: Page, store: Store): HTMLElement {
   const views = page.runs.map((run) => circuitView(run, page, store));
-  if (page.comparison?.sameGraph) views.push(differenceView(page, store));
+  const difference = page.comparison?.difference;
+  if (difference) views.push(differenceView(page, difference, store));
   const frames = h("div", { class: "graphs" });
   const labels = page.runs.length > 1 ? page.runs.map((run) => run.name) : [];
   views.forEach(({ graph }, i) => {
@@ -119,15 +120,9 @@ function graphs(page: Page, store: Store): HTMLElement {
       view.graph.fit();
     };
   }
-  const bar = controls(page.runs, store, page.comparison?.sameGraph === true);
-  const remark = page.comparison && !page.comparison.sameGraph && otherModels();
-  return h("div", { class: "stage" }, remark, frames, key.element, bar);
-}
-
-function otherModels(): HTMLElement {
-  return h("p", { class: "remark" }, 
-    "The two circuits belong to different models or tell different places apart: their edges have no common names.",
-  );
+  const bar = controls(page.runs, store, Boolean(difference));
+  const remarks = (page.comparison?.remarks ?? []).map((text) => h("p", { class: "remark" }, text));
+  return h("div", { class: "stage" }, ...remarks, frames, key.element, bar);
 }
 
 function linkZoom(graph: GraphView, views: View[]): void {
@@ -183,37 +178,37 @@ function circuitView(run: Run, page: Page, store: Store): View {
     scene: (state) => {
       const replayed = state.step !== null && page.runs.length === 1;
       const strokes = replayed ? replayStrokes(run, state.step!, state.places) : circuitStrokes(run, state);
-      return scene(run, page, strokes, layoutFor(run, page, state, replayed), state, graph.aspect);
+      return sceneFor(run, page, strokes, layoutFor(run, page, state, replayed), state, graph.aspect);
     },
   };
 }
 
 function layoutFor(run: Run, page: Page, state: State, replayed: boolean): Layout {
   if (state.scope === "all" || replayed) return run.layouts.all;
-  return page.comparison?.layout ?? run.layouts.circuit;
+  const difference = page.comparison?.difference;
+  return difference?.alike ? difference.layout : run.layouts.circuit;
 }
 
-function differenceView(page: Page, store: Store): View {
-  const [run] = page.runs;
-  const graph = new GraphView("Difference of the two circuits", handlersFor(run, store, page));
+function differenceView(page: Page, difference: Difference, store: Store): View {
+  const graph = new GraphView("Difference of the two circuits", handlersFor(page.runs[0], store, page));
   return {
     graph,
     run: null,
     shown: (state) => state.view === "difference",
     scene: (state) =>
-      scene(
-        run,
+      sceneFor(
+        difference.graph,
         page,
-        differenceStrokes(page.runs, page.comparison!, state.places),
-        page.comparison!.layout!,
+        differenceStrokes(difference, state.places),
+        difference.layout,
         state,
         graph.aspect,
       ),
   };
 }
 
-function scene(run: Run, page: Page, strokes: Stroke[], layout: Layout, state: State, aspect: number): Scene {
-  const { components, places, arcs } = run;
+function sceneFor(of: Graph, page: Page, strokes: Stroke[], layout: Layout, state: State, aspect: number): Scene {
+  const { components, places, arcs } = of;
   const grouped = isGrouped(page.runs, state);
   const { open, places: chosen } = state;
   return sceneOf({ components, places, arcs, layout, strokes, grouped, open, chosen, aspect });
@@ -237,12 +232,11 @@ function selectionOf(box: Box): State["selected"] {
 }
 
 function tooltip(line: Line, run: Run): string[] {
-  const [edge] = line.edges;
-  if (line.edges.length === 1) return edgeTip(edge, run);
-  const total = line.edges.reduce((sum, each) => sum + Math.abs(each.value ?? 0), 0);
+  const edge = run.edges.find((each) => each.name === line.edges[0].name);
+  if (edge && line.edges.length === 1) return edgeTip(edge, run);
   return [
     `${line.from.label} → ${line.to.label}`,
-    `${count(line.edges.length, "edge")}, effects together ${number(total)} ${run.unit}`,
+    `${count(line.edges.length, "edge")}, effects together ${number(line.size ?? 0)} ${run.unit}`,
   ];
 }
 

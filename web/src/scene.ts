@@ -9,7 +9,7 @@
 // Where places are told apart, each is a column, and all of this is done in every column.
 
 import { sum } from "d3-array";
-import type { Component, Edge, Layout, Place } from "./data";
+import type { Component, Layout, Link, Place } from "./data";
 import { crossings, routes, type Range, type Route, type Way } from "./routes";
 import { isChosen } from "./strokes";
 import { count, describe } from "./text";
@@ -37,7 +37,7 @@ export interface Box {
 
 /** An edge to draw: in which tone, and the size of its effect (null: not measured). */
 export interface Stroke {
-  edge: Edge;
+  edge: Link;
   tone: string;
   size: number | null;
   negative: boolean;
@@ -54,7 +54,7 @@ export interface Line {
   strength: number | null;
   negative: boolean;
   port: string;
-  edges: Edge[];
+  edges: Link[];
   path: string;
 }
 

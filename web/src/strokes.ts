@@ -1,6 +1,6 @@
 // Which edges a picture shows and how: the circuit, a moment of the search, or a difference.
 
-import type { Comparison, Edge, Run } from "./data";
+import type { Difference, Edge, Run } from "./data";
 import { size } from "./data";
 import type { Stroke } from "./scene";
 import type { State } from "./store";
@@ -61,14 +61,8 @@ export function replayStrokes(run: Run, step: number, places: State["places"]): 
 }
 
 /** The edges of two circuits by who keeps them. */
-export function differenceStrokes(runs: Run[], comparison: Comparison, places: State["places"]): Stroke[] {
-  const named = new Map(runs.flatMap((run) => run.edges.map((edge) => [edge.name, edge])));
-  const sides = { both: comparison.both, right: comparison.right, left: comparison.left };
-  return Object.entries(sides).flatMap(([side, names]) =>
-    (names ?? []).flatMap((name) => {
-      const edge = named.get(name);
-      if (!edge || !isChosen(edge.place, places)) return [];
-      return [{ edge, tone: side, size: null, negative: false }];
-    }),
-  );
+export function differenceStrokes({ links }: Difference, places: State["places"]): Stroke[] {
+  return links
+    .filter(([, edge]) => isChosen(edge.place, places))
+    .map(([side, edge]) => ({ edge, tone: side, size: null, negative: false }));
 }

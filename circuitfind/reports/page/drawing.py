@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuitfind.circuit import Circuit
+from circuitfind.comparison.common_graph import on_common_graph, same_places
 from circuitfind.graph import PLACE_MARK, Edge, Graph
 from circuitfind.methods.base import Decision
 from circuitfind.reports.boxes import boxes_and_arcs, framed, with_columns
@@ -110,6 +111,28 @@ def layout_of(
     ]
     boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
     return _placed(boxes, arcs, lines, graph, seen)
+
+
+def drawn_difference(ours: Circuit, theirs: Circuit, roles: Mapping[str, str]) -> dict[str, Any]:
+    """Return what two circuits share, on the graph that both can be brought to.
+
+    Raises:
+        GraphError: There is none.
+    """
+    left, right = on_common_graph(ours, theirs)
+    graph, seen = left.graph, Seen.of(ours.origin)
+    edges = {
+        "both": graph.edges(left.kept & right.kept),
+        "left": left.without(right),
+        "right": right.without(left),
+    }
+    return {
+        **{side: [edge.name for edge in each] for side, each in edges.items()},
+        "graph": drawn_graph(graph, roles, seen),
+        "layout": layout_of(graph, graph.edges(left.kept | right.kept), roles, seen),
+        # Whether both circuits have its boxes.
+        "alike": same_places(ours.graph, theirs.graph),
+    }
 
 
 def even_layout(graph: Graph, roles: Mapping[str, str], seen: Seen = NOTHING_SEEN) -> Layout:
