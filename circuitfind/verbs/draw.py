@@ -138,10 +138,11 @@ def captions(named: Sequence[tuple[str, Circuit]]) -> list[str]:
 def _settings(circuit: Circuit) -> dict[str, Any]:
     """Return what a circuit was found with, except for what its line says anyway."""
     origin = circuit.origin
+    said = _SAID if circuit.graph.units else {*_SAID, "shortlist", "ranked_by"}
     return {
         name: value
         for name, value in {**origin, **settings_apart_from_seed(origin)}.items()
-        if name not in _SAID and isinstance(value, str | int | float | bool)
+        if name not in said and isinstance(value, str | int | float | bool)
     }
 
 

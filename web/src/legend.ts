@@ -50,8 +50,8 @@ function widthEntries({ runs, scale, sizes, below, together }: Widths, named: bo
 }
 
 function entries(page: Page, state: State): [string, string, boolean][] {
-  const placed = page.runs.some((run) => run.places.length);
-  const moves: [string, string, boolean][] = placed ? [["move", "moved by attention, never cut", false]] : [];
+  const shown = state.view === "difference" ? [page.comparison!.difference!.graph] : page.runs;
+  const moves: [string, string, boolean][] = shown.some((each) => each.places.length) ? [["move", "moved by attention, never cut", false]] : [];
   if (state.view === "difference") {
     const [left, right] = page.runs;
     return [
