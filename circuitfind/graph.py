@@ -230,6 +230,11 @@ class Block:
     coupled: bool = False
     units: Units | None = None
 
+    @property
+    def has_fixed_error(self) -> bool:
+        """Whether a transcoder's latents are its writers, whose error comes from unpatched runs."""
+        return self.units is not None and self.units.error == "fixed"
+
 
 class Edge(NamedTuple):
     """One (writer, reader) pair, written `a5.h1->a7.h3.k`; at one place, `a5.h1->a7.h3.k@S2`."""

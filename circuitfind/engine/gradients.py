@@ -31,7 +31,7 @@ from circuitfind.engine.received import (
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Inputs, Rows, Run, Seen, Stream, ports_of, read
-from circuitfind.models.units import Transcoder, unit_block
+from circuitfind.models.units import transcoder_of
 
 
 class RecordedRun(Run):
@@ -44,6 +44,9 @@ class RecordedRun(Run):
         entering: The streams of a run that was made before, if that is to be walked back.
         trace: Whether the run will be walked back, so that more of what it computes is kept.
         checkpoint: Whether nothing inside blocks is kept for the way back.
+        errors: What transcoders do not reconstruct, by the name of their block, in a run that is
+            not the unpatched one. These blocks then add what the transcoder makes of the stream,
+            and this; in the unpatched run that is what the MLP adds.
 
     Attributes:
         entering: What entered the blocks of each stage, and the logits, by stage.
@@ -60,8 +63,10 @@ class RecordedRun(Run):
         *,
         trace: bool = False,
         checkpoint: bool = False,
+        errors: Mapping[str, Stream] | None = None,
     ) -> None:
         super().__init__(model, real, self._remember, graph.merged)
+        self._errors = dict(errors or {})
         self.entering: dict[int, Stream] = dict(entering or {})
         self.values: dict[str, Float[Tensor, "writer batch pos width"]] = {}
         self._trace, self._checkpoint = trace, checkpoint
@@ -82,6 +87,11 @@ class RecordedRun(Run):
             self.entering[block.stage] = values
         elif not self._trace and seen in ("z", "mlp"):
             self.values[block.name] = values[None] if seen == "mlp" else values
+
+    def added(self, block: Block, stream: Stream) -> Stream:
+        if block.name not in self._errors:
+            return super().added(block, stream)
+        return transcoder_of(self.model, block).added(stream) + self._errors[block.name]
 
     def rest(self, inputs: Inputs, block: Block) -> Stream:
         if not self._trace or self._checkpoint:
@@ -112,10 +122,8 @@ class RecordedRun(Run):
 
     def _pulled(self, block: Block, stream: Stream, gradient: Stream) -> tuple[Received, ...]:
         """Pull the gradient at what a block writes back to what its readers receive."""
-        if block.units is not None and block.units.error == "fixed":
-            unit = unit_block(self.model, block)
-            assert isinstance(unit, Transcoder)
-            return (ThroughUnits(block, unit, stream, gradient),)
+        if block.has_fixed_error:
+            return (ThroughUnits(block, transcoder_of(self.model, block), stream, gradient),)
         known = self._traced.pop(block.name) if block.name in self._traced else None
         trace = known or self._trace_again(block, stream)
         arrived = torch.autograd.grad(trace.added, list(trace.inputs.values()), gradient)

@@ -157,6 +157,12 @@ def run_on(problem: Problem, tokens: Tensor) -> tuple[RecordedRun, Written]:
     return run, Written(model, graph, {part.name: values[part.name] for part in parts_of(graph)})
 
 
+def fixed_errors(written: Written) -> dict[str, Float[Tensor, "_batch _pos d_model"]]:
+    """Return what transcoders do not reconstruct, by the name of their block."""
+    blocks = [block for block in written.graph.blocks if block.has_fixed_error]
+    return {block.name: written.values[f"{block.name}.rest"][-1] for block in blocks}
+
+
 def total(streams: Iterable[Tensor]) -> Tensor:
     """Return the sum of some streams."""
     return reduce(torch.add, streams)

@@ -24,7 +24,7 @@ from circuitfind.engine.memory import GRADIENTS_TOGETHER, attribution_batch
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.received import BlockGradients
 from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
-from circuitfind.engine.written import batches
+from circuitfind.engine.written import batches, fixed_errors
 from circuitfind.errors import MethodError, MetricError, quoted
 from circuitfind.graph import Block, Graph
 from circuitfind.metrics import Metric
@@ -39,8 +39,9 @@ class Place:
     """A run at which slopes are taken.
 
     Attributes:
-        share: 1 is the clean run; 0 replaces what `writer` writes, or what the embedding writes if
-            no writer is given; numbers between mix the two.
+        share: 1 is the clean run; 0 replaces what `writer` writes, or if no writer is given what
+            those write that read nothing: the embedding, and errors of transcoders. Numbers between
+            mix the two.
         weight: Factor on what this run contributes.
         writer: Index of the writer that is varied alone; only its own edges are scored.
     """
@@ -147,6 +148,7 @@ class Batch:
         self.problem, self._limits = problem, limits
         self._entering, self._final = runs.entering, runs.final
         self.differences = runs.replaced - runs.clean
+        self._errors = fixed_errors(runs.clean)
         self._readout = Readout(problem, runs.final)
 
     def scores(self, places: Sequence[Place]) -> Table:
@@ -166,7 +168,7 @@ class Batch:
         return reduce(_plus, (list(self._walk(place)) for place in places))
 
     def _walk(self, place: Place) -> Iterator[BlockGradients]:
-        known = self._entering if place.share == 1 else None
+        known, errors = (self._entering, {}) if place.share == 1 else (None, self._errors_at(place))
         run = RecordedRun(
             self.problem.model,
             self.problem.graph,
@@ -174,9 +176,19 @@ class Batch:
             known,
             trace=True,
             checkpoint=self._limits.checkpoint,
+            errors=errors,
         )
         final = self._final if known is not None else run.run(*self._mixed(place))
         return run.gradients(self._slope_at(final) * place.weight)
+
+    def _errors_at(self, place: Place) -> dict[str, Stream]:
+        """Return the fixed errors, which are replaced by as much as the embedding is."""
+        if place.writer is not None:
+            return self._errors
+        changes = fixed_errors(self.differences)
+        return {
+            name: error + (1 - place.share) * changes[name] for name, error in self._errors.items()
+        }
 
     def _mixed(self, place: Place) -> tuple[Stream, int]:
         """Return the stream with a writer's output mixed, and the stage that it enters."""

@@ -237,7 +237,14 @@ def unit_block(model: ResidualModel, block: Block) -> UnitBlock:
     assert block.units is not None
     if block.units.kind == "neuron":
         return Neurons(model, block)
-    return Transcoder(model, block) if block.units.error == "fixed" else OutputLatents(model, block)
+    return Transcoder(model, block) if block.has_fixed_error else OutputLatents(model, block)
+
+
+def transcoder_of(model: ResidualModel, block: Block) -> Transcoder:
+    """Return how the writers of a block come from the stream whose error is fixed."""
+    found = unit_block(model, block)
+    assert isinstance(found, Transcoder)
+    return found
 
 
 def with_dictionaries(model: Any, dictionaries: Mapping[int, Any]) -> Any:

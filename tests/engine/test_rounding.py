@@ -1,15 +1,21 @@
 """Where rounding could grow, cutting edges in float32 is still the plain definition."""
 
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
 import pytest
 import torch
 
+from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Units
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
+from circuitfind.models.units import with_dictionaries
 from circuitfind.problem import Problem, assemble
 from tests.engine.problems import logits_at_steps, oracle_of, prompts_of, random_mask
+from tests.engine.unit_cases import CASES
 from tests.oracles.checkpoints import build
 from tests.oracles.full_pass import final_stream
 
@@ -21,11 +27,31 @@ every_ablation = pytest.mark.parametrize(
 )
 
 
-def in_float32(family: str, ablation: str, n_layers: int, units: tuple[Units, ...] = ()) -> Problem:
+def in_float32(
+    family: str,
+    ablation: str,
+    n_layers: int,
+    units: tuple[Units, ...] = (),
+    dictionaries: tuple[Dictionary, ...] = (),
+) -> Problem:
     model = load_model(build(family, dtype=torch.float32, n_layers=n_layers))
+    narrow = {each.site.layer: with_narrow_tensors(each) for each in dictionaries}
+    model = with_dictionaries(model, narrow)
     graph = heads_and_mlps(model.shape, units=units)
     metric = find_metric("logit-difference")
     return assemble(model, prompts_of(), metric, ablation, graph=graph)
+
+
+def with_narrow_tensors(given: Any) -> Any:
+    """Return a copy in float32; casts do nothing inside `float64_throughout`."""
+    changed = {}
+    for field in fields(given):
+        value = getattr(given, field.name)
+        if isinstance(value, torch.Tensor):
+            changed[field.name] = torch.empty(value.shape, dtype=torch.float32).copy_(value)
+        elif is_dataclass(value):
+            changed[field.name] = with_narrow_tensors(value)
+    return replace(given, **changed)
 
 
 @every_ablation
@@ -41,14 +67,16 @@ def test_a_circuit_of_one_edge_is_the_full_pass_in_whatever_way_it_is_reached(fa
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "llama"])
-def test_so_it_is_where_neurons_are_writers(family, ablation):
-    units = tuple(Units(layer, "neuron", (0, 3, 17, 40)) for layer in (0, 1))
-    engine = IncrementalEngine(in_float32(family, ablation, 2, units))
+@pytest.mark.parametrize("case", ["neurons", "jumprelu", "topk", "sae"])
+def test_so_it_is_where_units_are_writers(family, case, ablation):
+    engine = IncrementalEngine(in_float32(family, ablation, 2, **CASES[case]))
+    oracle = oracle_of(family, ablation, **CASES[case])
     for edge in engine.graph.edges()[::11]:
         kept = engine.graph.mask_of([edge])
-        expected = logits_at_steps(engine, final_stream(engine.problem, kept))
+        expected = oracle.logits(kept)[:, -1:]
         for final in (engine.start_from(kept).final, engine.recomputed(kept)):
-            torch.testing.assert_close(logits_at_steps(engine, final), expected, rtol=0, atol=1e-4)
+            found = logits_at_steps(engine, final).to(expected)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @every_ablation

@@ -1,5 +1,6 @@
 """MLPs taken apart into neurons or latents: the engine held to brute force over the whole model."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,9 @@ from circuitfind.engine import soft_mask
 from circuitfind.engine.full_pass import full_pass, sources
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph, Units
-from circuitfind.methods.attribution import Limits
+from circuitfind.methods.attribution import Limits, Place
 from circuitfind.methods.eap import CLEAN, along
+from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from tests.engine.problems import (
     EXACT,
     engine_of,
@@ -282,6 +284,33 @@ def test_eap_is_what_finite_differences_along_an_edge_give(family, case):
         assert float(found[writer, reader]) == pytest.approx(slope, abs=1e-7)
 
 
+@each
+@pytest.mark.parametrize("ablation", ["resample", "mean"])
+def test_integrated_gradients_are_those_of_runs_between_what_reads_nothing(family, case, ablation):
+    engine = engine_of(family, ablation, metric="logit-difference", **CASES[case])
+    oracle, graph = oracle_of(family, ablation, **CASES[case]), engine.graph
+    loss, tokens = differentiable_loss(engine.problem.prompts), engine.problem.prompts.clean
+    sources = [graph.writers[index].name for index in graph.sources]
+    expected = sum(
+        attribution(oracle, loss, tokens, dict.fromkeys(sources, share)) for share in (0.5, 1.0)
+    )
+    found = scores_of(engine, places_of(graph, EapIgOptions(steps=2)))
+    expected = (expected / 2).masked_fill(~graph.edge_mask, 0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@few
+def test_integrated_activations_vary_one_unit_alone(family, case):
+    engine = engine_of(family, metric="logit-difference", **CASES[case])
+    oracle, graph = oracle_of(family, **CASES[case]), engine.graph
+    loss, tokens = differentiable_loss(engine.problem.prompts), engine.problem.prompts.clean
+    found = scores_of(engine, places_of(graph, EapIgOptions(variant="activations", steps=2)))
+    for row, writer in enumerate(graph.writers):
+        each = [attribution(oracle, loss, tokens, {writer.name: share}) for share in (0.5, 1.0)]
+        expected = (sum(each)[row] / 2).masked_fill(~graph.edge_mask[row], 0)
+        torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-10)
+
+
 @few
 def test_at_places_too(family, case):
     options = {"place_of": SHIFTED, **CASES[case]}
@@ -390,9 +419,9 @@ def some_edges(graph: Graph, n: int) -> list[tuple[int, int]]:
     return found
 
 
-def scores_of(engine: IncrementalEngine) -> Tensor:
-    """Return the eap scores of a problem."""
-    *_, last = along(engine, [CLEAN], Limits(), None)
+def scores_of(engine: IncrementalEngine, places: Iterable[Place] = (CLEAN,)) -> Tensor:
+    """Return the scores of a problem's edges from gradients at some places; by default eap."""
+    *_, last = along(engine, list(places), Limits(), None)
     return last.state["scores"].masked_fill(~engine.graph.edge_mask, 0)
 
 
