@@ -10,6 +10,7 @@ from circuitfind.methods.exact import Exact
 from circuitfind.methods.hisp import Hisp
 from circuitfind.methods.hybrid import Hybrid
 from circuitfind.methods.information_flow import InformationFlow
+from circuitfind.methods.mattr import Mattr
 from circuitfind.methods.random_scores import Random
 from circuitfind.methods.subnetwork_probing import SubnetworkProbing
 from circuitfind.registry import Table
@@ -27,6 +28,7 @@ METHODS: Table[Method] = Table(
         InformationFlow(),
         SubnetworkProbing(),
         EdgePruning(),
+        Mattr(),
         Hybrid(),
         Random(),
     ),

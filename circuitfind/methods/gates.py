@@ -40,7 +40,7 @@ def open_probability(location: Gates) -> Gates:
 
 
 @runtime_checkable
-class GateLayout(Protocol):
+class Layout(Protocol):
     """Says what the gates of a graph stand for."""
 
     @property
@@ -52,18 +52,42 @@ class GateLayout(Protocol):
         """Return the soft mask of all edges."""
         ...
 
+    def scores(self, probability: Gates) -> Mask:
+        """Return the probability of every edge, or another value from 0 to 1 that gates have."""
+        ...
+
+
+@runtime_checkable
+class GateLayout(Layout, Protocol):
+    """A layout whose gates are drawn."""
+
     def edges_open(self, probability: Gates) -> Float[Tensor, ""]:
         """Return the expected number of edges that are kept."""
         ...
 
+
+@dataclass(frozen=True)
+class EveryEdge:
+    """A gate per edge and no other."""
+
+    graph: Graph
+
+    @property
+    def n(self) -> int:
+        return self.graph.n_edges
+
+    def mask(self, gates: Gates) -> Mask:
+        """Return the gates, each where its edge is in the mask."""
+        exists = self.graph.edge_mask.to(gates.device)
+        return gates.new_zeros(exists.shape).masked_scatter(exists, gates)
+
     def scores(self, probability: Gates) -> Mask:
-        """Return the probability of every edge."""
-        ...
+        return self.mask(probability.double().cpu())
 
 
 @dataclass(frozen=True)
 class _WriterGates:
-    """Part that both layouts share: a gate on each head's and MLP's output, then other gates.
+    """Part that layouts share: a gate on each head's and MLP's output, then other gates.
 
     Where edges tell places apart, an output has a gate at each place. An edge is open if its writer
     is, if one of the components that read it is, and if its own gate is, whatever that stands for.
@@ -126,8 +150,20 @@ class EdgeGates(_WriterGates):
 
     def own(self, gates: Gates) -> Mask:
         """Return the edges' gates, each where its edge is in the mask."""
-        exists = self.graph.edge_mask.to(gates.device)
-        return gates.new_zeros(exists.shape).masked_scatter(exists, gates[self.n_written :])
+        return EveryEdge(self.graph).mask(gates[self.n_written :])
+
+
+@dataclass(frozen=True)
+class WriterGates(_WriterGates):
+    """A gate per head and MLP, on what it writes, and no other."""
+
+    @property
+    def n(self) -> int:
+        return self.n_written
+
+    def own(self, gates: Gates) -> Mask:
+        """Return open gates: edges have none of their own."""
+        return gates.new_ones(self.graph.edge_mask.shape)
 
 
 @dataclass(frozen=True)
