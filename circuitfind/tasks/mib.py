@@ -139,21 +139,25 @@ def mib_task(path: Path, rows: Sequence[MibRow]) -> Task:
 
 def _pairs(vocabulary: Vocabulary, path: Path, rows: Sequence[MibRow], n: int) -> Iterator[Pair]:
     tokenizer = vocabulary.tokenizer
-    start = tokenizer.bos_token_id
-    start = tokenizer.eos_token_id if start is None else start
+    start = _first([tokenizer.bos_token_id, tokenizer.eos_token_id])
+    (padding,) = _first([tokenizer.pad_token_id, tokenizer.eos_token_id, 0])
     plain = replace(vocabulary, bos=None)
-    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     same = (row for row in rows if row.operator == rows[0].operator)
     fitting = (row for row in same if _fits(plain, row))
     for _, row in zip(range(n), fitting, strict=False):
-        clean, corrupted = ([start, *plain.encode(text)] for text in (row.clean, row.corrupted))
+        clean, corrupted = ([*start, *plain.encode(text)] for text in (row.clean, row.corrupted))
         missing = len(clean) - len(corrupted)
-        corrupted = [*corrupted, *[padding or 0] * missing][: len(clean)]
+        corrupted = [*corrupted, *[padding] * missing][: len(clean)]
         right, wrong = (plain.encode(text)[0] for text in (row.right, row.wrong))
         # Such a row changes no f: each circuit has the same metric on it.
         if right != wrong and clean != corrupted:
             source = f"{path.name}, line {row.line}"
             yield Pair(clean, corrupted, [[right]], [[wrong]], source=source)
+
+
+def _first(tokens: Sequence[int | None]) -> list[int]:
+    """Return the first token that there is, or none."""
+    return [token for token in tokens if token is not None][:1]
 
 
 def _fits(plain: Vocabulary, row: MibRow) -> bool:
