@@ -80,6 +80,11 @@ class MibConfig(RunConfig):
             raise MethodError(
                 f"nothing is ranked by {quoted(self.level)}; choose {' or '.join(LEVELS)}"
             )
+        if self.selection:
+            raise MethodError(
+                f"{next(iter(self.selection)).replace('_', ' ')} chooses a circuit, and here ten "
+                "sizes of a ranking are measured; leave it out"
+            )
         if self.scores is not None and (self.method or self.options):
             raise MethodError("scores are given, so no method computes any; leave out its options")
         if self.scores is None and not isinstance(METHODS.find(self.method), ScoringMethod):

@@ -25,6 +25,8 @@ def test_what_cannot_be_measured_is_one_line(cli, tmp_path):
         (["--scores", tmp_path], "holds no scores"),
         (["--train", "nothing"], "nothing"),
         (["--option", "steps=0", "--method", "eap-ig"], "steps must be a whole number"),
+        (["--steps", "0"], "steps must be a whole number"),
+        (["--walk", "greedy"], "walk chooses a circuit, and here ten sizes of a ranking"),
     ):
         answer = cli("mib", *words, *more)
         assert (answer.code, answer.out) == (2, "")
