@@ -12,6 +12,7 @@ from circuitfind.commands import COMMANDS
 from circuitfind.commands.console import quieten_libraries, run_app, show_version
 from circuitfind.commands.discover import discover
 from circuitfind.commands.method_flags import Command, MethodCommand
+from circuitfind.commands.mib import mib
 from circuitfind.threads import wait_a_moment
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ def _all_commands(
 
 for command in COMMANDS:
     name = command.__name__.strip("_").replace("_", "-")
-    app.command(name, cls=MethodCommand if command is discover else Command)(command)
+    app.command(name, cls=MethodCommand if command in (discover, mib) else Command)(command)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from circuitfind.commands.draw import draw
 from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.exchange import export, import_
 from circuitfind.commands.listing import ablations, inspect, methods, metrics, models, runs, tasks
+from circuitfind.commands.mib import mib
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.report import report
 from circuitfind.commands.roles import roles
@@ -19,6 +20,7 @@ from circuitfind.commands.units import units
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     evaluate,
+    mib,
     stability,
     sweep,
     draw,

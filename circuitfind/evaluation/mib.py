@@ -13,20 +13,26 @@ Mueller et al. 2025, arXiv 2504.13151; code at https://github.com/hannamw/MIB-ci
 Edges are ranked by value (`signed`) and by size (`absolute`). The benchmark's tables have CPR from
 signed rankings and CMD from absolute ones; a single ranking has both numbers in one curve. By
 component instead of by edge, a component of the first n keeps all edges that lead out of it.
+
+InterpBench compares with a known circuit instead: the first n edges of a best-first walk from the
+logits, n rounded up, give the rates of ten points, between which the area is taken by trapezoids.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.circuit import EdgeScores
+from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
+from circuitfind.evaluation.roc import Truth
 from circuitfind.evaluation.size_curve import (
     MIB,
     Ranking,
@@ -77,6 +83,8 @@ class MibResult:
         empty: Of the corrupted run, with the clean answers.
         signed: The curve of the ranking by value.
         absolute: The curve of the ranking by size.
+        auroc: Area under InterpBench's ROC curve, where a circuit is known.
+        against: Name of that circuit.
     """
 
     level: str
@@ -87,6 +95,8 @@ class MibResult:
     empty: float
     signed: SizeCurve
     absolute: SizeCurve
+    auroc: float | None = None
+    against: str | None = None
 
     @property
     def cpr(self) -> float | None:
@@ -164,6 +174,7 @@ def mib(
     asked: HasProblem,
     scores: MibScores,
     *,
+    truth: Truth | None = None,
     log: PassLog | None = None,
     memory: int | None = None,
     on_pass: Callable[[], None] = lambda: None,
@@ -173,6 +184,7 @@ def mib(
     Args:
         asked: The question as MIB asks it (`mib_problem`).
         scores: What edges or components are ranked by.
+        truth: A known circuit of the same graph to compare with, whose edges are known.
         log: Circuits that were measured already, and where more are kept.
         memory: How many bytes may be taken beside the model; by default what it takes.
         on_pass: Called after each circuit.
@@ -190,4 +202,33 @@ def mib(
         measured.scale.empty,
         signed,
         absolute,
+        None if truth is None else interp_bench_area(scores.edges, truth),
+        None if truth is None else truth.name,
     )
+
+
+def interp_bench_area(scores: EdgeScores, truth: Truth) -> float:
+    """Return the area under the ROC curve of a ranking of edges by size, as InterpBench has it.
+
+    False positive rates are divided by the last one; the curve has no point at the origin.
+
+    Raises:
+        MethodError: The known circuit has no edges, or all.
+    """
+    graph = scores.graph
+    require_same_graph(truth.graph, graph)
+    true = truth.edges if truth.edges is not None else torch.zeros_like(graph.edge_mask)
+    n_true = int(true.sum())
+    if not 0 < n_true < graph.n_edges:
+        raise MethodError(
+            f"of the known circuit {truth.name} {n_true} of {graph.n_edges} edges are known, so "
+            "nothing can be told apart; give another one"
+        )
+    ranked = EdgeScores(graph, scores.values.nan_to_num(0), scores.unit, scores.method)
+    rates = []
+    for share in MIB.shares:
+        kept = ranked.greedy(math.ceil(share * graph.n_edges)).connected().kept
+        hits = int((kept & true).sum())
+        rates.append(((int(kept.sum()) - hits) / (graph.n_edges - n_true), hits / n_true))
+    false_rates, true_rates = np.array(rates).T
+    return float(np.trapezoid(true_rates, false_rates / false_rates[-1]))

@@ -8,7 +8,7 @@ al. 2025, arXiv 2504.13151), by trapezoids between the points:
     CPR       circuit performance ratio: the area under f; larger is better, and it may exceed 1
     CMD       circuit-model distance: the area of |1 - f|; 0 is best
     acc-AUC   the share of prompts on which the metric is positive, averaged over the logarithm of
-              the share of edges asked for (Arora et al. 2026, arXiv 2609.25518)
+              the share of edges asked for (arXiv 2609.25518)
 
 Most of the weight of CPR and CMD lies on large circuits; acc-AUC weighs every doubling of the size
 alike. A `Protocol` says what else is done. Ours puts what is left without dead ends on the x axis,

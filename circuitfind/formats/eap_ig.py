@@ -140,15 +140,20 @@ def read(text: str, graph: Graph | None = None) -> Circuit:
         header = {name: value for name, value in header.items() if name != _UNSCORED}
         graph = graph or graph_from(header)
     known = gathered(None, (), graph).graph
-    require_expressible(known)
-    for name, size in _sizes(known).items():
+    require_sizes(sizes, known)
+    edges = _with_nodes(as_object(content["edges"], "its edges"), content.get("nodes"))
+    rows = edge_rows(edges, known, frozenset(unscored) if header else frozenset())
+    return gathered(header, rows, graph)
+
+
+def require_sizes(sizes: Mapping[str, Any], graph: Graph) -> None:
+    """Refuse the sizes that a file states (its `cfg`) if they are those of another model."""
+    require_expressible(graph)
+    for name, size in _sizes(graph).items():
         if name in sizes and sizes[name] != size:
             raise CircuitFileError(
                 f"its {name} is {quoted(sizes[name])} and that of the model is {size}"
             )
-    edges = _with_nodes(as_object(content["edges"], "its edges"), content.get("nodes"))
-    rows = _rows(edges, known, frozenset(unscored) if header else frozenset())
-    return gathered(header, rows, graph)
 
 
 def _with_nodes(edges: Mapping[str, Any], nodes: object) -> Mapping[str, Any]:
@@ -170,7 +175,19 @@ def _is_in_graph(said: object) -> bool:
     return said is True or (isinstance(said, dict) and said.get("in_graph") is True)
 
 
-def _rows(edges: Mapping[str, Any], graph: Graph, unscored: frozenset[str]) -> Iterator[EdgeRow]:
+def edge_rows(
+    edges: Mapping[str, Any], graph: Graph, unscored: frozenset[str] = frozenset()
+) -> Iterator[EdgeRow]:
+    """Yield the edges of a graph of which a file says something.
+
+    Args:
+        edges: What the file says of each of its edges.
+        graph: The graph.
+        unscored: Our names of the edges whose score says nothing.
+
+    Raises:
+        CircuitFileError: The graph lacks an edge, or what is said of one cannot be understood.
+    """
     left = set(edges)
     for edge in every_edge(graph):
         said = [_said(name, edges[name]) for name in edge_names(edge, graph) if name in left]

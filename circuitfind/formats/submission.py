@@ -4,18 +4,142 @@ A folder per task and model, named `TASK_MODEL` (`ioi_gpt2`, `arc-easy_llama3`),
 file with a score for every edge, or one file per size that marks the edges of a circuit of at most
 so many percent of all edges, as https://github.com/hannamw/MIB-circuit-track describes it. Mueller
 et al. 2025, arXiv 2504.13151.
+
+Others' files of scores are read as JSON, or as `.pt` in which there is nothing but tensors, numbers
+and texts: nothing that could run code is unpickled.
 """
 
 import json
-from collections.abc import Sequence
+import pickle
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.errors import CircuitFileError
-from circuitfind.formats.base import HEADER, every_edge
-from circuitfind.formats.eap_ig import content_of, edge_names, require_expressible, write
+from circuitfind.errors import CircuitFileError, GraphError, quoted
+from circuitfind.files import read_bytes
+from circuitfind.formats.base import HEADER, as_object, every_edge
+from circuitfind.formats.eap_ig import (
+    content_of,
+    edge_names,
+    edge_rows,
+    require_expressible,
+    require_sizes,
+    write,
+)
+from circuitfind.graph import Graph
+from circuitfind.records import parse_json
+from circuitfind.stored import MOST_TENSOR_BYTES, masks_from
+
+SCORE_FILES = ("importances.json", "importances.pt")
 
 PERCENTAGES: tuple[float, ...] = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 """The sizes of circuits that a submission holds, in percent of all edges."""
+
+
+class Importances(NamedTuple):
+    """Scores that a file of a submission holds.
+
+    Attributes:
+        edges: Those of all edges; NaN where it says nothing.
+        components: Those of the components that write, NaN for one without a score; None where the
+            file has no scores of components.
+    """
+
+    edges: EdgeScores
+    components: Float[Tensor, " writer"] | None
+
+
+def read_importances(path: Path, graph: Graph) -> Importances:
+    """Read the scores in a folder of a submission, or in one of its files.
+
+    Args:
+        path: A folder with `importances.json` or `importances.pt`, or such a file.
+        graph: The graph of the model, with every query head's key and value apart.
+
+    Raises:
+        CircuitFileError: There is no such file, it cannot be trusted, or is of another model.
+    """
+    file = path
+    if path.is_dir():
+        found = [path / name for name in SCORE_FILES if (path / name).is_file()]
+        if not found:
+            raise CircuitFileError(
+                f"{path} holds neither of {' and '.join(SCORE_FILES)}; give the folder of one task "
+                "and model of a submission, or a run directory"
+            )
+        file = found[0]
+    try:
+        content = read_bytes(file, most=MOST_TENSOR_BYTES)
+        said = _from_pt(content, graph) if file.suffix == ".pt" else _from_json(content)
+        require_sizes(said.sizes, graph)
+        values = masks_from(graph, edge_rows(said.edges, graph))[1]
+        components = _components(said.nodes, graph)
+    except OSError as error:
+        raise CircuitFileError(f"cannot read {file}: {error.strerror or error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, CircuitFileError, GraphError) as error:
+        said_of = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise CircuitFileError(
+            f"{file} cannot be used as scores of this model: {said_of.splitlines()[0]}"
+        ) from None
+    return Importances(EdgeScores(graph, values, "", file.name), components)
+
+
+class _Said(NamedTuple):
+    """What a file of scores says: sizes of the model, and something of each edge and node."""
+
+    sizes: Mapping[str, Any]
+    edges: Mapping[str, Any]
+    nodes: Mapping[str, Any]
+
+
+def _from_json(content: bytes) -> _Said:
+    # Nodes without a score are written as NaN, which JSON does not know.
+    said = as_object(parse_json(content, finite=False), "it")
+    nodes = as_object(said.get("nodes") or {}, "its nodes")
+    scores = {name: node.get("score") for name, node in nodes.items() if isinstance(node, dict)}
+    edges = as_object(said["edges"], "its edges")
+    return _Said(as_object(said["cfg"], "its cfg"), edges, scores)
+
+
+def _from_pt(content: bytes, graph: Graph) -> _Said:
+    try:
+        loaded = torch.load(BytesIO(content), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError:
+        raise CircuitFileError(
+            "it is a pickle of more than tensors, numbers and texts, which can run code when it is "
+            "read; give the same scores as importances.json"
+        ) from None
+    said = as_object(loaded, "it")
+    rows, columns = (
+        {name: number for number, name in enumerate(said[which])}
+        for which in ("src_nodes", "dst_nodes")
+    )
+    scores, kept = said["edges_scores"].tolist(), said["edges_in_graph"].tolist()
+    edges = {}
+    for name in (name for edge in every_edge(graph) for name in edge_names(edge, graph)):
+        writer, reader = name.split("->")
+        row, column = rows[writer], columns[reader]
+        edges[name] = {"score": scores[row][column], "in_graph": bool(kept[row][column])}
+    nodes = said.get("nodes_scores")
+    named = {} if nodes is None else dict(zip(said["src_nodes"], nodes.tolist(), strict=True))
+    return _Said(as_object(said["cfg"], "its cfg"), edges, named)
+
+
+def _components(nodes: Mapping[str, Any], graph: Graph) -> Float[Tensor, " writer"] | None:
+    """Return the scores of nodes in the order of the graph's writers; None if there are none."""
+    names = ["input", *(writer.name for writer in graph.writers[1:])]
+    found = [nodes.get(name) for name in names]
+    wrong = [score for score in found if isinstance(score, bool | str | list | dict)]
+    if wrong:
+        raise CircuitFileError(f"the score of a node is {quoted(wrong[0])}, which is not a number")
+    values = torch.tensor([float("nan") if score is None else score for score in found])
+    return None if bool(values.isnan().all()) else values.double()
 
 
 def importances(circuit: Circuit) -> dict[str, str]:

@@ -41,9 +41,11 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
     yield "edges", f"{given.n_edges} of {given.n_edges_full} ({share:.1%})"
     yield from _reading_rows(given.readings)
     if given.curve is not None and given.curve.cpr is not None and given.curve.cmd is not None:
+        acc = given.curve.acc_auc
         yield (
             f"size curve, by {given.curve.by}",
-            f"CPR {_number(given.curve.cpr)}, CMD {_number(given.curve.cmd)}",
+            f"CPR {_number(given.curve.cpr)}, CMD {_number(given.curve.cmd)}"
+            + ("" if acc is None else f", acc-AUC {_number(acc)}"),
         )
     for baseline in given.baselines:
         yield (

@@ -9,6 +9,8 @@
     chat, system          whether prompts are a user's turn to a chat model, and its system prompt
     space                 whether a space precedes the answers (`circuitfind.tasks.answers`)
 
+A file of one of MIB's data sets is a task as well (`circuitfind.tasks.mib`).
+
 A beginning-of-sequence token is added to texts where the model has one, and does not count in
 positions and steps. Token ids are taken as they are.
 """
@@ -25,6 +27,7 @@ from circuitfind.pairs import Answer, Pair, complaint_about
 from circuitfind.tasks.answers import MOST_QUOTED, answer_token, answer_tokens, unreadable
 from circuitfind.tasks.base import Task
 from circuitfind.tasks.chat import conversation
+from circuitfind.tasks.mib import MibRow, mib_task
 from circuitfind.tasks.reading import Complaints, read_rows
 from circuitfind.tasks.rows import Choices, LineError, Prompt, Row
 
@@ -38,7 +41,10 @@ def custom_task(path: Path) -> Task:
     Raises:
         TaskError: The file cannot be read, is empty, or a line lacks something.
     """
-    rows = read_rows(path)
+    found = read_rows(path)
+    if official := [row for row in found if isinstance(row, MibRow)]:
+        return mib_task(path, official)
+    rows = [row for row in found if isinstance(row, Row)]
     written: list[tuple[Vocabulary, list[Pair]]] = []
 
     def write(vocabulary: Vocabulary, n: int, seed: int) -> list[Pair]:

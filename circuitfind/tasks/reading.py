@@ -15,11 +15,13 @@ from circuitfind.errors import CircuitfindError, TaskError, quoted
 from circuitfind.files import read_text
 from circuitfind.records import parse_json
 from circuitfind.tasks.cells import csv_records
+from circuitfind.tasks.mib import MibRow, is_official, mib_row
 from circuitfind.tasks.rows import REQUIRED, LineError, Row, row_from
 
 SUFFIXES = (".jsonl", ".csv")
 MOST_BYTES = 64_000_000
 MOST_ROWS = 10_000
+MOST_MIB_ROWS = 100_000
 _MOST_LINES = 1_000_000
 """Empty lines and line breaks inside cells included."""
 _DESCRIBED = 3
@@ -73,28 +75,33 @@ class Complaints:
             )
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read and check a file's lines.
+def read_rows(path: Path) -> list[Row] | list[MibRow]:
+    """Read and check a file's lines: pairs of prompts, or rows of one of MIB's data sets.
 
     Raises:
         TaskError: The file cannot be read, is too large or empty, or a line lacks something.
     """
     records = csv_records if path.suffix.lower() == ".csv" else _json_records
-    complaints, rows, total = Complaints(path), list[Row](), 0
+    complaints, rows, total = Complaints(path), list[Any](), 0
     text = text_of(path, "task file")
     if text.count("\n") > _MOST_LINES or text.count("\r") > _MOST_LINES:
         raise TaskError(
             f"{path} has more than {_MOST_LINES:,} lines; leave out those that are empty"
         )
+    read: Callable[[int, Mapping[str, Any]], Row | MibRow | None] | None = None
     for line, record in records(path, text):
         total += 1
-        if total > MOST_ROWS:
+        most = MOST_MIB_ROWS if read is mib_row else MOST_ROWS
+        if total > most:
             raise TaskError(
-                f"{path} holds more than {MOST_ROWS:,} pairs, the most that a task file may hold; "
+                f"{path} holds more than {most:,} pairs, the most that a task file may hold; "
                 "keep some of its lines"
             )
         try:
-            rows.append(row_from(line, record()))
+            said = record()
+            read = read or (mib_row if is_official(said) else row_from)
+            if (row := read(line, said)) is not None:
+                rows.append(row)
         except LineError as error:
             complaints.add(line, str(error))
     complaints.raise_if_any(total)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
     circuit = scored_circuit(path)
     beside = circuit_file(path)
     if format_name in SUBMISSIONS:
-        folder = out or beside.with_name(_submission_name(circuit))
+        folder = out or beside.with_name(submission_name(circuit.origin))
         files = {folder / name: text for name, text in SUBMISSIONS[format_name](circuit).items()}
     else:
         found = find_format(format_name)
@@ -66,9 +67,9 @@ def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
     return folder
 
 
-def _submission_name(circuit: Circuit) -> str:
-    """Return the name that MIB gives to a folder: the task and the model."""
-    task, model = (str(circuit.origin.get(name, name)) for name in ("task", "model"))
+def submission_name(origin: Mapping[str, Any]) -> str:
+    """Return the name that MIB gives to a folder: the task and the model of a circuit's origin."""
+    task, model = (str(origin.get(name, name)) for name in ("task", "model"))
     task, model = Path(task).stem.replace("_", "-"), Path(model).stem
     # Names come from a file, which may hold anything.
     return re.sub(r"[^\w.+-]+", "-", f"{task}_{model}")[:200]

@@ -34,6 +34,7 @@ TEXTS = (
 WHOLE_COMMANDS = {
     "discover": ["program", "--model", "PROGRAM", "--prompts", "4", "--threshold", "0.01"],
     "evaluate": ["RUN", "--quick", "--out", "evaluated"],
+    "mib": ["program", "--model", "PROGRAM", "--prompts", "4", "--out", "mib"],
     "stability": ["RUN", "--vary", "orders", "--repetitions", "1", "--out", "stable"],
     "sweep": ["SWEEP", "--dry-run"],
     "draw": ["RUN", "--out", "drawn.svg"],

@@ -8,16 +8,18 @@ from functools import cache
 import pytest
 import torch
 
-from circuitfind.circuit import EdgeScores
+from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.mib import (
     MibScores,
     component_scores,
+    interp_bench_area,
     mib,
     mib_problem,
     ungrouped_scores,
 )
+from circuitfind.evaluation.roc import truth_of
 from circuitfind.evaluation.size_curve import (
     MIB,
     SHARES,
@@ -35,7 +37,7 @@ from circuitfind.prompts import Pair, collate
 from circuitfind.shape import ModelShape
 from tests.engine.problems import model_of
 from tests.oracles.checkpoints import D_VOCAB, build, float64_throughout, random_pairs
-from tests.oracles.mib import Official, pruned
+from tests.oracles.mib import Official, area_under_roc, pruned
 
 N_LAYERS = 4
 GPT2_SMALL = ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True)
@@ -214,6 +216,32 @@ def test_components_are_worth_the_attribution_of_their_output():
     expected = official_of("gpt2").attributions()
     names = ["input", *(writer.name for writer in problem.graph.writers[1:])]
     assert found.tolist() == pytest.approx([expected[name] for name in names], abs=1e-9)
+
+
+def test_the_area_against_a_known_circuit_is_that_of_interp_bench():
+    graph = small_graph()
+    names = [edge_names(edge, graph)[0] for edge in graph.edges()]
+    generator = torch.Generator().manual_seed(4)
+    true = graph.edge_mask & (torch.rand(graph.edge_mask.shape, generator=generator) < 0.2)
+    scores = scores_of(graph, seed=5)
+    known = {edge_names(edge, graph)[0] for edge in graph.edges(true)}
+    truth = truth_of(Circuit(graph, true), "drawn")
+    expected = area_under_roc(names, by_name(scores), known)
+    assert interp_bench_area(scores, truth) == pytest.approx(expected)
+    # A circuit from the embedding to the logits, ranked first, and last.
+    right = graph.mask_of(["embed->a0.h1.v", "a0.h1->m1", "m1->logits", "embed->logits"])
+    path = truth_of(Circuit(graph, right), "path")
+    first = EdgeScores(graph, scores.values.abs() + 90 * right, "", "")
+    # No size that is asked for has just its four edges, so a line leads past the corner.
+    assert 0.98 < interp_bench_area(first, path) < 1
+    last = EdgeScores(graph, scores.values.abs() + 90 * ~right, "", "")
+    assert interp_bench_area(last, path) < 0.4
+    with pytest.raises(MethodError, match="drawn 0 of .* edges are known"):
+        interp_bench_area(scores, truth_of(Circuit(graph, torch.zeros_like(true)), "drawn"))
+
+
+def small_graph():
+    return heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 10))
 
 
 def test_scores_of_parts_that_mib_does_not_know_are_refused():

@@ -178,6 +178,35 @@ def pruned(kept: Iterable[str]) -> set[str]:
         edges = left
 
 
+def area_under_roc(edges: list[str], scores: Mapping[str, float], true: set[str]) -> float:
+    """Return the area between ten circuits that grow from the logits, against a known circuit."""
+    rates = []
+    for share in SHARES:
+        chosen = pruned(_grown(edges, scores, share * len(edges)))
+        hits = len(chosen & true)
+        rates.append(((len(chosen) - hits) / (len(edges) - len(true)), hits / len(true)))
+    last = rates[-1][0]
+    pairs = zip(rates, rates[1:], strict=False)
+    return sum((b[0] - a[0]) / last * (a[1] + b[1]) / 2 for a, b in pairs)
+
+
+def _grown(edges: list[str], scores: Mapping[str, float], n: float) -> set[str]:
+    """Take the edge of the largest score into a node that is reached, while less than n are."""
+    chosen: set[str] = set()
+    reached = {"logits"}
+    while n > 0:
+        n -= 1
+        possible = [
+            name
+            for name in edges
+            if name not in chosen and name.split("->")[1].split("<")[0] in reached
+        ]
+        best = max(possible, key=lambda name: abs(scores[name]))
+        chosen.add(best)
+        reached.add(best.split("->")[0])
+    return chosen
+
+
 def _bridge(model: Any) -> Any:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 

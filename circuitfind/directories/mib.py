@@ -1,0 +1,201 @@
+"""The directory of a ranking that is measured by MIB's protocol.
+
+`mib.json` is written last. The folder `submission` holds the scores as the benchmark takes them, in
+a folder named by task and model; they are written before anything is measured, and found again by
+an interrupted measurement.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.directory import DECISIONS
+from circuitfind.directories.naming import default_path
+from circuitfind.directories.work import CIRCUIT, WorkDirectory
+from circuitfind.errors import CircuitFileError, MethodError, RunDirectoryError, quoted
+from circuitfind.evaluation.mib import MibResult
+from circuitfind.evaluation.passes import PassLog
+from circuitfind.files import path_of, read_bytes
+from circuitfind.formats.submission import SCORE_FILES
+from circuitfind.limits import require
+from circuitfind.methods import METHODS
+from circuitfind.methods.base import ScoringMethod
+from circuitfind.metrics import LOGIT_DIFFERENCE
+from circuitfind.question import Question
+from circuitfind.records import as_json, body_of, from_json
+from circuitfind.reports.diagram import Diagram
+from circuitfind.store import read_json, reported
+from circuitfind.tasks import find_task, task_file
+
+RESULT, FORMAT, PASSES = "mib.json", "circuitfind mib 1", "mib-passes.jsonl"
+SUBMISSION = "submission"
+
+LEVELS = ("edges", "components")
+
+
+@dataclass(frozen=True)
+class MibConfig(RunConfig):
+    """Settings of a measurement by MIB's protocol: the prompts, and where the scores come from.
+
+    Attributes:
+        level: Whether edges or components are ranked.
+        scores: A submission's folder or file, or a run directory, whose scores are measured; None
+            where the method computes them.
+        scores_digest: A hash of that file; filled in by `located`.
+        train: The task on whose prompts the method computes scores; None for other prompts of the
+            same task, or the same ones of a file.
+        train_digest: A hash of its file, likewise.
+        n_train: How many pairs of prompts it computes them on; None for as many as are measured.
+        against: A known circuit to compare with, as InterpBench does it.
+    """
+
+    _: KW_ONLY
+    level: str = "edges"
+    scores: str | None = None
+    scores_digest: str | None = None
+    train: str | None = None
+    train_digest: str | None = None
+    n_train: int | None = None
+    against: str | None = None
+
+    form: ClassVar[str] = "circuitfind mib run 1"
+    noun: ClassVar[str] = "measurement by MIB's protocol"
+
+    def __post_init__(self) -> None:
+        if self.metric is None:
+            object.__setattr__(self, "metric", LOGIT_DIFFERENCE.name)
+        super().__post_init__()
+
+    def validate(self, *, any_threshold: bool = True) -> None:
+        super().validate(any_threshold=any_threshold)
+        require(prompts=self.n_train)
+        if self.train is not None:
+            find_task(self.train)
+        if self.level not in LEVELS:
+            raise MethodError(
+                f"nothing is ranked by {quoted(self.level)}; choose {' or '.join(LEVELS)}"
+            )
+        if self.selection:
+            raise MethodError(
+                f"{next(iter(self.selection)).replace('_', ' ')} chooses a circuit, and here ten "
+                "sizes of a ranking are measured; leave it out"
+            )
+        if self.scores is not None and (self.method or self.options):
+            raise MethodError("scores are given, so no method computes any; leave out its options")
+        if self.scores is None and not isinstance(METHODS.find(self.method), ScoringMethod):
+            ranking = ", ".join(each.name for each in METHODS if isinstance(each, ScoringMethod))
+            raise MethodError(
+                f"the method {quoted(self.method)} decides edge by edge and ranks none; choose one "
+                f"of {ranking}, or give the scores of a run (--scores)"
+            )
+
+    def located(self) -> "MibConfig":
+        found = super().located()
+        train = None if self.train is None else task_file(self.train)
+        if train is not None:
+            found = replace(found, train=str(train.resolve()), train_digest=_digest(train))
+        if self.scores is not None:
+            file = scores_file(path_of(self.scores))
+            place = str(path_of(self.scores).resolve())
+            found = replace(found, scores=place, scores_digest=_digest(file))
+        return found
+
+
+def path_of_mib(config: MibConfig) -> Path:
+    """Return the directory of a measurement unless the user names one."""
+    default = Question(config.task, config.model)
+    settings = {
+        **config.options,
+        "scores": config.scores and Path(config.scores).name,
+        "train": config.train and Path(config.train).stem,
+        "train-prompts": config.n_train,
+        "level": config.level if config.level != "edges" else None,
+        "against": config.against and Path(config.against).name,
+        "prompts": config.n_prompts if config.n_prompts != default.n_prompts else None,
+        "seed": config.seed if config.seed != default.seed else None,
+        "dtype": config.dtype,
+    }
+    about = [name for name in ("mib", config.task, config.model, config.method) if name]
+    return default_path(about, settings, lambda path: MibDirectory.can_take(path, config))
+
+
+def scores_file(path: Path) -> Path:
+    """Return the file that holds the scores of a run directory or a submission.
+
+    Raises:
+        CircuitFileError: There is none.
+    """
+    names = (DECISIONS, CIRCUIT, *SCORE_FILES)
+    places = [path / name for name in names] if path.is_dir() else [path]
+    found = [place for place in places if place.is_file()]
+    if not found:
+        raise CircuitFileError(
+            f"{path} holds no scores; give a run directory, or the folder or file of a submission "
+            f"({' or '.join(SCORE_FILES)})"
+        )
+    return found[0]
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
+
+
+class MibDirectory(WorkDirectory[MibConfig]):
+    """The directory of one measurement by MIB's protocol."""
+
+    kind = MibConfig
+    lasting = (PASSES,)
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.path / RESULT).is_file()
+
+    def result(self) -> MibResult | None:
+        """Return the result, if it is there.
+
+        Raises:
+            RunDirectoryError: The file is damaged.
+        """
+        file = self.path / RESULT
+        if not file.is_file():
+            return None
+        try:
+            return from_json(MibResult, body_of(read_json(file), FORMAT, file))  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"{file} is damaged ({error}); delete it to compute it again"
+            ) from None
+
+    @contextmanager
+    def measuring(self, facts: Mapping[str, str], tell: Callable[[str], None]) -> Iterator[PassLog]:
+        """Work in the directory, and open the passes of an interrupted measurement."""
+        with self.working():
+            self.begin(facts)
+            log = PassLog(self.path / PASSES)
+            if log.n_earlier:
+                tell(f"{log.n_earlier} passes of an interrupted measurement are not repeated")
+            try:
+                yield log
+            finally:
+                log.close()
+
+    def write_scores(self, folder: str, files: Mapping[str, str]) -> None:
+        """Write the files of a folder to submit."""
+        place = self.path / SUBMISSION / folder
+        with reported(place):
+            place.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            self.write(str(place.relative_to(self.path) / name), text)
+
+    def write_result(self, found: MibResult, chart: Diagram) -> None:
+        """Write the chart and the figures, and delete the passes."""
+        self.write("mib.svg", chart.svg())
+        content = {"format": FORMAT, "cpr": found.cpr, "cmd": found.cmd, **as_json(found)}
+        self.write(RESULT, json.dumps(content, indent=1) + "\n")
+        with reported(self.path):
+            (self.path / PASSES).unlink(missing_ok=True)
