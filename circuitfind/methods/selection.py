@@ -1,19 +1,23 @@
 """Selection of edges by score: a number of them, a threshold, or a target faithfulness.
 
-Edges are taken by rank (`top`), or by a best-first walk from the logits (`greedy`), which takes no
-edge that leads nowhere. For a target, the number of edges is found by bisection; faithfulness is
-not monotone in it, so the result is the smallest circuit that was tried and meets the target.
+Edges are taken by rank (`top`), by a best-first walk from the logits (`greedy`), which takes no
+edge that leads nowhere, or by an integer programme (`ilp`), whose circuit has no dead end. For a
+target, the number of edges is found by bisection; faithfulness is not monotone in it, so the result
+is the smallest circuit that was tried and meets the target.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, quoted
 from circuitfind.limits import require_fields
+from circuitfind.methods.programme import best_connected
 
-Walk = Literal["top", "greedy"]
+Walk = Literal["top", "greedy", "ilp"]
 
 _GIVEN = ("n_edges", "threshold", "target_faithfulness")
 
@@ -26,8 +30,8 @@ class Selection:
         n_edges: Keep this many edges, the highest scores; dead ends are then removed.
         threshold: Keep every edge whose score is at least this.
         target_faithfulness: Keep as few of the highest scores as reach this faithfulness.
-        walk: How edges are taken one after the other: by rank, or by a best-first walk from the
-            logits.
+        walk: How edges are taken: by rank, by a best-first walk from the logits, or so that their
+            scores add up to most and none is a dead end.
         signed: Whether scores count by value; otherwise by size. By default a threshold is
             compared with values and a rank is by size.
         prune: Remove dead ends afterwards where that changes nothing.
@@ -79,9 +83,13 @@ def chosen(engine: IncrementalEngine, scores: EdgeScores, selection: Selection) 
 
 
 def _first_edges(scores: EdgeScores, n: int, selection: Selection) -> Circuit:
-    """Keep the first n edges, by rank or along the walk."""
-    take = scores.greedy if selection.walk == "greedy" else scores.top
-    return take(n, signed=bool(selection.signed))
+    """Keep n edges, by rank, along the walk or by an integer programme."""
+    takes: dict[Walk, Callable[..., Circuit]] = {
+        "top": scores.top,
+        "greedy": scores.greedy,
+        "ilp": partial(best_connected, scores),
+    }
+    return takes[selection.walk](n, signed=bool(selection.signed))
 
 
 def _smallest(
