@@ -91,7 +91,7 @@ def full_pass(
         places: The places that the graph tells apart.
         keep_reads: Whether the result holds what each input received.
     """
-    masked = _MaskedRun(model, graph, real, replacement, kept, places, keep_reads=keep_reads)
+    masked = MaskedRun(model, graph, real, replacement, kept, places, keep_reads=keep_reads)
     return masked.run(embedding)
 
 
@@ -120,7 +120,7 @@ def sources(
     return found
 
 
-class _MaskedRun:
+class MaskedRun:
     """A pass in progress: what has been written so far, and the sum of what is carried instead."""
 
     def __init__(

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.engine.normed_pass import NormedEngine
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
@@ -44,6 +45,7 @@ from circuitfind.evaluation.size_curve import (
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.metrics import LOGIT_DIFFERENCE
+from circuitfind.models.raw_heads import has_raw_heads, with_raw_heads
 from circuitfind.models.ungrouped import ungrouped
 from circuitfind.problem import HasProblem, Problem, as_problem, assemble
 
@@ -112,18 +114,25 @@ class MibResult:
 def mib_problem(asked: HasProblem) -> Problem:
     """Return a question as MIB asks it: ungrouped, by logit difference, under resample ablation.
 
+    Where the sum of a layer's heads is normed before it is added (Gemma 2), edges are cut before
+    that norm, so that only `mib` can measure it.
+
     Raises:
         CircuitfindError: Its prompts have no right and wrong answers, or line up by spans only.
     """
+    problem = scoring_problem(asked)
+    model = with_raw_heads(problem.model)
+    return assemble(
+        model, problem.prompts, LOGIT_DIFFERENCE, "resample", graph=heads_and_mlps(model.shape)
+    )
+
+
+def scoring_problem(asked: HasProblem) -> Problem:
+    """Return the same question for methods that score edges, with heads as they always write."""
     problem = as_problem(asked)
     problem.prompts.require_one_length("MIB")
     model = ungrouped(problem.model)
     graph = heads_and_mlps(model.shape)
-    if any(block.coupled for block in graph.blocks):
-        raise MethodError(
-            f"{problem.model.name!r} norms the sum of a layer's heads before it is added (Gemma 2 "
-            "does), which MIB cuts in another way; choose another model"
-        )
     return assemble(model, problem.prompts, LOGIT_DIFFERENCE, "resample", graph=graph)
 
 
@@ -141,6 +150,8 @@ def ungrouped_scores(scores: EdgeScores, graph: Graph) -> EdgeScores:
         MethodError: The scores have writers that MIB does not know.
     """
     own = scores.graph
+    if own == graph:
+        return scores
     if [writer.name for writer in own.writers] != [writer.name for writer in graph.writers]:
         raise MethodError(
             "MIB knows one embedding, heads and MLPs, and these scores have other writers; search "
@@ -190,7 +201,8 @@ def mib(
         on_pass: Called after each circuit.
     """
     problem = as_problem(asked)
-    measured = Measured(IncrementalEngine(problem, memory), on_pass=on_pass, log=log)
+    engine = NormedEngine if has_raw_heads(problem.model) else IncrementalEngine
+    measured = Measured(engine(problem, memory), on_pass=on_pass, log=log)
     rankings = [scores.ranking(signed=signed) for signed in (True, False)]
     signed, absolute = (size_curve(measured, ranking, MIB) for ranking in rankings)
     return MibResult(

@@ -171,10 +171,22 @@ class TransformerLensModel(BaseModel):
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
     ) -> Float[Tensor, "head batch pos d_model"]:
-        weight = self._bridge.blocks[layer].attn.W_O
-        raw = _by_head(z.flatten(1, 2), weight, heads).view(*z.shape[:3], -1)
-        norm = self._norms(layer, "ln1_post")
+        raw, norm = self.raw_output(layer, heads, z), self._norms(layer, "ln1_post")
         return raw if norm is None else raw * (norm.gain * norm.factor(raw.sum(0)))
+
+    def raw_output(
+        self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]
+    ) -> Float[Tensor, "head batch pos d_model"]:
+        """Return what each head gives to the norm of their sum, or adds where there is none."""
+        weight = self._bridge.blocks[layer].attn.W_O
+        return _by_head(z.flatten(1, 2), weight, heads).view(*z.shape[:3], -1)
+
+    def head_norm(
+        self, layer: int, total: Float[Tensor, "reader batch pos d_model"]
+    ) -> Float[Tensor, "reader batch pos d_model"]:
+        """Return what the norm of the heads' sum makes of some sums."""
+        normed: Tensor = self._bridge.blocks[layer].ln1_post.original_component(total)
+        return normed
 
     def attention_output(
         self, layer: int, z: Float[Tensor, "head batch pos d_head"]

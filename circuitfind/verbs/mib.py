@@ -17,6 +17,7 @@ from circuitfind.evaluation.mib import (
     component_scores,
     mib,
     mib_problem,
+    scoring_problem,
     ungrouped_scores,
 )
 from circuitfind.evaluation.size_curve import MIB
@@ -118,6 +119,7 @@ def _scores(
         edges, components = read_importances(earlier, problem.graph).edges, None
     elif config.scores is None:
         edges, components = _computed(config, model, on_progress), None
+        edges = ungrouped_scores(edges, problem.graph)
     else:
         edges, components = _read(Path(config.scores), problem)
     if config.level == "edges":
@@ -148,7 +150,7 @@ def _computed(
     train = replace(config, n_prompts=config.n_train or config.n_prompts)
     if config.train is not None:
         train = replace(train, task=config.train, task_digest=config.train_digest)
-    engine = IncrementalEngine(mib_problem(train.problem(model)), config.memory)
+    engine = IncrementalEngine(scoring_problem(train.problem(model)), config.memory)
     decisions = list[Decision]()
     for step in method.run(engine, method.options(**config.options)):
         decisions += step.decisions

@@ -6,7 +6,8 @@ MIB names them (`input->a0.h1<k>`), kept in sets, and pruned by going through th
 
 A run on corrupted prompts notes what every node writes. In the run on clean prompts each reader is
 given what it receives and, for every edge into it that is cut, the difference of what the writer
-wrote on the corrupted prompts and what it writes now.
+wrote on the corrupted prompts and what it writes now. Where a norm follows the sum of a layer's
+heads, that is the norm of the sum with these differences minus the norm of the sum as it is.
 """
 
 import copy
@@ -28,6 +29,9 @@ class Official:
         self.bridge = _bridge(_without_sharing(model))
         config = self.bridge.cfg
         self.n_layers, self.n_heads = config.n_layers, config.n_heads
+        self.head_norms = None
+        if "ln1_post" in self.bridge.blocks[0]._modules:
+            self.head_norms = [block.ln1_post.original_component for block in self.bridge.blocks]
         self.clean, self.right, self.wrong = clean, right, wrong
         self.corrupted: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -53,9 +57,13 @@ class Official:
 
     def curve(self, scores: Mapping[str, float], *, signed: bool) -> list[float]:
         """Return f at the ten sizes."""
+        return [self.f(edges) for edges in self.circuits(scores, signed=signed)]
+
+    def circuits(self, scores: Mapping[str, float], *, signed: bool) -> list[set[str]]:
+        """Return the edges of the circuits of ten sizes, after pruning."""
         keys = {name: scores[name] if signed else abs(scores[name]) for name in self.edges}
         order = sorted(self.edges, key=lambda name: -keys[name])
-        return [self.f(order[: int(share * len(order))]) for share in SHARES]
+        return [pruned(order[: int(share * len(order))]) for share in SHARES]
 
     def node_curve(self, scores: Mapping[str, float], *, signed: bool) -> list[float]:
         """Return f at the ten sizes of circuits of nodes; those without a score always stay."""
@@ -95,7 +103,7 @@ class Official:
         """Return hooks that add to what every reader receives what its cut edges change."""
 
         def added(reader: str) -> Tensor | float:
-            changes = [self.corrupted[w] - live[w] for w in cut.get(reader, [])]
+            changes = self._changes(cut.get(reader, []), live)
             return torch.stack(changes).sum(0) if changes else 0.0
 
         def at_heads(layer: int, port: str) -> Any:
@@ -117,6 +125,20 @@ class Official:
             ]
             hooks.append((f"blocks.{layer}.hook_mlp_in", at(f"m{layer}")))
         return hooks
+
+    def _changes(self, writers: list[str], live: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return what the cut edges of some writers change, with what these write now."""
+        norms = self.head_norms or []
+        alone = [w for w in writers if not norms or w[0] != "a"]
+        changes = [self.corrupted[w] - live[w] for w in alone]
+        for layer, norm in enumerate(norms):
+            heads = [f"a{layer}.h{head}" for head in range(self.n_heads)]
+            if all(head in live for head in heads):
+                now = torch.stack([live[head] for head in heads]).sum(0)
+                ours = [w for w in writers if w in heads]
+                then = sum((self.corrupted[w] - live[w] for w in ours), now)
+                changes.append(norm(then) - norm(now))
+        return changes
 
     def attributions(self) -> dict[str, float]:
         """Return, for each node, the change of its output times the slope of the loss there."""
