@@ -2,7 +2,8 @@
 
 Of all circuits of at most n edges that have no dead end, the one whose scores add up to most
 (arXiv 2510.25786 chooses edges so). Taking edges by rank leaves dead ends, and a best-first walk
-takes a weak edge only if it is the best at hand; this weighs all of them together.
+takes a weak edge only if it is the best at hand; this weighs all of them together. In large graphs
+only the edges with the highest scores, and those of the walk, can be chosen.
 
     maximise  sum of score_e x_e    with x_e 0 or 1, at most n of them 1
     an edge into a reader needs a kept edge that leads on from what the reader feeds
@@ -14,14 +15,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
+from torch import Tensor
 
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import require
+
+MOST_CANDIDATES = 4_000
+"""Among so many edges, or 4 n if these are more, is chosen."""
 
 SECONDS = 60.0
 """After so long the best circuit that was found is taken."""
@@ -47,7 +53,7 @@ def best_connected(scores: EdgeScores, n: int, *, signed: bool = False) -> Circu
     """
     require(edges=n)
     graph = scores.graph
-    writers, readers = (graph.edge_mask & ~scores.values.isnan()).nonzero(as_tuple=True)
+    writers, readers = _candidates(scores, n, signed=signed).nonzero(as_tuple=True)
     ranked = scores.values[writers, readers].double()
     values = (ranked if signed else ranked.abs()).numpy()
     programme = _Programme(graph, writers.tolist(), readers.tolist())
@@ -67,6 +73,16 @@ def best_connected(scores: EdgeScores, n: int, *, signed: bool = False) -> Circu
     kept = torch.zeros_like(graph.edge_mask)
     kept[writers[chosen], readers[chosen]] = True
     return Circuit(graph, kept, scores.values)
+
+
+def _candidates(scores: EdgeScores, n: int, *, signed: bool) -> Bool[Tensor, "writer reader"]:
+    """Return the edges among which is chosen: those with a score, of many only the best."""
+    scored = scores.graph.edge_mask & ~scores.values.isnan()
+    most = max(MOST_CANDIDATES, 4 * n)
+    if int(scored.sum()) <= most:
+        return scored
+    # Those of the walk are connected, so there is a circuit that is at least as good.
+    return scores.top(most, signed=signed).kept | scores.greedy(n, signed=signed).kept
 
 
 def _inputs_at(graph: Graph, writer: int, reader: int) -> tuple[int, ...]:
