@@ -82,7 +82,7 @@ _HOMES = {
     "to_frame": "circuitfind.formats.tables",
     "to_networkx": "circuitfind.formats.networks",
     "unit_uses": "circuitfind.evaluation.unit_uses",
-    "with_dictionaries": "circuitfind.models.units",
+    "with_dictionaries": "circuitfind.models.dictionaries",
 }
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ if TYPE_CHECKING:
     from circuitfind.metrics import custom_metric as custom_metric
     from circuitfind.metrics import find_metric as find_metric
     from circuitfind.models.compiled_files import save_compiled as save_compiled
+    from circuitfind.models.dictionaries import with_dictionaries as with_dictionaries
     from circuitfind.models.loading import load_model as load_model
-    from circuitfind.models.units import with_dictionaries as with_dictionaries
     from circuitfind.models.vocabulary import Vocabulary as Vocabulary
     from circuitfind.notebook import ProgressLine as ProgressLine
     from circuitfind.patching.circuits import circuit_of as circuit_of

@@ -9,13 +9,26 @@ all of this.
 The units of an MLP (neurons, or latents of a dictionary) can be writers themselves. The rest of the
 MLP is then one writer, and so are a dictionary's skip connection and its error. Neurons are fed by
 the one input of their MLP, since they share its norm; latents of a transcoder have one input each.
+So can the latents of an autoencoder of what attention adds to the stream: they take the place of
+the heads as writers, and every input of every head feeds all of them.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from circuitfind.errors import GraphError, require_kind
-from circuitfind.graph import MAX_PAIRS, Block, BlockKind, Graph, Kind, Port, Reader, Units, Writer
+from circuitfind.graph import (
+    MAX_PAIRS,
+    Block,
+    BlockKind,
+    Graph,
+    Kind,
+    Port,
+    Reader,
+    Units,
+    UnitsOf,
+    Writer,
+)
 from circuitfind.shape import LayerShape, ModelShape
 
 
@@ -32,25 +45,21 @@ def heads_and_mlps(
         shape: The model's sizes.
         merge_qkv: Give each head one reader in place of three (query, key and value).
         split_embedding: Make token and position embedding separate writers.
-        units: Neurons or latents that are writers, at most one entry for each layer.
+        units: Neurons or latents that are writers, at most one entry for each block.
 
     Raises:
         GraphError: The model cannot be taken apart like this, or the graph is larger than that of
             any model.
     """
     require_kind(shape, ModelShape, "a model's sizes; give `model.shape`")
-    of_layer = _by_layer(shape, units)
+    taken_apart = _by_block(shape, units)
     _check(shape, merge_qkv=merge_qkv, split_embedding=split_embedding, units=units)
     builder = _Builder(shape, ("qkv",) if merge_qkv else ("q", "k", "v"))
     builder.add_embeddings(("embed", "pos_embed") if split_embedding else ("embed",))
     for layer, sizes in enumerate(shape.layers):
-        builder.add_attention(layer, sizes)
+        builder.add_attention(layer, sizes, taken_apart.get(("attention", layer)))
         if sizes.has_mlp:
-            stage = 2 * layer + (1 if sizes.parallel_mlp else 2)
-            if layer in of_layer:
-                builder.add_units(of_layer[layer], stage)
-            else:
-                builder.add_mlp(layer, stage)
+            builder.add_mlp(layer, sizes, taken_apart.get(("mlp", layer)))
     builder.add_logits()
     return Graph(shape, tuple(builder.writers), tuple(builder.readers), tuple(builder.blocks))
 
@@ -72,15 +81,16 @@ def with_units(graph: Graph, units: Sequence[Units]) -> Graph:
     return found.at_places(graph.places) if graph.places else found
 
 
-def _by_layer(shape: ModelShape, units: Sequence[Units]) -> dict[int, Units]:
-    found = {each.layer: each for each in units}
+def _by_block(shape: ModelShape, units: Sequence[Units]) -> dict[tuple[UnitsOf, int], Units]:
+    found = {(each.of, each.layer): each for each in units}
     if len(found) < len(units):
-        raise GraphError("the units of a layer are given twice; give one entry for each layer")
-    for layer in found:
-        if not 0 <= layer < shape.n_layers or not shape.layers[layer].has_mlp:
+        raise GraphError("the units of a block are given twice; give one entry for each block")
+    for of, layer in found:
+        known = 0 <= layer < shape.n_layers
+        if not known or (of == "mlp" and not shape.layers[layer].has_mlp):
             raise GraphError(
-                f"there is no MLP in layer {layer} whose units could be writers; the model has the "
-                f"layers 0 to {shape.n_layers - 1}"
+                f"there is no {'MLP' if of == 'mlp' else of} in layer {layer} whose units could be "
+                f"writers; the model has the layers 0 to {shape.n_layers - 1}"
             )
     return found
 
@@ -130,10 +140,10 @@ class _Builder:
         writers = [Writer(name, "embedding", 0) for name in names]
         self._add("embedding", "embedding", -1, 0, writers, [])
 
-    def add_attention(self, layer: int, sizes: LayerShape) -> None:
+    def add_attention(self, layer: int, sizes: LayerShape, units: Units | None) -> None:
+        """Add the attention of a layer; every input of its heads feeds all units, if it has any."""
         stage, size = 2 * layer + 1, sizes.heads_per_kv_head
         heads = range(sizes.n_heads)
-        writers = [Writer(head_name(layer, head), "head", stage, layer, head) for head in heads]
         readers = []
         for port in self._ports:
             if sizes.grouped and port in ("k", "v"):
@@ -145,35 +155,24 @@ class _Builder:
                     reader = _head_reader("head", head_name(layer, head), layer, head, port)
                     readers.append((reader, range(head, head + 1)))
         groups = [range(first, first + size) for first in heads[::size]]
+        writers = [Writer(head_name(layer, head), "head", stage, layer, head) for head in heads]
+        if units is not None:
+            writers, groups = _parts(units, stage), []
+            readers = [(reader, range(len(writers))) for reader, _ in readers]
         self._add(f"a{layer}", "attention", layer, stage, writers, readers, groups)
+        self.blocks[-1] = replace(self.blocks[-1], units=units)
 
-    def add_mlp(self, layer: int, stage: int) -> None:
-        name = f"m{layer}"
-        reader = Reader(name, "mlp", stage, name, layer)
-        writer = Writer(name, "mlp", stage, layer)
-        self._add(name, "mlp", layer, stage, [writer], [(reader, range(1))])
-
-    def add_units(self, units: Units, stage: int) -> None:
-        """Add an MLP whose units are writers."""
-        layer, name = units.layer, f"m{units.layer}"
-        letter = "n" if units.kind == "neuron" else "f"
-        writers = [
-            Writer(f"{name}.{letter}{number}", units.kind, stage, layer, number)
-            for number in units.numbers
-        ]
-        writers.append(Writer(f"{name}.rest", "mlp", stage, layer))
-        if units.skip:
-            writers.append(Writer(f"{name}.skip", "mlp", stage, layer))
-        n_fed = len(writers) + (units.error == "live")
-        if units.error is not None:
-            writers.append(Writer(f"{name}.error", "error", stage, layer))
-        if units.apart:
+    def add_mlp(self, layer: int, sizes: LayerShape, units: Units | None) -> None:
+        """Add an MLP, of which units may be writers."""
+        name, stage = f"m{layer}", 2 * layer + (1 if sizes.parallel_mlp else 2)
+        writers = [Writer(name, "mlp", stage, layer)] if units is None else _parts(units, stage)
+        n_fed = len(writers) - (units is not None and units.error == "fixed")
+        readers = [(Reader(name, "mlp", stage, name, layer), range(n_fed))]
+        if units is not None and units.apart:
             readers = [
                 (Reader(w.name, w.kind, stage, w.name, layer, w.index), range(i, i + 1))
                 for i, w in enumerate(writers[:n_fed])
             ]
-        else:
-            readers = [(Reader(name, "mlp", stage, name, layer), range(n_fed))]
         self._add(name, "mlp", layer, stage, writers, readers)
         self.blocks[-1] = replace(self.blocks[-1], units=units)
 
@@ -190,7 +189,7 @@ class _Builder:
         stage: int,
         writers: list[Writer],
         readers: list[tuple[Reader, range]],
-        exchangeable: list[range] | None = None,
+        exchangeable: Sequence[range] = (),
     ) -> None:
         """Add a block; what readers feed and what is exchangeable are places in `writers`."""
         first_writer, first_reader = len(self.writers), len(self.readers)
@@ -207,12 +206,27 @@ class _Builder:
                 readers=tuple(range(first_reader, first_reader + len(readers))),
                 writers=placed(range(len(writers))),
                 feeds=tuple(placed(fed) for _, fed in readers),
-                exchangeable=tuple(placed(group) for group in exchangeable or []),
-                coupled=kind == "attention" and self._shape.heads_share_norm,
+                exchangeable=tuple(placed(group) for group in exchangeable),
+                coupled=bool(exchangeable) and self._shape.heads_share_norm,
             )
         )
         self.writers.extend(writers)
         self.readers.extend(reader for reader, _ in readers)
+
+
+def _parts(units: Units, stage: int) -> list[Writer]:
+    """Return the writers that a block with units has."""
+    layer, name = units.layer, units.block
+    letter = "n" if units.kind == "neuron" else "f"
+    writers = [
+        Writer(f"{name}.{letter}{number}", units.kind, stage, layer, number)
+        for number in units.numbers
+    ]
+    others = ("rest", *["skip"] * units.skip)
+    writers += [Writer(f"{name}.{other}", units.of, stage, layer) for other in others]
+    if units.error is not None:
+        writers.append(Writer(f"{name}.error", "error", stage, layer))
+    return writers
 
 
 def head_name(layer: int | str, head: int | str) -> str:

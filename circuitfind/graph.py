@@ -52,9 +52,12 @@ def single_ports(port: Port | None) -> tuple[Input, ...]:
     return SINGLE_PORTS if port == "qkv" else (port,)
 
 
-Kind = Literal["embedding", "head", "kv group", "mlp", "neuron", "latent", "error", "logits"]
+Kind = Literal[
+    "embedding", "head", "kv group", "attention", "mlp", "neuron", "latent", "error", "logits"
+]
 """What a component is. A kv group is a key/value head that several query heads share: it reads, and
-writes only through its query heads. Neurons, latents and errors are parts of an MLP (`Units`)."""
+writes only through its query heads. Neurons, latents and errors are parts of a block (`Units`); the
+rest of it is of the kind of the block."""
 
 NUMBERED_AS: dict[Kind, str] = {
     "head": "head",
@@ -145,24 +148,31 @@ def counted(n_units: int) -> str:
 
 ErrorKind = Literal["fixed", "live"]
 """Where what a dictionary does not reconstruct comes from: from the unpatched runs, so that nothing
-acts through it; or from what the MLP receives."""
+acts through it; or from what the block receives."""
+
+UnitsOf = Literal["mlp", "attention"]
+"""What units take apart: an MLP, or the output of attention."""
+
+LETTERS: dict[UnitsOf, str] = {"mlp": "m", "attention": "a"}
+"""How names of blocks begin, by what they are."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """Units of an MLP that are writers: neurons, or latents of a dictionary.
+    """Units of a block that are writers: neurons of an MLP, or latents of a dictionary.
 
-    The rest of the MLP is one more writer (`m5.rest`), so that nothing is lost.
+    The rest of what the block writes is one more writer (`m5.rest`), so that nothing is lost.
 
     Attributes:
-        layer: The layer of the MLP.
+        layer: The layer of the block.
         kind: What they are.
         numbers: Which of all neurons or latents, in ascending order.
         apart: Whether each has an input of its own, as have the latents of a transcoder; otherwise
-            the MLP has one input that feeds them all.
+            the readers of the block feed them all.
         skip: Whether the dictionary's skip connection is a writer (`m5.skip`).
         error: Whether what the dictionary does not reconstruct is a writer (`m5.error`), and where
             it comes from.
+        of: What they take apart.
     """
 
     layer: int
@@ -171,6 +181,7 @@ class Units:
     apart: bool = False
     skip: bool = False
     error: ErrorKind | None = None
+    of: UnitsOf = "mlp"
 
     def __post_init__(self) -> None:
         given: tuple[object, ...] = self.layer, self.kind, self.numbers
@@ -191,9 +202,26 @@ class Units:
             )
         if self.error not in (None, *get_args(ErrorKind)):
             raise GraphError(f"an error is fixed or live, not {quoted(self.error)}")
+        if self.of not in get_args(UnitsOf):
+            raise GraphError(
+                f"units take apart {' or '.join(get_args(UnitsOf))}, not {quoted(self.of)}"
+            )
+        if self.of != "mlp" and (
+            (self.kind, self.apart, self.skip, self.error) != ("latent", False, False, "live")
+        ):
+            raise GraphError(
+                f"units of {self.block} are the latents of an autoencoder, whose error is live and "
+                "which have no inputs of their own; give Units(layer, 'latent', numbers, "
+                f"error='live', of={quoted(self.of)})"
+            )
+
+    @property
+    def block(self) -> str:
+        """The name of the block that they take apart."""
+        return f"{LETTERS[self.of]}{self.layer}"
 
     def __str__(self) -> str:
-        return f"{len(self.numbers):,} {self.kind}s of m{self.layer}"
+        return f"{len(self.numbers):,} {self.kind}s of {self.block}"
 
 
 @dataclass(frozen=True)
@@ -215,7 +243,7 @@ class Block:
         coupled: Whether each writer's output depends on the inputs of all writers of the block: the
             sum of the heads is normalised before it is added to the stream (Gemma 2).
         layer: Its layer; -1 for the embeddings, and the number of layers for the logits.
-        units: Of an MLP whose neurons or latents are writers, which these are. They are the first
+        units: Of a block whose neurons or latents are writers, which these are. They are the first
             of `writers`.
     """
 
@@ -234,6 +262,11 @@ class Block:
     def has_fixed_error(self) -> bool:
         """Whether a transcoder's latents are its writers, whose error comes from unpatched runs."""
         return self.units is not None and self.units.error == "fixed"
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether its writers are heads."""
+        return self.kind == "attention" and self.units is None
 
 
 class Edge(NamedTuple):
@@ -415,7 +448,7 @@ class Graph:
 
     @cached_property
     def units(self) -> tuple[Units, ...]:
-        """The units that are writers, by layer."""
+        """The units that are writers, in the order in which their blocks run."""
         return tuple(block.units for block in self.blocks if block.units is not None)
 
     @property
@@ -488,17 +521,22 @@ class Graph:
         return self.edge_mask.numpy()
 
     @cached_property
-    def _ports(self) -> dict[tuple[int, Input], int]:
-        found: dict[tuple[int, Input], int] = {}
-        for writer, readers in enumerate(self.merged.inputs):
-            for reader in readers:
-                for port in single_ports(self.merged.readers[reader].port):
-                    found[writer, port] = reader
+    def _ports(self) -> dict[tuple[int, int, Input], int]:
+        found: dict[tuple[int, int, Input], int] = {}
+        for number, reader in enumerate(self.merged.readers):
+            if reader.layer is None or reader.index is None or reader.port is None:
+                continue
+            size = self.shape.layers[reader.layer].heads_per_kv_head
+            first, n = reader.index, 1
+            if reader.kind == "kv group":
+                first, n = first * size, size
+            for head in range(first, first + n):
+                found |= {(reader.layer, head, p): number for p in single_ports(reader.port)}
         return found
 
-    def input_of(self, writer: int, port: SinglePort) -> int:
+    def input_of(self, layer: int, head: int, port: SinglePort) -> int:
         """Return the reader of `merged` that a head's query, key or value is computed from."""
-        return self._ports[writer, port]
+        return self._ports[layer, head, port]
 
     @property
     def n_edges(self) -> int:
@@ -531,6 +569,20 @@ class Graph:
     def mlps(self) -> dict[int, Block]:
         """The MLP of each layer that has one."""
         return {block.layer: block for block in self.blocks if block.kind == "mlp"}
+
+    def heads_in(self, layer: int) -> range:
+        """Return the numbers of the query heads that read in a layer."""
+        return range(self.shape.layers[layer].n_heads)
+
+    @property
+    def norms_heads(self) -> bool:
+        """Whether the sum of what the heads of a layer write is normed before it is added."""
+        return self.shape.heads_share_norm
+
+    @property
+    def with_heads(self) -> tuple[Block, ...]:
+        """The blocks whose writers are heads."""
+        return tuple(block for block in self.blocks if block.has_heads)
 
     def is_parallel(self, layer: int) -> bool:
         """Return whether a layer has an MLP that reads the same stream as its attention."""
@@ -679,7 +731,8 @@ class Graph:
 
         Four kinds of edges, told apart by the attribute `kind`: `edge` is a kept edge and has its
         `name` and `port`; `group` leads from a key/value head to the query heads that share it, and
-        from an MLP to its neurons and its rest, where these are writers;
+        from an MLP, or from heads, to their neurons or latents and the rest, where these are
+        writers;
         `norm` marks that a head acts through the shared norm of its block (`ModelShape`);
         `attention` leads from what a head reads as key or value at a place to the head at every
         place that may attend to it. Without a mask the whole graph is returned. Nodes carry `kind`,

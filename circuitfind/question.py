@@ -31,9 +31,9 @@ from circuitfind.limits import require, require_fields
 from circuitfind.methods.shortlist import RANKED_BY, SHORTLIST, require_units, with_units
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.models.loading import load_model
 from circuitfind.models.precision import DTYPES, precision_note
-from circuitfind.models.units import with_dictionaries
 from circuitfind.models.zoo import ZOO
 from circuitfind.patching.metric import with_metric
 from circuitfind.places import Places
@@ -461,7 +461,7 @@ def fingerprints(problem: Problem) -> dict[str, str]:
     }
     if problem.model.dictionaries:
         every = sorted(problem.model.dictionaries.items())
-        text = " ".join(f"{layer} {each.fingerprint}" for layer, each in every)
+        text = " ".join(f"{block} {each.fingerprint}" for block, each in every)
         found["dictionaries_fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
 

@@ -4,7 +4,11 @@ import json
 import time
 from itertools import islice
 
-from benchmarks import gpu, large
+import pytest
+import torch
+import transformers
+
+from benchmarks import gpu, large, mib_official
 from benchmarks.setting import fixed_search
 from circuitfind.engine.incremental import IncrementalEngine
 
@@ -71,3 +75,24 @@ def test_the_benchmark_of_a_large_model_states_what_each_step_holds(tmp_path):
     ]  # fmt: skip
     assert all(0 < row["held"] <= row["peak"] for row in rows)
     assert large.table(rows).count("\n") == len(rows) + 1
+
+
+def test_the_comparison_with_the_code_of_mib_says_what_is_missing(tmp_path, capsys):
+    assert mib_official.main([str(tmp_path), "--python", "python"]) == 0
+    assert capsys.readouterr().out == f"skipped: there is no {tmp_path / 'MIB_circuit_track'}\n"
+    assert mib_official.main([]) == 0
+    assert capsys.readouterr().out == "skipped: there is no other Python (--python)\n"
+
+
+def test_both_sides_of_the_comparison_with_mib_are_given_the_same(tmp_path, capsys):
+    found = mib_official.measured(tmp_path, mib_official.SHAPES["llama"])
+    prompts = json.loads((tmp_path / "prompts.json").read_text())
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    with torch.no_grad():
+        logits = model(torch.tensor(prompts["clean"])).logits[:, -1]
+    right, wrong = torch.tensor(prompts["answers"]).T
+    rows = torch.arange(len(logits))
+    assert found.full == pytest.approx(float((logits[rows, right] - logits[rows, wrong]).mean()))
+    theirs = {"f": [p.faithfulness for p in found.signed.points], "cpr": 0, "cmd": found.signed.cmd}
+    assert mib_official.distance(found.signed, theirs) == pytest.approx(abs(found.signed.cpr))
+    assert len(json.loads((tmp_path / "importances.json").read_text())["edges"]) == found.n_edges

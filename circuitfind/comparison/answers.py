@@ -60,7 +60,7 @@ def written_answers(problem: Problem, lead: float) -> Written:
     for chunk in chunks(problem):
         run = recorded(chunk)
         slope = _slope(chunk, run)
-        for block in problem.graph.attention.values():
+        for block in problem.graph.with_heads:
             sums[:, list(block.writers)] += _along(chunk, run, block, slope, names)
     shares = -problem.metric.sign * sums / len(problem.prompts) / abs(lead)
     return Written(shares[0], names, shares[1:])
@@ -146,7 +146,7 @@ def turned_attention(problem: Problem, copiers: Sequence[Writer]) -> dict[Writer
         differences = runs.replaced - runs.clean
         looking, wrong = _lookers(chunk)
         count += int(looking.sum())
-        for block in chunk.graph.attention.values():
+        for block in chunk.graph.with_heads:
             later = [copier for copier in copiers if copier.stage > block.stage]
             if not later:
                 continue

@@ -3,7 +3,8 @@
 Places are matched by name, whatever their order. Where one circuit alone tells places apart, those
 of the other are merged: an edge is kept if it is kept at any place, and its effect is the sum of
 its effects at the places where it was measured. Circuits with different neurons or latents are
-compared with whole MLPs: an edge is kept if it is kept of any part of the MLP.
+compared with whole MLPs: an edge is kept if it is kept of any part of the MLP. Latents of attention
+stand for no single head, so both circuits must have the same ones, or none.
 """
 
 from dataclasses import replace
@@ -15,25 +16,43 @@ from torch import Tensor
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
 from circuitfind.errors import GraphError, shortened
 from circuitfind.granularity import with_units
-from circuitfind.graph import PLACE_MARK, Graph
+from circuitfind.graph import PLACE_MARK, Graph, Units
 
 
 def common_graph(left: Graph, right: Graph) -> Graph | None:
     """Return the graph to which circuits of two graphs can be brought; None where there is none.
 
-    It has the places whose names both graphs have, in the order of the left one, and units where
-    both have the same.
+    It has the places whose names both graphs have, in the order of the left one, and units of MLPs
+    where both have the same.
     """
     if left == right:
         return left
     if left.units != right.units:
-        left, right = (with_units(graph, ()) for graph in (left, right))
+        left, right = (with_units(graph, not_of_mlps(graph)) for graph in (left, right))
     if left.merged != right.merged:
         return None
     if not (left.places and right.places):
         return left.merged
     names = [place for place in left.places if place in right.places]
     return left.merged.at_places(names) if names else None
+
+
+def not_of_mlps(graph: Graph) -> tuple[Units, ...]:
+    """Return the units of a graph that do not add up to a component of another."""
+    return tuple(units for units in graph.units if units.of != "mlp")
+
+
+def _require_same_latents(left: Graph, right: Graph, names: str) -> None:
+    """Refuse latents that stand for no component of the other graph.
+
+    Raises:
+        GraphError: One of two graphs of one model has some that the other has not.
+    """
+    if left.shape == right.shape and not_of_mlps(left) != not_of_mlps(right):
+        raise GraphError(
+            f"{names} have other latents of attention, which stand for no single head, so their "
+            "edges cannot be compared; search both with the same --latents"
+        )
 
 
 def same_places(left: Graph, right: Graph) -> bool:
@@ -66,13 +85,15 @@ def how_compared(left: tuple[str, Circuit], right: tuple[str, Circuit]) -> list[
         there is no common graph because the models differ.
 
     Raises:
-        GraphError: They have no place in common, or one keeps no edge at those.
+        GraphError: They have no place in common, or one keeps no edge at those; or one has latents
+            that stand for no component of the other.
     """
     (our_name, our), (their_name, their) = left, right
     names, remarks = f"{our_name} and {their_name}", []
     ours, theirs = our.graph, their.graph
+    _require_same_latents(ours, theirs, names)
     if ours.units != theirs.units:
-        ours, theirs = (with_units(graph, ()) for graph in (ours, theirs))
+        ours, theirs = (with_units(graph, not_of_mlps(graph)) for graph in (ours, theirs))
         if ours.merged == theirs.merged:
             remarks.append(
                 f"{names} are compared with whole MLPs, as they have other neurons or latents: an "
@@ -113,7 +134,7 @@ def how_compared(left: tuple[str, Circuit], right: tuple[str, Circuit]) -> list[
 def circuit_on(graph: Graph, circuit: Circuit) -> Circuit:
     """Return a circuit on a graph with some of its places, in any order, or with none.
 
-    Edges at other places are left out. The graph has the same units, or none.
+    Edges at other places are left out. The graph has the same units, or whole MLPs.
     """
     kept = _brought_to(graph, circuit.graph, circuit.kept.double()) > 0
     effects = circuit.effects
@@ -136,7 +157,7 @@ def _brought_to(
     A sum leaves out what is NaN, and is NaN where all is.
     """
     if graph.units != known.units:
-        whole = with_units(known, ())
+        whole = with_units(known, not_of_mlps(known))
         return _brought_to(graph, whole, _of_whole_mlps(known, whole, values))
     if graph.places == known.places:
         return values
@@ -164,4 +185,6 @@ def _whole_name(graph: Graph, end: str) -> str:
     """Return the name that a writer or a reader has where MLPs are whole."""
     component, mark, place = end.partition(PLACE_MARK)
     block = graph.block_of.get(component)
-    return end if block is None or block.units is None else f"{block.name}{mark}{place}"
+    if block is None or block.units is None or block.units.of != "mlp":
+        return end
+    return f"{block.name}{mark}{place}"

@@ -64,10 +64,10 @@ class Looks:
 
 def chunks(problem: Problem) -> list[Problem]:
     """Return the problem about a few prompts at a time, so that memory stays small."""
-    attention, length = problem.graph.attention, problem.prompts.clean.shape[1]
-    n_heads = max(len(block.writers) for block in attention.values())
+    graph, length = problem.graph, problem.prompts.clean.shape[1]
+    n_heads = max(len(graph.heads_in(layer)) for layer in graph.attention)
     stream = length * problem.model.shape.d_model
-    per_prompt = max(n_heads * length**2, len(attention) * stream)
+    per_prompt = max(n_heads * length**2, len(graph.attention) * stream)
     return batches(problem, max(1, _FLOATS // per_prompt))
 
 
@@ -95,7 +95,7 @@ def patterns(
     """Yield the heads of each layer and their attention patterns in a run."""
     model, real = problem.model, problem.prompts.real
     with torch.no_grad():
-        for block in problem.graph.attention.values():
+        for block in problem.graph.with_heads:
             query, key = run.query[block.name], run.key[block.name]
             yield block, pattern_of(model, block.layer, query, key, real)
 

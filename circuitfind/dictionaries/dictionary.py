@@ -10,6 +10,7 @@ folds them into these few tensors, so that every latent has one encoder row, one
 decoder row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -62,6 +63,16 @@ class Dictionary:
     def reads(self) -> str:
         """The activation that the encoder reads."""
         return self.site.reads
+
+    @property
+    def writes(self) -> str:
+        """The activation that the decoder reconstructs."""
+        return self.site.writes
+
+    @property
+    def block(self) -> str:
+        """The name of the block of a graph that its latents take apart."""
+        return self.site.block
 
     @property
     def d_in(self) -> int:
@@ -158,3 +169,23 @@ class Dictionary:
             decoder_bias=moved(self.decoder_bias),
             skip=None if self.skip is None else moved(self.skip),
         )
+
+    def written_through(
+        self,
+        output: Callable[[Float[Tensor, "row d_out"]], Float[Tensor, "row d_model"]],
+        bias: Float[Tensor, " d_model"] | None,
+    ) -> "Dictionary":
+        """Return the dictionary of what attention adds that one of z is.
+
+        Args:
+            output: The linear map from the z of all heads to what they add.
+            bias: What attention adds beside that.
+        """
+        with torch.no_grad():
+            decoder_bias = output(self.decoder_bias[None])[0]
+            return replace(
+                self,
+                site=replace(self.site, writes="hook_attn_out"),
+                decoder=output(self.decoder),
+                decoder_bias=decoder_bias if bias is None else decoder_bias + bias,
+            )

@@ -4,7 +4,16 @@ import re
 from dataclasses import dataclass
 
 from circuitfind.errors import quoted
+from circuitfind.graph import LETTERS, UnitsOf
 from circuitfind.models.activations import CHANGEABLE, HOOKS
+
+_TAKEN_APART: dict[str, UnitsOf] = {
+    "attn.hook_z": "attention",
+    "attn.hook_out": "attention",
+    "hook_attn_out": "attention",
+    "mlp.hook_out": "mlp",
+    "hook_mlp_out": "mlp",
+}
 
 _NAME = re.compile(r"blocks\.(\d{1,9})\.(.+)")
 
@@ -42,6 +51,16 @@ class Site:
     def is_sae(self) -> bool:
         """Whether it reconstructs what it reads."""
         return self.reads == self.writes
+
+    @property
+    def of(self) -> UnitsOf | None:
+        """What latents take apart that write here; None where they cannot be writers of a graph."""
+        return _TAKEN_APART.get(self.writes)
+
+    @property
+    def block(self) -> str:
+        """The name of the block of a graph that its latents take apart."""
+        return str(self) if self.of is None else f"{LETTERS[self.of]}{self.layer}"
 
     def __str__(self) -> str:
         written = f"blocks.{self.layer}.{self.writes}"

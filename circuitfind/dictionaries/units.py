@@ -3,7 +3,8 @@
 The latents of a transcoder read the stream each for itself, and its error is that of the unpatched
 runs: an error that followed its own input would do what the transcoder fails to do. With TopK,
 which latents are active depends on all of them, so all are fed by one input. The latents of an SAE
-of what an MLP writes are fed by the input of that MLP, as neurons are, and so is its error.
+of what an MLP or attention writes are fed by the inputs of that MLP, or of all heads, and so is its
+error.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,11 @@ from circuitfind.models.activations import READ_BY_MLP
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import graph_of
 
+_POSSIBLE = (
+    f"a graph can have transcoders (from {' or '.join(READ_BY_MLP)} to hook_mlp_out) and SAEs of "
+    "hook_mlp_out, hook_attn_out or attn.hook_z"
+)
+
 EMBEDDED = "zoo"
 """Stands for the dictionaries that ship with the package."""
 
@@ -31,8 +37,12 @@ def latents_of(dictionary: Dictionary, numbers: Sequence[int]) -> Units:
         DictionaryError: It is of another site than those that a graph can have.
     """
     site = dictionary.site
-    if site.is_sae:
-        return Units(site.layer, "latent", tuple(numbers), error="live")
+    if site.of is None:
+        raise DictionaryError(
+            f"the dictionary {quoted(dictionary.name)} is of {site}; {_POSSIBLE}, so give others"
+        )
+    if site.of != "mlp" or site.is_sae:
+        return Units(site.layer, "latent", tuple(numbers), error="live", of=site.of)
     apart = not isinstance(dictionary.activation, TopK)
     skip = dictionary.skip is not None
     return Units(site.layer, "latent", tuple(numbers), apart, skip, error="fixed")
@@ -40,8 +50,8 @@ def latents_of(dictionary: Dictionary, numbers: Sequence[int]) -> Units:
 
 def dictionaries_for(
     model: ResidualModel, given: Sequence[Dictionary] | str
-) -> dict[int, Dictionary]:
-    """Return dictionaries, those of a directory, or the embedded ones, by layer.
+) -> tuple[Dictionary, ...]:
+    """Return dictionaries, those of a directory, or the embedded ones, one for each block.
 
     Args:
         model: What they must fit.
@@ -53,13 +63,13 @@ def dictionaries_for(
     found = _found(model, given)
     for each in found:
         _require_usable(model, each)
-    by_layer = {each.site.layer: each for each in found}
-    if len(by_layer) < len(found):
+    if len({each.block for each in found}) < len(found):
         raise DictionaryError(
-            "there are several dictionaries of one layer: "
-            f"{shortened(', '.join(str(each.site) for each in found))}; give one for each layer"
+            "there are several dictionaries of one block: "
+            f"{shortened(', '.join(str(each.site) for each in found))}; give one for each MLP and "
+            "each attention"
         )
-    return by_layer
+    return tuple(found)
 
 
 def _found(model: ResidualModel, given: Sequence[Dictionary] | str) -> Sequence[Dictionary]:
@@ -80,24 +90,27 @@ def _found(model: ResidualModel, given: Sequence[Dictionary] | str) -> Sequence[
 
 def _require_usable(model: ResidualModel, dictionary: Dictionary) -> None:
     site, name, graph = dictionary.site, quoted(dictionary.name), graph_of(model.shape)
-    if site.layer not in graph.mlps:
+    if site.layer not in (graph.mlps if site.of == "mlp" else graph.attention):
         raise DictionaryError(
-            f"the dictionary {name} does not fit the model: {quoted(model.name)} has no MLP in "
-            f"layer {site.layer}; give dictionaries that were trained on this model"
+            f"the dictionary {name} does not fit the model: {quoted(model.name)} has no "
+            f"{site.of or 'block'} in layer {site.layer}; give dictionaries that were trained on "
+            "this model"
         )
-    # A norm may lie between what an MLP computes and what it adds to the stream.
-    normed = any(block.coupled for block in graph.blocks)
-    writes = ("hook_mlp_out",) if normed else ("hook_mlp_out", "mlp.hook_out")
-    if site.writes not in writes or not (site.is_sae or site.reads in READ_BY_MLP):
+    # A norm may lie between what attention or an MLP computes and what it adds to the stream.
+    before_norm = site.writes not in ("hook_mlp_out", "hook_attn_out")
+    can_read = site.is_sae or (site.of == "mlp" and site.reads in READ_BY_MLP)
+    normed = before_norm and graph.norms_heads and can_read and site.of is not None
+    if site.of is None or not can_read or normed:
         raise DictionaryError(
-            f"the dictionary {name} is of {site}, and a graph can have transcoders (from "
-            f"{' or '.join(READ_BY_MLP)} to {' or '.join(writes)}) and SAEs of "
-            f"{' or '.join(writes)}; give others"
+            f"the dictionary {name} is of {site}"
+            f"{', behind which this model has a norm' * normed}; {_POSSIBLE}, so give others"
         )
     width = graph.shape.d_model
-    if dictionary.d_out != width or dictionary.d_in != width:
+    if site.writes == "attn.hook_z":
+        width = len(graph.heads_in(site.layer)) * graph.shape.d_head
+    if (dictionary.d_in, dictionary.d_out) != (width, width):
         raise DictionaryError(
             f"the dictionary {name} does not fit the model: it has the widths {dictionary.d_in:,} "
-            f"and {dictionary.d_out:,} and the stream of {quoted(model.name)} has "
-            f"{width:,}; give dictionaries that were trained on this model"
+            f"and {dictionary.d_out:,} and {quoted(model.name)} has {width:,} there; give "
+            "dictionaries that were trained on this model"
         )

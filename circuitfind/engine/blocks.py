@@ -65,15 +65,15 @@ class Blocks:
     def attend(
         self,
         block: Block,
-        writers: Sequence[int],
+        heads: Sequence[int],
         query: Float[Tensor, "head _candidate batch last d_head"],
         key: Float[Tensor, "head _candidate batch pos d_head"],
         value: Float[Tensor, "head _candidate batch pos d_head"],
     ) -> Float[Tensor, "head candidate batch last d_head"]:
         """Return the z of some heads for all candidates, which may share any input."""
         query, key, value = (values.flatten(1, 2) for values in (query, key, value))
-        z = self.model.attend(block.layer, self.heads(writers), query, key, value, self.real)
-        return z.view(len(writers), -1, len(self.real), *z.shape[2:])
+        z = self.model.attend(block.layer, heads, query, key, value, self.real)
+        return z.view(len(heads), -1, len(self.real), *z.shape[2:])
 
     def output(
         self,

@@ -37,6 +37,7 @@ from circuitfind.engine.replacement import (
 from circuitfind.engine.state import (
     Candidates,
     ChunkState,
+    Mixed,
     Projected,
     Stream,
     spans,
@@ -120,7 +121,7 @@ class ChunkEngine:
         graph, blocks = self.graph.merged, self._tools.blocks
         read = {i: self.runs.entering[reader.stage] for i, reader in enumerate(graph.readers)}
         written: dict[int, Stream] = {}
-        z: dict[int, Projected] = {}
+        z: dict[int, Mixed] = {}
         projected: dict[PortOf, Projected] = {}
         for part in parts_of(graph):
             block = part.block

@@ -18,7 +18,7 @@ from torch import Tensor
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Rows, mix, read, write
+from circuitfind.models.forward import Rows, mix, read, unowned_bias, write
 from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 
@@ -58,10 +58,10 @@ def plain_pass(
     written = [torch.stack(embedding)]
     for block in graph.blocks[1:-1]:
         if block.units is not None:
-            values = unit_block(model, block).outputs(run.entering[block.stage])
+            values = unit_block(model, block).outputs(run.given(block))
         else:
             values = run.values[block.name]
-        if block.kind == "attention":
+        if block.has_heads:
             values = model.output(block.layer, range(len(values)), values)
         written.append(values)
     read = (run.entering[reader.stage] for reader in graph.merged.readers)
@@ -153,20 +153,22 @@ class MaskedRun:
             together = [(block, self._outputs(block)) for block in blocks]
             for block, outputs in together:
                 self._write(outputs)
-                if block.kind == "attention":
-                    self._add_bias(block.layer)
+                self._add_bias(block)
         (final,) = self._received(self._graph.logits)
         return Pass(torch.cat(self._written), tuple(self._read or ()), final)
 
     def _outputs(self, block: Block) -> Streams:
-        if block.units is not None:
+        if block.units is not None and block.kind == "mlp":
             return self._unit_outputs(block)
         model, inputs = self._model, dict[Input, Rows]()
         for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
             streams = self._received(list(readers))
             for single in single_ports(port):
                 inputs[single] = read(model, block, single, range(len(streams)), streams)
-        return write(model, block, mix(model, block, inputs, self._real))
+        mixed = mix(model, block, inputs, self._real)
+        if block.units is not None:
+            return unit_block(model, block).outputs(mixed)
+        return write(model, block, mixed)
 
     def _unit_outputs(self, block: Block) -> Streams:
         unit, first, feeds = unit_block(self._model, block), block.writers[0], self._graph.feeds
@@ -208,8 +210,8 @@ class MaskedRun:
         total = replacement.sum(0)
         self._total = total if self._total is None else self._total + total
 
-    def _add_bias(self, layer: int) -> None:
-        bias = self._model.attention_bias(layer)
+    def _add_bias(self, block: Block) -> None:
+        bias = unowned_bias(self._model, block)
         if bias is not None and self._total is not None:
             self._total = self._total + bias
 

@@ -82,6 +82,10 @@ class RecordedRun(Run):
         """What the logits read."""
         return self.entering[self.graph.blocks[-1].stage]
 
+    def given(self, block: Block) -> Tensor:
+        """Return what the units of a block are given: the stream; of attention the z of heads."""
+        return self.values[block.name] if block.kind == "attention" else self.entering[block.stage]
+
     def _remember(self, seen: Seen, block: Block, values: Tensor) -> None:
         if seen == "entering":
             self.entering[block.stage] = values

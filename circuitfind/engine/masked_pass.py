@@ -29,6 +29,7 @@ from circuitfind.engine.pass_changes import Changes
 from circuitfind.engine.replacement import Runs
 from circuitfind.engine.work import Start, Work, least_work, work
 from circuitfind.graph import SINGLE_PORTS, Block, SinglePort
+from circuitfind.models.forward import unowned_bias
 from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 
@@ -144,9 +145,8 @@ class _Prompts:
             for block in blocks:
                 if block.writers:
                     total = total + self._runs.replaced.of(block).sum(0)
-                if block.kind == "attention":
-                    bias = self._model.attention_bias(block.layer)
-                    total = total if bias is None else total + bias
+                bias = unowned_bias(self._model, block)
+                total = total if bias is None else total + bias
         return entering
 
     def _heads(self, writers: Sequence[int]) -> list[int]:
@@ -155,7 +155,7 @@ class _Prompts:
     def _of(self, start: Start, block: Block, writers: Sequence[int]) -> Values:
         """Return what is remembered of some writers of a block in a run.
 
-        Of an MLP with units it is what they write.
+        Of a block with units it is what they write.
         """
         run = self._values[start]
         values = run.values[block.name] if block.units is None else run.of(block)
@@ -163,7 +163,7 @@ class _Prompts:
 
     def _written(self, block: Block, writers: Sequence[int], values: Values) -> Values:
         """Return the outputs that belong to what is remembered of writers, or differences of it."""
-        if block.kind != "attention" or block.coupled:
+        if not block.has_heads or block.coupled:
             return values
         return self._model.output(block.layer, self._heads(writers), values)
 
@@ -178,19 +178,30 @@ class _Prompts:
         if block.kind == "embedding":
             return self._of("clean", block, writers)
         base = entering[block.stage]
-        if block.units is not None:
+        if block.kind == "mlp" and block.units is not None:
             return self._new_units(block, writers, base, changes)
         if block.kind == "mlp":
             (received,) = changes.received(block.readers, base)
             return self._model.mlp(block.layer, received)[None]
-        run = block.writers if block.coupled else writers
-        query, key, value = (
-            self._projected(block.layer, port, run, base, changes) for port in SINGLE_PORTS
-        )
-        z = self._model.attend(block.layer, self._heads(run), query, key, value, self._runs.real)
+        if block.units is not None:
+            z = self._mixed(block.layer, self._graph.heads_in(block.layer), base, changes)
+            wanted = [writer - block.writers[0] for writer in writers]
+            return unit_block(self._model, block).outputs(z, wanted)
+        heads = self._heads(writers)
         if not block.coupled:
-            return z
-        return self._model.output(block.layer, self._heads(run), z)[self._heads(writers)]
+            return self._mixed(block.layer, heads, base, changes)
+        together = self._heads(block.writers)
+        z = self._mixed(block.layer, together, base, changes)
+        return self._model.output(block.layer, together, z)[heads]
+
+    def _mixed(
+        self, layer: int, heads: Sequence[int], base: Stream, changes: Changes
+    ) -> Float[Tensor, "head batch pos d_head"]:
+        """Return the z of some heads for what they receive now."""
+        query, key, value = (
+            self._projected(layer, port, heads, base, changes) for port in SINGLE_PORTS
+        )
+        return self._model.attend(layer, heads, query, key, value, self._runs.real)
 
     def _new_units(
         self, block: Block, writers: Sequence[int], base: Stream, changes: Changes
@@ -211,14 +222,14 @@ class _Prompts:
         self,
         layer: int,
         port: SinglePort,
-        writers: Sequence[int],
+        heads: Sequence[int],
         base: Stream,
         changes: Changes,
     ) -> Float[Tensor, "head batch pos d_head"]:
         """Return the query, key or value of some query heads."""
-        read = [self._graph.input_of(writer, port) for writer in writers]
+        read = [self._graph.input_of(layer, head, port) for head in heads]
         readers = list(dict.fromkeys(read))
-        heads = [self._graph.readers[reader].index or 0 for reader in readers]
+        rows = [self._graph.readers[reader].index or 0 for reader in readers]
         received = changes.received(readers, base)
-        projected = self._model.project(layer, port, heads, received)
+        projected = self._model.project(layer, port, rows, received)
         return projected[[readers.index(reader) for reader in read]]

@@ -94,25 +94,27 @@ def attention_pattern(
     """
     problem = as_problem(asked)
     model, graph, prompts = problem.model, problem.graph, problem.prompts
-    writer = graph.writer(head)
-    if writer.kind != "head":
+    block = graph.block_of.get(head)
+    if block is None or graph.kind_of[head] != "head":
         raise GraphError(f"{quoted(head)} is not a head; heads have names such as 'a0.h1'")
     if run not in ("clean", "corrupted"):
         raise MethodError(f"no run named {quoted(run)}; choose clean or corrupted")
     tokens = prompts.clean if run == "clean" else prompts.corrupted
     with torch.no_grad():
         whole = plain_pass(model, graph, tokens, prompts.real, keep_reads=True)
-    return attention_patterns(model, graph, whole, graph.block_of[head], prompts.real)[writer.index]
+    number = next(reader.index for reader in graph.readers if reader.component == head)
+    return attention_patterns(model, graph, whole, block, prompts.real)[number]
 
 
 def _projected(
     model: ResidualModel, graph: Graph, run: Pass, block: Block, port: SinglePort
 ) -> Float[Tensor, "head batch pos d_head"]:
     """Return the query of every query head, or the key of every key/value head."""
-    readers = list(dict.fromkeys(graph.input_of(writer, port) for writer in block.writers))
-    heads = [graph.merged.readers[reader].index or 0 for reader in readers]
+    heads = range(graph.shape.layers[block.layer].n_heads)
+    readers = list(dict.fromkeys(graph.input_of(block.layer, head, port) for head in heads))
+    rows = [graph.merged.readers[reader].index or 0 for reader in readers]
     streams = torch.stack([run.read[reader] for reader in readers])
-    return model.project(block.layer, port, heads, streams)
+    return model.project(block.layer, port, rows, streams)
 
 
 def _identity(key: Float[Tensor, "head batch pos d_head"]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """What cut edges carry, and how that differs from what they carry while they are kept.
 
-The output bias of attention belongs to no writer and is never replaced; an MLP's biases are part of
-what it writes.
+The output bias of attention belongs to no head and is never replaced; an MLP's biases are part of
+what it writes, and where latents take the output of attention apart, so is that of attention.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from circuitfind.engine.state import ChunkState, Stream
 from circuitfind.engine.written import Part, Written, parts_of, run_on, write
 from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Heads
+from circuitfind.models.forward import Heads, unowned_bias
 from circuitfind.problem import Problem
 
 _LITTLE = 0.1
@@ -186,7 +186,8 @@ def runs_of(problem: Problem, mean: Written | None) -> Runs:
         mean: What `mean_over_prompts` gives for the whole problem.
     """
     run, clean = run_on(problem, problem.prompts.clean)
-    z = {block.name: run.values[block.name] for block in problem.graph.attention.values()}
+    heads = [block.name for block in problem.graph.blocks if block.has_heads]
+    z = {name: run.values[name] for name in heads}
     z |= {part.name: clean.values[part.name] for part in parts_of(problem.graph) if part.is_z}
     return Runs(clean, replacement(problem, mean), z, run.entering, problem.prompts.real)
 
@@ -247,9 +248,12 @@ def enlarges_rounding(problem: Problem) -> bool:
 
     Where cut edges carry 0, a component may receive nothing. What is left when a stream is
     subtracted from itself is not quite 0, and two norms in a row (Gemma 2) turn that into a stream
-    of ordinary size.
+    of ordinary size. Latents of attention and their error are large and cancel one another, and
+    leave more behind.
     """
-    return not problem.ablation.runs and any(block.coupled for block in problem.graph.blocks)
+    graph = problem.graph
+    of_attention = any(units.of != "mlp" for units in graph.units)
+    return not problem.ablation.runs and (graph.norms_heads or of_attention)
 
 
 class Remainders:
@@ -281,7 +285,6 @@ class Remainders:
             return received
         total = torch.zeros_like(received)
         for block in graph.blocks:
-            if block.kind == "attention" and block.stage < stage:
-                bias = model.attention_bias(block.layer)
-                total = total if bias is None else total + bias
+            if block.stage < stage and (bias := unowned_bias(model, block)) is not None:
+                total = total + bias
         return reduce(add, (stream[:, -span:] for stream in sent()), total)

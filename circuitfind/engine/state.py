@@ -28,6 +28,7 @@ from circuitfind.models.readings import Reading
 Stream = Float[Tensor, "batch _span d_model"]
 Candidates = Float[Tensor, "candidate batch _span d_model"]
 Projected = Float[Tensor, "batch _span d_head"]
+Mixed = Float[Tensor, "batch _span _width"]
 PortReading = tuple[int, Reading]
 """A reader, and how one of its ports reads."""
 
@@ -164,7 +165,7 @@ class ChunkState:
         written: What each writer writes, by writer index; of heads only where they share a norm.
         read: What each input receives, by the index of its reader in the merged graph.
         projected: Each head's query, key and value, by that index and port.
-        z: Each head's z, by writer index.
+        z: Each head's z, and each unit's activation, by writer index.
         products: Linear maps of what some inputs receive, where these were carried along with it.
             They round otherwise than those made anew.
     """
@@ -176,7 +177,7 @@ class ChunkState:
     written: Mapping[int, Stream]
     read: Mapping[int, Stream]
     projected: Mapping[tuple[int, Input], Projected]
-    z: Mapping[int, Projected]
+    z: Mapping[int, Mixed]
     products: Mapping[PortReading, Float[Tensor, "batch _span _width"]] = field(
         default_factory=dict
     )

@@ -20,7 +20,14 @@ from torch.nn.functional import pad
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, group_size
 from circuitfind.engine.place_masks import PlaceMasks
-from circuitfind.engine.propagation import AtSome, CandidateHeads, Changes, MovedUnits, alike
+from circuitfind.engine.propagation import (
+    AtSome,
+    CandidateHeads,
+    Changes,
+    MovedUnits,
+    Senders,
+    alike,
+)
 from circuitfind.engine.replacement import Remainders
 from circuitfind.engine.state import Candidates, ChunkState, PortReading, Stream
 from circuitfind.engine.tensor_store import TensorStore
@@ -139,12 +146,12 @@ class Trial:
             reached = self.changes.receive(block.readers)
             if self.cuts is not None and self.cuts.reader in block.readers:
                 reached = [self.cuts.reader]
-            if reached and block.units is not None:
+            if reached and block.kind == "attention":
+                self._run_attention(block, reached)
+            elif reached and block.units is not None:
                 self._run_units(block, reached)
             elif reached and block.kind == "mlp":
                 self._run_mlp(block)
-            elif reached and block.kind == "attention":
-                self._run_heads(block, reached)
 
     def _streams(self, reader: int) -> Iterator[Candidates]:
         """Yield what a reader receives, some candidates at a time."""
@@ -204,12 +211,15 @@ class Trial:
 
     def _written_by(self, writer: int, candidate: int) -> Stream:
         """Return what a writer writes in a candidate."""
-        if self.state.graph.writers[writer].kind in UNIT_KINDS:
-            z = self.z.get(writer)
-            activations = self.state.z[writer] if z is None else z[candidate]
-            return activations * self.tools.blocks.unit_rows([writer])[0]
-        new = self.written.get(writer)
-        return self.state.written[writer] if new is None else new[candidate]
+        if writer in self.state.written:
+            new = self.written.get(writer)
+            return self.state.written[writer] if new is None else new[candidate]
+        graph, found = self.state.graph, self.z.get(writer)
+        z = self.state.z[writer] if found is None else found[candidate]
+        end = graph.writers[writer]
+        if end.kind in UNIT_KINDS:
+            return z * self.tools.blocks.unit_rows([writer])[0]
+        return self.tools.blocks.output(graph.block_of[end.name], [writer], z[None, None])[0, 0]
 
     def _run_mlp(self, block: Block) -> None:
         (reader,), model, layer = block.readers, self.tools.blocks.model, block.layer
@@ -234,7 +244,7 @@ class Trial:
     def _run_units(self, block: Block, reached: Sequence[int]) -> None:
         graph, spans = self.state.graph.merged, self.state.spans
         unit = unit_block(self.tools.blocks.model, block)
-        first, n = block.writers[0], len(unit.units.numbers)
+        first = block.writers[0]
 
         def trait(reader: int) -> tuple[object, ...]:
             return self._source(reader), int(spans.inputs[reader]), self._places(reader)
@@ -242,27 +252,47 @@ class Trial:
         for readers in alike(reached, trait):
             fed = sorted({writer for reader in readers for writer in graph.feeds[reader]})
             writers = [writer for writer in fed if spans.writers[writer]]
-            units = tuple(writer for writer in writers if writer - first < n)
-            others = writers[len(units) :]
-            before = self._before(units, others, int(spans.inputs[readers[0]]))
             wanted = [writer - first for writer in writers]
-            activations, *wide = self._parts(unit, readers[0], wanted, before)
+            before = self._before(block, writers, int(spans.inputs[readers[0]]))
+            new = self._parts(unit, readers[0], wanted, before)
             at = self.changes.received_at.get(readers[0])
-            if units:
-                self.z |= dict(zip(units, activations.split(1, dim=-1), strict=True))
-                moved = MovedUnits(units, activations - before[0])
-                self.changes.units |= dict.fromkeys(units, moved)
-                if at is not None:
-                    self.changes.sent_at |= dict.fromkeys(units, at)
-            for writer, new in zip(others, wide, strict=True):
-                self._write(writer, new, at)
+            self._write_parts(block, writers, new, before, at)
 
-    def _before(self, units: Sequence[int], others: Sequence[int], span: int) -> list[Stream]:
-        """Return the activations of some units, and what others write, before the change."""
+    def _before(self, block: Block, writers: Sequence[int], span: int) -> list[Stream]:
+        """Return the activations of units, and what other writers write, before the change."""
+        units, others = _parted(block, writers)
         streams = [self.state.written[writer][:, -span:] for writer in others]
         if not units:
             return [streams[0][..., :0], *streams]
         return [torch.cat([self.state.z[unit][:, -span:] for unit in units], dim=-1), *streams]
+
+    def _write_parts(
+        self,
+        block: Block,
+        writers: Sequence[int],
+        new: Sequence[Float[Tensor, "_candidate batch _span _width"]],
+        before: Sequence[Float[Tensor, "batch _span _width"]],
+        at: AtSome | None,
+    ) -> None:
+        """Note what some writers of a block with units write now.
+
+        Args:
+            block: The block.
+            writers: The writers, in ascending order.
+            new: The activations of the units among them, then what each of the others writes.
+            before: The same before the change.
+            at: The places at which it changes.
+        """
+        units, others = _parted(block, writers)
+        activations, *wide = new
+        if units:
+            self.z |= dict(zip(units, activations.split(1, dim=-1), strict=True))
+            moved = MovedUnits(units, activations - before[0])
+            self.changes.units |= dict.fromkeys(units, moved)
+            if at is not None:
+                self.changes.sent_at |= dict.fromkeys(units, at)
+        for writer, written in zip(others, wide, strict=True):
+            self._write(writer, written, at)
 
     def _parts(
         self,
@@ -331,7 +361,7 @@ class Trial:
         self.through.append(Through(ports, received, products, moved))
         return self.tools.virtual_weights.read(self.through[-1])
 
-    def _run_heads(self, block: Block, reached: Sequence[int]) -> None:
+    def _run_attention(self, block: Block, reached: Sequence[int]) -> None:
         graph, spans, senders = self.state.graph.merged, self.state.spans, self.changes.senders
         whole: list[int] = []
         # Queries of one layer can matter at different positions.
@@ -344,6 +374,9 @@ class Trial:
             whole, lambda r: (graph.readers[r].port, int(spans.inputs[r]), self._places(r))
         ):
             self._project(block, readers)
+        if block.units is not None:
+            self._run_latents(block)
+            return
         fed = {writer for reader in reached for writer in graph.feeds[reader]}
         writers = [writer for writer in block.writers if writer in fed and spans.writers[writer]]
         for some in alike(writers, lambda w: int(spans.writers[w])):
@@ -421,13 +454,36 @@ class Trial:
         room[:, :, :-span] = old[:, :-span]
         return room
 
-    def _attend(self, block: Block, writers: Sequence[int], span: int) -> None:
-        blocks, graph = self.tools.blocks, self.state.graph.merged
+    def _run_latents(self, block: Block) -> None:
+        """Run the latents that take the output of attention apart, from the z of all heads."""
+        spans, model = self.state.spans, self.tools.blocks.model
+        heads = self.state.graph.heads_in(block.layer)
+        writers = [writer for writer in block.writers if spans.writers[writer]]
+        span = int(spans.writers[writers].max())
+        z = self._mixed_by(block, heads, span)
+        unit, wanted = unit_block(model, block), [writer - block.writers[0] for writer in writers]
+        found = []
+        for some in z.split(group_size(z[:, 0]), dim=1):
+            activations, wide = unit.parts(some.flatten(1, 2), wanted)
+            found.append([part.unflatten(0, some.shape[1:3]) for part in (activations, *wide)])
+        new = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        at = None if self.tools.masks is None else self._sent_at(writers)
+        self._write_parts(block, writers, new, self._before(block, writers, span), at)
+
+    def _mixed_by(
+        self, block: Block, heads: Sequence[int], span: int
+    ) -> Float[Tensor, "head candidate batch last d_head"]:
+        """Return the z of some heads at the last positions."""
+        graph, layer = self.state.graph.merged, block.layer
         query, key, value = (
-            self._values([(graph.input_of(writer, port), port) for writer in writers], n)
+            self._values([(graph.input_of(layer, head, port), port) for head in heads], n)
             for port, n in zip(SINGLE_PORTS, (span, 0, 0), strict=True)
         )
-        mixed = blocks.attend(block, writers, query, key, value)
+        return self.tools.blocks.attend(block, heads, query, key, value)
+
+    def _attend(self, block: Block, writers: Sequence[int], span: int) -> None:
+        blocks = self.tools.blocks
+        mixed = self._mixed_by(block, blocks.heads(writers), span)
         self.z |= dict(zip(writers, mixed, strict=True))
         if block.coupled:
             # What one of them writes depends on the z of all.
@@ -485,6 +541,14 @@ class Trial:
         if at is not None:
             self.changes.sent_at[writer] = at
         self.changes.sent[writer] = new - self.state.written[writer][:, -new.shape[2] :]
+
+
+def _parted(block: Block, writers: Sequence[int]) -> tuple[Senders, Senders]:
+    """Return which of some writers of a block are units, and which are not."""
+    assert block.units is not None
+    first = block.writers[0] + len(block.units.numbers)
+    units = tuple(writer for writer in writers if writer < first)
+    return units, tuple(writers[len(units) :])
 
 
 def _of(candidate: int, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:

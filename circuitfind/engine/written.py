@@ -3,7 +3,7 @@
 A head writes `d_model` elements a position, all of them made from the `d_head` elements of its z.
 So heads are remembered by their z, and what they write exists only while it is asked for. Where
 heads share a norm, what one writes depends on all of them, and is remembered itself. The z of a
-unit of an MLP (a neuron, a latent) is its activation, one element.
+unit (a neuron, a latent) is its activation, one element.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     """Writers of a block that are remembered alike.
 
     Attributes:
-        name: That of the block; of the writers of an MLP that are no units, `m5.rest`.
+        name: That of the block; of the writers of a block with units that are none, `m5.rest`.
         block: The block.
         writers: Their indices.
         is_z: Whether they are remembered by their z.
@@ -58,7 +58,7 @@ def parts_of(graph: Graph) -> tuple[Part, ...]:
     found = []
     for block in writing_blocks(graph):
         if block.units is None:
-            is_z = block.kind == "attention" and not block.coupled
+            is_z = block.has_heads and not block.coupled
             found.append(Part(block.name, block, block.writers, is_z))
         else:
             n = len(block.units.numbers)
@@ -149,9 +149,8 @@ def run_on(problem: Problem, tokens: Tensor) -> tuple[RecordedRun, Written]:
                 heads = range(len(block.writers))
                 values[block.name] = model.output(block.layer, heads, values[block.name])
             if block.units is not None:
-                found = unit_block(model, block).parts(
-                    run.entering[block.stage], range(len(block.writers))
-                )
+                every = range(len(block.writers))
+                found = unit_block(model, block).parts(run.given(block), every)
                 values[block.name] = found.activations.movedim(-1, 0)[..., None]
                 values[f"{block.name}.rest"] = torch.stack(found.wide)
     return run, Written(model, graph, {part.name: values[part.name] for part in parts_of(graph)})

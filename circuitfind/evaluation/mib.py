@@ -163,8 +163,8 @@ def ungrouped_scores(scores: EdgeScores, graph: Graph) -> EdgeScores:
     for reader in graph.readers:
         column = own.reader_index.get(reader.name)
         if column is None:
-            assert reader.port in ("q", "k", "v")
-            column = own.input_of(own.writer_index[reader.component], reader.port)
+            assert reader.port in ("q", "k", "v") and reader.layer is not None
+            column = own.input_of(reader.layer, reader.index or 0, reader.port)
         columns.append(column)
     for column in columns:
         parts.append(columns.count(column))

@@ -94,7 +94,7 @@ def foreword(own: OwnResult | None, problem: Problem | None = None) -> list[str]
     if problem is not None:
         reasons += doubts_about_prompts(problem)
         fits = fits_of(problem)
-        result += [f"the dictionary of layer {each.site.layer} {fit}" for each, fit in fits]
+        result += [f"the dictionary of {each.block} {fit}" for each, fit in fits]
         reasons += doubts_about_dictionaries(fits)
         if problem.prompts.alignment is not None:
             result += problem.prompts.alignment.notes()

@@ -179,8 +179,7 @@ def _activations(
                 wanted = [i for i, writer in enumerate(block.writers) if writer in chosen]
                 if not wanted:
                     continue
-                stream = run.at(block.layer, "hook_mlp_in")
-                values = unit_block(model, block).parts(stream, wanted).activations
+                values = unit_block(model, block).parts(run.given(block), wanted).activations
                 values = values.masked_fill(~real.to(values.device)[..., None], 0)
                 for i, each in zip(wanted, values.movedim(-1, 0).cpu(), strict=True):
                     found[graph.writers[block.writers[i]].name].append(each)

@@ -16,7 +16,7 @@ import numpy as np
 
 from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.files import read_text
-from circuitfind.graph import PLACE_MARK, Block, Edge, Graph, Reader
+from circuitfind.graph import PLACE_MARK, SINGLE_PORTS, Block, Edge, Graph, Reader
 
 NamedOrder = Literal["backward-index", "forward-index", "random"]
 """How the heads of a layer are visited: H-1..0 as the original code does, 0..H-1, or shuffled."""
@@ -116,7 +116,9 @@ def _by_layer(graph: Graph, order: str, seed: int) -> list[Visit]:
     blocks = _ordered(graph, order, seed)
     writers = np.array([writer for _, ordered in blocks for writer in ordered])
     reads = graph.edge_mask.numpy()[writers]
-    return [(reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, blocks)]
+    return [
+        (reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, blocks, order)
+    ]
 
 
 def _ordered(graph: Graph, order: str, seed: int) -> list[tuple[Block, list[int]]]:
@@ -133,12 +135,30 @@ def _ordered(graph: Graph, order: str, seed: int) -> list[tuple[Block, list[int]
     return blocks[::-1]
 
 
-def _readers(graph: Graph, blocks: Sequence[tuple[Block, Sequence[int]]]) -> Iterator[int]:
+def _readers(
+    graph: Graph, blocks: Sequence[tuple[Block, Sequence[int]]], order: str
+) -> Iterator[int]:
     for block, writers in blocks:
         if block.kind == "logits":
             yield from reversed(block.readers)
         # The v readers first. Key/value heads come in the order of their first query head.
-        fed = [graph.inputs[writer] for writer in writers if graph.inputs[writer]]
-        inputs = zip(*fed, strict=True)
+        inputs = zip(*_inputs(graph, block, writers, order), strict=True)
         for readers in reversed(list(inputs)):
             yield from dict.fromkeys(readers)
+
+
+def _inputs(
+    graph: Graph, block: Block, writers: Sequence[int], order: str
+) -> list[tuple[int, ...]]:
+    """Return the readers of each component that reads: a head's, where latents write for it."""
+    if block.kind != "attention" or block.has_heads:
+        return [graph.inputs[writer] for writer in writers if graph.inputs[writer]]
+    heads = graph.heads_in(block.layer)
+    return [
+        tuple(
+            place
+            for reader in dict.fromkeys(graph.input_of(block.layer, head, p) for p in SINGLE_PORTS)
+            for place in range(reader * graph.n_places, (reader + 1) * graph.n_places)
+        )
+        for head in (reversed(heads) if order == "backward-index" else heads)
+    ]

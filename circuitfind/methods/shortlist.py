@@ -3,13 +3,14 @@
     score(u) = sum over prompts and positions of (c_u - a_u) W_out,u . (d loss / d y)
 
 is the first-order estimate of what it does to the loss if a unit writes what cut edges carry: its
-activation's change, times its row, times the gradient at what its MLP writes (attribution patching,
-Nanda 2023; for neurons Syed et al. 2023, arXiv 2310.10348). One pass back gives the scores of all
-units (`eap`); with integrated gradients it is a few passes (`eap-ig`, Hanna et al. 2024, arXiv
-2403.17806). Units that are not listed stay together in the rest of their MLP, so nothing is lost.
+activation's change, times its row, times the gradient at what its block writes (attribution
+patching, Nanda 2023; for neurons Syed et al. 2023, arXiv 2310.10348). One pass back gives the
+scores of all units (`eap`); with integrated gradients it is a few passes (`eap-ig`, Hanna et al.
+2024, arXiv 2403.17806). Units that are not listed stay together in the rest of their block, so
+nothing is lost.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -28,7 +29,8 @@ from circuitfind.limits import require
 from circuitfind.methods.attribution import Batch, Limits, Place, batches_of, require_slope
 from circuitfind.methods.eap import CLEAN
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
-from circuitfind.models.units import neurons_of, unit_block, with_dictionaries
+from circuitfind.models.dictionaries import with_dictionaries
+from circuitfind.models.units import neurons_of, unit_block
 from circuitfind.problem import Problem
 
 Ranking = Literal["eap", "eap-ig"]
@@ -48,19 +50,19 @@ def with_units(
     problem: Problem,
     *,
     neurons: str | Sequence[int] | None = None,
-    latents: Mapping[int, Dictionary] | None = None,
+    latents: Sequence[Dictionary] | None = None,
     shortlist: int = SHORTLIST,
     ranked_by: str = RANKED_BY,
 ) -> Problem:
     """Return a problem in whose graph neurons, or latents of dictionaries, are writers.
 
-    The units of all MLPs that were chosen are ranked together. An MLP of which none makes the list
-    stays whole.
+    The units of all blocks that were chosen are ranked together. A block of which none makes the
+    list stays whole.
 
     Args:
         problem: A problem whose graph has no units.
         neurons: Layers whose neurons may be writers: numbers, text such as `3-5,8`, or `all`.
-        latents: Dictionaries by layer, whose latents may be writers.
+        latents: Dictionaries whose latents may be writers.
         shortlist: How many units become writers at most, over all layers.
         ranked_by: `eap` or `eap-ig`.
 
@@ -74,10 +76,7 @@ def with_units(
     model = problem.model
     if latents is not None:
         model = with_dictionaries(model, latents)
-        every = [
-            replace(latents_of(each, range(each.n_latents)), apart=False)
-            for each in latents.values()
-        ]
+        every = [replace(latents_of(each, range(each.n_latents)), apart=False) for each in latents]
     else:
         every = [
             Units(layer, "neuron", tuple(range(neurons_of(model, layer).n_neurons)))
@@ -85,7 +84,8 @@ def with_units(
         ]
     every = _listed(replace(problem, model=model), every, shortlist, ranked_by)
     if latents is not None:
-        every = [latents_of(latents[each.layer], each.numbers) for each in every]
+        by_block = {each.block: each for each in latents}
+        every = [latents_of(by_block[each.block], each.numbers) for each in every]
     return replace(problem, model=model, graph=granularity.with_units(problem.graph, every))
 
 
@@ -108,7 +108,8 @@ def _layers(graph: Graph, wanted: str | Sequence[int] | None) -> tuple[int, ...]
 
 
 def _listed(problem: Problem, every: Sequence[Units], n: int, ranked_by: str) -> list[Units]:
-    """Return the units with the largest scores, those of each MLP with any."""
+    """Return the units with the largest scores, those of each block with any."""
+    every = granularity.with_units(problem.graph.merged, every).units
     scores = unit_scores(problem, every, ranked_by)
     sizes = [len(each) for each in scores]
     joined = torch.cat(scores).abs()
@@ -126,13 +127,13 @@ def _listed(problem: Problem, every: Sequence[Units], n: int, ranked_by: str) ->
 def unit_scores(
     problem: Problem, every: Sequence[Units], ranked_by: str = RANKED_BY
 ) -> list[Float[Tensor, " unit"]]:
-    """Return the score of each unit of some MLPs, in the metric's unit, averaged over prompts.
+    """Return the score of each unit of some blocks, in the metric's unit, averaged over prompts.
 
     Positive: the loss rises if it writes what cut edges carry.
 
     Args:
         problem: A problem whose graph has no units.
-        every: The units.
+        every: The units, in the order in which their blocks run.
         ranked_by: `eap` or `eap-ig`.
 
     Raises:

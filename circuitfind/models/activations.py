@@ -14,7 +14,7 @@ from torch import Tensor
 from circuitfind.errors import ModelError
 from circuitfind.graph import Block
 from circuitfind.models.base import ResidualModel
-from circuitfind.models.forward import Added, Run, Seen, Stream, added
+from circuitfind.models.forward import Added, Run, Seen, Stream, added, side_by_side
 
 HOOKS = {
     "hook_resid_pre": "the residual stream before the block",
@@ -116,8 +116,14 @@ class Activations:
         if hook == "hook_resid_post":
             return self._streams[self._after(block)]
         if hook == "attn.hook_z":
-            return self._found["z", layer].permute(1, 2, 0, 3).flatten(2)
+            return side_by_side(self._found["z", layer])
         return self._found["mlp" if block.kind == "mlp" else "attention", layer]
+
+    def given(self, block: Block) -> Tensor:
+        """Return what the units of a block are given (`models.units`)."""
+        if block.kind == "attention":
+            return self._found["z", block.layer]
+        return self.at(block.layer, "hook_mlp_in")
 
     def logits_with(
         self, layer: int, hook: str, values: Float[Tensor, "batch pos _width"]

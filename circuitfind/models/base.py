@@ -102,6 +102,9 @@ class Latents(Protocol):
     def reads(self) -> str: ...
 
     @property
+    def block(self) -> str: ...
+
+    @property
     def fingerprint(self) -> str: ...
 
     def encode(
@@ -130,8 +133,8 @@ class ResidualModel(Protocol):
         device: Where the weights are.
         unembedding: What `logits` does after the final norm; None where that is not affine, as
             with a soft cap, or is done in fewer digits than the streams have.
-        dictionaries: Transcoders and sparse autoencoders of its MLPs, by layer, where some were
-            given (`models.units`).
+        dictionaries: Transcoders and sparse autoencoders, by the name of the block that they take
+            apart, where some were given (`models.units`).
     """
 
     name: str
@@ -145,7 +148,7 @@ class ResidualModel(Protocol):
     weights_dtype: torch.dtype
     device: torch.device
     unembedding: Unembedding | None
-    dictionaries: Mapping[int, Latents]
+    dictionaries: Mapping[str, Latents]
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         """Return what the embedding adds to the stream."""
@@ -319,7 +322,7 @@ class BaseModel:
     vocabulary: Vocabulary | None = None
     causal: bool = True
     unembedding: Unembedding | None = None
-    dictionaries: Mapping[int, Latents] = {}
+    dictionaries: Mapping[str, Latents] = {}
     loaded_by: Callable[[], "ResidualModel"] | None = None
     """Loads the same model again, where it has a name."""
 

@@ -150,6 +150,16 @@ def write(
     return model.output(block.layer, range(len(mixed)), mixed)
 
 
+def side_by_side(z: Float[Tensor, "head batch pos d_head"]) -> Float[Tensor, "batch pos width"]:
+    """Return the z of all heads beside one another, as `attn.hook_z` has it."""
+    return z.permute(1, 2, 0, 3).flatten(2)
+
+
+def unowned_bias(model: ResidualModel, block: Block) -> Float[Tensor, " d_model"] | None:
+    """Return what a block adds to the stream that belongs to none of its writers, or None."""
+    return model.attention_bias(block.layer) if block.has_heads else None
+
+
 def added(model: ResidualModel, block: Block, mixed: Rows) -> Added:
     """Return what a block adds to the stream, given all that its writers mix."""
     if block.kind == "mlp":

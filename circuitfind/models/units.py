@@ -1,29 +1,31 @@
-"""An MLP taken apart into units, which write one by one: neurons, or latents of a dictionary.
+"""A block taken apart into units, which write one by one: neurons, or latents of a dictionary.
 
-    neuron i writes  activation_i(x) W_out_i         the rest is all else that the MLP writes
+    neuron i writes  activation_i(x) W_out_i         the rest is all else that the block writes
     latent i writes  f_i(x) decoder_i                the rest is what other latents write, and the
                                                      decoder's bias
 
 A unit's activation is one number at a position, and what it writes is that number times a row that
-never changes. `parts` says how the writers of a block come from the stream that they receive, so
-all that is exact elsewhere (runs, cuts, gradients) holds for units too.
+never changes. `parts` says how the writers of a block come from the stream that an MLP receives, or
+from the z of all heads, so all that is exact elsewhere (runs, cuts, gradients) holds for units too.
 """
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitfind.errors import ModelError, require_kind
+from circuitfind.errors import ModelError
 from circuitfind.graph import Block, Units
 from circuitfind.models.activations import read_by_mlp
-from circuitfind.models.base import BaseModel, Latents, NeuronOutputs, ResidualModel
-from circuitfind.models.forward import Stream
+from circuitfind.models.base import NeuronOutputs, ResidualModel
+from circuitfind.models.forward import Stream, side_by_side
+
+Given = Float[Tensor, "*head batch pos _width"]
+"""What the writers of a block compute with: the stream that an MLP receives; of attention the z of
+all its heads."""
 
 
 class Parts(NamedTuple):
@@ -39,7 +41,7 @@ class Parts(NamedTuple):
 
 
 class UnitBlock(ABC):
-    """How the writers of a block with units come from the stream.
+    """How the writers of a block with units come from what it is given.
 
     Args:
         model: The model.
@@ -58,11 +60,11 @@ class UnitBlock(ABC):
         """Return what units write when their activation is 1; they are counted in the block."""
 
     @abstractmethod
-    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
-        """Return what some writers write that all receive one stream.
+    def parts(self, given: Given, wanted: Sequence[int]) -> Parts:
+        """Return what some writers write that all are given the same.
 
         Args:
-            stream: What they receive.
+            given: What they are given.
             wanted: The writers, counted in the block, in ascending order.
         """
 
@@ -75,12 +77,12 @@ class UnitBlock(ABC):
         return activations * rows.view(shape)
 
     def outputs(
-        self, stream: Stream, wanted: Sequence[int] | None = None
+        self, given: Given, wanted: Sequence[int] | None = None
     ) -> Float[Tensor, "_writer batch pos d_model"]:
-        """Return what some writers, or all, write that receive one stream; see `parts`."""
+        """Return what some writers, or all, write that are given the same; see `parts`."""
         n = len(self.units.numbers)
         wanted = range(n + len(self._names)) if wanted is None else wanted
-        activations, wide = self.parts(stream, wanted)
+        activations, wide = self.parts(given, wanted)
         units = [writer for writer in wanted if writer < n]
         written = self.written(units, activations.movedim(-1, 0)[..., None])
         return torch.cat([written, torch.stack(wide)]) if wide else written
@@ -114,10 +116,10 @@ class Neurons(UnitBlock):
     def rows(self, units: Sequence[int]) -> Float[Tensor, "_unit d_model"]:
         return self._out.rows(self._numbers(units)).to(self._model.dtype)
 
-    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+    def parts(self, given: Given, wanted: Sequence[int]) -> Parts:
         model, layer = self._model, self._layer
         units, others = self._chosen(wanted)
-        post = model.mlp_post(layer, model.mlp_pre(layer, stream))
+        post = model.mlp_post(layer, model.mlp_pre(layer, given))
         found = self._out.activations(post, self._numbers(units if not others else self._all))
         if not others:
             return Parts(found, ())
@@ -130,33 +132,33 @@ class _Dictionary(UnitBlock):
 
     def __init__(self, model: ResidualModel, block: Block) -> None:
         super().__init__(model, block)
-        found = model.dictionaries.get(block.layer)
+        found = model.dictionaries.get(block.name)
         if found is None:
             raise ModelError(
-                f"the graph has latents of layer {block.layer} and {model.name!r} has no "
-                "dictionary there; give `with_dictionaries(model, dictionaries)`"
+                f"the graph has latents of {block.name} and {model.name!r} has no dictionary "
+                "there; give `with_dictionaries(model, dictionaries)`"
             )
         self._dictionary = found
         if self.units.numbers and self.units.numbers[-1] >= len(found.decoder):
             raise ModelError(
-                f"there is no latent {self.units.numbers[-1]} in layer {block.layer}; its "
-                f"dictionary has the latents 0 to {len(found.decoder) - 1}"
+                f"there is no latent {self.units.numbers[-1]} of {block.name}; its dictionary has "
+                f"the latents 0 to {len(found.decoder) - 1}"
             )
 
     def rows(self, units: Sequence[int]) -> Float[Tensor, "_unit d_model"]:
         return self._dictionary.decoder[self._numbers(units)]
 
     @abstractmethod
-    def _read(self, stream: Stream) -> Float[Tensor, "batch pos d_in"]:
-        """Return what the encoder reads of a stream that the MLP receives."""
+    def _read(self, given: Given) -> Float[Tensor, "batch pos d_in"]:
+        """Return what the encoder reads, from what the block is given."""
 
     @abstractmethod
-    def _reconstructed(self, stream: Stream, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+    def _reconstructed(self, given: Given, x: Float[Tensor, "batch pos d_in"]) -> Stream:
         """Return what the dictionary is to reconstruct, given also what its encoder reads."""
 
-    def parts(self, stream: Stream, wanted: Sequence[int]) -> Parts:
+    def parts(self, given: Given, wanted: Sequence[int]) -> Parts:
         units, others = self._chosen(wanted)
-        dictionary, x = self._dictionary, self._read(stream)
+        dictionary, x = self._dictionary, self._read(given)
         if not others:
             return Parts(dictionary.encode(x, self._numbers(units)), ())
         latents = dictionary.encode(x)
@@ -166,7 +168,7 @@ class _Dictionary(UnitBlock):
         if dictionary.skip is not None and "skip" in others:
             found["skip"] = x @ dictionary.skip.T
         if "error" in others:
-            found["error"] = self._reconstructed(stream, x) - dictionary.decode(latents, x)
+            found["error"] = self._reconstructed(given, x) - dictionary.decode(latents, x)
         return Parts(latents[..., self._numbers(units)], tuple(found[name] for name in others))
 
     def _rest(self, latents: Float[Tensor, "*any latent"]) -> Stream:
@@ -179,11 +181,11 @@ class _Dictionary(UnitBlock):
 class Transcoder(_Dictionary):
     """The latents of a transcoder: they read what the MLP reads, and stand for what it writes."""
 
-    def _read(self, stream: Stream) -> Float[Tensor, "batch pos d_in"]:
-        return read_by_mlp(self._model, self._layer, self._dictionary.reads, stream)
+    def _read(self, given: Given) -> Float[Tensor, "batch pos d_in"]:
+        return read_by_mlp(self._model, self._layer, self._dictionary.reads, given)
 
-    def _reconstructed(self, stream: Stream, x: Float[Tensor, "batch pos d_in"]) -> Stream:
-        return self._model.mlp(self._layer, stream)
+    def _reconstructed(self, given: Given, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        return self._model.mlp(self._layer, given)
 
     def added(self, stream: Stream) -> Stream:
         """Return what the block adds without its error, which nothing acts through."""
@@ -205,10 +207,24 @@ class Transcoder(_Dictionary):
 class OutputLatents(_Dictionary):
     """The latents of a sparse autoencoder of what the MLP adds to the stream."""
 
-    def _read(self, stream: Stream) -> Float[Tensor, "batch pos d_in"]:
-        return self._model.mlp(self._layer, stream)
+    def _read(self, given: Given) -> Float[Tensor, "batch pos d_in"]:
+        return self._model.mlp(self._layer, given)
 
-    def _reconstructed(self, stream: Stream, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+    def _reconstructed(self, given: Given, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        return x
+
+
+class AttentionLatents(_Dictionary):
+    """The latents of a sparse autoencoder of what attention adds to the stream, or of its z."""
+
+    def _read(self, given: Given) -> Float[Tensor, "batch pos d_in"]:
+        if self._dictionary.reads == "attn.hook_z":
+            return side_by_side(given)
+        return self._model.attention_output(self._layer, given)
+
+    def _reconstructed(self, given: Given, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        if self._dictionary.reads == "attn.hook_z":
+            return self._model.attention_output(self._layer, given)
         return x
 
 
@@ -229,7 +245,7 @@ def neurons_of(model: ResidualModel, layer: int) -> NeuronOutputs:
 
 
 def unit_block(model: ResidualModel, block: Block) -> UnitBlock:
-    """Return how the writers of a block with units come from the stream.
+    """Return how the writers of a block with units come from what it is given.
 
     Raises:
         ModelError: The model has no such units, or it is not known how it is built.
@@ -237,6 +253,8 @@ def unit_block(model: ResidualModel, block: Block) -> UnitBlock:
     assert block.units is not None
     if block.units.kind == "neuron":
         return Neurons(model, block)
+    if block.units.of == "attention":
+        return AttentionLatents(model, block)
     return Transcoder(model, block) if block.has_fixed_error else OutputLatents(model, block)
 
 
@@ -245,31 +263,3 @@ def transcoder_of(model: ResidualModel, block: Block) -> Transcoder:
     found = unit_block(model, block)
     assert isinstance(found, Transcoder)
     return found
-
-
-def with_dictionaries(model: Any, dictionaries: Mapping[int, Any]) -> Any:
-    """Return a model with dictionaries for some of its MLPs; it shares all weights.
-
-    Args:
-        model: The model.
-        dictionaries: Dictionaries by layer: transcoders, or sparse autoencoders of `hook_mlp_out`.
-
-    Raises:
-        MethodError: One of them is not a model, or not a dictionary.
-    """
-    require_kind(model, ResidualModel, "a model; give what `load_model` returned")
-    require_kind(dictionaries, Mapping, "dictionaries by layer; give {0: dictionary}")
-    for layer, each in dictionaries.items():
-        require_kind(layer, int, "a layer; give dictionaries by layer: {0: dictionary}")
-        require_kind(each, Latents, "a dictionary; give what `load_dictionaries` returned")
-    found = copy.copy(model)
-    found.dictionaries = {
-        layer: each.to(model.dtype, model.device) for layer, each in dictionaries.items()
-    }
-    if isinstance(model, BaseModel) and model.loaded_by is not None:
-        found.loaded_by = partial(_loaded, model.loaded_by, found.dictionaries)
-    return found
-
-
-def _loaded(load: Any, dictionaries: Mapping[int, Any]) -> Any:
-    return with_dictionaries(load(), dictionaries)

@@ -119,7 +119,7 @@ class Components:
         stream = base.entering[block.stage]
         entering = (stream + changes).flatten(0, 1)[None]
         scale = self._scale(stream[None], n)
-        fed = [graph.input_of(graph.writer_index[w.name], "k") for w in graph.fed_by(reader)]
+        fed = [graph.input_of(block.layer, w.index or 0, "k") for w in graph.fed_by(reader)]
         kv_heads = [graph.readers[i].index or 0 for i in fed]
         recorded: dict[Input, Tensor] = {
             "q": base.query[block.name][heads],

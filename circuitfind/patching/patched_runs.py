@@ -12,6 +12,7 @@ from torch import Tensor
 from circuitfind.engine.horizon import horizon
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import SelfCheckError
+from circuitfind.models.forward import graph_of
 from circuitfind.models.self_check import TOLERANCE
 from circuitfind.patching.continuation import Continuation, Point
 from circuitfind.patching.exchange import Exchange, Patched
@@ -81,7 +82,7 @@ class PatchedRuns:
         if mode == "denoising":
             self.base, self.source = self.source, self.base
             self.base_tokens, self.source_tokens = self.source_tokens, self.base_tokens
-        self.exchange = Exchange(model, problem.graph, self.base, self.source, prompts.real)
+        self.exchange = Exchange(model, graph_of(model.shape), self.base, self.source, prompts.real)
         self._readout = Readout(problem, clean.final, per_prompt=False)
         steps = horizon(problem).steps
         self._continuation = Continuation(model, self.base, prompts.real, steps)

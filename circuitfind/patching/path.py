@@ -125,6 +125,11 @@ class PathPatching(Measurement):
             )
         self.notes = (FROZEN_NOTE,) if self._frozen else ()
         graph = problem.graph
+        if graph.units:
+            raise GraphError(
+                "paths are patched between heads and MLPs, and this graph has neurons or latents; "
+                "give a problem without (for single cuts of such edges, search with `exact`)"
+            )
         self._senders = _writers(graph, senders)
         self._receivers = _readers(graph, receivers)
         self._via = _readers(graph, via)

@@ -91,7 +91,7 @@ def _written_at(graph: Graph, row: Row) -> Iterator[str]:
     elif row.site == "attn_out":
         yield from _written_by(graph, graph.attention[layer])
     else:
-        yield graph.writers[graph.attention[layer].writers[int(row.place["head"])]].name
+        yield from (w.name for w in graph.fed_by(_port(graph, layer, int(row.place["head"]), "q")))
 
 
 def _written_by(graph: Graph, block: Block | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from itertools import chain, product
 
 from circuitfind.choice import chosen
 from circuitfind.graph import Graph
+from circuitfind.models.forward import graph_of
 from circuitfind.notebook import observer
 from circuitfind.patching.exchange import Mask
 from circuitfind.patching.measurement import Batch, Measurement, Part
@@ -119,7 +120,7 @@ class Sweep(Measurement):
             prompts, positions or default_places(prompts), problem.model.vocabulary
         )
         names = tuple(place.name for place in self._places)
-        self._numbers = _numbers(problem.graph, layers, heads)
+        self._numbers = _numbers(graph_of(problem.model.shape), layers, heads)
         numbers = {axis: tuple(map(str, each)) for axis, each in self._numbers.items()}
         known = {**numbers, "position": names, "source_position": names}
         self.axes = {site.name: site.axes for site in self._sites}

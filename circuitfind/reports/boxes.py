@@ -4,7 +4,8 @@ Without places a box is a component. With places a component has a box in the co
 at which it reads or writes, and what a head reads there as key and value has one of its own
 (`a7.h3 kv`), from which arcs lead to the head wherever its attention may move it.
 
-The units of an MLP (neurons, or latents of a dictionary) are small boxes in the box of their MLP.
+The units of a block (neurons, or latents of a dictionary) are small boxes in the box of the block.
+In that of attention the heads stand below them, since they read there and do not write.
 """
 
 from collections import defaultdict
@@ -25,13 +26,23 @@ _FROM_INPUTS = ("group", "attention")
 """Kinds of edges of `Graph.network` that lead from what is read to the components that share it:
 from keys and values to heads, from an MLP to its units."""
 
-_SMALL: dict[Kind, BoxKind] = {"neuron": "unit", "latent": "unit", "error": "error", "mlp": "rest"}
-"""How each kind of component is drawn in the box of its MLP."""
+_SMALL: dict[Kind, BoxKind] = {
+    "head": "input",
+    "kv group": "input",
+    "neuron": "unit",
+    "latent": "unit",
+    "error": "error",
+    "mlp": "rest",
+    "attention": "rest",
+}
+"""How each kind of component is drawn in the box of its block."""
 
 _PARTS = {
-    "neuron": "{name}: neuron {number} of {mlp}",
-    "latent": "{name}: latent {number} of {mlp}",
-    "rest": "rest: all other {units}s of {mlp}",
+    "head": "{name}: what head {number} of {block} reads",
+    "kv group": "{name}: what key/value head {number} of {block} reads",
+    "neuron": "{name}: neuron {number} of {block}",
+    "latent": "{name}: latent {number} of {block}",
+    "rest": "rest: all other {units}s of {block}",
     "skip": "skip: the dictionary's skip connection",
     "error": "error: what the dictionary does not reconstruct",
 }
@@ -85,7 +96,9 @@ def boxes_and_arcs(
 def framed(
     graph: Graph, boxes: Iterable[Box], arcs: Iterable[Line]
 ) -> tuple[list[Box], list[Line]]:
-    """Let units stand in the boxes of their MLPs, and leave out the arcs that lead to them there.
+    """Let units stand in the boxes of their blocks, and leave out the arcs that lead to them there.
+
+    Arcs from elsewhere, as from what heads read at other places, lead to the whole box.
 
     Args:
         graph: The graph.
@@ -96,20 +109,28 @@ def framed(
     for box in boxes:
         component, mark, place = box.name.partition(PLACE_MARK)
         block = graph.block_of.get(component)
-        frame = box.name if block is None or not block.units else f"{block.name}{mark}{place}"
-        if frame == box.name:
+        if block is None or not block.units or (place and graph.kind_of[component] == "kv group"):
+            found[box.name] = box
+        elif (frame := f"{block.name}{mark}{place}") == box.name:
             found[frame] = box
         else:
-            assert block is not None
             small = replace(box, kind=_SMALL[graph.kind_of[component]], text=_short(component))
             inside[frame].append(small)
             alone = Box(frame, "mlp", box.row, box.layer, text=block.name, column=box.column)
             found.setdefault(frame, alone)
     has_columns = bool(graph.places)
     for name, units in inside.items():
-        rows = in_rows(units, has_columns=has_columns)
-        found[name] = replace(found[name], row=units[0].row, units=rows)
-    return list(found.values()), [arc for arc in arcs if arc.tail not in inside]
+        parted = (
+            [u for u in units if (u.kind == "input") == is_input] for is_input in (False, True)
+        )
+        rows = tuple(
+            row for some in parted if some for row in in_rows(some, has_columns=has_columns)
+        )
+        found[name] = replace(found[name], row=max(unit.row for unit in units), units=rows)
+    frame_of = {unit.name: name for name, units in inside.items() for unit in units}
+    moved = [replace(arc, head=frame_of.get(arc.head, arc.head)) for arc in arcs]
+    left = [arc for arc in moved if frame_of.get(arc.tail, arc.tail) != arc.head]
+    return list(found.values()), list(dict.fromkeys(left))
 
 
 def _short(component: str) -> str:
@@ -122,11 +143,14 @@ def unit_entries(graph: Graph, boxes: Iterable[Box]) -> list[Entry]:
     entries = dict[str, Entry]()
     for box in (unit for frame in boxes for unit in frame.inner):
         component = box.name.partition(PLACE_MARK)[0]
-        writer, block = graph.writer(component), graph.block_of[component]
+        block, kind = graph.block_of[component], graph.kind_of[component]
         assert block.units is not None
-        part = writer.kind if box.kind == "unit" else box.label
+        part = kind if box.kind in ("unit", "input") else box.label
         text = _PARTS[part].format(
-            name=box.label, number=writer.index, mlp=block.name, units=block.units.kind
+            name=box.label,
+            number=box.label.lstrip("fhknv"),
+            block=block.name,
+            units=block.units.kind,
         )
         entries.setdefault(part, Entry(text))
     return [entries[part] for part in _PARTS if part in entries]

@@ -38,6 +38,7 @@ _BOX_STYLES: dict[BoxKind, dict[str, str]] = {
     "mlp": {"shape": "box", "style": "filled", "fillcolor": "#f3e9c6"},
     "norm": {"shape": "box", "style": "filled", "fillcolor": "#eeeeee", "color": "#aaaaaa"},
     "unit": {**_SMALL, "style": "filled", "fillcolor": "#ffffff"},
+    "input": {**_SMALL, "style": "rounded,filled", "fillcolor": "#eef3f7"},
     "rest": {**_SMALL, "style": "filled", "fillcolor": "#e3d6a8"},
     "error": {**_SMALL, "style": "filled,dashed", "fillcolor": "#ffffff"},
 }

@@ -11,7 +11,7 @@ from typing import Literal
 
 from circuitfind.graph import Kind
 
-BoxKind = Literal["end", "head", "kv", "mlp", "norm", "unit", "rest", "error"]
+BoxKind = Literal["end", "head", "kv", "mlp", "norm", "unit", "input", "rest", "error"]
 
 Row = tuple[int, int]
 
@@ -19,6 +19,7 @@ DRAWN_AS: dict[Kind | Literal["norm"], BoxKind] = {
     "embedding": "end",
     "head": "head",
     "kv group": "kv",
+    "attention": "mlp",
     "mlp": "mlp",
     "neuron": "mlp",
     "latent": "mlp",
@@ -43,8 +44,8 @@ class Box:
         role: What it does, written under its name.
         text: What is written in it; its name where this is empty.
         column: The column that it stands in.
-        units: Of an MLP whose neurons or latents are drawn, these: small boxes that stand in it, in
-            rows from the top.
+        units: Of a block whose neurons or latents are drawn, these: small boxes that stand in it,
+            in rows from the top, the heads that feed them in the last ones.
     """
 
     name: str

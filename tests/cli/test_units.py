@@ -3,8 +3,13 @@
 import json
 
 import pytest
+import torch
 
 import circuitfind as cf
+from circuitfind.dictionaries.activations import relu
+from circuitfind.dictionaries.dictionary import Dictionary
+from circuitfind.dictionaries.saelens import save_saelens
+from circuitfind.dictionaries.sites import Site
 
 SMALL = ("ioi", "--model", "ioi-small", "--prompts", "4", "--threshold", "0.5", "--shortlist", "6")
 
@@ -16,7 +21,7 @@ def test_a_search_writes_down_its_units_and_is_read_again(cli, tmp_path, option,
     out = tmp_path / "run"
     done = cli("discover", *SMALL, f"--{option}", value, "--out", str(out))
     assert done.code == 0, done.err
-    assert ("the dictionary of layer 1 explains" in done.err) == (kind == "latent")
+    assert ("the dictionary of m1 explains" in done.err) == (kind == "latent")
     circuit = cf.load_circuit(out)
     assert sum(len(each.numbers) for each in circuit.graph.units) == 6
     assert {each.kind for each in circuit.graph.units} == {kind}
@@ -57,6 +62,37 @@ def test_circuits_with_other_units_are_compared_with_whole_mlps(cli, tmp_path):
 
 def edges_of(dot: str) -> list[str]:
     return sorted(line for line in dot.splitlines() if "->" in line)
+
+
+def of_attention(folder, hook):
+    """Write an autoencoder of what layer 1 attends to, whose latents are random directions."""
+    drawn = torch.Generator().manual_seed(0)
+    rows = torch.randn(32, 64, generator=drawn) / 8
+    made = Dictionary(
+        "made", Site(1, hook, hook), rows, torch.zeros(32), relu(32), rows, torch.zeros(64)
+    )
+    save_saelens(made, folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("hook", ["hook_attn_out", "attn.hook_z"])
+def test_latents_of_attention_are_searched_described_and_not_compared_with_heads(
+    cli, tmp_path, hook
+):
+    made, run = of_attention(tmp_path / "made", hook), str(tmp_path / "run")
+    options = (*SMALL, "--threshold", "0.0001", "--latents", made)
+    done = cli("discover", *options, "--out", run)
+    assert done.code == 0 and "reconstructs blocks.1" in done.err
+    circuit = cf.load_circuit(run)
+    (units,) = circuit.graph.units
+    assert (units.block, len(units.numbers)) == ("a1", 6)
+    used = {edge.writer.name for edge in circuit.edges if edge.writer.kind == "latent"}
+    described = json.loads(cli("units", run, "--json").out)
+    assert {each["name"] for each in described} == used != set()
+    plain = cf.heads_and_mlps(circuit.graph.shape)
+    cf.Circuit.of_edges(plain, ["embed->a1.h0.v", "a1.h0->logits"]).save(tmp_path / "plain.json")
+    done = cli("compare", run, str(tmp_path / "plain.json"), "--by-name")
+    assert done.code == 2 and "other latents of attention" in done.err
 
 
 def test_changed_dictionaries_are_another_search(cli, tmp_path):

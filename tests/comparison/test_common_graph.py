@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_graph import circuit_on
+from circuitfind.comparison.common_graph import circuit_on, common_graph
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps, with_units
@@ -72,10 +72,10 @@ def test_an_edge_has_the_sum_of_its_effects_at_places_where_these_are_merged():
 
 
 def test_circuits_without_a_common_place_or_model_are_refused():
-    with pytest.raises(GraphError, match=r"tells other places apart: S1, S2, end, and a here"):
+    with pytest.raises(GraphError, match=r"tells other places apart: a, and S1, S2, end here"):
         overlap(LEFT, placed("embed->logits@a", places=("a",)))
     other = heads_and_mlps(shape(n_layers=3, has_mlp=False))
-    with pytest.raises(GraphError, match="another model: n_layers is 2 and 3"):
+    with pytest.raises(GraphError, match="another model: n_layers is 3 and 2"):
         overlap(LEFT, circuit(other, "embed->logits"))
 
 
@@ -112,3 +112,18 @@ def test_latents_at_places_are_brought_to_whole_mlps_at_the_places_of_both():
     found = overlap(fine, circuit(plain, "embed->m0@S1", "embed->m0@end")).edges
     assert found.both == ("embed->m0@S1",)
     assert (found.left, found.right) == (("m0->logits@end",), ("embed->m0@end",))
+
+
+def test_latents_of_attention_are_compared_with_the_same_ones_only():
+    plain = heads_and_mlps(shape(has_mlp=True))
+    of_attention = Units(0, "latent", (3, 5), error="live", of="attention")
+    some = with_units(plain, [of_attention, Units(0, "neuron", (1,))])
+    other = with_units(plain, [of_attention])
+    left = circuit(some, "embed->a0.h1.v", "a0.f3->m0", "m0.n1->logits")
+    right = circuit(other, "embed->a0.h1.v", "a0.f3->m0", "a0.rest->logits", "m0->logits")
+    found = overlap(left, right).edges
+    assert found.both == ("embed->a0.h1.v", "a0.f3->m0", "m0->logits")
+    assert (found.left, found.right) == ((), ("a0.rest->logits",))
+    assert common_graph(some, plain) is None and common_graph(plain, other) is None
+    with pytest.raises(GraphError, match="it has other neurons or latents"):
+        overlap(left, circuit(plain, "a0.h1->m0", "m0->logits"))

@@ -22,15 +22,16 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph, Units
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.models.loading import load_model
 from circuitfind.models.readings import Reading
-from circuitfind.models.units import with_dictionaries
 from circuitfind.places import Places
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import Pair, PromptPairs, collate
 from tests.oracles.brute_force import BruteForce
 from tests.oracles.checkpoints import D_VOCAB, FAMILIES, build, float64_throughout, random_pairs
 from tests.oracles.search import Loss
+from tests.oracles.units import by_block
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 """Sums in float64 taken in another order."""
@@ -107,7 +108,7 @@ def problem_of(
     """Return a problem about a tiny model and `prompts_of`; `graph` are the graph's options."""
     model = model_of(family, seed, n_layers)
     if dictionaries:
-        model = with_dictionaries(model, by_layer(dictionaries))
+        model = with_dictionaries(model, dictionaries)
     prompts = prompts_of(seed, lengths, n_shared=n_shared, steps=steps)
     prompts = replace(prompts, places=places_from(place_of))
     chosen = find_metric(metric) if isinstance(metric, str) else metric
@@ -168,13 +169,8 @@ def oracle_of(
         ablation,  # type: ignore[arg-type]
         prompts.real if prompts.padded else None,
         None if place_of is None else torch.tensor(place_of),
-        by_layer(dictionaries),
+        by_block(dictionaries),
     )
-
-
-def by_layer(dictionaries: tuple[Dictionary, ...]) -> dict[int, Dictionary]:
-    """Return the dictionary of each layer."""
-    return {each.site.layer: each for each in dictionaries}
 
 
 def loss_of(metric: str, oracle: BruteForce, prompts: PromptPairs) -> Loss:

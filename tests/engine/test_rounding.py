@@ -11,8 +11,8 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Units
 from circuitfind.metrics import find_metric
+from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.models.loading import load_model
-from circuitfind.models.units import with_dictionaries
 from circuitfind.problem import Problem, assemble
 from tests.engine.problems import logits_at_steps, oracle_of, prompts_of, random_mask
 from tests.engine.unit_cases import CASES
@@ -35,8 +35,7 @@ def in_float32(
     dictionaries: tuple[Dictionary, ...] = (),
 ) -> Problem:
     model = load_model(build(family, dtype=torch.float32, n_layers=n_layers))
-    narrow = {each.site.layer: with_narrow_tensors(each) for each in dictionaries}
-    model = with_dictionaries(model, narrow)
+    model = with_dictionaries(model, [with_narrow_tensors(each) for each in dictionaries])
     graph = heads_and_mlps(model.shape, units=units)
     metric = find_metric("logit-difference")
     return assemble(model, prompts_of(), metric, ablation, graph=graph)
@@ -67,7 +66,7 @@ def test_a_circuit_of_one_edge_is_the_full_pass_in_whatever_way_it_is_reached(fa
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "llama"])
-@pytest.mark.parametrize("case", ["neurons", "jumprelu", "topk", "sae"])
+@pytest.mark.parametrize("case", ["neurons", "jumprelu", "topk", "sae", "attention", "both"])
 def test_so_it_is_where_units_are_writers(family, case, ablation):
     engine = IncrementalEngine(in_float32(family, ablation, 2, **CASES[case]))
     oracle = oracle_of(family, ablation, **CASES[case])

@@ -1,4 +1,4 @@
-"""MLPs taken apart in all ways there are, in tiny models of two layers."""
+"""MLPs and attention taken apart in all ways there are, in tiny models of two layers."""
 
 from typing import Any
 
@@ -37,6 +37,13 @@ SKIP = {"skip": True}
 NORMALIZED = {"reads": "ln2.hook_normalized"}
 TOPK = {"activation": "topk", "skip": True}
 SAE = {"reads": "hook_mlp_out"}
+ATTENTION = {"reads": "hook_attn_out", "writes": "hook_attn_out"}
+OF_Z = {"reads": "attn.hook_z", "writes": "attn.hook_z", "activation": "topk"}
+
+
+def of_attention(*layers: int, made: Any = None) -> dict[str, Any]:
+    return latents(*layers, made=made or ATTENTION, error="live", of="attention")
+
 
 CASES = {
     "neurons": neurons(0, 1),
@@ -50,6 +57,9 @@ CASES = {
     "sae": latents(0, 1, made=SAE, error="live"),
     "mixed": joined(neurons(0), latents(1, apart=True, error="fixed")),
     "late": latents(1, apart=True, error="fixed"),
+    "attention": of_attention(0, 1),
+    "attention-z": of_attention(0, 1, made=OF_Z),
+    "both": joined(of_attention(1), neurons(0, 1)),
     "after-sae": joined(latents(0, made=SAE, error="live"), neurons(1)),
 }
 """Units and dictionaries, as options of problems."""

@@ -39,7 +39,7 @@ from circuitfind.prompts import Pair, collate
 from circuitfind.shape import ModelShape
 from tests.engine.problems import model_of
 from tests.oracles.checkpoints import D_VOCAB, build, float64_throughout, random_pairs
-from tests.oracles.mib import Official, area_under_roc
+from tests.oracles.mib import Official, area_under_roc, hooked
 
 N_LAYERS = 4
 GPT2_SMALL = ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True)
@@ -57,7 +57,7 @@ def official_of(family):
     clean, corrupted = random_pairs(0, 3)
     generator = torch.Generator().manual_seed(0)
     right, wrong = torch.randperm(D_VOCAB, generator=generator)[:6].view(2, 3)
-    return Official(build(family, n_layers=N_LAYERS), clean, corrupted, right, wrong)
+    return Official(hooked(build(family, n_layers=N_LAYERS)), clean, corrupted, right, wrong)
 
 
 def question_of(family):

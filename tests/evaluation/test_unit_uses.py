@@ -13,9 +13,17 @@ from circuitfind.dictionaries.sites import Site
 from circuitfind.dictionaries.units import latents_of
 from circuitfind.errors import GraphError, LimitError, MethodError, TaskError
 from circuitfind.graph import Units
-from circuitfind.models.units import with_dictionaries
+from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.tasks.plain_text import LONGEST, MOST_TOKENS, cut_text
 from tests.oracles.checkpoints import D_MODEL, build
+
+LATENT_THRESHOLDS = {
+    "mlp.hook_in": 2.0,
+    "hook_mlp_out": 2.0,
+    "hook_attn_out": 0.0,
+    "attn.hook_z": 0.0,
+}
+"""Above which random latents are active at some positions and not at others."""
 
 BEFORE = 8
 """How many tokens of a context stand before its token."""
@@ -97,23 +105,32 @@ def test_neurons_are_described_by_what_the_hook_point_sees(family):
     assert (min(strongest) < 0) == (family == "llama") and max(strongest) > 0
 
 
-@pytest.mark.parametrize("is_sae", [False, True])
-def test_latents_are_described_by_what_the_encoder_reads_there(is_sae):
+@pytest.mark.parametrize(
+    ("reads", "writes"),
+    [
+        ("mlp.hook_in", "hook_mlp_out"),
+        ("hook_mlp_out", "hook_mlp_out"),
+        ("hook_attn_out", "hook_attn_out"),
+        ("attn.hook_z", "attn.hook_z"),
+    ],
+)
+def test_latents_are_described_by_what_the_encoder_reads_there(reads, writes):
     model, prompts = cf.load_model(build("gpt2", n_layers=2, dtype=torch.float32)), prompts_of()
     drawn = torch.Generator().manual_seed(1)
     encoder, decoder = torch.randn(2, 24, D_MODEL, generator=drawn)
-    bias, reads = torch.full((24,), -0.3), "hook_mlp_out" if is_sae else "mlp.hook_in"
+    bias, thresholds = torch.full((24,), -0.3), torch.full((24,), LATENT_THRESHOLDS[reads])
     one = Dictionary(
-        "one", Site(1, reads, "hook_mlp_out"), encoder, bias, JumpRelu(torch.full((24,), 2.0)),
-        decoder, torch.zeros(D_MODEL),
+        "one", Site(1, reads, writes), encoder, bias, JumpRelu(thresholds), decoder,
+        torch.zeros(D_MODEL),
     )  # fmt: skip
     with torch.no_grad():
         read = model.hooks.read(prompts.clean, None, f"blocks.1.{reads}")
+        read = read.flatten(2) if read.ndim == 4 else read
     asked = problem_with(with_dictionaries(model, {1: one}), latents_of(one, (4, 20)))
     for use, number in zip(cf.unit_uses(asked, n_shown=4), (4, 20), strict=True):
-        assert use.name == f"m1.f{number}"
+        assert use.name == f"{'a' if 'attn' in reads else 'm'}1.f{number}"
         before = read @ encoder[number] + bias[number]
-        check(use, before > 2.0, before, prompts, 4)
+        check(use, before > thresholds[number], before, prompts, 4)
 
 
 @pytest.fixture(scope="module")

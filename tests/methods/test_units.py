@@ -27,6 +27,9 @@ WHERE = Where(SHIFTED, steps=(5,))
         ("gemma2", "neurons", "zero", 0.1, {"group_qkv": True}),
         ("gemma2", "sae", "resample", 0.05, {}),
         ("bidirectional", "topk", "resample", 0.05, {}),
+        ("llama", "attention", "mean", 0.1, {"order": "forward-index"}),
+        ("gemma2", "attention", "zero", 0.2, {}),
+        ("gpt2", "both", "resample", 0.3, {"group_qkv": True}),
     ],
 )
 def test_every_decision_is_that_of_a_search_that_runs_the_whole_model(
@@ -35,7 +38,8 @@ def test_every_decision_is_that_of_a_search_that_runs_the_whole_model(
     found = assert_same_search(family, ablation, threshold, **CASES[case], **options)
     assert {decision.reason for decision in found} >= {"tested", "dead"}
     parts = {decision.edge.partition("->")[0] for decision in found if decision.kept}
-    assert any("." in part and part.startswith("m") for part in parts)
+    blocks = tuple(f"{units.block}." for units in CASES[case]["units"])
+    assert any(part.startswith(blocks) for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,7 @@ def test_every_decision_is_that_of_a_search_that_runs_the_whole_model(
         ("llama", "neurons", "mean", 0.02),
         ("gpt2", "jumprelu", "resample", 0.01),
         ("gemma2", "sae", "zero", 0.05),
+        ("gpt2", "attention-z", "resample", 0.05),
     ],
 )
 def test_so_it_is_at_places(family, case, ablation, threshold):
@@ -52,7 +57,8 @@ def test_so_it_is_at_places(family, case, ablation, threshold):
 
 
 @pytest.mark.parametrize(
-    ("family", "case"), [("gpt2", "neurons"), ("llama", "jumprelu"), ("gemma2", "sae")]
+    ("family", "case"),
+    [("gpt2", "neurons"), ("llama", "jumprelu"), ("gemma2", "sae"), ("llama", "attention")],
 )
 def test_effects_of_single_cuts_are_those_of_the_whole_model(family, case):
     engine, oracle = (of(family, **CASES[case]) for of in (engine_of, oracle_of))

@@ -1,4 +1,4 @@
-"""A model wired by hand whose MLP computes with three known neurons: searches find just these."""
+"""A model wired by hand with three known neurons, and latents: searches find just these."""
 
 import itertools
 
@@ -12,8 +12,8 @@ from circuitfind.dictionaries.sites import Site
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Units
+from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.models.loading import load_model
-from circuitfind.models.units import with_dictionaries
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
@@ -150,7 +150,7 @@ def test_latents_that_are_the_neurons_are_found_with_what_each_reads(transcoded,
 
 def test_a_dictionary_without_one_of_them_leaves_it_to_the_error(counter, transcoded):
     """The error follows nothing that is cut, so nothing but its own edge leads there."""
-    whole = transcoded.dictionaries[0]
+    whole = transcoded.dictionaries["m0"]
     some = torch.tensor([number for number in range(N_NEURONS) if number != COUNTING[1]])
     lacking = Dictionary(
         whole.name, Site(0, "mlp.hook_in", "hook_mlp_out"), whole.encoder[some],
@@ -174,3 +174,57 @@ def test_the_three_neurons_alone_say_all_that_the_model_says(counter):
             for each in (final, engine.recomputed(graph.edge_mask))
         )
     torch.testing.assert_close(said, expected, rtol=0, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------- attention
+
+SYMBOLS = {"a": 7, "b": 8, "c": 9}
+"""Where in the stream the heads bring each symbol: behind 3 tokens and 4 positions."""
+
+
+def reading(model, rows):
+    """Return the model with a dictionary of what its attention adds.
+
+    Args:
+        model: The model.
+        rows: For each latent, the symbol that it reads, and the one that it writes, if any.
+    """
+    width = model.shape.d_model
+    encoder, decoder = torch.zeros(len(rows), width), torch.zeros(len(rows), width)
+    for latent, (reads, writes) in enumerate(rows):
+        encoder[latent, SYMBOLS[reads]] = 1
+        if writes is not None:
+            decoder[latent, SYMBOLS[writes]] = 1
+    dictionary = Dictionary(
+        "symbols", Site(0, "hook_attn_out", "hook_attn_out"), encoder.double(),
+        torch.zeros(len(rows)).double(), relu(len(rows)), decoder.double(),
+        torch.zeros(width).double(),
+    )  # fmt: skip
+    return with_dictionaries(model, [dictionary])
+
+
+def of_attention(*numbers):
+    return Units(0, "latent", numbers, error="live", of="attention")
+
+
+@pytest.mark.parametrize("ablation", ["resample", "mean"])
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_the_latents_that_carry_the_symbols_are_found(counter, ablation, threshold):
+    """Others are as active, and write nothing."""
+    model = reading(counter, [("a", "a"), ("a", None), ("b", "b"), ("c", "c"), ("c", None)])
+    problem = problem_of(model, of_attention(0, 1, 2, 3, 4), ablation=ablation)
+    carried = {f"a0.f{number}->m0" for number in (0, 2, 3)}
+    assert found_in(problem, threshold) == INTO_HEADS | carried | {"m0->logits"}
+
+
+def test_one_that_is_not_listed_is_found_in_the_rest(counter):
+    model = reading(counter, [("a", "a"), ("b", "b"), ("c", "c")])
+    carried = {"a0.f0->m0", "a0.rest->m0", "m0->logits"}
+    assert found_in(problem_of(model, of_attention(0))) == INTO_HEADS | carried
+
+
+def test_a_symbol_that_no_latent_writes_is_in_the_error(counter):
+    """The error is computed from what the heads receive, so the way to it is found too."""
+    model = reading(counter, [("a", "a"), ("b", None), ("c", "c")])
+    carried = {"a0.f0->m0", "a0.f2->m0", "a0.error->m0", "m0->logits"}
+    assert found_in(problem_of(model, of_attention(0, 1, 2))) == INTO_HEADS | carried

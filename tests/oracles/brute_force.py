@@ -28,7 +28,14 @@ from torch import Tensor, nn
 from circuitfind.graph import Graph
 from tests.oracles.checkpoints import FAMILIES
 from tests.oracles.layouts import LAYOUTS, blocks_of, submodule
-from tests.oracles.units import Dictionaries, ModuleMlp, Parts, parts_of, shares_of_norm
+from tests.oracles.units import (
+    Dictionaries,
+    ModuleMlp,
+    Parts,
+    attention_parts,
+    parts_of,
+    shares_of_norm,
+)
 
 Ablation = Literal["resample", "zero", "mean", "mean-over-positions"]
 Written = dict[str, Tensor]
@@ -78,7 +85,7 @@ class BruteForce:
         ablation: What a cut edge carries.
         real: True at tokens and False at padding [batch pos]; all are real if not given.
         place_of: Number of the place of each position [batch pos], where the graph has places.
-        dictionaries: By layer, those whose latents are writers of the graph.
+        dictionaries: By block, those whose latents are writers of the graph.
     """
 
     def __init__(
@@ -275,7 +282,7 @@ class _Run:
 
     def _run_mlp(self, layer: int, block: Any) -> None:
         name, mlp = f"m{layer}", ModuleMlp(self.layout, block)
-        if not (parts := parts_of(self.graph, layer)):
+        if not (parts := parts_of(self.graph, name)):
             self.written[name] = mlp.whole(self._streams([name]))
             return
         outputs = Parts(
@@ -285,22 +292,31 @@ class _Run:
             streams=lambda reader: self._streams([reader]),
             has_one_reader=any(reader.component == name for reader in self.graph.readers),
             unpatched=self.ordinary.mlp_streams[layer],
-            dictionary=self.dictionaries.get(layer),
+            dictionary=self.dictionaries.get(name),
         ).written()
         for writer, output in outputs.items():
             self.written[writer] = output
 
     def _run_attention(self, layer: int, block: Any) -> None:
-        heads, bias = self._raw_heads(layer, block)
-        if self.layout.post_attention_norm is not None:
+        mixed, heads, bias = self._raw_heads(layer, block)
+        norm = self.layout.post_attention_norm
+        if parts := parts_of(self.graph, f"a{layer}"):
+            output = getattr(getattr(block, self.layout.attention), self.layout.output)
+            added = output(mixed)
+            added = added if norm is None else getattr(block, norm)(added)
+            dictionary = self.dictionaries[f"a{layer}"]
+            for part, own in attention_parts(parts, dictionary, added, mixed, output).items():
+                self.written[f"a{layer}.{part}"] = own
+            return
+        if norm is not None:
             assert not bias.any(), "a bias inside a post-norm would belong to no head"
-            heads = shares_of_norm(getattr(block, self.layout.post_attention_norm), heads)
+            heads = shares_of_norm(getattr(block, norm), heads)
         self.constants.append((2 * layer + 1, bias))
         for head, output in enumerate(heads):
             self.written[f"a{layer}.h{head}"] = output
 
-    def _raw_heads(self, layer: int, block: Any) -> tuple[list[Tensor], Tensor]:
-        """Return each head's output before any post-norm, and the output projection's bias."""
+    def _raw_heads(self, layer: int, block: Any) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return the z, each head's output before any post-norm, and the projection's bias."""
         attention = getattr(block, self.layout.attention)
         project_out = getattr(attention, self.layout.output)
         seen: list[Tensor] = []
@@ -322,7 +338,7 @@ class _Run:
             columns = slice(head * self.shape.d_head, (head + 1) * self.shape.d_head)
             alone[head, ..., columns] = mixed[..., columns]
         outputs = project_out(alone.flatten(0, 1)).unflatten(0, (self.shape.n_heads, -1))
-        return list(outputs - bias), bias
+        return mixed, list(outputs - bias), bias
 
     def _projections(self, layer: int, block: Any) -> dict[nn.Module, Tensor]:
         """Return each projection's output, every head's columns made from that head's stream."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitfind.models.activations import read_by_mlp
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
-from tests.oracles.units import Parts, parts_of
+from tests.oracles.units import Parts, attention_parts, parts_of
 
 Stream = Float[Tensor, "batch pos d_model"]
 NOTHING: Mapping[int, Stream] = MappingProxyType({})
@@ -59,6 +59,7 @@ def _run(
     run, shape = _Run(problem, tokens, replacement, kept, unpatched), problem.model.shape
     for layer in range(shape.n_layers):
         heads, bias = run.heads(layer), problem.model.attention_bias(layer)
+        bias = None if f"a{layer}.rest" in heads else bias
         mlp = run.mlp(layer) if shape.has_mlp and shape.parallel_mlp else {}
         run.written |= heads | mlp
         run.biases = run.biases if bias is None else run.biases + bias
@@ -98,7 +99,7 @@ class _Run:
 
     def mlp(self, layer: int) -> dict[str, Stream]:
         name, model, graph = f"m{layer}", self._problem.model, self._problem.graph
-        if not (parts := parts_of(graph, layer)):
+        if not (parts := parts_of(graph, name)):
             return {name: model.mlp(layer, self.received(name))}
         readers = [r.name for r in graph.readers if r.name.split(".")[0] == name]
         # The same for all of them where nothing is cut, and used only there.
@@ -110,7 +111,7 @@ class _Run:
             self.received,
             has_one_reader=readers == [name],
             unpatched=self._unpatched.get(layer, self.read_by_mlps[layer]),
-            dictionary=model.dictionaries.get(layer),
+            dictionary=model.dictionaries.get(name),
         ).written()
 
     def heads(self, layer: int) -> dict[str, Stream]:
@@ -123,8 +124,20 @@ class _Run:
                 for port, row in (("q", head), ("k", group), ("v", group))
             )
             z.append(model.attend(layer, [head], query, key, value, self._problem.prompts.real))
+        name = f"a{layer}"
+        if parts := parts_of(self._problem.graph, name):
+            return self._latents(name, layer, parts, torch.cat(z))
         outputs = model.output(layer, heads, torch.cat(z))
         return {f"a{layer}.h{head}": output for head, output in zip(heads, outputs, strict=True)}
+
+    def _latents(self, name: str, layer: int, parts: list[str], z: Tensor) -> dict[str, Stream]:
+        """Return what each part of the output of attention adds."""
+        model = self._problem.model
+        dictionary, joined = model.dictionaries[name], z.permute(1, 2, 0, 3).flatten(2)
+        read = joined if dictionary.reads == "attn.hook_z" else None
+        added = model.attention_output(layer, z)
+        found = attention_parts(parts, dictionary, added, joined, lambda x: x, read=read)
+        return {f"{name}.{part}": output for part, output in found.items()}
 
     def _head_input(self, layer: int, head: int, port: str) -> Stream:
         shape = self._problem.model.shape.layers[layer]

@@ -21,12 +21,12 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
 class Official:
-    """A Hugging Face model on pairs of prompts of one length, with right and wrong answers."""
+    """A hooked model on pairs of prompts of one length, with right and wrong answers."""
 
     def __init__(
-        self, model: Any, clean: Tensor, corrupted: Tensor, right: Tensor, wrong: Tensor
+        self, hooked: Any, clean: Tensor, corrupted: Tensor, right: Tensor, wrong: Tensor
     ) -> None:
-        self.bridge = _bridge(_without_sharing(model))
+        self.bridge = hooked
         config = self.bridge.cfg
         self.n_layers, self.n_heads = config.n_layers, config.n_heads
         self.head_norms = None
@@ -120,9 +120,10 @@ class Official:
 
         hooks = [(f"blocks.{self.n_layers - 1}.hook_resid_post", at("logits"))]
         for layer in range(self.n_layers):
-            hooks += [
-                (f"blocks.{layer}.attn.hook_{port}_input", at_heads(layer, port)) for port in "qkv"
-            ]
+            # The bridge of TransformerLens 4 has these hooks one level deeper.
+            known = f"blocks.{layer}.hook_q_input" in self.bridge.hook_dict
+            place = f"blocks.{layer}" if known else f"blocks.{layer}.attn"
+            hooks += [(f"{place}.hook_{port}_input", at_heads(layer, port)) for port in "qkv"]
             hooks.append((f"blocks.{layer}.hook_mlp_in", at(f"m{layer}")))
         return hooks
 
@@ -229,7 +230,9 @@ def _grown(edges: list[str], scores: Mapping[str, float], n: float) -> set[str]:
     return chosen
 
 
-def _bridge(model: Any) -> Any:
+def hooked(model: Any) -> Any:
+    """Return a Hugging Face model with hooks, and without shared key/value heads."""
+    model = _without_sharing(model)
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     weight = next(model.parameters())

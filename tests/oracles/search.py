@@ -191,16 +191,15 @@ def nodes_in_order(graph: Graph, order: Order) -> Iterator[str]:
 def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str]:
     """Yield the writers into a reader from the latest back: MLP, then heads, layer by layer.
 
-    The parts of an MLP come as heads do, from the last or from the first.
+    The parts of an MLP or of attention come as heads do, from the last or from the first.
     """
     earlier = [writer for writer in graph.writers if writer.stage < reader.stage]
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [writer for writer in earlier if writer.layer == layer]
         of_mlp = [writer.name for writer in in_layer if writer.name.startswith("m")]
         yield from (reversed(of_mlp) if order == "default" else of_mlp)
-        heads = {int(w.index or 0): w.name for w in in_layer if w.name.startswith("a")}
-        for head in sorted(heads, reverse=order == "default"):
-            yield heads[head]
+        of_attention = [writer.name for writer in in_layer if writer.name.startswith("a")]
+        yield from (reversed(of_attention) if order == "default" else of_attention)
     embeddings = [writer.name for writer in earlier if writer.layer is None]
     yield from reversed(embeddings)
 
@@ -249,6 +248,9 @@ def is_dead(graph: Graph, reader: Reader, kept: Tensor, where: Where | None = No
     if reader.port is None:
         return not any(_acts(graph, w.name, kept, acting) for w in graph.fed_by(reader))
     names = [writer.name for writer in graph.writers]
+    parts = [name for name in names if name.startswith(f"a{reader.layer}.")]
+    if f"a{reader.layer}.rest" in parts:  # every input of every head feeds all of them
+        return not any(_acts(graph, part, kept, acting) for part in parts)
     heads = list(range(sum(name.startswith(f"a{reader.layer}.h") for name in names)))
     if not graph.shape.heads_share_norm:
         start = f"a{reader.layer}."

@@ -199,7 +199,7 @@ def oracle_of(family: str, kind: str, ablation: Any = "resample") -> BruteForce:
     dictionaries = {}
     if kind in MADE:
         units = Units(1, "latent", LISTED, **MADE[kind][1])
-        dictionaries = {1: dictionary_of(kind)}
+        dictionaries = {"m1": dictionary_of(kind)}
     else:
         units = Units(1, "neuron", {"neurons": NEURONS, "none": ()}[kind])
     graph = heads_and_mlps(FAMILIES[family].shape(), units=(units,))

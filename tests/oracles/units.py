@@ -1,4 +1,4 @@
-"""What the parts of an MLP write, each from a stream of its own or all from one, part by part.
+"""What the parts of a block write, each from a stream of its own or all from one, part by part.
 
 An MLP is taken apart in one of two ways, which the names of its writers tell. Neurons (`m1.n17`):
 neuron i writes what the down projection makes of its activation alone, and `m1.rest` all that the
@@ -9,9 +9,13 @@ skip connection makes of what is read, and `m1.error` what the dictionary does n
 A part is computed from the stream of the reader of its name, or of `m1` where there is only that.
 The error of a dictionary that reads and writes the MLP's output comes from that stream too; that of
 a transcoder comes from the unpatched run, and nothing acts through it.
+
+The output of attention is taken apart in the same way (`a1.f17`, `a1.rest`, `a1.error`), by a
+dictionary of what it adds to the stream or of the z of all heads, from what it adds for the streams
+that all readers of all heads receive.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -24,14 +28,56 @@ from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.graph import Graph
 from tests.oracles.layouts import Layout
 
-Dictionaries = Mapping[int, Dictionary]
-"""The dictionary of each layer that has one."""
+Dictionaries = Mapping[str, Dictionary]
+"""The dictionary of each block that has one, by its name: `m1`, `a0`."""
 
 
-def parts_of(graph: Graph, layer: int) -> list[str]:
-    """Return the parts of an MLP that write, as named after its dot; none if it is whole."""
-    before = f"m{layer}."
-    return [w.name.removeprefix(before) for w in graph.writers if w.name.startswith(before)]
+def by_block(dictionaries: Iterable[Dictionary]) -> dict[str, Dictionary]:
+    """Return dictionaries by the name of the block that they take apart."""
+    letters = {"mlp": "m", "attn": "a"}
+    found = {}
+    for each in dictionaries:
+        (part,) = [part for part in letters if part in each.site.writes]
+        found[f"{letters[part]}{each.site.layer}"] = each
+    return found
+
+
+def parts_of(graph: Graph, name: str) -> list[str]:
+    """Return the parts of a block that write, as named after its dot; none if it is whole."""
+    before = f"{name}."
+    found = [w.name.removeprefix(before) for w in graph.writers if w.name.startswith(before)]
+    return [] if any(part.startswith("h") for part in found) else found
+
+
+def attention_parts(
+    parts: list[str],
+    dictionary: Dictionary,
+    added: Tensor,
+    z: Tensor,
+    output: Callable[[Tensor], Tensor],
+    read: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return what each part of the output of attention adds to the stream [batch pos d_model].
+
+    Args:
+        parts: The names of the parts: `f17`, `rest`, `error`.
+        dictionary: The dictionary.
+        added: What attention adds to the stream, its bias and a norm behind it included.
+        z: The z of all heads side by side [batch pos width].
+        output: The output projection, bias included.
+        read: What the dictionary reads, if it is neither of these as it is reconstructed.
+    """
+    is_of_z = dictionary.site.writes == "attn.hook_z"
+    read = (z if is_of_z else added) if read is None else read
+    active = latents_of(dictionary, read)
+    listed = [int(part[1:]) for part in parts if part[1:].isdigit()]
+    others = [i for i in range(active.shape[-1]) if i not in listed]
+    rest = active[..., others] @ dictionary.decoder[others] + dictionary.decoder_bias
+    each = [active[..., number, None] * dictionary.decoder[number] for number in listed]
+    if is_of_z:
+        rest, each = output(rest), [output(own) - output(torch.zeros_like(own)) for own in each]
+    found = {f"f{number}": own for number, own in zip(listed, each, strict=True)}
+    return {**found, "rest": rest, "error": added - rest - sum(each)}
 
 
 class Mlp(Protocol):

@@ -24,6 +24,11 @@ def latents(n: int, *layers: int) -> list[Units]:
     return [Units(at, "latent", numbers, apart=True, skip=True, error="fixed") for at in layers]
 
 
+def of_attention(n: int, *layers: int) -> list[Units]:
+    numbers = tuple(range(5, 5 + 11 * n, 11))
+    return [Units(at, "latent", numbers, error="live", of="attention") for at in layers]
+
+
 GRAPHS = {
     "attention-only": heads_and_mlps(ModelShape(2, 4, 4, 8, 4, 11, has_mlp=False)),
     "plain": heads_and_mlps(ModelShape(4, 4, 4, 8, 4, 11)),
@@ -42,6 +47,12 @@ GRAPHS = {
     "deep-neurons": heads_and_mlps(
         ModelShape(30, 4, 2, 8, 4, 11), units=neurons(8, *range(0, 30, 2))
     ),
+    "attention-latents": heads_and_mlps(
+        ModelShape(3, 4, 2, 8, 4, 11), units=[*of_attention(20, 0, 1), *neurons(9, 2)]
+    ),
+    "attention-latents-at-places": heads_and_mlps(
+        ModelShape(3, 4, 4, 8, 4, 11), units=of_attention(12, 0, 2)
+    ).at_places(["first", "b", "end"]),
     "latents-at-places": heads_and_mlps(
         ModelShape(3, 4, 2, 8, 4, 11), units=[*latents(12, 0, 1), *neurons(9, 2)]
     ).at_places(["first", "b", "end"]),

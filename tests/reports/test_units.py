@@ -1,6 +1,7 @@
 """Neurons and latents are small boxes in the box of their MLP, as read from the SVG."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -26,6 +27,20 @@ LATENTS = heads_and_mlps(
 SMALL = re.compile(r"m\d+\.")
 
 
+def small_of(graph: Graph, names: Iterable[str]) -> set[str]:
+    """Return which boxes must stand in that of their block.
+
+    At places, keys and values stand below it, from where lines lead to other places.
+    """
+    apart, found = {units.block for units in graph.units}, set()
+    for name in names:
+        component, _, place = name.partition("@")
+        block, _, part = component.partition(".")
+        if part and block in apart and not (place and "kv" in part):
+            found.add(name)
+    return found
+
+
 def texts(svg: str) -> list[str]:
     return [(text.text or "").strip() for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
@@ -38,7 +53,7 @@ def circuit(graph: Graph, *edges: str) -> Circuit:
 @pytest.mark.parametrize("name", WITH_UNITS)
 def test_units_stand_in_the_box_of_their_mlp_and_boxes_do_not_overlap(name, n_edges):
     frames, _ = geometry(draw_circuit(circuit_of(GRAPHS[name], n_edges)))
-    units = {name for name in frames if SMALL.match(name)}
+    units = small_of(GRAPHS[name], frames)
     assert units
     for unit in units:
         left, top, right, bottom = frames[unit]
@@ -59,10 +74,12 @@ def test_only_what_a_kept_edge_touches_is_drawn(name):
     some = circuit_of(GRAPHS[name], 60)
     frames, lines = geometry(draw_circuit(some))
     touched = {node for edge in some.edges for node in some.graph.nodes_of(edge)}
-    mlps = {around(node) for node in touched if SMALL.match(node)}
-    assert set(frames) == touched | mlps
+    blocks = {around(node) for node in small_of(some.graph, touched)}
+    assert set(frames) == touched | blocks
     assert len(lines) >= some.n_edges
-    assert not [line for line in lines if around(line[1]) == line[0]]
+    small = small_of(some.graph, frames)
+    ends = [[around(end) if end in small else end for end in line[:2]] for line in lines]
+    assert not [line for line in ends if line[0] == line[1]]
 
 
 def test_neurons_share_the_input_of_their_mlp_and_latents_have_their_own():
@@ -148,6 +165,26 @@ def test_labels_are_short_and_tooltips_are_whole():
     assert "skip: the dictionary's skip connection" not in written
 
 
+def test_heads_that_feed_latents_stand_below_them():
+    graph = GRAPHS["attention-latents"]
+    edges = ["embed->a0.h2.q", "embed->a0.kv1.v", "a0.f5->logits", "a0.error->m0"]
+    diagram = draw_circuit(circuit(graph, *edges))
+    frames, lines = geometry(diagram)
+    assert set(frames) == {
+        "embed", "a0", "a0.h2", "a0.kv1", "a0.f5", "a0.error", "m0", "logits",
+    }  # fmt: skip
+    lowest = max(frames["a0.f5"][3], frames["a0.error"][3])
+    assert lowest < min(frames["a0.h2"][1], frames["a0.kv1"][1])
+    assert sorted(line[:2] for line in lines) == sorted(
+        (edge.split("->")[0], ".".join(edge.split("->")[1].split(".")[:2])) for edge in edges
+    )
+    assert {
+        "h2: what head 2 of a0 reads",
+        "kv1: what key/value head 1 of a0 reads",
+        "f5: latent 5 of a0",
+    } <= set(texts(diagram.svg()))
+
+
 def test_a_role_of_an_mlp_stands_under_its_name_beside_its_units():
     some = circuit(NEURONS, "embed->m0", "m0.n4->logits", "m0.rest->logits")
     diagram = draw_circuit(some, roles={"m0": "the role of an MLP", "m0.n4": "another"})
@@ -193,9 +230,10 @@ def test_differences_frequencies_and_files_are_drawn_alike(tmp_path):
 def test_the_page_has_every_unit_in_the_box_of_its_mlp(name):
     graph = GRAPHS[name]
     nodes = {node["name"]: node for node in drawn_graph(graph, {})["nodes"]}
-    units = {name for name in nodes if SMALL.match(name)}
-    writers = {writer.name for writer in graph.writers if SMALL.match(writer.name)}
-    assert {nodes[unit]["component"] for unit in units} == writers
+    units = small_of(graph, nodes)
+    ends = {end.component for end in (*graph.writers, *graph.readers)}
+    parts = {part for part in small_of(graph, ends) if not (graph.places and "kv" in part)}
+    assert {nodes[unit]["component"] for unit in units} == parts
     for unit in units:
         assert nodes[unit]["inside"] == around(unit)
         assert list(nodes).index(around(unit)) < list(nodes).index(unit)

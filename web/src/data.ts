@@ -2,7 +2,7 @@
 
 export const VERSION = 1;
 
-export type NodeKind = "end" | "head" | "kv" | "mlp" | "norm" | "unit" | "rest" | "error";
+export type NodeKind = "end" | "head" | "kv" | "mlp" | "norm" | "unit" | "input" | "rest" | "error";
 export type Port = "q" | "k" | "v" | "qkv" | "";
 export type Reason = "tested" | "group" | "dead" | "scored";
 export type PatternKind = "clean" | "corrupted" | "circuit";
@@ -24,7 +24,7 @@ export interface Component {
   layer: number | null;
   row: [number, number];
   role: string;
-  /** The name of the MLP in whose box it stands, where it is a part of one. */
+  /** The name of the block in whose box it stands, where it is a part of one. */
   inside?: string;
 }
 

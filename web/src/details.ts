@@ -183,16 +183,23 @@ function ofComponent(component: Component, run: Run, store: Store): Child[] {
     from.length === 0 &&
       component.component !== "logits" &&
       component.kind !== "kv" &&
+      component.kind !== "input" &&
       h("p", { class: "quiet" }, "No edge that is shown leaves it."),
   ];
 }
 
 /**
- * With grouped key/value heads, what enters theirs enters the heads that share them, and what enters an
- * MLP enters its neurons.
+ * With grouped key/value heads, what enters theirs enters the heads that share them; what enters an MLP
+ * enters its neurons, and what enters any head of an attention that is taken apart enters its latents.
  */
 function sharesReader(edge: Edge, component: Component, run: Run): boolean {
-  if (component.inside !== undefined) return component.inside === edge.target.name && component.kind !== "error";
+  if (component.kind === "input") return false;
+  if (component.inside !== undefined) {
+    const { target } = edge;
+    if (component.inside === target.name) return component.kind !== "error";
+    if (target.kind === "input") return component.inside === target.inside;
+    return run.arcs.some(([from, to]) => from === target && to.name === component.inside);
+  }
   return run.arcs.some(([from, to]) => from === edge.target && to === component && from.kind === "kv");
 }
 

@@ -197,7 +197,7 @@ export class GraphView {
       .attr("transform", (box) => `translate(${box.x},${box.y})`)
       .each(function (box) {
         const group = select(this);
-        const corner = { head: 6, kv: 6, layer: 6, end: 10, mlp: 1, norm: 1, unit: 1, rest: 1, error: 1 }[box.kind];
+        const corner = { head: 6, kv: 6, layer: 6, end: 10, mlp: 1, norm: 1, unit: 1, input: 4, rest: 1, error: 1 }[box.kind];
         const middle = box.nameWidth ? (box.nameWidth - box.width) / 2 : 0;
         group
           .select("rect")

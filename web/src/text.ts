@@ -59,6 +59,7 @@ export function title({ name, component, label, place, inside }: Component): str
 export function describe(box: Component): string {
   const { component: name, kind, layer } = box;
   const at = name.slice(name.indexOf(".") + 1);
+  const whole = name.startsWith("a") ? "attention" : "MLP";
   if (readsForHead(box)) return `keys and values of head ${at.slice(1)} of layer ${layer}`;
   switch (kind) {
     case "head":
@@ -66,13 +67,15 @@ export function describe(box: Component): string {
     case "kv":
       return `key/value head ${at.slice(2)} of layer ${layer}`;
     case "mlp":
-      return `MLP of layer ${layer}`;
+      return `${whole} of layer ${layer}`;
+    case "input":
+      return `what ${at.startsWith("kv") ? `key/value head ${at.slice(2)}` : `head ${at.slice(1)}`} of layer ${layer} reads`;
     case "unit":
-      return `${at.startsWith("n") ? "neuron" : "latent"} ${at.slice(1)} of the MLP of layer ${layer}`;
+      return `${at.startsWith("n") ? "neuron" : "latent"} ${at.slice(1)} of the ${whole} of layer ${layer}`;
     case "rest":
       return at === "skip"
         ? `skip connection of the dictionary of layer ${layer}`
-        : `all other neurons or latents of the MLP of layer ${layer}`;
+        : `all other neurons or latents of the ${whole} of layer ${layer}`;
     case "error":
       return `what the dictionary of layer ${layer} does not reconstruct`;
     case "norm":
@@ -82,9 +85,9 @@ export function describe(box: Component): string {
   }
 }
 
-/** Whether a box is an MLP or a part of one. */
+/** Whether a box is an MLP, or the box or a part of a block that is taken apart. */
 export function isOfMlp({ kind }: { kind: string }): boolean {
-  return ["mlp", "unit", "rest", "error"].includes(kind);
+  return ["mlp", "unit", "input", "rest", "error"].includes(kind);
 }
 
 /** Whether a box is what a head reads as key and value at a place. */

@@ -91,7 +91,7 @@ def _by_head(
 ) -> dict[str, Float[Tensor, "batch query key"]]:
     """Return the patterns of the named heads."""
     graph, found = problem.graph, dict[str, Tensor]()
-    for block in graph.attention.values():
+    for block in graph.with_heads:
         patterns = attention_patterns(problem.model, graph, run, block, problem.prompts.real)
         names = (graph.writers[writer].name for writer in block.writers)
         found |= dict(zip(names, patterns, strict=True))
