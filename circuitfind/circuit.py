@@ -199,6 +199,8 @@ class Circuit:
         }
         if self.graph.places:
             graph["places"] = list(self.graph.places)
+        if self.graph.moves:
+            graph["moves"] = [list(move) for move in self.graph.moves]
         if self.graph.units:
             graph["units"] = [asdict(units) for units in self.graph.units]
         return {"format": FORMAT, "shape": shape, "graph": graph, "origin": dict(self.origin)}
@@ -309,6 +311,12 @@ def require_same_graph(found: Graph, expected: Graph) -> None:
                 for graph in (found, expected)
             )
             raise GraphError(f"it tells other places apart: {ours}, and {theirs} here")
+        if found.moves != expected.moves:
+            ours, theirs = (
+                f"{len(graph.moves)} pairs of places" if graph.moves else "no moves"
+                for graph in (found, expected)
+            )
+            raise GraphError(f"it tells other moves inside attention apart: {ours}, {theirs} here")
         if found.units != expected.units:
             ours, theirs = (
                 shortened(", ".join(map(str, graph.units)))[:100] or "no units"
@@ -345,7 +353,7 @@ class EdgeScores(Framed):
         """Yield a row per scored edge, those of the largest size first."""
         for edge, score in self.ranked():
             writer, reader = edge.writer.component, edge.reader.component
-            port = edge.reader.port or ""
+            port = edge.port or ""
             yield {
                 "edge": edge.name, "writer": writer, "reader": reader, "port": port, "score": score
             }  # fmt: skip

@@ -78,7 +78,8 @@ def with_units(graph: Graph, units: Sequence[Units]) -> Graph:
         split_embedding=graph.split_embedding,
         units=units,
     )
-    return found.at_places(graph.places) if graph.places else found
+    found = found.at_places(graph.places) if graph.places else found
+    return found.crossing(graph.moves) if graph.moves else found
 
 
 def _by_block(shape: ModelShape, units: Sequence[Units]) -> dict[tuple[UnitsOf, int], Units]:

@@ -17,6 +17,11 @@ a boolean tensor, for arithmetic, and a networkx graph, for questions about path
 Where token positions are told apart, a component has a reader for each place: `a7.h3.k@S2` is what
 its key receives at the positions that are called S2 (`circuitfind.places`). An edge then acts at
 one place. `Graph.merged` is the same graph with the places of each input put together.
+
+Inside attention a head reads its keys and values at one place and writes at another. Where these
+moves are told apart as well (`Graph.crossing`), the last writers are a head's ports at the places
+that are attended to (`a7.h3.k@S2`), the last readers a head's attention at the places where it
+writes (`a7.h3@end`), and an edge between them is a move.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,15 +58,26 @@ def single_ports(port: Port | None) -> tuple[Input, ...]:
 
 
 Kind = Literal[
-    "embedding", "head", "kv group", "attention", "mlp", "neuron", "latent", "error", "logits"
+    "embedding",
+    "head",
+    "kv group",
+    "attention",
+    "mlp",
+    "neuron",
+    "latent",
+    "error",
+    "move",
+    "logits",
 ]
 """What a component is. A kv group is a key/value head that several query heads share: it reads, and
 writes only through its query heads. Neurons, latents and errors are parts of a block (`Units`); the
-rest of it is of the kind of the block."""
+rest of it is of the kind of the block. The ends of moves inside attention are parts of heads
+(`Graph.crossing`)."""
 
 NUMBERED_AS: dict[Kind, str] = {
     "head": "head",
     "kv group": "head",
+    "move": "head",
     "neuron": "neuron",
     "latent": "latent",
 }
@@ -85,6 +101,8 @@ class Writer:
         layer: Its layer; None for embeddings.
         index: Which of the components of its kind in the layer it is (the number of a head); None
             where there is one.
+        port: Of a move inside attention, which port it cuts; None of what writes into the stream.
+        place: Of a move, the place that is attended to.
     """
 
     name: str
@@ -92,10 +110,12 @@ class Writer:
     stage: int
     layer: int | None = None
     index: int | None = None
+    port: SinglePort | None = None
+    place: str | None = None
 
     @property
     def component(self) -> str:
-        return self.name
+        return self.name if self.port is None else self.name.rpartition(f".{self.port}")[0]
 
 
 @dataclass(frozen=True)
@@ -279,10 +299,18 @@ class Edge(NamedTuple):
     def name(self) -> str:
         return f"{self.writer.name}->{self.reader.name}"
 
+    @property
+    def port(self) -> Port | None:
+        """By which port it is read; of a move inside attention, the port that moves."""
+        return self.reader.port if self.writer.port is None else self.writer.port
+
 
 MAX_PAIRS = 2**28
 """Largest number of (writer, reader) pairs of a graph. A circuit takes about 12 bytes for each, so
 the largest takes 3 GB; those of models with 80 layers of 64 heads have a tenth of it."""
+
+Moves = tuple[tuple[int, int], ...]
+"""Pairs of places, by number: one that is attended to, and one that attends to it."""
 
 _MOST_PLACE_NAME = 40
 """Characters of the name of a place."""
@@ -317,6 +345,29 @@ def require_place_names(names: Sequence[str]) -> None:
         raise GraphError(f"two places are called {quoted(twice)}; give each its own name")
 
 
+def _require_moves(graph: "Graph", moves: Moves) -> None:
+    """Refuse moves that a graph cannot have."""
+    if not graph.places:
+        raise GraphError("moves lead from place to place; tell places apart first (at_places)")
+    if graph.moves:
+        raise GraphError("the graph tells the moves inside attention apart already")
+    if not graph.split_qkv:
+        raise GraphError(
+            "moves inside attention are those of queries, keys and values; keep q, k and v apart"
+        )
+    if any(block.kind == "attention" and not block.has_heads for block in graph.blocks):
+        raise GraphError(
+            "moves inside attention are those of heads, and in this graph latents write for them; "
+            "take latents of MLPs, or leave out crossing"
+        )
+    numbers = range(graph.n_places)
+    if not moves or any(a not in numbers or b not in numbers for a, b in moves):
+        raise GraphError(
+            f"moves are pairs of places by number, 0 to {graph.n_places - 1}, and at least one, "
+            f"not {shortened(quoted(moves))}"
+        )
+
+
 EdgeName = str | Edge | tuple[int, int]
 """An edge as callers name it: its name, the edge itself, or the indices of writer and reader."""
 
@@ -338,6 +389,8 @@ class Graph:
         blocks: Which of them run together, in the order in which they run.
         places: The places of token positions that readers tell apart, from left to right; empty
             where each reader reads at all positions.
+        moves: The pairs of places between which attention moves something along an edge of its own;
+            empty where moves are no edges.
     """
 
     shape: ModelShape
@@ -345,6 +398,7 @@ class Graph:
     readers: tuple[Reader, ...]
     blocks: tuple[Block, ...]
     places: tuple[str, ...] = ()
+    moves: Moves = ()
 
     def __hash__(self) -> int:
         return self._hash
@@ -357,6 +411,7 @@ class Graph:
         shape = self.shape
         parts = "apart" if self.split_qkv else "together"
         places = f"; places {shortened(', '.join(self.places))[:80]}" if self.places else ""
+        places += " and moves between them" if self.moves else ""
         return (
             f"<Graph of {self.n_edges} edges: {len(self.writers)} writers, {len(self.readers)} "
             f"readers; {shape.n_layers} layers of {shape.heads_text} heads, q, k and v {parts}"
@@ -376,11 +431,11 @@ class Graph:
         """
         if not self.places:
             return self
-        n = self.n_places
+        n, (n_writers, n_readers) = self.n_places, self.n_outer
         return Graph(
             self.shape,
-            self.writers,
-            tuple(reader.at(None) for reader in self.readers[::n]),
+            self.writers[:n_writers],
+            tuple(reader.at(None) for reader in self.readers[:n_readers:n]),
             tuple(
                 replace(
                     block,
@@ -426,6 +481,96 @@ class Graph:
             tuple(places),
         )
 
+    def crossing(self, moves: Moves) -> "Graph":
+        """Return the same graph with an edge for each port of each head and each of these moves.
+
+        Args:
+            moves: The pairs of places, by number, that attention can move something between.
+
+        Raises:
+            GraphError: The graph tells no places apart or has moves already, a head has one input,
+                there is no such pair, or the graph would be larger than that of any model.
+        """
+        _require_moves(self, moves)
+        n, heads = self.n_places, [self.writers[head] for head in self.heads]
+        writers = (
+            replace(
+                head,
+                name=f"{head.name}.{port}{PLACE_MARK}{place}",
+                kind="move",
+                port=port,
+                place=place,
+            )
+            for head in heads
+            for port in SINGLE_PORTS
+            for place in self.places
+        )
+        readers = (
+            Reader(head.name, "move", head.stage, head.name, head.layer, head.index).at(place)
+            for head in heads
+            for place in self.places
+        )
+        n_pairs = (len(self.writers) + 3 * n * len(heads)) * (len(self.readers) + n * len(heads))
+        if n_pairs > MAX_PAIRS:
+            raise GraphError(
+                f"a graph with the moves of {len(heads):,} heads between {n:,} places has "
+                f"{n_pairs:,} pairs of a writer and a reader, and at most {MAX_PAIRS:,} are "
+                "allowed; give fewer places, or leave out crossing"
+            )
+        return replace(
+            self,
+            writers=(*self.writers, *writers),
+            readers=(*self.readers, *readers),
+            moves=tuple(moves),
+        )
+
+    @cached_property
+    def outer(self) -> "Graph":
+        """The same graph without moves."""
+        if not self.moves:
+            return self
+        n_writers, n_readers = self.n_outer
+        return replace(
+            self, writers=self.writers[:n_writers], readers=self.readers[:n_readers], moves=()
+        )
+
+    @property
+    def n_outer(self) -> tuple[int, int]:
+        """How many writers and readers there are outside of attention; they come first."""
+        n = self.n_places * len(self.heads) if self.moves else 0
+        return len(self.writers) - len(SINGLE_PORTS) * n, len(self.readers) - n
+
+    @cached_property
+    def heads(self) -> tuple[int, ...]:
+        """The indices of the writers that are heads, in the order in which they run."""
+        return tuple(i for block in self.with_heads for i in block.writers)
+
+    @cached_property
+    def head_number(self) -> dict[int, int]:
+        """Which of `heads` each writer is that is one."""
+        return {head: number for number, head in enumerate(self.heads)}
+
+    @cached_property
+    def inner(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The indices of all moves, to take them out of masks: `mask[graph.inner]`.
+
+        What is taken out has the axes head (in the order of `heads`), port (q, k, v), the place
+        that is attended to, and the place that attends. Pairs outside of `moves` are no edges.
+        """
+        (n_writers, n_readers), n = self.n_outer, self.n_places
+        n_heads = len(self.heads) if self.moves else 0
+        rows = np.arange(n_heads * len(SINGLE_PORTS) * n).reshape(n_heads, -1, n, 1)
+        columns = np.arange(n_heads * n).reshape(n_heads, 1, 1, n)
+        return n_writers + rows, n_readers + columns
+
+    def moves_of(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which moves a mask keeps, with the axes of `inner`.
+
+        Pairs of places between which nothing can move count as kept.
+        """
+        found: NDArray[np.bool_] = kept[self.inner] | ~self._exists[self.inner]
+        return found
+
     @cached_property
     def split_qkv(self) -> bool:
         """Whether a head reads its query, key and value separately."""
@@ -463,11 +608,28 @@ class Graph:
 
     @cached_property
     def feeds(self) -> tuple[tuple[int, ...], ...]:
-        """For each reader, the writers that compute with what it receives; none for the logits."""
+        """For each reader, the writers that compute with what it receives; none for the logits.
+
+        With moves, what a head receives by a port is what its moves of that port write, and what
+        its moves arrive at is what the head itself writes.
+        """
         pairs = [
             pair for block in self.blocks for pair in zip(block.readers, block.feeds, strict=True)
         ]
-        return tuple(writers for _, writers in sorted(pairs))
+        found = [writers for _, writers in sorted(pairs)]
+        if self.moves:
+            found = [self._moved_by(self.readers[i], writers) for i, writers in enumerate(found)]
+            found += [(head,) for head in self.heads for _ in self.places]
+        return tuple(found)
+
+    def _moved_by(self, reader: Reader, heads: Sequence[int]) -> tuple[int, ...]:
+        """Return the writers of the moves that use what a reader receives for some heads."""
+        if reader.port not in SINGLE_PORTS:
+            return tuple(heads)
+        rows, own = self.inner[0][..., 0], self.places.index(str(reader.place))
+        used = [own] if reader.looks_back else [a for a, b in self.moves if b == own]
+        port = SINGLE_PORTS.index(reader.port)
+        return tuple(int(rows[self.head_number[head], port, a]) for head in heads for a in used)
 
     @cached_property
     def stages(self) -> tuple[tuple[Block, ...], ...]:
@@ -514,7 +676,14 @@ class Graph:
         """True where the writer runs before the reader, so that an edge exists."""
         writes_at = torch.tensor([writer.stage for writer in self.writers])
         reads_at = torch.tensor([reader.stage for reader in self.readers])
-        return writes_at[:, None] < reads_at[None, :]
+        exists = writes_at[:, None] < reads_at[None, :]
+        if self.moves:
+            n_writers, n_readers = self.n_outer
+            exists[n_writers:], exists[:, n_readers:] = False, False
+            possible = torch.zeros(self.n_places, self.n_places, dtype=torch.bool)
+            possible[tuple(torch.tensor(self.moves).T)] = True
+            exists[self.inner] = possible
+        return exists
 
     @cached_property
     def _exists(self) -> NDArray[np.bool_]:
@@ -538,6 +707,12 @@ class Graph:
         """Return the reader of `merged` that a head's query, key or value is computed from."""
         return self._ports[layer, head, port]
 
+    def input_of_writer(self, head: int, port: SinglePort) -> int:
+        """Return the reader of `merged` that a writer's query, key or value is computed from."""
+        writer = self.writers[head]
+        assert writer.layer is not None and writer.index is not None
+        return self.input_of(writer.layer, writer.index, port)
+
     @property
     def n_edges(self) -> int:
         return int(self.edge_mask.sum())
@@ -545,12 +720,13 @@ class Graph:
     @property
     def n_components(self) -> int:
         """Number of components that write: embedding, heads and MLPs, or parts of these."""
-        return len(self.writers)
+        return self.n_outer[0]
 
     @property
     def heads_and_mlps(self) -> tuple[Writer, ...]:
         """All writers but the embeddings, in the order in which they run."""
-        return tuple(writer for writer in self.writers if writer.kind != "embedding")
+        outer = self.writers[: self.n_outer[0]]
+        return tuple(writer for writer in outer if writer.kind != "embedding")
 
     @cached_property
     def writer_index(self) -> dict[str, int]:
@@ -592,7 +768,7 @@ class Graph:
     @cached_property
     def kind_of(self) -> dict[str, Kind]:
         """Kind of each component, by its name."""
-        ends: list[Reader | Writer] = [*self.readers, *self.writers]
+        ends: list[Reader | Writer] = [*self.merged.readers, *self.merged.writers]
         return {end.component: end.kind for end in ends}
 
     def alike(self, reader: int, writer: int) -> int:
@@ -611,12 +787,22 @@ class Graph:
             GraphError: The name is malformed, or no such edge exists, with the reason.
         """
         writer, reader = self._ends(name)
-        if writer.stage >= reader.stage:
+        if writer.port is not None or self._is_inner(reader):
+            if not self._exists[self.writer_index[writer.name], self.reader_index[reader.name]]:
+                raise GraphError(
+                    f"no edge {quoted(name)}: moves inside attention lead from a port of a head at "
+                    "a place to the same head at a place that may attend to it, as in "
+                    f"'a0.h1.k@{self.places[0]}->a0.h1@{self.places[-1]}'"
+                )
+        elif writer.stage >= reader.stage:
             raise GraphError(
                 f"no edge {quoted(name)}: {writer.name} writes at stage {writer.stage}, "
                 f"not before {reader.name} has read the stream (stage {reader.stage})"
             )
         return Edge(writer, reader)
+
+    def _is_inner(self, reader: Reader) -> bool:
+        return self.reader_index[reader.name] >= self.n_outer[1]
 
     def _ends(self, name: EdgeName) -> tuple[Writer, Reader]:
         if isinstance(name, Edge):
@@ -739,10 +925,12 @@ class Graph:
         `stage`, `layer`, and the number of a `head`, `neuron` or `latent`.
 
         With places there is a node per component and place (`a7.h3@S2`), with `place`, and one for
-        what a head reads as key and value (`a7.h3.kv@S2`).
+        what a head reads as key and value (`a7.h3.kv@S2`). Moves inside attention lead from there
+        to the head; where they are edges, only those that are kept do.
         """
         network = nx.MultiDiGraph()
-        ends: list[Reader | Writer] = [*self.readers, *self.writers]
+        outer = self.writers[: self.n_outer[0]]
+        ends: list[Reader | Writer] = [*self.readers, *outer]
         for end in ends:
             for node, place in self._nodes(end):
                 network.add_node(node, kind=end.kind, stage=end.stage, layer=end.layer)
@@ -750,10 +938,12 @@ class Graph:
                     network.nodes[node][NUMBERED_AS[end.kind]] = end.index
                 if place is not None:
                     network.nodes[node]["place"] = place
-        for reader, fed in zip(self.readers, self.feeds, strict=True):
-            if self._is_shared(reader, fed) or (reader.looks_back and self.places):
-                kind = "group" if self._is_shared(reader, fed) else "attention"
-                self._add_moves(network, reader, fed, kind)
+        for reader, fed in zip(self.readers, self.outer.feeds, strict=False):
+            is_shared = self._is_shared(reader, fed)
+            if (is_shared or (reader.looks_back and self.places)) and not (
+                reader.looks_back and self.moves
+            ):
+                self._add_moves(network, reader, fed, "group" if is_shared else "attention")
         for edge in self.edges(kept):
             self._add_edge(network, edge)
         return network
@@ -779,10 +969,22 @@ class Graph:
 
     def nodes_of(self, edge: Edge) -> tuple[str, str]:
         """Return the nodes of the network that an edge leads from and to."""
-        return self._node(edge.writer.component, edge.reader.place), self.node_of(edge.reader)
+        tail = self.tail_of(edge)
+        if isinstance(tail, Reader):
+            return self.node_of(tail), self.node_of(edge.reader)
+        return self._node(tail.component, edge.reader.place), self.node_of(edge.reader)
+
+    def tail_of(self, edge: Edge) -> Writer | Reader:
+        """Return the end that says where an edge leads from: of a move, what is attended to."""
+        if edge.writer.kind != "move":
+            return edge.writer
+        key = self.merged.input_of_writer(self.writer_index[edge.writer.component], "k")
+        return self.merged.readers[key].at(edge.writer.place)
 
     def norm_node(self, edge: Edge) -> str | None:
         """Return the node of the norm that an edge's writer shares with others; None without."""
+        if edge.writer.port is not None:
+            return None
         block = self.block_of[edge.writer.name]
         return self._node(f"{block.name}.norm", edge.reader.place) if block.coupled else None
 
@@ -798,9 +1000,9 @@ class Graph:
     def _add_edge(self, network: nx.MultiDiGraph, edge: Edge) -> None:
         writer, reader = edge
         source, target = self.nodes_of(edge)
-        port = reader.port or ""
+        port = edge.port or ""
         network.add_edge(source, target, edge.name, kind="edge", name=edge.name, port=port)
-        block = self.block_of[writer.name]
+        block = self.block_of[writer.component]
         if (norm := self.norm_node(edge)) is not None:
             network.add_node(norm, kind="norm", stage=block.stage, layer=block.layer)
             for other in block.writers:

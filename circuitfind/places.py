@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuitfind.alignment import START
 from circuitfind.errors import PromptError, require_kind
-from circuitfind.graph import require_place_names
+from circuitfind.graph import Moves, require_place_names
 
 _NOWHERE = -1
 """In place of a place's number while it is not known."""
@@ -80,6 +80,23 @@ class Places:
             (self.names[source], self.names[target])
             for source, target in there.tril(-1).nonzero().tolist()
         ]
+
+    def moves(self, *, causal: bool) -> Moves:
+        """Return the pairs of places, by number, such that the second may attend to the first.
+
+        Args:
+            causal: Whether positions attend to earlier ones only.
+        """
+        numbers = range(len(self.names))
+        backwards = [] if not causal else self.backwards()
+        return tuple(
+            (source, target)
+            for source in numbers
+            for target in numbers
+            if not causal
+            or source <= target
+            or (self.names[source], self.names[target]) in backwards
+        )
 
     def rows(self, rows: Sequence[int] | slice) -> "Places":
         """Return those of some of the prompts."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -103,6 +104,23 @@ class Problem:
                 f"places are given for positions of shape {tuple(places.of.shape)} and the prompts "
                 f"have {tuple(self.prompts.clean.shape)}; give the place of each position"
             )
+        if places is not None and self.graph.moves:
+            self._require_moves(places)
+
+    def _require_moves(self, places: Places) -> None:
+        """Refuse moves of a model that has none to cut, and prompts with others."""
+        others = set(places.moves(causal=self.model.causal)) - set(self.graph.moves)
+        if others:
+            source, target = (places.names[number] for number in min(others))
+            raise PromptError(
+                f"in these prompts {target} may attend to {source}, which is no edge of the graph; "
+                "take prompts of the same kind"
+            )
+        length = self.prompts.clean.shape[1]
+        shape, like = (1, 1, length, self.graph.shape.d_head), self.model
+        probe = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        for layer in self.graph.attention:
+            self.model.attention_scores(layer, [0], probe, probe, self.prompts.real[:1])
 
     @property
     def pruning_is_free(self) -> bool:

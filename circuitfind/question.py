@@ -76,6 +76,7 @@ class Question(Settings):
         split_embedding: Whether token and position embedding are separate writers.
         places: How edges are told apart by place (`circuitfind.placing.PLACINGS`, or a file of
             spans); None where an edge acts at all positions.
+        crossing: Whether the moves inside attention from place to place are edges too.
         neurons: Layers whose neurons may be writers: numbers and ranges (`3-5,8`), or `all`.
         latents: Dictionaries whose latents may be writers: a directory, or `zoo` for those that
             ship with the package.
@@ -101,6 +102,7 @@ class Question(Settings):
     split_qkv: bool = True
     split_embedding: bool = False
     places: str | None = None
+    crossing: bool = False
     neurons: str | None = None
     latents: str | None = None
     shortlist: int = SHORTLIST
@@ -147,6 +149,7 @@ class Question(Settings):
         ABLATIONS.find(self.ablation)
         if self.places is not None:
             require_placing(self.places)
+        require_crossing(crossing=self.crossing, places=self.places, split_qkv=self.split_qkv)
         if self.neurons is not None or self.latents is not None:
             require_units(self.neurons, self.latents, self.ranked_by)
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -222,6 +225,8 @@ class Question(Settings):
             model.shape, merge_qkv=not self.split_qkv, split_embedding=self.split_embedding
         )
         graph = graph if own.places is None else graph.at_places(own.places.names)
+        if self.crossing and own.places is not None:
+            graph = graph.crossing(own.places.moves(causal=model.causal))
         if self.neurons is not None or latents is not None:
             ranked = with_units(
                 of(own, model, graph),
@@ -262,6 +267,20 @@ class Question(Settings):
             return None
 
 
+def require_crossing(*, crossing: bool, places: object, split_qkv: bool) -> None:
+    """Refuse moves from place to place where no places, or no queries, are told apart.
+
+    Raises:
+        PromptError: The message says what is missing.
+    """
+    if crossing and places is None:
+        raise PromptError("crossing tells moves between places apart; give places too (--places)")
+    if crossing and not split_qkv:
+        raise PromptError(
+            "crossing tells moves by queries, keys and values apart; leave out --merge-qkv"
+        )
+
+
 def _digest(file: Path) -> str:
     return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
 
@@ -277,6 +296,7 @@ def make_problem(
     ablation: Ablation | str = "resample",
     graph: Graph | None = None,
     places: Places | str | None = None,
+    crossing: bool = False,
     neurons: str | Sequence[int] | None = None,
     latents: Sequence[Dictionary] | str | None = None,
     shortlist: int = SHORTLIST,
@@ -298,6 +318,8 @@ def make_problem(
         graph: Which edges to search; by default all, with q, k and v apart.
         places: The places that edges are told apart by: `named`, `each`, `spans` or `Places` of
             your own; by default an edge acts at all positions.
+        crossing: Whether the moves inside attention from place to place are edges too; only with
+            places.
         neurons: Layers whose neurons may be writers: numbers, text such as `3-5,8`, or `all`; by
             default an MLP writes as a whole.
         latents: Dictionaries whose latents may be writers (`load_dictionaries`), the path of their
@@ -320,6 +342,10 @@ def make_problem(
         task = placed(task, places, graph.places if graph is not None and graph.places else None)
         if task.places is not None and (graph is None or not graph.places):
             graph = (graph or heads_and_mlps(model.shape)).at_places(task.places.names)
+    if crossing and (graph is None or not graph.moves):
+        require_crossing(crossing=crossing, places=places, split_qkv=True)
+        assert graph is not None and task.places is not None
+        graph = graph.crossing(task.places.moves(causal=model.causal))
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None
     problem = assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)

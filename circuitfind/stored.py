@@ -19,7 +19,7 @@ from torch import Tensor
 from circuitfind.errors import CircuitFileError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, Units
+from circuitfind.graph import Graph, Moves, Units
 from circuitfind.records import from_json
 from circuitfind.shape import ModelShape
 
@@ -65,7 +65,8 @@ def graph_from(header: Mapping[str, Any]) -> Graph:
         split_embedding=options.split_embedding,
         units=options.units,
     )
-    return graph.at_places(options.places) if options.places else graph
+    graph = graph.at_places(options.places) if options.places else graph
+    return graph.crossing(options.moves) if options.moves else graph
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class _Options:
     split_qkv: bool = True
     split_embedding: bool = False
     places: tuple[str, ...] = ()
+    moves: Moves = ()
     units: tuple[Units, ...] = ()
 
 

@@ -349,3 +349,30 @@ def test_sizes_of_another_type_are_refused(field, given, line):
 def test_what_is_not_a_mask_of_the_graph_is_refused(mask, line):
     with without_type_checks(), pytest.raises(GraphError, match=line):
         Circuit(SMALL, mask)
+
+
+def test_moves_lead_from_a_port_of_a_head_at_a_place_to_the_head_at_another():
+    graph = heads_and_mlps(GPT2).at_places(["a", "b"]).crossing(((0, 0), (0, 1), (1, 1)))
+    edge = graph.edge("a7.h3.k@a->a7.h3@b")
+    assert (edge.writer.component, edge.port, edge.writer.place) == ("a7.h3", "k", "a")
+    assert graph.nodes_of(edge) == ("a7.h3.kv@a", "a7.h3@b")
+    assert graph.n_components == len(heads_and_mlps(GPT2).writers)
+    assert graph.outer == heads_and_mlps(GPT2).at_places(["a", "b"])
+    for name in ("a7.h3.k@b->a7.h3@a", "a7.h3.k@a->a7.h2@b", "a7.h3->a7.h3@b", "a7.h3.k@a->m7@a"):
+        with pytest.raises(GraphError, match="moves inside attention lead from a port"):
+            graph.edge(name)
+
+
+def test_moves_are_refused_where_there_are_none():
+    graph = heads_and_mlps(GPT2)
+    placed, merged = graph.at_places(["a"]), heads_and_mlps(GPT2, merge_qkv=True).at_places(["a"])
+    tries = (
+        (graph, ((0, 0),), "tell places apart first"),
+        (merged, ((0, 0),), "keep q, k and v apart"),
+        (placed, ((0, 1),), "pairs of places by number"),
+        (placed, (), "at least one"),
+        (placed.crossing(((0, 0),)), ((0, 0),), "already"),
+    )
+    for refused, moves, message in tries:
+        with pytest.raises(GraphError, match=message):
+            refused.crossing(moves)

@@ -14,6 +14,7 @@ from circuitfind.commands.console import (
 )
 from circuitfind.commands.options import (
     Budget,
+    Crossing,
     Device,
     Dtype,
     Json,
@@ -89,6 +90,7 @@ def discover(
     merge_qkv: MergeQkv = False,
     split_embedding: SplitEmbedding = False,
     places: Places = None,
+    crossing: Crossing = False,
     neurons: Neurons = None,
     latents: Latents = None,
     shortlist: Shortlist = 100,
@@ -143,6 +145,7 @@ def discover(
         split_qkv=not merge_qkv,
         split_embedding=split_embedding,
         places=places,
+        crossing=crossing,
         neurons=neurons,
         latents=latents,
         shortlist=shortlist,

@@ -64,6 +64,14 @@ Places = Annotated[
         "spans of each prompt. [default: an edge acts at all positions]"
     ),
 ]
+Crossing = Annotated[
+    bool,
+    typer.Option(
+        "--crossing",
+        help="With --places: let each port of a head have an edge from each place that it attends "
+        "to, to each place where it writes.",
+    ),
+]
 Neurons = Annotated[
     str | None,
     typer.Option(

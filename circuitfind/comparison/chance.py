@@ -139,10 +139,15 @@ def exchanges(graph: Graph, *, seed: int = 0, draws: int = DRAWS) -> Exchanges:
     writers[:, _exchangeable(graph)] = ways
     readers = np.tile(np.arange(len(graph.readers)), (len(ways), 1))
     for block in filter(_is_exchangeable, graph.blocks):
-        inputs = np.array([graph.inputs[writer] for writer in block.writers])
+        inputs = np.array([graph.outer.inputs[writer] for writer in block.writers])
         for reader, fed in zip(block.readers, block.feeds, strict=True):
-            port = graph.inputs[fed[0]].index(reader)
+            port = graph.outer.inputs[fed[0]].index(reader)
             readers[:, reader] = inputs[writers[:, fed[0]] - block.writers[0], port]
+    if graph.moves:
+        rows, columns = graph.inner
+        heads = np.searchsorted(graph.heads, writers[:, list(graph.heads)])
+        writers[:, rows.flatten()] = rows[heads].reshape(len(ways), -1)
+        readers[:, columns.flatten()] = columns[heads].reshape(len(ways), -1)
     return Exchanges(writers, readers, complete)
 
 

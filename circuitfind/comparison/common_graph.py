@@ -22,11 +22,12 @@ from circuitfind.graph import PLACE_MARK, Graph, Units
 def common_graph(left: Graph, right: Graph) -> Graph | None:
     """Return the graph to which circuits of two graphs can be brought; None where there is none.
 
-    It has the places whose names both graphs have, in the order of the left one, and units of MLPs
-    where both have the same.
+    It has the places whose names both graphs have, in the order of the left one, units of MLPs
+    where both have the same, and moves inside attention only where both graphs are the same.
     """
     if left == right:
         return left
+    left, right = left.outer, right.outer
     if left.units != right.units:
         left, right = (with_units(graph, not_of_mlps(graph)) for graph in (left, right))
     if left.merged != right.merged:
@@ -156,6 +157,9 @@ def _brought_to(
 
     A sum leaves out what is NaN, and is NaN where all is.
     """
+    if graph.moves != known.moves:
+        n_writers, n_readers = known.n_outer
+        return _brought_to(graph, known.outer, values[:n_writers, :n_readers])
     if graph.units != known.units:
         whole = with_units(known, not_of_mlps(known))
         return _brought_to(graph, whole, _of_whole_mlps(known, whole, values))

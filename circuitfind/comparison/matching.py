@@ -30,6 +30,7 @@ from torch import Tensor
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import DRAWS, EXCHANGED_HEADS, Distribution, counted, exchanges
+from circuitfind.comparison.common_graph import circuit_on
 from circuitfind.comparison.overlap import Shared, compared
 from circuitfind.comparison.profiles import Profiles, require_comparable
 from circuitfind.graph import Graph, Kind
@@ -142,6 +143,7 @@ def compare_matched(
         seed: Fixes what is drawn at random.
         draws: How many exchanges of heads are drawn where there are too many to try all.
     """
+    left, right = (circuit_on(circuit.graph.outer, circuit) for circuit in (left, right))
     counterpart = _table(left.graph, right.graph, matched)
     merged = left.graph.split_qkv != right.graph.split_qkv
     ours, theirs = (links_of(circuit, merged=merged) for circuit in (left, right))

@@ -8,7 +8,7 @@ depth     when it runs, from 0 (the embedding) to 1 (the logits)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,6 +65,8 @@ def profiles(problem: Problem) -> Profiles:
     Raises:
         MetricError: The metric is the same on clean and corrupted prompts.
     """
+    # What components do does not depend on which moves a search could cut.
+    problem = replace(problem, graph=problem.graph.outer)
     return Profiles(problem.graph, looks(problem), effects(problem))
 
 

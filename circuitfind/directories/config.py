@@ -82,6 +82,8 @@ class RunConfig(Question):
         super().validate()
         if self.method:
             check_settings(self.method, self.options, self.selection, any_threshold=any_threshold)
+            if self.crossing:
+                METHODS.find(self.method).require_moves(self.options)
 
     def completed(self: Asked) -> Asked:
         """Return the same settings with what was not given: the method's defaults."""

@@ -88,6 +88,7 @@ def _of_question(config: Question, usual_metric: str | None) -> dict[str, Any]:
         "merge-qkv": not config.split_qkv,
         "split-embedding": config.split_embedding,
         "places": config.places,
+        "crossing": config.crossing,
         "neurons": config.neurons,
         "latents": config.latents,
         "shortlist": config.shortlist if config.shortlist != default.shortlist else None,

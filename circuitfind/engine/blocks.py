@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.engine.moved_attention import MovedAttention
+from circuitfind.engine.moves import Kept, Ports
 from circuitfind.engine.state import PortReading, Projected, Stream
 from circuitfind.graph import Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
@@ -25,11 +27,13 @@ class Blocks:
         model: The model.
         graph: Its graph.
         real: True at positions of the prompts that are no padding.
+        moved: The attention of heads some of whose moves are cut, where moves are edges.
     """
 
     model: ResidualModel
     graph: Graph
     real: Bool[Tensor, "batch pos"]
+    moved: MovedAttention | None = None
 
     def project(
         self, block: Block, readers: Sequence[int], streams: Mapping[int, Stream]
@@ -69,10 +73,23 @@ class Blocks:
         query: Float[Tensor, "head _candidate batch last d_head"],
         key: Float[Tensor, "head _candidate batch pos d_head"],
         value: Float[Tensor, "head _candidate batch pos d_head"],
+        moves: Kept | None = None,
     ) -> Float[Tensor, "head candidate batch last d_head"]:
-        """Return the z of some heads for all candidates, which may share any input."""
-        query, key, value = (values.flatten(1, 2) for values in (query, key, value))
-        z = self.model.attend(block.layer, heads, query, key, value, self.real)
+        """Return the z of some heads for all candidates, which may share any input.
+
+        Args:
+            block: Their block.
+            heads: The heads.
+            query: What each reads.
+            key: The same.
+            value: The same.
+            moves: Which of their moves are kept; None if all are.
+        """
+        read = Ports(*(values.flatten(1, 2) for values in (query, key, value)))
+        if moves is None or self.moved is None:
+            z = self.model.attend(block.layer, heads, *read, self.real)
+        else:
+            z = self.moved.attend(block.layer, heads, read, moves)
         return z.view(len(heads), -1, len(self.real), *z.shape[2:])
 
     def output(

@@ -23,6 +23,7 @@ from circuitfind.engine.candidates import Cuts, candidates_at_once
 from circuitfind.engine.horizon import Horizon, horizon
 from circuitfind.engine.masked_pass import MaskedPasses
 from circuitfind.engine.memory import Plan
+from circuitfind.engine.moved_attention import MovedAttention
 from circuitfind.engine.place_masks import PlaceMasks
 from circuitfind.engine.propagation import alike
 from circuitfind.engine.readout import Readout
@@ -34,14 +35,7 @@ from circuitfind.engine.replacement import (
     mean_over_prompts,
     runs_of,
 )
-from circuitfind.engine.state import (
-    Candidates,
-    ChunkState,
-    Mixed,
-    Projected,
-    Stream,
-    spans,
-)
+from circuitfind.engine.state import Candidates, ChunkState, Mixed, Projected, Stream, spans
 from circuitfind.engine.tensor_store import InFiles, InMemory, TensorStore
 from circuitfind.engine.trial import Tools, Trial
 from circuitfind.engine.virtual_weights import VirtualWeights
@@ -105,8 +99,9 @@ class ChunkEngine:
         self.runs = runs.kept_by(store.keep)
         self.gaps = Gaps(self.runs.replaced, most_formed)
         remainders = Remainders(self.runs) if enlarges_rounding(problem) else None
-        blocks = Blocks(problem.model, problem.graph.merged, runs.real)
         places = problem.places
+        moved = MovedAttention(self.runs, places) if places and problem.graph.moves else None
+        blocks = Blocks(problem.model, problem.graph.merged, runs.real, moved)
         masks = None if places is None else PlaceMasks(places.masks(), problem.model.dtype)
         self._tools = Tools(blocks, virtual_weights, remainders, store, masks)
 
@@ -159,7 +154,9 @@ class ChunkEngine:
         trial = Trial(self._tools, after, n=1)
         with torch.no_grad():
             for reader, writers in _by_reader(gone).items():
-                if after.spans.readers[reader]:
+                if reader >= self.graph.n_outer[1]:
+                    trial.cut_moves(reader, after.moves[None])
+                elif after.spans.readers[reader]:
                     merged, gaps = self._gaps(trial, state, reader, writers)
                     change = total(gaps)[None]
                     if (earlier := trial.changes.pending.get(merged)) is not None:
@@ -208,7 +205,9 @@ class ChunkEngine:
         self, state: ChunkState, reader: int, writers: Sequence[int], *, nested: bool
     ) -> Trial:
         trial = Trial(self._tools, state, n=len(writers))
-        if state.spans.readers[reader]:
+        if reader >= self.graph.n_outer[1]:
+            trial.cut_moves(reader, state.moves_without(reader, writers, nested=nested))
+        elif state.spans.readers[reader]:
             merged, gaps = self._gaps(trial, state, reader, writers)
 
             def exact(candidate: int, received: Stream) -> Stream:
@@ -222,8 +221,8 @@ class ChunkEngine:
                 None if self._tools.remainders is None else exact,
                 nested=nested,
             )
-            with torch.no_grad():
-                trial.propagate()
+        with torch.no_grad():
+            trial.propagate()
         return trial
 
     def _gaps(

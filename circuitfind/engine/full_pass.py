@@ -6,8 +6,8 @@ which case an edge carries the mixture, and the pass is differentiable in the ma
 embedding and in the replacements.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitfind.engine.gradients import RecordedRun
-from circuitfind.graph import Block, Graph, Input, single_ports
+from circuitfind.engine.moves import MixedRows, Ports, ports_of_heads
+from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Rows, mix, read, unowned_bias, write
 from circuitfind.models.units import unit_block
@@ -24,7 +25,8 @@ from circuitfind.places import Places
 
 Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "writer batch pos d_model"]
-Mask = Float[Tensor, "writer reader"]
+Mask = Float[Tensor, "_writer reader"]
+"""How much of each edge is kept; moves inside attention have writers of their own."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,14 @@ class Pass:
         read: What each input received, in the order of the readers of `Graph.merged`; empty unless
             asked for.
         final: What the logits reader received.
+        patterns: The attention patterns of the heads of each layer, where moves inside attention
+            could be cut and what inputs received was asked for.
     """
 
     written: Streams
     read: tuple[Stream, ...]
     final: Stream
+    patterns: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def plain_pass(
@@ -140,6 +145,7 @@ class MaskedRun:
         self._written: list[Streams] = []
         self._sources: dict[int, Stream] = {}
         self._read: list[Stream] | None = [] if keep_reads else None
+        self._patterns: dict[int, Tensor] = {}
         # Of the replacements and of what belongs to no writer.
         self._total: Stream | None = None
         # What has been written minus its replacement: all later readers need it.
@@ -155,7 +161,8 @@ class MaskedRun:
                 self._write(outputs)
                 self._add_bias(block)
         (final,) = self._received(self._graph.logits)
-        return Pass(torch.cat(self._written), tuple(self._read or ()), final)
+        read = tuple(self._read or ())
+        return Pass(torch.cat(self._written), read, final, self._patterns)
 
     def _outputs(self, block: Block) -> Streams:
         if block.units is not None and block.kind == "mlp":
@@ -165,10 +172,34 @@ class MaskedRun:
             streams = self._received(list(readers))
             for single in single_ports(port):
                 inputs[single] = read(model, block, single, range(len(streams)), streams)
-        mixed = mix(model, block, inputs, self._real)
+        mixed = self._mixed(block, inputs)
         if block.units is not None:
             return unit_block(model, block).outputs(mixed)
         return write(model, block, mixed)
+
+    def _mixed(self, block: Block, inputs: dict[Input, Rows]) -> Rows:
+        """Return all heads' `z`, or the activations of an MLP's neurons."""
+        model, graph, layer = self._model, self._graph, block.layer
+        if block.kind != "attention" or not graph.moves:
+            return mix(model, block, inputs, self._real)
+        assert self._total is not None and self._places is not None
+        rows, columns = graph.inner
+        heads = [graph.head_number[head] for head in block.writers]
+        ends = rows[heads], columns[heads]
+        # Between some pairs of places nothing can move.
+        kept = torch.where(graph.edge_mask[ends].to(self._kept.device), self._kept[ends], 1)
+        carried = ports_of_heads(model, layer, self._total)
+        live = Ports(
+            *(
+                inputs[port].repeat_interleave(len(heads) // len(inputs[port]), dim=0)
+                for port in SINGLE_PORTS
+            )
+        )
+        mixed = MixedRows(model, layer, range(len(heads)), self._places.of, self._real)
+        share = kept[:, None].to(self._total.dtype)
+        if self._read is not None:
+            self._patterns[layer] = mixed.pattern(live, carried, share)
+        return mixed.attend(live, carried, share)
 
     def _unit_outputs(self, block: Block) -> Streams:
         unit, first, feeds = unit_block(self._model, block), block.writers[0], self._graph.feeds
@@ -203,7 +234,7 @@ class MaskedRun:
         replacement = self._replacement[rows]
         difference = written - replacement
         if self._values is None:
-            self._values = difference.new_empty(len(self._graph.writers), *difference.shape[1:])
+            self._values = difference.new_empty(self._graph.n_outer[0], *difference.shape[1:])
         self._values[rows] = difference.detach()
         self._differences.append(difference)
         self._written.append(written)

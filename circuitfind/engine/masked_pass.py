@@ -16,8 +16,6 @@ themselves checked against the model (`checks`) and, in the tests, against the p
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -25,11 +23,12 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuitfind.engine.moved_attention import MovedAttention
+from circuitfind.engine.moves import Ports
 from circuitfind.engine.pass_changes import Changes
 from circuitfind.engine.replacement import Runs
 from circuitfind.engine.work import Start, Work, least_work, work
 from circuitfind.graph import SINGLE_PORTS, Block, SinglePort
-from circuitfind.models.forward import unowned_bias
 from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 
@@ -114,10 +113,14 @@ class _Prompts:
         self._model, self._graph = passes.runs.model, passes.runs.graph.merged
         self._places = passes.places and passes.places.rows(rows)
         self._values = {"clean": self._runs.clean, "replaced": self._runs.replaced}
+        self._moves: NDArray[np.bool_] | None = None
+        self._moved = None
+        if self._places is not None:
+            self._moved = MovedAttention(self._runs, self._places)
 
     def final(self, todo: Work) -> Stream:
         """Return what the logits read."""
-        entering = self._entering(todo.start)
+        entering, self._moves = self._entering(todo.start), todo.moves
         changes = Changes(todo.n_streams, self._runs.final, todo.changed.shape[1], self._places)
         for block in self._graph.blocks:
             run = [writer for writer in block.writers if todo.changed[writer].any()]
@@ -133,21 +136,7 @@ class _Prompts:
 
     def _entering(self, start: Start) -> Mapping[int, Stream]:
         """Return the streams of a run by the stage of the readers that receive them."""
-        return self._runs.entering if start == "clean" else self._replaced
-
-    @cached_property
-    def _replaced(self) -> dict[int, Stream]:
-        """What readers receive where every edge is cut."""
-        entering: dict[int, Stream] = {}
-        total = torch.zeros_like(self._runs.final)
-        for stage, blocks in groupby(self._graph.blocks, lambda block: block.stage):
-            entering[stage] = total
-            for block in blocks:
-                if block.writers:
-                    total = total + self._runs.replaced.of(block).sum(0)
-                bias = unowned_bias(self._model, block)
-                total = total if bias is None else total + bias
-        return entering
+        return self._runs.entering if start == "clean" else self._runs.carried
 
     def _heads(self, writers: Sequence[int]) -> list[int]:
         return [self._graph.writers[writer].index or 0 for writer in writers]
@@ -201,7 +190,14 @@ class _Prompts:
         query, key, value = (
             self._projected(layer, port, heads, base, changes) for port in SINGLE_PORTS
         )
-        return self._model.attend(layer, heads, query, key, value, self._runs.real)
+        read = Ports(query, key, value)
+        if self._moves is not None and self._moved is not None:
+            block = self._graph.attention[layer]
+            kept = self._moves[[self._graph.head_number[block.writers[head]] for head in heads]]
+            if not kept.all():
+                moves = torch.from_numpy(kept)[:, None].to(self._runs.real.device)
+                return self._moved.attend(layer, heads, read, moves)
+        return self._model.attend(layer, heads, *read, self._runs.real)
 
     def _new_units(
         self, block: Block, writers: Sequence[int], base: Stream, changes: Changes

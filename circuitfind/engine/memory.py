@@ -108,7 +108,7 @@ def attribution_bytes(
     streams = (2 + len(graph.stages)) * shape.d_model
     insides = _projected(graph) + shape.total("has_mlp") * _HIDDEN_WIDTH * shape.d_model
     walked = GRADIENTS_TOGETHER * 3 * streams + 2 * _projected(graph) + _INSIDE * insides
-    writers = len(graph.writers) * shape.d_model
+    writers = graph.n_components * shape.d_model
     numbers = remembered_numbers(graph) * n_prompts + (walked + 2 * writers) * batch
     return bytes_per_number * n_positions * numbers
 

@@ -40,6 +40,8 @@ def attention_patterns(
         The share of its attention that each position (query) pays to each (key); rows sum to 1,
         unless the model's attention has a sink.
     """
+    if block.layer in run.patterns:
+        return run.patterns[block.layer]
     with torch.no_grad():
         query, key = (_projected(model, graph, run, block, port) for port in ("q", "k"))
         return pattern_of(model, block.layer, query, key, real)

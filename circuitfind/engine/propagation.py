@@ -110,7 +110,9 @@ class Changes:
         """Add up, for each reader, the changes that reach it."""
         writers = [*self.sent, *self.units]
         n_places, spans = self.state.graph.n_places, self.state.spans
-        every = (self.state.kept & (spans.readers > 0)).reshape(-1, len(spans.inputs), n_places)
+        every = (self.state.edges & (spans.outer_readers > 0)).reshape(
+            -1, len(spans.inputs), n_places
+        )
         arriving = every[np.ix_(writers, readers)]
         if self.masks is not None and writers:
             arriving &= np.stack([self.sent_at[writer] for writer in writers])[:, None]

@@ -6,7 +6,7 @@ what it writes, and where latents take the output of attention apart, so is that
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import add, mul
 from typing import Any
 
@@ -122,6 +122,11 @@ class Runs:
     def final(self) -> Stream:
         """What the logits read in the clean run."""
         return self.entering[self.graph.blocks[-1].stage]
+
+    @cached_property
+    def carried(self) -> Mapping[int, Stream]:
+        """What readers receive where every edge is cut, by their stage."""
+        return self.replaced.entering(self.final)
 
     def kept_by(self, keep: Callable[[dict[Any, Tensor]], dict[Any, Tensor]]) -> "Runs":
         """Return the same with all tensors kept elsewhere, those that are one as one."""

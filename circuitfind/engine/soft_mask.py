@@ -33,7 +33,7 @@ def soft_loss(
     return problem.metric.loss(Readout(problem, clean_final).values(run.final))
 
 
-def slope(engine: IncrementalEngine, mask: Mask) -> Float[Tensor, "writer reader"]:
+def slope(engine: IncrementalEngine, mask: Mask) -> Mask:
     """Return the slope of the loss at a mask, in the metric's unit: d loss / d mask.
 
     Cutting a few of its edges changes the loss by about minus the sum of their slopes. All slopes
@@ -45,7 +45,7 @@ def slope(engine: IncrementalEngine, mask: Mask) -> Float[Tensor, "writer reader
     """
     problem = engine.problem
     n_prompts, length = problem.prompts.clean.shape
-    n_streams = len(engine.graph.writers) + len(engine.graph.readers)
+    n_streams = sum(engine.graph.n_outer)
     size = max(1, _STREAM_FLOATS // (n_streams * length * engine.graph.shape.d_model))
     total = torch.zeros(mask.shape, dtype=torch.float64)
     for first in range(0, n_prompts, size):

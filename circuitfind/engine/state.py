@@ -11,24 +11,26 @@ Where edges tell places apart, this is followed back for each place: a reader ma
 place only, and a key or value there if a place that may attend to it matters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitfind.engine.horizon import Horizon
-from circuitfind.graph import Graph, Input
+from circuitfind.engine.horizon import AtPlaces, Horizon
+from circuitfind.graph import SINGLE_PORTS, Graph, Input, Port
 from circuitfind.models.readings import Reading
 
 Stream = Float[Tensor, "batch _span d_model"]
 Candidates = Float[Tensor, "candidate batch _span d_model"]
 Projected = Float[Tensor, "batch _span d_head"]
 Mixed = Float[Tensor, "batch _span _width"]
+_NUMBER: dict[Port | None, int] = {port: number for number, port in enumerate(SINGLE_PORTS)}
+
 PortReading = tuple[int, Reading]
 """A reader, and how one of its ports reads."""
 
@@ -40,10 +42,12 @@ class Spans:
     Attributes:
         writers_at: Each writer, by place.
         readers_at: Each reader of the merged graph, by place.
+        heads: The writers at which moves inside attention arrive.
     """
 
     writers_at: NDArray[np.int64]
     readers_at: NDArray[np.int64]
+    heads: tuple[int, ...] = ()
 
     @cached_property
     def writers(self) -> NDArray[np.int64]:
@@ -52,9 +56,16 @@ class Spans:
         return found
 
     @cached_property
+    def outer_readers(self) -> NDArray[np.int64]:
+        """Each reader that is not inside attention."""
+        return self.readers_at.reshape(-1)
+
+    @cached_property
     def readers(self) -> NDArray[np.int64]:
         """Each reader."""
-        return self.readers_at.reshape(-1)
+        if not self.heads:
+            return self.outer_readers
+        return np.concatenate([self.outer_readers, self.writers_at[list(self.heads)].reshape(-1)])
 
     @cached_property
     def inputs(self) -> NDArray[np.int64]:
@@ -82,8 +93,11 @@ def spans(
         changed: These places; by default all.
     """
     n_places, at = graph.n_places, horizon.at(graph.n_places)
+    moves = _moves(graph, kept) if graph.moves else None
+    n_writers, n_readers = graph.n_outer
+    kept = kept[:n_writers, :n_readers]
     if known is None:
-        writers = np.zeros((len(graph.writers), n_places), dtype=np.int64)
+        writers = np.zeros((n_writers, n_places), dtype=np.int64)
         readers = np.zeros((len(graph.merged.readers), n_places), dtype=np.int64)
         readers[graph.merged.logits] = at.steps
     else:
@@ -100,12 +114,38 @@ def spans(
             )
             writers[block.writers, place] = own.max() if block.coupled else own
         if len(block.readers) and (known is None or (before != writers[block.writers]).any()):
-            fed = writers[block.feeds].max(axis=1)
-            read_back = (at.attended & (fed > 0)[:, None, :]).any(axis=2) * at.changes
-            new = np.where(block.looks_back[:, None], read_back, fed)
+            if moves is not None and block.ports is not None:
+                new = _through_moves(block, block.ports, writers, moves, at)
+            else:
+                fed = writers[block.feeds].max(axis=1)
+                read_back = (at.attended & (fed > 0)[:, None, :]).any(axis=2) * at.changes
+                new = np.where(block.looks_back[:, None], read_back, fed)
             changed |= (readers[block.readers] != new).any(axis=0)
             readers[block.readers] = new
-    return Spans(writers, readers)
+    return Spans(writers, readers, graph.heads if graph.moves else ())
+
+
+def _moves(graph: Graph, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which moves are kept, by writer; of what is no head, none."""
+    found = np.zeros((graph.n_outer[0], len(SINGLE_PORTS), graph.n_places, graph.n_places), bool)
+    found[list(graph.heads)] = kept[graph.inner]
+    return found
+
+
+def _through_moves(
+    block: "_Indices",
+    ports: NDArray[np.int64],
+    writers: NDArray[np.int64],
+    moves: NDArray[np.bool_],
+    at: AtPlaces,
+) -> NDArray[np.int64]:
+    """Return where the readers of heads matter, some of whose moves are cut."""
+    used = writers[block.feeds] > 0
+    kept = moves[block.feeds, ports[:, None]] & used[:, :, None, :] & at.attended
+    read_back = kept.any(axis=(1, 3)) * at.changes
+    asked = np.where(kept.any(axis=2), writers[block.feeds], 0).max(axis=1)
+    found: NDArray[np.int64] = np.where(block.looks_back[:, None], read_back, asked)
+    return found
 
 
 class _Indices(NamedTuple):
@@ -118,6 +158,7 @@ class _Indices(NamedTuple):
         looks_back: Of each of them, whether earlier positions count.
         later: The first reader behind the block's own.
         coupled: Whether each writer depends on the inputs of all.
+        ports: Of each reader of a head, which of its ports it is; None of other blocks.
     """
 
     writers: NDArray[np.int64]
@@ -126,6 +167,7 @@ class _Indices(NamedTuple):
     looks_back: NDArray[np.bool_]
     later: int
     coupled: bool
+    ports: NDArray[np.int64] | None
 
 
 @lru_cache(maxsize=8)
@@ -136,6 +178,8 @@ def _indices(graph: Graph) -> tuple[_Indices, ...]:
             most = max(map(len, block.feeds), default=0)
             feeds = [[*fed, *fed[:1] * (most - len(fed))] for fed in block.feeds]
             looks_back = [graph.readers[reader].looks_back for reader in block.readers]
+            ports = [graph.readers[reader].port for reader in block.readers]
+            is_split = block.kind == "attention" and graph.split_qkv
             found.append(
                 _Indices(
                     np.array(block.writers),
@@ -144,6 +188,7 @@ def _indices(graph: Graph) -> tuple[_Indices, ...]:
                     np.array(looks_back, dtype=bool),
                     max(block.readers, default=-1) + 1,
                     block.coupled,
+                    np.array([_NUMBER[port] for port in ports]) if is_split else None,
                 )
             )
     return tuple(found)
@@ -194,12 +239,36 @@ class ChunkState:
             return reading.linear(reading.norm.centre(stream))
         return known[:, -stream.shape[-2] :]
 
+    @property
+    def edges(self) -> NDArray[np.bool_]:
+        """True where an edge that is not inside attention is kept."""
+        n_writers, n_readers = self.graph.n_outer
+        return self.kept[:n_writers, :n_readers]
+
+    @cached_property
+    def moves(self) -> NDArray[np.bool_]:
+        """Which moves inside attention are kept (`Graph.inner`)."""
+        return self.graph.moves_of(self.kept)
+
+    def moves_without(
+        self, reader: int, writers: Sequence[int], *, nested: bool
+    ) -> Bool[np.ndarray, "candidate head port source destination"]:
+        """Return the moves that are kept with each of some cut, or with those before it too."""
+        rows, columns = self.graph.inner
+        cut = rows[None] == np.array(writers)[:, None, None, None, None]
+        cut = cut & (columns == reader)
+        return self.moves & ~(np.logical_or.accumulate(cut) if nested else cut)
+
     def keeping(self, kept: NDArray[np.bool_]) -> "ChunkState":
         """Return the state with these edges kept, before anything is brought up to date.
 
         It has no products, so that rounding does not depend on the way here.
         """
         n = self.graph.n_places
+        if self.graph.moves:
+            return replace(
+                self, kept=kept, spans=spans(self.graph, kept, self.horizon), products={}
+            )
         changed = (self.kept != kept).any(axis=0).reshape(-1, n).any(axis=0)
         now = spans(self.graph, kept, self.horizon, self.spans, changed)
         return replace(self, kept=kept, spans=now, products={})

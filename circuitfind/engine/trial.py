@@ -8,17 +8,18 @@ only.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
 from circuitfind.engine.blocks import Blocks, PortOf
 from circuitfind.engine.candidates import Cuts, group_size
+from circuitfind.engine.moves import Kept
 from circuitfind.engine.place_masks import PlaceMasks
 from circuitfind.engine.propagation import (
     AtSome,
@@ -36,6 +37,19 @@ from circuitfind.graph import SINGLE_PORTS, UNIT_KINDS, Block, single_ports
 from circuitfind.models.units import UnitBlock, unit_block
 
 Key = TypeVar("Key")
+
+
+class CutMoves(NamedTuple):
+    """What becomes of the moves of a head.
+
+    Attributes:
+        kept: Those that are kept, in each candidate.
+        at: The places into which some are cut.
+    """
+
+    kept: Bool[np.ndarray, "candidate port source destination"]
+    at: AtSome
+
 
 _SMALL = 1 << 18
 """How many numbers a stream of all candidates may have to be put into one with others."""
@@ -68,7 +82,9 @@ class Trial:
         tools: What candidates are evaluated with.
         state: What the candidates start from; never changed.
         n: How many candidates there are.
-        cuts: What tells the candidates apart, unless there is but one.
+        cuts: What tells the candidates apart, unless there is but one, or they cut moves.
+        moves: The moves that heads keep in each candidate, by writer, where the candidates cut
+            some; and the places into which these lead.
         changes: What changes on the way.
         written: What writers write, where it was computed whole.
         through: What was read through virtual_weights weights.
@@ -80,6 +96,7 @@ class Trial:
     state: ChunkState
     n: int
     cuts: Cuts | None = None
+    moves: dict[int, "CutMoves"] = field(default_factory=dict)
     changes: Changes = field(init=False)
     written: dict[int, Candidates] = field(default_factory=dict)
     through: list[Through] = field(default_factory=list)
@@ -133,20 +150,40 @@ class Trial:
             return id(self.cuts), 0
         return id(self.state.read[reader]), id(self.changes.received[reader])
 
+    def cut_moves(
+        self, reader: int, kept: Bool[np.ndarray, "candidate head port source destination"]
+    ) -> None:
+        """Cut moves into a head at a place, if what it writes there matters.
+
+        Args:
+            reader: Where the moves arrive.
+            kept: The moves of all heads that are kept in each candidate.
+        """
+        graph = self.state.graph
+        number, place = divmod(reader - graph.n_outer[1], graph.n_places)
+        head, at = graph.heads[number], np.arange(graph.n_places) == place
+        if self.state.spans.writers_at[head, place]:
+            earlier = self.moves.get(head)
+            at = at if earlier is None else at | earlier.at
+            self.moves[head] = CutMoves(kept[:, number], at)
+
     def propagate(self) -> None:
         """Run everything again that a pending change reaches."""
         graph = self.state.graph.merged
         changed = [*self.changes.pending, *([] if self.cuts is None else [self.cuts.reader])]
-        if not changed:
+        stages = [graph.readers[reader].stage for reader in changed]
+        stages += [graph.writers[head].stage for head in self.moves]
+        if not stages:
             return
-        first = min(graph.readers[reader].stage for reader in changed)
+        first = min(stages)
         for block in graph.blocks:
             if block.stage < first:
                 continue
             reached = self.changes.receive(block.readers)
             if self.cuts is not None and self.cuts.reader in block.readers:
                 reached = [self.cuts.reader]
-            if reached and block.kind == "attention":
+            moved = not self.moves.keys().isdisjoint(block.writers)
+            if (reached or moved) and block.kind == "attention":
                 self._run_attention(block, reached)
             elif reached and block.units is not None:
                 self._run_units(block, reached)
@@ -377,10 +414,27 @@ class Trial:
         if block.units is not None:
             self._run_latents(block)
             return
-        fed = {writer for reader in reached for writer in graph.feeds[reader]}
+        fed = {writer for reader in reached for writer in graph.feeds[reader]} | self.moves.keys()
         writers = [writer for writer in block.writers if writer in fed and spans.writers[writer]]
-        for some in alike(writers, lambda w: int(spans.writers[w])):
+        for some in alike(writers, lambda w: (int(spans.writers[w]), self._moves_of(w) is None)):
             self._attend(block, some, int(spans.writers[some[0]]))
+
+    def _moves_of(self, head: int) -> Bool[np.ndarray, "_candidate port source destination"] | None:
+        """Return the moves that a head keeps, in all candidates or in each; None for all moves."""
+        if not self.state.graph.moves:
+            return None
+        if head in self.moves:
+            return self.moves[head].kept
+        kept = self.state.moves[self.state.graph.head_number[head]]
+        return None if kept.all() else kept[None]
+
+    def _kept_moves(self, writers: Sequence[int]) -> Kept | None:
+        found = [moves for head in writers if (moves := self._moves_of(head)) is not None]
+        if not found:
+            return None
+        n = max(map(len, found))
+        moves = np.stack([np.broadcast_to(each, (n, *each.shape[1:])) for each in found])
+        return torch.from_numpy(moves).to(self.tools.blocks.real.device)
 
     def _places(self, reader: int) -> bytes:
         """Return, as something to compare, at which places an input changes."""
@@ -471,19 +525,19 @@ class Trial:
         self._write_parts(block, writers, new, self._before(block, writers, span), at)
 
     def _mixed_by(
-        self, block: Block, heads: Sequence[int], span: int
+        self, block: Block, heads: Sequence[int], span: int, moves: Kept | None = None
     ) -> Float[Tensor, "head candidate batch last d_head"]:
-        """Return the z of some heads at the last positions."""
+        """Return the z of some heads at the last positions, with the moves that each keeps."""
         graph, layer = self.state.graph.merged, block.layer
         query, key, value = (
             self._values([(graph.input_of(layer, head, port), port) for head in heads], n)
             for port, n in zip(SINGLE_PORTS, (span, 0, 0), strict=True)
         )
-        return self.tools.blocks.attend(block, heads, query, key, value)
+        return self.tools.blocks.attend(block, heads, query, key, value, moves)
 
     def _attend(self, block: Block, writers: Sequence[int], span: int) -> None:
         blocks = self.tools.blocks
-        mixed = self._mixed_by(block, blocks.heads(writers), span)
+        mixed = self._mixed_by(block, blocks.heads(writers), span, self._kept_moves(writers))
         self.z |= dict(zip(writers, mixed, strict=True))
         if block.coupled:
             # What one of them writes depends on the z of all.
@@ -509,6 +563,8 @@ class Trial:
         graph, changed = self.state.graph.merged, self.changes.received_at
         attended = self.state.horizon.at(self.state.graph.n_places).attended
         found = np.zeros(self.state.graph.n_places, dtype=bool)
+        for head in self.moves.keys() & heads:
+            found |= self.moves[head].at
         for reader in {reader for head in heads for reader in graph.inputs[head]}:
             if reader in changed:
                 looks_back = graph.readers[reader].looks_back
@@ -525,6 +581,9 @@ class Trial:
             self.projected.get(source, self.state.projected[source])[..., -last:, :]
             for source in sources
         ]
+        if self.state.graph.moves:
+            # Queries matter at fewer positions than their heads where their moves are cut.
+            found = [pad(each, (0, 0, max(0, last - each.shape[-2]), 0)) for each in found]
         n = max(values.shape[0] if values.ndim == 4 else 1 for values in found)
         found = [values if values.ndim == 4 else values[None] for values in found]
         if len(found) == 1:

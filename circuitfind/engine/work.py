@@ -39,6 +39,7 @@ class Work:
         run: The components to run, by writer index.
         changed: Edges that carry `current output - output in that run`.
         replaced: Edges that carry `replacement - clean output`; none from the replaced run.
+        moves: Which moves inside attention are kept (`Graph.inner`); None where they are no edges.
         cost: Multiplications at each position, about.
     """
 
@@ -46,6 +47,7 @@ class Work:
     run: Writers
     changed: Kept
     replaced: Kept
+    moves: NDArray[np.bool_] | None
     cost: int
 
     @property
@@ -57,7 +59,7 @@ class Work:
         """Return whether another pass does just the same."""
         return self.start == other.start and all(
             np.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("run", "changed", "replaced")
+            for name in ("run", "changed", "replaced", "moves")
         )
 
 
@@ -80,13 +82,16 @@ def work(graph: Graph, kept: Kept, start: Start, *, empty_is_a_run: bool) -> Wor
             a component that receives the same as in it then writes the same.
     """
     leads = spans(graph, kept, _ANYWHERE)
-    live = leads.readers > 0
+    moves = graph.moves_of(kept) if graph.moves else None
+    n_writers, n_readers = graph.n_outer
+    kept, graph = kept[:n_writers, :n_readers], graph.outer
+    live = leads.outer_readers > 0
     sources = np.zeros(len(kept), dtype=bool)
     sources[list(graph.sources)] = True
     travels = kept & live
     nothing, cut = np.zeros_like(kept), graph.edge_mask.numpy() & ~kept & live
     if start == "clean":
-        senders = _reached(graph, travels, cut, np.zeros_like(sources))
+        senders = _reached(graph, travels, cut, _with_cut_moves(graph, moves))
     elif empty_is_a_run:
         senders, cut = _reached(graph, travels, nothing, sources), nothing
     else:
@@ -98,9 +103,18 @@ def work(graph: Graph, kept: Kept, start: Start, *, empty_is_a_run: bool) -> Wor
         run,
         travels & (run if start == "clean" else run | sources)[:, None],
         cut,
+        moves,
         # The streams of the replaced run are formed once, for all passes.
         int(costs.run[run].sum() + costs.form[cut.any(axis=1)].sum()),
     )
+
+
+def _with_cut_moves(graph: Graph, moves: NDArray[np.bool_] | None) -> Writers:
+    """Return which writers are heads some of whose moves are cut."""
+    found = np.zeros(len(graph.writers), dtype=bool)
+    if moves is not None:
+        found[list(graph.heads)] = ~moves.all(axis=(1, 2, 3))
+    return found
 
 
 def _reached(graph: Graph, travels: Kept, always: Kept, senders: Writers) -> Writers:

@@ -9,6 +9,7 @@ unit (a neuron, a latent) is its activation, one element.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from circuitfind.engine.full_pass import embeddings
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.graph import Block, Graph
 from circuitfind.models.base import ResidualModel
+from circuitfind.models.forward import unowned_bias
 from circuitfind.models.units import unit_block
 from circuitfind.problem import Problem
 
@@ -120,6 +122,23 @@ class Written:
         """Return what all writers write, on this number of prompts and positions."""
         shape = (-1, n_prompts, n_positions, -1)
         return torch.cat([self.of(block).expand(*shape) for block in writing_blocks(self.graph)])
+
+    def entering(self, like: Float[Tensor, "batch pos d_model"]) -> dict[int, Tensor]:
+        """Return the sums that readers of each stage receive of this, biases of attention included.
+
+        Args:
+            like: A stream of the same shape.
+        """
+        found: dict[int, Tensor] = {}
+        total = torch.zeros_like(like)
+        for stage, blocks in groupby(self.graph.blocks, lambda block: block.stage):
+            found[stage] = total
+            for block in blocks:
+                if block.writers:
+                    total = total + self.of(block).sum(0)
+                bias = unowned_bias(self.model, block)
+                total = total if bias is None else total + bias
+        return found
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Written":
         """Return the same with all values changed."""

@@ -180,7 +180,7 @@ def _backups(
     measured: Measured, circuit: Circuit, worst: KnockOut, most: int | None
 ) -> tuple[Backup, ...]:
     inside = {*removable(circuit), *worst.components}
-    outside = [w.name for w in circuit.graph.writers if w.stage > 0 and w.name not in inside]
+    outside = [w.name for w in circuit.graph.heads_and_mlps if w.name not in inside]
     if most is not None and len(outside) > most:
         outside = _likeliest(measured, outside, worst.components, most)
     left = _model_without(measured, [(*worst.components, name) for name in outside])

@@ -12,7 +12,7 @@ def removable(circuit: Circuit) -> list[str]:
     graph = circuit.graph
     writes = circuit.kept.cpu().any(dim=1).tolist()
     pairs = zip(graph.writers, writes, strict=True)
-    return [writer.name for writer, kept in pairs if kept and writer.stage > 0]
+    return [w.name for w, kept in pairs if kept and w.kind not in ("embedding", "move")]
 
 
 def without(graph: Graph, kept: Mask, components: Sequence[str]) -> Mask:

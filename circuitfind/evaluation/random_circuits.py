@@ -85,7 +85,7 @@ def layer_blocks(graph: Graph) -> Int[Tensor, "writer reader"]:
 
     Those at different places have different numbers. -1 where there is no edge.
     """
-    writers = _numbered([(writer.stage, writer.kind) for writer in graph.writers])
+    writers = _numbered([(w.stage, w.kind, w.port, w.place) for w in graph.writers])
     readers = _numbered([(r.stage, r.kind, r.port, r.place) for r in graph.readers])
     blocks = writers[:, None] * (int(readers.max()) + 1) + readers[None, :]
     return blocks.masked_fill(~graph.edge_mask, -1)
@@ -145,5 +145,10 @@ def _renamed(graph: Graph, kept: Mask, generator: np.random.Generator) -> Mask:
         order = [group[generator.permutation(len(group))] for group in order]
         writers[list(block.writers)] = np.concatenate(order)
         for reader, fed in zip(block.readers, block.feeds, strict=True):
-            readers[reader] = graph.alike(reader, int(writers[fed[0]]))
+            readers[reader] = graph.outer.alike(reader, int(writers[fed[0]]))
+    if graph.moves:
+        rows, columns = graph.inner
+        heads = [graph.head_number[int(writers[head])] for head in graph.heads]
+        writers[rows.flatten()] = rows[heads].flatten()
+        readers[columns.flatten()] = columns[heads].flatten()
     return kept[np.ix_(writers, readers)]

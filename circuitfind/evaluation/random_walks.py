@@ -103,14 +103,32 @@ class _Growth:
         """Add the shortest path through a random edge that is missing, which walks did not find."""
         missing = np.argwhere(self._possible & ~self.kept).tolist()
         writer, reader = missing[int(self._generator.integers(len(missing)))]
-        here, embedding = self._at(writer, reader), self._starts[0] // self._n_places
         self.kept[writer, reader] = True
-        if here not in self._starts:
-            into = [r for r, fed in enumerate(self._leads_to) if here in fed]
-            self.kept[embedding, self._any(into)] = True
-        if reader not in self._logits:
-            last, place = divmod(self._any(self._leads_to[reader]), self._n_places)
-            self.kept[last, self._logits[place]] = True
+        self._add_before(self._at(writer, reader))
+        self._add_after(reader)
+
+    def _add_before(self, component: int) -> None:
+        """Add a path from an embedding to a component at a place."""
+        if component in self._starts:
+            return
+        into = self._any([r for r, fed in enumerate(self._leads_to) if component in fed])
+        writer = self._starts[0] // self._n_places
+        if not self._possible[writer, into]:
+            writer = self._any(np.flatnonzero(self._possible[:, into]).tolist())
+            self._add_before(self._at(writer, into))
+        self.kept[writer, into] = True
+
+    def _add_after(self, reader: int) -> None:
+        """Add a path from a reader to the logits."""
+        if reader in self._logits:
+            return
+        component = self._any(self._leads_to[reader])
+        last, place = divmod(component, self._n_places)
+        following = self._logits[place]
+        if not self._possible[last, following]:
+            following = self._any(self._follows[component])
+            self._add_after(following)
+        self.kept[last, following] = True
 
     def _walk(self, most: int) -> list[Edge]:
         """Return the new edges of a random walk, `most` at most, all on paths to the logits."""

@@ -161,14 +161,15 @@ def _true(truth: Truth, level: Level) -> Bool[Tensor, " item"]:
     if level == "edges":
         assert truth.edges is not None
         return truth.edges.cpu()[truth.graph.edge_mask]
-    return torch.tensor([writer.name in truth.components for writer in truth.graph.writers])
+    writers = truth.graph.merged.writers
+    return torch.tensor([writer.name in truth.components for writer in writers])
 
 
 def _found(circuit: Circuit, level: Level) -> Bool[Tensor, " item"]:
     if level == "edges":
         return circuit.kept.cpu()[circuit.graph.edge_mask]
     found = writing_components(circuit)
-    return torch.tensor([writer.name in found for writer in circuit.graph.writers])
+    return torch.tensor([writer.name in found for writer in circuit.graph.merged.writers])
 
 
 def _ranks(scores: EdgeScores, level: Level) -> Float[Tensor, " item"]:
@@ -177,8 +178,9 @@ def _ranks(scores: EdgeScores, level: Level) -> Float[Tensor, " item"]:
     sizes = scores.values.cpu().double().abs().nan_to_num(0).masked_fill(~graph.edge_mask, 0)
     if level == "edges":
         return sizes[graph.edge_mask]
+    sizes = sizes[tuple(map(slice, graph.n_outer))]
     best = sizes.amax(dim=1)
-    for reader, writers in enumerate(graph.feeds):
+    for reader, writers in enumerate(graph.outer.feeds):
         for writer in writers:
             best[writer] = torch.maximum(best[writer], sizes[:, reader].max())
     return best

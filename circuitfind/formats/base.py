@@ -95,13 +95,16 @@ def nodes_of(circuit: Circuit) -> dict[str, dict[str, Any]]:
     """
     graph, found = circuit.graph, dict[str, dict[str, Any]]()
     for edge in circuit.edges:
-        ends: tuple[Writer | Reader, ...] = edge
+        ends: tuple[Writer | Reader, ...] = graph.tail_of(edge), edge.reader
         for node, end in zip(graph.nodes_of(edge), ends, strict=True):
             number = NUMBERED_AS.get(end.kind, "head")
             facts: dict[str, Any] = {"stage": end.stage, "layer": end.layer, number: end.index}
-            facts["place"] = edge.reader.place
+            facts["place"] = end.place or edge.reader.place
             found[node] = {name: value for name, value in facts.items() if value is not None}
-    order = {name: number for number, name in enumerate(circuit.components)}
+    # A move may lead from a key/value head that no edge enters.
+    every: list[Writer | Reader] = [*graph.merged.writers, *graph.merged.readers]
+    names = dict.fromkeys(end.component for end in sorted(every, key=lambda end: end.stage))
+    order = {name: number for number, name in enumerate(names)}
     places = {place: number for number, place in enumerate(graph.places)}
 
     def rank(node: str) -> tuple[int, int, str]:
@@ -115,6 +118,9 @@ def edge_name(writer: str, reader: str, port: str | None) -> str:
     """Return the name of the edge between two nodes of a network (`Graph.network`)."""
     component, mark, place = reader.partition(PLACE_MARK)
     ending = f".{port}" if port else ""
+    attended, _, source = writer.partition(PLACE_MARK)
+    if ".kv" in attended:
+        return f"{component}{ending}{PLACE_MARK}{source}->{reader}"
     start = writer.removesuffix(f"{mark}{place}")
     return f"{start}->{component.removesuffix('.kv')}{ending}{mark}{place}"
 

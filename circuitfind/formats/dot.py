@@ -37,7 +37,7 @@ def write(circuit: Circuit) -> str:
         lines += _indented(_cluster(cluster, place, _listed(circuit.graph, here, cluster)))
     for edge in circuit.edges:
         effect = circuit.effect(edge)
-        said = {"name": edge.name, "port": edge.reader.port or ""}
+        said = {"name": edge.name, "port": edge.port or ""}
         said |= {} if edge.reader.place is None else {"place": edge.reader.place}
         said |= {} if effect is None else {"effect": repr(effect)}
         inner = ", ".join(f"{name}={_quoted(value)}" for name, value in said.items())

@@ -39,7 +39,7 @@ def to_networkx(circuit: object) -> nx.MultiDiGraph:
         network.add_node(node, **facts)
     for edge in circuit.edges:
         effect, place = circuit.effect(edge), edge.reader.place
-        data: dict[str, Any] = {"name": edge.name, "port": edge.reader.port or ""}
+        data: dict[str, Any] = {"name": edge.name, "port": edge.port or ""}
         data |= {} if place is None else {"place": place}
         data |= {} if effect is None else {"effect": effect}
         network.add_edge(*graph.nodes_of(edge), key=edge.name, **data)

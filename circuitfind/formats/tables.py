@@ -36,7 +36,7 @@ def rows_of(circuit: Circuit) -> Iterator[tuple[str, str, str, str, str, bool, f
             edge.name,
             writer.component,
             reader.component,
-            reader.port or "",
+            edge.port or "",
             reader.place or "",
             edge.name in kept,
             circuit.effect(edge),

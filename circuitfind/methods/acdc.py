@@ -86,6 +86,7 @@ class Acdc(StepwiseMethod):
     name = "acdc"
     summary = "cut edges one by one from the logits back, keep those the metric misses"
     paper = "Conmy et al. 2023, arXiv 2304.14997, algorithm 1"
+    knows_moves = True
     options = AcdcOptions
 
     def run(

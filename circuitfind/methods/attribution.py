@@ -8,10 +8,11 @@ of the edges of one writer. Prompts are taken a batch at a time. Losses are summ
 divided once by their number, so scores do not depend on how prompts are batched.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby, islice
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from circuitfind.engine.contraction import contracted
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.memory import GRADIENTS_TOGETHER, attribution_batch
+from circuitfind.engine.move_scores import add_move_scores
 from circuitfind.engine.readout import Readout
 from circuitfind.engine.received import BlockGradients
 from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
@@ -146,16 +148,20 @@ class Batch:
 
     def __init__(self, problem: Problem, limits: Limits, runs: Runs) -> None:
         self.problem, self._limits = problem, limits
-        self._entering, self._final = runs.entering, runs.final
+        self._runs, self._entering, self._final = runs, runs.entering, runs.final
         self.differences = runs.replaced - runs.clean
         self._errors = fixed_errors(runs.clean)
         self._readout = Readout(problem, runs.final)
 
     def scores(self, places: Sequence[Place]) -> Table:
         """Return what places that vary the same writer contribute, summed over prompts."""
-        gradients, writer = self.gradients(places), places[0].writer
+        walks, writer = [self._walk(place) for place in places], places[0].writer
+        gradients = _total(walks)
         if writer is None:
-            return contracted(self.differences, gradients, places=self.problem.places)
+            scores = contracted(self.differences, gradients, places=self.problem.places)
+            for walk in walks if self.problem.graph.moves else ():
+                add_move_scores(self.problem, self._runs, walk.entering, walk.gradients, scores)
+            return scores
         scores = contracted(
             self.differences, gradients, [self._block_of(writer)], self.problem.places
         )
@@ -165,9 +171,9 @@ class Batch:
 
     def gradients(self, places: Sequence[Place]) -> list[BlockGradients]:
         """Return the weighted sum of the gradients at some places, from the logits back."""
-        return reduce(_plus, (list(self._walk(place)) for place in places))
+        return _total(self._walk(place) for place in places)
 
-    def _walk(self, place: Place) -> Iterator[BlockGradients]:
+    def _walk(self, place: Place) -> "_Walk":
         known, errors = (self._entering, {}) if place.share == 1 else (None, self._errors_at(place))
         run = RecordedRun(
             self.problem.model,
@@ -179,7 +185,8 @@ class Batch:
             errors=errors,
         )
         final = self._final if known is not None else run.run(*self._mixed(place))
-        return run.gradients(self._slope_at(final) * place.weight)
+        gradients = list(run.gradients(self._slope_at(final) * place.weight))
+        return _Walk(run.entering, gradients)
 
     def _errors_at(self, place: Place) -> dict[str, Stream]:
         """Return the fixed errors, which are replaced by as much as the embedding is."""
@@ -221,6 +228,23 @@ class Batch:
             )
         (slope,) = torch.autograd.grad(loss, leaf)
         return slope
+
+
+class _Walk(NamedTuple):
+    """A run that was walked back.
+
+    Attributes:
+        entering: What entered its blocks, by stage.
+        gradients: The gradients, from the logits back.
+    """
+
+    entering: Mapping[int, Stream]
+    gradients: list[BlockGradients]
+
+
+def _total(walks: Iterable[_Walk]) -> list[BlockGradients]:
+    """Return the sum of the gradients of some runs."""
+    return reduce(_plus, (walk.gradients for walk in walks))
 
 
 def _plus(one: list[BlockGradients], other: list[BlockGradients]) -> list[BlockGradients]:

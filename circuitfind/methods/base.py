@@ -20,6 +20,7 @@ import torch
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.engine.candidates import Test
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError, quoted
 from circuitfind.graph import Graph
 from circuitfind.methods.selection import Selection
 from circuitfind.progress import Checkpoint, State
@@ -118,6 +119,7 @@ class Method(ABC):
         options: The type of its own options, a frozen dataclass.
         selected_by: Which fields of `Selection` it can be given.
         selection: The selection from which a user's own differs.
+        knows_moves: Whether it can be asked about moves inside attention (`Graph.moves`).
     """
 
     name: str
@@ -126,6 +128,19 @@ class Method(ABC):
     options: type[Any] = NoOptions
     selected_by: ClassVar[tuple[str, ...]]
     selection: ClassVar[Selection] = Selection()
+    knows_moves: ClassVar[bool] = False
+
+    def require_moves(self, options: Mapping[str, Any]) -> None:
+        """Refuse moves inside attention, if the method or one of its options cannot tell them.
+
+        Raises:
+            MethodError: The message says what can.
+        """
+        if not self.knows_moves:
+            raise MethodError(
+                f"the method {quoted(self.name)} cannot tell the moves inside attention apart; "
+                "leave out crossing, or choose acdc, hybrid, exact, eap or eap-ig"
+            )
 
     def option_for(self, role: Role) -> str | None:
         """Return the name of the option that is marked so."""

@@ -49,6 +49,7 @@ class Eap(Scored):
     name = "eap"
     summary = "estimate every edge's effect from one gradient on the clean run"
     paper = "Syed et al. 2023, arXiv 2310.10348"
+    knows_moves = True
     options = EapOptions
 
     def scoring(

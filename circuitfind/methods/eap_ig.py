@@ -17,9 +17,9 @@ of `activations` over each writer's edges to the change of the loss when that wr
 Paper: Hanna et al. 2024, arXiv 2403.17806.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
@@ -64,7 +64,17 @@ class EapIg(Scored):
     name = "eap-ig"
     summary = "estimate every edge's effect from gradients between the corrupted and the clean run"
     paper = "Hanna et al. 2024, arXiv 2403.17806"
+    knows_moves = True
     options = EapIgOptions
+
+    def require_moves(self, options: Mapping[str, Any]) -> None:
+        """Refuse a path on which one writer is varied at a time."""
+        super().require_moves(options)
+        if options.get("variant") == "activations":
+            raise MethodError(
+                "the variant 'activations' varies one writer at a time, and moves inside attention "
+                "have none of their own; leave out crossing, or choose another variant"
+            )
 
     def scoring(
         self, engine: IncrementalEngine, options: EapIgOptions, state: State | None = None

@@ -19,6 +19,7 @@ class Exact(ScoringMethod):
     name = "exact"
     summary = "cut each edge alone in the full graph, keep the largest effects"
     paper = "activation patching of single edges; no approximation"
+    knows_moves = True
 
     def run(
         self,

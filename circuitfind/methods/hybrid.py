@@ -40,6 +40,7 @@ class Hybrid(StepwiseMethod):
     name = "hybrid"
     summary = "cut all but the top share of edges by their eap-ig score, then acdc on what is left"
     paper = "Hanna et al. 2024, arXiv 2403.17806, and Conmy et al. 2023, arXiv 2304.14997"
+    knows_moves = True
     options = HybridOptions
 
     def run(

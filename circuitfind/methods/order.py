@@ -1,9 +1,10 @@
 """In which order ACDC visits edges: part of its result, so fully determined and recorded.
 
 From the logits back, so that everything before the edge being tested is still the clean run.
-Within a layer the MLP comes first and then the heads' v readers, their k readers and their q
-readers; each reader's writers from the latest back, the embedding last. Or an order of the user's
-own: a list of readers and edges.
+Within a layer the MLP comes first, then the moves inside attention, where they are edges (head by
+head, into the last place first; from the last place first; v, k, q), and then the heads' v readers,
+their k readers and their q readers; each reader's writers from the latest back, the embedding last.
+Or an order of the user's own: a list of readers and edges.
 """
 
 import random
@@ -117,8 +118,20 @@ def _by_layer(graph: Graph, order: str, seed: int) -> list[Visit]:
     writers = np.array([writer for _, ordered in blocks for writer in ordered])
     reads = graph.edge_mask.numpy()[writers]
     return [
-        (reader, writers[reads[:, reader]].tolist()) for reader in _readers(graph, blocks, order)
+        (reader, writers[reads[:, reader]].tolist())
+        if reader < graph.n_outer[1]
+        else (reader, _moves_into(graph, reader))
+        for reader in _readers(graph, blocks, order)
     ]
+
+
+def _moves_into(graph: Graph, reader: int) -> list[int]:
+    """Return the writers of the moves into a head at a place: from the last place, v, k, q."""
+    rows, columns = graph.inner
+    head = int(np.argwhere(columns == reader)[0][0])
+    exists = graph.edge_mask.numpy()[:, reader]
+    every = rows[head, :, ::-1, 0].T[:, ::-1].flatten().tolist()
+    return [writer for writer in every if exists[writer]]
 
 
 def _ordered(graph: Graph, order: str, seed: int) -> list[tuple[Block, list[int]]]:
@@ -141,8 +154,11 @@ def _readers(
     for block, writers in blocks:
         if block.kind == "logits":
             yield from reversed(block.readers)
+        if graph.moves and block.kind == "attention":
+            columns = graph.inner[1][[graph.head_number[head] for head in writers]]
+            yield from columns[..., ::-1].flatten().tolist()
         # The v readers first. Key/value heads come in the order of their first query head.
-        inputs = zip(*_inputs(graph, block, writers, order), strict=True)
+        inputs = zip(*_inputs(graph.outer, block, writers, order), strict=True)
         for readers in reversed(list(inputs)):
             yield from dict.fromkeys(readers)
 

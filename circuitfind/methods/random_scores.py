@@ -36,6 +36,7 @@ class Random(Scored):
     name = "random"
     summary = "keep random edges that lead to the logits: the baseline"
     paper = "a baseline; no paper"
+    knows_moves = True
     options = RandomOptions
     selection = Selection(walk="greedy")
 

@@ -104,6 +104,8 @@ def search(
         MethodError: The search failed.
         WorkerError: Its workers failed.
     """
+    if engine.graph.moves:
+        method.require_moves(vars(options))
     limits = check_limits(engine)
     decisions, drift = list(resume), None
     started = time.monotonic()

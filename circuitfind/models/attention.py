@@ -219,6 +219,12 @@ class DirectAttention:
         value: Heads,
         real: Bool[Tensor, "batch pos"] | None,
     ) -> Queries:
+        return times(self.scores(query, key, real).softmax(-1), value)
+
+    def scores(
+        self, query: Queries, key: Heads, real: Bool[Tensor, "batch pos"] | None
+    ) -> Float[Tensor, "head _ last pos"]:
+        """Return what the softmax is taken of, minus infinity where a position is not seen."""
         query, key = self._placed(query, self.query_norm), self._placed(key, self.key_norm)
         scores = times(query * self.scale, key.transpose(-1, -2))
         if self.soft_cap is not None:
@@ -227,7 +233,7 @@ class DirectAttention:
         if real is not None:
             padding = in_copies(~real[None, :, None, :], scores.shape[1])
             scores = scores.masked_fill(padding, -torch.inf)
-        return times(scores.softmax(-1), value)
+        return scores
 
     def _placed(self, values: Heads, norm: Callable[[Tensor], Tensor] | None) -> Heads:
         if norm is not None:

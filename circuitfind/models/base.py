@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitfind.errors import quoted
+from circuitfind.errors import ModelError, quoted
 from circuitfind.graph import Input, SinglePort
 from circuitfind.models.readings import AffineMap, LinearNorm, Reading
 from circuitfind.models.vocabulary import Vocabulary
@@ -184,6 +184,24 @@ class ResidualModel(Protocol):
         several copies of the prompts, one after the other along the batch, they may be given for
         one copy. `real` marks the positions that are no padding; models with causal attention
         ignore it.
+        """
+        ...
+
+    def attention_scores(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        real: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "head most_batch last pos"]:
+        """Return what the softmax of each query head is taken of, as `attend` is given its inputs.
+
+        Minus infinity, or nearly, where a position is not seen. Only searches that tell the moves
+        inside attention apart ask for it.
+
+        Raises:
+            ModelError: The model's attention computes more than a softmax of scores, or all in one.
         """
         ...
 
@@ -370,6 +388,20 @@ class BaseModel:
     ) -> Float[Tensor, "batch pos d_model"]:
         """Return the sum of what each head adds, and the bias."""
         return heads_summed(self, layer, z)
+
+    def attention_scores(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        real: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "head most_batch last pos"]:
+        """Refuse: they cannot be had from `attend` alone."""
+        raise ModelError(
+            f"the attention of {quoted(self.name, 60)} is computed as a whole in layer {layer}, so "
+            "that its moves from place to place cannot be cut one by one; leave out crossing"
+        )
 
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]

@@ -95,8 +95,18 @@ class CompiledModel(BaseModel):
         value: Float[Tensor, "head value_batch pos d_head"],
         real: Bool[Tensor, "batch pos"] | None = None,
     ) -> Float[Tensor, "head most_batch last d_head"]:
+        return times(self.attention_scores(layer, heads, query, key, real).softmax(-1), value)
+
+    def attention_scores(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        real: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "head most_batch last pos"]:
         scores = times(query, key.transpose(-1, -2)) / self._sizes.attention_scale
-        return times(self._hidden_masked(scores, real).softmax(-1), value)
+        return self._hidden_masked(scores, real)
 
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input
+from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input, SinglePort
 from circuitfind.models.base import ResidualModel
 from circuitfind.shape import ModelShape
 
@@ -130,6 +130,19 @@ def read(
     if port is None:
         return model.mlp_pre(block.layer, streams[0], *(each[0] for each in scale_of))[None]
     return model.project(block.layer, port, rows, streams, *scale_of)
+
+
+def read_by_heads(
+    model: ResidualModel, layer: int, port: SinglePort, stream: Stream
+) -> Float[Tensor, "head batch pos d_head"]:
+    """Return what all query heads of a layer read from one stream by a port.
+
+    Heads that share a key/value head are given the same.
+    """
+    shape = model.shape.layers[layer]
+    n = shape.n_heads if port == "q" else shape.n_kv_heads
+    found = model.project(layer, port, range(n), stream.expand(n, *stream.shape))
+    return found.repeat_interleave(shape.n_heads // n, dim=0)
 
 
 def mix(

@@ -48,11 +48,17 @@ def induction_pair(length: int = 7, symbols: Sequence[str] = ("a", "b", "c", "d"
         "embed->a0.h0.v@first", "a0.h0->a1.h0.k@next", "embed->a1.h0.q@end", "embed->a1.h0.v@next",
         "a1.h0->logits@end",
     ]  # fmt: skip
+    moves = [
+        "a0.h0.v@first->a0.h0@next", "a1.h0.q@next->a1.h0@end", "a1.h0.k@next->a1.h0@end",
+        "a1.h0.v@next->a1.h0@end",
+    ]  # fmt: skip
+    moved = [*placed, *moves]
     wiring.sizes |= {
         "program": "what followed the current symbol before",
         "thresholds": [1e-6, 0.01],
         "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
         "placed": {"resample": placed, "mean": placed},
+        "crossing": {"resample": moved, "mean": moved},
     }
     return wiring
 

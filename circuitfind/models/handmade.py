@@ -5,6 +5,7 @@ Their true circuits follow from how they are wired, and stand in each model's JS
     truth        the edges that the program needs, for each ablation
     alone        likewise for cutting each edge alone in the full graph, where that differs
     placed       the edges at single places that the task's prompts with named positions need
+    crossing     the same, and the moves inside attention that they need
     thresholds   the range of thresholds of the squared distance over which ACDC finds the truth
 
 Under `resample` and `mean` a cut edge still carries what all inputs share (where a symbol stands,

@@ -27,6 +27,7 @@ from circuitfind.graph import Input, SinglePort
 from circuitfind.models.attention import (
     AttentionCall,
     AttentionCore,
+    DirectAttention,
     ReplayedAttention,
     capture_calls,
     direct_or_replayed,
@@ -167,6 +168,19 @@ class TransformerLensModel(BaseModel):
     ) -> Float[Tensor, "head most_batch last d_head"]:
         core = self._cores(layer, key.shape[2])
         return core(heads, query, key, value, None if self.causal else real)
+
+    def attention_scores(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Float[Tensor, "head query_batch last d_head"],
+        key: Float[Tensor, "head key_batch pos d_head"],
+        real: Bool[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "head most_batch last pos"]:
+        core = self._cores(layer, key.shape[2])
+        if not isinstance(core, DirectAttention):
+            return super().attention_scores(layer, heads, query, key, real)
+        return core.scores(query, key, None if self.causal else real)
 
     def output(
         self, layer: int, heads: Sequence[int], z: Float[Tensor, "head batch pos d_head"]

@@ -72,9 +72,10 @@ def boxes_and_arcs(
     drawn = {node for edge in edges for node in graph.nodes_of(edge)}
     drawn |= {node for node, kind in kinds.items() if kind == "norm"}
     shared = {tail for tail, _, kind in network.edges(data="kind") if kind in _FROM_INPUTS}
+    attended = {graph.nodes_of(edge)[0] for edge in edges if edge.writer.kind == "move"}
     column = {place: number for number, place in enumerate(graph.places)}
     boxes = [
-        _box(node, network.nodes[node], column, roles, is_shared=node in shared)
+        _box(node, network.nodes[node], column, roles, is_shared=node in shared | attended)
         for node in network
         if node in drawn
     ]

@@ -144,7 +144,7 @@ def draw_circuit(
     scale = EffectScale(tuple(effects[edge] for edge in merged), unit, len(merged) > MANY_LINES)
     lines = []
     for edge, members in reversed(merged.items()):
-        port = "qkv" if edge.reader.port and merge_qkv else edge.reader.port
+        port = "qkv" if edge.port and merge_qkv else edge.port
         texts = [f"{member.name}: {effect_text(effects[member], unit)}" for member in members]
         stroke = scale.stroke(effects[edge], PORT_COLOURS[port])
         line = _line(circuit.graph, edge, stroke, "; ".join(texts))
@@ -212,7 +212,7 @@ def draw_difference(
 
 
 def _ends(graph: Graph, edges: Sequence[Edge]) -> dict[str, Ends]:
-    return {edge.name: Ends(*graph.nodes_of(edge), edge.reader.port) for edge in edges}
+    return {edge.name: Ends(*graph.nodes_of(edge), edge.port) for edge in edges}
 
 
 def draw_frequencies(
@@ -241,7 +241,7 @@ def draw_frequencies(
         _line(
             graph,
             edge,
-            Stroke(PORT_COLOURS[edge.reader.port], 2.0 if kept >= share - 1e-9 else 1.0, kept),
+            Stroke(PORT_COLOURS[edge.port], 2.0 if kept >= share - 1e-9 else 1.0, kept),
             f"{edge.name}: in {kept:.0%} of the runs",
         )
         for edge, kept in reversed(drawn)
@@ -251,12 +251,12 @@ def draw_frequencies(
         for kept in dict.fromkeys((1.0, share, 0.2))
     ]
     remarks = omission(len(drawn), len(rows), "the most frequent")
-    legend = (port_legend(edge.reader.port for edge, _ in drawn), [*scale, *remarks])
+    legend = (port_legend(edge.port for edge, _ in drawn), [*scale, *remarks])
     return _diagram(graph, lines, legend if rows else (), caption, NOTHING_SEEN, {})
 
 
 def _line(graph: Graph, edge: Edge, stroke: Stroke, tooltip: str) -> Line:
-    return Line(*graph.nodes_of(edge), stroke, edge.name, edge.reader.port, tooltip)
+    return Line(*graph.nodes_of(edge), stroke, edge.name, edge.port, tooltip)
 
 
 def _diagram(

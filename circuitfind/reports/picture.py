@@ -24,6 +24,7 @@ DRAWN_AS: dict[Kind | Literal["norm"], BoxKind] = {
     "neuron": "mlp",
     "latent": "mlp",
     "error": "mlp",
+    "move": "head",
     "norm": "norm",
     "logits": "end",
 }

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from circuitfind.circuit import Circuit
 from circuitfind.directories.directory import load_circuit_of
-from circuitfind.errors import MethodError, quoted
+from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.evaluation.roc import Truth, truth_of
-from circuitfind.graph import PLACE_MARK, Graph
+from circuitfind.graph import Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
 from circuitfind.tasks import find_task
@@ -36,14 +36,15 @@ def known_circuit(against: str, problem: Problem, task: str) -> Truth:
 def _stated(model: ResidualModel, problem: Problem) -> Truth | None:
     """Return the circuit that a model wired by hand states for an ablation, and for places."""
     graph = problem.graph
-    kind = "placed" if graph.places else "truth"
+    kind = "crossing" if graph.moves else "placed" if graph.places else "truth"
     truth = getattr(model, "sizes", {}).get(kind, {}).get(problem.ablation.name)
-    if truth is None or not {name.partition(PLACE_MARK)[2] for name in truth} <= {
-        "",
-        *graph.places,
-    }:
+    if truth is None:
         return None
-    return truth_of(Circuit(problem.graph, problem.graph.mask_of(truth)), "the program's own")
+    try:
+        return truth_of(Circuit(graph, graph.mask_of(truth)), "the program's own")
+    except GraphError:
+        # It is stated for other places.
+        return None
 
 
 def published(task: str, graph: Graph) -> Truth:

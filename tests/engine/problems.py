@@ -101,6 +101,7 @@ def problem_of(
     n_shared: int = 0,
     steps: tuple[int, ...] | None = None,
     place_of: PlaceOf = None,
+    crossing: bool = False,
     units: tuple[Units, ...] = (),
     dictionaries: tuple[Dictionary, ...] = (),
     **graph: bool,
@@ -117,7 +118,12 @@ def problem_of(
         prompts,
         with_direction(chosen, model, prompts),
         ablation,
-        graph=with_places(heads_and_mlps(model.shape, units=units, **graph), place_of),
+        graph=with_places(
+            heads_and_mlps(model.shape, units=units, **graph),
+            place_of,
+            crossing=crossing,
+            causal=model.causal,
+        ),
     )
 
 
@@ -129,10 +135,15 @@ def places_from(place_of: PlaceOf) -> Places | None:
     return Places(tuple(f"p{number}" for number in range(int(of.max()) + 1)), of)
 
 
-def with_places(graph: Graph, place_of: PlaceOf) -> Graph:
-    """Return the graph with these places."""
+def with_places(
+    graph: Graph, place_of: PlaceOf, *, crossing: bool = False, causal: bool = True
+) -> Graph:
+    """Return the graph with these places, and with the moves between them."""
     places = places_from(place_of)
-    return graph if places is None else graph.at_places(places.names)
+    if places is None:
+        return graph
+    graph = graph.at_places(places.names)
+    return graph.crossing(places.moves(causal=causal)) if crossing else graph
 
 
 @cache
@@ -152,6 +163,7 @@ def oracle_of(
     n_shared: int = 0,
     steps: tuple[int, ...] | None = None,
     place_of: PlaceOf = None,
+    crossing: bool = False,
     units: tuple[Units, ...] = (),
     dictionaries: tuple[Dictionary, ...] = (),
     **graph: bool,
@@ -164,7 +176,10 @@ def oracle_of(
         prompts.clean,
         prompts.corrupted,
         with_places(
-            heads_and_mlps(FAMILIES[family].shape(n_layers), units=units, **graph), place_of
+            heads_and_mlps(FAMILIES[family].shape(n_layers), units=units, **graph),
+            place_of,
+            crossing=crossing,
+            causal=family != "bidirectional",
         ),
         ablation,  # type: ignore[arg-type]
         prompts.real if prompts.padded else None,

@@ -13,7 +13,12 @@ from tests.test_graph import GRAPHS, random_mask
 GPT2_SMALL = heads_and_mlps(ModelShape(12, 12, 12, 768, 64, 50257, learned_positions=True))
 SPLIT = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 11, learned_positions=True), split_embedding=True)
 PLACED = [graph.at_places(["S1", 'b"<&>:\\', "end"]) for graph in GRAPHS[1::2]]
-KINDS = [*GRAPHS, SPLIT, *PLACED, *WITH_UNITS, WITH_UNITS[0].at_places(["S1", "end"])]
+MOVES = [
+    graph.at_places(["S1", "end"]).crossing(((0, 0), (0, 1), (1, 1), (1, 0)))
+    for graph in GRAPHS
+    if graph.split_qkv
+]
+KINDS = [*GRAPHS, SPLIT, *PLACED, *MOVES, *WITH_UNITS, WITH_UNITS[0].at_places(["S1", "end"])]
 ORIGIN = {
     "task": 'io"i\\',
     "model": "tiny <&>",

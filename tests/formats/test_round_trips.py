@@ -82,7 +82,7 @@ def test_networks_come_back_and_can_be_made_elsewhere(graph):
     assert_same(from_networkx(to_networkx(circuit)), circuit)
     bare = nx.MultiDiGraph()
     for edge in circuit.edges:
-        bare.add_edge(*graph.nodes_of(edge), port=edge.reader.port)
+        bare.add_edge(*graph.nodes_of(edge), port=edge.port)
     assert torch.equal(from_networkx(bare, graph).kept, circuit.kept)
 
 

@@ -12,7 +12,7 @@ from tests.engine.problems import engine_of, loss_of, oracle_of
 from tests.oracles import search as oracle_search
 from tests.oracles.brute_force import BruteForce
 
-GRAPH_OPTIONS = ("merge_qkv", "split_embedding", "units", "dictionaries")
+GRAPH_OPTIONS = ("merge_qkv", "split_embedding", "crossing", "units", "dictionaries")
 
 
 def assert_same_search(

@@ -149,6 +149,54 @@ def test_a_head_works_at_two_places_for_two_reasons(switch):
     assert_idle(placed, lifted(placed.graph, edges) - truth)
 
 
+@pytest.mark.parametrize("ablation", ["resample", "mean"])
+def test_the_moves_of_an_induction_head_are_found_and_no_others(pair, ablation):
+    problem = make_problem(
+        pair, ONCE, n_prompts=16, ablation=ablation, places="named", crossing=True
+    )
+    truth = set(pair.sizes["crossing"][ablation])
+    assert truth > set(pair.sizes["placed"][ablation])
+    for threshold in pair.sizes["thresholds"]:
+        assert found_in(problem, threshold) == truth
+    decisions = cf.discover(problem, "exact", threshold=1e-6).decisions
+    effects = {decision.edge: abs(decision.effect or 0) for decision in decisions}
+    assert {edge for edge, effect in effects.items() if effect > 1e-6} == truth
+    assert_idle(problem, {edge.name for edge in problem.graph.edges()} - truth)
+
+
+def test_a_run_with_moves_is_evaluated_against_the_stated_ones(pair, tmp_path):
+    config = RunConfig(
+        ONCE,
+        "induction-pair",
+        "acdc",
+        {"threshold": 0.001},
+        n_prompts=8,
+        places="named",
+        crossing=True,
+    )
+    run = run_discovery(tmp_path / "run", config)
+    assert {edge.name for edge in run.circuit.edges} == set(pair.sizes["crossing"]["resample"])
+    found = evaluate_run(run.path, Wish(QUICK, against="known")).assessment
+    edges = next(curve for curve in found.roc if curve.of == "edges")
+    assert edges.area == 1
+
+
+def test_which_column_a_query_decides_about_shows_in_its_moves(switch):
+    """The query at the end changes one score only: that of the second symbol."""
+    texts = ["abxc", "bayb", "cbxa", "acyb", "baxc", "cayc"]
+    others = ["bcya", "abxc", "abyb", "cbxa", "acyb", "abxb"]
+    prompts = collate([switched(*texts_of) for texts_of in zip(texts, others, strict=True)])
+    placed, crossed = (
+        make_problem(switch, prompts, metric="l2", places="named", crossing=crossing)
+        for crossing in (False, True)
+    )
+    moves = {
+        "a0.h0.v@first->a0.h0@second", "a0.h0.v@second->a0.h0@third", "a0.h0.v@third->a0.h0@end",
+        "a1.h0.v@second->a1.h0@end", "a1.h0.v@third->a1.h0@end", "a1.h0.q@second->a1.h0@end",
+    }  # fmt: skip
+    assert found_in(crossed, 1e-6) == found_in(crossed, 0.01) == found_in(placed, 0.01) | moves
+
+
 @pytest.mark.parametrize(
     ("pairs", "truth"),
     [

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitfind.graph import Graph
+from tests.oracles import moves as moves_oracle
 from tests.oracles.checkpoints import FAMILIES
 from tests.oracles.layouts import LAYOUTS, blocks_of, submodule
 from tests.oracles.units import (
@@ -259,7 +260,11 @@ class _Run:
     def _summed(self, reader_names: list[str]) -> Tensor:
         columns = [self.graph.reader_index[name] for name in reader_names]
         stage = self.graph.readers[columns[0]].stage
-        earlier = [row for row, writer in enumerate(self.graph.writers) if writer.stage < stage]
+        earlier = [
+            row
+            for row, writer in enumerate(self.graph.writers)
+            if writer.stage < stage and writer.port is None
+        ]
         names = [self.graph.writers[row].name for row in earlier]
         written = torch.stack([self.written[name] for name in names])
         replacement = torch.stack([self.replacement[name] for name in names])
@@ -317,11 +322,56 @@ class _Run:
 
     def _raw_heads(self, layer: int, block: Any) -> tuple[Tensor, list[Tensor], Tensor]:
         """Return the z, each head's output before any post-norm, and the projection's bias."""
+        project_out = getattr(getattr(block, self.layout.attention), self.layout.output)
+        if self.graph.moves:
+            mixed = self._mixed(layer, block)
+        else:
+            mixed = self._attend(layer, block, self._projections(layer, block))
+        bias = project_out(torch.zeros_like(mixed))
+        alone = mixed.new_zeros(self.shape.n_heads, *mixed.shape)
+        for head in range(self.shape.n_heads):
+            columns = slice(head * self.shape.d_head, (head + 1) * self.shape.d_head)
+            alone[head, ..., columns] = mixed[..., columns]
+        outputs = project_out(alone.flatten(0, 1)).unflatten(0, (self.shape.n_heads, -1))
+        return mixed, list(outputs - bias), bias
+
+    def _mixed(self, layer: int, block: Any) -> Tensor:
+        """Return what the heads mix where some moves from place to place are cut."""
+        kept = self.kept
+        live = self._projections(layer, block)
+        self.kept = torch.zeros_like(kept)
+        read = {"live": live, "cut": self._projections(layer, block)}
+        self.kept = kept
+        attention = getattr(block, self.layout.attention)
+
+        def run(*choices: str) -> Tensor:
+            outputs = {module: output.clone() for module, output in live.items()}
+            for port, choice in zip(("q", "k", "v"), choices, strict=True):
+                module = getattr(attention, self.layout.projection(port))
+                for head in range(self.shape.n_heads if port == "q" else self.shape.n_kv_heads):
+                    columns = self.layout.columns(port, head, self.shape)
+                    outputs[module][..., columns] = read[choice][module][..., columns]
+            return self._attend(layer, block, outputs)
+
+        assert self.place_of is not None
+        moves = torch.ones(self.shape.n_heads, 3, self.graph.n_places, self.graph.n_places).bool()
+        for head, port, a, b in moves.nonzero().tolist():
+            name, places = f"a{layer}.h{head}", self.graph.places
+            if (a, b) in self.graph.moves:
+                pair = (
+                    self.graph.writer_index[f"{name}.{'qkv'[port]}@{places[a]}"],
+                    self.graph.reader_index[f"{name}@{places[b]}"],
+                )
+                moves[head, port, a, b] = bool(kept[pair])
+        return moves_oracle.mixed(run, moves, self.place_of)
+
+    def _attend(self, layer: int, block: Any, projections: dict[nn.Module, Tensor]) -> Tensor:
+        """Return what the output projection receives, given what the others return."""
         attention = getattr(block, self.layout.attention)
         project_out = getattr(attention, self.layout.output)
         seen: list[Tensor] = []
         with ExitStack() as hooks:
-            for module, output in self._projections(layer, block).items():
+            for module, output in projections.items():
                 # What the module itself is given no longer matters: all its output is overwritten.
                 hooks.enter_context(
                     module.register_forward_hook(lambda m, args, out, output=output: output)
@@ -332,13 +382,7 @@ class _Run:
             args, kwargs = self.ordinary.attention_calls[layer]
             attention(*args, **kwargs)
         (mixed,) = seen
-        bias = project_out(torch.zeros_like(mixed))
-        alone = mixed.new_zeros(self.shape.n_heads, *mixed.shape)
-        for head in range(self.shape.n_heads):
-            columns = slice(head * self.shape.d_head, (head + 1) * self.shape.d_head)
-            alone[head, ..., columns] = mixed[..., columns]
-        outputs = project_out(alone.flatten(0, 1)).unflatten(0, (self.shape.n_heads, -1))
-        return mixed, list(outputs - bias), bias
+        return mixed
 
     def _projections(self, layer: int, block: Any) -> dict[nn.Module, Tensor]:
         """Return each projection's output, every head's columns made from that head's stream."""

@@ -8,6 +8,7 @@ in the same order with the same effects.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 import torch
@@ -160,15 +161,24 @@ def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
     yield from (r.name for r in reversed(graph.readers) if r.layer is None)
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [reader for reader in graph.readers if reader.layer == layer]
+        arrivals = [r for r in in_layer if is_arrival(r)]
+        in_layer = [r for r in in_layer if not is_arrival(r)]
         for place in last_first:
             of_mlp = [r.name for r in in_layer if (r.port, r.place) == (None, place)]
             yield from (reversed(of_mlp) if order == "default" else of_mlp)
+        for head in sorted({int(r.index or 0) for r in arrivals}, reverse=order == "default"):
+            yield from (f"a{layer}.h{head}@{place}" for place in last_first)
         for port in ("v", "k", "q", "qkv"):
             for place in last_first:
                 here = [r for r in in_layer if (r.port, r.place) == (port, place)]
                 of_port = {int(r.index or 0): r.name for r in here}
                 for head in sorted(of_port, reverse=order == "default"):
                     yield of_port[head]
+
+
+def is_arrival(reader: Reader) -> bool:
+    """Say whether a reader is where the moves of a head arrive."""
+    return reader.kind == "move"
 
 
 def nodes_in_order(graph: Graph, order: Order) -> Iterator[str]:
@@ -193,7 +203,12 @@ def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str
 
     The parts of an MLP or of attention come as heads do, from the last or from the first.
     """
-    earlier = [writer for writer in graph.writers if writer.stage < reader.stage]
+    if is_arrival(reader):
+        for source in reversed(range(len(graph.places))):
+            if (source, graph.places.index(str(reader.place))) in graph.moves:
+                yield from (f"{reader.component}.{port}@{graph.places[source]}" for port in "vkq")
+        return
+    earlier = [w for w in graph.writers if w.stage < reader.stage and w.port is None]
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [writer for writer in earlier if writer.layer == layer]
         of_mlp = [writer.name for writer in in_layer if writer.name.startswith("m")]
@@ -244,10 +259,14 @@ def is_dead(graph: Graph, reader: Reader, kept: Tensor, where: Where | None = No
     """
     if reader.kind == "logits":
         return where is not None and not where.has_step(graph.places.index(str(reader.place)))
+    if is_arrival(reader):
+        return not _writes_on(graph, kept, reader.layer, reader.index, str(reader.place))
+    if graph.moves and reader.port is not None and where is not None:
+        return not _is_moved_on(graph, reader, kept, where)
     acting = _places_of_use(graph, reader, where)
     if reader.port is None:
         return not any(_acts(graph, w.name, kept, acting) for w in graph.fed_by(reader))
-    names = [writer.name for writer in graph.writers]
+    names = [writer.name for writer in graph.writers if writer.port is None]
     parts = [name for name in names if name.startswith(f"a{reader.layer}.")]
     if f"a{reader.layer}.rest" in parts:  # every input of every head feeds all of them
         return not any(_acts(graph, part, kept, acting) for part in parts)
@@ -260,6 +279,33 @@ def is_dead(graph: Graph, reader: Reader, kept: Tensor, where: Where | None = No
         sharing = len(heads) // len(of_port)
         heads = [head for head in heads if head // sharing == reader.index]
     return not any(_acts(graph, f"a{reader.layer}.h{head}", kept, acting) for head in heads)
+
+
+def _writes_on(graph: Graph, kept: Tensor, layer: object, head: object, place: str) -> bool:
+    """Say whether what a head writes at a place is read; where they share a norm, any head's."""
+    n = graph.shape.n_heads
+    heads = range(n) if graph.shape.heads_share_norm else (head,)
+    return any(_acts(graph, f"a{layer}.h{each}", kept, (place,)) for each in heads)
+
+
+def _is_moved_on(graph: Graph, reader: Reader, kept: Tensor, where: Where) -> bool:
+    """Say whether a kept move takes what a port receives to where its head is read."""
+    own, n = graph.places.index(str(reader.place)), graph.shape.n_heads
+    size = 1 if reader.port == "q" else n // graph.shape.n_kv_heads
+    first = int(reader.index or 0) * size
+    for head, (source, target) in product(range(first, first + size), graph.moves):
+        if own != (target if reader.port == "q" else source):
+            continue
+        start = f"a{reader.layer}.h{head}"
+        move = (
+            graph.writer_index[f"{start}.{reader.port}@{graph.places[source]}"],
+            graph.reader_index[f"{start}@{graph.places[target]}"],
+        )
+        reaches = where.attends(target, source) or reader.port == "q"
+        written = _writes_on(graph, kept, reader.layer, head, graph.places[target])
+        if kept[move] and reaches and written:
+            return True
+    return False
 
 
 def _places_of_use(graph: Graph, reader: Reader, where: Where | None) -> tuple[str | None, ...]:

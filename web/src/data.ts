@@ -49,6 +49,8 @@ interface RawGraph {
   /** The box of each writer, at each place. */
   writers: number[][];
   arcs: [number, number][];
+  /** Of each writer that is a move inside attention, its name and port. */
+  moves?: Record<number, [string, Port]>;
 }
 
 interface RawRun {
@@ -337,20 +339,23 @@ function readGraph({ places, nodes, arcs }: RawGraph): Graph {
   };
 }
 
-function link({ places, nodes, readers, writers }: RawGraph, from: number, to: number): Link {
+function link({ places, nodes, readers, writers, moves }: RawGraph, from: number, to: number): Link {
   const reader = readers[to];
   const target = nodes[reader.node];
   const writer = nodes[writers[from][target.place ?? 0]];
-  const name = `${writer.component}->${reader.name}`;
+  const move = moves?.[from];
+  const name = `${move ? move[0] : writer.component}->${reader.name}`;
   const place = target.place === null ? null : places[target.place].name;
   const whole = place === null ? name : name.slice(0, -place.length - 1);
-  return { name, whole, place, writer, reader: reader.name, target, port: reader.port };
+  const port = move ? move[1] : reader.port;
+  return { name, whole, place, writer, reader: reader.name, target, port };
 }
 
 function readComparison({ remarks, difference }: RawComparison): Comparison {
   if (!difference) return { remarks, difference: null };
   const { graph: raw, layout, alike } = difference;
-  const writers = new Map(raw.writers.map(([box], index) => [raw.nodes[box].component, index]));
+  const names = raw.writers.map(([box], index) => raw.moves?.[index]?.[0] ?? raw.nodes[box].component);
+  const writers = new Map(names.map((name, index) => [name, index]));
   const readers = new Map(raw.readers.map(({ name }, index) => [name, index]));
   const links = (["both", "right", "left"] as Side[]).flatMap((side) =>
     difference[side].map((name): [Side, Link] => {

@@ -63,7 +63,13 @@ def drawn_graph(
         {"name": reader.name, "node": place_of[graph.node_of(reader)], "port": reader.port or ""}
         for reader in graph.readers
     ]
+    moves = {
+        number: [writer.name, writer.port]
+        for number, writer in enumerate(graph.writers)
+        if writer.kind == "move"
+    }
     return {
+        **({"moves": moves} if moves else {}),
         "places": [
             {"name": column.name, "tokens": token_lines(column.tokens)}
             for column in seen.columns(graph)
@@ -105,10 +111,7 @@ def layout_of(
 
     Boxes are as wide as names and roles need.
     """
-    lines = [
-        Line(*graph.nodes_of(edge), STRUCTURE, edge.name, edge.reader.port or None)
-        for edge in edges
-    ]
+    lines = [Line(*graph.nodes_of(edge), STRUCTURE, edge.name, edge.port or None) for edge in edges]
     boxes, arcs = boxes_and_arcs(graph, edges, roles, seen)
     return _placed(boxes, arcs, lines, graph, seen)
 
@@ -150,7 +153,7 @@ def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
     for block in graph.blocks:
         if block.coupled:
             kept[block.writers[0]] = graph.edge_mask[block.writers[0]]
-    return kept
+    return kept & graph.edge_mask
 
 
 def _placed(
