@@ -34,6 +34,8 @@ ASKED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "eap": ("eap", {}),
     "eap-ig": ("eap-ig", {}),
     "exact": ("exact", {}),
+    "edge-pruning": ("edge-pruning", {}),
+    "ugs": ("ugs", {}),
     "mattr, log": ("mattr", {"schedule": "log"}),
     "mattr, uniform": ("mattr", {"schedule": "uniform"}),
 }

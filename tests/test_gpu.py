@@ -26,6 +26,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "information-flow": {"n_edges": 20},
     "subnetwork-probing": {"n_edges": 20, "steps": 4},
     "edge-pruning": {"n_edges": 20, "steps": 4},
+    "ugs": {"n_edges": 20, "steps": 4},
     "mattr": {"n_edges": 20, "steps": 4},
     "hybrid": {"threshold": 0.02},
     "random": {"n_edges": 20},

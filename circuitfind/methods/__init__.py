@@ -13,6 +13,7 @@ from circuitfind.methods.information_flow import InformationFlow
 from circuitfind.methods.mattr import Mattr
 from circuitfind.methods.random_scores import Random
 from circuitfind.methods.subnetwork_probing import SubnetworkProbing
+from circuitfind.methods.ugs import Ugs
 from circuitfind.registry import Table
 
 METHODS: Table[Method] = Table(
@@ -28,6 +29,7 @@ METHODS: Table[Method] = Table(
         InformationFlow(),
         SubnetworkProbing(),
         EdgePruning(),
+        Ugs(),
         Mattr(),
         Hybrid(),
         Random(),

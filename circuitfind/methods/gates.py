@@ -2,13 +2,15 @@
 
 A gate is drawn from a hard concrete distribution (Louizos et al. 2018, arXiv 1712.01312): a sigmoid
 of logistic noise around `location`, stretched beyond 0 and 1 and cut off there. Its gradient passes
-through the draw, and the probability that it is not 0 is known.
+through the draw, and the probability that it is not 0 is known. Or it is drawn uniformly, and is
+between 0 and 1 only in a window (`drawn_uniformly`).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,6 +39,36 @@ def drawn(location: Gates, generator: torch.Generator) -> Gates:
 def open_probability(location: Gates) -> Gates:
     """Return the probability that each gate is not exactly 0."""
     return (location - TEMPERATURE * math.log(-LOWEST / HIGHEST)).sigmoid()
+
+
+def drawn_uniformly(location: Gates, generator: torch.Generator) -> Gates:
+    """Draw every gate from a window around its probability, by UGS (Li & Janson 2024).
+
+    With p = sigmoid(location), a gate is 1 where a uniform number lies below the window of width
+    p (1 - p) around p, 0 above it, and falls linearly inside. Its mean is p. Inside the window its
+    slope along p is 1, the window held still; elsewhere it is 0.
+    """
+    p = location.sigmoid()
+    window = (p * (1 - p)).detach().clamp_min(_SMALLEST)
+    middle = window * p - (window - 1) * p.detach()
+    uniform = torch.rand(location.shape, generator=generator, dtype=location.dtype)
+    return 1 - ((uniform.to(location.device) - middle) / window + 0.5).clamp(0, 1)
+
+
+class Distribution(NamedTuple):
+    """A distribution that gates are drawn from.
+
+    Attributes:
+        drawn: Draws every gate, as a differentiable function of its location.
+        open_probability: How likely each gate is to be open, given its location.
+    """
+
+    drawn: Callable[[Gates, torch.Generator], Gates]
+    open_probability: Callable[[Gates], Gates]
+
+
+HARD_CONCRETE = Distribution(drawn, open_probability)
+UNIFORM = Distribution(drawn_uniformly, torch.sigmoid)
 
 
 @runtime_checkable
@@ -80,6 +112,9 @@ class EveryEdge:
         """Return the gates, each where its edge is in the mask."""
         exists = self.graph.edge_mask.to(gates.device)
         return gates.new_zeros(exists.shape).masked_scatter(exists, gates)
+
+    def edges_open(self, probability: Gates) -> Float[Tensor, ""]:
+        return probability.sum()
 
     def scores(self, probability: Gates) -> Mask:
         return self.mask(probability.double().cpu())

@@ -20,6 +20,7 @@ edges, as many as the gates expect.
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import LIMITS
-from circuitfind.methods.gates import GateLayout, drawn, open_probability
+from circuitfind.methods.gates import HARD_CONCRETE, Distribution, GateLayout
 from circuitfind.methods.selection import Selection
 from circuitfind.methods.training import Trained, Training, TrainingOptions
 from circuitfind.progress import State
@@ -74,6 +75,7 @@ class Learned(Trained):
 
     options = LearnedOptions
     says_how_many = True
+    distribution: ClassVar[Distribution] = HARD_CONCRETE
 
     @abstractmethod
     def layout(self, graph: Graph) -> GateLayout:
@@ -93,7 +95,7 @@ class Learned(Trained):
         return replace(options, sparsity=min(sparsity, float(LIMITS["sparsity"].high)))
 
     def training(self, engine: IncrementalEngine, options: LearnedOptions) -> Training:
-        return _Gates(engine, self.layout(engine.graph), options)
+        return _Gates(engine, self.layout(engine.graph), options, self.distribution)
 
 
 class _Gates(Training):
@@ -103,9 +105,14 @@ class _Gates(Training):
     options: LearnedOptions
 
     def __init__(
-        self, engine: IncrementalEngine, layout: GateLayout, options: LearnedOptions
+        self,
+        engine: IncrementalEngine,
+        layout: GateLayout,
+        options: LearnedOptions,
+        distribution: Distribution,
     ) -> None:
         super().__init__(engine, layout, options, options.start)
+        self._distribution = distribution
         self._most = float(self._edges_open(self.values))
 
     def state(self, done: int) -> State:
@@ -113,12 +120,13 @@ class _Gates(Training):
         return {**super().state(done), "expected": expected}
 
     def found(self) -> State:
-        return {"scores": self.layout.scores(open_probability(self.values))}
+        return {"scores": self.layout.scores(self._distribution.open_probability(self.values))}
 
     def step(self, number: int, generator: torch.Generator) -> None:
         location = self.values.clone().requires_grad_()
         with torch.enable_grad():
-            loss = self.loss(self.layout.mask(drawn(location, generator)), generator)
+            gates = self._distribution.drawn(location, generator)
+            loss = self.loss(self.layout.mask(gates), generator)
             edges = self._edges_open(location)
         (slope,), (widening,) = (torch.autograd.grad(each, location) for each in (loss, edges))
         if self.options.penalty is not None:
@@ -130,7 +138,7 @@ class _Gates(Training):
             self.values = self.values + self._shift_to(self._wanted(number))
 
     def _edges_open(self, location: Tensor) -> Float[Tensor, ""]:
-        return self.layout.edges_open(open_probability(location))
+        return self.layout.edges_open(self._distribution.open_probability(location))
 
     def _wanted(self, number: int) -> float:
         """Return how many edges are to be open after a step, on average over draws."""

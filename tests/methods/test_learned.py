@@ -9,7 +9,13 @@ import torch
 import circuitfind as cf
 from circuitfind.errors import CircuitfindError, MethodError
 from circuitfind.methods import METHODS
-from circuitfind.methods.gates import ComponentGates, EdgeGates, drawn, open_probability
+from circuitfind.methods.gates import (
+    ComponentGates,
+    EdgeGates,
+    drawn,
+    drawn_uniformly,
+    open_probability,
+)
 from circuitfind.methods.learned import LearnedOptions
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import Selection, share_of
@@ -17,7 +23,7 @@ from circuitfind.methods.settings import settled
 from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of
 
-LEARNED = ("subnetwork-probing", "edge-pruning")
+LEARNED = ("subnetwork-probing", "edge-pruning", "ugs")
 SHIFTED = ((0, 1, 1, 1, 2, 2), (1, 0, 0, 2, 2, 2))
 """Three places, which lie elsewhere in the second prompt."""
 
@@ -48,6 +54,28 @@ def test_the_gradient_of_a_draw_is_its_slope():
         with torch.no_grad():
             slope = (draw(location + step) - draw(location - step)) / 2e-6
         assert float(gradient[index]) == pytest.approx(float(slope), abs=1e-6)
+
+
+def test_gates_drawn_uniformly_have_their_probability_as_mean_and_are_seldom_in_between():
+    location = torch.tensor([-4.0, -1.0, 0.0, 0.7, 3.0]).double()
+    n, p = 100_000, location.sigmoid()
+    gates = drawn_uniformly(location.repeat(n), torch.Generator().manual_seed(0)).view(n, -1)
+    assert float(gates.min()) >= 0 and float(gates.max()) <= 1
+    between = ((gates > 0) & (gates < 1)).double()
+    for share, expected in ((gates.mean(0), p), (between.mean(0), p * (1 - p))):
+        error = 5 * (expected * (1 - expected) / n).sqrt()
+        assert bool(((share - expected).abs() < error).all())
+
+
+def test_their_slope_along_the_probability_is_1_in_the_window_and_0_outside():
+    location = torch.linspace(-3, 3, 200).double().requires_grad_()
+    gates = drawn_uniformly(location, torch.Generator().manual_seed(1))
+    (slope,) = torch.autograd.grad(gates.sum(), location)
+    p = location.detach().sigmoid()
+    inside = (gates > 0) & (gates < 1)
+    expected = torch.where(inside, p * (1 - p), 0.0)
+    torch.testing.assert_close(slope, expected, rtol=0, atol=1e-12)
+    assert 10 < int(inside.sum()) < 100
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of, without_type_checks
 
 SCORED = [method for method in METHODS if isinstance(method, Scored)]
-QUICK = {name: {"steps": 20} for name in ("subnetwork-probing", "edge-pruning", "mattr")}
+QUICK = {name: {"steps": 20} for name in ("subnetwork-probing", "edge-pruning", "ugs", "mattr")}
 every_scored_method = pytest.mark.parametrize("method", SCORED, ids=lambda method: method.name)
 
 
@@ -32,6 +32,7 @@ def test_the_table_holds_every_method():
         "information-flow",
         "subnetwork-probing",
         "edge-pruning",
+        "ugs",
         "mattr",
         "hybrid",
         "random",

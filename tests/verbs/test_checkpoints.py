@@ -10,6 +10,7 @@ METHODS = {
     "information-flow": {"n_edges": 9, "batch": 1},
     "edge-pruning": {"n_edges": 9, "steps": 40},
     "subnetwork-probing": {"n_edges": 9, "steps": 40},
+    "ugs": {"n_edges": 9, "steps": 40},
     "mattr": {"n_edges": 9, "steps": 40},
 }
 

@@ -16,6 +16,7 @@ METHODS = {
     "hybrid": {"threshold": 0.01, "steps": 2},
     "random": {"n_edges": 20},
     "edge-pruning": {"steps": 20, "sparsity": 0.5},
+    "ugs": {"steps": 20, "sparsity": 0.5},
     "mattr": {"n_edges": 20, "steps": 20},
     "subnetwork-probing": {"steps": 20, "sparsity": 0.5},
 }

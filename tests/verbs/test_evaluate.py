@@ -18,6 +18,8 @@ OPTIONS = {
     "hybrid": {"threshold": 0.5, "share": 0.3, "steps": 2},
     "subnetwork-probing": {"n_edges": 20, "steps": 3},
     "edge-pruning": {"n_edges": 20, "steps": 3},
+    "ugs": {"n_edges": 20, "steps": 3},
+    "mattr": {"n_edges": 20, "steps": 3},
 }
 
 
