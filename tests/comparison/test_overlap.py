@@ -226,7 +226,7 @@ def test_an_empty_circuit_and_another_graph_are_refused():
     with pytest.raises(GraphError, match="without edges"):
         overlap(LEFT, circuit(GRAPH))
     other = heads_and_mlps(shape(n_heads=2))
-    with pytest.raises(GraphError, match="another model: n_heads is 3 and 2"):
+    with pytest.raises(GraphError, match="another model: n_heads is 2 and 3"):
         overlap(LEFT, circuit(other, "embed->logits"))
 
 
