@@ -15,6 +15,7 @@ arXiv 2310.10348).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from inspect import signature
 from typing import Literal, get_args
 
@@ -116,7 +117,10 @@ class PathPatching(Measurement):
         memory: int | str | None = None,
     ) -> None:
         require_norm(norm)
-        super().__init__(posed(problem, mode), mode, rows, memory)
+        problem = posed(problem, mode)
+        # Paths are patched at all positions, whatever places a search tells apart.
+        problem = replace(problem, graph=problem.graph.merged)
+        super().__init__(problem, mode, rows, memory)
         self._frozen = norm == "frozen"
         if self._frozen and "scale_of" not in signature(problem.model.project).parameters:
             raise MethodError(
