@@ -548,7 +548,7 @@ class Graph:
 
     @cached_property
     def head_number(self) -> dict[int, int]:
-        """Which of `heads` each writer is that is one."""
+        """The position in `heads` of each head, by its index as a writer."""
         return {head: number for number, head in enumerate(self.heads)}
 
     @cached_property

@@ -67,7 +67,8 @@ def path_patch(
         asked: The problem, or what a search for its circuit found; gives
             the model, its graph, the pairs of prompts and the metric.
         senders: Writers, such as `a5.h1`; all unless given.
-        receivers: Readers, such as `a9.h6.q`; all unless given.
+        receivers: Readers, such as `a9.h6.q`; all unless given. They have no places: a path is
+            patched at all positions.
         via: Readers that every path leads through, in order: with `a7.h3.v` the path enters head
             a7.h3 by its value and goes on from what that head writes.
         mode: Which run's writes are sent into which run (see `patch`).
