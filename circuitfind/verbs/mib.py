@@ -84,7 +84,7 @@ def measure_mib(
     with directory.measuring(fingerprints(problem), tell) as log:
         scores = _scores(config, loaded, problem, folder, on_progress)
         found = Circuit(problem.graph, problem.graph.edge_mask, scores.edges.values, origin)
-        directory.write_scores(folder.name, importances(found))
+        directory.write_scores(folder.name, importances(found, scores.components))
         n_done, n_all = 0, 2 + 2 * len(MIB.shares)
 
         def count() -> None:

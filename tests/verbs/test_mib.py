@@ -84,6 +84,21 @@ def test_a_submission_of_others_is_measured(model, problem, scores, tmp_path):
     same(found, mib(problem, MibScores(scores, component_scores(scores))))
 
 
+def test_scores_of_components_are_submitted_as_they_were_given(model, tmp_path):
+    first = measure_mib(tmp_path / "mib", CONFIG, model=model)
+    content = json.loads((first.submission / "importances.json").read_text())
+    names = [name for name in content["nodes"] if name not in ("input", "logits")]
+    for place, name in enumerate(names):
+        content["nodes"][name]["score"] = float(place % 7)
+    (tmp_path / "importances.json").write_text(json.dumps(content))
+    config = replace(CONFIG, method="", options={}, level="components")
+    theirs = replace(config, scores=str(tmp_path / "importances.json"))
+    found = measure_mib(tmp_path / "theirs", theirs, model=model)
+    assert found.result.n_ranked == len(names)
+    again = replace(config, scores=str(found.submission))
+    assert measure_mib(tmp_path / "again", again, model=model).result == found.result
+
+
 def test_the_scores_of_a_run_are_divided_among_query_heads(model, tmp_path):
     run = run_discovery(
         tmp_path / "run",
