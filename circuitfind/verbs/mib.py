@@ -18,6 +18,7 @@ from circuitfind.evaluation.mib import (
     mib,
     mib_problem,
     scoring_problem,
+    true_edges,
     ungrouped_scores,
 )
 from circuitfind.evaluation.size_curve import MIB
@@ -81,6 +82,9 @@ def measure_mib(
     loaded = Models(model, tell).of(config)
     problem = _measured_problem(config, loaded)
     truth = None if config.against is None else known_circuit(config.against, problem, config.task)
+    if truth is not None:
+        # Before anything is scored.
+        true_edges(truth)
     with directory.measuring(fingerprints(problem), tell) as log:
         scores = _scores(config, loaded, problem, folder, on_progress)
         found = Circuit(problem.graph, problem.graph.edge_mask, scores.edges.values, origin)
@@ -102,7 +106,8 @@ def _measured_problem(config: MibConfig, model: ResidualModel) -> Problem:
 
     Those of a named task are others than the scores are computed on.
     """
-    other = None if config.scores or config.train else config.held_out(model)
+    elsewhere = config.scores or config.train not in (None, config.task)
+    other = None if elsewhere else config.held_out(model)
     return mib_problem(other or config.problem(model))
 
 

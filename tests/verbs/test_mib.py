@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.mib import MibConfig
 from circuitfind.engine.incremental import IncrementalEngine
@@ -181,6 +182,26 @@ def test_methods_and_files_without_scores_are_refused(model, tmp_path):
         measure_mib(tmp_path / "mib", replace(CONFIG, method="acdc", options={"threshold": 0.1}))
     with pytest.raises(CircuitFileError, match="holds no scores; give a run directory"):
         measure_mib(tmp_path / "mib", replace(CONFIG, method="", options={}, scores=str(tmp_path)))
+    with pytest.raises(MethodError, match="ablation is 'zero', and MIB's protocol has 'resample'"):
+        measure_mib(tmp_path / "mib", replace(CONFIG, ablation="zero"))
     with pytest.raises(MethodError, match="scores are given, so no method computes any"):
         measure_mib(tmp_path / "mib", replace(CONFIG, scores=str(tmp_path)))
+    assert not (tmp_path / "mib").exists()
+
+
+def test_the_task_itself_to_train_on_leaves_other_prompts_to_measure(model, tmp_path):
+    plain = measure_mib(tmp_path / "plain", CONFIG, model=model).result
+    said = measure_mib(tmp_path / "said", replace(CONFIG, train="ioi", n_train=4), model=model)
+    assert said.result == plain
+
+
+def test_a_known_circuit_of_all_edges_is_refused_before_anything_is_scored(
+    model, problem, tmp_path, monkeypatch
+):
+    everything = Circuit(problem.graph, problem.graph.edge_mask)
+    (tmp_path / "all.json").write_text(everything.to_json())
+    monkeypatch.setattr(Eap, "run", None)
+    with pytest.raises(MethodError, match="of the known circuit all.json 479 of 479 edges"):
+        against = replace(CONFIG, against=str(tmp_path / "all.json"))
+        measure_mib(tmp_path / "mib", against, model=model)
     assert not (tmp_path / "mib").exists()
