@@ -107,7 +107,12 @@ def test_the_scores_of_a_run_are_divided_among_query_heads(model, tmp_path):
         model=model,
     )
     config = replace(CONFIG, method="", options={}, scores=str(run.path))
-    found = measure_mib(tmp_path / "mib", config, model=model)
+    said = []
+    measure_mib(tmp_path / "seen", config, model=model, tell=said.append)
+    assert ["on the prompts that the scores are made from" in line for line in said] == [True]
+    config, said = replace(config, seed=1), []
+    found = measure_mib(tmp_path / "mib", config, model=model, tell=said.append)
+    assert not said
     graph = mib_problem(make_problem(model, "ioi", n_prompts=4)).graph
     values = read_importances(found.submission, graph).edges
     pair = [values.score(f"m0->a1.h{head}.k") for head in (0, 1)]
@@ -167,6 +172,10 @@ def test_a_file_of_a_data_set_is_measured_and_another_one_trained_on(model, tmp_
     )  # fmt: skip
     found = measure_mib(tmp_path / "mib", config, model=model)
     assert found.result.n_prompts == 3
+    said = []
+    alone = replace(config, train=None, n_train=None)
+    measure_mib(tmp_path / "alone", alone, model=model, tell=said.append)
+    assert ["give others to make them from (--train)" in line for line in said] == [True]
     assert found.submission.name == "test_llama-4l"
     task = make_problem(model, str(tmp_path / "train.jsonl"), n_prompts=4)
     expected = Eap().scores(IncrementalEngine(mib_problem(task)), EapOptions())
