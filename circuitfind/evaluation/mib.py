@@ -20,7 +20,7 @@ logits, n rounded up, give the rates of ten points, between which the area is ta
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -152,11 +152,9 @@ def ungrouped_scores(scores: EdgeScores, graph: Graph) -> EdgeScores:
     own = scores.graph
     if own == graph:
         return scores
-    shape = replace(
-        own.shape, n_kv_heads=own.shape.n_heads, heads_share_norm=graph.shape.heads_share_norm
-    )
+    here, there = (heads_and_mlps(each.shape.heads_apart) for each in (graph, own))
     try:
-        require_same_graph(heads_and_mlps(shape), graph)
+        require_same_graph(there, here)
     except GraphError as error:
         raise MethodError(f"these scores cannot be used: {error}") from None
     if [writer.name for writer in own.writers] != [writer.name for writer in graph.writers]:
