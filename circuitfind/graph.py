@@ -241,7 +241,8 @@ class Units:
         return f"{LETTERS[self.of]}{self.layer}"
 
     def __str__(self) -> str:
-        return f"{len(self.numbers):,} {self.kind}s of {self.block}"
+        n = len(self.numbers)
+        return f"{n:,} {self.kind}{'s' * (n != 1)} of {self.block}"
 
 
 @dataclass(frozen=True)
@@ -547,7 +548,7 @@ class Graph:
 
     @cached_property
     def head_number(self) -> dict[int, int]:
-        """Which of `heads` each writer is that is one."""
+        """The position in `heads` of each head, by its index as a writer."""
         return {head: number for number, head in enumerate(self.heads)}
 
     @cached_property
@@ -559,7 +560,8 @@ class Graph:
         """
         (n_writers, n_readers), n = self.n_outer, self.n_places
         n_heads = len(self.heads) if self.moves else 0
-        rows = np.arange(n_heads * len(SINGLE_PORTS) * n).reshape(n_heads, -1, n, 1)
+        n_ports = len(SINGLE_PORTS)
+        rows = np.arange(n_heads * n_ports * n).reshape(n_heads, n_ports, n, 1)
         columns = np.arange(n_heads * n).reshape(n_heads, 1, 1, n)
         return n_writers + rows, n_readers + columns
 

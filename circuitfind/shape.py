@@ -1,6 +1,6 @@
 """Sizes of a model: what `circuitfind.granularity` builds a graph from."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -138,6 +138,11 @@ class ModelShape:
         """Whether query heads share a key/value head in any layer."""
         layers = self.layers if self.differs else (self._layer(0),)
         return any(layer.grouped for layer in layers)
+
+    @property
+    def heads_apart(self) -> "ModelShape":
+        """The same sizes where heads share neither keys and values nor a norm of their sum."""
+        return replace(self, n_kv_heads=self.n_heads, heads_share_norm=False)
 
     @property
     def heads_text(self) -> str:

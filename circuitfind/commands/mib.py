@@ -30,8 +30,9 @@ def mib(
     ],
     model: Model = None,
     method: Annotated[
-        str, typer.Option(help="What scores all edges (`circuitfind methods`).")
-    ] = "eap-ig",
+        str | None,
+        typer.Option(help="What scores all edges (`circuitfind methods`). [default: eap-ig]"),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(help="An option of the method, NAME=VALUE; repeatable. See `discover`."),
@@ -82,12 +83,13 @@ def mib(
     from circuitfind.tasks import model_for
     from circuitfind.verbs.mib import measure_mib
 
+    default = "eap-ig" if scores is None else ""
     config = MibConfig(
         task,
         model_for(task, model),
-        method if scores is None else "",
+        default if method is None else method,
         level=level,
-        options=parsed_settings(method, option or []),
+        options=parsed_settings(method or "eap-ig", option or []),
         scores=None if scores is None else str(scores),
         train=train,
         n_train=train_prompts,

@@ -56,6 +56,15 @@ def _require_same_latents(left: Graph, right: Graph, names: str) -> None:
         )
 
 
+def _without_moves(left: Graph, right: Graph, names: str) -> list[str]:
+    """Return that moves inside attention are left out, if they are."""
+    if left == right or left.shape != right.shape or not (left.moves or right.moves):
+        return []
+    return [
+        f"{names} are compared without moves inside attention, as their graphs are not the same"
+    ]
+
+
 def same_places(left: Graph, right: Graph) -> bool:
     """Return whether two graphs of one model have places of the same names, in any order."""
     return left.merged == right.merged and set(left.places) == set(right.places)
@@ -90,8 +99,8 @@ def how_compared(left: tuple[str, Circuit], right: tuple[str, Circuit]) -> list[
             that stand for no component of the other.
     """
     (our_name, our), (their_name, their) = left, right
-    names, remarks = f"{our_name} and {their_name}", []
-    ours, theirs = our.graph, their.graph
+    names, ours, theirs = f"{our_name} and {their_name}", our.graph, their.graph
+    remarks = _without_moves(ours, theirs, names)
     _require_same_latents(ours, theirs, names)
     if ours.units != theirs.units:
         ours, theirs = (with_units(graph, not_of_mlps(graph)) for graph in (ours, theirs))
@@ -124,7 +133,7 @@ def how_compared(left: tuple[str, Circuit], right: tuple[str, Circuit]) -> list[
                 f"{name} keeps no edge at the places that {names} have in common ({common}); "
                 "search both with the same --places"
             )
-        lost.append(circuit.n_edges - n_left)
+        lost.append(circuit_on(circuit.graph.outer, circuit).n_edges - n_left)
     return [
         *remarks,
         f"{names} are compared at the places that both have ({common}), without {lost[0]:,} and "

@@ -175,7 +175,7 @@ class Dictionary:
         output: Callable[[Float[Tensor, "row d_out"]], Float[Tensor, "row d_model"]],
         bias: Float[Tensor, " d_model"] | None,
     ) -> "Dictionary":
-        """Return the dictionary of what attention adds that one of z is.
+        """Return this dictionary of z as one of what attention adds to the stream.
 
         Args:
             output: The linear map from the z of all heads to what they add.

@@ -37,6 +37,12 @@ SUBMISSION = "submission"
 
 LEVELS = ("edges", "components")
 
+_PLAIN = Question("", "", metric=LOGIT_DIFFERENCE.name)
+_FIXED = (
+    "metric", "ablation", "split_qkv", "split_embedding", "places", "crossing", "neurons", "latents"
+)  # fmt: skip
+"""Settings of a question that the protocol fixes, as `_PLAIN` has them."""
+
 
 @dataclass(frozen=True)
 class MibConfig(RunConfig):
@@ -85,8 +91,16 @@ class MibConfig(RunConfig):
                 f"{next(iter(self.selection)).replace('_', ' ')} chooses a circuit, and here ten "
                 "sizes of a ranking are measured; leave it out"
             )
-        if self.scores is not None and (self.method or self.options):
-            raise MethodError("scores are given, so no method computes any; leave out its options")
+        if changed := [name for name in _FIXED if getattr(self, name) != getattr(_PLAIN, name)]:
+            raise MethodError(
+                f"{changed[0]} is {quoted(getattr(self, changed[0]))}, and MIB's protocol has "
+                f"{quoted(getattr(_PLAIN, changed[0]))}; leave it out"
+            )
+        if self.scores is not None and any((self.method, self.options, self.train, self.n_train)):
+            raise MethodError(
+                "scores are given, so no method computes any; leave out the method and its "
+                "options, --train and --train-prompts"
+            )
         if self.scores is None and not isinstance(METHODS.find(self.method), ScoringMethod):
             ranking = ", ".join(each.name for each in METHODS if isinstance(each, ScoringMethod))
             raise MethodError(
@@ -149,7 +163,7 @@ class MibDirectory(WorkDirectory[MibConfig]):
     """The directory of one measurement by MIB's protocol."""
 
     kind = MibConfig
-    lasting = (PASSES,)
+    lasting = (PASSES, SUBMISSION)
 
     @property
     def is_complete(self) -> bool:

@@ -47,7 +47,7 @@ class WorkDirectory(Generic[Asked]):
         kind: The type of the settings.
         prefix: What the names of `config.json` and `environment.json` begin with, where the work is
             done in the directory of another.
-        lasting: Files that outlive an error at the start, if they hold anything.
+        lasting: Files that outlive an error at the start, if they hold anything, and folders.
     """
 
     kind: ClassVar[type[Settings]]
@@ -168,7 +168,7 @@ class WorkDirectory(Generic[Asked]):
 
     def _holds(self, name: str) -> bool:
         file = self.path / name
-        return file.is_file() and file.stat().st_size > 0
+        return file.is_dir() or (file.is_file() and file.stat().st_size > 0)
 
     def begin(self, facts: Mapping[str, str] | None = None, foreword: Sequence[str] = ()) -> None:
         """Write down what is asked, or check that the work began with the same.

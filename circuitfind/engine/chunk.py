@@ -100,7 +100,9 @@ class ChunkEngine:
         self.gaps = Gaps(self.runs.replaced, most_formed)
         remainders = Remainders(self.runs) if enlarges_rounding(problem) else None
         places = problem.places
-        moved = MovedAttention(self.runs, places) if places and problem.graph.moves else None
+        moved = None
+        if places is not None and problem.graph.moves:
+            moved = MovedAttention(self.runs, places, store.keep)
         blocks = Blocks(problem.model, problem.graph.merged, runs.real, moved)
         masks = None if places is None else PlaceMasks(places.masks(), problem.model.dtype)
         self._tools = Tools(blocks, virtual_weights, remainders, store, masks)

@@ -45,8 +45,8 @@ class RecordedRun(Run):
         trace: Whether the run will be walked back, so that more of what it computes is kept.
         checkpoint: Whether nothing inside blocks is kept for the way back.
         errors: What transcoders do not reconstruct, by the name of their block, in a run that is
-            not the unpatched one. These blocks then add what the transcoder makes of the stream,
-            and this; in the unpatched run that is what the MLP adds.
+            not the unpatched one. These blocks then add the transcoder's output plus its error; in
+            the unpatched run that is what the MLP adds.
 
     Attributes:
         entering: What entered the blocks of each stage, and the logits, by stage.

@@ -53,15 +53,17 @@ def remembered_numbers(graph: Graph) -> int:
 
     The clean run: what every writer writes (heads: what they mix, unless they share a norm), what
     enters every block, and every head's query, key and value. The corrupted run: what every writer
-    writes. And at most as much as the clean run again, for the circuit as it stands, with what its
-    readers make of what they receive.
+    writes; where moves inside attention are edges, also every head's query, key and value. And at
+    most as much as the clean run again, for the circuit as it stands, with what its readers make of
+    what they receive.
     """
     shape = graph.shape
     mixed = shape.total("n_heads") * shape.d_head + sum(len(each.numbers) for each in graph.units)
     streams = sum(len(part.writers) * shape.d_model for part in parts_of(graph) if not part.is_z)
     entering = (len(graph.stages) + 1) * shape.d_model
     clean = mixed + streams + entering + _projected(graph)
-    return 2 * clean + mixed + streams + _products(graph)
+    moved = 3 * shape.total("n_heads") * shape.d_head if graph.moves else 0
+    return 2 * clean + mixed + streams + moved + _products(graph)
 
 
 def search_bytes(graph: Graph, n_prompts: int, n_positions: int, bytes_per_number: int = 4) -> int:

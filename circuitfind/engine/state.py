@@ -126,7 +126,7 @@ def spans(
 
 
 def _moves(graph: Graph, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which moves are kept, by writer; of what is no head, none."""
+    """Return which moves are kept, by writer; none of a writer that is not a head."""
     found = np.zeros((graph.n_outer[0], len(SINGLE_PORTS), graph.n_places, graph.n_places), bool)
     found[list(graph.heads)] = kept[graph.inner]
     return found

@@ -40,7 +40,7 @@ Key = TypeVar("Key")
 
 
 class CutMoves(NamedTuple):
-    """What becomes of the moves of a head.
+    """The moves that a head keeps where candidates cut some.
 
     Attributes:
         kept: Those that are kept, in each candidate.

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.normed_pass import NormedEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import GraphError, MethodError
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.roc import Truth
@@ -147,11 +147,16 @@ def ungrouped_scores(scores: EdgeScores, graph: Graph) -> EdgeScores:
         graph: The ungrouped graph.
 
     Raises:
-        MethodError: The scores have writers that MIB does not know.
+        MethodError: The scores are of another model, or have writers that MIB does not know.
     """
     own = scores.graph
     if own == graph:
         return scores
+    here, there = (heads_and_mlps(each.shape.heads_apart) for each in (graph, own))
+    try:
+        require_same_graph(there, here)
+    except GraphError as error:
+        raise MethodError(f"these scores cannot be used: {error}") from None
     if [writer.name for writer in own.writers] != [writer.name for writer in graph.writers]:
         raise MethodError(
             "MIB knows one embedding, heads and MLPs, and these scores have other writers; search "
@@ -219,6 +224,22 @@ def mib(
     )
 
 
+def true_edges(truth: Truth) -> Bool[Tensor, "writer reader"]:
+    """Return the edges of a known circuit.
+
+    Raises:
+        MethodError: It has no edges, or all, so that no ranking can tell them from others.
+    """
+    n_edges = truth.graph.n_edges
+    true = truth.edges if truth.edges is not None else torch.zeros_like(truth.graph.edge_mask)
+    if not 0 < (n_true := int(true.sum())) < n_edges:
+        raise MethodError(
+            f"of the known circuit {truth.name} {n_true} of {n_edges} edges are known, so "
+            "nothing can be told apart; give another one"
+        )
+    return true
+
+
 def interp_bench_area(scores: EdgeScores, truth: Truth) -> float:
     """Return the area under the ROC curve of a ranking of edges by size, as InterpBench has it.
 
@@ -229,13 +250,8 @@ def interp_bench_area(scores: EdgeScores, truth: Truth) -> float:
     """
     graph = scores.graph
     require_same_graph(truth.graph, graph)
-    true = truth.edges if truth.edges is not None else torch.zeros_like(graph.edge_mask)
+    true = true_edges(truth)
     n_true = int(true.sum())
-    if not 0 < n_true < graph.n_edges:
-        raise MethodError(
-            f"of the known circuit {truth.name} {n_true} of {graph.n_edges} edges are known, so "
-            "nothing can be told apart; give another one"
-        )
     ranked = EdgeScores(graph, scores.values.nan_to_num(0), scores.unit, scores.method)
     rates = []
     for share in MIB.shares:

@@ -150,11 +150,13 @@ def _contexts(circuit: Circuit, place: tuple[int, int], n_sets: int, seed: int) 
 def _into_same(graph: Graph, own: Reader) -> Bool[Tensor, " reader"]:
     """Return the inputs that a component uses together with one of its own.
 
-    All of them; where places are told apart, those at its place, and keys and values at any.
+    All of them; where places are told apart, those at its place, and keys and values at any. Of
+    moves inside attention: the others that arrive at the same place.
     """
     return torch.tensor(
         [
             each.component == own.component
+            and (each.kind == "move") == (own.kind == "move")
             and (each.place == own.place or each.looks_back or own.looks_back)
             for each in graph.readers
         ]

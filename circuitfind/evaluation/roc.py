@@ -88,8 +88,8 @@ def writing_components(circuit: Circuit) -> frozenset[str]:
     """
     touched = {edge.writer.component for edge in circuit.edges}
     for edge in circuit.edges:
-        touched.update(writer.name for writer in circuit.graph.fed_by(edge.reader))
-    return frozenset(touched & set(circuit.graph.writer_index))
+        touched.update(writer.component for writer in circuit.graph.fed_by(edge.reader))
+    return frozenset(touched & set(circuit.graph.outer.writer_index))
 
 
 def roc_curves(

@@ -10,6 +10,7 @@ and texts: nothing that could run code is unpickled.
 """
 
 import json
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -112,29 +113,45 @@ def _from_pt(content: bytes, graph: Graph) -> _Said:
         loaded = torch.load(BytesIO(content), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError:
         raise CircuitFileError(
-            "it is a pickle of more than tensors, numbers and texts, which can run code when it is "
-            "read; give the same scores as importances.json"
+            "it is damaged, or a pickle of more than tensors, numbers and texts, which can run "
+            "code when it is read; give the same scores as importances.json"
+        ) from None
+    except (EOFError, LookupError, RuntimeError, TypeError, ValueError):
+        raise CircuitFileError(
+            "it is damaged, or was not written by torch.save; give the same scores as "
+            "importances.json"
         ) from None
     said = as_object(loaded, "it")
     rows, columns = (
         {name: number for number, name in enumerate(said[which])}
         for which in ("src_nodes", "dst_nodes")
     )
-    scores, kept = said["edges_scores"].tolist(), said["edges_in_graph"].tolist()
+    size = (len(rows), len(columns))
+    scores, kept = (_listed(said, name, size) for name in ("edges_scores", "edges_in_graph"))
     edges = {}
     for name in (name for edge in every_edge(graph) for name in edge_names(edge, graph)):
         writer, reader = name.split("->")
         row, column = rows[writer], columns[reader]
         edges[name] = {"score": scores[row][column], "in_graph": bool(kept[row][column])}
-    nodes = said.get("nodes_scores")
-    named = {} if nodes is None else dict(zip(said["src_nodes"], nodes.tolist(), strict=True))
+    named = {}
+    if said.get("nodes_scores") is not None:
+        named = dict(zip(rows, _listed(said, "nodes_scores", size[:1]), strict=True))
     return _Said(as_object(said["cfg"], "its cfg"), edges, named)
+
+
+def _listed(said: Mapping[str, Any], name: str, size: tuple[int, ...]) -> list[Any]:
+    """Return the values of a tensor of a file, which must have this size."""
+    tensor = said[name]
+    if not isinstance(tensor, Tensor) or tensor.shape != size:
+        is_there = f"of size {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else "no tensor"
+        raise CircuitFileError(f"its {name} is {is_there}, and must be a tensor of size {size}")
+    found: list[Any] = tensor.tolist()
+    return found
 
 
 def _components(nodes: Mapping[str, Any], graph: Graph) -> Float[Tensor, " writer"] | None:
     """Return the scores of nodes in the order of the graph's writers; None if there are none."""
-    names = ["input", *(writer.name for writer in graph.writers[1:])]
-    found = [nodes.get(name) for name in names]
+    found = [nodes.get(name) for name in _node_names(graph)]
     wrong = [score for score in found if isinstance(score, bool | str | list | dict)]
     if wrong:
         raise CircuitFileError(f"the score of a node is {quoted(wrong[0])}, which is not a number")
@@ -142,14 +159,32 @@ def _components(nodes: Mapping[str, Any], graph: Graph) -> Float[Tensor, " write
     return None if bool(values.isnan().all()) else values.double()
 
 
-def importances(circuit: Circuit) -> dict[str, str]:
+def _node_names(graph: Graph) -> list[str]:
+    """Return what EAP-IG calls the components that write, in their order."""
+    return ["input", *(writer.name for writer in graph.writers[1:])]
+
+
+def importances(
+    circuit: Circuit, components: Float[Tensor, " writer"] | None = None
+) -> dict[str, str]:
     """Return the files of a folder with a score for every edge: `importances.json`.
 
+    Args:
+        circuit: A circuit with the effects or scores of its edges.
+        components: The scores of the components that write, NaN for one without a score; None
+            where only edges have scores.
+
     Raises:
-        CircuitFileError: No edge has a score, or EAP-IG's graphs cannot express this one.
+        CircuitFileError: Nothing has a score, or EAP-IG's graphs cannot express this one.
     """
-    _require_scores(circuit)
-    return {"importances.json": write(circuit)}
+    if components is None:
+        _require_scores(circuit)
+        return {SCORE_FILES[0]: write(circuit)}
+    content = content_of(circuit)
+    for name, score in zip(_node_names(circuit.graph), components.tolist(), strict=True):
+        if not math.isnan(score):
+            content["nodes"][name]["score"] = score
+    return {SCORE_FILES[0]: json.dumps(content, allow_nan=False) + "\n"}
 
 
 def circuits(circuit: Circuit, *, signed: bool = False) -> dict[str, str]:

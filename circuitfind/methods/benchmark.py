@@ -30,8 +30,7 @@ def benchmarked(
         MethodError: The model has fewer components, or the memory is too small.
     """
     if n_components is None:
-        in_model = sum(writer.stage > 0 for writer in problem.graph.writers)
-        n_components = max(1, min(_COMPONENTS, in_model // 2))
+        n_components = max(1, min(_COMPONENTS, len(problem.graph.heads_and_mlps) // 2))
     circuit = assumed_circuit(problem.graph, n_components)
     engine = IncrementalEngine(problem, memory)
     found = forecast(engine, circuit)

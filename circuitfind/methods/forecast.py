@@ -146,7 +146,8 @@ def assumed_circuit(
     """Return a random circuit of some heads and MLPs, each on a path to the logits.
 
     Every input of each of them reads one that comes before it, or the embedding; those that no
-    other reads are read by the logits.
+    other reads are read by the logits. Where moves inside attention are edges, all of theirs are
+    kept.
 
     Raises:
         MethodError: The model has fewer heads and MLPs.
@@ -161,11 +162,15 @@ def assumed_circuit(
     chosen = sorted(draw.sample(components, n_components))
     circuit = torch.zeros_like(graph.edge_mask)
     for component in chosen:
-        for reader in graph.inputs[component]:
+        for reader in graph.outer.inputs[component]:
             before = [w for w in (*graph.embeddings, *chosen) if graph.edge_mask[w, reader]]
             circuit[draw.choice(before), reader] = True
     unread = [writer for writer in chosen if not circuit[writer].any()]
-    circuit[unread, -1] = True
+    circuit[unread, graph.logits[-1]] = True
+    rows, columns = graph.inner
+    for head in set(chosen) & set(graph.heads if graph.moves else ()):
+        moves = rows[graph.head_number[head]], columns[graph.head_number[head]]
+        circuit[moves] = graph.edge_mask[moves]
     return circuit
 
 

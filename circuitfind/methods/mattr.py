@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.methods.gates import EveryEdge, Gates, WriterGates
 from circuitfind.methods.training import Trained, Training, TrainingOptions
 from circuitfind.progress import State
@@ -61,7 +61,9 @@ class MattrOptions(TrainingOptions):
             ("direction", self.direction, get_args(Direction)),
         ):
             if value not in known:
-                raise MethodError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
+                raise MethodError(
+                    f"no {name} named {quoted(value)}; choose one of {', '.join(known)}"
+                )
 
 
 class Mattr(Trained):

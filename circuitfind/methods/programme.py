@@ -54,6 +54,9 @@ def best_connected(scores: EdgeScores, n: int, *, signed: bool = False) -> Circu
     require(edges=n)
     graph = scores.graph
     writers, readers = _candidates(scores, n, signed=signed).nonzero(as_tuple=True)
+    kept = torch.zeros_like(graph.edge_mask)
+    if not len(writers):
+        return Circuit(graph, kept, scores.values)
     ranked = scores.values[writers, readers].double()
     values = (ranked if signed else ranked.abs()).numpy()
     programme = _Programme(graph, writers.tolist(), readers.tolist())
@@ -70,7 +73,6 @@ def best_connected(scores: EdgeScores, n: int, *, signed: bool = False) -> Circu
             "seconds; choose another walk (top or greedy)"
         )
     chosen = torch.from_numpy(found.x[: len(values)] > _IS_KEPT)
-    kept = torch.zeros_like(graph.edge_mask)
     kept[writers[chosen], readers[chosen]] = True
     return Circuit(graph, kept, scores.values)
 

@@ -198,7 +198,7 @@ class TransformerLensModel(BaseModel):
     def head_norm(
         self, layer: int, total: Float[Tensor, "reader batch pos d_model"]
     ) -> Float[Tensor, "reader batch pos d_model"]:
-        """Return what the norm of the heads' sum makes of some sums."""
+        """Apply the norm of the heads' sum to some sums of heads."""
         normed: Tensor = self._bridge.blocks[layer].ln1_post.original_component(total)
         return normed
 

@@ -109,9 +109,9 @@ class EdgeSearch:
                 f"no component has an effect of {threshold:g} or more, so there is no circuit to "
                 "draw; choose a smaller threshold, or other sites"
             )
-        names = {*self._found.readers, "logits"}
+        names = {*self._found.readers, *(graph.readers[i].name for i in graph.logits)}
         rows = torch.tensor(
-            [w.kind == "embedding" or w.name in self._found.writers for w in graph.writers]
+            [w.kind == "embedding" or w.component in self._found.writers for w in graph.writers]
         )
         columns = torch.tensor([reader.name in names for reader in graph.readers])
         self._among = Circuit(graph, graph.edge_mask & rows[:, None] & columns).connected()
@@ -155,7 +155,9 @@ class EdgeSearch:
         if done == total:
             yield Checkpoint(done, total, "edges", begun)
         passed = 0
-        for reader in reversed(range(len(graph.readers))):
+        # By stage, so that moves inside attention come before what their heads read.
+        in_order = sorted(range(len(graph.readers)), key=lambda i: graph.readers[i].stage)
+        for reader in reversed(in_order):
             writers = among.kept[:, reader].nonzero().flatten().tolist()
             passed += len(writers)
             if not writers:

@@ -15,6 +15,7 @@ arXiv 2310.10348).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from inspect import signature
 from typing import Literal, get_args
 
@@ -66,7 +67,8 @@ def path_patch(
         asked: The problem, or what a search for its circuit found; gives
             the model, its graph, the pairs of prompts and the metric.
         senders: Writers, such as `a5.h1`; all unless given.
-        receivers: Readers, such as `a9.h6.q`; all unless given.
+        receivers: Readers, such as `a9.h6.q`; all unless given. They have no places: a path is
+            patched at all positions.
         via: Readers that every path leads through, in order: with `a7.h3.v` the path enters head
             a7.h3 by its value and goes on from what that head writes.
         mode: Which run's writes are sent into which run (see `patch`).
@@ -116,7 +118,10 @@ class PathPatching(Measurement):
         memory: int | str | None = None,
     ) -> None:
         require_norm(norm)
-        super().__init__(posed(problem, mode), mode, rows, memory)
+        problem = posed(problem, mode)
+        # Paths are patched at all positions, whatever places a search tells apart.
+        problem = replace(problem, graph=problem.graph.merged)
+        super().__init__(problem, mode, rows, memory)
         self._frozen = norm == "frozen"
         if self._frozen and "scale_of" not in signature(problem.model.project).parameters:
             raise MethodError(

@@ -44,7 +44,7 @@ def significant_components(
         if row.site in ("q", "k", "v"):
             head = row.place["head" if row.site == "q" else "kv_head"]
             reader = _port(graph, int(row.place["layer"]), int(head), row.site)
-            ports.add(reader.name)
+            ports.add(reader.at(None).name)
             writers |= _fed(graph, reader)
         elif row.site not in _DEPTH:
             writers |= set(_written_at(graph, row))
@@ -53,7 +53,8 @@ def significant_components(
     readers = {
         reader.name
         for reader in graph.readers
-        if reader.name in ports or (reader.port not in swept and writers & _fed(graph, reader))
+        if reader.at(None).name in ports
+        or (reader.port not in swept and writers & _fed(graph, reader))
     }
     return Significant(frozenset(writers), frozenset(readers))
 
@@ -72,7 +73,7 @@ def require_components(sites: Sequence[str]) -> None:
 
 
 def _fed(graph: Graph, reader: Reader) -> set[str]:
-    return {writer.name for writer in graph.fed_by(reader)}
+    return {writer.component for writer in graph.fed_by(reader)}
 
 
 def _port(graph: Graph, layer: int, head: int, port: str) -> Reader:
@@ -91,7 +92,7 @@ def _written_at(graph: Graph, row: Row) -> Iterator[str]:
     elif row.site == "attn_out":
         yield from _written_by(graph, graph.attention[layer])
     else:
-        yield from (w.name for w in graph.fed_by(_port(graph, layer, int(row.place["head"]), "q")))
+        yield from _fed(graph, _port(graph, layer, int(row.place["head"]), "q"))
 
 
 def _written_by(graph: Graph, block: Block | None) -> Iterator[str]:

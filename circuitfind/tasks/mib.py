@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from circuitfind.errors import TaskError
+from circuitfind.errors import TaskError, quoted
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.pairs import Pair
 from circuitfind.tasks.base import Task
@@ -62,7 +62,7 @@ class MibRow:
 
 def is_official(record: Mapping[str, Any]) -> bool:
     """Return whether a line of a file is a row of one of MIB's data sets."""
-    return "prompt" in record and any(name in record for name in _KINDS)
+    return any(name in record for name in _KINDS)
 
 
 def mib_row(line: int, record: Mapping[str, Any]) -> MibRow | None:
@@ -74,33 +74,46 @@ def mib_row(line: int, record: Mapping[str, Any]) -> MibRow | None:
     Raises:
         LineError: A field is missing or of another kind.
     """
+    column = next((name for name in _KINDS if name in record), None)
+    if column is None:
+        raise LineError(f" is not a row of MIB's data sets: it has none of {', '.join(_KINDS)}")
     try:
-        column = next(name for name in _KINDS if name in record)
         other = record[column]
         if other is None or other["prompt"] is None:
             return None
         if not all(isinstance(each["prompt"], str) for each in (record, other)):
             raise LineError(" has a prompt that is no text")
         return _READ[_KINDS[column]](line, record, other)
-    except (KeyError, TypeError, IndexError, StopIteration) as error:
-        raise LineError(
-            f" is not a row of MIB's data sets: {type(error).__name__} at {error}"
-        ) from None
+    except KeyError as error:
+        raise LineError(f" is not a row of MIB's data sets: it has no {error}") from None
+    except (TypeError, IndexError) as error:
+        raise LineError(f" is not as the rows of MIB's data sets are: {error}") from None
 
 
 def _ioi(line: int, record: Mapping[str, Any], other: Mapping[str, Any]) -> MibRow:
-    names = record["metadata"]
-    right, wrong, third = (f" {names[name]}" for name in ("indirect_object", "subject", "random_c"))
+    right, wrong, third = (
+        f" {_text(record['metadata'], name)}" for name in ("indirect_object", "subject", "random_c")
+    )
     return MibRow(line, record["prompt"], other["prompt"], right, wrong, (right, wrong, third))
 
 
 def _choices(line: int, record: Mapping[str, Any], other: Mapping[str, Any]) -> MibRow:
-    right, wrong = (str(each["choices"]["label"][each["answerKey"]]) for each in (record, other))
+    right, wrong = (_text(each["choices"]["label"], each["answerKey"]) for each in (record, other))
     return MibRow(line, record["prompt"], other["prompt"], right, wrong, (right, wrong))
 
 
+def _text(values: Any, place: Any) -> str:
+    """Return a text that a row has in a place."""
+    if not isinstance(found := values[place], str):
+        raise LineError(f" has {quoted(found)} at {quoted(place)}, which is not a text")
+    return found
+
+
 def _arithmetic(line: int, record: Mapping[str, Any], other: Mapping[str, Any]) -> MibRow:
-    right, wrong = str(record["label"]), str(other["label"])
+    labels = [record["label"], other["label"]]
+    if not all(isinstance(label, str | int) for label in labels):
+        raise LineError(f" has the labels {quoted(labels)}, which must be texts or numbers")
+    right, wrong = map(str, labels)
     return MibRow(
         line,
         record["prompt"],

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from circuitfind.formats.tables import write_csv
 from circuitfind.graph import Graph
 from circuitfind.store import reported
 
-SUBMISSIONS = {"mib-importances": importances, "mib-circuits": circuits}
+SUBMISSIONS: Mapping[str, Callable[[Circuit], dict[str, str]]] = {
+    "mib-importances": importances,
+    "mib-circuits": circuits,
+}
 """Folders rather than files."""
 
 SCORES = "scores.csv"

@@ -18,6 +18,7 @@ from circuitfind.evaluation.mib import (
     mib,
     mib_problem,
     scoring_problem,
+    true_edges,
     ungrouped_scores,
 )
 from circuitfind.evaluation.size_curve import MIB
@@ -79,12 +80,15 @@ def measure_mib(
         tell(f"{path} is finished: its results are read, not computed again")
         return MibFound(path, there, folder)
     loaded = Models(model, tell).of(config)
-    problem = _measured_problem(config, loaded)
+    problem = _measured_problem(config, loaded, tell)
     truth = None if config.against is None else known_circuit(config.against, problem, config.task)
+    if truth is not None:
+        # Before anything is scored.
+        true_edges(truth)
     with directory.measuring(fingerprints(problem), tell) as log:
-        scores = _scores(config, loaded, problem, folder, on_progress)
+        scores = _scores(config, loaded, problem, folder, on_progress, tell)
         found = Circuit(problem.graph, problem.graph.edge_mask, scores.edges.values, origin)
-        directory.write_scores(folder.name, importances(found))
+        directory.write_scores(folder.name, importances(found, scores.components))
         n_done, n_all = 0, 2 + 2 * len(MIB.shares)
 
         def count() -> None:
@@ -97,12 +101,20 @@ def measure_mib(
     return MibFound(path, result, folder)
 
 
-def _measured_problem(config: MibConfig, model: ResidualModel) -> Problem:
+_SEEN = "circuits are measured on the prompts that the scores are made from; "
+
+
+def _measured_problem(
+    config: MibConfig, model: ResidualModel, tell: Callable[[str], None]
+) -> Problem:
     """Return the question on the prompts that circuits are measured on.
 
     Those of a named task are others than the scores are computed on.
     """
-    other = None if config.scores or config.train else config.held_out(model)
+    elsewhere = config.scores or config.train not in (None, config.task)
+    other = None if elsewhere else config.held_out(model)
+    if other is None and not elsewhere:
+        tell(f"{_SEEN}give others to make them from (--train)")
     return mib_problem(other or config.problem(model))
 
 
@@ -112,6 +124,7 @@ def _scores(
     problem: Problem,
     folder: Path,
     on_progress: Callable[[Any], None],
+    tell: Callable[[str], None],
 ) -> MibScores:
     """Return the scores: those of a file, those computed earlier, or those of the method."""
     earlier = folder / SCORE_FILES[0]
@@ -121,13 +134,15 @@ def _scores(
         edges, components = _computed(config, model, on_progress), None
         edges = ungrouped_scores(edges, problem.graph)
     else:
-        edges, components = _read(Path(config.scores), problem)
+        edges, components = _read(Path(config.scores), problem, tell)
     if config.level == "edges":
         return MibScores(edges)
     return MibScores(edges, component_scores(edges) if components is None else components)
 
 
-def _read(path: Path, problem: Problem) -> tuple[EdgeScores, torch.Tensor | None]:
+def _read(
+    path: Path, problem: Problem, tell: Callable[[str], None]
+) -> tuple[EdgeScores, torch.Tensor | None]:
     file = scores_file(path)
     if file.name in SCORE_FILES or file.suffix == ".pt":
         return read_importances(file, problem.graph)
@@ -137,6 +152,8 @@ def _read(path: Path, problem: Problem) -> tuple[EdgeScores, torch.Tensor | None
             f"{path} has no scores of its edges; give the directory of a run, whose decisions hold "
             "them, or a submission"
         )
+    if circuit.origin.get("prompts_fingerprint") == problem.prompts.fingerprint:
+        tell(f"{_SEEN}give another --seed to measure on others")
     scores = EdgeScores(circuit.graph, circuit.effects, "", str(circuit.origin.get("method")))
     return ungrouped_scores(scores, problem.graph), None
 

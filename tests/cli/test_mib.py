@@ -34,3 +34,32 @@ def test_what_cannot_be_measured_is_one_line(cli, tmp_path):
     assert not (tmp_path / "runs").exists()
     answer = cli("mib", "and-gate", "--model", "and-gate", "--prompts", 3, "--method", "exact")
     assert answer.code == 2 and "needs a right answer" in answer.err
+
+
+def test_what_is_given_in_vain_is_refused(cli, tmp_path):
+    words = ["ioi", "--model", "ioi-small", "--prompts", 3]
+    assert cli("mib", *words, "--method", "eap", "--out", tmp_path / "mib").code == 0
+    scores = ["--scores", tmp_path / "mib" / "submission" / "ioi_ioi-small"]
+    for more in (["--method", "exact"], ["--train", "ioi"], ["--train-prompts", 5]):
+        answer = cli("mib", *words, *scores, *more)
+        assert (answer.code, answer.out) == (2, "")
+        assert "so no method computes any; leave out the method" in answer.err
+
+
+def test_scores_of_a_run_of_another_model_are_refused(cli, tmp_path):
+    run = tmp_path / "run"
+    search = ["--method", "eap", "--edges", 5, "--metric", "logit-difference", "--out", run]
+    assert cli("discover", "ioi", "--model", "ioi-small", "--prompts", 3, *search).code == 0
+    for model in ("gpt-4l", "llama-4l"):
+        answer = cli("mib", "ioi", "--model", model, "--prompts", 3, "--scores", run)
+        assert answer.code == 2
+        assert "it belongs to another model: d_model is 64 and 96 here" in answer.err
+
+
+def test_a_measurement_that_fails_after_its_scores_can_be_repeated(cli, tmp_path):
+    words = ["mib", "ioi", "--model", "ioi-small", "--prompts", 3]
+    assert cli(*words, "--method", "eap", "--out", tmp_path / "mib").code == 0
+    again = [*words, "--scores", tmp_path / "mib" / "submission" / "ioi_ioi-small"]
+    answer = cli(*again, "--out", tmp_path / "again", "--memory", "1MB")
+    assert answer.code == 2 and "1 MB are allowed" in answer.err
+    assert cli(*again, "--out", tmp_path / "again").code == 0

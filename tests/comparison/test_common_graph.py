@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_graph import circuit_on, common_graph
+from circuitfind.comparison.common_graph import circuit_on, common_graph, how_compared
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps, with_units
@@ -84,6 +84,20 @@ def scores(graph, values: dict[str, float]) -> EdgeScores:
     for name, value in values.items():
         found[graph.index(name)] = value
     return EdgeScores(graph, found, "", "exact")
+
+
+def test_moves_that_one_graph_alone_has_are_left_out_and_said_so():
+    every = tuple((a, b) for b in range(3) for a in range(b + 1))
+    move, names = "a0.h0.v@S1->a0.h0@S2", [edge.name for edge in LEFT.edges]
+    left = circuit(PLACED.crossing(every), *names, move)
+    assert how_compared(("one", left), ("two", left)) == []
+    assert overlap(left, LEFT).edges.left == ()
+    (remark,) = how_compared(("one", left), ("two", LEFT))
+    assert remark.startswith("one and two are compared without moves inside attention")
+    # An edge at another place is counted, and a move is none.
+    other = placed("embed->a0.h0.v@S2", places=("S2", "end"))
+    last = how_compared(("one", left), ("two", other))[-1]
+    assert last.endswith("without 1 and 0 edges at other places")
 
 
 def test_circuits_with_other_neurons_are_compared_with_whole_mlps():

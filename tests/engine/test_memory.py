@@ -12,6 +12,7 @@ from circuitfind.engine.memory import (
     remembered_numbers,
     search_bytes,
 )
+from circuitfind.engine.tensor_store import InMemory
 from tests.engine.problems import problem_of
 
 
@@ -28,6 +29,28 @@ def test_an_engine_remembers_no_more_than_stated(family):
     stated = remembered_numbers(engine.graph) * engine.problem.prompts.clean.numel()
     # What is stated leaves room for a circuit in which every component has changed.
     assert 0.4 * stated < numbers <= stated
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_what_moves_carry_is_stated_and_kept_where_the_rest_is(family, monkeypatch):
+    places = {"place_of": ((0, 1, 1, 2, 2, 2), (1, 0, 2, 2, 2, 2))}
+    without, problem = (
+        problem_of(family, crossing=crossing, **places) for crossing in (False, True)
+    )
+    kept = []
+    monkeypatch.setattr(InMemory, "keep", lambda _, each: kept.append(dict(each)) or dict(each))
+    engine = IncrementalEngine(problem)
+    held_before = len(kept)
+    graph = engine.graph
+    move = graph.index("a0.h1.k@p0->a0.h1@p2")
+    engine.cut(engine.start(), [move])
+    _, *later = kept[held_before:]
+    (moved,) = [
+        each for each in later if (0, "q") in each and len(each) == 3 * graph.shape.n_layers
+    ]
+    numbers = sum(values.numel() for values in moved.values())
+    more = remembered_numbers(graph) - remembered_numbers(without.graph)
+    assert numbers == more * problem.prompts.clean.numel()
 
 
 def tried_once(engine):

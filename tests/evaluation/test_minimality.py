@@ -59,12 +59,14 @@ def test_effects_are_those_of_the_engine():
         torch.testing.assert_close(row, expected, **EXACT)
 
 
-def test_stand_ins_of_an_edge_are_the_others_that_act_at_its_place(monkeypatch):
+@pytest.mark.parametrize("crossing", [False, True])
+def test_stand_ins_of_an_edge_are_the_others_that_act_at_its_place(monkeypatch, crossing):
     """Each edge is tried again without the edges whose names say that they act with it."""
     monkeypatch.setattr("circuitfind.evaluation.minimality.MATTERS", torch.inf)
-    measured = Measured(engine_of("gpt2", metric="logit-difference", place_of=PLACE_OF))
+    setting = {"metric": "logit-difference", "place_of": PLACE_OF, "crossing": crossing}
+    measured = Measured(engine_of("gpt2", **setting))
     graph = measured.problem.graph
-    parts = "->a0.h3.", "->m0@", "m0->a1.h0.", "a1.h0->logits@p2"
+    parts = "->a0.h3.", "->a0.h3@", "->m0@", "m0->a1.h0.", "->a1.h0@p2", "a1.h0->logits@p2"
     names = [e.name for e in graph.edges() if any(part in e.name for part in parts)]
     circuit = Circuit(graph, graph.mask_of(names))
     found = {need.name: need for need in minimality(measured, circuit, n_sets=0).edges}
@@ -80,7 +82,8 @@ def test_stand_ins_of_an_edge_are_the_others_that_act_at_its_place(monkeypatch):
 def acts_with(one: str, other: str) -> bool:
     """Return whether a head or an MLP uses the inputs of two edges together, at some position."""
     (ours, here), (theirs, there) = (name.partition("->")[2].split("@") for name in (one, other))
-    if ours.split(".")[:2] != theirs.split(".")[:2]:
+    # Where moves arrive is no input of a head, and its name has no port.
+    if ours.split(".")[:2] != theirs.split(".")[:2] or ours.count(".") != theirs.count("."):
         return False
     return here == there or ours.endswith((".k", ".v")) or theirs.endswith((".k", ".v"))
 

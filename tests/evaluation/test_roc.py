@@ -124,6 +124,14 @@ def test_shared_key_value_heads_count_as_the_heads_that_use_them():
     assert writing_components(found) == {"embed", "a0.h0", "a0.h1"}
 
 
+def test_moves_inside_attention_count_as_their_heads():
+    graph = heads_and_mlps(ModelShape(1, 2, 1, 8, 4, 10)).at_places(("one", "two"))
+    names = "embed->a0.h1.q@two", "a0.h1.q@one->a0.h1@two", "a0.h1->logits@two"
+    graph = graph.crossing(((0, 0), (0, 1), (1, 1)))
+    found = Circuit(graph, graph.mask_of(names))
+    assert writing_components(found) == {"embed", "a0.h1"}
+
+
 def test_what_cannot_be_compared_is_refused():
     other = heads_and_mlps(ModelShape(n_layers=2, n_kv_heads=2, has_mlp=False, **SHAPE))
     found = Circuit(other, other.edge_mask)

@@ -80,6 +80,15 @@ def test_scores_that_were_written_are_read_again(tmp_path):
     assert found.components is None
 
 
+def test_scores_of_components_that_were_written_are_read_again(tmp_path):
+    components = torch.tensor([math.nan, *(0.25 * number for number in range(1, 9))]).double()
+    unscored = Circuit(GRAPH, GRAPH.edge_mask)
+    for name, text in importances(unscored, components).items():
+        (tmp_path / name).write_text(text)
+    found = read_importances(tmp_path, GRAPH).components
+    torch.testing.assert_close(found, components, rtol=0, atol=0, equal_nan=True)
+
+
 def test_scores_of_others_are_read_from_json_and_from_tensors(tmp_path):
     (tmp_path / "importances.json").write_text(json.dumps(plain()))
     require_values(read_importances(tmp_path, GRAPH))
@@ -143,7 +152,30 @@ def test_what_holds_no_scores_is_refused(tmp_path):
     (tmp_path / "importances.pt").write_bytes(b"PK\x03\x04 and then nothing")
     with pytest.raises(CircuitFileError, match=r"importances\.pt cannot be used"):
         read_importances(tmp_path / "importances.pt", GRAPH)
-    missing = {**tensors(), "src_nodes": SOURCES[:-1]}
+    missing = {**tensors(), "src_nodes": [*SOURCES[:-1], "m9"]}
     torch.save(missing, tmp_path / "importances.pt")
     with pytest.raises(CircuitFileError, match="it lacks 'm1'"):
         read_importances(tmp_path / "importances.pt", GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "was not written by torch.save"),
+        (b"hello, this is a text", "was not written by torch.save"),
+        (b'{"edges": 1}', "it is damaged"),
+        ({"edges_scores": [[0.5]]}, "its edges_scores is no tensor, and must be a tensor of size"),
+        ({"edges_scores": torch.zeros(2, 2)}, r"its edges_scores is of size \(2, 2\), and must be"),
+        ({"edges_in_graph": 3}, "its edges_in_graph is no tensor"),
+        ({"nodes_scores": [1.0]}, "its nodes_scores is no tensor"),
+        ({"nodes_scores": torch.ones(3)}, r"its nodes_scores is of size \(3,\)"),
+    ],
+)
+def test_files_of_tensors_that_are_damaged_are_refused(content, said, tmp_path):
+    file = tmp_path / "importances.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(tensors(**content), file)
+    with pytest.raises(CircuitFileError, match=f"cannot be used as scores.*{said}"):
+        read_importances(file, GRAPH)

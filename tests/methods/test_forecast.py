@@ -44,6 +44,19 @@ def test_an_assumed_circuit_has_its_components_on_paths_to_the_logits(family, n_
     assert len(names - {"embed"}) == n_components
 
 
+@pytest.mark.parametrize("n_components", [1, 4, 7])
+def test_an_assumed_circuit_has_the_moves_of_its_heads(n_components):
+    placed = heads_and_mlps(FAMILIES["llama"].shape(2)).at_places(("one", "two"))
+    graph = placed.crossing(((0, 0), (0, 1), (1, 1)))
+    kept, without = (assumed_circuit(each, n_components, seed=3) for each in (graph, placed))
+    n_writers, n_readers = graph.n_outer
+    assert torch.equal(kept[:n_writers, :n_readers], without)
+    assert not Circuit(graph, kept & ~graph.edge_mask).n_edges
+    heads = {e.writer.component for e in Circuit(graph, kept).edges if e.writer.kind == "move"}
+    used = {placed.writers[i].name for i in placed.heads if without[i].any()}
+    assert heads == used and int(kept[graph.inner].sum()) == 9 * len(used)
+
+
 @pytest.mark.parametrize("n_components", [0, 1000])
 def test_a_circuit_larger_than_the_model_cannot_be_assumed(n_components):
     graph = engine_of("gpt2").graph

@@ -87,3 +87,5 @@ def test_edges_without_a_score_are_not_taken():
     scores = scores_of(engine_of("gpt2").graph, seed=1)
     scores.values[0] = torch.nan
     assert best_connected(scores, 30).n_edges == 0
+    scores.values[:] = torch.nan
+    assert best_connected(scores, 30).n_edges == 0

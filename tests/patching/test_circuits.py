@@ -16,6 +16,8 @@ from circuitfind.question import make_problem
 from circuitfind.shape import ModelShape
 from tests.engine.problems import problem_of
 
+PLACE_OF = ((0, 1, 1, 2, 2, 2), (1, 0, 2, 2, 2, 2))
+
 GROUPED = heads_and_mlps(ModelShape(2, 4, 2, 8, 2, 5))
 
 
@@ -50,6 +52,31 @@ def test_a_key_stands_for_the_heads_that_share_it():
     found = found_at("k", ("layer", "position", "kv_head"), (2, 3, 2), (0, 1, 0))
     assert found.writers == {"a0.h0", "a0.h1"}
     assert found.readers == {"a0.kv0.k", "a0.h0.q", "a0.h1.q", "a0.kv0.v"}
+
+
+def test_an_input_is_read_at_every_place():
+    graph = GROUPED.at_places(("one", "two"))
+    axes, sizes, key = ("layer", "position", "kv_head"), (2, 3, 2), (0, 1, 0)
+    others = {
+        f"{name}@{place}" for name in ("a0.h0.q", "a0.h1.q", "a0.kv0.v") for place in graph.places
+    }
+    for each in (graph, graph.crossing(((0, 0), (0, 1), (1, 1)))):
+        found = found_at("k", axes, sizes, key, graph=each)
+        assert found.writers == {"a0.h0", "a0.h1"}
+        moved = {r.name for r in each.readers if r.kind == "move" and r.component in found.writers}
+        assert found.readers == {"a0.kv0.k@one", "a0.kv0.k@two"} | others | moved
+        assert len(moved) == (4 if each.moves else 0)
+
+
+@pytest.mark.parametrize("crossing", [False, True])
+def test_places_are_told_apart_in_the_circuit_of_a_sweep(crossing):
+    problem = problem_of("gpt2", metric="logit-difference", place_of=PLACE_OF, crossing=crossing)
+    result = patch(problem, "head,q,k,v,mlp_out", mode="noising")
+    circuit = circuit_of(problem, result, 1e-6, edge_threshold=1e-9)
+    found = significant_components(result, problem.graph, 1e-6)
+    assert {edge.writer.component for edge in circuit.edges} <= {"embed", *found.writers}
+    moves = [edge for edge in circuit.edges if edge.writer.kind == "move"]
+    assert len({edge.reader.place for edge in circuit.edges}) == 3 and bool(moves) == crossing
 
 
 def test_block_outputs_stand_for_what_writes_them():

@@ -45,6 +45,17 @@ def test_every_single_edge_equals_a_patched_forward(family):
         torch.testing.assert_close(found[writer, reader], expected, **EXACT)
 
 
+@pytest.mark.parametrize("crossing", [False, True])
+def test_paths_are_those_of_all_positions_where_a_search_tells_places_apart(crossing):
+    setting = {"metric": "logit-difference", "lengths": LENGTHS}
+    placed = problem_of("gpt2", place_of=((0, 0, 1, 1),) * 2, crossing=crossing, **setting)
+    found, expected = (path_patch(each, ["m0"]) for each in (placed, problem_of("gpt2", **setting)))
+    assert found.labels == expected.labels
+    torch.testing.assert_close(found.values[PATH], expected.values[PATH], **EXACT, equal_nan=True)
+    with pytest.raises(CircuitfindError, match="a1.h2.q@p1"):
+        path_patch(placed, ["m0"], ["a1.h2.q@p1"])
+
+
 @pytest.mark.parametrize("mode", ["noising", "denoising"])
 @pytest.mark.parametrize(
     ("family", "names"),

@@ -126,7 +126,17 @@ def test_files_without_a_usable_row_are_refused(gpt2, task_of):
     with pytest.raises(TaskError, match="holds no pairs of prompts"):
         task_of({**arithmetic(), "random_counterfactual": None})
     broken = {name: value for name, value in ioi().items() if name != "metadata"}
-    with pytest.raises(TaskError, match="line 1 is not a row of MIB's data sets: KeyError"):
+    with pytest.raises(TaskError, match="line 1 is not a row of MIB's data sets: it has no 'meta"):
         task_of(broken)
+    with pytest.raises(TaskError, match="line 2 is not a row of MIB's data sets: it has none of"):
+        task_of(ioi(), {"prompt": CLEAN})
+    with pytest.raises(TaskError, match="line 1 is not a row of MIB's data sets: it has no 'prom"):
+        task_of({name: value for name, value in ioi().items() if name != "prompt"})
+    with pytest.raises(TaskError, match="line 1 has None at 'subject', which is not a text"):
+        task_of(ioi(names=(None, "Nora", "Mary")))
+    with pytest.raises(TaskError, match=r"has the labels \[None, '61'\], which must be texts"):
+        task_of({**arithmetic(), "label": None})
+    with pytest.raises(TaskError, match="line 1 is not as the rows of MIB's data sets are"):
+        task_of(choices(key="B"))
     with pytest.raises(TaskError, match="has a prompt that is no text"):
         task_of({**ioi(), "prompt": 3})

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.mib import MibConfig
 from circuitfind.engine.incremental import IncrementalEngine
@@ -84,6 +85,21 @@ def test_a_submission_of_others_is_measured(model, problem, scores, tmp_path):
     same(found, mib(problem, MibScores(scores, component_scores(scores))))
 
 
+def test_scores_of_components_are_submitted_as_they_were_given(model, tmp_path):
+    first = measure_mib(tmp_path / "mib", CONFIG, model=model)
+    content = json.loads((first.submission / "importances.json").read_text())
+    names = [name for name in content["nodes"] if name not in ("input", "logits")]
+    for place, name in enumerate(names):
+        content["nodes"][name]["score"] = float(place % 7)
+    (tmp_path / "importances.json").write_text(json.dumps(content))
+    config = replace(CONFIG, method="", options={}, level="components")
+    theirs = replace(config, scores=str(tmp_path / "importances.json"))
+    found = measure_mib(tmp_path / "theirs", theirs, model=model)
+    assert found.result.n_ranked == len(names)
+    again = replace(config, scores=str(found.submission))
+    assert measure_mib(tmp_path / "again", again, model=model).result == found.result
+
+
 def test_the_scores_of_a_run_are_divided_among_query_heads(model, tmp_path):
     run = run_discovery(
         tmp_path / "run",
@@ -91,7 +107,12 @@ def test_the_scores_of_a_run_are_divided_among_query_heads(model, tmp_path):
         model=model,
     )
     config = replace(CONFIG, method="", options={}, scores=str(run.path))
-    found = measure_mib(tmp_path / "mib", config, model=model)
+    said = []
+    measure_mib(tmp_path / "seen", config, model=model, tell=said.append)
+    assert ["on the prompts that the scores are made from" in line for line in said] == [True]
+    config, said = replace(config, seed=1), []
+    found = measure_mib(tmp_path / "mib", config, model=model, tell=said.append)
+    assert not said
     graph = mib_problem(make_problem(model, "ioi", n_prompts=4)).graph
     values = read_importances(found.submission, graph).edges
     pair = [values.score(f"m0->a1.h{head}.k") for head in (0, 1)]
@@ -151,6 +172,10 @@ def test_a_file_of_a_data_set_is_measured_and_another_one_trained_on(model, tmp_
     )  # fmt: skip
     found = measure_mib(tmp_path / "mib", config, model=model)
     assert found.result.n_prompts == 3
+    said = []
+    alone = replace(config, train=None, n_train=None)
+    measure_mib(tmp_path / "alone", alone, model=model, tell=said.append)
+    assert ["give others to make them from (--train)" in line for line in said] == [True]
     assert found.submission.name == "test_llama-4l"
     task = make_problem(model, str(tmp_path / "train.jsonl"), n_prompts=4)
     expected = Eap().scores(IncrementalEngine(mib_problem(task)), EapOptions())
@@ -166,6 +191,26 @@ def test_methods_and_files_without_scores_are_refused(model, tmp_path):
         measure_mib(tmp_path / "mib", replace(CONFIG, method="acdc", options={"threshold": 0.1}))
     with pytest.raises(CircuitFileError, match="holds no scores; give a run directory"):
         measure_mib(tmp_path / "mib", replace(CONFIG, method="", options={}, scores=str(tmp_path)))
+    with pytest.raises(MethodError, match="ablation is 'zero', and MIB's protocol has 'resample'"):
+        measure_mib(tmp_path / "mib", replace(CONFIG, ablation="zero"))
     with pytest.raises(MethodError, match="scores are given, so no method computes any"):
         measure_mib(tmp_path / "mib", replace(CONFIG, scores=str(tmp_path)))
+    assert not (tmp_path / "mib").exists()
+
+
+def test_the_task_itself_to_train_on_leaves_other_prompts_to_measure(model, tmp_path):
+    plain = measure_mib(tmp_path / "plain", CONFIG, model=model).result
+    said = measure_mib(tmp_path / "said", replace(CONFIG, train="ioi", n_train=4), model=model)
+    assert said.result == plain
+
+
+def test_a_known_circuit_of_all_edges_is_refused_before_anything_is_scored(
+    model, problem, tmp_path, monkeypatch
+):
+    everything = Circuit(problem.graph, problem.graph.edge_mask)
+    (tmp_path / "all.json").write_text(everything.to_json())
+    monkeypatch.setattr(Eap, "run", None)
+    with pytest.raises(MethodError, match="of the known circuit all.json 479 of 479 edges"):
+        against = replace(CONFIG, against=str(tmp_path / "all.json"))
+        measure_mib(tmp_path / "mib", against, model=model)
     assert not (tmp_path / "mib").exists()
