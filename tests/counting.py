@@ -69,6 +69,16 @@ class CountingModel:
             self.ran[f"a{layer}.h{head}"] += prompts * query.shape[2]
         return self.model.attend(layer, heads, query, key, value, real)
 
+    def attention_scores(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        query: Tensor,
+        key: Tensor,
+        real: Tensor | None = None,
+    ) -> Tensor:
+        return self.model.attention_scores(layer, heads, query, key, real)
+
     def output(self, layer: int, heads: Sequence[int], z: Tensor) -> Tensor:
         return self.model.output(layer, heads, z)
 
