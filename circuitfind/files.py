@@ -7,6 +7,7 @@ an `OSError`, so that each caller says in its own words which file it could not 
 """
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import suppress
@@ -56,6 +57,11 @@ def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
             return file.read(most)
     finally:
         os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    """Return a short hash of the content of a file."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
 
 
 def _require_regular(found: os.stat_result, path: Path, most: int) -> None:

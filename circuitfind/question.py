@@ -24,7 +24,7 @@ from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.units import EMBEDDED, dictionaries_for
 from circuitfind.engine.direction import with_direction
 from circuitfind.errors import ModelError, PromptError, RunDirectoryError, TaskError, quoted
-from circuitfind.files import path_of, read_bytes
+from circuitfind.files import digest, path_of
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.limits import require, require_fields
@@ -180,7 +180,7 @@ class Question(Settings):
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
-            task_digest=None if file is None else _digest(file),
+            task_digest=None if file is None else digest(file),
             model=str(model.resolve()) if is_path else self.model,
             places=self.places if spans is None else str(spans.resolve()),
             latents=self.latents if latents is None else str(latents.resolve()),
@@ -279,10 +279,6 @@ def require_crossing(*, crossing: bool, places: object, split_qkv: bool) -> None
         raise PromptError(
             "crossing tells moves by queries, keys and values apart; leave out --merge-qkv"
         )
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
 
 
 def make_problem(

@@ -5,7 +5,6 @@ a folder named by task and model; they are written before anything is measured, 
 an interrupted measurement.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from circuitfind.directories.work import CIRCUIT, WorkDirectory
 from circuitfind.errors import CircuitFileError, MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.mib import MibResult
 from circuitfind.evaluation.passes import PassLog
-from circuitfind.files import path_of, read_bytes
+from circuitfind.files import digest, path_of
 from circuitfind.formats.submission import SCORE_FILES
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
@@ -112,11 +111,11 @@ class MibConfig(RunConfig):
         found = super().located()
         train = None if self.train is None else task_file(self.train)
         if train is not None:
-            found = replace(found, train=str(train.resolve()), train_digest=_digest(train))
+            found = replace(found, train=str(train.resolve()), train_digest=digest(train))
         if self.scores is not None:
             file = scores_file(path_of(self.scores))
             place = str(path_of(self.scores).resolve())
-            found = replace(found, scores=place, scores_digest=_digest(file))
+            found = replace(found, scores=place, scores_digest=digest(file))
         return found
 
 
@@ -153,10 +152,6 @@ def scores_file(path: Path) -> Path:
             f"({' or '.join(SCORE_FILES)})"
         )
     return found[0]
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(read_bytes(file)).hexdigest()[:16]
 
 
 class MibDirectory(WorkDirectory[MibConfig]):

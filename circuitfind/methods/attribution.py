@@ -155,13 +155,23 @@ class Batch:
 
     def scores(self, places: Sequence[Place]) -> Table:
         """Return what places that vary the same writer contribute, summed over prompts."""
-        walks, writer = [self._walk(place) for place in places], places[0].writer
-        gradients = _total(walks)
+        graph, writer = self.problem.graph, places[0].writer
+        of_moves = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+
+        def walks() -> Iterator[_Walk]:
+            # One at a time: what entered the blocks of a run is large.
+            for place in places:
+                walk = self._walk(place)
+                if graph.moves:
+                    add_move_scores(
+                        self.problem, self._runs, walk.entering, walk.gradients, of_moves
+                    )
+                yield walk
+
+        gradients = _total(walks())
         if writer is None:
             scores = contracted(self.differences, gradients, places=self.problem.places)
-            for walk in walks if self.problem.graph.moves else ():
-                add_move_scores(self.problem, self._runs, walk.entering, walk.gradients, scores)
-            return scores
+            return scores + of_moves
         scores = contracted(
             self.differences, gradients, [self._block_of(writer)], self.problem.places
         )

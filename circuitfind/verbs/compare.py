@@ -1,6 +1,5 @@
 """Compare circuits from their files: read them, measure what must be measured, write the result."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from circuitfind.directories.directory import circuit_file, effects_of, load_cir
 from circuitfind.directories.naming import default_path
 from circuitfind.directories.work import environment
 from circuitfind.errors import GraphError, RunDirectoryError
-from circuitfind.files import read_bytes
+from circuitfind.files import digest
 from circuitfind.reports.diagram import Diagram, draw_difference
 from circuitfind.reports.matched import Drawn, draw_matched
 from circuitfind.reports.matrix import draw_matrix
@@ -104,7 +103,7 @@ def _load(path: Path, name: str) -> Loaded:
     circuit = load_circuit_of(path)
     try:
         require_edges(circuit)
-        return Loaded(path, name, _digest(path), circuit, _effects(path, circuit))
+        return Loaded(path, name, digest(circuit_file(path)), circuit, _effects(path, circuit))
     except GraphError as error:
         raise GraphError(f"{path}: {error}") from None
 
@@ -117,10 +116,6 @@ def _effects(path: Path, circuit: Circuit) -> EdgeScores | None:
         return None
     origin = circuit.origin
     return EdgeScores(circuit.graph, values, str(origin.get("unit", "")), str(origin.get("method")))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(read_bytes(circuit_file(path))).hexdigest()[:16]
 
 
 def _write(

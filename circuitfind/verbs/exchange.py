@@ -1,6 +1,5 @@
 """Circuits of runs to files of others, and back into directories of ours."""
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import circuit_file, effects_of, load_circuit_of
 from circuitfind.directories.work import CIRCUIT
 from circuitfind.errors import CircuitFileError, RunDirectoryError, quoted
-from circuitfind.files import read_bytes, write_whole
+from circuitfind.files import digest, read_bytes, write_whole
 from circuitfind.formats import FORMATS, find_format, import_circuit
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import write_csv
@@ -128,8 +127,8 @@ def import_file(
             else "--task needs --model: a circuit is about both; give it, too"
         )
     if not circuit.origin:
-        digest = hashlib.sha256(read_bytes(file)).hexdigest()[:16]
-        origin = {"imported_from": file.name, "file_digest": digest, **_about(task, model)}
+        about = _about(task, model)
+        origin = {"imported_from": file.name, "file_digest": digest(file), **about}
         circuit = replace(circuit, origin=origin)
     if n_edges is not None:
         circuit = _largest(circuit, n_edges)
