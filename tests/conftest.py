@@ -1,10 +1,13 @@
 """Fixtures that cost something, and what every test needs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.type_checks import checks_types, types_checked
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -32,6 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread():
     """Threads that wait for one another make tiny models many times slower."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def types(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check shapes and types at run time with some of a test's parameters."""
+    with types_checked(check=checks_types(request.node)):
+        yield
+
+
+@pytest.fixture
+def unchecked(types: None) -> Iterator[None]:
+    """Let a wrong type or `Literal` reach the package's own check, as it does for users."""
+    with types_checked(check=False):
+        yield
 
 
 @pytest.fixture(scope="session")

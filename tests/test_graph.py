@@ -13,7 +13,7 @@ from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.shape import ModelShape
-from tests.engine.problems import without_type_checks
+from tests.type_checks import types_checked
 
 thorough = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
@@ -334,7 +334,7 @@ def random_mask(graph: Graph, seed: int, share: float) -> torch.Tensor:
 )
 def test_sizes_of_another_type_are_refused(field, given, line):
     sizes = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "d_model": 8, "d_head": 4, "d_vocab": 9}
-    with without_type_checks(), pytest.raises(GraphError, match=line):
+    with types_checked(check=False), pytest.raises(GraphError, match=line):
         ModelShape(**sizes | {field: given})
 
 
@@ -347,7 +347,7 @@ def test_sizes_of_another_type_are_refused(field, given, line):
     ],
 )
 def test_what_is_not_a_mask_of_the_graph_is_refused(mask, line):
-    with without_type_checks(), pytest.raises(GraphError, match=line):
+    with types_checked(check=False), pytest.raises(GraphError, match=line):
         Circuit(SMALL, mask)
 
 

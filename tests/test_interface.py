@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 import torch
 
@@ -272,14 +271,6 @@ def test_a_selection_that_says_too_much_or_too_little_is_refused(method, given, 
 
 
 # Types
-
-
-@pytest.fixture
-def unchecked():
-    """Let a wrong type reach the package's own check, as it does for users."""
-    jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
 
 
 RECORDS = {"Assessment", "EdgeScores", "Found", "Graph", "ModelShape", "Pair", "PatchResult"}

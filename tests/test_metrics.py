@@ -9,7 +9,7 @@ from circuitfind.errors import MetricError
 from circuitfind.measures import distinct_answers, on_columns
 from circuitfind.metrics import METRICS, Metric, check_metric, custom_metric, find_metric
 from circuitfind.prompts import Pair, collate
-from tests.engine.problems import without_type_checks
+from tests.type_checks import types_checked
 
 LOG = math.log
 OF_LOGITS = [metric for metric in METRICS if metric.reads != "stream"]
@@ -140,18 +140,21 @@ def test_any_function_can_be_a_metric():
 def test_a_function_that_averages_or_returns_too_much_is_refused(function, shape):
     metric = custom_metric(function, name="mine")
     line = f"'mine' returned shape {shape} for 2 prompts; return one"
-    with without_type_checks(), pytest.raises(MetricError, match=line):
+    with types_checked(check=False), pytest.raises(MetricError, match=line):
         metric(P, PROMPTS, FULL)
 
 
 def test_a_list_and_a_table_entry_with_an_axis_too_many_are_refused_too():
     with (
-        without_type_checks(),
+        types_checked(check=False),
         pytest.raises(MetricError, match=r"'mine' returned \[1, 2\]; return a tensor"),
     ):
         custom_metric(lambda logits, prompts: [1, 2], name="mine")(P, PROMPTS, FULL)
     for_table = Metric("mine", "", "higher", lambda logits, prompts, full: logits[:, :, 0])
-    with without_type_checks(), pytest.raises(MetricError, match=r"'mine' returned shape \(2, 2\)"):
+    with (
+        types_checked(check=False),
+        pytest.raises(MetricError, match=r"'mine' returned shape \(2, 2\)"),
+    ):
         for_table.of_candidates(P[None], PROMPTS, FULL)
 
 
@@ -161,7 +164,7 @@ def test_a_list_and_a_table_entry_with_an_axis_too_many_are_refused_too():
 def test_a_metric_with_an_unknown_field_is_refused(field, given):
     fields = {"better": "lower", field: given}
     with (
-        without_type_checks(),
+        types_checked(check=False),
         pytest.raises(MetricError, match=f"'mine' has {field}={given!r}; choose one of"),
     ):
         Metric("mine", "", measure=lambda logits, prompts, full: logits[:, 0, 0], **fields)

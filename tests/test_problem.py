@@ -10,8 +10,8 @@ from circuitfind.models.loading import load_model
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
-from tests.engine.problems import without_type_checks
 from tests.programs import write_program
+from tests.type_checks import types_checked
 
 PAIRS = collate([Pair([0, 1, 2], [0, 2, 1], answers=[[1]])])
 
@@ -81,7 +81,7 @@ def model(tmp_path_factory):
 )
 def test_a_part_of_another_kind_is_refused(model, part, given, line):
     parts = {"model": model, "task": PAIRS, "metric": "kl", part: given}
-    with without_type_checks(), pytest.raises(MethodError, match=line):
+    with types_checked(check=False), pytest.raises(MethodError, match=line):
         make_problem(**parts)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 
 from circuitfind.cli import main
@@ -70,14 +69,6 @@ def complaint() -> Callable[[Answer, str], None]:
         assert re.fullmatch(f"circuitfind: .*({said}).*\n", answer.err), answer.err
 
     return check
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Let a wrong value of a `Literal` reach the package's own check, as it does for users."""
-    jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)  # noqa: FBT003
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ The package and the oracle are given models of their own, built twice from one s
 either does to its model can reach the other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-import jaxtyping
 import torch
 from torch import Tensor
 
@@ -220,16 +218,6 @@ def logits_at_steps(engine: IncrementalEngine, final: Tensor) -> Tensor:
     """Return all logits at the metric's steps, from a final stream."""
     with torch.no_grad():
         return engine.problem.model.logits(engine.readout.at_steps(final))
-
-
-@contextmanager
-def without_type_checks() -> Iterator[None]:
-    """Let a wrong value of a `Literal` reach the package's own check, as it does for users."""
-    jaxtyping.config.update("jaxtyping_disable", value=True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", value=False)
 
 
 def watch(

@@ -22,12 +22,13 @@ from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.problem import Problem
 from circuitfind.reports.page.attention import stored_patterns
 from circuitfind.reports.page.patterns import attention_data
-from tests.engine.problems import EXACT, loss_of, problem_of, random_mask, without_type_checks
+from tests.engine.problems import EXACT, loss_of, problem_of, random_mask
 from tests.evaluation.test_measured import in_chunks
 from tests.oracles import search
 from tests.oracles.brute_force import BruteForce, writer_outputs
 from tests.oracles.checkpoints import build
 from tests.oracles.slopes import attribution
+from tests.type_checks import types_checked
 
 
 def turned_round(prompts):
@@ -170,19 +171,19 @@ def test_chunks_of_prompts_change_nothing():
 def test_what_cannot_be_answered_is_refused_before_anything_runs():
     for axes in ("head",), "batch", ["pos"]:
         with (
-            without_type_checks(),
+            types_checked(check=False),
             pytest.raises(MethodError, match="'odd' cannot be averaged over .*'batch'"),
         ):
             Ablation("odd", ((1.0, corrupted),), axes)  # type: ignore[arg-type]
     for runs in None, (clean,), ((math.nan, clean),), ((1.0, "clean"),), [(1.0, clean)]:
         with (
-            without_type_checks(),
+            types_checked(check=False),
             pytest.raises(MethodError, match="runs of the ablation 'odd' are .*give a tuple"),
         ):
             Ablation("odd", runs)  # type: ignore[arg-type]
     of_numbers = Ablation("numbers", ((1.0, lambda prompts: prompts.clean.double()),))
     with (
-        without_type_checks(),
+        types_checked(check=False),
         pytest.raises(MethodError, match="'numbers' runs the model on torch.float64; return"),
     ):
         problem_of("gpt2", of_numbers)

@@ -13,7 +13,7 @@ from circuitfind.evaluation.random_circuits import p_value, random_circuits
 from circuitfind.evaluation.random_walks import connected_mask, inflated
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.shape import ModelShape
-from tests.engine.problems import without_type_checks
+from tests.type_checks import types_checked
 
 SHAPE = {"n_layers": 3, "n_heads": 4, "d_model": 8, "d_head": 2, "d_vocab": 10}
 GRAPHS = {
@@ -145,7 +145,10 @@ def test_a_p_value_counts_the_circuit_itself_among_the_random_ones():
 
 def test_unknown_nulls_and_impossible_sizes_are_refused():
     circuit = some_circuit(GRAPHS["plain"], 5)
-    with without_type_checks(), pytest.raises(MethodError, match="choose one of degree, layer"):
+    with (
+        types_checked(check=False),
+        pytest.raises(MethodError, match="choose one of degree, layer"),
+    ):
         random_circuits(circuit, 1, null="nothing")
     with pytest.raises(MethodError, match="a circuit of 9999 edges was asked for; there are"):
         connected_mask(circuit.graph, 9999, np.random.default_rng(0))

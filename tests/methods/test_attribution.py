@@ -17,6 +17,7 @@ from circuitfind.metrics import custom_metric, find_metric
 from circuitfind.problem import Problem
 from tests.engine.problems import BRIDGED, engine_of, loss_of, oracle_of, problem_of, prompts_of
 from tests.oracles.slopes import attribution, differences
+from tests.type_checks import types_checked
 
 every_family = pytest.mark.parametrize("family", BRIDGED)
 ABLATIONS = ("resample", "zero", "mean", "mean-over-positions")
@@ -282,9 +283,8 @@ def test_a_score_that_is_no_number_names_its_edge():
     ],
 )
 def test_impossible_options_are_refused(options, line):
-    from tests.engine.problems import without_type_checks
 
-    with without_type_checks(), pytest.raises(CircuitfindError, match=line):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=line):
         EapIgOptions(**options)
 
 

@@ -9,7 +9,8 @@ from circuitfind.errors import MethodError
 from circuitfind.methods import METHODS
 from circuitfind.methods.gates import EveryEdge, WriterGates
 from circuitfind.methods.mattr import MattrOptions, drawn_size, soft_top
-from tests.engine.problems import engine_of, loss_of, oracle_of, without_type_checks
+from tests.engine.problems import engine_of, loss_of, oracle_of
+from tests.type_checks import types_checked
 
 MATTR = METHODS.find("mattr")
 
@@ -131,5 +132,5 @@ def test_scores_lie_between_0_and_1_and_do_not_depend_on_the_number_of_steps_at_
     ],
 )
 def test_impossible_options_are_refused(options, said):
-    with without_type_checks(), pytest.raises(MethodError, match=said):
+    with types_checked(check=False), pytest.raises(MethodError, match=said):
         MattrOptions(**options)

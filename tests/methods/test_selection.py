@@ -15,7 +15,8 @@ from circuitfind.methods.search import search
 from circuitfind.methods.selection import Selection, chosen, share_of
 from circuitfind.methods.settings import settled
 from circuitfind.metrics import custom_metric
-from tests.engine.problems import engine_of, without_type_checks
+from tests.engine.problems import engine_of
+from tests.type_checks import types_checked
 
 SCORED = [method for method in METHODS if isinstance(method, Scored)]
 QUICK = {name: {"steps": 20} for name in ("subnetwork-probing", "edge-pruning", "ugs", "mattr")}
@@ -148,7 +149,7 @@ def test_ranks_go_by_size_and_thresholds_by_value_unless_told_otherwise(signed):
     ],
 )
 def test_impossible_choices_are_refused(options, line):
-    with without_type_checks(), pytest.raises(CircuitfindError, match=line):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=line):
         Selection(**options)
 
 

@@ -19,9 +19,10 @@ from circuitfind.patching.sweep import patch
 from circuitfind.patching.together import patch_together
 from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.patching import patch_report
-from tests.engine.problems import EXACT, problem_of, prompts_of, without_type_checks
+from tests.engine.problems import EXACT, problem_of, prompts_of
 from tests.patching.test_path import at_end
 from tests.patching.test_transformer_lens import CLOSE, LENGTHS, lens_inputs
+from tests.type_checks import types_checked
 
 NOTE = "the metric is one number for all prompts, so effects have no standard error"
 
@@ -116,7 +117,7 @@ def test_the_result_has_no_intervals_and_says_why(tmp_path):
 )
 def test_what_needs_a_value_per_prompt_refuses_it(ask):
     said = "the metric 'mix' is one number for the whole batch, and here every prompt needs its own"
-    with without_type_checks(), pytest.raises(CircuitfindError, match=said):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=said):
         ask(problem_with())
 
 
@@ -130,7 +131,7 @@ def test_what_needs_a_value_per_prompt_refuses_it(ask):
 )
 def test_what_is_not_the_number_that_was_promised_is_refused(returned, per, said):
     metric = custom_metric(returned, per=per)
-    with without_type_checks(), pytest.raises(CircuitfindError, match=said):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=said):
         patch(problem_with(metric), "mlp")
 
 
@@ -142,5 +143,8 @@ def test_a_number_of_python_will_do():
 
 
 def test_an_unknown_kind_is_refused():
-    with without_type_checks(), pytest.raises(CircuitfindError, match="choose one of 'prompt'"):
+    with (
+        types_checked(check=False),
+        pytest.raises(CircuitfindError, match="choose one of 'prompt'"),
+    ):
         custom_metric(mix, per="token")

@@ -15,10 +15,11 @@ from circuitfind.problem import assemble
 from circuitfind.reports.patching import patch_report
 from circuitfind.tasks import find_task
 from tests.counting import CountingModel
-from tests.engine.problems import EXACT, problem_of, without_type_checks
+from tests.engine.problems import EXACT, problem_of
 from tests.oracles.checkpoints import D_HEAD, D_MODEL, build
 from tests.patching.hooked import Hooked
 from tests.patching.test_path import LENGTHS, at_end
+from tests.type_checks import types_checked
 
 PATHS = (
     ("embed", "a0.h1.q"),
@@ -183,7 +184,7 @@ def test_the_result_says_that_the_norm_was_frozen(tmp_path):
 def test_an_unknown_norm_is_refused():
     problem = problem_of("gpt2", metric="logit-difference")
     said = "no norm named 'none'; choose one of exact, frozen"
-    with without_type_checks(), pytest.raises(CircuitfindError, match=said):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=said):
         path_patch(problem, norm="none")
 
 

@@ -15,8 +15,9 @@ from circuitfind.problem import assemble
 from circuitfind.reports.heatmap import draw_heatmap
 from circuitfind.reports.patching import patch_report
 from circuitfind.tasks import find_task
-from tests.engine.problems import EXACT, model_of, problem_of, without_type_checks
+from tests.engine.problems import EXACT, model_of, problem_of
 from tests.patching.test_transformer_lens import CLOSE, lens_inputs, problem_for
+from tests.type_checks import types_checked
 
 LAYER_POS_HEAD = ("layer", "pos", "head_index")
 SETTERS = {
@@ -208,7 +209,7 @@ def test_an_activation_that_cannot_be_patched_is_refused(family, name, said):
     ],
 )
 def test_what_a_setter_returns_is_checked(setter, said):
-    with without_type_checks(), pytest.raises(CircuitfindError, match=said):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=said):
         patch(problem_of("gpt2", metric="logit-difference"), "resid_pre", setter=setter)
 
 

@@ -13,8 +13,9 @@ from circuitfind.patching.sweep import Sweep, patch
 from circuitfind.problem import assemble
 from circuitfind.prompts import Pair, collate
 from circuitfind.tasks import find_task
-from tests.engine.problems import model_of, problem_of, without_type_checks
+from tests.engine.problems import model_of, problem_of
 from tests.programs import write_program
+from tests.type_checks import types_checked
 
 MIXED = (4, 3, 4)
 BATCHES = {"rtol": 0, "atol": 1e-10}
@@ -109,7 +110,7 @@ def test_compiled_programs_can_be_swept(tmp_path):
     ],
 )
 def test_what_cannot_be_swept_is_refused(options, said):
-    with without_type_checks(), pytest.raises(CircuitfindError, match=said):
+    with types_checked(check=False), pytest.raises(CircuitfindError, match=said):
         patch(problem_of("gpt2", metric="logit-difference"), **options)
 
 
