@@ -11,6 +11,11 @@ MLP is then one writer, and so are a dictionary's skip connection and its error.
 the one input of their MLP, since they share its norm; latents of a transcoder have one input each.
 So can the latents of an autoencoder of what attention adds to the stream: they take the place of
 the heads as writers, and every input of every head feeds all of them.
+
+Latents of the residual stream are a block of their own, at a stage of its own before a layer
+(`pre5`), between its attention and its MLP (`mid5`) or behind it (`post5`). It reads all that was
+written since the embedding, or since the last such block, and what it writes takes the place of
+that: readers behind it read the stream from there on (`Reader.since`).
 """
 
 from collections.abc import Sequence
@@ -57,9 +62,12 @@ def heads_and_mlps(
     builder = _Builder(shape, ("qkv",) if merge_qkv else ("q", "k", "v"))
     builder.add_embeddings(("embed", "pos_embed") if split_embedding else ("embed",))
     for layer, sizes in enumerate(shape.layers):
+        builder.add_stream(taken_apart.get(("resid_pre", layer)))
         builder.add_attention(layer, sizes, taken_apart.get(("attention", layer)))
+        builder.add_stream(taken_apart.get(("resid_mid", layer)))
         if sizes.has_mlp:
             builder.add_mlp(layer, sizes, taken_apart.get(("mlp", layer)))
+        builder.add_stream(taken_apart.get(("resid_post", layer)))
     builder.add_logits()
     return Graph(shape, tuple(builder.writers), tuple(builder.readers), tuple(builder.blocks))
 
@@ -87,13 +95,22 @@ def _by_block(shape: ModelShape, units: Sequence[Units]) -> dict[tuple[UnitsOf, 
     if len(found) < len(units):
         raise GraphError("the units of a block are given twice; give one entry for each block")
     for of, layer in found:
-        known = 0 <= layer < shape.n_layers
-        if not known or (of == "mlp" and not shape.layers[layer].has_mlp):
+        if not has_part(shape, layer, of):
+            mid = " (a stream that an MLP reads behind the attention of its layer)"
             raise GraphError(
-                f"there is no {'MLP' if of == 'mlp' else of} in layer {layer} whose units could be "
-                f"writers; the model has the layers 0 to {shape.n_layers - 1}"
+                f"there is no {'MLP' if of == 'mlp' else of}{mid * (of == 'resid_mid')} in layer "
+                f"{layer} whose units could be writers; the model has the layers 0 to "
+                f"{shape.n_layers - 1}"
             )
     return found
+
+
+def has_part(shape: ModelShape, layer: int, of: UnitsOf) -> bool:
+    """Return whether a model has a layer, and in it what units could take apart."""
+    if not 0 <= layer < shape.n_layers:
+        return False
+    sizes = shape.layers[layer]
+    return {"mlp": sizes.has_mlp, "resid_mid": sizes.has_mid}.get(of, True)
 
 
 def _check(
@@ -128,11 +145,16 @@ def _n_pairs(
     return ((2 if split_embedding else 1) + n_writers) * (1 + n_readers)
 
 
+_STREAM_STAGES: dict[UnitsOf, int] = {"resid_pre": 1, "resid_mid": 2, "resid_post": 3}
+
+
 class _Builder:
     """Collects the blocks of a graph in the order in which they run."""
 
     def __init__(self, shape: ModelShape, ports: tuple[Port, ...]) -> None:
         self._shape, self._ports = shape, ports
+        # How many stages streams have taken, and that of the stream that readers read from.
+        self._shift = self._since = 0
         self.writers: list[Writer] = []
         self.readers: list[Reader] = []
         self.blocks: list[Block] = []
@@ -143,7 +165,7 @@ class _Builder:
 
     def add_attention(self, layer: int, sizes: LayerShape, units: Units | None) -> None:
         """Add the attention of a layer; every input of its heads feeds all units, if it has any."""
-        stage, size = 2 * layer + 1, sizes.heads_per_kv_head
+        stage, size = 2 * layer + 1 + self._shift, sizes.heads_per_kv_head
         heads = range(sizes.n_heads)
         readers = []
         for port in self._ports:
@@ -165,7 +187,8 @@ class _Builder:
 
     def add_mlp(self, layer: int, sizes: LayerShape, units: Units | None) -> None:
         """Add an MLP, of which units may be writers."""
-        name, stage = f"m{layer}", 2 * layer + (1 if sizes.parallel_mlp else 2)
+        name = f"m{layer}"
+        stage = 2 * layer + (1 if sizes.parallel_mlp else 2) + self._shift
         writers = [Writer(name, "mlp", stage, layer)] if units is None else _parts(units, stage)
         n_fed = len(writers) - (units is not None and units.error == "fixed")
         readers = [(Reader(name, "mlp", stage, name, layer), range(n_fed))]
@@ -177,9 +200,22 @@ class _Builder:
         self._add(name, "mlp", layer, stage, writers, readers)
         self.blocks[-1] = replace(self.blocks[-1], units=units)
 
+    def add_stream(self, units: Units | None) -> None:
+        """Add latents that take the residual stream apart; what follows reads what they write."""
+        if units is None:
+            return
+        stage = 2 * units.layer + _STREAM_STAGES[units.of] + self._shift
+        writers = _parts(units, stage)
+        reader = Reader(units.block, "stream", stage, units.block, units.layer)
+        self._add(
+            units.block, "stream", units.layer, stage, writers, [(reader, range(len(writers)))]
+        )
+        self.blocks[-1] = replace(self.blocks[-1], units=units)
+        self._shift, self._since = self._shift + 1, stage
+
     def add_logits(self) -> None:
         layer = self._shape.n_layers
-        reader = Reader("logits", "logits", 2 * layer + 1, "logits")
+        reader = Reader("logits", "logits", 2 * layer + 1 + self._shift, "logits")
         self._add("logits", "logits", layer, reader.stage, [], [(reader, range(0))])
 
     def _add(
@@ -212,7 +248,8 @@ class _Builder:
             )
         )
         self.writers.extend(writers)
-        self.readers.extend(reader for reader, _ in readers)
+        read = (replace(reader, stage=stage, since=self._since) for reader, _ in readers)
+        self.readers.extend(read)
 
 
 def _parts(units: Units, stage: int) -> list[Writer]:
@@ -224,7 +261,7 @@ def _parts(units: Units, stage: int) -> list[Writer]:
         for number in units.numbers
     ]
     others = ("rest", *["skip"] * units.skip)
-    writers += [Writer(f"{name}.{other}", units.of, stage, layer) for other in others]
+    writers += [Writer(f"{name}.{other}", units.whole, stage, layer) for other in others]
     if units.error is not None:
         writers.append(Writer(f"{name}.error", "error", stage, layer))
     return writers
@@ -236,5 +273,5 @@ def head_name(layer: int | str, head: int | str) -> str:
 
 
 def _head_reader(kind: Kind, component: str, layer: int, index: int, port: Port) -> Reader:
-    name, stage = f"{component}.{port}", 2 * layer + 1
-    return Reader(name, kind, stage, component, layer, index, port, looks_back=port != "q")
+    name = f"{component}.{port}"
+    return Reader(name, kind, 0, component, layer, index, port, looks_back=port != "q")

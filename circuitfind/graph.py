@@ -63,6 +63,7 @@ Kind = Literal[
     "kv group",
     "attention",
     "mlp",
+    "stream",
     "neuron",
     "latent",
     "error",
@@ -86,7 +87,7 @@ NUMBERED_AS: dict[Kind, str] = {
 PLACE_MARK = "@"
 """Stands between the name of an input and the place at which it is read."""
 
-BlockKind = Literal["embedding", "attention", "mlp", "logits"]
+BlockKind = Literal["embedding", "attention", "mlp", "stream", "logits"]
 """What the components of a block are."""
 
 
@@ -134,6 +135,8 @@ class Reader:
         looks_back: Whether the component uses, at a position, what this input received at earlier
             positions (keys and values), and not only what it received there.
         place: The place of the token positions at which it reads; None for all positions.
+        since: The first stage whose writers it reads. Where latents take the residual stream apart,
+            readers behind them read the stream from these on.
     """
 
     name: str
@@ -145,6 +148,11 @@ class Reader:
     port: Port | None = None
     looks_back: bool = False
     place: str | None = None
+    since: int = 0
+
+    def reads(self, writer: Writer) -> bool:
+        """Return whether there is an edge from a writer."""
+        return self.since <= writer.stage < self.stage
 
     def at(self, place: str | None) -> "Reader":
         """Return the same input at one place, or at all positions."""
@@ -170,10 +178,17 @@ ErrorKind = Literal["fixed", "live"]
 """Where what a dictionary does not reconstruct comes from: from the unpatched runs, so that nothing
 acts through it; or from what the block receives."""
 
-UnitsOf = Literal["mlp", "attention"]
-"""What units take apart: an MLP, or the output of attention."""
+UnitsOf = Literal["mlp", "attention", "resid_pre", "resid_mid", "resid_post"]
+"""What units take apart: an MLP, the output of attention, or the residual stream before a layer,
+between its attention and its MLP, or behind it."""
 
-LETTERS: dict[UnitsOf, str] = {"mlp": "m", "attention": "a"}
+LETTERS: dict[UnitsOf, str] = {
+    "mlp": "m",
+    "attention": "a",
+    "resid_pre": "pre",
+    "resid_mid": "mid",
+    "resid_post": "post",
+}
 """How names of blocks begin, by what they are."""
 
 
@@ -222,10 +237,8 @@ class Units:
             )
         if self.error not in (None, *get_args(ErrorKind)):
             raise GraphError(f"an error is fixed or live, not {quoted(self.error)}")
-        if self.of not in get_args(UnitsOf):
-            raise GraphError(
-                f"units take apart {' or '.join(get_args(UnitsOf))}, not {quoted(self.of)}"
-            )
+        if self.of not in LETTERS:
+            raise GraphError(f"units take apart {' or '.join(LETTERS)}, not {quoted(self.of)}")
         if self.of != "mlp" and (
             (self.kind, self.apart, self.skip, self.error) != ("latent", False, False, "live")
         ):
@@ -234,6 +247,11 @@ class Units:
                 "which have no inputs of their own; give Units(layer, 'latent', numbers, "
                 f"error='live', of={quoted(self.of)})"
             )
+
+    @property
+    def whole(self) -> Literal["mlp", "attention", "stream"]:
+        """What kind of block they take apart."""
+        return self.of if self.of in ("mlp", "attention") else "stream"
 
     @property
     def block(self) -> str:
@@ -675,10 +693,11 @@ class Graph:
 
     @cached_property
     def edge_mask(self) -> Bool[Tensor, "writer reader"]:
-        """True where the writer runs before the reader, so that an edge exists."""
-        writes_at = torch.tensor([writer.stage for writer in self.writers])
+        """True where the reader reads the writer (`Reader.reads`), so that an edge exists."""
+        writes_at = torch.tensor([writer.stage for writer in self.writers])[:, None]
         reads_at = torch.tensor([reader.stage for reader in self.readers])
-        exists = writes_at[:, None] < reads_at[None, :]
+        since = torch.tensor([reader.since for reader in self.readers])
+        exists = (since <= writes_at) & (writes_at < reads_at)
         if self.moves:
             n_writers, n_readers = self.n_outer
             exists[n_writers:], exists[:, n_readers:] = False, False
@@ -796,6 +815,11 @@ class Graph:
                     "a place to the same head at a place that may attend to it, as in "
                     f"'a0.h1.k@{self.places[0]}->a0.h1@{self.places[-1]}'"
                 )
+        elif writer.stage < reader.since:
+            raise GraphError(
+                f"no edge {quoted(name)}: latents take the stream apart between {writer.name} and "
+                f"{reader.name}, which reads what they write"
+            )
         elif writer.stage >= reader.stage:
             raise GraphError(
                 f"no edge {quoted(name)}: {writer.name} writes at stage {writer.stage}, "

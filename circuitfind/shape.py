@@ -31,6 +31,11 @@ class LayerShape(NamedTuple):
     def heads_per_kv_head(self) -> int:
         return self.n_heads // self.n_kv_heads
 
+    @property
+    def has_mid(self) -> bool:
+        """Whether an MLP reads what the attention of the layer writes."""
+        return self.has_mlp and not self.parallel_mlp
+
 
 @dataclass(frozen=True)
 class ModelShape:

@@ -38,6 +38,7 @@ WITH_UNITS = [
     for of_dictionary in (
         Units(1, "latent", (0, 2), apart=True, skip=True, error="fixed"),
         Units(1, "latent", (0, 2), error="live"),
+        Units(1, "latent", (0, 2), error="live", of="resid_pre"),
     )
 ]
 

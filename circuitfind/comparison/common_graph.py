@@ -4,7 +4,8 @@ Places are matched by name, whatever their order. Where one circuit alone tells 
 of the other are merged: an edge is kept if it is kept at any place, and its effect is the sum of
 its effects at the places where it was measured. Circuits with different neurons or latents are
 compared with whole MLPs: an edge is kept if it is kept of any part of the MLP. Latents of attention
-stand for no single head, so both circuits must have the same ones, or none.
+stand for no single head, and past those of the residual stream no edge leads, so both circuits must
+have the same ones, or none.
 """
 
 from dataclasses import replace
@@ -51,8 +52,9 @@ def _require_same_latents(left: Graph, right: Graph, names: str) -> None:
     """
     if left.shape == right.shape and not_of_mlps(left) != not_of_mlps(right):
         raise GraphError(
-            f"{names} have other latents of attention, which stand for no single head, so their "
-            "edges cannot be compared; search both with the same --latents"
+            f"{names} have other latents of attention or of the residual stream, which stand for "
+            "no component of the other, so their edges cannot be compared; search both with the "
+            "same --latents"
         )
 
 

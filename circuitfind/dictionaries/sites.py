@@ -11,6 +11,9 @@ _TAKEN_APART: dict[str, UnitsOf] = {
     "attn.hook_z": "attention",
     "attn.hook_out": "attention",
     "hook_attn_out": "attention",
+    "hook_resid_pre": "resid_pre",
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
     "mlp.hook_out": "mlp",
     "hook_mlp_out": "mlp",
 }

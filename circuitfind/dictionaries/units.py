@@ -4,7 +4,8 @@ The latents of a transcoder read the stream each for itself, and its error is th
 runs: an error that followed its own input would do what the transcoder fails to do. With TopK,
 which latents are active depends on all of them, so all are fed by one input. The latents of an SAE
 of what an MLP or attention writes are fed by the inputs of that MLP, or of all heads, and so is its
-error.
+error. Those of an SAE of the residual stream are fed by that stream, and all that follows reads
+what they, the rest and the error write.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from circuitfind.dictionaries.loading import load_dictionaries
 from circuitfind.dictionaries.zoo import embedded_dictionaries
 from circuitfind.errors import DictionaryError, quoted, require_kind, shortened
 from circuitfind.files import path_of
+from circuitfind.granularity import has_part
 from circuitfind.graph import Units
 from circuitfind.models.activations import READ_BY_MLP
 from circuitfind.models.base import ResidualModel
@@ -23,8 +25,12 @@ from circuitfind.models.forward import graph_of
 
 _POSSIBLE = (
     f"a graph can have transcoders (from {' or '.join(READ_BY_MLP)} to hook_mlp_out) and SAEs of "
-    "hook_mlp_out, hook_attn_out or attn.hook_z"
+    "hook_mlp_out, hook_attn_out, attn.hook_z or the residual stream (hook_resid_pre, "
+    "hook_resid_mid, hook_resid_post)"
 )
+
+_BEFORE_NORMS = ("attn.hook_z", "attn.hook_out", "mlp.hook_out")
+"""What a norm may lie behind before it is added to the stream."""
 
 EMBEDDED = "zoo"
 """Stands for the dictionaries that ship with the package."""
@@ -66,8 +72,8 @@ def dictionaries_for(
     if len({each.block for each in found}) < len(found):
         raise DictionaryError(
             "there are several dictionaries of one block: "
-            f"{shortened(', '.join(str(each.site) for each in found))}; give one for each MLP and "
-            "each attention"
+            f"{shortened(', '.join(str(each.site) for each in found))}; give one for each MLP, "
+            "each attention and each site of the residual stream"
         )
     return tuple(found)
 
@@ -90,16 +96,14 @@ def _found(model: ResidualModel, given: Sequence[Dictionary] | str) -> Sequence[
 
 def _require_usable(model: ResidualModel, dictionary: Dictionary) -> None:
     site, name, graph = dictionary.site, quoted(dictionary.name), graph_of(model.shape)
-    if site.layer not in (graph.mlps if site.of == "mlp" else graph.attention):
+    if not has_part(model.shape, site.layer, site.of or "attention"):
         raise DictionaryError(
             f"the dictionary {name} does not fit the model: {quoted(model.name)} has no "
             f"{site.of or 'block'} in layer {site.layer}; give dictionaries that were trained on "
             "this model"
         )
-    # A norm may lie between what attention or an MLP computes and what it adds to the stream.
-    before_norm = site.writes not in ("hook_mlp_out", "hook_attn_out")
     can_read = site.is_sae or (site.of == "mlp" and site.reads in READ_BY_MLP)
-    normed = before_norm and graph.norms_heads and can_read and site.of is not None
+    normed = site.writes in _BEFORE_NORMS and graph.norms_heads and can_read
     if site.of is None or not can_read or normed:
         raise DictionaryError(
             f"the dictionary {name} is of {site}"

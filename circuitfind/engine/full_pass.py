@@ -150,6 +150,8 @@ class MaskedRun:
         self._total: Stream | None = None
         # What has been written minus its replacement: all later readers need it.
         self._differences: list[Streams] = []
+        # The first writer that later readers read.
+        self._first = 0
         self._values: Streams | None = None
 
     def run(self, embedding: Sequence[Stream]) -> Pass:
@@ -158,6 +160,9 @@ class MaskedRun:
         for blocks in self._graph.stages:
             together = [(block, self._outputs(block)) for block in blocks]
             for block, outputs in together:
+                if block.kind == "stream":
+                    # What follows reads what its writers write, and nothing from before.
+                    self._total, self._differences, self._first = None, [], block.writers[0]
                 self._write(outputs)
                 self._add_bias(block)
         (final,) = self._received(self._graph.logits)
@@ -165,7 +170,7 @@ class MaskedRun:
         return Pass(torch.cat(self._written), read, final, self._patterns)
 
     def _outputs(self, block: Block) -> Streams:
-        if block.units is not None and block.kind == "mlp":
+        if block.units is not None and block.kind != "attention":
             return self._unit_outputs(block)
         model, inputs = self._model, dict[Input, Rows]()
         for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
@@ -217,10 +222,10 @@ class MaskedRun:
 
     def _received(self, readers: Sequence[int]) -> Streams:
         assert self._total is not None and self._values is not None
-        n = sum(len(difference) for difference in self._differences)
-        mask = self._kept[:n, list(readers)].to(self._total.dtype)
+        first, n = self._first, sum(len(difference) for difference in self._differences)
+        mask = self._kept[first : first + n, list(readers)].to(self._total.dtype)
         weighted: Any = _Weighted.apply
-        sums: Tensor = weighted(mask, self._values[:n], *self._differences)
+        sums: Tensor = weighted(mask, self._values[first : first + n], *self._differences)
         streams = self._total + sums
         if self._places is not None:
             streams = self._places.merged(streams)

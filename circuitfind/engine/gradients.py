@@ -115,6 +115,11 @@ class RecordedRun(Run):
         for blocks in reversed(self.graph.stages):
             if (stream := self.entering.get(blocks[0].stage)) is None:
                 return
+            if blocks[0].kind == "stream":
+                # All that its writers write is what its reader receives.
+                whole = Whole(blocks[0].readers, at_final)
+                yield BlockGradients(blocks[0], at_final, (whole,))
+                continue
             before = at_final.clone()
             for block in reversed(blocks):
                 received = self._pulled(block, stream, at_final)

@@ -167,7 +167,7 @@ class _Prompts:
         if block.kind == "embedding":
             return self._of("clean", block, writers)
         base = entering[block.stage]
-        if block.kind == "mlp" and block.units is not None:
+        if block.kind != "attention" and block.units is not None:
             return self._new_units(block, writers, base, changes)
         if block.kind == "mlp":
             (received,) = changes.received(block.readers, base)

@@ -289,7 +289,8 @@ class Remainders:
         if not bool(little.any()):
             return received
         total = torch.zeros_like(received)
+        since = graph.merged.readers[reader].since
         for block in graph.blocks:
-            if block.stage < stage and (bias := unowned_bias(model, block)) is not None:
+            if since <= block.stage < stage and (bias := unowned_bias(model, block)) is not None:
                 total = total + bias
         return reduce(add, (stream[:, -span:] for stream in sent()), total)

@@ -134,6 +134,9 @@ class Written:
         for stage, blocks in groupby(self.graph.blocks, lambda block: block.stage):
             found[stage] = total
             for block in blocks:
+                if block.kind == "stream":
+                    # What follows reads what its writers write, and nothing from before.
+                    total = torch.zeros_like(like)
                 if block.writers:
                     total = total + self.of(block).sum(0)
                 bias = unowned_bias(self.model, block)

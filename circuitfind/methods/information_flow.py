@@ -12,8 +12,9 @@ the part of the score that the positions of its place contribute. Paper: Ferrand
 arXiv 2403.00824.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.replacement import Runs
 from circuitfind.engine.written import Written, writing_blocks
-from circuitfind.graph import Graph
+from circuitfind.graph import Block, Graph
 from circuitfind.methods.components import by_place
 from circuitfind.methods.eap import EapOptions
 from circuitfind.methods.scored import Scored
@@ -66,22 +67,23 @@ def _shares(graph: Graph, runs: Runs, places: Places | None) -> Float[Tensor, "w
     real = runs.real
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
     for stage, stream in runs.entering.items():
-        shares = _of_stream(runs.clean, graph, stream, stage)
-        by_prompt = by_place(shares.masked_fill(~real, 0), places) / real.sum(1)
         readers = [i for i, reader in enumerate(graph.readers) if reader.stage == stage]
-        summed = by_prompt.double().sum(2).cpu()
-        scores[: len(shares), readers] = summed.repeat(1, len(readers) // graph.n_places)
+        since = graph.readers[readers[0]].since
+        blocks = [block for block in writing_blocks(graph) if since <= block.stage < stage]
+        shares = _of_stream(runs.clean, blocks, stream)
+        by_prompt = by_place(shares.masked_fill(~real, 0), places) / real.sum(1)
+        summed = by_prompt.double().sum(2).cpu().repeat(1, len(readers) // graph.n_places)
+        scores[np.ix_([i for block in blocks for i in block.writers], readers)] = summed
     return scores
 
 
-def _of_stream(written: Written, graph: Graph, stream: Tensor, stage: int) -> Shares:
-    """Return each earlier writer's share of a stream, at every position."""
+def _of_stream(written: Written, blocks: Sequence[Block], stream: Tensor) -> Shares:
+    """Return the share of each writer of some blocks in their sum, at every position."""
     size = stream.abs().sum(-1)
     contributed = torch.cat(
         [
             torch.stack([size - (stream - one).abs().sum(-1) for one in written.of(block)])
-            for block in writing_blocks(graph)
-            if block.stage < stage
+            for block in blocks
         ]
     ).clamp(min=0)
     all_of_it = contributed.sum(0)

@@ -123,6 +123,8 @@ class Activations:
         """Return what the units of a block are given (`models.units`)."""
         if block.kind == "attention":
             return self._found["z", block.layer]
+        if block.kind == "stream" and block.units is not None:
+            return self.at(block.layer, f"hook_{block.units.of}")
         return self.at(block.layer, "hook_mlp_in")
 
     def logits_with(

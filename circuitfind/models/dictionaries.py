@@ -17,8 +17,8 @@ def with_dictionaries(model: Any, dictionaries: Mapping[int, Any] | Iterable[Any
 
     Args:
         model: The model.
-        dictionaries: Transcoders, or sparse autoencoders of `hook_mlp_out`, `hook_attn_out` or
-            `attn.hook_z`; by layer where each layer has one.
+        dictionaries: Transcoders, or sparse autoencoders of `hook_mlp_out`, `hook_attn_out`,
+            `attn.hook_z` or the residual stream; by layer where each layer has one.
 
     Raises:
         MethodError: One of them is not a model, or not a dictionary, or two are of one block.

@@ -73,6 +73,8 @@ class Run:
         for blocks in self.graph.stages:
             if blocks[0].stage >= first:
                 self.observe("entering", blocks[0], stream)
+                if blocks[0].kind == "stream":
+                    continue  # All parts together are the stream.
                 for found in [self.added(block, stream) for block in blocks]:
                     stream = stream[:, -found.shape[1] :] + found
         self.observe("entering", self.graph.blocks[-1], stream)

@@ -214,6 +214,16 @@ class OutputLatents(_Dictionary):
         return x
 
 
+class StreamLatents(_Dictionary):
+    """The latents of a sparse autoencoder of the residual stream."""
+
+    def _read(self, given: Given) -> Float[Tensor, "batch pos d_in"]:
+        return given
+
+    def _reconstructed(self, given: Given, x: Float[Tensor, "batch pos d_in"]) -> Stream:
+        return given
+
+
 class AttentionLatents(_Dictionary):
     """The latents of a sparse autoencoder of what attention adds to the stream, or of its z."""
 
@@ -255,6 +265,8 @@ def unit_block(model: ResidualModel, block: Block) -> UnitBlock:
         return Neurons(model, block)
     if block.units.of == "attention":
         return AttentionLatents(model, block)
+    if block.kind == "stream":
+        return StreamLatents(model, block)
     return Transcoder(model, block) if block.has_fixed_error else OutputLatents(model, block)
 
 

@@ -109,10 +109,14 @@ class EdgeSearch:
                 f"no component has an effect of {threshold:g} or more, so there is no circuit to "
                 "draw; choose a smaller threshold, or other sites"
             )
-        names = {*self._found.readers, *(graph.readers[i].name for i in graph.logits)}
-        rows = torch.tensor(
-            [w.kind == "embedding" or w.component in self._found.writers for w in graph.writers]
-        )
+        # No sweep is needed for what passes on what others write: where latents take the residual
+        # stream apart, all paths lead through them.
+        passing = [block for block in graph.blocks if block.kind in ("embedding", "stream")]
+        ends = [*graph.logits, *(i for block in passing for i in block.readers)]
+        names = {*self._found.readers, *(graph.readers[i].name for i in ends)}
+        known = {*self._found.writers}
+        known |= {graph.writers[i].name for block in passing for i in block.writers}
+        rows = torch.tensor([writer.component in known for writer in graph.writers])
         columns = torch.tensor([reader.name in names for reader in graph.readers])
         self._among = Circuit(graph, graph.edge_mask & rows[:, None] & columns).connected()
         first = threshold / _EDGES_PER_COMPONENT

@@ -34,6 +34,7 @@ _SMALL: dict[Kind, BoxKind] = {
     "error": "error",
     "mlp": "rest",
     "attention": "rest",
+    "stream": "rest",
 }
 """How each kind of component is drawn in the box of its block."""
 

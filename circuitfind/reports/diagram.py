@@ -154,7 +154,10 @@ def draw_circuit(
     remarks = omission(len(drawn), len(effects), which)
     if len(merged) < len(drawn):
         remarks.append(Entry("a line of several edges: the largest effect"))
-    legend = (port_legend(line.port for line in lines), [*scale.legend(), *remarks])
+    legend = (
+        port_legend((line.port for line in lines), circuit.graph),
+        [*scale.legend(), *remarks],
+    )
     return _diagram(circuit.graph, lines, legend, caption, Seen.of(circuit.origin), roles or {})
 
 
@@ -251,7 +254,7 @@ def draw_frequencies(
         for kept in dict.fromkeys((1.0, share, 0.2))
     ]
     remarks = omission(len(drawn), len(rows), "the most frequent")
-    legend = (port_legend(edge.port for edge, _ in drawn), [*scale, *remarks])
+    legend = (port_legend((edge.port for edge, _ in drawn), graph), [*scale, *remarks])
     return _diagram(graph, lines, legend if rows else (), caption, NOTHING_SEEN, {})
 
 

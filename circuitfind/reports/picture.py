@@ -21,6 +21,7 @@ DRAWN_AS: dict[Kind | Literal["norm"], BoxKind] = {
     "kv group": "kv",
     "attention": "mlp",
     "mlp": "mlp",
+    "stream": "mlp",
     "neuron": "mlp",
     "latent": "mlp",
     "error": "mlp",

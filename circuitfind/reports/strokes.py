@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from circuitfind.circuit import Circuit
+from circuitfind.graph import Graph
 from circuitfind.reports.picture import Entry, Stroke
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
@@ -149,12 +150,14 @@ def effect_text(effect: float | None, unit: str = "") -> str:
     return "not measured" if effect is None else f"{effect:.3g} {unit}".strip()
 
 
-def port_legend(ports: Iterable[str | None]) -> list[Entry]:
+def port_legend(ports: Iterable[str | None], graph: Graph) -> list[Entry]:
     """Explain the colours that occur."""
-    drawn = set(ports)
+    drawn, meanings = set(ports), _PORT_MEANINGS
+    if any(block.kind == "stream" for block in graph.blocks):
+        meanings = {**meanings, None: "into an MLP, the stream or the logits"}
     return [
         Entry(meaning, Stroke(PORT_COLOURS[port], width=2.0))
-        for port, meaning in _PORT_MEANINGS.items()
+        for port, meaning in meanings.items()
         if port in drawn
     ]
 

@@ -64,8 +64,8 @@ def edges_of(dot: str) -> list[str]:
     return sorted(line for line in dot.splitlines() if "->" in line)
 
 
-def of_attention(folder, hook):
-    """Write an autoencoder of what layer 1 attends to, whose latents are random directions."""
+def autoencoder(folder, hook):
+    """Write an autoencoder of an activation of layer 1, whose latents are random directions."""
     drawn = torch.Generator().manual_seed(0)
     rows = torch.randn(32, 64, generator=drawn) / 8
     made = Dictionary(
@@ -75,17 +75,20 @@ def of_attention(folder, hook):
     return str(folder)
 
 
-@pytest.mark.parametrize("hook", ["hook_attn_out", "attn.hook_z"])
-def test_latents_of_attention_are_searched_described_and_not_compared_with_heads(
-    cli, tmp_path, hook
+@pytest.mark.parametrize(
+    ("hook", "block"),
+    [("hook_attn_out", "a1"), ("attn.hook_z", "a1"), ("hook_resid_mid", "mid1")],
+)
+def test_latents_of_attention_and_stream_are_searched_described_and_not_compared_with_heads(
+    cli, tmp_path, hook, block
 ):
-    made, run = of_attention(tmp_path / "made", hook), str(tmp_path / "run")
+    made, run = autoencoder(tmp_path / "made", hook), str(tmp_path / "run")
     options = (*SMALL, "--threshold", "0.0001", "--latents", made)
     done = cli("discover", *options, "--out", run)
     assert done.code == 0 and "reconstructs blocks.1" in done.err
     circuit = cf.load_circuit(run)
     (units,) = circuit.graph.units
-    assert (units.block, len(units.numbers)) == ("a1", 6)
+    assert (units.block, len(units.numbers)) == (block, 6)
     used = {edge.writer.name for edge in circuit.edges if edge.writer.kind == "latent"}
     described = json.loads(cli("units", run, "--json").out)
     assert {each["name"] for each in described} == used != set()

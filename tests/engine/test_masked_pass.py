@@ -42,7 +42,7 @@ def test_so_it_is_in_graphs_with_other_options(ablation, graph):
         assert_is_the_definition(engine, random_mask(engine.graph, seed, 0.2 + 0.2 * seed))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("resid")])
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])
 def test_so_it_is_where_blocks_are_taken_apart(family, case):
     if (family, case) == ("gemma2", "attention-z"):

@@ -12,9 +12,11 @@ def neurons(*layers: int) -> dict[str, Any]:
     return {"units": tuple(Units(layer, "neuron", NEURONS) for layer in layers)}
 
 
-def latents(*layers: int, made: Any = None, **units: Any) -> dict[str, Any]:
+def latents(
+    *layers: int, made: Any = None, listed: tuple[int, ...] = LATENTS, **units: Any
+) -> dict[str, Any]:
     return {
-        "units": tuple(Units(layer, "latent", LATENTS, **units) for layer in layers),
+        "units": tuple(Units(layer, "latent", listed, **units) for layer in layers),
         "dictionaries": tuple(random_dictionary(layer, **(made or {})) for layer in layers),
     }
 
@@ -31,6 +33,11 @@ def at_layer(layer: int, case: dict[str, Any]) -> dict[str, Any]:
         "units": tuple(units for units in case["units"] if units.layer == layer),
         "dictionaries": tuple(d for d in case.get("dictionaries", ()) if d.site.layer == layer),
     }
+
+
+def stream(site: str, *layers: int) -> dict[str, Any]:
+    made = {"reads": f"hook_{site}", "writes": f"hook_{site}"}
+    return latents(*layers, made=made, listed=(1, 7), error="live", of=site)
 
 
 SKIP = {"skip": True}
@@ -60,6 +67,10 @@ CASES = {
     "attention": of_attention(0, 1),
     "attention-z": of_attention(0, 1, made=OF_Z),
     "both": joined(of_attention(1), neurons(0, 1)),
+    "resid-pre": stream("resid_pre", 0, 1),
+    "resid-post": stream("resid_post", 0),
+    "streams": joined(stream("resid_post", 0, 1), stream("resid_pre", 1), of_attention(1)),
+    "resid-mid": joined(stream("resid_mid", 0), neurons(1)),
     "after-sae": joined(latents(0, made=SAE, error="live"), neurons(1)),
 }
 """Units and dictionaries, as options of problems."""

@@ -30,6 +30,11 @@ WHERE = Where(SHIFTED, steps=(5,))
         ("llama", "attention", "mean", 0.1, {"order": "forward-index"}),
         ("gemma2", "attention", "zero", 0.2, {}),
         ("gpt2", "both", "resample", 0.3, {"group_qkv": True}),
+        ("llama", "streams", "mean", 0.15, {"order": "forward-index"}),
+        pytest.param(
+            "gpt2", "resid-mid", "resample", 0.05, {"group_qkv": True}, marks=pytest.mark.slow
+        ),
+        ("gemma2", "resid-pre", "zero", 0.2, {}),
     ],
 )
 def test_every_decision_is_that_of_a_search_that_runs_the_whole_model(
@@ -49,6 +54,7 @@ def test_every_decision_is_that_of_a_search_that_runs_the_whole_model(
         ("gpt2", "jumprelu", "resample", 0.01),
         ("gemma2", "sae", "zero", 0.05),
         ("gpt2", "attention-z", "resample", 0.05),
+        ("llama", "resid-post", "resample", 0.02),
     ],
 )
 def test_so_it_is_at_places(family, case, ablation, threshold):

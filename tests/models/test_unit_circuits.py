@@ -176,17 +176,24 @@ def test_the_three_neurons_alone_say_all_that_the_model_says(counter):
     torch.testing.assert_close(said, expected, rtol=0, atol=1e-9)
 
 
-# ------------------------------------------------------------------------------- attention
+# ------------------------------------------------------------------ attention, and the stream
 
-SYMBOLS = {"a": 7, "b": 8, "c": 9}
-"""Where in the stream the heads bring each symbol: behind 3 tokens and 4 positions."""
+SYMBOLS = {"a": 7, "b": 8, "c": 9, "output": 12}
+"""Where in the stream the heads bring each symbol, behind 3 tokens and 4 positions, and where the
+MLP writes."""
 
 
 def reading(model, rows):
-    """Return the model with a dictionary of what its attention adds.
+    """Return the model with a dictionary of what its attention adds."""
+    return with_dictionaries(model, [dictionary_of(model, "hook_attn_out", rows)])
+
+
+def dictionary_of(model, hook, rows):
+    """Return a dictionary.
 
     Args:
         model: The model.
+        hook: What it reads and reconstructs.
         rows: For each latent, the symbol that it reads, and the one that it writes, if any.
     """
     width = model.shape.d_model
@@ -195,12 +202,10 @@ def reading(model, rows):
         encoder[latent, SYMBOLS[reads]] = 1
         if writes is not None:
             decoder[latent, SYMBOLS[writes]] = 1
-    dictionary = Dictionary(
-        "symbols", Site(0, "hook_attn_out", "hook_attn_out"), encoder.double(),
-        torch.zeros(len(rows)).double(), relu(len(rows)), decoder.double(),
-        torch.zeros(width).double(),
+    return Dictionary(
+        "symbols", Site(0, hook, hook), encoder.double(), torch.zeros(len(rows)).double(),
+        relu(len(rows)), decoder.double(), torch.zeros(width).double(),
     )  # fmt: skip
-    return with_dictionaries(model, [dictionary])
 
 
 def of_attention(*numbers):
@@ -228,3 +233,25 @@ def test_a_symbol_that_no_latent_writes_is_in_the_error(counter):
     model = reading(counter, [("a", "a"), ("b", None), ("c", "c")])
     carried = {"a0.f0->m0", "a0.f2->m0", "a0.error->m0", "m0->logits"}
     assert found_in(problem_of(model, of_attention(0, 1, 2))) == INTO_HEADS | carried
+
+
+@pytest.mark.parametrize("ablation", ["resample", "mean"])
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_latents_of_the_stream_that_carry_the_symbols_and_the_answer_are_found(
+    counter, ablation, threshold
+):
+    """Between attention and MLP, and behind it; others are as active, and write nothing."""
+    into = [("a", "a"), ("a", None), ("b", "b"), ("c", "c"), ("output", "output")]
+    out = [("a", "a"), ("output", None), ("output", "output")]
+    made = {"resid_mid": into, "resid_post": out}
+    model = with_dictionaries(
+        counter, [dictionary_of(counter, f"hook_{site}", rows) for site, rows in made.items()]
+    )
+    units = [
+        Units(0, "latent", tuple(range(len(rows))), error="live", of=site)
+        for site, rows in made.items()
+    ]
+    read = {f"a0.h{head}->mid0" for head in HEADS} | {"m0->post0"}
+    carried = {f"mid0.f{number}->m0" for number in (0, 2, 3)} | {"post0.f2->logits"}
+    found = found_in(problem_of(model, *units, ablation=ablation), threshold)
+    assert found == INTO_HEADS | read | carried

@@ -226,6 +226,7 @@ class _Run:
         self.dictionaries = dictionaries
         self.ordinary, self.graph, self.shape = ordinary, graph, graph.shape
         self.written: Written = {}
+        self.hidden: set[str] = set()
         self.kept, self.place_of = kept, place_of
         # Without replacements nothing may be cut: 0 times anything is then 0.
         self.replacement = self.written if replacement is None else replacement
@@ -235,9 +236,12 @@ class _Run:
         """Run every component in turn and return the logits."""
         self._write_embedding()
         for layer, block in enumerate(blocks_of(self.model, self.family)):
+            self._run_stream(f"pre{layer}")
             self._run_attention(layer, block)
+            self._run_stream(f"mid{layer}")
             if self.shape.has_mlp:
                 self._run_mlp(layer, block)
+            self._run_stream(f"post{layer}")
         norm = submodule(self.model, self.family, self.layout.final_norm)
         unembed = submodule(self.model, self.family, self.layout.unembed)
         return _soft_capped(self.model, unembed(norm(self._streams(["logits"]))))
@@ -263,7 +267,7 @@ class _Run:
         earlier = [
             row
             for row, writer in enumerate(self.graph.writers)
-            if writer.stage < stage and writer.port is None
+            if writer.stage < stage and writer.port is None and writer.name not in self.hidden
         ]
         names = [self.graph.writers[row].name for row in earlier]
         written = torch.stack([self.written[name] for name in names])
@@ -284,6 +288,17 @@ class _Run:
             self.written["pos_embed"] = ordinary.positions
         else:
             self.written["embed"] = ordinary.stream
+
+    def _run_stream(self, name: str) -> None:
+        """Take the stream apart: what follows reads these parts and nothing from before."""
+        if not (parts := parts_of(self.graph, name)):
+            return
+        stream = self._streams([name])
+        outputs = attention_parts(parts, self.dictionaries[name], stream, stream, lambda x: x)
+        self.hidden |= set(self.written)
+        self.constants.clear()
+        for part, output in outputs.items():
+            self.written[f"{name}.{part}"] = output
 
     def _run_mlp(self, layer: int, block: Any) -> None:
         name, mlp = f"m{layer}", ModuleMlp(self.layout, block)
@@ -316,7 +331,8 @@ class _Run:
         if norm is not None:
             assert not bias.any(), "a bias inside a post-norm would belong to no head"
             heads = shares_of_norm(getattr(block, norm), heads)
-        self.constants.append((2 * layer + 1, bias))
+        stage = next(w.stage for w in self.graph.writers if w.name == f"a{layer}.h0")
+        self.constants.append((stage, bias))
         for head, output in enumerate(heads):
             self.written[f"a{layer}.h{head}"] = output
 

@@ -58,13 +58,16 @@ def _run(
     """Run everything; `unpatched` is what MLPs receive without a cut, if something is cut."""
     run, shape = _Run(problem, tokens, replacement, kept, unpatched), problem.model.shape
     for layer in range(shape.n_layers):
+        run.take_apart(f"pre{layer}")
         heads, bias = run.heads(layer), problem.model.attention_bias(layer)
         bias = None if f"a{layer}.rest" in heads else bias
         mlp = run.mlp(layer) if shape.has_mlp and shape.parallel_mlp else {}
         run.written |= heads | mlp
         run.biases = run.biases if bias is None else run.biases + bias
+        run.take_apart(f"mid{layer}")
         if shape.has_mlp and not shape.parallel_mlp:
             run.written |= run.mlp(layer)
+        run.take_apart(f"post{layer}")
     return run
 
 
@@ -96,6 +99,15 @@ class _Run:
             if graph.edge_mask[row, reader]:
                 total = total + (output if self._kept[row, reader] else self._replacement[writer])
         return total
+
+    def take_apart(self, name: str) -> None:
+        """Let latents write for all that was written before, biases included."""
+        if parts := parts_of(self._problem.graph, name):
+            stream = self.received(name)
+            dictionary = self._problem.model.dictionaries[name]
+            found = attention_parts(parts, dictionary, stream, stream, lambda x: x)
+            self.written |= {f"{name}.{part}": output for part, output in found.items()}
+            self.biases = torch.zeros_like(stream)
 
     def mlp(self, layer: int) -> dict[str, Stream]:
         name, model, graph = f"m{layer}", self._problem.model, self._problem.graph

@@ -6,6 +6,7 @@ in the same order with the same effects.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from circuitfind.graph import Graph, Reader
+from circuitfind.graph import Graph, Reader, Writer
 
 Order = Literal["default", "forward-index"]
 LogitsOf = Callable[[Tensor], Tensor]
@@ -154,6 +155,8 @@ class _Search:
 def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
     """Yield readers from the logits back: in a layer the MLP, then all v, all k, all q.
 
+    The residual stream, where it is taken apart, comes when it runs.
+
     Of one input, or of one port of all heads, or of the parts of an MLP, the last place comes
     first. Parts are visited as heads are, from the last to the first or the other way.
     """
@@ -163,9 +166,10 @@ def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
         in_layer = [reader for reader in graph.readers if reader.layer == layer]
         arrivals = [r for r in in_layer if is_arrival(r)]
         in_layer = [r for r in in_layer if not is_arrival(r)]
-        for place in last_first:
-            of_mlp = [r.name for r in in_layer if (r.port, r.place) == (None, place)]
-            yield from (reversed(of_mlp) if order == "default" else of_mlp)
+        whole = {letter: [r for r in in_layer if block_letter(r) == letter] for letter in BLOCKS}
+        for letter, place in product(("post", "m", "mid"), last_first):
+            of_block = [reader.name for reader in whole[letter] if reader.place == place]
+            yield from (reversed(of_block) if order == "default" else of_block)
         for head in sorted({int(r.index or 0) for r in arrivals}, reverse=order == "default"):
             yield from (f"a{layer}.h{head}@{place}" for place in last_first)
         for port in ("v", "k", "q", "qkv"):
@@ -174,6 +178,16 @@ def readers_in_order(graph: Graph, order: Order) -> Iterator[str]:
                 of_port = {int(r.index or 0): r.name for r in here}
                 for head in sorted(of_port, reverse=order == "default"):
                     yield of_port[head]
+        yield from (reader.name for reader in reversed(whole["pre"]))
+
+
+BLOCKS = ("post", "m", "mid", "a", "pre")
+"""How names of components of a block begin: the blocks of a layer, the last one first."""
+
+
+def block_letter(end: Reader | Writer) -> str:
+    """Return how names of components of the same block begin."""
+    return re.split(r"\d", end.name)[0]
 
 
 def is_arrival(reader: Reader) -> bool:
@@ -193,28 +207,31 @@ def nodes_in_order(graph: Graph, order: Order) -> Iterator[str]:
     for layer in [None, *reversed(range(graph.shape.n_layers))]:
         here = [graph.readers[graph.reader_index[name]] for name in readers]
         here = [reader for reader in here if reader.layer == layer]
-        yield from (reader.name for reader in here if reader.port is None)
+        before = [reader.name for reader in here if block_letter(reader) == "pre"]
+        behind = [reader.name for reader in here if reader.port is None]
+        yield from (name for name in behind if name not in before)
         yield from (CHANNEL + reader.name for reader in here if reader.port)
         yield from (reader.name for reader in here if reader.port)
+        yield from before
 
 
 def writers_in_order(graph: Graph, reader: Reader, order: Order) -> Iterator[str]:
     """Yield the writers into a reader from the latest back: MLP, then heads, layer by layer.
 
-    The parts of an MLP or of attention come as heads do, from the last or from the first.
+    The parts of a block come as heads do, from the last or from the first.
     """
     if is_arrival(reader):
         for source in reversed(range(len(graph.places))):
             if (source, graph.places.index(str(reader.place))) in graph.moves:
                 yield from (f"{reader.component}.{port}@{graph.places[source]}" for port in "vkq")
         return
-    earlier = [w for w in graph.writers if w.stage < reader.stage and w.port is None]
+    column = graph.reader_index[reader.name]
+    earlier = [w for row, w in enumerate(graph.writers) if graph.edge_mask[row, column]]
     for layer in reversed(range(graph.shape.n_layers)):
         in_layer = [writer for writer in earlier if writer.layer == layer]
-        of_mlp = [writer.name for writer in in_layer if writer.name.startswith("m")]
-        yield from (reversed(of_mlp) if order == "default" else of_mlp)
-        of_attention = [writer.name for writer in in_layer if writer.name.startswith("a")]
-        yield from (reversed(of_attention) if order == "default" else of_attention)
+        for letter in BLOCKS:
+            of_block = [writer.name for writer in in_layer if block_letter(writer) == letter]
+            yield from (reversed(of_block) if order == "default" else of_block)
     embeddings = [writer.name for writer in earlier if writer.layer is None]
     yield from reversed(embeddings)
 

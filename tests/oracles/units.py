@@ -34,7 +34,7 @@ Dictionaries = Mapping[str, Dictionary]
 
 def by_block(dictionaries: Iterable[Dictionary]) -> dict[str, Dictionary]:
     """Return dictionaries by the name of the block that they take apart."""
-    letters = {"mlp": "m", "attn": "a"}
+    letters = {"mlp": "m", "attn": "a", "_pre": "pre", "_mid": "mid", "_post": "post"}
     found = {}
     for each in dictionaries:
         (part,) = [part for part in letters if part in each.site.writes]

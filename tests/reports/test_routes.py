@@ -8,7 +8,7 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph, Units
+from circuitfind.graph import Graph, Units, UnitsOf
 from circuitfind.reports.diagram import Diagram, draw_circuit, draw_difference, draw_frequencies
 from circuitfind.shape import ModelShape
 
@@ -27,6 +27,10 @@ def latents(n: int, *layers: int) -> list[Units]:
 def of_attention(n: int, *layers: int) -> list[Units]:
     numbers = tuple(range(5, 5 + 11 * n, 11))
     return [Units(at, "latent", numbers, error="live", of="attention") for at in layers]
+
+
+def of_stream(n: int, *sites: tuple[int, UnitsOf]) -> list[Units]:
+    return [Units(at, "latent", tuple(range(n)), error="live", of=of) for at, of in sites]
 
 
 GRAPHS = {
@@ -53,6 +57,13 @@ GRAPHS = {
     "attention-latents-at-places": heads_and_mlps(
         ModelShape(3, 4, 4, 8, 4, 11), units=of_attention(12, 0, 2)
     ).at_places(["first", "b", "end"]),
+    "stream-latents": heads_and_mlps(
+        ModelShape(4, 4, 2, 8, 4, 11),
+        units=[
+            *of_stream(9, (1, "resid_pre"), (1, "resid_mid"), (2, "resid_post")),
+            *neurons(5, 3),
+        ],
+    ),
     "latents-at-places": heads_and_mlps(
         ModelShape(3, 4, 2, 8, 4, 11), units=[*latents(12, 0, 1), *neurons(9, 2)]
     ).at_places(["first", "b", "end"]),

@@ -5,7 +5,7 @@ import type { Page, Run } from "./data";
 import { marksOf, strengthOf, widthOf, type Scale } from "./scale";
 import type { State } from "./store";
 import { isGrouped } from "./strokes";
-import { nameOfValues, number } from "./text";
+import { isOfStream, nameOfValues, number } from "./text";
 
 const PORTS: [string, string][] = [
   ["q", "into a query"],
@@ -63,9 +63,12 @@ function entries(page: Page, state: State): [string, string, boolean][] {
   }
   const edges = page.runs.flatMap((run) => run.edges);
   const used = new Set(edges.filter((edge) => edge.kept).map((edge) => edge.port || "plain"));
-  const found = PORTS.filter(([tone]) => used.has(tone as never)).map(
-    ([tone, text]): [string, string, boolean] => [tone, text, false],
-  );
+  const hasStream = page.runs.some((run) => run.components.some(isOfStream));
+  const found = PORTS.filter(([tone]) => used.has(tone as never)).map(([tone, text]): [string, string, boolean] => [
+    tone,
+    hasStream && tone === "plain" ? "into an MLP, the stream or the logits" : text,
+    false,
+  ]);
   if (state.step !== null) {
     found.push(["now-kept", "just kept", false], ["now-cut", "just cut", false], ["open", "undecided", false]);
   } else {

@@ -56,10 +56,24 @@ export function title({ name, component, label, place, inside }: Component): str
   return place === null ? name : `${inside === undefined ? label : component} at ${name.slice(name.indexOf("@") + 1)}`;
 }
 
+/** What is taken apart, by how names of its parts begin. */
+const WHOLES: Record<string, string> = {
+  a: "attention of",
+  m: "MLP of",
+  pre: "residual stream before",
+  mid: "residual stream before the MLP of",
+  post: "residual stream behind",
+};
+
+/** Whether a component is a part of the residual stream, or its box. */
+export function isOfStream({ component }: Component): boolean {
+  return /^(pre|mid|post)\d/.test(component);
+}
+
 export function describe(box: Component): string {
   const { component: name, kind, layer } = box;
   const at = name.slice(name.indexOf(".") + 1);
-  const whole = name.startsWith("a") ? "attention" : "MLP";
+  const whole = `${WHOLES[/^[a-z]*/.exec(name)![0]]} layer ${layer}`;
   if (readsForHead(box)) return `keys and values of head ${at.slice(1)} of layer ${layer}`;
   switch (kind) {
     case "head":
@@ -67,15 +81,15 @@ export function describe(box: Component): string {
     case "kv":
       return `key/value head ${at.slice(2)} of layer ${layer}`;
     case "mlp":
-      return `${whole} of layer ${layer}`;
+      return whole;
     case "input":
       return `what ${at.startsWith("kv") ? `key/value head ${at.slice(2)}` : `head ${at.slice(1)}`} of layer ${layer} reads`;
     case "unit":
-      return `${at.startsWith("n") ? "neuron" : "latent"} ${at.slice(1)} of the ${whole} of layer ${layer}`;
+      return `${at.startsWith("n") ? "neuron" : "latent"} ${at.slice(1)} of the ${whole}`;
     case "rest":
       return at === "skip"
         ? `skip connection of the dictionary of layer ${layer}`
-        : `all other neurons or latents of the ${whole} of layer ${layer}`;
+        : `all other neurons or latents of the ${whole}`;
     case "error":
       return `what the dictionary of layer ${layer} does not reconstruct`;
     case "norm":

@@ -151,6 +151,9 @@ def _outermost(graph: Graph) -> Bool[Tensor, "writer reader"]:
     kept = torch.zeros_like(graph.edge_mask)
     kept[0], kept[:, list(graph.logits)] = True, True
     for block in graph.blocks:
+        if block.kind == "stream":
+            # Readers before it do not read beyond, nor do those behind it.
+            kept[block.writers[0]], kept[:, list(block.readers)] = True, True
         if block.coupled:
             kept[block.writers[0]] = graph.edge_mask[block.writers[0]]
     return kept & graph.edge_mask
