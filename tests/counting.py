@@ -39,6 +39,9 @@ class CountingModel:
         self.ran.clear()
         self.own = 0
 
+    def with_frozen_norms(self) -> "CountingModel":
+        return CountingModel(self.model.with_frozen_norms())
+
     def neurons(self, layer: int) -> NeuronOutputs | None:
         return self.model.neurons(layer)
 

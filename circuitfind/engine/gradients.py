@@ -135,7 +135,10 @@ class RecordedRun(Run):
             return (ThroughUnits(block, transcoder_of(self.model, block), stream, gradient),)
         known = self._traced.pop(block.name) if block.name in self._traced else None
         trace = known or self._trace_again(block, stream)
-        arrived = torch.autograd.grad(trace.added, list(trace.inputs.values()), gradient)
+        # Nothing arrives at queries and keys whose pattern is a constant (`models/rules.py`).
+        arrived = torch.autograd.grad(
+            trace.added, list(trace.inputs.values()), gradient, materialize_grads=True
+        )
         at_inputs = dict(zip(trace.inputs, arrived, strict=True))
         return tuple(
             reduce(

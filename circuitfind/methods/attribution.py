@@ -31,6 +31,7 @@ from circuitfind.errors import MethodError, MetricError, quoted
 from circuitfind.graph import Block, Graph
 from circuitfind.metrics import Metric
 from circuitfind.models.forward import Stream
+from circuitfind.models.rules import NO_RULES, Rules, ruled
 from circuitfind.problem import HasProblem, Problem
 
 Table = Float[Tensor, "writer reader"]
@@ -77,6 +78,7 @@ def attribute(
     places: Sequence[Place],
     limits: Limits,
     earlier: tuple[int, Table] | None = None,
+    rules: Rules = NO_RULES,
 ) -> Iterator[tuple[int, int, Table]]:
     """Score all edges, yielding after each few runs that were walked back.
 
@@ -85,6 +87,7 @@ def attribute(
         places: Where slopes are taken.
         limits: How much memory may be used.
         earlier: What an interrupted call last yielded, without the total.
+        rules: By which gradients are passed on.
 
     Yields:
         How many runs are done, how many there are in all, and the scores so far, in the metric's
@@ -97,7 +100,7 @@ def attribute(
     done, scores = earlier or (0, torch.zeros(problem.graph.edge_mask.shape, dtype=torch.float64))
     size = limits.batch_for(problem)
     n_runs = len(places) * -(-len(problem.prompts) // size)
-    for batch in batches_of(asked, limits, skip=done // len(places)):
+    for batch in batches_of(asked, limits, skip=done // len(places), rules=rules):
         for some in _together(places[done % len(places) :]):
             scores = scores + batch.scores(some) / len(problem.prompts)
             _require_finite(problem.graph, scores)
@@ -112,25 +115,29 @@ def _together(places: Iterable[Place]) -> Iterator[list[Place]]:
             yield held
 
 
-def batches_of(asked: HasProblem, limits: Limits, skip: int = 0) -> Iterator["Batch"]:
+def batches_of(
+    asked: HasProblem, limits: Limits, skip: int = 0, rules: Rules = NO_RULES
+) -> Iterator["Batch"]:
     """Yield the prompts of a problem some at a time.
 
     Args:
         asked: The problem; or an engine of it, whose runs are then taken over.
         limits: How many prompts at a time.
         skip: How many batches to leave out at the beginning.
+        rules: By which gradients are passed on.
     """
     problem, size = asked.problem, limits.batch_for(asked.problem)
+    model = ruled(problem.model, rules)
     if isinstance(asked, IncrementalEngine):
         for first in range(skip * size, len(problem.prompts), size):
             rows = slice(first, first + size)
-            part = replace(problem, prompts=problem.prompts.rows(rows))
+            part = replace(problem, prompts=problem.prompts.rows(rows), model=model)
             yield Batch(part, limits, asked.runs(rows))
         return
     parts = batches(problem, size)
     mean = mean_over_prompts(parts)
     for part in parts[skip:]:
-        yield Batch(part, limits, runs_of(part, mean))
+        yield Batch(replace(part, model=model), limits, runs_of(part, mean))
 
 
 class Batch:

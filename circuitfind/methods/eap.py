@@ -5,25 +5,30 @@
 averaged over prompts: the first-order estimate of what cutting the edge does to the loss, from two
 passes forward and one back. The gradient is that at the reader's input before its norm. Positive:
 cutting the edge raises the loss. Paper: Syed et al. 2023, arXiv 2310.10348.
+
+`rules` take another slope where that of a point misleads (`circuitfind.models.rules`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError
 from circuitfind.limits import require_fields
 from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
 from circuitfind.methods.scored import Scored
+from circuitfind.models.rules import Rules
 from circuitfind.progress import Checkpoint, State
 
 CLEAN = Place(share=1.0, weight=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EapOptions:
-    """Settings of edge attribution patching.
+class BatchOptions:
+    """Settings of a method that takes the prompts a batch at a time.
 
     Attributes:
         batch: Prompts at a time, by default as many as keep memory small. Changes no score.
@@ -43,13 +48,44 @@ class EapOptions:
         return Limits(self.batch, self.checkpoint)
 
 
-class Eap(Scored):
+@dataclass(frozen=True, kw_only=True)
+class EapOptions(BatchOptions):
+    """Settings of edge attribution patching.
+
+    Attributes:
+        rules: By which gradients are passed on: `gim`, `relp`, `attnlrp`, or some of `norms`,
+            `softmax`, `qkv`, `gate`, `secant` and `pattern`, separated by commas. By default
+            gradients are the model's own.
+    """
+
+    rules: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Rules.of(self.rules)
+
+
+class Attribution(Scored):
+    """What edge attribution has in common, wherever slopes are taken."""
+
+    knows_moves = True
+
+    def require_moves(self, options: Mapping[str, Any]) -> None:
+        """Refuse rules for the gradients inside attention."""
+        super().require_moves(options)
+        if options.get("rules"):
+            raise MethodError(
+                "moves inside attention are scored by the model's own gradients; leave out "
+                "crossing, or leave out rules"
+            )
+
+
+class Eap(Attribution):
     """Edge attribution patching as an entry of the table of methods."""
 
     name = "eap"
     summary = "estimate every edge's effect from one gradient on the clean run"
     paper = "Syed et al. 2023, arXiv 2310.10348"
-    knows_moves = True
     options = EapOptions
 
     def scoring(
@@ -57,11 +93,11 @@ class Eap(Scored):
     ) -> Iterator[Checkpoint]:
         """Yield after each batch of prompts."""
         require_slope(engine.problem.metric, self.name, at_clean_only=True)
-        yield from along(engine, [CLEAN], options.limits, state)
+        yield from along(engine, [CLEAN], options, state)
 
 
 def along(
-    engine: IncrementalEngine, places: list[Place], limits: Limits, state: State | None
+    engine: IncrementalEngine, places: list[Place], options: EapOptions, state: State | None
 ) -> Iterator[Checkpoint]:
     """Score all edges from slopes at some places, yielding after each few gradients.
 
@@ -73,6 +109,8 @@ def along(
         # The last checkpoint may be the whole.
         n_all = int(state["total"])
         yield Checkpoint(earlier[0], n_all, "gradients", state)
-    for done, n_all, scores in attribute(engine, places, limits, earlier):
+    for done, n_all, scores in attribute(
+        engine, places, options.limits, earlier, Rules.of(options.rules)
+    ):
         now = {"scores": scores, "done": torch.tensor(done), "total": torch.tensor(n_all)}
         yield Checkpoint(done, n_all, "gradients", now)

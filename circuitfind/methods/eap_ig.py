@@ -25,8 +25,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Place, require_slope
-from circuitfind.methods.eap import EapOptions, along
-from circuitfind.methods.scored import Scored
+from circuitfind.methods.eap import Attribution, EapOptions, along
 from circuitfind.progress import Checkpoint, State
 
 Variant = Literal["inputs", "activations", "clean-corrupted"]
@@ -58,13 +57,12 @@ class EapIgOptions(EapOptions):
                 raise MethodError(f"no {name} named {value!r}; choose one of {', '.join(known)}")
 
 
-class EapIg(Scored):
+class EapIg(Attribution):
     """Edge attribution with integrated gradients as an entry of the table of methods."""
 
     name = "eap-ig"
     summary = "estimate every edge's effect from gradients between the corrupted and the clean run"
     paper = "Hanna et al. 2024, arXiv 2403.17806"
-    knows_moves = True
     options = EapIgOptions
 
     def require_moves(self, options: Mapping[str, Any]) -> None:
@@ -83,7 +81,7 @@ class EapIg(Scored):
         places = list(places_of(engine.graph, options))
         at_clean_only = all(place.share == 1 for place in places)
         require_slope(engine.problem.metric, self.name, at_clean_only=at_clean_only)
-        yield from along(engine, places, options.limits, state)
+        yield from along(engine, places, options, state)
 
 
 def places_of(graph: Graph, options: EapIgOptions) -> Iterator[Place]:

@@ -19,7 +19,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Batch, batches_of, require_slope
 from circuitfind.methods.components import by_place, edges_between, require_finite
-from circuitfind.methods.eap import CLEAN, EapOptions
+from circuitfind.methods.eap import CLEAN, BatchOptions
 from circuitfind.methods.scored import Scored
 from circuitfind.progress import Checkpoint, State
 
@@ -32,10 +32,10 @@ class Hisp(Scored):
     name = "hisp"
     summary = "keep the edges between the components whose masks have the steepest gradients"
     paper = "Michel et al. 2019, arXiv 1905.10650"
-    options = EapOptions
+    options = BatchOptions
 
     def scoring(
-        self, engine: IncrementalEngine, options: EapOptions, state: State | None = None
+        self, engine: IncrementalEngine, options: BatchOptions, state: State | None = None
     ) -> Iterator[Checkpoint]:
         """Yield after each batch of prompts."""
         problem, graph = engine.problem, engine.graph

@@ -24,7 +24,7 @@ from circuitfind.engine.replacement import Runs
 from circuitfind.engine.written import Written, writing_blocks
 from circuitfind.graph import Block, Graph
 from circuitfind.methods.components import by_place
-from circuitfind.methods.eap import EapOptions
+from circuitfind.methods.eap import BatchOptions
 from circuitfind.methods.scored import Scored
 from circuitfind.places import Places
 from circuitfind.progress import Checkpoint, State
@@ -38,10 +38,10 @@ class InformationFlow(Scored):
     name = "information-flow"
     summary = "score edges by their share of what each reader reads on clean prompts"
     paper = "Ferrando & Voita 2024, arXiv 2403.00824"
-    options = EapOptions
+    options = BatchOptions
 
     def scoring(
-        self, engine: IncrementalEngine, options: EapOptions, state: State | None = None
+        self, engine: IncrementalEngine, options: BatchOptions, state: State | None = None
     ) -> Iterator[Checkpoint]:
         """Yield after each batch of prompts."""
         n_prompts, graph = len(engine.problem.prompts), engine.graph

@@ -9,7 +9,7 @@ with the replay, on the user's own model and at the prompt length in use (`direc
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from circuitfind.errors import ModelError
 from circuitfind.models.copies import in_copies, times
+from circuitfind.models.readings import FrozenNorm
 
 Heads = Float[Tensor, "head _ pos d_head"]
 Queries = Float[Tensor, "head _ last d_head"]
@@ -103,6 +104,12 @@ class ReplayedAttention:
     n_kv_heads: int
     d_model: int
     dtype: torch.dtype
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether the module norms queries or keys."""
+        module = self.call_for(1, 1).module.original_component
+        return any(getattr(module, name, None) is not None for name in ("q_norm", "k_norm"))
 
     def __call__(
         self,
@@ -252,6 +259,25 @@ def _rotated(values: Heads, cos: Tensor, sin: Tensor) -> Heads:
     half = width // 2
     swapped = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
     return torch.cat((turned * cos + swapped * sin, rest), dim=-1)
+
+
+def with_frozen_norms(core: AttentionCore) -> AttentionCore:
+    """Return attention whose norms of queries and keys pass gradients on as with a constant scale.
+
+    Raises:
+        ModelError: It has such norms, and is computed by the model's own module.
+    """
+    if isinstance(core, DirectAttention):
+        query, key = (
+            None if norm is None else FrozenNorm(norm) for norm in (core.query_norm, core.key_norm)
+        )
+        return replace(core, query_norm=query, key_norm=key)
+    if isinstance(core, ReplayedAttention) and core.has_norms:
+        raise ModelError(
+            "this model norms its queries and keys inside an attention module that is run as a "
+            "whole, so the rule 'norms' cannot be applied; leave it out"
+        )
+    return core
 
 
 def direct_attention(call: AttentionCall, d_head: int, dtype: torch.dtype) -> DirectAttention:

@@ -150,6 +150,17 @@ class ResidualModel(Protocol):
     unembedding: Unembedding | None
     dictionaries: Mapping[str, Latents]
 
+    def with_frozen_norms(self) -> "ResidualModel":
+        """Return the same model, whose norms pass gradients on as with a constant scale.
+
+        All norms do, also those of queries and keys and those that follow a block; the mean that a
+        layer norm subtracts still depends on the stream. No value changes.
+
+        Raises:
+            ModelError: It is not known how the model norms.
+        """
+        ...
+
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         """Return what the embedding adds to the stream."""
         ...
@@ -362,6 +373,13 @@ class BaseModel:
             f"<{type(self).__name__} {quoted(self.name, 60)}: {shape.n_layers} layers of "
             f"{shape.heads_text} heads, width {shape.d_model}, {self.n_tokens} tokens, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.device}>"
+        )
+
+    def with_frozen_norms(self) -> "ResidualModel":
+        """Refuse: norms may be anywhere."""
+        raise ModelError(
+            f"it is not known how {quoted(self.name, 60)} norms what it reads, so the rule 'norms' "
+            "cannot be applied; leave it out, or give the model a function with_frozen_norms"
         )
 
     def own_logits(

@@ -6,6 +6,7 @@ checks them. The weights have TransformerLens' names: `embed.W_E`, `blocks.L.att
 Nothing is unpickled and no code is run.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -67,6 +68,11 @@ class CompiledModel(BaseModel):
         self.unembedding: Unembedding | None = Unembedding(weight, bias if bias.any() else None)
         self._activation = ACTIVATIONS[sizes.activation]
         self._norms = _norms(sizes, self._weights)
+
+    def with_frozen_norms(self) -> "CompiledModel":
+        found: CompiledModel = copy.copy(self)
+        found._norms = {name: norm._replace(frozen=True) for name, norm in self._norms.items()}
+        return found
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         token = self._weights["embed.W_E"][tokens]

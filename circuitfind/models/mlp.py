@@ -16,6 +16,7 @@ from circuitfind.models.base import NeuronOutputs
 from circuitfind.models.narrow import kept
 from circuitfind.models.readings import (
     AffineMap,
+    FrozenNorm,
     Reading,
     does_the_same,
     linear_norm,
@@ -43,6 +44,14 @@ class Mlp:
         self._norm = None if norm is None else norm.original_component
         self._after = parts.get("ln2_post")
         self._call = _call_of(block)
+
+    def with_frozen_norms(self) -> "Mlp":
+        """Return the same MLP, whose norms pass gradients on as with a constant scale."""
+        found = Mlp(self._block, self._dtype)
+        found._norm, found._after = (
+            None if norm is None else FrozenNorm(norm) for norm in (self._norm, self._after)
+        )
+        return found
 
     def __call__(
         self,

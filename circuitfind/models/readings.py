@@ -23,6 +23,7 @@ from torch import Tensor
 
 from circuitfind.errors import ModelError
 from circuitfind.models.narrow import linear
+from circuitfind.models.slopes import with_slope_of
 
 _TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Largest distance from what the model does, relative to its norm. In a float64 model, norms that
@@ -55,12 +56,14 @@ class LinearNorm(NamedTuple):
         gain: Factor of each dimension.
         bias: Added after all.
         eps: Added to the mean square.
+        frozen: Whether gradients take what the norm divides by for a constant.
     """
 
     centred: bool
     gain: Float[Tensor, " d_model"]
     bias: Float[Tensor, " d_model"]
     eps: float
+    frozen: bool = False
 
     def centre(self, stream: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ d_model"]:
         """Return a stream minus its mean, if the norm subtracts it."""
@@ -70,7 +73,8 @@ class LinearNorm(NamedTuple):
         """Return what the norm multiplies each position of a stream by, given its centred form."""
         # Several times as fast as the variance or a layer norm of PyTorch.
         size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
-        return torch.rsqrt(size.square() / centred.shape[-1] + self.eps)
+        factor = torch.rsqrt(size.square() / centred.shape[-1] + self.eps)
+        return factor.detach() if self.frozen else factor
 
     def apart(self, stream: Float[Tensor, "*_ d_model"]) -> Normed:
         """Return a stream as this norm takes it apart."""
@@ -93,6 +97,8 @@ class LinearNorm(NamedTuple):
         Returns:
             Times the centred stream, it is that gradient.
         """
+        if self.frozen:
+            return torch.zeros_like(arrived[..., :1])
         shrinks = (arrived * mapped).sum(-1, keepdim=True) * normed.factor.square()
         return shrinks.div_(-normed.centred.shape[-1])
 
@@ -158,7 +164,25 @@ def linear_norm(norm: Callable[[Tensor], Tensor], like: Float[Tensor, " d_model"
     tiny = norm(_TINY * inner) - bias
     eps = _eps(inner.square().mean(), (normed.norm() / tiny.norm()).square())
     unscaled = LinearNorm(centred, ones, bias, eps)
-    return unscaled._replace(gain=normed / (inner * unscaled.factor(inner)))
+    gain = normed / (inner * unscaled.factor(inner))
+    return unscaled._replace(gain=gain, frozen=isinstance(norm, FrozenNorm))
+
+
+class FrozenNorm:
+    """A norm, to the last bit, whose gradients take what it divides by for a constant.
+
+    Args:
+        norm: The norm.
+    """
+
+    def __init__(self, norm: Callable[[Tensor], Tensor]) -> None:
+        self._norm = norm
+
+    def __call__(self, stream: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_model"]:
+        def with_its_scale() -> Tensor:
+            return normed_as(self._norm, stream, stream.detach())
+
+        return with_slope_of(self._norm(stream), with_its_scale)
 
 
 def _eps(square: Float[Tensor, ""], ratio: Float[Tensor, ""]) -> float:
@@ -191,7 +215,7 @@ def normed_as(
     if not (found.normed(scale_of, scale_of) - expected).norm() <= _SAME_NORM * expected.norm():
         raise ModelError(
             f"the norm {type(norm).__name__} is neither a layer norm nor an RMS norm, so its scale "
-            "cannot be frozen; choose norm exact"
+            "cannot be frozen; choose norm exact, or leave out the rule 'norms'"
         )
     return found.normed(stream, scale_of)
 

@@ -13,6 +13,7 @@ Everything is computed in float32, or in float64 where the weights are; a bridge
 is converted before it gets here (`precision.py`).
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -31,6 +32,7 @@ from circuitfind.models.attention import (
     ReplayedAttention,
     capture_calls,
     direct_or_replayed,
+    with_frozen_norms,
 )
 from circuitfind.models.base import BaseModel, Embedding, NeuronOutputs, Unembedding
 from circuitfind.models.fingerprint import weights_fingerprint
@@ -39,6 +41,7 @@ from circuitfind.models.mlp import Mlp
 from circuitfind.models.narrow import narrow
 from circuitfind.models.readings import (
     AffineMap,
+    FrozenNorm,
     LinearNorm,
     Reading,
     linear_norm,
@@ -59,6 +62,9 @@ class TransformerLensModel(BaseModel):
 
     quantisation: str | None = None
     """In which type a GGUF file keeps the weights, which are dequantised."""
+
+    _frozen = False
+    """Whether norms pass gradients on as with a constant scale."""
 
     def __init__(
         self,
@@ -101,6 +107,22 @@ class TransformerLensModel(BaseModel):
                 "process; save it with its tokenizer (save_pretrained) and load that directory"
             )
         return super().__reduce__()
+
+    def with_frozen_norms(self) -> "TransformerLensModel":
+        found: TransformerLensModel = copy.copy(self)
+        found._frozen = True
+        found._mlps = [mlp.with_frozen_norms() for mlp in self._mlps]
+        found._cores = lru_cache(_REMEMBERED_CALLS * self.shape.n_layers)(
+            lambda layer, pos: with_frozen_norms(self._cores(layer, pos))
+        )
+        found._readings = lru_cache(maxsize=None)(found._found_reading)
+        found._norms = lru_cache(maxsize=None)(found._found_norm)
+        return found
+
+    def _norm(self, bridged: Any) -> Callable[[Tensor], Tensor]:
+        """Return the module below the bridge's wrapper: the same without the cost of hooks."""
+        module: Callable[[Tensor], Tensor] = bridged.original_component
+        return FrozenNorm(module) if self._frozen else module
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Embedding:
         parts = self._embedding_parts(tokens)
@@ -199,8 +221,7 @@ class TransformerLensModel(BaseModel):
         self, layer: int, total: Float[Tensor, "reader batch pos d_model"]
     ) -> Float[Tensor, "reader batch pos d_model"]:
         """Apply the norm of the heads' sum to some sums of heads."""
-        normed: Tensor = self._bridge.blocks[layer].ln1_post.original_component(total)
-        return normed
+        return self._norm(self._bridge.blocks[layer].ln1_post)(total)
 
     def attention_output(
         self, layer: int, z: Float[Tensor, "head batch pos d_head"]
@@ -275,13 +296,12 @@ class TransformerLensModel(BaseModel):
             return None
         like = torch.zeros(self.shape.d_model, dtype=self.dtype, device=self.device)
         with torch.no_grad():
-            return linear_norm(norm.original_component, like)
+            return linear_norm(self._norm(norm), like)
 
     def final_norm(
         self, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        normed: Tensor = self._bridge.ln_final.original_component(stream)
-        return normed
+        return self._norm(self._bridge.ln_final)(stream)
 
     def logits(
         self,
@@ -289,7 +309,7 @@ class TransformerLensModel(BaseModel):
         columns: Int[Tensor, " column"] | None = None,
         scale_of: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        normed = normed_as(self._bridge.ln_final.original_component, stream, scale_of)
+        normed = normed_as(self._norm(self._bridge.ln_final), stream, scale_of)
         weight, bias = self._unembedding
         if columns is not None:
             weight, bias = weight[columns], None if bias is None else bias[columns]
@@ -332,8 +352,7 @@ class TransformerLensModel(BaseModel):
     def _normed(self, layer: int, stream: Tensor, scale_of: Tensor | None = None) -> Tensor:
         """Norm what the attention of a block reads."""
         norm = self._bridge.blocks[layer]._modules.get("ln1")
-        # The module below the bridge's wrapper: the same numbers without the cost of hooks.
-        return stream if norm is None else normed_as(norm.original_component, stream, scale_of)
+        return stream if norm is None else normed_as(self._norm(norm), stream, scale_of)
 
     def _captured_calls(self, batch: int, pos: int) -> tuple[AttentionCall, ...]:
         tokens = torch.zeros(batch, pos, dtype=torch.long, device=self.device)

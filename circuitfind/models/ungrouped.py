@@ -32,7 +32,9 @@ def ungrouped(model: Any) -> Any:
     if not shape.grouped:
         return model
     found, view = copy.copy(model), _Ungrouped(model)
-    changed = {"project": view.project, "attend": view.attend, "reading": view.reading}
+    changed = {
+        name: getattr(view, name) for name in ("project", "attend", "reading", "with_frozen_norms")
+    }
     found.__dict__.update(changed, shape=replace(shape, n_kv_heads=shape.n_heads))
     if isinstance(model, BaseModel) and model.loaded_by is not None:
         found.loaded_by = partial(_loaded, model.loaded_by)
@@ -48,6 +50,9 @@ class _Ungrouped:
 
     def __init__(self, model: ResidualModel) -> None:
         self._model = model
+
+    def with_frozen_norms(self) -> Any:
+        return ungrouped(self._model.with_frozen_norms())
 
     def _read_by(self, layer: int, port: Input, heads: Sequence[int]) -> list[int]:
         """Return the heads of the grouped model, key/value heads for ports k and v."""
