@@ -81,7 +81,7 @@ class Question(Settings):
         latents: Dictionaries whose latents may be writers: a directory, or `zoo` for those that
             ship with the package.
         shortlist: How many neurons or latents become writers; of no use without these.
-        ranked_by: By what they are chosen (`methods.shortlist.RANKINGS`).
+        ranked_by: By what they are chosen (`methods.shortlist.ranking_of`).
         task_digest: A hash of the task's file, where it has one, so that an edited file is
             another question; filled in by `located`.
         resample: Number of a resample: as many of the prompts, drawn with replacement. None is the
@@ -321,7 +321,7 @@ def make_problem(
         latents: Dictionaries whose latents may be writers (`load_dictionaries`), the path of their
             directory, or `zoo` for those that ship with the package.
         shortlist: How many neurons or latents become writers, those with the largest scores.
-        ranked_by: `eap` or `eap-ig`.
+        ranked_by: `eap` or `eap-ig`, and maybe rules for their gradients: `eap:gim`.
 
     Raises:
         CircuitfindError: A name is unknown, or the parts do not fit together.

@@ -93,7 +93,12 @@ Shortlist = Annotated[
     limited("shortlist", "How many neurons or latents, those with the largest scores by RANKING."),
 ]
 RankedBy = Annotated[
-    str, typer.Option(metavar="RANKING", help="What these are ranked by: eap or eap-ig.")
+    str,
+    typer.Option(
+        metavar="RANKING",
+        help="What these are ranked by: eap or eap-ig, or one with rules for its gradients "
+        "(docs/methods.md#rules): eap:gim.",
+    ),
 ]
 Seed = Annotated[int, limited("seed", "Fixes the prompts and every random choice.")]
 System = Annotated[

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from circuitfind.graph import Block
 from circuitfind.models.forward import Heads, Stream
-from circuitfind.models.readings import LinearNorm
+from circuitfind.models.norms import LinearNorm
 from circuitfind.models.units import Transcoder
 
 _UNITS_TOGETHER = 16

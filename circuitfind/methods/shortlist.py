@@ -6,8 +6,8 @@ is the first-order estimate of what it does to the loss if a unit writes what cu
 activation's change, times its row, times the gradient at what its block writes (attribution
 patching, Nanda 2023; for neurons Syed et al. 2023, arXiv 2310.10348). One pass back gives the
 scores of all units (`eap`); with integrated gradients it is a few passes (`eap-ig`, Hanna et al.
-2024, arXiv 2403.17806). Units that are not listed stay together in the rest of their block, so
-nothing is lost.
+2024, arXiv 2403.17806). With `eap:gim` gradients follow rules (`circuitfind.models.rules`). Units
+that are not listed stay together in the rest of their block, so nothing is lost.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ from circuitfind.methods.attribution import Batch, Limits, Place, batches_of, re
 from circuitfind.methods.eap import CLEAN
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from circuitfind.models.dictionaries import with_dictionaries
+from circuitfind.models.rules import Rules
 from circuitfind.models.units import neurons_of, unit_block
 from circuitfind.problem import Problem
 
@@ -64,7 +65,7 @@ def with_units(
         neurons: Layers whose neurons may be writers: numbers, text such as `3-5,8`, or `all`.
         latents: Dictionaries whose latents may be writers.
         shortlist: How many units become writers at most, over all layers.
-        ranked_by: `eap` or `eap-ig`.
+        ranked_by: `eap` or `eap-ig`, and maybe rules for their gradients: `eap:gim`.
 
     Raises:
         CircuitfindError: There are no such layers or units, or the metric has no gradient.
@@ -95,10 +96,24 @@ def require_units(neurons: object, latents: object, ranked_by: str) -> None:
     Raises:
         MethodError: The message says what to give.
     """
-    if ranked_by not in RANKINGS:
-        raise MethodError(f"no ranking {quoted(ranked_by)}; choose one of {', '.join(RANKINGS)}")
+    ranking_of(ranked_by)
     if (neurons is None) == (latents is None):
         raise MethodError("give the layers of neurons, or dictionaries of latents, and not both")
+
+
+def ranking_of(ranked_by: str) -> tuple[str, Rules]:
+    """Return the ranking and the rules that a text such as `eap-ig` or `eap:gim` names.
+
+    Raises:
+        MethodError: There is no such ranking, or no such rule.
+    """
+    name, colon, rules = ranked_by.partition(":")
+    if name not in RANKINGS:
+        raise MethodError(
+            f"no ranking {quoted(name)}; choose one of {', '.join(RANKINGS)}, or one with rules "
+            "for its gradients, such as eap:gim"
+        )
+    return name, Rules.of(rules if colon else None)
 
 
 def _layers(graph: Graph, wanted: str | Sequence[int] | None) -> tuple[int, ...]:
@@ -134,7 +149,7 @@ def unit_scores(
     Args:
         problem: A problem whose graph has no units.
         every: The units, in the order in which their blocks run.
-        ranked_by: `eap` or `eap-ig`.
+        ranked_by: `eap` or `eap-ig`, and maybe rules for their gradients: `eap:gim`.
 
     Raises:
         MetricError: The metric has no gradient.
@@ -142,10 +157,11 @@ def unit_scores(
     """
     # All positions together, whichever places edges tell apart.
     graph = granularity.with_units(problem.graph.merged, every)
-    places = [CLEAN] if ranked_by == "eap" else list(places_of(graph, EapIgOptions()))
-    require_slope(problem.metric, ranked_by, at_clean_only=ranked_by == "eap")
+    name, rules = ranking_of(ranked_by)
+    places = [CLEAN] if name == "eap" else list(places_of(graph, EapIgOptions()))
+    require_slope(problem.metric, name, at_clean_only=name == "eap")
     ranked = replace(problem, graph=graph)
-    parts = [_scores_of(batch, places) for batch in batches_of(ranked, Limits())]
+    parts = [_scores_of(batch, places) for batch in batches_of(ranked, Limits(), rules=rules)]
     return [total(of_block) / len(problem.prompts) for of_block in zip(*parts, strict=True)]
 
 

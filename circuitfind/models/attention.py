@@ -18,7 +18,7 @@ from torch import Tensor
 
 from circuitfind.errors import ModelError
 from circuitfind.models.copies import in_copies, times
-from circuitfind.models.readings import FrozenNorm
+from circuitfind.models.norms import FrozenNorm
 
 Heads = Float[Tensor, "head _ pos d_head"]
 Queries = Float[Tensor, "head _ last d_head"]

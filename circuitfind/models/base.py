@@ -20,7 +20,8 @@ from torch import Tensor
 
 from circuitfind.errors import ModelError, quoted
 from circuitfind.graph import Input, SinglePort
-from circuitfind.models.readings import AffineMap, LinearNorm, Reading
+from circuitfind.models.norms import LinearNorm
+from circuitfind.models.readings import AffineMap, Reading
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.shape import ModelShape
 

@@ -21,7 +21,8 @@ from circuitfind.models.compiled_files import CompiledFiles, read_compiled
 from circuitfind.models.compiled_sizes import Sizes
 from circuitfind.models.copies import in_copies, times
 from circuitfind.models.fingerprint import weights_fingerprint
-from circuitfind.models.readings import AffineMap, LinearNorm
+from circuitfind.models.norms import LinearNorm
+from circuitfind.models.readings import AffineMap
 from circuitfind.models.symbols import SymbolVocabulary as SymbolVocabulary
 from circuitfind.models.symbols import symbols_of
 from circuitfind.models.vocabulary import Vocabulary

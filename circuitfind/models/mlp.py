@@ -14,15 +14,8 @@ from torch import Tensor
 
 from circuitfind.models.base import NeuronOutputs
 from circuitfind.models.narrow import kept
-from circuitfind.models.readings import (
-    AffineMap,
-    FrozenNorm,
-    Reading,
-    does_the_same,
-    linear_norm,
-    normed_as,
-    reading_of,
-)
+from circuitfind.models.norms import FrozenNorm, linear_norm, normed_as
+from circuitfind.models.readings import AffineMap, Reading, does_the_same, reading_of
 
 _WRITTEN_OUT_GELU = "NewGELUActivation"
 """The tanh form of GELU (Hendrycks & Gimpel 2016), eight passes over the hidden layer."""

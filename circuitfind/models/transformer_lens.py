@@ -39,15 +39,8 @@ from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.hooks import HookPoints
 from circuitfind.models.mlp import Mlp
 from circuitfind.models.narrow import narrow
-from circuitfind.models.readings import (
-    AffineMap,
-    FrozenNorm,
-    LinearNorm,
-    Reading,
-    linear_norm,
-    normed_as,
-    reading_of,
-)
+from circuitfind.models.norms import FrozenNorm, LinearNorm, linear_norm, normed_as
+from circuitfind.models.readings import AffineMap, Reading, reading_of
 from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.shape import ModelShape
 

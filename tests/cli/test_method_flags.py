@@ -29,6 +29,14 @@ def test_nothing_is_asked_for_twice(cli, complaint, tmp_path):
     complaint(cli(*SEARCH, *two, "--out", tmp_path), "--threshold, --edges, .* exclude one another")
 
 
+def test_runs_with_other_rules_for_gradients_are_other_runs(cli, complaint, tmp_path):
+    asked = (*SEARCH, "--method", "eap-ig", "--edges", "4", "--out", tmp_path)
+    cli(*asked, "--rules", "relp")
+    assert json.loads((tmp_path / "config.json").read_text())["options"]["rules"] == "relp"
+    complaint(cli(*asked, "--rules", "gim"), "rules is relp there and gim here")
+    complaint(cli(*SEARCH, "--method", "exact", "--edges", "4", "--rules", "gim"), "no option 'rul")
+
+
 @pytest.mark.parametrize(
     ("given", "value"),
     [("--absolute", True), ("--option=absolute=false", False), ("--no-absolute", False)],

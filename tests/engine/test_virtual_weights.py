@@ -9,7 +9,7 @@ import torch
 from circuitfind.engine import sizes, virtual_weights
 from circuitfind.engine.blocks import Blocks
 from circuitfind.engine.virtual_weights import Recent, VirtualWeights
-from circuitfind.models.readings import LinearNorm
+from circuitfind.models.norms import LinearNorm
 from tests.engine.problems import EXACT, engine_of, random_mask
 
 FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma", "phi3", "mixtral", "bidirectional"]

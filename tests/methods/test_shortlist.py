@@ -1,6 +1,7 @@
 """Which units are listed: their scores against finite differences, and against those of edges."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -62,8 +63,10 @@ def test_scores_of_neurons_are_slopes_of_the_loss_in_a_run_with_changed_activati
             assert float(scores[neuron]) == pytest.approx(slope, rel=1e-4, abs=1e-8)
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
-@pytest.mark.parametrize("kind", ["neuron", "latent"])
+@pytest.mark.parametrize(
+    ("kind", "ranking"),
+    [*product(["neuron", "latent"], RANKINGS), ("neuron", "eap:gim")],
+)
 def test_a_unit_has_the_score_of_all_edges_from_it(problem, latents, kind, ranking):
     if kind == "neuron":
         every = [Units(layer, "neuron", tuple(range(0, 256, 40))) for layer in (0, 2)]
@@ -74,7 +77,9 @@ def test_a_unit_has_the_score_of_all_edges_from_it(problem, latents, kind, ranki
     plain = replace(problem, model=model)
     scores = torch.cat(unit_scores(plain, every, ranking))
     fine = replace(plain, graph=heads_and_mlps(model.shape, units=every))
-    edges = cf.discover(fine, ranking, n_edges=1).circuit.effects.nan_to_num()
+    method, _, rules = ranking.partition(":")
+    found = cf.discover(fine, method, n_edges=1, rules=rules or None)
+    edges = found.circuit.effects.nan_to_num()
     rows = [row for row, writer in enumerate(fine.graph.writers) if writer.kind == kind]
     assert float(scores.abs().max()) > 1e-3
     torch.testing.assert_close(scores, edges[rows].sum(1), rtol=1e-9, atol=1e-12)
@@ -107,6 +112,7 @@ def test_an_mlp_without_listed_units_stays_whole(problem):
         ({"neurons": "7"}, "no layer 7"),
         ({"neurons": "all", "shortlist": 0}, "shortlist must be"),
         ({"neurons": "all", "ranked_by": "acdc"}, "no ranking 'acdc'"),
+        ({"neurons": "all", "ranked_by": "eap:lrp"}, "no rule named 'lrp'"),
     ],
 )
 def test_a_choice_that_is_none_is_refused(problem, options, complaint):

@@ -7,7 +7,8 @@ import torch
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 from circuitfind.models.loading import load_model
-from circuitfind.models.readings import AffineMap, linear_norm, reading_of
+from circuitfind.models.norms import linear_norm
+from circuitfind.models.readings import AffineMap, reading_of
 from tests.oracles.checkpoints import FAMILIES, build, float64_throughout
 
 BRIDGED = [name for name, family in FAMILIES.items() if family.bridge_is_right]

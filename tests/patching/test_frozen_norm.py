@@ -8,7 +8,7 @@ import torch
 from circuitfind.errors import CircuitfindError, ModelError
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
-from circuitfind.models.readings import normed_as
+from circuitfind.models.norms import normed_as
 from circuitfind.patching.files import load_patching, save_patching
 from circuitfind.patching.path import PATH, path_patch
 from circuitfind.problem import assemble
