@@ -1,5 +1,6 @@
 """The command `discover`: it parses and prints, and leaves the work below."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,7 @@ from circuitfind.commands.options import (
 from circuitfind.commands.progress import progress_bar
 
 if TYPE_CHECKING:
+    from circuitfind.comparison.rule_checks import RuleChecks
     from circuitfind.directories.results import RunResult
 
 
@@ -114,15 +116,25 @@ def discover(
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html (see `circuitfind report`).")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Also measure how well eap or eap-ig ranks edges by each set of rules for its "
+            "gradients: the rank correlation with the exact effects of 500 edges.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the circuit that MODEL uses for TASK: search, check, measure and draw it."""
     from circuitfind.budget import seconds_of, within
+    from circuitfind.comparison.rule_checks import require_rules
     from circuitfind.directories.config import RunConfig
     from circuitfind.directories.naming import path_of_search
     from circuitfind.methods.settings import parsed_settings
     from circuitfind.methods.wanted import Wanted
     from circuitfind.tasks import model_for
+    from circuitfind.verbs.check import check_run
     from circuitfind.verbs.series import Observer, run_wanted
     from circuitfind.workers.crew import Workers
 
@@ -151,6 +163,8 @@ def discover(
         shortlist=shortlist,
         ranked_by=ranked_by,
     )
+    if check:
+        require_rules(method)
     path = out or path_of_search(config, wanted)
     with interruptible(path, budget), progress_bar() as on_progress:
         observer = Observer(within(seconds_of(budget), on_progress), tell)
@@ -160,21 +174,28 @@ def discover(
 
             for result in results:
                 write_report(result.path, tell=tell)
-    _print_results(results, as_json=as_json, report=report)
+        checks = [check_run(result.path, tell) for result in results if check]
+    _print_results(results, checks, as_json=as_json, report=report)
 
 
-def _print_results(results: "list[RunResult]", *, as_json: bool, report: bool) -> None:
+def _print_results(
+    results: "list[RunResult]", checks: "list[RuleChecks]", *, as_json: bool, report: bool
+) -> None:
     if as_json:
         values = [result.as_json() for result in results]
+        for value, check in zip(values, checks, strict=False):
+            value["check"] = asdict(check)
         print_json(values[0] if len(values) == 1 else values)
         return
-    from circuitfind.reports.terminal import scorecard_table
+    from circuitfind.reports.terminal import rule_table, scorecard_table
     from circuitfind.verbs.report import REPORT
 
     for number, result in enumerate(results):
         if number:
             emit("\n")
         print_table(scorecard_table(result.card, result.search))
+        if checks:
+            print_table(rule_table(checks[number]))
         emit(f"{result.path / 'diagram.svg'}\n")
         if report:
             emit(f"{result.path / REPORT}\n")

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from circuitfind.comparison.rule_checks import RuleChecks
 from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.graph import counted
 
@@ -41,6 +42,18 @@ def scorecard_table(card: Scorecard, search: Mapping[str, Any]) -> Table:
     for doubt in card.doubts:
         table.add_row("WARNING", escape(doubt))
     return table
+
+
+def rule_table(found: RuleChecks) -> Table:
+    """Return how well edge attribution ranks edges by each set of rules, a row for each."""
+    drawn = f"{found.n_measured:,} of {found.n_edges:,} edges"
+    if found.n_measured < found.n_edges:
+        drawn += f", drawn with seed {found.seed}"
+    rows = [("rules", f"rank correlation of {found.method} with the exact effects of {drawn}")]
+    for name, value in found.correlations.items():
+        rows.append((name, "undefined" if value is None else f"{value:.3f}"))
+    rows += [(name, f"cannot be followed: {why}") for name, why in found.refused.items()]
+    return pairs_table([(name, escape(text)) for name, text in rows])
 
 
 def _seconds(search: Mapping[str, Any]) -> str:

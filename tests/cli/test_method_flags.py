@@ -35,6 +35,11 @@ def test_runs_with_other_rules_for_gradients_are_other_runs(cli, complaint, tmp_
     assert json.loads((tmp_path / "config.json").read_text())["options"]["rules"] == "relp"
     complaint(cli(*asked, "--rules", "gim"), "rules is relp there and gim here")
     complaint(cli(*SEARCH, "--method", "exact", "--edges", "4", "--rules", "gim"), "no option 'rul")
+    (found,) = [cli(*asked, "--rules", "relp", "--check", "--json").json["check"]]
+    assert list(found["correlations"]) == ["relp", "none", "gim", "attnlrp"]
+    assert found["n_measured"] == found["n_edges"]
+    assert "rank correlation of eap-ig with the exact" in cli(*asked, "--rules=relp", "--check").out
+    complaint(cli(*SEARCH, "--check", "--out", tmp_path / "new"), "'acdc' takes no rules for grad")
 
 
 @pytest.mark.parametrize(

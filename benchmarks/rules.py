@@ -1,0 +1,69 @@
+"""Edge attribution by modified gradients, held to exact effects.
+
+    python -m benchmarks.rules [--stories DIRECTORY] [--write]
+
+For `eap` and `eap-ig`, without rules, by each set of rules and by each rule alone: Spearman's rank
+correlation of the scores with the exact effects of all edges, on 64 pairs of prompts by logit
+difference. Three seeds: the mean, and the lowest and highest value. stories260k is measured where
+its directory is given. `--write` puts the table into docs/methods.md.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import circuitfind as cf
+from benchmarks.page import write_block
+from benchmarks.rankings import CELLS, N_PROMPTS, SEEDS, spread
+from circuitfind.comparison.rule_checks import check_rules
+from circuitfind.models.rules import RULE_SETS, RULES
+
+ASKED = (None, *RULE_SETS, *RULES)
+
+
+def main() -> None:
+    """Measure, print, and write docs/methods.md if that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--stories", help="directory of the model stories260k")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    columns: dict[str, dict[tuple[str, str], str]] = {}
+    stories = [(asked.stories, "pronoun")] if asked.stories else []
+    for name, task in (*CELLS, *stories):
+        columns[f"{Path(name).name}, {task}"] = column_of(cf.load_model(name), task)
+        print(f"{name}: {columns[f'{Path(name).name}, {task}']}", flush=True)
+    text = table_of(columns)
+    print(text)
+    if asked.write:
+        write_block("rules", text, "methods.md")
+
+
+def column_of(model: Any, task: str) -> dict[tuple[str, str], str]:
+    """Return the cells of a model by method and rules."""
+    found: dict[tuple[str, str], list[float | None]] = {}
+    for seed in SEEDS:
+        problem = cf.make_problem(
+            model, task, n_prompts=N_PROMPTS, seed=seed, metric="logit-difference"
+        )
+        engine = cf.IncrementalEngine(problem)
+        for method in ("eap", "eap-ig"):
+            checks = check_rules(engine, method, ASKED, n_edges=None)
+            for rules, value in checks.correlations.items():
+                found.setdefault((method, rules), []).append(value)
+    return {key: spread(values) for key, values in found.items()}
+
+
+def table_of(columns: dict[str, dict[tuple[str, str], str]]) -> str:
+    """Return the table, a row for each method and set of rules."""
+    rows = [f"| method | rules | {' | '.join(columns)} |", f"|---|---{'|---' * len(columns)}|"]
+    for method, rules in next(iter(columns.values())):
+        cells = " | ".join(column[method, rules] for column in columns.values())
+        rows.append(f"| {method} | {rules} | {cells} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
