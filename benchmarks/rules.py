@@ -9,6 +9,7 @@ its directory is given. `--write` puts the table into docs/methods.md.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 import circuitfind as cf
 from benchmarks.page import write_block
 from benchmarks.rankings import CELLS, N_PROMPTS, SEEDS, spread
-from circuitfind.comparison.rule_checks import check_rules
+from circuitfind.comparison.overlap import rank_correlation
+from circuitfind.comparison.rule_checks import OWN, require_rules
+from circuitfind.methods.exact import sampled_effects
 from circuitfind.models.rules import RULE_SETS, RULES
 
 ASKED = (None, *RULE_SETS, *RULES)
@@ -49,10 +52,12 @@ def column_of(model: Any, task: str) -> dict[tuple[str, str], str]:
             model, task, n_prompts=N_PROMPTS, seed=seed, metric="logit-difference"
         )
         engine = cf.IncrementalEngine(problem)
-        for method in ("eap", "eap-ig"):
-            checks = check_rules(engine, method, ASKED, n_edges=None)
-            for rules, value in checks.correlations.items():
-                found.setdefault((method, rules), []).append(value)
+        effects = sampled_effects(engine, None, seed)
+        for name, rules in product(("eap", "eap-ig"), ASKED):
+            method = require_rules(name)
+            scores = method.scores(engine, method.options(rules=rules))
+            value = rank_correlation(scores, effects)[0].value
+            found.setdefault((name, rules or OWN), []).append(value)
     return {key: spread(values) for key, values in found.items()}
 
 
