@@ -7,8 +7,7 @@ import torch
 
 from circuitfind.engine.full_pass import embeddings, full_pass
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.methods.attribution import Limits
-from circuitfind.methods.eap import CLEAN, along
+from circuitfind.methods.eap import CLEAN, EapOptions, along
 from circuitfind.problem import Problem
 from tests.engine.problems import (
     BRIDGED,
@@ -181,7 +180,7 @@ def test_scores_at_places_are_slopes_of_the_oracle_s_loss(family, case):
 
 def scores_of(engine: IncrementalEngine) -> torch.Tensor:
     """Return the eap scores of a problem."""
-    *_, last = along(engine, [CLEAN], Limits(), None)
+    *_, last = along(engine, [CLEAN], EapOptions(), None)
     return last.state["scores"]
 
 

@@ -12,8 +12,8 @@ from circuitfind.engine import soft_mask
 from circuitfind.engine.full_pass import full_pass, sources
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph, Units
-from circuitfind.methods.attribution import Limits, Place
-from circuitfind.methods.eap import CLEAN, along
+from circuitfind.methods.attribution import Place
+from circuitfind.methods.eap import CLEAN, EapOptions, along
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from tests.engine.problems import (
     EXACT,
@@ -433,7 +433,7 @@ def some_edges(graph: Graph, n: int) -> list[tuple[int, int]]:
 
 def scores_of(engine: IncrementalEngine, places: Iterable[Place] = (CLEAN,)) -> Tensor:
     """Return the scores of a problem's edges from gradients at some places; by default eap."""
-    *_, last = along(engine, list(places), Limits(), None)
+    *_, last = along(engine, list(places), EapOptions(), None)
     return last.state["scores"].masked_fill(~engine.graph.edge_mask, 0)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from circuitfind.errors import MethodError
 from circuitfind.methods.components import edges_between
-from circuitfind.methods.eap import EapOptions
+from circuitfind.methods.eap import BatchOptions
 from circuitfind.methods.hisp import Hisp
 from circuitfind.methods.information_flow import InformationFlow
 from tests.engine.problems import engine_of, oracle_of, prompts_of
@@ -16,7 +16,7 @@ from tests.oracles.units import by_block
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 FAMILIES = ["gpt2", "gpt-neox-parallel", "llama", "gemma2", "attention-only"]
-ONE = EapOptions()
+ONE = BatchOptions()
 SHIFTED = ((0, 1, 1, 1, 2, 2), (1, 0, 0, 2, 2, 2))
 NOWHERE = ((0,) * 6,) * 2
 """The places of six positions: three of them, or a single one."""
@@ -100,7 +100,7 @@ def test_component_scores_depend_neither_on_the_batch_nor_on_padding(method):
         engine = engine_of("llama", metric="logit-difference", lengths=(6, 4, 5), place_of=place_of)
         placed = method.scores(engine, ONE).values
         for batch in (1, 2):
-            found = method.scores(engine, EapOptions(batch=batch)).values
+            found = method.scores(engine, BatchOptions(batch=batch)).values
             torch.testing.assert_close(found, placed, **CLOSE)
         whole = placed if place_of is None else whole
     alone = [method.scores(engine_of("llama", metric="logit-difference", lengths=(6,)), ONE).values]
