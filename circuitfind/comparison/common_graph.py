@@ -58,6 +58,19 @@ def _require_same_latents(left: Graph, right: Graph, names: str) -> None:
         )
 
 
+def require_matchable(name: str, circuit: Circuit) -> None:
+    """Refuse a circuit whose edges have no counterparts in another model.
+
+    Raises:
+        GraphError: Latents take the residual stream apart.
+    """
+    if any(units.whole == "stream" for units in circuit.graph.units):
+        raise GraphError(
+            f"{name} has latents of the residual stream, past which no edge leads, so its edges "
+            "have no counterparts in another model; compare circuits without them"
+        )
+
+
 def _without_moves(left: Graph, right: Graph, names: str) -> list[str]:
     """Return that moves inside attention are left out, if they are."""
     if left == right or left.shape != right.shape or not (left.moves or right.moves):

@@ -94,17 +94,18 @@ def _received(graph: Graph, edges: Float[Tensor, "writer reader"]) -> Features:
     found = torch.zeros(len(graph.writers), len(_PORTS), len(_SOURCES)).double()
     for number, fed in enumerate(graph.feeds):
         if fed:
-            found[list(fed), _PORTS.index(_port(graph.readers[number]))] += by_source[number]
+            port = _port(graph, graph.readers[number])
+            found[list(fed), _PORTS.index(port)] += by_source[number]
     return found.flatten(1)
 
 
-def _port(reader: Reader) -> str:
-    return reader.port or reader.kind
+def _port(graph: Graph, reader: Reader) -> str:
+    return reader.port or graph.block_of[reader.component].kind
 
 
 def _sent(graph: Graph, edges: Float[Tensor, "writer reader"]) -> Features:
     """Return what each writer sends: into queries, keys, values, MLPs, the logits."""
-    ports = [_port(reader) for reader in graph.readers]
+    ports = [_port(graph, reader) for reader in graph.readers]
     columns = [torch.tensor([port == wanted for port in ports]) for wanted in (*_PORTS, "logits")]
     return torch.stack([edges[:, column].sum(1) for column in columns], dim=1)
 

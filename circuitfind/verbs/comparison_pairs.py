@@ -17,6 +17,7 @@ from circuitfind.comparison.common_graph import (
     circuit_on,
     common_graph,
     how_compared,
+    require_matchable,
     same_places,
 )
 from circuitfind.comparison.matching import Matched, compare_matched, match
@@ -73,8 +74,11 @@ def compare_all(
     pairs = list(itertools.combinations(range(len(loaded)), 2))
     measured = _Measured(loaded, settings, Models(model, tell=tell), tell)
     for left, right in pairs:
-        if not measured.is_matched((left, right)):
-            ours, theirs = loaded[left], loaded[right]
+        ours, theirs = loaded[left], loaded[right]
+        if measured.is_matched((left, right)):
+            require_matchable(ours.name, ours.circuit)
+            require_matchable(theirs.name, theirs.circuit)
+        else:
             for remark in how_compared((ours.name, ours.circuit), (theirs.name, theirs.circuit)):
                 tell(remark)
     _tell_cost(measured, pairs, tell)

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from circuitfind.circuit import Circuit, EdgeScores
-from circuitfind.comparison.common_graph import circuit_on, common_graph, how_compared
+from circuitfind.comparison.common_graph import (
+    circuit_on,
+    common_graph,
+    how_compared,
+    require_matchable,
+)
 from circuitfind.comparison.overlap import overlap
 from circuitfind.errors import GraphError
 from circuitfind.granularity import heads_and_mlps, with_units
@@ -141,3 +146,18 @@ def test_latents_of_attention_are_compared_with_the_same_ones_only():
     assert common_graph(some, plain) is None and common_graph(plain, other) is None
     with pytest.raises(GraphError, match="it has other neurons or latents"):
         overlap(left, circuit(plain, "a0.h1->m0", "m0->logits"))
+
+
+def test_past_latents_of_the_stream_no_edge_has_a_counterpart():
+    plain = heads_and_mlps(shape(has_mlp=True))
+    of_stream = Units(0, "latent", (3,), error="live", of="resid_post")
+    apart = circuit(with_units(plain, [of_stream]), "embed->post0", "post0.f3->logits")
+    whole = circuit(plain, "embed->logits")
+    assert common_graph(apart.graph, plain) is None
+    with pytest.raises(GraphError, match="other latents of attention or of the residual stream"):
+        how_compared(("A", apart), ("B", whole))
+    require_matchable("B", whole)
+    with pytest.raises(GraphError, match="A has latents of the residual stream"):
+        require_matchable("A", apart)
+    with pytest.raises(GraphError, match=r"no edge 'embed->logits': latents take the stream apart"):
+        apart.graph.edge("embed->logits")

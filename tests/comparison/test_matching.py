@@ -54,6 +54,15 @@ def test_a_copy_with_its_heads_in_another_order_has_the_same_circuit(name, origi
             assert row[f"a{layer}.h{head}"] == f"a{layer}.h{place}"
 
 
+def test_heads_are_matched_to_themselves_where_latents_write_for_their_mlps(originals):
+    model = load_model("ioi-small")
+    apart = profiles(make_problem(model, "ioi", n_prompts=8, latents="zoo", shortlist=6))
+    _, known = originals["ioi-small"]
+    pairs = [(apart.graph.writers[i], known.graph.writers[j]) for i, j, _ in match(apart, known)]
+    heads = [(left.name, right.name) for left, right in pairs if left.kind == "head"]
+    assert len(heads) == 16 and all(left == right for left, right in heads)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_copy_with_its_weights_shuffled_has_another_circuit(seed, originals):
     left, known = originals["ioi-small"]

@@ -14,11 +14,16 @@ from circuitfind.engine.memory import (
 )
 from circuitfind.engine.tensor_store import InMemory
 from tests.engine.problems import problem_of
+from tests.engine.unit_cases import CASES
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt-neox-parallel"])
-def test_an_engine_remembers_no_more_than_stated(family):
-    engine = IncrementalEngine(problem_of(family, "resample"))
+@pytest.mark.parametrize(
+    ("family", "case"),
+    [("gpt2", None), ("llama", None), ("gemma2", None), ("gpt-neox-parallel", None)]
+    + [("gpt2", "streams")],
+)
+def test_an_engine_remembers_no_more_than_stated(family, case):
+    engine = IncrementalEngine(problem_of(family, "resample", **(CASES[case] if case else {})))
     (chunk,) = engine.chunks
     (state,), runs = tried_once(engine).chunks, chunk.runs
     held = [*state.written.values(), *state.read.values(), *state.projected.values()]
