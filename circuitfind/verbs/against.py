@@ -55,6 +55,12 @@ def published(task: str, graph: Graph) -> Truth:
             f"no circuit of the task {quoted(task)} is known; give --against a run directory or a "
             "circuit file"
         )
+    if streams := [units.block for units in graph.units if units.whole == "stream"]:
+        raise MethodError(
+            f"what is published for {quoted(task)} are heads and MLPs with edges between them, and "
+            f"no edge leads past the latents of {streams[0]}; give --against a run directory or a "
+            "circuit file with the same latents"
+        )
     name, components = f"{known['source']}, in {known['model']}", known_components(known, graph)
     # Whether this model has them at all comes first: edges between others would be unknown names.
     truth = Truth(name, graph, components)

@@ -12,6 +12,7 @@ from circuitfind.errors import MethodError
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
 from circuitfind.evaluation.random_walks import connected_mask, inflated
 from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Units
 from circuitfind.shape import ModelShape
 from tests.type_checks import types_checked
 
@@ -37,6 +38,20 @@ def test_random_circuits_of_a_size_are_connected_and_meet_it_exactly(graph, n_ed
     for drawn in random_circuits(circuit, 10, null="size", seed=1):
         assert drawn.n_edges == n_edges
         assert drawn.connected().n_edges == n_edges
+
+
+def test_where_latents_take_the_stream_apart_all_paths_lead_through_them():
+    latents = Units(1, "latent", (3, 5), error="live", of="resid_mid")
+    graph = heads_and_mlps(ModelShape(**SHAPE, n_kv_heads=2), units=[latents])
+    for n_edges in (2, 3, 20):
+        circuit = some_circuit(graph, n_edges)
+        assert circuit.n_edges == n_edges
+        for null in ("size", "degree"):
+            for drawn in random_circuits(circuit, 3, null=null, seed=1):
+                assert drawn.connected().n_edges == drawn.n_edges == n_edges
+                assert "mid1" in drawn.components
+    with pytest.raises(MethodError, match="found no connected circuit of 1 edges"):
+        connected_mask(graph, 1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)

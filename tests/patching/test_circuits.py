@@ -15,6 +15,7 @@ from circuitfind.patching.sweep import patch
 from circuitfind.question import make_problem
 from circuitfind.shape import ModelShape
 from tests.engine.problems import problem_of
+from tests.engine.unit_cases import CASES
 
 PLACE_OF = ((0, 1, 1, 2, 2, 2), (1, 0, 2, 2, 2, 2))
 
@@ -91,9 +92,13 @@ def test_the_stream_stands_for_what_lies_between_two_depths():
     assert found.writers == {*(f"a0.h{head}" for head in range(4)), "m0"}
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_circuit_is_what_a_plain_search_among_the_components_keeps(family):
-    problem = problem_of(family, metric="logit-difference")
+@pytest.mark.parametrize(
+    ("family", "case"), [("gpt2", None), ("llama", None), ("llama", "resid-post")]
+)
+def test_the_circuit_is_what_a_plain_search_among_the_components_keeps(family, case):
+    """All that lies before latents of the stream acts through these, which no sweep patches."""
+    units = CASES[case] if case else {}
+    problem = problem_of(family, metric="logit-difference", **units)
     engine = IncrementalEngine(problem)
     result = patch(problem, "mlp,head", mode="noising", positions="all")
     circuit = circuit_of(engine, result, 0.1, edge_threshold=0.05)
@@ -108,8 +113,8 @@ def searched(engine, result, threshold, edge_threshold):
     kept = graph.mask_of(
         edge.name
         for edge in graph.edges()
-        if (edge.writer.stage == 0 or edge.writer.name in found.writers)
-        and (edge.reader.name == "logits" or edge.reader.name in found.readers)
+        if (edge.writer.stage == 0 or edge.writer.name in found.writers or of_stream(edge.writer))
+        and (edge.reader.name in {"logits", *found.readers} or of_stream(edge.reader))
     )
     allowed = edge_threshold * abs(result.gap)
     current = engine.readout.loss(engine.recomputed(kept))
@@ -130,6 +135,10 @@ def searched(engine, result, threshold, edge_threshold):
         for edge in graph.edges(alive)
         if edge.writer.component in names and edge.reader.component in names
     )
+
+
+def of_stream(end):
+    return end.name.split(".")[0] == "post0"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.roc import roc_curves
 from circuitfind.granularity import heads_and_mlps
+from circuitfind.graph import Units
 from circuitfind.shape import ModelShape
 from circuitfind.tasks import find_task
 from circuitfind.tasks.known.edges import known_components, known_edges
@@ -61,12 +62,15 @@ def test_at_single_places_only_components_are_known(task):
     assert placed.components == known_components(find_task(task).known_circuit, graph)
 
 
-def test_a_model_without_these_components_is_refused():
+def test_a_graph_without_these_components_or_edges_is_refused():
     small = heads_and_mlps(ModelShape(2, 2, 2, 8, 4, 9))
     with pytest.raises(MethodError, match="has the component 'a.*' and this model"):
         published("ioi", small)
     with pytest.raises(MethodError, match="no circuit of the task 'capitals' is known"):
         published("capitals", graph_of("ioi"))
+    latents = [Units(5, "latent", (3,), error="live", of="resid_post")]
+    with pytest.raises(MethodError, match="no edge leads past the latents of post5"):
+        published("ioi", graph_of("ioi", units=latents))
 
 
 def test_the_published_circuit_is_the_best_answer_to_itself_and_others_are_less():

@@ -27,10 +27,9 @@ def known_components(known: Mapping[str, Any], graph: Graph) -> frozenset[str]:
 def known_edges(known: Mapping[str, Any], graph: Graph) -> list[str] | None:
     """Return the names of a published circuit's edges in a graph; None where none are stated.
 
-    None too where edges act at single places: at which ones is not stated. And where latents take
-    the residual stream apart, past which no edge leads.
+    None too where edges act at single places: at which ones is not stated.
     """
-    if graph.places or any(units.whole == "stream" for units in graph.units):
+    if graph.places:
         return None
     if "connections" in known:
         return list(known["connections"])
