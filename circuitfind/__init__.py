@@ -59,6 +59,7 @@ _HOMES = {
     "find_task": "circuitfind.tasks",
     "heads_and_mlps": "circuitfind.granularity",
     "import_circuit": "circuitfind.formats",
+    "learned_constants": "circuitfind.engine.constants",
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
     "load_comparison": "circuitfind.comparison.result",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from circuitfind.dictionaries.loading import load_dictionaries as load_dictionaries
     from circuitfind.dictionaries.zoo import embedded_dictionaries as embedded_dictionaries
     from circuitfind.directories.config import RunConfig as RunConfig
+    from circuitfind.engine.constants import learned_constants as learned_constants
     from circuitfind.engine.incremental import IncrementalEngine as IncrementalEngine
     from circuitfind.engine.patterns import attention_pattern as attention_pattern
     from circuitfind.errors import CircuitfindError as CircuitfindError

@@ -1,17 +1,18 @@
 """Ablations: what a cut edge carries in place of what its writer writes.
 
 An ablation is data: a weighted sum of what the writer writes in some runs of the model, averaged
-over pairs of prompts, over positions, over both or over neither. All that the package asks of an
-ablation follows from that, so nothing asks for its name.
+over pairs of prompts, over positions, over both or over neither; or constants that were trained
+from there. All that the package asks of an ablation follows from that, so nothing asks for its
+name.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitfind.errors import MethodError, PromptError, quoted
@@ -21,6 +22,9 @@ from circuitfind.registry import Table
 Tokens = Int[Tensor, "batch pos"]
 TokensOf = Callable[[PromptPairs], Tokens]
 Axis = Literal["batch", "pos"]
+Constants = Mapping[str, Float[Tensor, "writer 1 place width"]]
+"""What cut edges carry at each place, by the name of the part of a graph that writes it (see
+`engine.written`); one place where edges act at all positions."""
 
 
 def clean(prompts: PromptPairs) -> Tokens:
@@ -54,6 +58,7 @@ class Ablation:
         mean_over: The axes over which this is averaged: `batch`, all pairs of prompts; `pos`, the
             positions of a prompt. Padding counts nowhere.
         summary: What a cut edge carries, in a sentence.
+        constants: What cut edges carry in place of a sum of runs, where it was trained.
 
     Raises:
         MethodError: There is no such axis, or a run is not a number and a function.
@@ -63,6 +68,7 @@ class Ablation:
     runs: tuple[tuple[float, TokensOf], ...]
     mean_over: tuple[Axis, ...] = ()
     summary: str = ""
+    constants: Constants | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         axes: object = self.mean_over
@@ -172,3 +178,12 @@ ABLATIONS = Table(
     ),
 )
 """Every named ablation."""
+
+LEARNED = "learned"
+"""What ablations with constants are called."""
+
+
+def learned(constants: Constants) -> Ablation:
+    """Return the ablation whose cut edges carry constants (`engine.constants`)."""
+    runs = ((1.0, corrupted),)
+    return Ablation(LEARNED, runs, ("batch", "pos"), "constants that were trained", constants)

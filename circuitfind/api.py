@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from circuitfind.ablations import Ablation
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.incremental import IncrementalEngine
@@ -107,6 +108,7 @@ def evaluate(
     held_out: HasProblem | None = None,
     scores: EdgeScores | None = None,
     roles: Sequence[Role] = (),
+    constants: Ablation | None = None,
     memory: int | str | None = None,
     progress: bool = False,
     on_progress: Callable[[Checkpoint], None] | None = None,
@@ -121,6 +123,7 @@ def evaluate(
         held_out: The same question with other prompts.
         scores: What ranks all edges for the size curve; by default the circuit's own effects.
         roles: What heads do (`find_roles`); those of one role are knocked out together.
+        constants: Those of the circuit (`learned_constants`), to compare ablations.
         memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
             what it takes.
         progress: Show how far the evaluation is, on one line of stderr; also in notebooks.
@@ -142,6 +145,8 @@ def evaluate(
         ranking = ranked_by_effect(circuit)
     shared = groups(roles, removable(circuit))
     others = None if held_out is None else as_problem(held_out)
-    subject = Subject(circuit, problem, held_out=others, ranking=ranking, roles=shared)
+    subject = Subject(
+        circuit, problem, held_out=others, ranking=ranking, roles=shared, constants=constants
+    )
     advance = observer(progress=progress, on_progress=on_progress)
     return assess(subject, known[effort], tell=tell, on_progress=advance, memory=memory)

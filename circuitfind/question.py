@@ -18,12 +18,19 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from circuitfind.ablations import ABLATIONS, Ablation
+from circuitfind.ablations import Ablation
 from circuitfind.circuit import Circuit
+from circuitfind.constant_files import ablation_of, constants_file, require_ablation
 from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.units import EMBEDDED, dictionaries_for
 from circuitfind.engine.direction import with_direction
-from circuitfind.errors import ModelError, PromptError, RunDirectoryError, TaskError, quoted
+from circuitfind.errors import (
+    ModelError,
+    PromptError,
+    RunDirectoryError,
+    TaskError,
+    quoted,
+)
 from circuitfind.files import digest, path_of
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
@@ -32,6 +39,7 @@ from circuitfind.methods.shortlist import RANKED_BY, SHORTLIST, require_units, w
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.dictionaries import with_dictionaries
+from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.models.loading import load_model
 from circuitfind.models.precision import DTYPES, precision_note
 from circuitfind.models.zoo import ZOO
@@ -63,7 +71,7 @@ class Question(Settings):
         task: Name of a task, or the path of a .jsonl or .csv file.
         model: What `load_model` takes, as text.
         metric: Name of the metric; None where nobody chose one.
-        ablation: What a cut edge carries.
+        ablation: What a cut edge carries: a name, or the path of a file of learned constants.
         n_prompts: How many pairs of prompts; a custom file may hold fewer.
         seed: Fixes the prompts and every random choice.
         system: The system prompt of conversations with a chat model, empty for none; None is that
@@ -146,7 +154,7 @@ class Question(Settings):
             task.require_chat()
         if self.metric is not None:
             find_metric(self.metric)
-        ABLATIONS.find(self.ablation)
+        require_ablation(self.ablation)
         if self.places is not None:
             require_placing(self.places)
         require_crossing(crossing=self.crossing, places=self.places, split_qkv=self.split_qkv)
@@ -177,12 +185,14 @@ class Question(Settings):
         spans = None if self.places is None else spans_file(self.places)
         is_path = self.model not in ("", *ZOO) and model.exists()
         latents = None if self.latents in (None, EMBEDDED) else path_of(self.latents)
+        constants = constants_file(self.ablation)
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
             task_digest=None if file is None else digest(file),
             model=str(model.resolve()) if is_path else self.model,
             places=self.places if spans is None else str(spans.resolve()),
+            ablation=self.ablation if constants is None else str(constants.resolve()),
             latents=self.latents if latents is None else str(latents.resolve()),
         )
 
@@ -214,9 +224,8 @@ class Question(Settings):
         default = chosen if self.metric is None else None
 
         def of(prompts: PromptPairs, model: ResidualModel, graph: Graph) -> Problem:
-            return assemble(
-                model, prompts, chosen, self.ablation, graph=graph, default_metric=default
-            )
+            ablation = ablation_of(self.ablation, model, graph)
+            return assemble(model, prompts, chosen, ablation, graph=graph, default_metric=default)
 
         if graph is not None:
             model = model if latents is None else with_dictionaries(model, latents)
@@ -310,7 +319,7 @@ def make_problem(
         metric: A metric or its name; by default the task's own, or `kl` for prompts. Patching
             (`patch`, `path_patch`, ...) measures the logit difference unless one is given here,
             where every prompt has right and wrong answers.
-        ablation: What a cut edge carries, or the name of it.
+        ablation: What a cut edge carries, the name of it, or the path of a file of constants.
         graph: Which edges to search; by default all, with q, k and v apart.
         places: The places that edges are told apart by: `named`, `each`, `spans` or `Places` of
             your own; by default an edge acts at all positions.
@@ -344,6 +353,8 @@ def make_problem(
         graph = graph.crossing(task.places.moves(causal=model.causal))
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None
+    if isinstance(ablation, str):
+        ablation = ablation_of(ablation, model, graph or heads_and_mlps(model.shape))
     problem = assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
     if neurons is None and latents is None:
         return problem
@@ -485,6 +496,8 @@ def fingerprints(problem: Problem) -> dict[str, str]:
         every = sorted(problem.model.dictionaries.items())
         text = " ".join(f"{block} {each.fingerprint}" for block, each in every)
         found["dictionaries_fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if problem.ablation.constants is not None:
+        found["constants_fingerprint"] = weights_fingerprint(problem.ablation.constants)
     return found
 
 

@@ -77,7 +77,8 @@ def discover(
     ablation: Annotated[
         str,
         typer.Option(
-            help="What a cut edge carries: resample, zero, mean, ... (`circuitfind ablations`)."
+            help="What a cut edge carries: resample, zero, mean, ... (`circuitfind ablations`), or "
+            "a file of learned constants."
         ),
     ] = "resample",
     prompts: Prompts = 64,

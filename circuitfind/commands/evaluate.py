@@ -31,6 +31,14 @@ def evaluate(
             "published for the task, or that the model states."
         ),
     ] = None,
+    constants: Annotated[
+        bool,
+        typer.Option(
+            "--constants",
+            help="Train constants for what the circuit cuts (optimal ablation), and compare "
+            "ablations.",
+        ),
+    ] = False,
     task: Annotated[
         str | None, typer.Option(help="Task, where the file does not say, or another.")
     ] = None,
@@ -63,7 +71,7 @@ def evaluate(
     }  # fmt: skip
     settings = tuple((name, value) for name, value in given.items() if value is not None)
     effort = effort_of(quick=quick, full=full)
-    wish = Wish(effort, against, settings, out, seed, device, memory)
+    wish = Wish(effort, against, settings, out, seed, device, memory, constants)
     path = out or path_of_evaluation(circuit, wish)
     with interruptible(path, budget), progress_bar() as on_progress:
         found = evaluate_run(circuit, wish, tell=tell, on_progress=on_progress)

@@ -1,4 +1,4 @@
-"""The tensors of a dictionary's file: each asked for by its name and axes, and checked.
+"""The tensors of a file, such as a dictionary's: each asked for by name and axes, and checked.
 
 Files come from anywhere. A tensor that is missing, has another shape, does not hold finite numbers
 or is not used is refused by name, so that no dictionary is ever half read.
@@ -87,4 +87,4 @@ class Tensors:
         names = sorted(self._left)
         some = ", ".join(quoted(name, 60)[1:-1] for name in names[:_MOST_NAMES])
         rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        raise ValueError(f"it holds {some}{rest}, which a dictionary of its kind does not have")
+        raise ValueError(f"it holds {some}{rest}, which does not belong there")

@@ -25,6 +25,7 @@ from circuitfind.settings import differences
 from circuitfind.store import read_json, reported
 
 PASSES = "evaluation-passes.jsonl"
+CONSTANTS = "constants.safetensors"
 EVALUATION, FORMAT = "evaluation.json", "circuitfind evaluation 2"
 
 
@@ -38,6 +39,7 @@ class EvaluationConfig(RunConfig):
         evaluation_seed: Fixes random circuits and sets.
         effort: Name of the effort; a fuller evaluation says what a lesser one says.
         against: The known circuit to compare with; None for an evaluation without one.
+        constants: Whether constants are trained for what the circuit cuts.
     """
 
     _: KW_ONLY
@@ -46,10 +48,11 @@ class EvaluationConfig(RunConfig):
     evaluation_seed: int
     effort: str = USUAL.name
     against: str | None = None
+    constants: bool = False
 
     form: ClassVar[str] = "circuitfind evaluation run 1"
     noun: ClassVar[str] = "evaluation"
-    of_the_report: ClassVar[frozenset[str]] = frozenset({"effort", "against"})
+    of_the_report: ClassVar[frozenset[str]] = frozenset({"effort", "against", "constants"})
 
     def covers(self, other: "EvaluationConfig") -> bool:
         """Return whether this evaluation says everything that the other one says."""
@@ -58,6 +61,7 @@ class EvaluationConfig(RunConfig):
             self.identity == other.identity
             and efforts.index(self.effort) >= efforts.index(other.effort)
             and other.against in (None, self.against)
+            and self.constants >= other.constants
         )
 
 
@@ -130,7 +134,8 @@ class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
         """Return the files of an evaluation that is there."""
         first = EVALUATION if (self.path / EVALUATION).is_file() else SCORECARD
         drawn = [f"{name}.{suffix}" for name in charts(assessment) for suffix in ("svg", "png")]
-        return tuple(self.path / name for name in (first, *drawn))
+        trained = [CONSTANTS] if assessment.divergences else []
+        return tuple(self.path / name for name in (first, *trained, *drawn))
 
     def write_result(self, assessment: Assessment) -> None:
         """Write the charts and the figures."""

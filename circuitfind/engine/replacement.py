@@ -35,7 +35,9 @@ def mean_over_prompts(parts: Sequence[Problem]) -> Written | None:
     Returns:
         None under ablations that give each pair of prompts its own replacement.
     """
-    return _mean(parts) if "batch" in parts[0].ablation.mean_over else None
+    ablation = parts[0].ablation
+    averages = "batch" in ablation.mean_over and ablation.constants is None
+    return _mean(parts) if averages else None
 
 
 def replacement(problem: Problem, mean: Written | None) -> Written:
@@ -45,6 +47,9 @@ def replacement(problem: Problem, mean: Written | None) -> Written:
         problem: The problem, or a part of it that holds some of its prompts.
         mean: What `mean_over_prompts` gives for the whole problem.
     """
+    constants = problem.ablation.constants
+    if constants is not None:
+        return Written(problem.model, problem.graph, constants).at(problem.places)
     if mean is not None:
         return mean
     return _mean([problem]) if problem.ablation.mean_over else _sum_of_runs(problem)
@@ -66,8 +71,7 @@ def _nothing(problem: Problem) -> Written:
     model, graph = problem.model, problem.graph
     found = {}
     for part in parts_of(graph):
-        narrow = 1 if part.block.units is not None else graph.shape.d_head
-        shape = len(part.writers), 1, 1, narrow if part.is_z else graph.shape.d_model
+        shape = len(part.writers), 1, 1, part.width(graph)
         found[part.name] = torch.zeros(shape, dtype=model.dtype, device=model.device)
     return Written(model, graph, found)
 

@@ -33,6 +33,12 @@ def soft_loss(
     return problem.metric.loss(Readout(problem, clean_final).values(run.final))
 
 
+def prompts_together(problem: Problem) -> int:
+    """Return how many prompts a pass with a soft mask takes together at most."""
+    graph, length = problem.graph, problem.prompts.clean.shape[1]
+    return max(1, _STREAM_FLOATS // (sum(graph.n_outer) * length * graph.shape.d_model))
+
+
 def slope(engine: IncrementalEngine, mask: Mask) -> Mask:
     """Return the slope of the loss at a mask, in the metric's unit: d loss / d mask.
 
@@ -44,9 +50,7 @@ def slope(engine: IncrementalEngine, mask: Mask) -> Mask:
         mask: The mask.
     """
     problem = engine.problem
-    n_prompts, length = problem.prompts.clean.shape
-    n_streams = sum(engine.graph.n_outer)
-    size = max(1, _STREAM_FLOATS // (n_streams * length * engine.graph.shape.d_model))
+    n_prompts, size = len(problem.prompts), prompts_together(problem)
     total = torch.zeros(mask.shape, dtype=torch.float64)
     for first in range(0, n_prompts, size):
         rows = slice(first, first + size)

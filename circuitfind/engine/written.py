@@ -22,6 +22,7 @@ from circuitfind.graph import Block, Graph
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import unowned_bias
 from circuitfind.models.units import unit_block
+from circuitfind.places import Places
 from circuitfind.problem import Problem
 
 Streams = Float[Tensor, "writer batch pos d_model"]
@@ -52,6 +53,11 @@ class Part(NamedTuple):
         """Which of the block's writers they are."""
         first = self.block.writers.index(self.writers[0])
         return range(first, first + len(self.writers))
+
+    def width(self, graph: Graph) -> int:
+        """Return how many elements a writer has that is remembered so."""
+        narrow = 1 if self.block.units is not None else graph.shape.d_head
+        return narrow if self.is_z else graph.shape.d_model
 
 
 @lru_cache(maxsize=8)
@@ -115,7 +121,7 @@ class Written:
         values = self.values[part.name]
         if not part.is_z:
             return values
-        with torch.no_grad():
+        with torch.set_grad_enabled(values.requires_grad):
             return write(self.model, part.block, part.rows, values)
 
     def of_all(self, n_prompts: int, n_positions: int) -> Streams:
@@ -150,6 +156,10 @@ class Written:
     def rows(self, rows: slice) -> "Written":
         """Return the same of some of the prompts."""
         return self.map(lambda values: values if values.shape[1] == 1 else values[:, rows])
+
+    def at(self, places: Places | None) -> "Written":
+        """Return what has one value for each place at the positions of these places."""
+        return self if places is None else self.map(lambda values: values[:, 0, places.of])
 
     def __add__(self, other: "Written") -> "Written":
         return replace(self, values={n: v + other.values[n] for n, v in self.values.items()})

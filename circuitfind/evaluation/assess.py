@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.ablations import Ablation
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.assessment import Assessment, Reading
@@ -23,6 +24,7 @@ from circuitfind.evaluation.ideal import ideal_tests, n_ideal_passes
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.minimality import Minimality, minimality
 from circuitfind.evaluation.passes import PassLog
+from circuitfind.evaluation.refit import Divergence, divergences
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
@@ -76,6 +78,7 @@ class Subject:
         roles: Groups of the circuit's components that do the same.
         roc: Its comparison with a known circuit.
         against: The name of that.
+        constants: Those of the circuit itself (`learned_constants`), to compare ablations.
     """
 
     circuit: Circuit
@@ -86,6 +89,7 @@ class Subject:
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     roc: tuple[RocCurve, ...] = ()
     against: str | None = None
+    constants: Ablation | None = None
 
 
 def passes(subject: Subject, effort: Effort) -> dict[str, int]:
@@ -205,6 +209,7 @@ class _Assessor:
                 faithfulness=readings[0].measured.faithfulness,
             ),
             notes=notes(problem),
+            divergences=self._divergences(),
         )
 
     def cost(self, seconds: float) -> str:
@@ -297,6 +302,12 @@ class _Assessor:
         measured, kept = self._all[1], self._circuit.kept.cpu()
         rises = self._own.sign * (measured.without_each_edge(kept) - measured.own([kept]))
         return discoveries(self._circuit, rises, held_out=True)
+
+    def _divergences(self) -> tuple[Divergence, ...]:
+        subject = self._subject
+        if subject.constants is None:
+            return ()
+        return divergences(self._circuit, subject.constants, subject.problem, subject.held_out)
 
     def _tests(self) -> tuple[HypothesisTest, ...]:
         if not self._tests_edges:

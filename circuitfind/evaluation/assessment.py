@@ -11,6 +11,7 @@ from circuitfind.evaluation.completeness import Completeness
 from circuitfind.evaluation.false_discoveries import Discoveries
 from circuitfind.evaluation.hypotheses import HypothesisTest
 from circuitfind.evaluation.minimality import Minimality
+from circuitfind.evaluation.refit import Divergence
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import Measurement
 from circuitfind.evaluation.size_curve import SizeCurve
@@ -58,6 +59,7 @@ class Assessment(Tabled):
         own: How well the model itself does the task; None where prompts have no answers.
         doubts: Why these figures cannot be trusted, a sentence each.
         notes: What else a reader should know.
+        divergences: How close the circuit is to the model, by what cut edges carry.
     """
 
     effort: str
@@ -80,6 +82,7 @@ class Assessment(Tabled):
     own: OwnResult | None = None
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    divergences: tuple[Divergence, ...] = ()
 
     def __repr__(self) -> str:
         return (

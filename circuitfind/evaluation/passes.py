@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.models.fingerprint import weights_fingerprint
 from circuitfind.problem import Problem
 from circuitfind.records import from_json, parse_json
 from circuitfind.store import Log
@@ -77,8 +78,10 @@ def _earlier(lines: Sequence[bytes]) -> Iterator[tuple[str, tuple[Rows, float]]]
 def key_of(problem: Problem, metrics: tuple[str, ...], n_chunks: int) -> str:
     """Return what all circuits measured on some prompts have in common, as a hash."""
     graph, model = problem.graph, problem.model
+    constants = problem.ablation.constants
     facts = [
         model.fingerprint, str(model.dtype), str(model.device), problem.prompts.fingerprint,
+        *([] if constants is None else [weights_fingerprint(constants)]),
         problem.ablation.name, metrics, n_chunks,
         repr(graph.shape), graph.split_qkv, graph.split_embedding, graph.places,
     ]  # fmt: skip

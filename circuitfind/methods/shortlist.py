@@ -74,6 +74,11 @@ def with_units(
     require_units(neurons, latents, ranked_by)
     if problem.graph.units:
         raise MethodError("the graph has neurons or latents already; give a problem without")
+    if problem.ablation.constants is not None:
+        raise MethodError(
+            "learned constants belong to one graph, and neurons or latents would be chosen anew; "
+            "leave one of them out"
+        )
     model = problem.model
     if latents is not None:
         model = with_dictionaries(model, latents)

@@ -55,6 +55,12 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
             f"this one {_number(baseline.faithfulness)}, p {_chance(baseline.p_value)}",
         )
     yield from _part_rows(given)
+    for each in given.divergences:
+        held_out = "" if each.held_out is None else f", {each.held_out:.4g} on held-out ones"
+        yield (
+            f"KL, {each.ablation} ablation",
+            f"{each.discovery:.4g} nats on discovery prompts{held_out}",
+        )
     for curve in given.roc:
         precision = "-" if curve.precision is None else f"{curve.precision:.3f}"
         yield (

@@ -7,9 +7,11 @@ from typing import Any
 
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
 from circuitfind.comparison.roles import groups
+from circuitfind.constant_files import content_of
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import effects_of, load_circuit_of
-from circuitfind.directories.evaluation import EvaluationDirectory
+from circuitfind.directories.evaluation import CONSTANTS, EvaluationDirectory
+from circuitfind.engine.constants import learned_constants
 from circuitfind.errors import (
     CircuitFileError,
     GraphError,
@@ -108,6 +110,11 @@ def evaluate_run(
     subject = replace(subject, held_out=config.held_out(model))
     with directory.measuring(fingerprints(problem), tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
+        if wish.constants:
+            tell("training the constants of the circuit, some 200 passes forward and back")
+            constants = learned_constants(problem, circuit)
+            directory.write(CONSTANTS, content_of(constants))
+            subject = replace(subject, constants=constants)
         assessment = assess(
             subject,
             wish.effort,

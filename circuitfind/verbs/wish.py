@@ -34,6 +34,7 @@ class Wish:
         device: Where to compute.
         memory: How many bytes may be taken beside the model; by default what the search was
             allowed.
+        constants: Whether constants are trained for what the circuit cuts.
     """
 
     effort: Effort = USUAL
@@ -43,6 +44,7 @@ class Wish:
     seed: int = 0
     device: str = "cpu"
     memory: int | None = None
+    constants: bool = False
 
 
 def path_of_evaluation(path: Path, wish: Wish) -> Path:
@@ -109,6 +111,7 @@ def evaluation_config(
         evaluation_seed=wish.seed,
         effort=wish.effort.name,
         against=against,
+        constants=wish.constants,
     )
 
 
