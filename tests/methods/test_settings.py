@@ -29,7 +29,7 @@ def test_a_value_has_the_type_of_its_option(method, text, expected):
     ("text", "line"),
     [
         ("steps", "the option 'steps' has no value; give NAME=VALUE"),
-        ("stride=3", "'eap-ig' has no option 'stride'; its options are batch, checkpoint, rules, variant"),
+        ("stride=3", "'eap-ig' has no option 'stride'; its options are batch, checkpoint, rules"),
         ("steps=many", "the option 'steps' is of type int, which 'many' is not"),
         ("checkpoint=maybe", "the option 'checkpoint' is of type bool, which 'maybe' is not"),
         ("batch=few", "the option 'batch' is of type int"),
