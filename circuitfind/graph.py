@@ -4,7 +4,8 @@ A transformer's components add to one residual stream and read from it. Whatever
 is the sum of what all earlier writers wrote, so each (writer, reader) pair is an edge whose
 contribution can be replaced on its own (Elhage et al. 2021; Conmy et al. 2023, arXiv 2304.14997).
 A component's place in the order of execution is its stage; an edge exists iff the writer's stage
-comes before the reader's.
+comes before the reader's. Where latents take the residual stream apart, readers behind them read
+what these write and nothing from before (`Reader.since`).
 
 A graph is data: it lists its writers, its readers, and its blocks. A block holds what runs
 together, for example the attention of one layer: its readers, its writers, and which reader feeds

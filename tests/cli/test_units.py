@@ -75,10 +75,7 @@ def autoencoder(folder, hook):
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    ("hook", "block"),
-    [("hook_attn_out", "a1"), ("attn.hook_z", "a1"), ("hook_resid_mid", "mid1")],
-)
+@pytest.mark.parametrize(("hook", "block"), [("attn.hook_z", "a1"), ("hook_resid_mid", "mid1")])
 def test_latents_of_attention_and_stream_are_searched_described_and_not_compared_with_heads(
     cli, tmp_path, hook, block
 ):

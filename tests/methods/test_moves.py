@@ -15,6 +15,7 @@ from circuitfind.methods.search import search
 from circuitfind.methods.selection import Selection
 from tests.engine.problems import EXACT, engine_of, loss_of, oracle_of, problem_of
 from tests.engine.test_places import CASES, scores_of
+from tests.engine.unit_cases import stream
 from tests.methods.searches import assert_right_where_made, assert_same_search, decided
 from tests.methods.test_places import BOTH_WAYS, LATE, SHIFTED, WHERE
 from tests.oracles import search as oracle_search
@@ -32,6 +33,7 @@ MOVES = {"crossing": True, "n_layers": 1}
         ("gemma2", "resample", 0.01, WHERE, {}),
         ("bidirectional", "resample", 0.003, BOTH_WAYS, {}),
         ("llama", "resample", 0.02, LATE, {"n_shared": 3}),
+        ("gpt2", "zero", 0.05, WHERE, stream("resid_mid", 0)),
     ],
 )
 def test_every_decision_is_that_of_a_search_that_runs_the_whole_model(
