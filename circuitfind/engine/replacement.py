@@ -257,12 +257,12 @@ def enlarges_rounding(problem: Problem) -> bool:
 
     Where cut edges carry 0, a component may receive nothing. What is left when a stream is
     subtracted from itself is not quite 0, and two norms in a row (Gemma 2) turn that into a stream
-    of ordinary size. Latents of attention and their error are large and cancel one another, and
-    leave more behind.
+    of ordinary size. Latents of attention or of the stream and their error are large and cancel one
+    another, and leave more behind.
     """
     graph = problem.graph
-    of_attention = any(units.of != "mlp" for units in graph.units)
-    return not problem.ablation.runs and (graph.norms_heads or of_attention)
+    cancels = any(units.of != "mlp" for units in graph.units)
+    return not problem.ablation.runs and (graph.norms_heads or cancels)
 
 
 class Remainders:
