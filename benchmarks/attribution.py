@@ -14,53 +14,21 @@ import argparse
 import math
 import statistics
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import circuitfind as cf
 from benchmarks.page import write_block
 from benchmarks.setting import RIGHT, WRONG, Size, random_gpt2, random_pairs
+from circuitfind.evaluation.cost import peak_bytes
 from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.problem import Problem
 
 D_HEAD = 64
 REPEATS = 3
-
-
-class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made within it that are still alive, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):  # noqa: ANN204
-        before = {leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs))}
-        result = function(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key not in before and key not in self._seen:
-                self._seen.add(key)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._freed, key, storage.nbytes())
-        return result
-
-    def _freed(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def main() -> None:
@@ -99,13 +67,13 @@ def measure(sizes: dict[str, int], only: str = "", *, timed: bool = True) -> lis
     plain = lambda: plain_pass(hf, problem)  # noqa: E731
     # Attention is compared with the model's own when a prompt length is met first.
     list(attribute(problem, [Place(share=1.0, weight=1.0)], Limits(sizes["prompts"])))
-    least = peak(plain)
+    least = peak_bytes(plain)
     seconds = median_seconds(plain) if timed else math.nan
     print(f"{sizes}: plain pass {least / 2**20:.0f} MiB, {seconds:.2f} s", flush=True)
     rows = []
     for name, n_gradients, run in ways(problem, sizes["prompts"]):
         if only in ("", name):
-            most = peak(run)
+            most = peak_bytes(run)
             cells = [most / least, (most - least) / least]
             if timed:
                 taken = median_seconds(run) / seconds
@@ -150,13 +118,6 @@ def plain_pass(hf: Any, problem: Problem) -> Tensor:
     logits = hf(inputs_embeds=embedding, logits_to_keep=1, use_cache=False).logits[:, -1]
     (gradient,) = torch.autograd.grad((logits[:, WRONG] - logits[:, RIGHT]).sum(), embedding)
     return gradient
-
-
-def peak(run: Callable[[], Any]) -> int:
-    """Return the peak of all tensors that are alive while something runs."""
-    with PeakBytes() as counted:
-        run()
-    return counted.peak
 
 
 def median_seconds(run: Callable[[], Any]) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from circuitfind.commands.bench import bench
+from circuitfind.commands.benchmark import benchmark
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.draw import draw
@@ -23,6 +24,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     mib,
     stability,
     sweep,
+    benchmark,
     draw,
     roles,
     units,

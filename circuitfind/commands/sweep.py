@@ -1,6 +1,6 @@
 """The command `sweep`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ from circuitfind.commands.options import Budget, Json, limited
 
 if TYPE_CHECKING:
     from circuitfind.sweeps.launching import Launcher
-    from circuitfind.sweeps.plan import PlannedRun
+    from circuitfind.sweeps.planning import PlannedRun
 
 
 def sweep(
@@ -52,8 +52,8 @@ def sweep(
         print_rows([{"run": run.name} for run in runs], as_json=as_json)
         return
     with interruptible(path, budget), watching() as watch:
-        launcher = _launcher(ray, workers, threads, runs)
-        state = run_sweep(runs, path, launcher, retries=retries, watch=watch)
+        make_launcher = launcher(ray, workers, threads, runs)
+        state = run_sweep(runs, path, make_launcher, retries=retries, watch=watch)
         rows, files = gather(runs, path)
     columns = ("run", "model_accuracy", "n_edges", "faithfulness")
     shown = [{name: row[name] for name in columns} for row in rows]
@@ -63,9 +63,10 @@ def sweep(
     state.require_success(path)
 
 
-def _launcher(
-    ray: str | None, workers: int | None, threads: int | None, runs: "tuple[PlannedRun, ...]"
+def launcher(
+    ray: str | None, workers: int | None, threads: int | None, runs: "Sequence[PlannedRun]"
 ) -> "Callable[[], Launcher]":
+    """Return what makes the workers of a command that runs many things."""
     from circuitfind.sweeps.launching import CrewLauncher
     from circuitfind.workers.processes import ProcessCrew, local_places
 

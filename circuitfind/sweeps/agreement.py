@@ -14,7 +14,7 @@ from circuitfind.comparison.overlap import edges_by_profile
 from circuitfind.directories.config import RunConfig
 from circuitfind.reports.bars import Row
 from circuitfind.reports.matrix import Cell
-from circuitfind.sweeps.plan import PlannedRun, short_name
+from circuitfind.sweeps.planning import PlannedRun, short_name
 
 _Key = TypeVar("_Key", bound=Hashable)
 Found = tuple[RunConfig, Circuit]

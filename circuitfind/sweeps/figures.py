@@ -14,7 +14,7 @@ from circuitfind.reports.diagram import Diagram
 from circuitfind.reports.matrix import draw_cells
 from circuitfind.store import reported
 from circuitfind.sweeps.agreement import comparison, found_circuits, stabilities
-from circuitfind.sweeps.plan import PlannedRun, short_name
+from circuitfind.sweeps.planning import PlannedRun, short_name
 
 FIGURES = "figures"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circuitfind.sweeps.figures import write_figures
-from circuitfind.sweeps.plan import PlannedRun
+from circuitfind.sweeps.planning import PlannedRun
 from circuitfind.sweeps.table import Row, read_results, rows_of, write_table
 
 

@@ -6,15 +6,14 @@ the command of a sweep that was interrupted, killed or extended does what is lef
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from circuitfind.directories.directory import RunDirectory
 from circuitfind.errors import RunDirectoryError, SweepError
 from circuitfind.sweeps.journal import ATTEMPTS, Journal, journal
 from circuitfind.sweeps.launching import Launcher
-from circuitfind.sweeps.plan import PlannedRun
-from circuitfind.sweeps.work import Job, Outcome
+from circuitfind.sweeps.planning import PlannedRun
+from circuitfind.sweeps.work import Job, Outcome, directory_of
 
 RUNS = "runs"
 TICK = 0.2
@@ -74,7 +73,7 @@ def unfinished(runs: Sequence[PlannedRun], path: Path) -> list[PlannedRun]:
     left, errors = [], []
     for run in runs:
         try:
-            directory = RunDirectory(path / RUNS / run.name, run.config)
+            directory = directory_of(path / RUNS / run.name, run.config)
             directory.require_same()
             if not directory.is_complete:
                 left.append(run)
@@ -149,7 +148,7 @@ class _Driver:
         return self._state()
 
     def _job(self, run: PlannedRun) -> Job:
-        return Job(run.name, str(self.path / RUNS / run.name), asdict(run.config))
+        return Job(run.name, str(self.path / RUNS / run.name), run.config)
 
     def _is_tried_again(self, job: Job, outcome: Outcome) -> bool:
         del self.running[job.name]

@@ -15,7 +15,7 @@ from circuitfind.directories.results import RunResult, read_result
 from circuitfind.errors import CircuitfindError
 from circuitfind.files import write_whole
 from circuitfind.store import reported
-from circuitfind.sweeps.plan import PlannedRun
+from circuitfind.sweeps.planning import PlannedRun
 from circuitfind.sweeps.running import RUNS
 
 TABLE = "table"

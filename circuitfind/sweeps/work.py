@@ -2,15 +2,18 @@
 
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from circuitfind.directories.config import RunConfig
+from circuitfind.directories.directory import RunDirectory
+from circuitfind.directories.ranking import RankingConfig, RankingDirectory
+from circuitfind.directories.work import WorkDirectory
 from circuitfind.errors import CircuitfindError, RunBusyError
 from circuitfind.question import Models
 from circuitfind.verbs.discover import run_discovery
+from circuitfind.verbs.ranking import measure_ranking
 
 PATIENCE = 30.0
 """Seconds to wait for a directory that another process holds: a worker whose driver was killed may
@@ -20,11 +23,11 @@ Kind = Literal["finished", "failed", "crashed"]
 
 
 class Job(NamedTuple):
-    """One run for a worker: a name, the directory, and the settings as plain values."""
+    """One run for a worker: a name, the directory, and the settings."""
 
     name: str
     path: str
-    settings: Mapping[str, Any]
+    config: RunConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class Outcome:
     seconds: float
 
 
+def directory_of(path: Path, config: RunConfig) -> WorkDirectory[Any]:
+    """Return the directory of a run: of a search, or of a measured ranking."""
+    if isinstance(config, RankingConfig):
+        return RankingDirectory(path, config)
+    return RunDirectory(path, config)
+
+
 class Worker:
     """Runs jobs in this process."""
 
@@ -55,7 +65,7 @@ class Worker:
         kind: Kind = "finished"
         message = ""
         try:
-            self._run(Path(job.path), RunConfig(**job.settings))
+            self._run(Path(job.path), job.config)
         except CircuitfindError as error:
             kind, message = "failed", " ".join(str(error).split())
         except Exception:  # noqa: BLE001 - a worker outlives whatever a run does
@@ -66,7 +76,10 @@ class Worker:
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                run_discovery(path, config, models=self._models)
+                if isinstance(config, RankingConfig):
+                    measure_ranking(path, config, models=self._models)
+                else:
+                    run_discovery(path, config, models=self._models)
                 return
             except RunBusyError:
                 if time.monotonic() > end:

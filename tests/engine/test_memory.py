@@ -3,7 +3,6 @@
 import pytest
 
 import circuitfind as cf
-from benchmarks.attribution import PeakBytes
 from benchmarks.setting import Size, random_gpt2, random_llama, random_pairs
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.memory import (
@@ -13,6 +12,7 @@ from circuitfind.engine.memory import (
     search_bytes,
 )
 from circuitfind.engine.tensor_store import InMemory
+from circuitfind.evaluation.cost import PeakBytes
 from tests.engine.problems import problem_of
 from tests.engine.unit_cases import CASES
 

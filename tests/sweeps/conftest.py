@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from circuitfind.sweeps.launching import CrewLauncher
-from circuitfind.sweeps.plan import PlannedRun, read_sweep
+from circuitfind.sweeps.plan import read_sweep
+from circuitfind.sweeps.planning import PlannedRun
 from circuitfind.workers.processes import Place, ProcessCrew
 from tests.programs import write_program
 

@@ -170,7 +170,9 @@ def test_a_second_driver_is_refused(planned, workers, tmp_path):
 def test_half_a_line_of_a_killed_driver_is_ended(tmp_path):
     (tmp_path / "attempts.jsonl").write_text('{"run": "a", "att')
     with journal(tmp_path) as attempts:
-        attempts.record(Job("b", "", {}), Outcome("finished", "", 1.0), 1)
+        attempts.record(
+            Job("b", "", RunConfig("program", "hist", "exact")), Outcome("finished", "", 1.0), 1
+        )
     assert json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[0])["run"] == "b"
 
 

@@ -1,0 +1,143 @@
+"""The directory of a method's ranking of all edges, measured: one case of a benchmark.
+
+`ranking.json` is written last. What a method refuses is a result too, so that it is not asked
+again: the file then holds the reason in place of figures.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar
+
+from circuitfind.directories.config import RunConfig
+from circuitfind.directories.directory import circuit_file
+from circuitfind.directories.work import WorkDirectory
+from circuitfind.errors import MethodError, RunDirectoryError, quoted
+from circuitfind.evaluation.cost import Cost
+from circuitfind.files import digest, path_of
+from circuitfind.limits import require
+from circuitfind.methods import METHODS
+from circuitfind.methods.base import ScoringMethod
+from circuitfind.metrics import LOGIT_DIFFERENCE
+from circuitfind.records import as_json, body_of, from_json
+from circuitfind.store import read_json
+
+RESULT, FORMAT = "ranking.json", "circuitfind ranking 1"
+
+FIGURES: Mapping[str, Mapping[str, str]] = {
+    "auroc": {"auroc": "AUROC", "steps": "by steps"},
+    "areas": {"cpr": "CPR", "cmd": "CMD", "acc_auc": "acc-AUC"},
+}
+"""What can be measured: the names of the figures of each, and what they are called."""
+
+
+@dataclass(frozen=True)
+class RankingConfig(RunConfig):
+    """Settings of a measured ranking.
+
+    Attributes:
+        measure: `auroc` for the areas under the ROC curves against a known circuit, `areas` for
+            CPR, CMD and acc-AUC on held-out prompts.
+        thresholds: Those of a method that decides edge by edge; an edge ranks by the highest one
+            at which it is kept. Empty for methods that score all edges.
+        against: A run directory or a circuit file that counts as true; None for the circuit that
+            the model states, or that is published for the task.
+        against_digest: A hash of that file; filled in by `located`.
+        counts_memory: Whether the peak memory is counted too.
+    """
+
+    _: KW_ONLY
+    measure: str = "auroc"
+    thresholds: tuple[float, ...] = ()
+    against: str | None = None
+    against_digest: str | None = None
+    counts_memory: bool = False
+
+    form: ClassVar[str] = "circuitfind ranking run 1"
+    noun: ClassVar[str] = "measured ranking"
+    incidental: ClassVar[frozenset[str]] = RunConfig.incidental | {"counts_memory"}
+
+    def __post_init__(self) -> None:
+        if self.measure == "areas" and self.metric is None:
+            object.__setattr__(self, "metric", LOGIT_DIFFERENCE.name)
+        super().__post_init__()
+
+    def validate(self, *, any_threshold: bool = True) -> None:
+        super().validate(any_threshold=any_threshold)
+        if self.measure not in FIGURES:
+            raise MethodError(
+                f"measure is {quoted(self.measure)}; choose one of {', '.join(FIGURES)}"
+            )
+        if self.selection:
+            name = next(iter(self.selection))
+            raise MethodError(
+                f"{name} chooses a circuit, and here a ranking of all edges is measured; leave it "
+                "out"
+            )
+        for threshold in self.thresholds:
+            require(threshold=threshold)
+        if not self.thresholds and not isinstance(METHODS.find(self.method), ScoringMethod):
+            raise MethodError(
+                f"the method {quoted(self.method)} decides edge by edge; give thresholds = [...], "
+                "by which its edges are ranked"
+            )
+
+    def located(self) -> "RankingConfig":
+        found = super().located()
+        if self.against is None:
+            return found
+        file = circuit_file(path_of(self.against))
+        return replace(found, against=str(file.resolve()), against_digest=digest(file))
+
+
+@dataclass(frozen=True)
+class RankingResult:
+    """Result of a measured ranking.
+
+    Attributes:
+        figures: The figures by name; empty where the method refused.
+        n_edges: Edges of the graph.
+        n_true: Edges of the known circuit, where one is asked for.
+        best: AUROC of the ranking that puts these first.
+        refused: Why the method ranks no edges here; None where it does.
+        cost: Cost of the ranking; None where there is none.
+    """
+
+    figures: Mapping[str, float | None]
+    n_edges: int
+    n_true: int | None = None
+    best: float | None = None
+    refused: str | None = None
+    cost: Cost | None = None
+
+
+class RankingDirectory(WorkDirectory[RankingConfig]):
+    """The directory of one measured ranking."""
+
+    kind = RankingConfig
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.path / RESULT).is_file()
+
+    def result(self) -> RankingResult | None:
+        """Return the result, if it is there.
+
+        Raises:
+            RunDirectoryError: The file is damaged.
+        """
+        file = self.path / RESULT
+        if not file.is_file():
+            return None
+        try:
+            content: Any = body_of(read_json(file), FORMAT, file)
+            return from_json(RankingResult, content)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise RunDirectoryError(
+                f"{file} is damaged ({error}); delete it to compute it again"
+            ) from None
+
+    def write_result(self, found: RankingResult) -> None:
+        """Write the result."""
+        content = {"format": FORMAT, **as_json(found)}
+        self.write(RESULT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

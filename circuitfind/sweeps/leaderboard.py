@@ -1,0 +1,298 @@
+"""The leaderboard of a benchmark: methods by how well they rank edges, with time and memory.
+
+Seeds are averaged first, so that every case counts once. A figure is the mean over the cases that a
+method ranks, with Student's 95 % interval over them, cut off at what is possible, from 8 cases on.
+Time and peak memory are those of the ranking over those of a plain pass forward and back
+(`evaluation.cost`): medians over cases and seeds. What a method refuses is a dash with a note.
+
+Everything is read from the directories of the rankings, so it is the same, but for the times,
+however often the benchmark was interrupted.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from circuitfind.directories.ranking import FIGURES, RankingDirectory, RankingResult
+from circuitfind.errors import CircuitfindError
+from circuitfind.evaluation.trust import mean_with_interval
+from circuitfind.files import write_whole
+from circuitfind.reports.bars import Row as Bar
+from circuitfind.reports.bars import draw_bars
+from circuitfind.store import reported
+from circuitfind.sweeps.figures import FIGURES as FOLDER
+from circuitfind.sweeps.running import RUNS
+from circuitfind.sweeps.suite import PlannedRanking
+from circuitfind.sweeps.table import Row, csv_text
+
+TABLE, RANKINGS = "leaderboard", "rankings.csv"
+
+_POSSIBLE = {"auroc": (0.0, 1.0), "steps": (0.0, 1.0), "acc_auc": (0.0, 1.0)}
+"""The smallest and the largest value of figures that have both."""
+
+_DASH = "–"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A figure of a method.
+
+    Attributes:
+        by_case: Its mean over seeds, by case.
+        mean: The mean of these.
+        low: Lower end of the interval; None where there are too few cases.
+        high: Its upper end.
+    """
+
+    by_case: Mapping[str, float]
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:.2f}"
+        return f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method's row.
+
+    Attributes:
+        method: What the suite calls it.
+        figures: By name; those without any value are left out.
+        n_cases: The cases that it ranks.
+        time: Its time over that of a plain pass; None where it ranks none.
+        memory: Likewise its peak memory.
+        refused: Why it ranks no edges in other cases, and in how many.
+    """
+
+    method: str
+    figures: Mapping[str, Mean]
+    n_cases: int
+    time: float | None
+    memory: float | None
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """What a benchmark found.
+
+    Attributes:
+        names: What the figures are called, by name; methods are sorted by the first.
+        cases: Every case, and its true edges and best AUROC where its circuit is known.
+        standings: A row per method, the best first.
+    """
+
+    names: Mapping[str, str]
+    cases: Mapping[str, RankingResult | None]
+    standings: tuple[Standing, ...]
+
+    def rows(self) -> list[Row]:
+        """Return a row per method, as plain values."""
+        return [_row(standing, self.names) for standing in self.standings]
+
+    def notes(self) -> list[str]:
+        """Return what methods refused, in the order of the numbers beside the dashes."""
+        return [
+            f"{standing.method} ranks no edges in {n} of {len(self.cases)} cases: {reason}"
+            for standing in self.standings
+            for reason, n in standing.refused.items()
+        ]
+
+    def shown(self) -> list[dict[str, str]]:
+        """Return the rows as a reader sees them."""
+        number, rows = 0, []
+        for standing in self.standings:
+            marks = [str(number + each) for each in range(1, 1 + len(standing.refused))]
+            number += len(marks)
+            noted = f" [{', '.join(marks)}]" if marks else ""
+            figures = {
+                called: str(standing.figures[name]) if name in standing.figures else _DASH
+                for name, called in self.names.items()
+            }
+            rows.append({
+                "method": standing.method,
+                **figures,
+                "time": _times(standing.time),
+                "memory": _times(standing.memory),
+                "cases": f"{standing.n_cases} of {len(self.cases)}{noted}",
+            })  # fmt: skip
+        return rows
+
+    def markdown(self) -> str:
+        """Return the table, its notes, and the first figure case by case."""
+        notes = "".join(f"{n}. {note}\n" for n, note in enumerate(self.notes(), 1))
+        return f"{_table(self.shown())}\n{notes and notes + chr(10)}{_table(self.by_case())}"
+
+    def by_case(self) -> list[dict[str, str]]:
+        """Return the first figure of every method, a row per case."""
+        name, called = next(iter(self.names.items()))
+        rows = []
+        for case, about in self.cases.items():
+            row = {f"{called}, case": case}
+            if about is not None and about.n_true is not None:
+                row["true edges"] = f"{about.n_true} of {about.n_edges}"
+                row["best"] = f"{about.best:.2f}"
+            for standing in self.standings:
+                figure = standing.figures.get(name)
+                value = None if figure is None else figure.by_case.get(case)
+                row[standing.method] = _DASH if value is None else f"{value:.2f}"
+            rows.append(row)
+        return rows
+
+
+def leaderboard(
+    runs: Sequence[PlannedRanking], results: Mapping[str, RankingResult]
+) -> Leaderboard:
+    """Return the leaderboard of finished rankings."""
+    names = FIGURES[runs[0].config.measure]
+    cases: dict[str, RankingResult | None] = {run.case: None for run in runs}
+    for run in runs:
+        cases[run.case] = cases[run.case] or results.get(run.name)
+    labels = dict.fromkeys(run.label for run in runs)
+    standings = [
+        _standing(label, [run for run in runs if run.label == label], results) for label in labels
+    ]
+    first = next(iter(names))
+    order = sorted(standings, key=lambda each: -each.figures[first].mean if each.figures else 1e9)
+    return Leaderboard(names, cases, tuple(order))
+
+
+def read_rankings(runs: Sequence[PlannedRanking], path: Path) -> dict[str, RankingResult]:
+    """Return the results of finished rankings, by name."""
+    found = {}
+    for run in runs:
+        try:
+            result = RankingDirectory(path / RUNS / run.name, run.config).result()
+        except CircuitfindError:
+            continue
+        if result is not None:
+            found[run.name] = result
+    return found
+
+
+def write_leaderboard(
+    board: Leaderboard,
+    runs: Sequence[PlannedRanking],
+    results: Mapping[str, RankingResult],
+    path: Path,
+) -> list[Path]:
+    """Write the tables, as Markdown and CSV, and a figure for each kind of figures.
+
+    Raises:
+        RunDirectoryError: They cannot be written.
+    """
+    files = {
+        path / f"{TABLE}.md": board.markdown(),
+        path / f"{TABLE}.csv": csv_text(board.rows()),
+        path / RANKINGS: csv_text([ranking_row(run, results.get(run.name)) for run in runs]),
+    }
+    for name, called in board.names.items():
+        bars = [_bar(each.method, each.figures[name]) for each in board.standings if each.figures]
+        if bars:
+            axis = "a dot per case, a bar to their mean, a line over its 95 % interval"
+            files[path / FOLDER / f"{name}.svg"] = draw_bars(called, axis, bars).svg()
+    with reported(path):
+        (path / FOLDER).mkdir(exist_ok=True)
+        for file, content in files.items():
+            write_whole(file, content)
+    return list(files)
+
+
+def ranking_row(run: PlannedRanking, result: RankingResult | None) -> Row:
+    """Return a row of plain values about one ranking; what has no value is None."""
+    config, cost = run.config, result and result.cost
+    figures = result.figures if result else {}
+    return {
+        "run": run.name,
+        "case": run.case,
+        "model": config.model,
+        "task": config.task,
+        "ablation": config.ablation,
+        "method": run.label,
+        "seed": config.seed,
+        "finished": result is not None,
+        **{name: figures.get(name) for name in FIGURES[config.measure]},
+        "n_edges": result and result.n_edges,
+        "n_true": result and result.n_true,
+        "best": result and result.best,
+        "seconds": cost and cost.seconds,
+        "seconds_plain": cost and cost.seconds_plain,
+        "bytes": cost and cost.bytes,
+        "bytes_plain": cost and cost.bytes_plain,
+        "refused": result and result.refused,
+    }
+
+
+def _standing(
+    label: str, runs: Sequence[PlannedRanking], results: Mapping[str, RankingResult]
+) -> Standing:
+    found = [(run.case, results[run.name]) for run in runs if run.name in results]
+    ranked = [(case, result) for case, result in found if result.refused is None]
+    figures = {}
+    for name in FIGURES[runs[0].config.measure]:
+        values: dict[str, list[float]] = {}
+        for case, result in ranked:
+            if (value := result.figures[name]) is not None:
+                values.setdefault(case, []).append(value)
+        if values:
+            figures[name] = _mean(name, {case: fmean(each) for case, each in values.items()})
+    costs = [result.cost for _, result in ranked if result.cost is not None]
+    refused = {(case, result.refused) for case, result in found if result.refused is not None}
+    return Standing(
+        label,
+        figures,
+        len({case for case, _ in ranked}),
+        _median(cost.seconds / cost.seconds_plain for cost in costs if cost.seconds_plain),
+        _median(cost.bytes / cost.bytes_plain for cost in costs if cost.bytes and cost.bytes_plain),
+        dict(sorted(Counter(reason for _, reason in refused).items())),
+    )
+
+
+def _mean(name: str, by_case: Mapping[str, float]) -> Mean:
+    values = list(by_case.values())
+    ends = mean_with_interval(torch.tensor(values, dtype=torch.float64))
+    if ends is None:
+        return Mean(by_case, fmean(values), None, None)
+    lowest, highest = _POSSIBLE.get(name, (-torch.inf, torch.inf))
+    return Mean(by_case, fmean(values), max(ends[0], lowest), min(ends[1], highest))
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return median(found) if found else None
+
+
+def _row(standing: Standing, names: Iterable[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": standing.method}
+    for name in names:
+        figure = standing.figures.get(name)
+        row[name] = figure and figure.mean
+        row[f"{name}_low"] = figure and figure.low
+        row[f"{name}_high"] = figure and figure.high
+    costs = {"time": standing.time, "memory": standing.memory, "n_cases": standing.n_cases}
+    return {**row, **costs, "refused": "; ".join(standing.refused) or None}
+
+
+def _bar(method: str, figure: Mean) -> Bar:
+    ends = None if figure.low is None or figure.high is None else (figure.low, figure.high)
+    return Bar(method, method, tuple(figure.by_case.values()), interval=ends)
+
+
+def _times(ratio: float | None) -> str:
+    return _DASH if ratio is None else f"{ratio:,.1f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows as a table of Markdown, numbers to the right."""
+    names = list(rows[0])
+    lines = [names, ["---", *["--:"] * (len(names) - 1)], *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
