@@ -194,7 +194,8 @@ def completed(
     if name is not None and values.get(name) is not None:
         # What a file of an order says, not where it is: an edited file is another run.
         # Whatever the threshold is, where it is not given yet.
-        threshold = {threshold_name(found): _ANY_THRESHOLD} if threshold_is_needed(found) else {}
+        needed = threshold_name(found) if threshold_is_needed(found) else None
+        threshold = {} if needed is None else {needed: _ANY_THRESHOLD}
         order = getattr(found.options(**{**threshold, **values}), name)
         values[name] = order if isinstance(order, str) else list(order)
     unset = {name: getattr(found.selection, name) for name in found.selected_by}

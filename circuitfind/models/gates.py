@@ -1,8 +1,10 @@
-"""Four circuits wired by hand, each with something that a search must see, or is known to miss.
+"""Circuits wired by hand, each with something that a search must see, or is known to miss.
 
 `induction-pair`: a previous-token head feeds the key of an induction head. `and-gate`: both inputs
 count. `or-gate`: either input suffices, so one can be cut without loss if both are on.
-`backup-head`: a second head takes over only where the first one has not written.
+`backup-head`: a second head takes over only where the first one has not written. `xor-gate`: one
+input takes back what the other says. `majority`: any two of three inputs suffice. `and-or`: one MLP
+after the other.
 """
 
 from collections.abc import Sequence
@@ -78,22 +80,65 @@ def or_gate() -> Wiring:
     return wiring
 
 
-def _gate(program: str) -> Wiring:
-    """Bring both inputs to every position: a0.h0 the first, a0.h1 the second; m0 joins them."""
-    sizes = sizes_of(("0", "1"), ("1",), length=2, n_layers=1, n_heads=2, d_head=1, d_mlp=2)
-    wiring = Wiring(sizes, {"token": 3, "position": 3, "a": 1, "b": 1, "output": 1})
-    for head, space in enumerate("ab"):
+def xor_gate() -> Wiring:
+    """Say 1 iff one symbol is 1: relu(a + b) - 2 relu(a + b - 1)."""
+    wiring = _gate("1 if one input is 1 and the other is not")
+    wiring.unit(0, 0, {"a": [1.0], "b": [1.0]}, 0.0, {"output": [1.0]})
+    wiring.unit(0, 1, {"a": [1.0], "b": [1.0]}, -1.0, {"output": [-2.0]})
+    return wiring
+
+
+def majority() -> Wiring:
+    """Say 1 iff at least two of three symbols are 1: relu(a + b + c - 1) - relu(a + b + c - 2)."""
+    wiring = _gate("1 if two of three inputs are 1", "abc")
+    every = {"a": [1.0], "b": [1.0], "c": [1.0]}
+    wiring.unit(0, 0, every, -1.0, {"output": [1.0]})
+    wiring.unit(0, 1, every, -2.0, {"output": [-1.0]})
+    return wiring
+
+
+def and_or() -> Wiring:
+    """Say 1 iff the first two symbols are 1, or the third is.
+
+    m0 joins the first two, and m1 what m0 says and the third: relu(m + c) - relu(m + c - 1).
+    """
+    wiring = _gate("1 if the first two inputs are 1, or the third is", "abc", n_layers=2)
+    wiring.unit(0, 0, {"a": [1.0], "b": [1.0]}, -1.0, {"both": [1.0]})
+    wiring.unit(1, 0, {"both": [1.0], "c": [1.0]}, 0.0, {"output": [1.0]})
+    wiring.unit(1, 1, {"both": [1.0], "c": [1.0]}, -1.0, {"output": [-1.0]})
+    joined = ["a0.h0->m0", "a0.h1->m0", "m0->m1", "a0.h2->m1", "m1->logits"]
+    for edges in wiring.sizes["truth"].values():
+        edges[:] = [edge for edge in edges if "m0" not in edge] + joined
+    return wiring
+
+
+def _gate(program: str, inputs: str = "ab", n_layers: int = 1) -> Wiring:
+    """Bring each input to every position, by a head of its own; m0 joins them."""
+    n = len(inputs)
+    sizes = sizes_of(("0", "1"), ("1",), length=n, n_layers=n_layers, n_heads=n, d_head=1, d_mlp=2)
+    spaces = {**dict.fromkeys(inputs, 1), "both": 1} if n_layers > 1 else dict.fromkeys(inputs, 1)
+    wiring = Wiring(sizes, {"token": 3, "position": n + 1, **spaces, "output": 1})
+    for head, space in enumerate(inputs):
         wiring.head(
-            0, head, query={}, query_bias=[SHARP], key={"position": column(one(3, head + 1))},
+            0, head, query={}, query_bias=[SHARP], key={"position": column(one(n + 1, head + 1))},
             value={"token": column(one(3, 2))}, output={space: torch.ones(1, 1)},
         )  # fmt: skip
-    found = ["embed->a0.h0.v", "embed->a0.h1.v", "a0.h0->m0", "a0.h1->m0", "m0->logits"]
-    blind = [*found, "embed->a0.h0.k", "embed->a0.h1.k"]
+    found = [
+        *(f"embed->a0.h{head}.v" for head in range(n)),
+        *(f"a0.h{head}->m0" for head in range(n)),
+        "m0->logits",
+    ]
+    blind = [*found, *(f"embed->a0.h{head}.k" for head in range(n))]
     wiring.sizes |= {
         "program": program,
         "output": "numerical",
         "thresholds": [1e-6, 0.01],
-        "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
+        "truth": {
+            "resample": [*found],
+            "mean": [*found],
+            "zero": [*blind],
+            "mean-over-positions": [*blind],
+        },
     }
     return wiring
 

@@ -1,5 +1,8 @@
 """The models wired by hand: `python -m circuitfind.models.handmade` writes them into the package.
 
+Some are embedded models with a name; the others serve the suite `truth` of benchmarks, and lie
+beside it.
+
 Their true circuits follow from how they are wired, and stand in each model's JSON:
 
     truth        the edges that the program needs, for each ablation
@@ -16,7 +19,7 @@ run over positions too, they do.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from circuitfind.models import gates, programs
+from circuitfind.models import copying, gates, programs
 from circuitfind.models.wiring import Wiring
 
 WIRED: Mapping[str, Callable[[], Wiring]] = {
@@ -28,13 +31,30 @@ WIRED: Mapping[str, Callable[[], Wiring]] = {
     "or-gate": gates.or_gate,
     "backup-head": gates.backup_head,
 }
-"""The function that makes each model."""
+"""The function that makes each embedded model."""
+
+OF_SUITES: Mapping[str, Callable[[], Wiring]] = {
+    "xor-gate": gates.xor_gate,
+    "majority": gates.majority,
+    "and-or": gates.and_or,
+    "two-back": copying.two_back,
+    "maximum": copying.maximum,
+    "pointer": copying.pointer,
+    "other-name": copying.other_name,
+    "negative-copy": copying.negative_copy,
+}
+"""Likewise for those that lie beside the suite."""
+
+_PACKAGE = Path(__file__).parents[1]
+FOLDERS = {"models/zoo/handmade": WIRED, "suites/truth": OF_SUITES}
+"""Where the models lie in the package."""
 
 
 def main() -> None:
-    """Write every model beside the trained ones."""
-    for name, wire in WIRED.items():
-        wire().save(Path(__file__).parent / "zoo" / "handmade", name)
+    """Write every model to its place."""
+    for folder, models in FOLDERS.items():
+        for name, wire in models.items():
+            wire().save(_PACKAGE / folder, name)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@
     steps = 100
 
 A case is a model, a task and an ablation. Without `methods` every method is benchmarked, with its
-defaults. `thresholds` are those of methods that decide edge by edge.
+defaults; with `others = true` all that have no table of their own are, too. `thresholds` are those
+of methods that decide edge by edge.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from circuitfind.sweeps.planning import (
     read_plan,
     short_name,
 )
+from circuitfind.tasks.program import PROGRAM
 
 FOLDER = Path(__file__).parents[1] / "suites"
 """The suites that ship with the package."""
@@ -103,7 +105,7 @@ class Suite(Plan[PlannedRanking]):
     settings: ClassVar[Mapping[str, type]] = {
         name: SETTINGS[name] for name in ("prompts", "metric", "dtype", "device", "memory")
     }
-    others = ("summary", "measure", "seeds", "thresholds", "cases", "methods")
+    others = ("summary", "measure", "seeds", "thresholds", "others", "cases", "methods")
 
     def runs(self) -> tuple[PlannedRanking, ...]:
         """Return the rankings; none where anything is wrong."""
@@ -149,20 +151,26 @@ class Suite(Plan[PlannedRanking]):
                 }
 
     def _task(self, model: str, task: str | None, where: str) -> str:
-        if task is None and model not in HANDMADE:
+        """Return the task of a case; by default that of a model whose circuit is known."""
+        if task is not None or model in HANDMADE:
+            return task or model
+        if Path(model).suffix != ".json":
             self.errors.append(
                 f"{where} has the model {quoted(model)} and no tasks; give tasks = [...]"
             )
-        return task or model
+        return PROGRAM.name
 
     def _variants(self) -> Iterator[tuple[str, Variant, tuple[float, ...]]]:
         """Yield every method: what it is called, its options, its thresholds."""
-        given = self._content.get("methods", {method.name: {} for method in METHODS})
+        others, every = self._content.get("others", False), {each.name: {} for each in METHODS}
+        given = self._content.get("methods", every)
+        if not fits(others, bool):
+            self.errors.append(f"others is {quoted(others)}, not {KINDS[bool]}")
         if not isinstance(given, dict) or not given:
             self.errors.append("methods is no table; give tables such as [methods.acdc], or none")
             return
         shared = self._list(self._content, "thresholds", float)
-        for label, table in given.items():
+        for label, table in ({**every, **given} if others else given).items():
             if not isinstance(table, dict):
                 self.errors.append(f"methods.{label} is {quoted(table)}, not [methods.{label}]")
                 continue

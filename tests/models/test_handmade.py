@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import circuitfind
 from circuitfind.ablations import ABLATIONS
 from circuitfind.api import discover
 from circuitfind.granularity import heads_and_mlps
-from circuitfind.models.handmade import WIRED
+from circuitfind.models.handmade import FOLDERS, OF_SUITES, WIRED
 from circuitfind.models.loading import load_model
 from circuitfind.models.zoo import HANDMADE, zoo_path
 from circuitfind.prompts import Pair, collate
@@ -43,6 +44,30 @@ def followers(text, symbols):
     return said
 
 
+def not_the_current(text):
+    """Which of the first two symbols is not the current one; their mean if both are, or neither."""
+    said = []
+    for symbol in text:
+        others = [each for each in text[:2] if each != symbol]
+        chosen = others if len(others) == 1 else text[:2]
+        said.append([chosen.count(each) / len(chosen) for each in "abc"])
+    return said
+
+
+def half_of_the_first_or_second(text):
+    said = [one_hot(text[0 if each == "x" else 1], ("BOS", *"abcxy")) for each in text]
+    if text[0] != "x":
+        # The second symbol is not seen yet, so BOS is as good as the first.
+        said[0] = [(a + b) / 2 for a, b in zip(
+            one_hot(text[0], ("BOS", *"abcxy")), one_hot("BOS", ("BOS", *"abcxy")), strict=True
+        )]  # fmt: skip
+    return [[value / 2 for value in row] for row in said]
+
+
+def two_before(text):
+    return [one_hot(text[i - 2] if i > 1 else None, "abc") for i in range(len(text))]
+
+
 MEANING = {
     "reverse": ("012", (1, 2, 3, 4), lambda t: [one_hot(s, "012") for s in reversed(t)]),
     "hist": ("abc", (5, 3), hist),
@@ -51,12 +76,25 @@ MEANING = {
     "and-gate": ("01", (2,), lambda t: [[float(t == ("1", "1"))]] * 2),
     "or-gate": ("01", (2,), lambda t: [[float("1" in t)]] * 2),
     "backup-head": ("abc", (3,), lambda t: [one_hot(t[0], "abc")] * 3),
+    "xor-gate": ("01", (2,), lambda t: [[float(t[0] != t[1])]] * 2),
+    "majority": ("01", (3,), lambda t: [[float(t.count("1") > 1)]] * 3),
+    "and-or": ("01", (3,), lambda t: [[float(t[:2] == ("1", "1") or t[2] == "1")]] * 3),
+    "two-back": ("abc", (5,), two_before),
+    "maximum": ("1234", (2, 4), lambda t: [one_hot(max(t), "1234")] * len(t)),
+    "pointer": ("1234", (4,), lambda t: [one_hot(t[int(t[0]) - 1], "1234")] * 4),
+    "other-name": ("abc", (4,), not_the_current),
+    "negative-copy": ("abcxy", (3,), half_of_the_first_or_second),
 }
 
 
-@pytest.mark.parametrize("name", WIRED)
+def path_of(name):
+    folder = next(folder for folder, models in FOLDERS.items() if name in models)
+    return Path(circuitfind.__file__).parent / folder / f"{name}.json"
+
+
+@pytest.mark.parametrize("name", [*WIRED, *OF_SUITES])
 def test_it_computes_what_it_says(name):
-    model = load_model(name)
+    model = load_model(path_of(name))
     symbols, lengths, meaning = MEANING[name]
     for length in lengths:
         texts = list(itertools.product(symbols, repeat=length))[:: 7 if length == 7 else 1]
@@ -97,13 +135,13 @@ def test_cutting_edges_alone_finds_those_that_are_stated(name, ablation):
 
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
-@pytest.mark.parametrize("name", WIRED)
+@pytest.mark.parametrize("name", [*WIRED, *OF_SUITES])
 def test_the_truth_says_all_that_the_model_says_and_no_edge_of_it_can_be_spared(name, ablation):
     """By an oracle that adds up streams from their definition and knows nothing of the engine."""
-    model = load_model(name)
-    prompts = find_task(name).write_prompts(model.vocabulary, 64, 3)
+    model = load_model(path_of(name))
+    prompts = find_task("program").write_prompts(model.vocabulary, 64, 3)
     graph = heads_and_mlps(model.shape)
-    oracle = CompiledOracle(zoo_path(name), graph, prompts.clean, prompts.corrupted, ablation)
+    oracle = CompiledOracle(path_of(name), graph, prompts.clean, prompts.corrupted, ablation)
     truth = set(model.sizes["truth"][ablation])
     everything = oracle.outputs(edge.name for edge in graph.edges())
     assert (oracle.outputs(truth) - everything)[:, 1:].abs().max() < 1e-6
@@ -123,17 +161,28 @@ def test_the_page_states_what_the_models_do():
         assert sizes["thresholds"] == [float(low), float(high)]
 
 
-@pytest.mark.parametrize("name", WIRED)
+@pytest.mark.parametrize("name", OF_SUITES)
+def test_acdc_and_exact_find_the_stated_circuit_of_models_of_suites(name):
+    problem = make_problem(load_model(path_of(name), dtype="float64"), "program")
+    expected = set(problem.model.sizes["truth"]["resample"])
+    for threshold in problem.model.sizes["thresholds"]:
+        found = {edge.name for edge in discover(problem, threshold=threshold).circuit.edges}
+        assert found == expected, threshold
+    alone = discover(problem, "exact", threshold=1e-6)
+    assert {each.edge for each in alone.decisions if abs(each.effect or 0) > 1e-6} == expected
+
+
+@pytest.mark.parametrize("name", [*WIRED, *OF_SUITES])
 def test_the_truth_is_among_the_edges_that_the_weights_connect(name):
-    model = load_model(name)
+    model = load_model(path_of(name))
     stated = {edge for edges in model.sizes["truth"].values() for edge in edges}
-    assert stated <= connected(model, load_file(zoo_path(name).with_suffix(".safetensors")))
+    assert stated <= connected(model, load_file(path_of(name).with_suffix(".safetensors")))
 
 
-@pytest.mark.parametrize("name", WIRED)
+@pytest.mark.parametrize("name", [*WIRED, *OF_SUITES])
 def test_the_shipped_files_are_those_that_the_code_makes(name, tmp_path):
-    WIRED[name]().save(tmp_path, name)
-    shipped = zoo_path(name)
+    {**WIRED, **OF_SUITES}[name]().save(tmp_path, name)
+    shipped = path_of(name)
     assert json.loads((tmp_path / f"{name}.json").read_text()) == json.loads(shipped.read_text())
     made, kept = (
         load_file(path.with_suffix(".safetensors")) for path in (tmp_path / f"{name}.json", shipped)
@@ -146,6 +195,7 @@ def test_every_model_wired_by_hand_has_a_task_of_its_name():
     assert list(WIRED) == list(HANDMADE)
     for name in WIRED:
         assert find_task(name).model == name
+        assert path_of(name) == zoo_path(name)
 
 
 def test_acdc_misses_half_of_an_or_gate_whose_inputs_are_both_on():
