@@ -90,14 +90,14 @@ def plain_pass(problem: Problem) -> Tensor:
 
 
 def with_cost(
-    problem: Problem, run: Callable[[], Result], *, counts_memory: bool = False
+    problem: Problem, run: Callable[[], Result], counted: Callable[[], Any] | None = None
 ) -> tuple[Result, Cost]:
     """Return what a computation returns, and its cost.
 
     Args:
         problem: The question, of whose model a plain pass is made.
-        run: The computation; called once, or twice where memory is counted.
-        counts_memory: Whether its peak memory is counted too.
+        run: The computation; called once.
+        counted: What its peak memory is counted in; by default it is not counted.
     """
 
     def plain() -> float:
@@ -108,9 +108,9 @@ def with_cost(
     before = _median_seconds(plain, problem)
     result, seconds = _timed(run, problem)
     cost = Cost(seconds, (before + _median_seconds(plain, problem)) / 2)
-    if not counts_memory:
+    if counted is None:
         return result, cost
-    return result, Cost(cost.seconds, cost.seconds_plain, peak_bytes(run), peak_bytes(plain))
+    return result, Cost(cost.seconds, cost.seconds_plain, peak_bytes(counted), peak_bytes(plain))
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:

@@ -25,7 +25,7 @@ from circuitfind.graph import Graph
 from circuitfind.methods.selection import Selection
 from circuitfind.progress import Checkpoint, State
 
-Role = Literal["threshold", "order", "seed"]
+Role = Literal["threshold", "order", "seed", "steps"]
 
 THRESHOLD: Mapping[str, Role] = {"role": "threshold"}
 """Marks the option that decides how many edges a stepwise method keeps, the fewer the larger it is.
@@ -33,6 +33,9 @@ It is what `--threshold`, `--target-edges` and `--target-faithfulness` set or se
 
 ORDER: Mapping[str, Role] = {"role": "order"}
 """Marks the option that says in which order edges are tested; `random` is one of its values."""
+
+STEPS: Mapping[str, Role] = {"role": "steps"}
+"""Marks the option that says how often the same is done again, which takes no more memory."""
 
 SEED: Mapping[str, Role] = {"role": "seed"}
 """Marks the option that fixes all random choices; by default it has the seed of the run."""

@@ -19,7 +19,7 @@ from circuitfind.engine.soft_mask import soft_loss
 from circuitfind.errors import MethodError
 from circuitfind.limits import require_fields
 from circuitfind.methods.attribution import require_slope
-from circuitfind.methods.base import SEED
+from circuitfind.methods.base import SEED, STEPS
 from circuitfind.methods.gates import Gates, Layout
 from circuitfind.methods.scored import Scored
 from circuitfind.progress import Checkpoint, State
@@ -40,7 +40,7 @@ class TrainingOptions:
         seed: Fixes the draws.
     """
 
-    steps: int = 400
+    steps: int = field(default=400, metadata=STEPS)
     learning_rate: float = 0.1
     batch: int = 16
     seed: int = field(default=0, metadata=SEED)

@@ -1,7 +1,7 @@
 """Have a method rank all edges of a question, and measure the ranking."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,9 @@ from circuitfind.models.base import ResidualModel
 from circuitfind.problem import Problem
 from circuitfind.question import Models, fingerprints
 from circuitfind.verbs.against import KNOWN, known_circuit
+
+_STEPS_COUNTED = 20
+"""Of a training, for its peak memory."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,24 @@ def measure_ranking(
 
 
 def _measured(config: RankingConfig, asked: _Asked) -> RankingResult:
-    n_edges = asked.problem.graph.n_edges
+    problem, n_edges = asked.problem, asked.problem.graph.n_edges
+    few = _of_few_steps(config)
+    counted = (lambda: ranked_edges(problem, few)) if config.counts_memory else None
     try:
-        ranked, cost = with_cost(
-            asked.problem,
-            lambda: ranked_edges(asked.problem, config),
-            counts_memory=config.counts_memory,
-        )
+        ranked, cost = with_cost(problem, lambda: ranked_edges(problem, config), counted)
     except (MethodError, MetricError) as error:
         return RankingResult({}, n_edges, asked.n_true, asked.best, refused=str(error))
     figures = asked.figures(ranked)
     return RankingResult(figures, n_edges, asked.n_true, asked.best, cost=cost)
+
+
+def _of_few_steps(config: RankingConfig) -> RankingConfig:
+    """Return the same settings with so many steps that more would take no more memory."""
+    name = METHODS.find(config.method).option_for("steps")
+    if name is None:
+        return config
+    steps = min(_STEPS_COUNTED, config.options[name])
+    return replace(config, options={**config.options, name: steps})
 
 
 def _asked(config: RankingConfig, model: ResidualModel) -> _Asked:
