@@ -162,7 +162,8 @@ class Suite(Plan[PlannedRanking]):
 
     def _variants(self) -> Iterator[tuple[str, Variant, tuple[float, ...]]]:
         """Yield every method: what it is called, its options, its thresholds."""
-        others, every = self._content.get("others", False), {each.name: {} for each in METHODS}
+        every: dict[str, Any] = {method.name: {} for method in METHODS}
+        others = self._content.get("others", False)
         given = self._content.get("methods", every)
         if not fits(others, bool):
             self.errors.append(f"others is {quoted(others)}, not {KINDS[bool]}")
