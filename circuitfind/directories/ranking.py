@@ -63,7 +63,6 @@ class RankingConfig(RunConfig):
         super().__post_init__()
 
     def validate(self, *, any_threshold: bool = True) -> None:
-        super().validate(any_threshold=any_threshold)
         if self.measure not in FIGURES:
             raise MethodError(
                 f"measure is {quoted(self.measure)}; choose one of {', '.join(FIGURES)}"
@@ -74,6 +73,7 @@ class RankingConfig(RunConfig):
                 f"{name} chooses a circuit, and here a ranking of all edges is measured; leave it "
                 "out"
             )
+        super().validate(any_threshold=any_threshold)
         for threshold in self.thresholds:
             require(threshold=threshold)
         if not self.thresholds and not isinstance(METHODS.find(self.method), ScoringMethod):

@@ -87,7 +87,7 @@ class Leaderboard:
 
     Attributes:
         names: What the figures are called, by name; methods are sorted by the first.
-        cases: Every case, and its true edges and best AUROC where its circuit is known.
+        cases: Every case, and what is known of its circuit.
         standings: A row per method, the best first.
     """
 
@@ -140,7 +140,7 @@ class Leaderboard:
             row = {f"{called}, case": case}
             if about is not None and about.n_true is not None:
                 row["true edges"] = f"{about.n_true} of {about.n_edges}"
-                row["best"] = f"{about.best:.2f}"
+                row["true first"] = f"{about.best:.2f}"
             for standing in self.standings:
                 figure = standing.figures.get(name)
                 value = None if figure is None else figure.by_case.get(case)

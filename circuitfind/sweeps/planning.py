@@ -94,6 +94,7 @@ class Plan(ABC, Generic[Run]):
 
     def __init__(self, content: Mapping[str, Any], folder: Path) -> None:
         self.errors: list[str] = []
+        self._here: set[str] = set()
         self._content, self._folder = content, folder
         self._require_known(content, [*self.others, *self.settings], "the file")
 
@@ -155,12 +156,18 @@ class Plan(ABC, Generic[Run]):
                 **more,
             )
             config.validate()
-            if (pretrained := PRETRAINED.get(model)) is not None:
-                require_pretrained(pretrained)
+            self._require_here(model)
             return config.pinned()
         except CircuitfindError as error:
             self.errors.append(str(error))
             return None
+
+    def _require_here(self, model: str) -> None:
+        """Refuse a model that was not downloaded yet, once."""
+        if model not in self._here:
+            self._here.add(model)
+            if (pretrained := PRETRAINED.get(model)) is not None:
+                require_pretrained(pretrained)
 
     def _require(self, **numbers: Any) -> None:
         try:

@@ -201,8 +201,9 @@ class Suite(Plan[PlannedRanking]):
         )
         if config is None:
             return None
-        names = list(dict.fromkeys((short_name(model), short_name(task), case["ablation"])))
+        names = [short_name(model), short_name(task), case["ablation"]]
         if more["measure"] == "areas":
             names.pop()
-        directory = directory_name(*names, label, f"seed-{seed}")
-        return PlannedRanking(directory, config, label, ", ".join(names))
+        told = [name for name in dict.fromkeys(names) if name != PROGRAM.name]
+        directory = directory_name(*dict.fromkeys(names), label, f"seed-{seed}")
+        return PlannedRanking(directory, config, label, ", ".join(told))
