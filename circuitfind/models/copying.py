@@ -114,9 +114,8 @@ def negative_copy() -> Wiring:
         )  # fmt: skip
     wiring.sizes["program"] = "half of the first symbol at an x, half of the second elsewhere"
     found = ["embed->a0.h0.v"]
-    found += [f"a0.h0->a1.h{head}.q" for head in (0, 1)]
-    found += [f"embed->a1.h{head}.v" for head in (0, 1)]
-    found += [f"a1.h{head}->logits" for head in (0, 1)]
+    for head in ("a1.h0", "a1.h1"):
+        found += [f"a0.h0->{head}.q", f"embed->{head}.v", f"{head}->logits"]
     blind = ["embed->a0.h0.q", "embed->a0.h0.k", "embed->a1.h0.k", "embed->a1.h1.k"]
     return _stated(wiring, found, blind)
 

@@ -115,6 +115,7 @@ def and_or() -> Wiring:
 def _gate(program: str, inputs: str = "ab", n_layers: int = 1) -> Wiring:
     """Bring each input to every position, by a head of its own; m0 joins them."""
     n = len(inputs)
+    heads = ("a0.h0", "a0.h1", "a0.h2")[:n]
     sizes = sizes_of(("0", "1"), ("1",), length=n, n_layers=n_layers, n_heads=n, d_head=1, d_mlp=2)
     spaces = {**dict.fromkeys(inputs, 1), "both": 1} if n_layers > 1 else dict.fromkeys(inputs, 1)
     wiring = Wiring(sizes, {"token": 3, "position": n + 1, **spaces, "output": 1})
@@ -124,11 +125,11 @@ def _gate(program: str, inputs: str = "ab", n_layers: int = 1) -> Wiring:
             value={"token": column(one(3, 2))}, output={space: torch.ones(1, 1)},
         )  # fmt: skip
     found = [
-        *(f"embed->a0.h{head}.v" for head in range(n)),
-        *(f"a0.h{head}->m0" for head in range(n)),
+        *(f"embed->{head}.v" for head in heads),
+        *(f"{head}->m0" for head in heads),
         "m0->logits",
     ]
-    blind = [*found, *(f"embed->a0.h{head}.k" for head in range(n))]
+    blind = [*found, *(f"embed->{head}.k" for head in heads)]
     wiring.sizes |= {
         "program": program,
         "output": "numerical",
