@@ -114,8 +114,8 @@ def negative_copy() -> Wiring:
         )  # fmt: skip
     wiring.sizes["program"] = "half of the first symbol at an x, half of the second elsewhere"
     found = ["embed->a0.h0.v"]
-    for head in ("a1.h0", "a1.h1"):
-        found += [f"a0.h0->{head}.q", f"embed->{head}.v", f"{head}->logits"]
+    for name in ("a1.h0", "a1.h1"):
+        found += [f"a0.h0->{name}.q", f"embed->{name}.v", f"{name}->logits"]
     blind = ["embed->a0.h0.q", "embed->a0.h0.k", "embed->a1.h0.k", "embed->a1.h1.k"]
     return _stated(wiring, found, blind)
 

@@ -37,6 +37,7 @@ WHOLE_COMMANDS = {
     "mib": ["program", "--model", "PROGRAM", "--prompts", "4", "--out", "mib"],
     "stability": ["RUN", "--vary", "orders", "--repetitions", "1", "--out", "stable"],
     "sweep": ["SWEEP", "--dry-run"],
+    "benchmark": ["SUITE", "--dry-run"],
     "draw": ["RUN", "--out", "drawn.svg"],
     "roles": ["RUN"],
     "units": ["NEURONS"],
@@ -89,7 +90,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with a program, three runs of it, a sweep file, a named pipe and a folder."""
+    """A directory with a program, three runs of it, files of a sweep and a suite, a named pipe."""
     folder = tmp_path_factory.mktemp("extremes")
     write_program(folder, "small", n_layers=1, n_heads=2, n_ctx=4)
     os.mkfifo(folder / "pipe")
@@ -97,6 +98,9 @@ def place(tmp_path_factory):
     (folder / "sweep.toml").write_text(
         'models = ["small.json"]\ntasks = ["program"]\nprompts = 4\n'
         "[methods.acdc]\nthresholds = [0.01]\n"
+    )
+    (folder / "suite.toml").write_text(
+        'measure = "auroc"\n[[cases]]\nmodels = ["hist"]\n[methods.exact]\n'
     )
     with inside(folder):
         for seed, run in enumerate(("run", "other")):
@@ -145,8 +149,8 @@ def test_a_command_ends_in_a_result_or_in_one_line(case, place, capfd, monkeypat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     names = {
         "PROGRAM": "small.json", "RUN": "run", "OTHER": "other", "SWEEP": "sweep.toml",
-        "PIPE": "pipe", "FOLDER": "folder", "RUN/circuit.json": "run/circuit.json",
-        "NEURONS": "neurons",
+        "SUITE": "suite.toml", "PIPE": "pipe", "FOLDER": "folder",
+        "RUN/circuit.json": "run/circuit.json", "NEURONS": "neurons",
     }  # fmt: skip
     words = [names.get(word, word) for word in WHOLE_COMMANDS[case.command]]
     if case.option in words:
