@@ -33,6 +33,7 @@ ASKED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "random": ("random", {}),
     "eap": ("eap", {}),
     "eap-ig": ("eap-ig", {}),
+    "eap-ig, 10 resamples": ("eap-ig", {"resamples": 10}),
     "exact": ("exact", {}),
     "edge-pruning": ("edge-pruning", {}),
     "ugs": ("ugs", {}),

@@ -82,6 +82,7 @@ LIMITS: dict[str, Limit] = {
     "retries": Limit(0, 1_000),
     "steps": _COUNT,
     "batch": _COUNT,
+    "resamples": Limit(2, 1_000),
     "sparsity": Limit(0, 0.999_999, whole=False),
     "penalty": Limit(0, 1e30, whole=False),
     "warm_up": Limit(0, 1, whole=False),

@@ -10,7 +10,7 @@ cutting the edge raises the loss. Paper: Syed et al. 2023, arXiv 2310.10348.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.limits import require_fields
 from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
+from circuitfind.methods.resamples import Resampled
 from circuitfind.methods.scored import Scored
 from circuitfind.models.rules import Rules
 from circuitfind.progress import Checkpoint, State
@@ -56,13 +57,22 @@ class EapOptions(BatchOptions):
         rules: By which gradients are passed on: `gim`, `relp`, `attnlrp`, or some of `norms`,
             `softmax`, `qkv`, `gate`, `secant` and `pattern`, separated by commas. By default
             gradients are the model's own.
+        resamples: Draw the prompts this many times with replacement, and score each edge by the
+            mean over the draws, or a millionth of it where that is not stable
+            (`methods.resamples`). Prompts are then taken one by one.
     """
 
     rules: str | None = None
+    resamples: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         Rules.of(self.rules)
+
+    @property
+    def limits(self) -> Limits:
+        found = super().limits
+        return found if self.resamples is None else replace(found, batch=1)
 
 
 class Attribution(Scored):
@@ -109,8 +119,17 @@ def along(
         # The last checkpoint may be the whole.
         n_all = int(state["total"])
         yield Checkpoint(earlier[0], n_all, "gradients", state)
+    sums = None
+    if options.resamples is not None:
+        sums = Resampled.of(engine.problem, options.resamples, state)
     for done, n_all, scores in attribute(
         engine, places, options.limits, earlier, Rules.of(options.rules)
     ):
         now = {"scores": scores, "done": torch.tensor(done), "total": torch.tensor(n_all)}
+        if sums is not None:
+            # A prompt at a time, so that what was added belongs to one.
+            sums = sums.add(scores, (done - 1) // len(places))
+            now["resampled"] = sums.sums
+            if done == n_all:
+                now["scores"] = sums.stable
         yield Checkpoint(done, n_all, "gradients", now)
