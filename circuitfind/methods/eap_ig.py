@@ -9,6 +9,7 @@ As `eap`, with another gradient. Variants:
   alone is mixed so, k = 1..m, for its own edges. The authors' code adds each of these gradients to
   all edges.
 - `clean-corrupted`: the mean of the gradients at the two ends of the first path.
+- `ensemble`: the mean of the scores of eap, `inputs` and `activations` (arXiv 2510.06811).
 
 "Corrupted" is what a cut edge of the embedding carries; under resample ablation that is the
 embedding of the corrupted prompt. Along a fine path the scores of `inputs` over the edges out of
@@ -18,18 +19,20 @@ Paper: Hanna et al. 2024, arXiv 2403.17806.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import MethodError, quoted
 from circuitfind.graph import Graph
 from circuitfind.methods.attribution import Place, require_slope
-from circuitfind.methods.eap import Attribution, EapOptions, along
+from circuitfind.methods.eap import CLEAN, Attribution, EapOptions, along
 from circuitfind.progress import Checkpoint, State
 
-Variant = Literal["inputs", "activations", "clean-corrupted"]
+Variant = Literal["inputs", "activations", "clean-corrupted", "ensemble"]
 Points = Literal["right", "left"]
+_IN_ENSEMBLE: tuple[Variant, ...] = ("inputs", "activations")
+"""The variants whose mean with eap is the ensemble."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class EapIgOptions(EapOptions):
     """Settings of edge attribution patching with integrated gradients.
 
     Attributes:
-        variant: The path along which gradients are averaged.
+        variant: The path along which gradients are averaged; of `ensemble`, the mean of eap,
+            `inputs` and `activations`.
         steps: Number m of gradients along the path; of no use to `clean-corrupted`.
         points: Whether each of the m parts of the path is seen at its end nearer to the clean run
             (`right`, k = 1..m) or at the other (`left`, k = 0..m-1).
@@ -68,10 +72,10 @@ class EapIg(Attribution):
     def require_moves(self, options: Mapping[str, Any]) -> None:
         """Refuse a path on which one writer is varied at a time."""
         super().require_moves(options)
-        if options.get("variant") == "activations":
+        if (variant := options.get("variant")) in ("activations", "ensemble"):
             raise MethodError(
-                "the variant 'activations' varies one writer at a time, and moves inside attention "
-                "have none of their own; leave out crossing, or choose another variant"
+                f"the variant {quoted(variant)} varies one writer at a time, and moves inside "
+                "attention have none of their own; leave out crossing, or choose another variant"
             )
 
     def scoring(
@@ -90,6 +94,9 @@ def places_of(graph: Graph, options: EapIgOptions) -> Iterator[Place]:
         yield Place(share=1.0, weight=0.5)
         yield Place(share=0.0, weight=0.5)
         return
+    if options.variant == "ensemble":
+        yield from _ensemble(graph, options)
+        return
     m = options.steps
     ks = range(m, 0, -1) if options.points == "right" else range(m - 1, -1, -1)
     shares = [k / m for k in ks]
@@ -100,3 +107,15 @@ def places_of(graph: Graph, options: EapIgOptions) -> Iterator[Place]:
         for share in shares:
             if share < 1:
                 yield Place(share, 1 / m, writer)
+
+
+def _ensemble(graph: Graph, options: EapIgOptions) -> Iterator[Place]:
+    """Yield the places of three methods, each counting a third; the clean run once for all."""
+    each = [
+        [CLEAN],
+        *(list(places_of(graph, replace(options, variant=name))) for name in _IN_ENSEMBLE),
+    ]
+    places = [replace(place, weight=place.weight / len(each)) for some in each for place in some]
+    clean = [place for place in places if place.share == 1]
+    yield replace(clean[0], weight=sum(place.weight for place in clean))
+    yield from (place for place in places if place.share < 1)

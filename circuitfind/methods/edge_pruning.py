@@ -6,7 +6,7 @@ kept if its own and its writer's are open.
 
 from circuitfind.graph import Graph
 from circuitfind.methods.gates import EdgeGates, GateLayout
-from circuitfind.methods.learned import Learned
+from circuitfind.methods.learned import EdgeOptions, Learned
 
 
 class EdgePruning(Learned):
@@ -15,6 +15,7 @@ class EdgePruning(Learned):
     name = "edge-pruning"
     summary = "train a gate on every edge to keep the loss low with few edges"
     paper = "Bhaskar et al. 2024, arXiv 2406.16778"
+    options = EdgeOptions
 
     def layout(self, graph: Graph) -> GateLayout:
         """Return a gate per edge and per writer."""

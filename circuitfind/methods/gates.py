@@ -61,14 +61,21 @@ class Distribution(NamedTuple):
     Attributes:
         drawn: Draws every gate, as a differentiable function of its location.
         open_probability: How likely each gate is to be open, given its location.
+        location: Where the gate without noise has a value.
     """
 
     drawn: Callable[[Gates, torch.Generator], Gates]
     open_probability: Callable[[Gates], Gates]
+    location: Callable[[Gates], Gates]
 
 
-HARD_CONCRETE = Distribution(drawn, open_probability)
-UNIFORM = Distribution(drawn_uniformly, torch.sigmoid)
+def location_of(value: Gates) -> Gates:
+    """Return where a gate of the hard concrete distribution has a value where the noise is 0."""
+    return TEMPERATURE * ((value - LOWEST) / (HIGHEST - LOWEST)).logit()
+
+
+HARD_CONCRETE = Distribution(drawn, open_probability, location_of)
+UNIFORM = Distribution(drawn_uniformly, torch.sigmoid, torch.logit)
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ from circuitfind.limits import LIMITS
 from circuitfind.methods.gates import HARD_CONCRETE, Distribution, GateLayout
 from circuitfind.methods.selection import Selection
 from circuitfind.methods.training import Trained, Training, TrainingOptions
+from circuitfind.methods.warm_start import warm_probabilities
 from circuitfind.progress import State
 
 _LARGEST_SHIFT, _HALVINGS = 20.0, 40
@@ -42,6 +43,9 @@ _SMALLEST_WIDENING = 1e-12
 """Where all gates are decided nothing moves them, and no multiplier is needed."""
 
 _USUAL_SPARSITY = 0.95
+
+_FURTHEST = 10.0
+"""Largest size of a location at a warm start."""
 
 _FEWEST_OPEN = 0.5
 """Expected edges: no shift closes all of them for certain."""
@@ -68,6 +72,18 @@ class LearnedOptions(TrainingOptions):
         super().__post_init__()
         if self.sparsity is not None and self.penalty is not None:
             raise MethodError("give a sparsity to reach or a penalty to pay, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeOptions(LearnedOptions):
+    """Settings of learned masks with a gate on every edge.
+
+    Attributes:
+        warm_start: Whether the gates of edges begin where eap-ig ranks the edges (`warm_start`),
+            and not all at `start`.
+    """
+
+    warm_start: bool = False
 
 
 class Learned(Trained):
@@ -112,6 +128,10 @@ class _Gates(Training):
         distribution: Distribution,
     ) -> None:
         super().__init__(engine, layout, options, options.start)
+        if isinstance(options, EdgeOptions) and options.warm_start:
+            located = distribution.location(warm_probabilities(engine)).clamp(-_FURTHEST, _FURTHEST)
+            # Gates of writers, where there are any, come first.
+            self.values[-len(located) :] = located.to(self.values)
         self._distribution = distribution
         self._most = float(self._edges_open(self.values))
 

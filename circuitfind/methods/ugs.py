@@ -7,7 +7,7 @@ held to what is wanted, as for the other learned masks.
 
 from circuitfind.graph import Graph
 from circuitfind.methods.gates import UNIFORM, EveryEdge, GateLayout
-from circuitfind.methods.learned import Learned
+from circuitfind.methods.learned import EdgeOptions, Learned
 
 
 class Ugs(Learned):
@@ -16,6 +16,7 @@ class Ugs(Learned):
     name = "ugs"
     summary = "train a gate on every edge, drawn uniformly, to keep the loss low with few edges"
     paper = "Li & Janson 2024, arXiv 2409.09951"
+    options = EdgeOptions
     distribution = UNIFORM
 
     def layout(self, graph: Graph) -> GateLayout:

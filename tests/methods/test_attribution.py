@@ -305,6 +305,20 @@ def test_a_path_begins_at_the_clean_run_which_serves_all_writers():
 # ------------------------------------------------------------------------------- helpers
 
 
+@pytest.mark.parametrize("points", SIDES)
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_the_ensemble_is_the_mean_of_its_three_methods(family, points):
+    engine = engine_of(family, metric="logit-difference")
+    given = {"steps": 3, "points": points}
+    each = [
+        eap(engine),
+        eap_ig(engine, variant="inputs", **given),
+        eap_ig(engine, variant="activations", **given),
+    ]
+    found = eap_ig(engine, variant="ensemble", **given)
+    torch.testing.assert_close(found, sum(each) / 3, **CLOSE)
+
+
 def eap(engine):
     return on_edges(engine.graph, Eap().scores(engine, EapOptions()).values)
 

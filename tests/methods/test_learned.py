@@ -9,6 +9,7 @@ import torch
 import circuitfind as cf
 from circuitfind.errors import CircuitfindError, MethodError
 from circuitfind.methods import METHODS
+from circuitfind.methods.eap_ig import EapIgOptions
 from circuitfind.methods.gates import (
     ComponentGates,
     EdgeGates,
@@ -20,6 +21,7 @@ from circuitfind.methods.learned import LearnedOptions
 from circuitfind.methods.search import search
 from circuitfind.methods.selection import Selection, share_of
 from circuitfind.methods.settings import settled
+from circuitfind.methods.warm_start import warm_probabilities
 from circuitfind.metrics import custom_metric
 from tests.engine.problems import engine_of
 
@@ -199,6 +201,38 @@ def test_a_higher_price_keeps_fewer_edges(name):
         *_, last = method.scoring(engine, LearnedOptions(steps=30, penalty=penalty))
         expected.append(float(last.state["expected"]))
     assert expected[0] > expected[1] > expected[2]
+
+
+@pytest.mark.parametrize("name", ["edge-pruning", "ugs"])
+def test_a_warm_start_opens_the_edges_that_attribution_ranks_high_in_their_stage(name):
+    engine, method = engine_of("llama", metric="kl", place_of=SHIFTED), METHODS.find(name)
+    graph = engine.graph
+    sizes = METHODS.find("eap-ig").scores(engine, EapIgOptions()).values.abs()
+    ranks = []
+    for writer, reader in graph.edge_mask.nonzero().tolist():
+        stage = graph.readers[reader].stage
+        others = [
+            float(sizes[w, r])
+            for w, r in graph.edge_mask.nonzero().tolist()
+            if graph.readers[r].stage == stage
+        ]
+        below = sum(size < float(sizes[writer, reader]) for size in others)
+        ranks.append(below / (len(others) - 1))
+    q = torch.tensor(ranks).double()
+    p = warm_probabilities(engine)
+    # The width is 0.2 and the mean a tenth, whatever the middle.
+    torch.testing.assert_close(p.logit() - p.logit()[0], (q - q[0]) / 0.2, rtol=0, atol=1e-9)
+    assert float(p.mean()) == pytest.approx(0.1)
+    training = method.training(engine, method.options(steps=4, warm_start=True))
+    gates = training.values[-graph.n_edges :]
+    expected = p.logit() if name == "ugs" else 2 / 3 * ((p + 0.1) / 1.2).logit()
+    torch.testing.assert_close(gates, expected.clamp(-10, 10), rtol=0, atol=1e-9)
+    rest = training.values[: -graph.n_edges]
+    assert bool((rest == 2.0).all()) and bool(len(rest)) == (name == "edge-pruning")
+    scores = method.scores(engine, method.options(steps=12, warm_start=True)).values
+    states = list(method.scoring(engine, method.options(steps=12, warm_start=True)))
+    *_, resumed = method.scoring(engine, method.options(steps=12, warm_start=True), states[0].state)
+    assert resumed.state["scores"].equal(scores)
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
