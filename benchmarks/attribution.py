@@ -1,4 +1,4 @@
-"""Memory and time of attribution against a plain forward-and-backward pass.
+"""Memory and time of attribution, and of a step of training, against a plain pass forward and back.
 
     python -m benchmarks.attribution [--layers N] [--heads N] [--prompts N] [--tokens N] [--curve]
 
@@ -25,9 +25,11 @@ from benchmarks.page import write_block
 from benchmarks.setting import RIGHT, WRONG, Size, random_gpt2, random_pairs
 from circuitfind.evaluation.cost import peak_bytes
 from circuitfind.methods.attribution import Limits, Place, attribute
+from circuitfind.methods.training import Trained
 from circuitfind.problem import Problem
 
 D_HEAD = 64
+TRAINED = ("mattr", "ugs", "edge-pruning", "subnetwork-probing")
 REPEATS = 3
 
 
@@ -97,7 +99,18 @@ def ways(problem: Problem, n_prompts: int) -> list[tuple[str, int, Callable[[], 
         ("eap, checkpoint", 1, attributed(clean, Limits(n_prompts, checkpoint=True))),
         ("eap, 4 prompts at a time", 1, attributed(clean, Limits(4))),
         ("cf.discover, eap", 1, lambda: cf.discover(problem, "eap", n_edges=200)),
+        ("cf.discover, hisp", 1, lambda: cf.discover(problem, "hisp", n_edges=200)),
+        ("information-flow", 1, lambda: cf.discover(problem, "information-flow", n_edges=200)),
+        *((f"{name}, a step", 1, step_of(problem, name, n_prompts)) for name in TRAINED),
     ]
+
+
+def step_of(problem: Problem, name: str, n_prompts: int) -> Callable[[], Any]:
+    """Return a step of a training on all prompts."""
+    engine, method = cf.IncrementalEngine(problem), cf.METHODS.find(name)
+    assert isinstance(method, Trained)
+    training = method.training(engine, method.options(batch=n_prompts))
+    return lambda: training.step(0, torch.Generator().manual_seed(0))
 
 
 def _named(sizes: dict[str, int]) -> dict[str, int]:

@@ -130,7 +130,8 @@ def consensus(runs: Sequence[Circuit], share: float) -> Circuit:
     """
     require(share=share)
     kept = frequencies(runs)
-    return Circuit(runs[0].graph, kept >= share - 1e-9, kept)
+    # What no run keeps is in no consensus, however small the share.
+    return Circuit(runs[0].graph, (kept > 0) & (kept >= share - 1e-9), kept)
 
 
 def mean_jaccard(runs: Sequence[Circuit]) -> float:

@@ -26,7 +26,8 @@ def warm_probabilities(engine: IncrementalEngine) -> Float[Tensor, " edge"]:
     for readers in _readers_by_stage(graph):
         exists = graph.edge_mask[:, readers]
         sizes = scores[:, readers][exists]
-        order = sizes.argsort().argsort().double()
+        # How many are smaller, so that equal scores have one rank.
+        order = torch.searchsorted(sizes.sort().values, sizes).double()
         of_stage = ranks[:, readers].masked_scatter(exists, order / max(1, len(sizes) - 1))
         ranks[:, readers] = of_stage
     return _with_mean(ranks[graph.edge_mask])

@@ -90,7 +90,7 @@ WEIGHTS = {
     "one axis": (lambda w: w.update(W_enc=w["W_enc"].flatten()), r"W_enc has the shape \[96\]"),
     "whole": (lambda w: w.update(b_enc=w["b_enc"].long()), "b_enc holds torch.int64"),
     "nan": (lambda w: w["W_dec"].__setitem__((0, 0), torch.nan), "W_dec holds numbers that"),
-    "more": (lambda w: w.update(W_skip=torch.ones(6, 6)), "it holds W_skip, which a dictionary"),
+    "more": (lambda w: w.update(W_skip=torch.ones(6, 6)), "W_skip, which does not belong"),
     "scaled": (lambda w: w.update(scaling_factor=torch.ones(16) * 2), "by scaling_factor after"),
 }  # fmt: skip
 

@@ -39,6 +39,8 @@ def test_frequencies_and_overlaps_are_those_counted_by_hand():
     agreed = consensus([one, two, three], 1.0)
     assert [edge.name for edge in agreed.edges] == ["embed->m0"]
     assert float(frequencies([one, two]).sum()) == 2.5
+    # However small the share, an edge of no run is in no consensus.
+    assert consensus([one, two, three], 1e-320).n_edges == 4
 
 
 def test_circuits_that_are_random_overlap_as_much_as_chance_has_it():

@@ -218,7 +218,7 @@ def test_a_warm_start_opens_the_edges_that_attribution_ranks_high_in_their_stage
         ]
         below = sum(size < float(sizes[writer, reader]) for size in others)
         ranks.append(below / (len(others) - 1))
-    q = torch.tensor(ranks).double()
+    q = torch.tensor(ranks, dtype=torch.float64)
     p = warm_probabilities(engine)
     # The width is 0.2 and the mean a tenth, whatever the middle.
     torch.testing.assert_close(p.logit() - p.logit()[0], (q - q[0]) / 0.2, rtol=0, atol=1e-9)
