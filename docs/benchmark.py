@@ -15,7 +15,7 @@ from pathlib import Path
 from figures import ROOT, replace_between
 
 from circuitfind.directories.ranking import FIGURES
-from circuitfind.sweeps.leaderboard import TABLE
+from circuitfind.sweeps.rankings import TABLE
 from circuitfind.sweeps.suite import read_suite, suite_file
 
 

@@ -19,7 +19,10 @@ def benchmark(
     ],
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Only this method, as the suite calls it; repeatable. [default: all]"),
+        typer.Option(
+            help="Run and show only this method, as the suite calls it; repeatable. The files "
+            "hold every method that was run. [default: all]"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -41,12 +44,13 @@ def benchmark(
     """Benchmark methods on a suite of cases: a leaderboard with intervals, times and memory."""
     from circuitfind.commands.live import watching
     from circuitfind.commands.sweep import launcher
-    from circuitfind.sweeps.leaderboard import leaderboard, read_rankings, write_leaderboard
+    from circuitfind.sweeps.leaderboard import leaderboard
+    from circuitfind.sweeps.rankings import read_rankings, with_finished, write_leaderboard
     from circuitfind.sweeps.running import run_sweep
     from circuitfind.sweeps.suite import read_suite, suite_file
 
     file = suite_file(suite)
-    runs = read_suite(file, method or ())
+    planned, runs = read_suite(file), read_suite(file, method or ())
     path = out or Path("leaderboards") / file.stem
     if dry_run:
         print_rows([{"ranking": run.name} for run in runs], as_json=as_json)
@@ -56,9 +60,9 @@ def benchmark(
         state = run_sweep(
             runs, path, launcher(None, workers, 1, runs), retries=retries, watch=watch
         )
-        results = read_rankings(runs, path)
-        board = leaderboard(runs, results)
-        files = write_leaderboard(board, runs, results, path)
+        results = read_rankings(planned, path)
+        board, written = leaderboard(runs, results), with_finished(runs, planned, results)
+        files = write_leaderboard(leaderboard(written, results), written, results, path)
     print_rows(board.rows() if as_json else board.shown(), as_json=as_json)
     if not as_json:
         emit("".join(f"{number}. {note}\n" for number, note in enumerate(board.notes(), 1)))

@@ -90,11 +90,7 @@ class MibConfig(RunConfig):
                 f"{next(iter(self.selection)).replace('_', ' ')} chooses a circuit, and here ten "
                 "sizes of a ranking are measured; leave it out"
             )
-        if changed := [name for name in _FIXED if getattr(self, name) != getattr(_PLAIN, name)]:
-            raise MethodError(
-                f"{changed[0]} is {quoted(getattr(self, changed[0]))}, and MIB's protocol has "
-                f"{quoted(getattr(_PLAIN, changed[0]))}; leave it out"
-            )
+        require_protocol(self)
         if self.scores is not None and any((self.method, self.options, self.train, self.n_train)):
             raise MethodError(
                 "scores are given, so no method computes any; leave out the method and its "
@@ -117,6 +113,19 @@ class MibConfig(RunConfig):
             place = str(path_of(self.scores).resolve())
             found = replace(found, scores=place, scores_digest=digest(file))
         return found
+
+
+def require_protocol(question: Question) -> None:
+    """Refuse a setting that the protocol fixes.
+
+    Raises:
+        MethodError: It is another than the protocol's.
+    """
+    if changed := [name for name in _FIXED if getattr(question, name) != getattr(_PLAIN, name)]:
+        raise MethodError(
+            f"{changed[0]} is {quoted(getattr(question, changed[0]))}, and MIB's protocol has "
+            f"{quoted(getattr(_PLAIN, changed[0]))}; leave it out"
+        )
 
 
 def path_of_mib(config: MibConfig) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import circuit_file
+from circuitfind.directories.mib import require_protocol
 from circuitfind.directories.work import WorkDirectory
 from circuitfind.errors import MethodError, RunDirectoryError, quoted
 from circuitfind.evaluation.cost import Cost
@@ -73,6 +74,13 @@ class RankingConfig(RunConfig):
                 f"{name} chooses a circuit, and here a ranking of all edges is measured; leave it "
                 "out"
             )
+        if self.measure == "areas":
+            require_protocol(self)
+            if self.against is not None:
+                raise MethodError(
+                    f"against is {quoted(self.against)}, and 'areas' are measured against no known "
+                    "circuit; leave it out, or choose the measure 'auroc'"
+                )
         super().validate(any_threshold=any_threshold)
         for threshold in self.thresholds:
             require(threshold=threshold)

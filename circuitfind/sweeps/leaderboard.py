@@ -12,25 +12,15 @@ however often the benchmark was interrupted.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 import torch
 
-from circuitfind.directories.ranking import FIGURES, RankingDirectory, RankingResult
-from circuitfind.errors import CircuitfindError
+from circuitfind.directories.ranking import FIGURES, RankingResult
 from circuitfind.evaluation.trust import mean_with_interval
-from circuitfind.files import write_whole
-from circuitfind.reports.bars import Row as Bar
-from circuitfind.reports.bars import draw_bars
-from circuitfind.store import reported
-from circuitfind.sweeps.figures import FIGURES as FOLDER
-from circuitfind.sweeps.running import RUNS
 from circuitfind.sweeps.suite import PlannedRanking
-from circuitfind.sweeps.table import Row, csv_text
-
-TABLE, RANKINGS = "leaderboard", "rankings.csv"
+from circuitfind.sweeps.table import Row
 
 _POSSIBLE = {"auroc": (0.0, 1.0), "steps": (0.0, 1.0), "acc_auc": (0.0, 1.0)}
 """The smallest and the largest value of figures that have both."""
@@ -135,12 +125,13 @@ class Leaderboard:
     def by_case(self) -> list[dict[str, str]]:
         """Return the first figure of every method, a row per case."""
         name, called = next(iter(self.names.items()))
+        of_truth = any(about and about.n_true is not None for about in self.cases.values())
         rows = []
         for case, about in self.cases.items():
             row = {f"{called}, case": case}
-            if about is not None and about.n_true is not None:
-                row["true edges"] = f"{about.n_true} of {about.n_edges}"
-                row["true first"] = f"{about.best:.2f}"
+            if of_truth:
+                row["true edges"] = f"{about.n_true} of {about.n_edges}" if about else _DASH
+                row["true first"] = f"{about.best:.2f}" if about else _DASH
             for standing in self.standings:
                 figure = standing.figures.get(name)
                 value = None if figure is None else figure.by_case.get(case)
@@ -162,74 +153,9 @@ def leaderboard(
         _standing(label, [run for run in runs if run.label == label], results) for label in labels
     ]
     first = next(iter(names))
-    order = sorted(standings, key=lambda each: -each.figures[first].mean if each.figures else 1e9)
+    last = Mean({}, -torch.inf, None, None)
+    order = sorted(standings, key=lambda each: -each.figures.get(first, last).mean)
     return Leaderboard(names, cases, tuple(order))
-
-
-def read_rankings(runs: Sequence[PlannedRanking], path: Path) -> dict[str, RankingResult]:
-    """Return the results of finished rankings, by name."""
-    found = {}
-    for run in runs:
-        try:
-            result = RankingDirectory(path / RUNS / run.name, run.config).result()
-        except CircuitfindError:
-            continue
-        if result is not None:
-            found[run.name] = result
-    return found
-
-
-def write_leaderboard(
-    board: Leaderboard,
-    runs: Sequence[PlannedRanking],
-    results: Mapping[str, RankingResult],
-    path: Path,
-) -> list[Path]:
-    """Write the tables, as Markdown and CSV, and a figure for each kind of figures.
-
-    Raises:
-        RunDirectoryError: They cannot be written.
-    """
-    files = {
-        path / f"{TABLE}.md": board.markdown(),
-        path / f"{TABLE}.csv": csv_text(board.rows()),
-        path / RANKINGS: csv_text([ranking_row(run, results.get(run.name)) for run in runs]),
-    }
-    for name, called in board.names.items():
-        bars = [_bar(each.method, each.figures[name]) for each in board.standings if each.figures]
-        if bars:
-            axis = "a dot per case, a bar to their mean, a line over its 95 % interval"
-            files[path / FOLDER / f"{name}.svg"] = draw_bars(called, axis, bars).svg()
-    with reported(path):
-        (path / FOLDER).mkdir(exist_ok=True)
-        for file, content in files.items():
-            write_whole(file, content)
-    return list(files)
-
-
-def ranking_row(run: PlannedRanking, result: RankingResult | None) -> Row:
-    """Return a row of plain values about one ranking; what has no value is None."""
-    config, cost = run.config, result and result.cost
-    figures = result.figures if result else {}
-    return {
-        "run": run.name,
-        "case": run.case,
-        "model": config.model,
-        "task": config.task,
-        "ablation": config.ablation,
-        "method": run.label,
-        "seed": config.seed,
-        "finished": result is not None,
-        **{name: figures.get(name) for name in FIGURES[config.measure]},
-        "n_edges": result and result.n_edges,
-        "n_true": result and result.n_true,
-        "best": result and result.best,
-        "seconds": cost and cost.seconds,
-        "seconds_plain": cost and cost.seconds_plain,
-        "bytes": cost and cost.bytes,
-        "bytes_plain": cost and cost.bytes_plain,
-        "refused": result and result.refused,
-    }
 
 
 def _standing(
@@ -280,11 +206,6 @@ def _row(standing: Standing, names: Iterable[str]) -> dict[str, Any]:
         row[f"{name}_high"] = figure and figure.high
     costs = {"time": standing.time, "memory": standing.memory, "n_cases": standing.n_cases}
     return {**row, **costs, "refused": "; ".join(standing.refused) or None}
-
-
-def _bar(method: str, figure: Mean) -> Bar:
-    ends = None if figure.low is None or figure.high is None else (figure.low, figure.high)
-    return Bar(method, method, tuple(figure.by_case.values()), interval=ends)
 
 
 def _times(ratio: float | None) -> str:

@@ -36,6 +36,7 @@ def test_a_suite_gives_a_table_on_stdout_and_in_files(cli, tmp_path, monkeypatch
     assert [row["method"] for row in again.json] == ["exact", "random"]
     one = cli("benchmark", "small.toml", "--json", "--method", "random")
     assert [row["method"] for row in one.json] == ["random"]
+    assert "| exact |" in (path / "leaderboard.md").read_text()
     refused = cli("benchmark", "smal.toml")
     assert refused.code == 2
     assert refused.err.count("\n") == 1

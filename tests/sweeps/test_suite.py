@@ -20,7 +20,8 @@ from circuitfind.methods import METHODS
 from circuitfind.models.forward import Run
 from circuitfind.models.loading import load_model
 from circuitfind.question import Models, make_problem
-from circuitfind.sweeps.leaderboard import leaderboard, read_rankings, write_leaderboard
+from circuitfind.sweeps.leaderboard import leaderboard
+from circuitfind.sweeps.rankings import read_rankings, with_finished, write_leaderboard
 from circuitfind.sweeps.running import RUNS, run_sweep
 from circuitfind.sweeps.suite import FOLDER, read_suite, suite_file
 from circuitfind.sweeps.work import Worker
@@ -97,6 +98,8 @@ def test_a_benchmark_that_was_stopped_ends_like_one_that_was_not(small, tmp_path
     assert run_sweep(runs, tmp_path, Here).finished == len(runs) == 12
     assert (tmp_path / RUNS / runs[0].name / "ranking.json").read_bytes() == first
     assert written(runs, tmp_path) == written(runs, path / "whole")
+    others = [replace(run, config=replace(run.config, n_prompts=5)) for run in runs]
+    assert not read_rankings(others, tmp_path)
 
 
 @pytest.mark.parametrize("case", ["hist", "and-gate"])
@@ -160,11 +163,26 @@ def test_what_a_method_refuses_is_a_dash_with_its_reason(small):
     assert board.shown()[-1] == row
 
 
+def test_what_is_not_finished_is_a_dash_too_or_left_out(small):
+    runs, path = small
+    found = read_rankings(runs, path / "whole")
+    of_hist = {run.name: found[run.name] for run in runs if run.case.startswith("hist")}
+    board = leaderboard(runs, of_hist)
+    first, second = board.by_case()
+    assert (first["true edges"], second["true edges"], second["true first"]) == ("4 of 8", "–", "–")
+    (columns,) = {line.count("|") for line in board.markdown().splitlines()[-4:]}
+    assert columns == len(first) + 1
+    of_exact = {name: found[name] for name in found if "exact" in name}
+    wanted = [run for run in runs if run.label == "acdc"]
+    written = with_finished(wanted, runs, of_exact)
+    assert written == [run for run in runs if run.label in ("acdc", "exact")]
+
+
 def test_areas_are_those_of_the_measurement_by_mibs_protocol(tmp_path):
     runs = suite(
         tmp_path,
         'measure = "areas"\nprompts = 4\n[[cases]]\nmodels = ["ioi-small"]\ntasks = ["ioi"]\n'
-        "[methods.eap]",
+        "[methods.eap]\n[methods.random]",
     )
     found = measure_ranking(tmp_path / "ranking", runs[0].config)
     expected = measure_mib(
@@ -176,6 +194,13 @@ def test_areas_are_those_of_the_measurement_by_mibs_protocol(tmp_path):
         "acc_auc": pytest.approx(expected.signed.acc_auc),
     }
     assert found.cost.bytes > found.cost.bytes_plain > 0
+    # CPR is undefined where cutting all edges changes nothing.
+    results = {runs[0].name: replace(found, figures={**found.figures, "cpr": None})}
+    board = leaderboard(runs[:1], results)
+    names = [file.stem for file in write_leaderboard(board, runs[:1], results, tmp_path)]
+    assert (board.shown()[0]["CPR"], "cpr" in names, "acc_auc" in names) == ("–", False, True)
+    board = leaderboard(runs, {**results, runs[1].name: found})
+    assert [each.method for each in board.standings] == ["random", "eap"]
 
 
 def test_means_and_intervals_are_over_cases_after_seeds(small):
@@ -262,6 +287,19 @@ WRONG = {
     "selection": (
         f'measure = "auroc"\n{CASES}[methods.eap-ig]\nn_edges = 3',
         "n_edges chooses a circuit, and here a ranking of all edges is measured",
+    ),
+    "ablation of areas": (
+        'measure = "areas"\n[[cases]]\nmodels = ["ioi-small"]\ntasks = ["ioi"]\n'
+        'ablations = ["zero"]\n[methods.eap]',
+        "ablation is 'zero', and MIB's protocol has 'resample'; leave it out",
+    ),
+    "metric of areas": (
+        f'measure = "areas"\nmetric = "kl"\n{CASES}[methods.exact]',
+        "metric is 'kl', and MIB's protocol has 'logit-difference'; leave it out",
+    ),
+    "truth of areas": (
+        f'measure = "areas"\n{CASES}against = "known.json"\n[methods.exact]',
+        "against is 'known.json', and 'areas' are measured against no known circuit; leave it",
     ),
     "absent model": (
         'measure = "areas"\n[[cases]]\nmodels = ["smollm2"]\ntasks = ["ioi"]\n[methods.eap]',
