@@ -175,17 +175,18 @@ def discover(
 
             for result in results:
                 write_report(result.path, tell=tell)
-        checks = [check_run(result.path, tell) for result in results if check]
-    _print_results(results, checks, as_json=as_json, report=report)
+        # Neither scores nor effects depend on how many edges a run keeps.
+        checked = check_run(results[0].path, tell) if check else None
+    _print_results(results, checked, as_json=as_json, report=report)
 
 
 def _print_results(
-    results: "list[RunResult]", checks: "list[RuleChecks]", *, as_json: bool, report: bool
+    results: "list[RunResult]", checked: "RuleChecks | None", *, as_json: bool, report: bool
 ) -> None:
     if as_json:
         values = [result.as_json() for result in results]
-        for value, check in zip(values, checks, strict=False):
-            value["check"] = asdict(check)
+        for value in values if checked else ():
+            value["check"] = asdict(checked)
         print_json(values[0] if len(values) == 1 else values)
         return
     from circuitfind.reports.terminal import rule_table, scorecard_table
@@ -195,8 +196,9 @@ def _print_results(
         if number:
             emit("\n")
         print_table(scorecard_table(result.card, result.search))
-        if checks:
-            print_table(rule_table(checks[number]))
         emit(f"{result.path / 'diagram.svg'}\n")
         if report:
             emit(f"{result.path / REPORT}\n")
+    if checked is not None:
+        emit("\n")
+        print_table(rule_table(checked))

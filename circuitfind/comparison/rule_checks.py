@@ -32,7 +32,7 @@ class RuleChecks:
     Attributes:
         method: Name of the method.
         correlations: By rules, or `none`: Spearman's rank correlation of scores with effects.
-        refused: Rules that the model cannot follow, with the reason.
+        refused: Rules that cannot be followed in this model or graph, with the reason.
         n_measured: How many edges' effects were measured.
         n_edges: How many edges there are.
         seed: With which the measured ones were drawn.
@@ -93,6 +93,12 @@ def check_rules(
     correlations: dict[str, float | None] = {}
     refused: dict[str, str] = {}
     for name, given in settings.items():
+        try:
+            if engine.graph.moves:
+                found.require_moves(vars(given))
+        except MethodError as error:
+            refused[name] = str(error)
+            continue
         try:
             scores = found.scores(engine, given)
         except ModelError as error:

@@ -7,8 +7,9 @@ over resamples. It is stable if
     mean +- 1.96 sd / sqrt(number of resamples)
 
 does not hold 0 (arXiv 2510.25786, with 10 resamples). An edge whose score is not stable scores a
-millionth of it, so that stable edges come first and the others fill up in their order. The interval
-shrinks with the number of resamples, so that number is part of the filter.
+millionth of it: by size it comes after all stable edges, in the order of these scores; by value it
+stands between the stable edges that help and those that harm. The interval shrinks with the number
+of resamples, so that number is part of the filter. The draws are the same for every seed of a run.
 """
 
 import math

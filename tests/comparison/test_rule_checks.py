@@ -11,6 +11,8 @@ from circuitfind.methods.eap import Eap, EapOptions
 from circuitfind.methods.exact import Exact, sampled_effects
 from tests.engine.problems import engine_of
 
+PLACES = ((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3))
+
 
 @pytest.fixture(scope="module")
 def engine():
@@ -38,6 +40,13 @@ def test_a_seed_draws_some_edges_whose_effects_are_exact(engine):
     for values, each in zip(drawn, measured, strict=True):
         assert torch.allclose(values[each], exact[each], rtol=0, atol=1e-12)
     assert check_rules(engine, "eap", [None], n_edges=9).n_measured == 9
+
+
+def test_rules_are_refused_where_moves_inside_attention_are_scored():
+    crossing = engine_of("gpt2", metric="logit-difference", place_of=PLACES, crossing=True)
+    found = check_rules(crossing, "eap", [None, "gim"], n_edges=5)
+    assert list(found.correlations) == ["none"]
+    assert "leave out rules" in found.refused["gim"]
 
 
 def test_methods_without_rules_are_refused(engine):
