@@ -72,7 +72,7 @@ class Circuit:
         require_kind(self.graph, Graph, "a graph; give what `heads_and_mlps(model.shape)` returns")
         self.graph.require_mask(self.kept)
         if bool((self.kept & ~self.graph.edge_mask).any()):
-            raise GraphError("the mask keeps a pair whose writer does not run before its reader")
+            raise GraphError("the mask keeps a pair that is no edge of the graph")
 
     @classmethod
     def of_edges(cls, of: Graph | HasGraph, edges: Iterable[EdgeName]) -> "Circuit":

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from circuitfind.ablations import ABLATIONS, Ablation, learned
+from circuitfind.ablations import ABLATIONS, LEARNED, Ablation, learned
 from circuitfind.dictionaries.tensors import Tensors
 from circuitfind.engine.written import parts_of
 from circuitfind.errors import MethodError, quoted
@@ -25,6 +25,11 @@ def constants_file(name: str) -> Path | None:
     return Path(name) if name.endswith(SUFFIX) else None
 
 
+def ablation_name(name: str) -> str:
+    """Return what an ablation is called where a file has no place."""
+    return name if constants_file(name) is None else LEARNED
+
+
 def require_ablation(name: str) -> None:
     """Refuse an ablation that is not known.
 
@@ -32,6 +37,11 @@ def require_ablation(name: str) -> None:
         MethodError: The message lists those that are.
     """
     if (file := constants_file(name)) is None:
+        if ABLATIONS.get(name) is None and Path(name).is_dir():
+            raise MethodError(
+                f"the ablation {quoted(name)} is a directory; give the file of constants in it, "
+                f"such as {quoted(str(Path(name) / 'constants.safetensors'))}"
+            )
         ABLATIONS.find(name)
     elif not file.is_file():
         raise MethodError(

@@ -271,7 +271,7 @@ class Block:
     All indices are places in `Graph.writers` and `Graph.readers`.
 
     Attributes:
-        name: `embedding`, `a5`, `m5` or `logits`.
+        name: `embedding`, `a5`, `m5`, `logits`, or `pre5`, `mid5`, `post5` of the residual stream.
         kind: What its components are.
         stage: The place of its components in the order of execution.
         readers: Its readers.
@@ -922,7 +922,7 @@ class Graph:
             return list(self._edges)
         mask = kept.cpu()
         if bool((mask & ~self.edge_mask).any()):
-            raise GraphError("the mask keeps a pair whose writer does not run before its reader")
+            raise GraphError("the mask keeps a pair that is no edge of the graph")
         return list(compress(self._edges, mask.T[self.edge_mask.T].tolist()))
 
     @cached_property

@@ -35,7 +35,13 @@ from circuitfind.files import digest, path_of
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Graph
 from circuitfind.limits import require, require_fields
-from circuitfind.methods.shortlist import RANKED_BY, SHORTLIST, require_units, with_units
+from circuitfind.methods.shortlist import (
+    RANKED_BY,
+    SHORTLIST,
+    require_no_constants,
+    require_units,
+    with_units,
+)
 from circuitfind.metrics import Metric, find_metric
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.dictionaries import with_dictionaries
@@ -92,6 +98,8 @@ class Question(Settings):
         ranked_by: By what they are chosen (`methods.shortlist.ranking_of`).
         task_digest: A hash of the task's file, where it has one, so that an edited file is
             another question; filled in by `located`.
+        ablation_digest: A hash of the file of constants, if cut edges carry such; filled in by
+            `located`, too.
         resample: Number of a resample: as many of the prompts, drawn with replacement. None is the
             prompts themselves.
     """
@@ -116,6 +124,7 @@ class Question(Settings):
     shortlist: int = SHORTLIST
     ranked_by: str = RANKED_BY
     task_digest: str | None = None
+    ablation_digest: str | None = None
     resample: int | None = None
 
     incidental: ClassVar[frozenset[str]] = frozenset({"device", "memory"})
@@ -193,6 +202,8 @@ class Question(Settings):
             model=str(model.resolve()) if is_path else self.model,
             places=self.places if spans is None else str(spans.resolve()),
             ablation=self.ablation if constants is None else str(constants.resolve()),
+            # One that is not there is refused elsewhere.
+            ablation_digest=digest(constants) if constants and constants.is_file() else None,
             latents=self.latents if latents is None else str(latents.resolve()),
         )
 
@@ -237,6 +248,7 @@ class Question(Settings):
         if self.crossing and own.places is not None:
             graph = graph.crossing(own.places.moves(causal=model.causal))
         if self.neurons is not None or latents is not None:
+            require_no_constants(constants_file(self.ablation))
             ranked = with_units(
                 of(own, model, graph),
                 neurons=self.neurons,
@@ -298,7 +310,7 @@ def make_problem(
     seed: int = 0,
     system: str | None = None,
     metric: str | Metric | None = None,
-    ablation: Ablation | str = "resample",
+    ablation: Ablation | Path | str = "resample",
     graph: Graph | None = None,
     places: Places | str | None = None,
     crossing: bool = False,
@@ -353,8 +365,8 @@ def make_problem(
         graph = graph.crossing(task.places.moves(causal=model.causal))
     chosen = _metric(metric, default, model, task)
     unchosen = chosen if metric is None else None
-    if isinstance(ablation, str):
-        ablation = ablation_of(ablation, model, graph or heads_and_mlps(model.shape))
+    if isinstance(ablation, str | Path):
+        ablation = ablation_of(str(ablation), model, graph or heads_and_mlps(model.shape))
     problem = assemble(model, task, chosen, ablation, graph=graph, default_metric=unchosen)
     if neurons is None and latents is None:
         return problem

@@ -13,6 +13,8 @@ from circuitfind.records import as_json
 
 Asked = TypeVar("Asked", bound="Settings")
 
+_DIGESTS = {"task_digest": "the task's file", "ablation_digest": "the file of constants"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -92,8 +94,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def _difference(name: str, there: Any, here: Any) -> str:
     if there == here:
         return ""
-    if name == "task_digest":
-        return "the task's file has changed since"
+    if name in _DIGESTS:
+        return f"{_DIGESTS[name]} has changed since"
     if isinstance(there, list) or isinstance(here, list):
         return f"not the same {name}"
     there, here = ("not given" if value is None else value for value in (there, here))

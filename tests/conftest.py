@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.type_checks import checks_types, types_checked
+from tests.type_checks import checks_types, number, types_checked
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -22,8 +22,10 @@ settings.register_profile(
 settings.load_profile("steady")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Skip what needs a GPU where there is none, and count parameter sets."""
+    number(items)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -124,7 +124,7 @@ def test_circuits_of_different_graphs_are_not_compared():
 def test_a_mask_that_does_not_fit_is_refused():
     with pytest.raises(GraphError, match="does not fit a graph of 7 writers and 15 readers"):
         Circuit(SMALL, GROUPED.edge_mask)
-    with pytest.raises(GraphError, match="keeps a pair whose writer does not run before"):
+    with pytest.raises(GraphError, match="keeps a pair that is no edge"):
         Circuit(SMALL, torch.ones_like(SMALL.edge_mask))
 
 

@@ -185,8 +185,8 @@ def _print_results(
 ) -> None:
     if as_json:
         values = [result.as_json() for result in results]
-        for value in values if checked else ():
-            value["check"] = asdict(checked)
+        if checked is not None:
+            values = [{**value, "check": asdict(checked)} for value in values]
         print_json(values[0] if len(values) == 1 else values)
         return
     from circuitfind.reports.terminal import rule_table, scorecard_table

@@ -53,8 +53,8 @@ def _require_same_latents(left: Graph, right: Graph, names: str) -> None:
     if left.shape == right.shape and not_of_mlps(left) != not_of_mlps(right):
         raise GraphError(
             f"{names} have other latents of attention or of the residual stream, which stand for "
-            "no component of the other, so their edges cannot be compared; search both with the "
-            "same --latents"
+            "no component of the other, so their edges cannot be compared; search both on the "
+            "same prompts with the same --latents and --shortlist"
         )
 
 

@@ -70,7 +70,7 @@ class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
 
     kind = EvaluationConfig
     prefix = "evaluation-"
-    lasting = (PASSES,)
+    lasting = (PASSES, CONSTANTS)
 
     @property
     def is_complete(self) -> bool:
@@ -134,7 +134,7 @@ class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
         """Return the files of an evaluation that is there."""
         first = EVALUATION if (self.path / EVALUATION).is_file() else SCORECARD
         drawn = [f"{name}.{suffix}" for name in charts(assessment) for suffix in ("svg", "png")]
-        trained = [CONSTANTS] if assessment.divergences else []
+        trained = [CONSTANTS] if (self.path / CONSTANTS).is_file() else []
         return tuple(self.path / name for name in (first, *trained, *drawn))
 
     def write_result(self, assessment: Assessment) -> None:

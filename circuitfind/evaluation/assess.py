@@ -147,7 +147,7 @@ def assess(
             measured.append(Measured(engine, usual_metrics(problem), log=log))
     # Each engine has run the model twice.
     seconds = (time.monotonic() - started) / (2 * len(measured))
-    assessor = _Assessor(subject, effort, seed, measured, on_progress)
+    assessor = _Assessor(subject, effort, seed, measured, on_progress, memory)
     tell(assessor.cost(seconds))
     return assessor.run()
 
@@ -160,8 +160,10 @@ class _Assessor:
         seed: int,
         measured: Sequence[Measured],
         on_progress: Callable[[Checkpoint], None],
+        memory: int | str | None,
     ) -> None:
         self._subject, self._effort, self._seed = subject, effort, seed
+        self._memory = memory
         self._all, self._measured = measured, measured[0]
         self._circuit = subject.circuit
         self._planned = passes(subject, effort)
@@ -307,7 +309,9 @@ class _Assessor:
         subject = self._subject
         if subject.constants is None:
             return ()
-        return divergences(self._circuit, subject.constants, subject.problem, subject.held_out)
+        return divergences(
+            self._circuit, subject.constants, subject.problem, subject.held_out, self._memory
+        )
 
     def _tests(self) -> tuple[HypothesisTest, ...]:
         if not self._tests_edges:

@@ -37,7 +37,11 @@ class Divergence:
 
 
 def divergences(
-    circuit: Circuit, refit: Ablation, problem: Problem, held_out: Problem | None = None
+    circuit: Circuit,
+    refit: Ablation,
+    problem: Problem,
+    held_out: Problem | None = None,
+    memory: int | str | None = None,
 ) -> tuple[Divergence, ...]:
     """Return the divergence of a circuit under its own ablation, the others and refit constants.
 
@@ -48,6 +52,7 @@ def divergences(
         refit: Its constants.
         problem: The question that it answers, with the prompts on which it was found.
         held_out: The same with other prompts.
+        memory: How many bytes may be taken beside the model; by default what it takes.
 
     Raises:
         MethodError: The memory is too small for a single pair of prompts.
@@ -55,8 +60,8 @@ def divergences(
     return tuple(
         Divergence(
             REFIT if ablation is refit else ablation.name,
-            _divergence(circuit, problem, ablation),
-            None if held_out is None else _divergence(circuit, held_out, ablation),
+            _divergence(circuit, problem, ablation, memory),
+            None if held_out is None else _divergence(circuit, held_out, ablation, memory),
         )
         for ablation in (*_usual(problem, held_out), refit)
     )
@@ -77,6 +82,9 @@ def _usual(problem: Problem, held_out: Problem | None) -> Iterator[Ablation]:
         yield ablation
 
 
-def _divergence(circuit: Circuit, problem: Problem, ablation: Ablation) -> float:
-    engine = IncrementalEngine(replace(problem, ablation=ablation, metric=METRICS.find("kl")))
+def _divergence(
+    circuit: Circuit, problem: Problem, ablation: Ablation, memory: int | str | None
+) -> float:
+    asked = replace(problem, ablation=ablation, metric=METRICS.find("kl"))
+    engine = IncrementalEngine(asked, memory)
     return engine.readout.loss(engine.recomputed(circuit.kept))

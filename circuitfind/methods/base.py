@@ -5,8 +5,8 @@ built from them, a run directory is a file of them, and a search resumes by repl
 `StepwiseMethod` decides about one edge after another. A `ScoringMethod` gives every edge a number;
 which edges are kept is then asked of a `Selection`.
 
-Fields of a method's options say by their metadata (`THRESHOLD`, `ORDER`, `STEPS`, `SEED`) what else they are
-for. Nothing is concluded from their names.
+Fields of a method's options say by their metadata (`THRESHOLD`, `ORDER`, `STEPS`, `SEED`) what else
+they are for. Nothing is concluded from their names.
 """
 
 from abc import ABC, abstractmethod

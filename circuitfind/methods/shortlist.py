@@ -74,11 +74,7 @@ def with_units(
     require_units(neurons, latents, ranked_by)
     if problem.graph.units:
         raise MethodError("the graph has neurons or latents already; give a problem without")
-    if problem.ablation.constants is not None:
-        raise MethodError(
-            "learned constants belong to one graph, and neurons or latents would be chosen anew; "
-            "leave one of them out"
-        )
+    require_no_constants(problem.ablation.constants)
     model = problem.model
     if latents is not None:
         model = with_dictionaries(model, latents)
@@ -93,6 +89,19 @@ def with_units(
         by_block = {each.block: each for each in latents}
         every = [latents_of(by_block[each.block], each.numbers) for each in every]
     return replace(problem, model=model, graph=granularity.with_units(problem.graph, every))
+
+
+def require_no_constants(constants: object) -> None:
+    """Refuse constants, or their file, where units are chosen.
+
+    Raises:
+        MethodError: There are some.
+    """
+    if constants is not None:
+        raise MethodError(
+            "learned constants belong to one graph, and neurons or latents would be chosen anew; "
+            "leave one of them out"
+        )
 
 
 def require_units(neurons: object, latents: object, ranked_by: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from circuitfind.budget import allowed_bytes
+from circuitfind.constant_files import constants_file
 from circuitfind.dictionaries.units import EMBEDDED
 from circuitfind.directories.config import RunConfig
 from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
@@ -141,6 +142,8 @@ class Plan(ABC, Generic[Run]):
         method, options = variant
         try:
             task = self._located(task) if task_file(task) else task
+            if constants_file(given := str(settings.get("ablation", ""))):
+                settings["ablation"] = self._located(given)
             model = model_for(task, model)
             config = kind(
                 task=task,

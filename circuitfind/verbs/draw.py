@@ -9,6 +9,7 @@ from typing import Any
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.common_graph import how_compared
 from circuitfind.comparison.roles import labels
+from circuitfind.constant_files import ablation_name
 from circuitfind.directories.directory import SCORECARD, circuit_file, load_circuit_of
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.results import read_scorecard
@@ -23,7 +24,7 @@ from circuitfind.verbs.roles import read_roles, roles_file
 _LONGEST_TITLE = 500
 _SAID = frozenset(
     ("task", "model", "model_name", "method", "threshold", "n_edges", "ablation", "unit")
-    + ("task_digest", "model_fingerprint", "prompts_fingerprint")
+    + ("task_digest", "ablation_digest", "model_fingerprint", "prompts_fingerprint")
 )
 """Settings that `origin_line` shows, and fingerprints, which people cannot read."""
 
@@ -187,7 +188,7 @@ def origin_line(circuit: Circuit) -> str:
     settings = [f"{name.replace('_', ' ')} {value}" for name, value in asked.items()]
     return (
         f"{Path(origin['task']).stem} in {origin['model_name']}: "
-        f"{', '.join([origin['method'], *settings])}, {origin['ablation']} ablation"
+        f"{', '.join([origin['method'], *settings])}, {ablation_name(origin['ablation'])} ablation"
     )
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from circuitfind.ablations import Ablation
 from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
 from circuitfind.comparison.roles import groups
-from circuitfind.constant_files import content_of
+from circuitfind.constant_files import ablation_of, content_of
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import effects_of, load_circuit_of
 from circuitfind.directories.evaluation import CONSTANTS, EvaluationDirectory
@@ -101,20 +102,21 @@ def evaluate_run(
         there, assessment = found
         done = "finished" if there.effort == config.effort else f"there already ({there.effort})"
         tell(f"the evaluation in {out} is {done}: its results are read, not computed again")
+        if wish.constants and not (out / CONSTANTS).is_file():
+            tell(f"{out / CONSTANTS} is gone; give another --out to train it again")
         directory.drop_passes()
         return Evaluated(out, assessment, directory.files(assessment))
     model = Models(model, tell).again(config)
-    problem = config.problem(model)
+    # Units were chosen by the search. Chosen anew, with other settings, they would be others.
+    graph = circuit.graph if circuit.graph.units else None
+    problem = config.problem(model, graph=graph)
     _require_fit(path, circuit, problem, own=not wish.settings)
     subject = _subject(path, circuit, run, problem, wish.against)
-    subject = replace(subject, held_out=config.held_out(model))
+    subject = replace(subject, held_out=config.held_out(model, graph))
     with directory.measuring(fingerprints(problem), tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
         if wish.constants:
-            tell("training the constants of the circuit, some 200 passes forward and back")
-            constants = learned_constants(problem, circuit)
-            directory.write(CONSTANTS, content_of(constants))
-            subject = replace(subject, constants=constants)
+            subject = replace(subject, constants=_constants(directory, subject, tell))
         assessment = assess(
             subject,
             wish.effort,
@@ -127,6 +129,20 @@ def evaluate_run(
         directory.write_result(assessment)
     directory.drop_passes()
     return Evaluated(out, assessment, directory.files(assessment))
+
+
+def _constants(
+    directory: EvaluationDirectory, subject: Subject, tell: Callable[[str], None]
+) -> Ablation:
+    """Return the constants of a circuit: those that are there, or else trained ones."""
+    file, problem = directory.path / CONSTANTS, subject.problem
+    if file.is_file():
+        tell(f"the constants in {file} are read, not trained again")
+        return ablation_of(str(file), problem.model, problem.graph)
+    tell("training the constants of the circuit, at most about 125 passes forward and back")
+    trained = learned_constants(problem, subject.circuit)
+    directory.write(CONSTANTS, content_of(trained))
+    return trained
 
 
 def _roles(

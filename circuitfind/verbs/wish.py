@@ -76,7 +76,8 @@ def _changed(path: Path, circuit: Circuit, config: RunConfig, wish: Wish) -> dic
     """Return the settings that are others than those that the circuit was found with."""
     there = settings_of(circuit)
     if path.is_dir() and content_kind(path) == "search":
-        there = asdict(config_of(path, circuit, {}))
+        # Not checked: a file that they name may be gone, and be replaced by this wish.
+        there = asdict(config_of_run(path, circuit))
     values = {
         name.removeprefix("n_"): value
         for name, value in wish.settings
@@ -128,7 +129,7 @@ def config_of(path: Path, circuit: Circuit, settings: dict[str, Any]) -> RunConf
         found = _config_of_origin(path, circuit, settings)
     config = replace(found, **settings)
     if settings:
-        config = replace(config, task_digest=None)
+        config = replace(config, task_digest=None, ablation_digest=None)
     config.validate()
     return config.pinned()
 

@@ -73,10 +73,48 @@ def test_a_search_with_the_constants_measures_its_circuit_with_them(cli, here):
     assert "is finished" in cli(*KL, "--ablation", file, "--out", "again").err
     evaluated = cli("evaluate", "again", "--quick", "--json").json
     assert evaluated["ablation"] == "learned"
-    tensors = load_file(here / file)
+    assert ", learned ablation" in (here / "again/diagram.svg").read_text()
+    # Moved, it can be given anew; edited, it is another question.
+    shutil.copy(here / file, here / "moved.safetensors")
+    (here / file).unlink()
+    moved = cli("evaluate", "again", "--quick", "--ablation", "moved.safetensors", "--json")
+    assert moved.json["readings"] == evaluated["readings"]
+    tensors = load_file(here / "moved.safetensors")
     save_file({name: 0.5 * values for name, values in tensors.items()}, here / file)
     answer = cli("evaluate", "again", "--full")
     assert answer.code == 2 and "the constants of " in answer.err
+    answer = cli(*KL, "--ablation", file, "--out", "again")
+    assert answer.code == 2 and "the file of constants has changed since" in answer.err
+
+
+def test_constants_that_are_there_are_read_and_lost_ones_said_to_be_gone(cli, here):
+    file = here / "run/constants.safetensors"
+    before = load_file(file)
+    answer = cli("evaluate", "run", "--constants")
+    assert answer.code == 0 and "are read, not trained again" in answer.err
+    assert all(values.equal(before[name]) for name, values in load_file(file).items())
+    file.unlink()
+    answer = cli("evaluate", "run", "--quick", "--constants")
+    assert answer.code == 0 and "is gone; give another --out" in answer.err
+    assert "constants.safetensors" not in answer.out
+
+
+def test_a_circuit_with_neurons_is_measured_with_its_constants(cli, here):
+    units = (*KL, "--neurons", "1", "--shortlist", 6, "--out", "units")
+    assert cli(*units).code == 0
+    assert cli("evaluate", "units", "--quick", "--constants").code == 0
+    file = "units/constants.safetensors"
+    own = {
+        row["ablation"]: row
+        for row in json.loads((here / "units/evaluation.json").read_text())["evaluation"][
+            "divergences"
+        ]
+    }
+    found = cli("evaluate", "units", "--quick", "--ablation", file, "--json").json
+    measured = found["readings"][0]["measured"]
+    assert measured["metric"] == "kl"
+    assert measured["circuit"] == pytest.approx(own["learned, refit"]["discovery"], rel=1e-4)
+    assert cli("evaluate", "units", "--quick", "--ablation", "zero").code == 0
 
 
 @pytest.mark.parametrize(
@@ -102,4 +140,4 @@ def test_what_is_no_file_of_constants_is_refused(cli, complaint, here):
     complaint(cli(*IOI, "--ablation", "text.safetensors"), "cannot be used")
     file = "run/constants.safetensors"
     complaint(cli(*IOI, "--ablation", file, "--neurons", "1"), "neurons or latents would be chosen")
-    complaint(cli("patch", "ioi", "--model", "ioi-small", "--ablation", file), "patch|option")
+    complaint(cli(*IOI, "--ablation", "run"), "is a directory; give the file of constants in it")
