@@ -84,10 +84,20 @@ class RankingConfig(RunConfig):
         super().validate(any_threshold=any_threshold)
         for threshold in self.thresholds:
             require(threshold=threshold)
-        if not self.thresholds and not isinstance(METHODS.find(self.method), ScoringMethod):
+        self._require_thresholds()
+
+    def _require_thresholds(self) -> None:
+        if isinstance(METHODS.find(self.method), ScoringMethod):
+            if self.thresholds:
+                raise MethodError(
+                    f"the method {quoted(self.method)} scores edges, which are ranked by their "
+                    "scores; leave out thresholds"
+                )
+        elif not self.thresholds or self.threshold is not None:
+            instead = "" if self.threshold is None else " in place of threshold"
             raise MethodError(
-                f"the method {quoted(self.method)} decides edge by edge; give thresholds = [...], "
-                "by which its edges are ranked"
+                f"the method {quoted(self.method)} decides edge by edge; give thresholds = "
+                f"[...]{instead}, by which its edges are ranked"
             )
 
     def located(self) -> "RankingConfig":
@@ -109,6 +119,7 @@ class RankingResult:
         best: AUROC of the ranking that puts these first.
         refused: Why the method ranks no edges here; None where it does.
         cost: Cost of the ranking; None where there is none.
+        held_out: Whether areas are measured on other prompts than edges are ranked on.
     """
 
     figures: Mapping[str, float | None]
@@ -117,6 +128,7 @@ class RankingResult:
     best: float | None = None
     refused: str | None = None
     cost: Cost | None = None
+    held_out: bool | None = None
 
 
 class RankingDirectory(WorkDirectory[RankingConfig]):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from circuitfind.graph import single_ports
 from circuitfind.models.forward import Run
 from circuitfind.problem import Problem
 
@@ -104,6 +105,7 @@ def with_cost(
         # Reading a number waits for an accelerator to finish.
         return float(plain_pass(problem)[0, 0, 0])
 
+    _find_readings(problem)
     plain()
     before = _median_seconds(plain, problem)
     result, seconds = _timed(run, problem)
@@ -111,6 +113,14 @@ def with_cost(
     if counted is None:
         return result, cost
     return result, Cost(cost.seconds, cost.seconds_plain, peak_bytes(counted), peak_bytes(plain))
+
+
+def _find_readings(problem: Problem) -> None:
+    """Have the model find how its components read, which it does once, whoever asks first."""
+    for reader in problem.graph.readers:
+        if reader.layer is not None:
+            for port in single_ports(reader.port):
+                problem.model.reading(reader.layer, port, reader.index or 0)
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:

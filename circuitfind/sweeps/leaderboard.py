@@ -90,12 +90,18 @@ class Leaderboard:
         return [_row(standing, self.names) for standing in self.standings]
 
     def notes(self) -> list[str]:
-        """Return what methods refused, in the order of the numbers beside the dashes."""
-        return [
+        """Return what methods refused, in the order of the numbers beside the dashes, and more."""
+        refused = [
             f"{standing.method} ranks no edges in {n} of {len(self.cases)} cases: {reason}"
             for standing in self.standings
             for reason, n in standing.refused.items()
         ]
+        seen = [case for case, about in self.cases.items() if about and about.held_out is False]
+        note = (
+            f"{len(seen)} of {len(self.cases)} cases are measured on the prompts that edges are "
+            f"ranked on, since there are no others: {'; '.join(seen)}"
+        )
+        return [*refused, *([note] if seen else [])]
 
     def shown(self) -> list[dict[str, str]]:
         """Return the rows as a reader sees them."""

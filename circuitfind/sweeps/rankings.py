@@ -95,6 +95,7 @@ def ranking_row(run: PlannedRanking, result: RankingResult | None) -> Row:
         "n_edges": result and result.n_edges,
         "n_true": result and result.n_true,
         "best": result and result.best,
+        "held_out": result and result.held_out,
         "seconds": cost and cost.seconds,
         "seconds_plain": cost and cost.seconds_plain,
         "bytes": cost and cost.bytes,

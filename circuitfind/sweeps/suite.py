@@ -111,7 +111,11 @@ class Suite(Plan[PlannedRanking]):
         """Return the rankings; none where anything is wrong."""
         self._check_settings()
         measure = self._content.get("measure")
-        if measure not in FIGURES:
+        if measure is None:
+            self.errors.append(
+                f"it has no measure; give measure = {' or '.join(map(quoted, FIGURES))}"
+            )
+        elif measure not in FIGURES:
             self.errors.append(f"measure is {quoted(measure)}; choose one of {', '.join(FIGURES)}")
         seeds = self._list(self._content, "seeds", int) or [0]
         cases, variants = list(self._cases()), list(self._variants())
@@ -183,7 +187,7 @@ class Suite(Plan[PlannedRanking]):
             except CircuitfindError as error:
                 self.errors.append(str(error))
                 continue
-            thresholds = () if isinstance(method, ScoringMethod) else tuple(own or shared)
+            thresholds = own or ([] if isinstance(method, ScoringMethod) else shared)
             yield label, (name, options), tuple(map(float, thresholds))
 
     def _ranking(

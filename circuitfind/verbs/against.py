@@ -52,14 +52,14 @@ def published(task: str, graph: Graph) -> Truth:
     known = find_task(task).known_circuit
     if not known:
         raise MethodError(
-            f"no circuit of the task {quoted(task)} is known; give --against a run directory or a "
-            "circuit file"
+            f"no circuit of the task {quoted(task)} is known; name a run directory or a circuit "
+            "file (--against; in a suite, against = ...)"
         )
     if streams := [units.block for units in graph.units if units.whole == "stream"]:
         raise MethodError(
             f"what is published for {quoted(task)} are heads and MLPs with edges between them, and "
-            f"no edge leads past the latents of {streams[0]}; give --against a run directory or a "
-            "circuit file with the same latents"
+            f"no edge leads past the latents of {streams[0]}; name a run directory or a circuit "
+            "file with the same latents (--against)"
         )
     name, components = f"{known['source']}, in {known['model']}", known_components(known, graph)
     # Whether this model has them at all comes first: edges between others would be unknown names.

@@ -9,7 +9,7 @@ import torch
 from circuitfind.circuit import Circuit, EdgeScores
 from circuitfind.directories.ranking import RankingConfig, RankingDirectory, RankingResult
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, MetricError
+from circuitfind.errors import CircuitfindError, MethodError, MetricError, ModelError
 from circuitfind.evaluation.cost import with_cost
 from circuitfind.evaluation.mib import (
     MibScores,
@@ -20,6 +20,7 @@ from circuitfind.evaluation.mib import (
     true_edges,
 )
 from circuitfind.evaluation.roc import roc_curves
+from circuitfind.evaluation.trust import foreword, own_of
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod, StepwiseMethod, circuit_of, without_dead_ends
 from circuitfind.methods.settings import settled, threshold_name
@@ -53,6 +54,11 @@ class _Asked:
     figures: Callable[[Ranked], Mapping[str, float | None]]
     n_true: int | None = None
     best: float | None = None
+    held_out: bool | None = None
+
+
+class _RefusedError(CircuitfindError):
+    """Says why a method ranks no edges."""
 
 
 def measure_ranking(
@@ -74,7 +80,8 @@ def measure_ranking(
         return there
     asked = _asked(config, (models or Models()).of(config))
     with directory.working():
-        directory.begin(fingerprints(asked.problem))
+        lines = foreword(own_of(asked.problem), asked.problem)
+        directory.begin(fingerprints(asked.problem), lines)
         found = _measured(config, asked)
         directory.write_result(found)
     return found
@@ -82,14 +89,21 @@ def measure_ranking(
 
 def _measured(config: RankingConfig, asked: _Asked) -> RankingResult:
     problem, n_edges = asked.problem, asked.problem.graph.n_edges
+    found = RankingResult({}, n_edges, asked.n_true, asked.best, held_out=asked.held_out)
     few = _of_few_steps(config)
-    counted = (lambda: ranked_edges(problem, few)) if config.counts_memory else None
+    counted = (lambda: _ranked_or_refused(problem, few)) if config.counts_memory else None
     try:
-        ranked, cost = with_cost(problem, lambda: ranked_edges(problem, config), counted)
-    except (MethodError, MetricError) as error:
-        return RankingResult({}, n_edges, asked.n_true, asked.best, refused=str(error))
-    figures = asked.figures(ranked)
-    return RankingResult(figures, n_edges, asked.n_true, asked.best, cost=cost)
+        ranked, cost = with_cost(problem, lambda: _ranked_or_refused(problem, config), counted)
+    except _RefusedError as error:
+        return replace(found, refused=str(error))
+    return replace(found, figures=asked.figures(ranked), cost=cost)
+
+
+def _ranked_or_refused(problem: Problem, config: RankingConfig) -> Ranked:
+    try:
+        return ranked_edges(problem, config)
+    except (MethodError, MetricError, ModelError) as error:
+        raise _RefusedError(str(error)) from None
 
 
 def _of_few_steps(config: RankingConfig) -> RankingConfig:
@@ -106,13 +120,14 @@ def _asked(config: RankingConfig, model: ResidualModel) -> _Asked:
     if config.measure == "auroc":
         return _against_truth(config, own)
     # A task file has no other prompts than its own.
-    held_out = mib_problem(config.held_out(model) or own)
+    others = config.held_out(model)
+    measured = mib_problem(others or own)
 
     def figures(ranked: Ranked) -> Mapping[str, float | None]:
-        found = mib(held_out, MibScores(ranked.scores), memory=config.memory)
+        found = mib(measured, MibScores(ranked.scores), memory=config.memory)
         return {"cpr": found.cpr, "cmd": found.cmd, "acc_auc": found.signed.acc_auc}
 
-    return _Asked(scoring_problem(own), figures)
+    return _Asked(scoring_problem(own), figures, held_out=others is not None)
 
 
 def _against_truth(config: RankingConfig, problem: Problem) -> _Asked:
@@ -135,6 +150,7 @@ def ranked_edges(problem: Problem, config: RankingConfig) -> Ranked:
     Raises:
         MethodError: It cannot.
         MetricError: The metric has no value that it needs.
+        ModelError: The model lacks what it needs.
     """
     engine, method = IncrementalEngine(problem, config.memory), METHODS.find(config.method)
     if isinstance(method, ScoringMethod):

@@ -86,6 +86,24 @@ def no_dot(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((0.2, 0.9), ["0", "0.25", "0.5", "0.75", "1"]),
+        ((-0.6, 0.3), ["-0.75", "-0.5", "-0.25", "0", "0.25", "0.5", "0.75", "1"]),
+        ((-3.0, 41.0), ["-10", "0", "10", "20", "30", "40", "50"]),
+        ((2e6, 0.0), ["0", "250000", "500000", "750000", "1e+06", "1.25e+06", "1.5e+06",
+                      "1.75e+06", "2e+06"]),
+        ((math.nan, -math.inf, 0.5), ["0", "0.25", "0.5", "0.75", "1"]),
+    ],
+)  # fmt: skip
+def test_bars_have_room_for_all_values_that_are_finite(values, ticks):
+    dot = draw_bars("T", "axis", [Row("a", "g", values, interval=(values[0], values[1]))]).dot
+    texts = re.findall(r'label="?([-+.e\d]+)"?', dot)
+    assert [text for text in texts if text in ticks] == ticks
+    assert dot.count("shape=circle") == sum(map(math.isfinite, values))
+
+
 def test_no_picture_depends_on_the_hash_seed():
     running = [
         subprocess.Popen(

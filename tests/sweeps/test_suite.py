@@ -12,7 +12,8 @@ from scipy.stats import t
 from circuitfind.api import discover
 from circuitfind.directories.mib import MibConfig
 from circuitfind.directories.ranking import RankingConfig, RankingResult
-from circuitfind.errors import SweepError
+from circuitfind.directories.work import foreword_of
+from circuitfind.errors import ModelError, SweepError
 from circuitfind.evaluation.cost import Cost, PeakBytes, plain_pass, with_cost
 from circuitfind.evaluation.roc import step_area
 from circuitfind.formats.eap_ig import edge_names
@@ -21,7 +22,7 @@ from circuitfind.models.forward import Run
 from circuitfind.models.loading import load_model
 from circuitfind.question import Models, make_problem
 from circuitfind.sweeps.leaderboard import leaderboard
-from circuitfind.sweeps.rankings import read_rankings, with_finished, write_leaderboard
+from circuitfind.sweeps.rankings import ranking_row, read_rankings, with_finished, write_leaderboard
 from circuitfind.sweeps.running import RUNS, run_sweep
 from circuitfind.sweeps.suite import FOLDER, read_suite, suite_file
 from circuitfind.sweeps.work import Worker
@@ -163,6 +164,21 @@ def test_what_a_method_refuses_is_a_dash_with_its_reason(small):
     assert board.shown()[-1] == row
 
 
+def test_rules_that_a_model_cannot_follow_are_refused_and_nothing_else_is(tmp_path, monkeypatch):
+    config = RankingConfig("and-gate", "and-gate", "eap-ig", {"rules": "gate"}, n_prompts=4)
+    models = Models()
+    models.of(config).neurons = lambda layer: None
+    found = measure_ranking(tmp_path / "refused", config, models=models)
+    assert found.refused.startswith("it is not known how the MLP of layer 0 of 'and-gate' is built")
+
+    def fail(problem):
+        raise ModelError("no pass")
+
+    monkeypatch.setattr("circuitfind.evaluation.cost.plain_pass", fail)
+    with pytest.raises(ModelError, match="no pass"):
+        measure_ranking(tmp_path / "failed", config, models=models)
+
+
 def test_what_is_not_finished_is_a_dash_too_or_left_out(small):
     runs, path = small
     found = read_rankings(runs, path / "whole")
@@ -178,7 +194,7 @@ def test_what_is_not_finished_is_a_dash_too_or_left_out(small):
     assert written == [run for run in runs if run.label in ("acdc", "exact")]
 
 
-def test_areas_are_those_of_the_measurement_by_mibs_protocol(tmp_path):
+def test_areas_are_those_of_the_measurement_by_mibs_protocol(tmp_path, monkeypatch):
     runs = suite(
         tmp_path,
         'measure = "areas"\nprompts = 4\n[[cases]]\nmodels = ["ioi-small"]\ntasks = ["ioi"]\n'
@@ -193,6 +209,7 @@ def test_areas_are_those_of_the_measurement_by_mibs_protocol(tmp_path):
         "cmd": pytest.approx(expected.cmd),
         "acc_auc": pytest.approx(expected.signed.acc_auc),
     }
+    assert foreword_of(tmp_path / "ranking")[0].startswith("the model itself: logit-difference")
     assert found.cost.bytes > found.cost.bytes_plain > 0
     # CPR is undefined where cutting all edges changes nothing.
     results = {runs[0].name: replace(found, figures={**found.figures, "cpr": None})}
@@ -201,6 +218,15 @@ def test_areas_are_those_of_the_measurement_by_mibs_protocol(tmp_path):
     assert (board.shown()[0]["CPR"], "cpr" in names, "acc_auc" in names) == ("–", False, True)
     board = leaderboard(runs, {**results, runs[1].name: found})
     assert [each.method for each in board.standings] == ["random", "eap"]
+    # Where there are no other prompts, the same ones serve, and a note says so.
+    monkeypatch.setattr(RankingConfig, "held_out", lambda config, model: None)
+    seen = measure_ranking(tmp_path / "seen", runs[1].config)
+    assert (found.held_out, seen.held_out) == (True, False)
+    assert not board.notes()
+    (note,) = leaderboard(runs[1:], {runs[1].name: seen}).notes()
+    assert note.startswith("1 of 1 cases are measured on the prompts that edges are ranked on")
+    assert note.endswith(": ioi-small, ioi")
+    assert ranking_row(runs[1], seen)["held_out"] is False
 
 
 def test_means_and_intervals_are_over_cases_after_seeds(small):
@@ -266,6 +292,7 @@ CASES = '[[cases]]\nmodels = ["hist"]\n'
 WRONG = {
     "no cases": ('measure = "auroc"', r"it has no cases; give tables \[\[cases\]\]"),
     "measure": (f'measure = "area"\n{CASES}', "measure is 'area'; choose one of auroc, areas"),
+    "no measure": (CASES, "it has no measure; give measure = 'auroc' or 'areas'"),
     "method": (f'measure = "auroc"\n{CASES}[methods.acd]', "no method named 'acd'; the methods"),
     "option": (
         f'measure = "auroc"\n{CASES}[methods.exact]\nstepz = 3',
@@ -283,6 +310,14 @@ WRONG = {
     "thresholds": (
         f'measure = "auroc"\n{CASES}[methods.acdc]',
         r"'acdc' decides edge by edge; give thresholds = \[...\]",
+    ),
+    "threshold": (
+        f'measure = "auroc"\nthresholds = [0.1]\n{CASES}[methods.acdc]\nthreshold = 1',
+        r"'acdc' decides edge by edge; give thresholds = \[...\] in place of threshold",
+    ),
+    "thresholds of scores": (
+        f'measure = "auroc"\n{CASES}[methods.exact]\nthresholds = [0.1]',
+        "'exact' scores edges, which are ranked by their scores; leave out thresholds",
     ),
     "selection": (
         f'measure = "auroc"\n{CASES}[methods.eap-ig]\nn_edges = 3',
@@ -316,13 +351,16 @@ def test_what_is_wrong_with_a_suite_is_said_before_anything_runs(name, tmp_path,
         suite(tmp_path, text)
 
 
-def test_suites_that_ship_ask_every_method_that_they_should():
+def test_suites_that_ship_ask_every_method_that_they_should(monkeypatch):
     with pytest.raises(SweepError, match="no suite 'trutth'; give one of smollm2, truth, zoo, or"):
         suite_file("trutth")
     for name in ("truth", "zoo"):
         runs = read_suite(suite_file(name))
         assert {run.label for run in runs} == {method.name for method in METHODS}
         assert len({run.case for run in runs}) >= 8
+    monkeypatch.setattr("circuitfind.sweeps.planning.require_pretrained", lambda model: None)
+    runs = read_suite(suite_file("smollm2"))
+    assert len(runs) == len({(run.label, run.case) for run in runs}) == 10
     runs = read_suite(FOLDER / "truth.toml", ["exact"])
     assert len({run.config.model for run in runs}) == 15
     with pytest.raises(SweepError, match="has no method 'exat'; its methods are hybrid, acdc|acdc"):
