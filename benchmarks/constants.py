@@ -16,10 +16,10 @@ import torch
 
 import circuitfind as cf
 from benchmarks.page import write_block
+from benchmarks.rankings import HELD_OUT, N_PROMPTS, models_and_tasks
 from circuitfind.evaluation.refit import divergences
 
-CELLS = (("ioi-small", "ioi"), ("gpt-4l", "ioi"), ("llama-4l", "ioi"))
-N_PROMPTS, HELD_OUT, THRESHOLD = 64, 1000, 0.02
+THRESHOLD = 0.02
 FOUND_UNDER = ("resample", "mean-over-positions")
 SHOWN = ("resample", "mean-over-positions", "zero", "learned, refit")
 
@@ -36,8 +36,7 @@ def main() -> None:
         f"|---|---|--:{'|--:' * len(SHOWN)}|",
     ]
     print("\n".join(rows))
-    stories = [(asked.stories, "pronoun")] if asked.stories else []
-    for name, task in (*CELLS, *stories):
+    for name, task in models_and_tasks(asked.stories):
         model = cf.load_model(name)
         for ablation in FOUND_UNDER:
             rows.append(row_of(model, task, ablation))

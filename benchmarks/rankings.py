@@ -57,14 +57,18 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [f"| model, task | method | {' | '.join(FIGURES)} | seconds |", f"|---|---{'|--:' * 4}|"]
     print("\n".join(rows))
-    stories = [(asked.stories, "pronoun")] if asked.stories else []
-    for name, task in (*CELLS, *stories):
+    for name, task in models_and_tasks(asked.stories):
         model = cf.load_model(name)
         for method in asked.methods:
             rows.append(row_of(model, task, method))
             print(rows[-1], flush=True)
     if asked.write:
         write_block("rankings", "\n".join(rows), "methods.md")
+
+
+def models_and_tasks(stories: str | None) -> list[tuple[str, str]]:
+    """Return what is measured, stories260k too where its directory is given."""
+    return [*CELLS, *([(stories, "pronoun")] if stories else [])]
 
 
 def row_of(model: Any, task: str, method: str) -> str:

@@ -17,7 +17,7 @@ import torch
 
 import circuitfind as cf
 from benchmarks.page import write_block
-from benchmarks.rankings import CELLS, N_PROMPTS, SEEDS, spread
+from benchmarks.rankings import N_PROMPTS, SEEDS, models_and_tasks, spread
 from circuitfind.comparison.overlap import rank_correlation
 from circuitfind.comparison.rule_checks import OWN, require_rules
 from circuitfind.methods.exact import sampled_effects
@@ -34,8 +34,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     columns: dict[str, dict[tuple[str, str], str]] = {}
-    stories = [(asked.stories, "pronoun")] if asked.stories else []
-    for name, task in (*CELLS, *stories):
+    for name, task in models_and_tasks(asked.stories):
         columns[f"{Path(name).name}, {task}"] = column_of(cf.load_model(name), task)
         print(f"{name}: {columns[f'{Path(name).name}, {task}']}", flush=True)
     text = table_of(columns)

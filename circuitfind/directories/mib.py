@@ -15,8 +15,8 @@ from typing import ClassVar
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import DECISIONS
 from circuitfind.directories.naming import default_path
-from circuitfind.directories.work import CIRCUIT, WorkDirectory
-from circuitfind.errors import CircuitFileError, MethodError, RunDirectoryError, quoted
+from circuitfind.directories.work import CIRCUIT, WorkDirectory, stored_result
+from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.mib import MibResult
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import digest, path_of
@@ -26,9 +26,9 @@ from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod
 from circuitfind.metrics import LOGIT_DIFFERENCE
 from circuitfind.question import Question
-from circuitfind.records import as_json, body_of, from_json
+from circuitfind.records import as_json
 from circuitfind.reports.diagram import Diagram
-from circuitfind.store import read_json, reported
+from circuitfind.store import reported
 from circuitfind.tasks import find_task, task_file
 
 RESULT, FORMAT, PASSES = "mib.json", "circuitfind mib 1", "mib-passes.jsonl"
@@ -179,15 +179,7 @@ class MibDirectory(WorkDirectory[MibConfig]):
         Raises:
             RunDirectoryError: The file is damaged.
         """
-        file = self.path / RESULT
-        if not file.is_file():
-            return None
-        try:
-            return from_json(MibResult, body_of(read_json(file), FORMAT, file))  # type: ignore[no-any-return]
-        except ValueError as error:
-            raise RunDirectoryError(
-                f"{file} is damaged ({error}); delete it to compute it again"
-            ) from None
+        return stored_result(self.path / RESULT, MibResult, FORMAT)
 
     @contextmanager
     def measuring(self, facts: Mapping[str, str], tell: Callable[[str], None]) -> Iterator[PassLog]:

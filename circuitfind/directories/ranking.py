@@ -7,21 +7,20 @@ again: the file then holds the reason in place of figures.
 import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import circuit_file
 from circuitfind.directories.mib import require_protocol
-from circuitfind.directories.work import WorkDirectory
-from circuitfind.errors import MethodError, RunDirectoryError, quoted
+from circuitfind.directories.work import WorkDirectory, stored_result
+from circuitfind.errors import MethodError, quoted
 from circuitfind.evaluation.cost import Cost
 from circuitfind.files import digest, path_of
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import ScoringMethod
 from circuitfind.metrics import LOGIT_DIFFERENCE
-from circuitfind.records import as_json, body_of, from_json
-from circuitfind.store import read_json
+from circuitfind.records import as_json
 
 RESULT, FORMAT = "ranking.json", "circuitfind ranking 1"
 
@@ -146,16 +145,7 @@ class RankingDirectory(WorkDirectory[RankingConfig]):
         Raises:
             RunDirectoryError: The file is damaged.
         """
-        file = self.path / RESULT
-        if not file.is_file():
-            return None
-        try:
-            content: Any = body_of(read_json(file), FORMAT, file)
-            return from_json(RankingResult, content)  # type: ignore[no-any-return]
-        except ValueError as error:
-            raise RunDirectoryError(
-                f"{file} is damaged ({error}); delete it to compute it again"
-            ) from None
+        return stored_result(self.path / RESULT, RankingResult, FORMAT)
 
     def write_result(self, found: RankingResult) -> None:
         """Write the result."""

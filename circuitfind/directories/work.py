@@ -35,6 +35,7 @@ FOREWORD = "foreword"
 _PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networkx", "numpy")
 
 Asked = TypeVar("Asked", bound=Settings)
+Found = TypeVar("Found")
 Opened = TypeVar("Opened", bound="WorkDirectory[Any]")
 
 
@@ -224,6 +225,23 @@ def read_settings(kind: type[Asked], file: Path) -> Asked:
             f"{file} is damaged ({shortened(str(error))}); choose another --out, or delete the "
             "directory to begin again"
         ) from None
+
+
+def stored_result(file: Path, kind: type[Found], form: str) -> Found | None:
+    """Return the result that a JSON file of a format holds; None if there is no such file.
+
+    Raises:
+        RunDirectoryError: The file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        found: Found = from_json(kind, body_of(read_json(file), form, file))
+    except ValueError as error:
+        raise RunDirectoryError(
+            f"{file} is damaged ({error}); delete it to compute it again"
+        ) from None
+    return found
 
 
 def foreword_of(path: Path) -> list[str]:

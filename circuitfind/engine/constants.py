@@ -10,15 +10,14 @@ A constant is where it starts, the mean over corrupted prompts and positions, pl
 far what its writer writes is from that mean (root mean square); the multiples are what is trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from operator import add
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from circuitfind.ablations import ABLATIONS, Ablation, Constants, learned
 from circuitfind.circuit import require_same_graph
@@ -54,7 +53,6 @@ def learned_constants(asked: HasProblem, circuit: object = None) -> Ablation:
     problem, known = as_problem(asked), circuit_of_question(asked, circuit)
     require_same_graph(known.graph, problem.graph)
     trained = _Trained.of(problem)
-    parts = _parts(len(problem.prompts), trained.most_prompts)
     mask = known.kept.to(problem.model.device, problem.model.dtype)
     optimiser = torch.optim.LBFGS(
         [trained.multiples],
@@ -67,7 +65,7 @@ def learned_constants(asked: HasProblem, circuit: object = None) -> Ablation:
 
     def loss() -> float:
         optimiser.zero_grad()
-        return sum(trained.add_slope(mask, rows) for rows in parts)
+        return trained.add_slope(mask)
 
     # Its type asks for a tensor; it converts what it gets to a number.
     closure: Callable[[], float] = loss
@@ -75,27 +73,22 @@ def learned_constants(asked: HasProblem, circuit: object = None) -> Ablation:
     return learned(trained.constants)
 
 
-def _parts(n: int, size: int) -> list[list[int]]:
-    return [list(range(first, min(first + size, n))) for first in range(0, n, size)]
-
-
 @dataclass(frozen=True)
 class _Trained:
     """Constants in training.
 
     Attributes:
-        problem: The problem, measured by KL.
+        parts: The problem, measured by KL, some prompts at a time; and what the logits read of
+            each part in the clean run.
         start: Where the constants began.
         spread: How far each writer's output is from there (root mean square).
         multiples: What is trained: how many times that each element is moved.
-        clean_final: What the logits read in the clean run.
     """
 
-    problem: Problem
+    parts: Sequence[tuple[Problem, Stream]]
     start: Written
     spread: Written
     multiples: Float[Tensor, " element"]
-    clean_final: Stream
 
     @classmethod
     def of(cls, problem: Problem) -> "_Trained":
@@ -110,13 +103,12 @@ class _Trained:
             run, clean = run_on(part, part.prompts.clean)
             finals.append(run.final)
             spreads.append(_mean_squares(clean - mean, clean, part))
-        width = problem.prompts.clean.shape[1]
-        clean_final = torch.cat([pad(each, (0, 0, 0, width - each.shape[1])) for each in finals])
         spread = reduce(add, spreads).map(lambda values: (values / len(problem.prompts)).sqrt())
         start = mean.map(lambda values: values.expand(-1, 1, problem.graph.n_places, -1))
         n = sum(values.numel() for values in start.values.values())
         multiples = torch.zeros(n, dtype=problem.model.dtype, device=problem.model.device)
-        return cls(problem, start, spread, multiples.requires_grad_(), clean_final)
+        measured = list(zip(parts, finals, strict=True))
+        return cls(measured, start, spread, multiples.requires_grad_())
 
     @property
     def constants(self) -> Constants:
@@ -124,32 +116,27 @@ class _Trained:
         with torch.no_grad():
             return dict(self._written.values)
 
-    @cached_property
-    def most_prompts(self) -> int:
-        """How many prompts a pass takes together at most."""
-        return prompts_together(self.problem)
-
-    def add_slope(self, mask: Mask, rows: list[int]) -> float:
-        """Add the slope of the loss of some prompts to that of the multiples; return the loss.
+    def add_slope(self, mask: Mask) -> float:
+        """Add the slope of the loss of all prompts to that of the multiples; return the loss.
 
         Raises:
             MethodError: It is infinite or NaN.
         """
-        problem, n = self.problem, len(self.problem.prompts)
-        part = replace(problem, prompts=problem.prompts.select(rows))
-        width = part.prompts.clean.shape
-        with torch.enable_grad():
-            carried = self._written.at(part.places).of_all(*width)
-            final = self.clean_final[rows, : width[1]]
-            loss = soft_loss(part, carried, final, mask) * (len(rows) / n)
-            if not bool(loss.isfinite()):
-                raise MethodError(
-                    f"the divergence became {float(loss.detach())} while constants were trained; "
-                    "measure it on prompts on which the model stays finite"
-                )
-            if loss.requires_grad:
-                loss.backward()
-        return float(loss.detach())
+        n, total = sum(len(part.prompts) for part, _ in self.parts), 0.0
+        for part, final in self.parts:
+            prompts = part.prompts
+            with torch.enable_grad():
+                carried = self._written.at(part.places).of_all(*prompts.clean.shape)
+                loss = soft_loss(part, carried, final, mask) * (len(prompts) / n)
+                if not bool(loss.isfinite()):
+                    raise MethodError(
+                        f"the divergence became {float(loss.detach())} while constants were "
+                        "trained; measure it on prompts on which the model stays finite"
+                    )
+                if loss.requires_grad:
+                    loss.backward()
+            total += float(loss.detach())
+        return total
 
     @property
     def _written(self) -> Written:

@@ -13,9 +13,9 @@ from torch import Tensor
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
 from circuitfind.methods.eap_ig import EapIg, EapIgOptions
+from circuitfind.methods.mattr import soft_top
 
 _WIDTH, _SHARE = 0.2, 0.1
-_HALVINGS = 60
 
 
 def warm_probabilities(engine: IncrementalEngine) -> Float[Tensor, " edge"]:
@@ -30,7 +30,8 @@ def warm_probabilities(engine: IncrementalEngine) -> Float[Tensor, " edge"]:
         order = torch.searchsorted(sizes.sort().values, sizes).double()
         of_stage = ranks[:, readers].masked_scatter(exists, order / max(1, len(sizes) - 1))
         ranks[:, readers] = of_stage
-    return _with_mean(ranks[graph.edge_mask])
+    of_edges = ranks[graph.edge_mask]
+    return soft_top(of_edges, _SHARE * len(of_edges), _WIDTH)
 
 
 def _readers_by_stage(graph: Graph) -> list[list[int]]:
@@ -38,15 +39,3 @@ def _readers_by_stage(graph: Graph) -> list[list[int]]:
     for index, reader in enumerate(graph.readers):
         found.setdefault(reader.stage, []).append(index)
     return list(found.values())
-
-
-def _with_mean(ranks: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
-    """Return the probabilities of ranks whose mean is what it should be."""
-    low, high = -5.0, 5.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if float(((ranks - middle) / _WIDTH).sigmoid().mean()) > _SHARE:
-            low = middle
-        else:
-            high = middle
-    return ((ranks - (low + high) / 2) / _WIDTH).sigmoid()

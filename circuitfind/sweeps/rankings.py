@@ -5,10 +5,9 @@ from pathlib import Path
 
 from circuitfind.directories.ranking import FIGURES, RankingDirectory, RankingResult
 from circuitfind.errors import CircuitfindError
-from circuitfind.files import write_whole
 from circuitfind.reports.bars import Row as Bar
 from circuitfind.reports.bars import draw_bars
-from circuitfind.store import reported
+from circuitfind.store import reported, write
 from circuitfind.sweeps.figures import FIGURES as FOLDER
 from circuitfind.sweeps.leaderboard import Leaderboard, Mean
 from circuitfind.sweeps.running import RUNS
@@ -73,8 +72,8 @@ def write_leaderboard(
             files[path / FOLDER / f"{name}.svg"] = draw_bars(called, axis, bars).svg()
     with reported(path):
         (path / FOLDER).mkdir(exist_ok=True)
-        for file, content in files.items():
-            write_whole(file, content)
+    for file, content in files.items():
+        write(file, content)
     return list(files)
 
 

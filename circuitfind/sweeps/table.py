@@ -13,8 +13,7 @@ from typing import Any
 
 from circuitfind.directories.results import RunResult, read_result
 from circuitfind.errors import CircuitfindError
-from circuitfind.files import write_whole
-from circuitfind.store import reported
+from circuitfind.store import write
 from circuitfind.sweeps.planning import PlannedRun
 from circuitfind.sweeps.running import RUNS
 
@@ -84,9 +83,8 @@ def write_table(rows: Sequence[Row], path: Path) -> list[Path]:
     files = {path / f"{TABLE}.csv": csv_text(rows).encode()}
     if find_spec("pyarrow") is not None:
         files[path / f"{TABLE}.parquet"] = _parquet(rows)
-    with reported(path):
-        for file, content in files.items():
-            write_whole(file, content)
+    for file, content in files.items():
+        write(file, content)
     return list(files)
 
 

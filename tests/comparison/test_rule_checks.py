@@ -9,9 +9,7 @@ from circuitfind.errors import MethodError
 from circuitfind.methods.base import NoOptions
 from circuitfind.methods.eap import Eap, EapOptions
 from circuitfind.methods.exact import Exact, sampled_effects
-from tests.engine.problems import engine_of
-
-PLACES = ((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3))
+from tests.engine.problems import SHIFTED, engine_of
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def test_a_seed_draws_some_edges_whose_effects_are_exact(engine):
 
 
 def test_rules_are_refused_where_moves_inside_attention_are_scored():
-    crossing = engine_of("gpt2", metric="logit-difference", place_of=PLACES, crossing=True)
+    crossing = engine_of("gpt2", metric="logit-difference", place_of=SHIFTED, crossing=True)
     found = check_rules(crossing, "eap", [None, "gim"], n_edges=5)
     assert list(found.correlations) == ["none"]
     assert "leave out rules" in found.refused["gim"]

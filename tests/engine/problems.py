@@ -41,6 +41,9 @@ N_LAYERS = 2
 N_TOKENS = 6
 
 
+SHIFTED = ((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3))
+"""Places that lie elsewhere in the second prompt, two of them in the other order."""
+
 PlaceOf = tuple[tuple[int, ...], ...] | None
 """The number of the place of each position of each prompt."""
 

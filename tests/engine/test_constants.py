@@ -18,6 +18,7 @@ from circuitfind.problem import Problem
 from circuitfind.question import make_problem
 from tests.engine.problems import (
     EXACT,
+    SHIFTED,
     engine_of,
     logits_at_steps,
     oracle_of,
@@ -25,8 +26,6 @@ from tests.engine.problems import (
     random_mask,
 )
 from tests.engine.unit_cases import CASES
-
-PLACES = ((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3))
 
 
 def divergence(problem: Problem, ablation: Ablation | str, kept: Tensor) -> float:
@@ -55,7 +54,7 @@ def test_where_one_head_says_the_answer_its_constant_says_the_mean_of_all_answer
     assert divergence(problem, "mean-over-positions", kept) > least + 1e-4
 
 
-@pytest.mark.parametrize(("family", "place_of"), [("gpt2", None), ("gemma2", PLACES)])
+@pytest.mark.parametrize(("family", "place_of"), [("gpt2", None), ("gemma2", SHIFTED)])
 def test_nothing_that_cut_edges_could_carry_brings_the_circuit_nearer_to_the_model(
     family, place_of
 ):
@@ -78,7 +77,7 @@ def test_nothing_that_cut_edges_could_carry_brings_the_circuit_nearer_to_the_mod
 @pytest.mark.parametrize(
     ("family", "case"), [("gpt2", "both"), ("gemma2", "neurons"), ("llama", "transcoder")]
 )
-@pytest.mark.parametrize("place_of", [None, PLACES])
+@pytest.mark.parametrize("place_of", [None, SHIFTED])
 def test_means_as_constants_are_the_ablation_of_means(family, case, place_of):
     options = {"place_of": place_of, **CASES[case]}
     oracle = oracle_of(family, "mean-over-positions", **options)
@@ -97,7 +96,7 @@ def test_means_as_constants_are_the_ablation_of_means(family, case, place_of):
 
 def test_constants_of_a_place_are_carried_at_its_positions():
     """The engine against the plain definition, which gets what edges carry position by position."""
-    problem = problem_of("llama", place_of=PLACES)
+    problem = problem_of("llama", place_of=SHIFTED)
     generator = torch.Generator().manual_seed(0)
     start = mean_over_prompts([replace(problem, ablation=ABLATIONS.find("mean-over-positions"))])
     assert start is not None
@@ -106,7 +105,7 @@ def test_constants_of_a_place_are_carried_at_its_positions():
         for name, v in start.values.items()
     }
     engine = IncrementalEngine(replace(problem, ablation=learned(constants)))
-    of = torch.tensor(PLACES)
+    of = torch.tensor(SHIFTED)
     by_hand = {name: values[:, 0][:, of] for name, values in constants.items()}
     carried = replace(start, values=by_hand).of_all(*of.shape)
     mask = random_mask(engine.graph, 5, 0.6)

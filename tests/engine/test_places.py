@@ -12,6 +12,7 @@ from circuitfind.problem import Problem
 from tests.engine.problems import (
     BRIDGED,
     EXACT,
+    SHIFTED,
     engine_of,
     logits_at_steps,
     oracle_of,
@@ -21,8 +22,6 @@ from tests.engine.problems import (
 )
 
 ONE_TEMPLATE = ((0, 0, 1, 2, 2, 3), (0, 0, 1, 2, 2, 3))
-SHIFTED = ((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3))
-"""Places that lie elsewhere in the second prompt, two of them in the other order."""
 
 UNEQUAL = {
     "lengths": (6, 4, 5),

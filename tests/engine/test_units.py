@@ -17,6 +17,7 @@ from circuitfind.methods.eap import CLEAN, EapOptions, along
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from tests.engine.problems import (
     EXACT,
+    SHIFTED,
     engine_of,
     logits_at_steps,
     loss_of,
@@ -27,9 +28,6 @@ from tests.engine.problems import (
 from tests.engine.unit_cases import CASES, SKIP, at_layer, latents
 from tests.oracles.checkpoints import D_MLP
 from tests.oracles.slopes import attribution
-
-SHIFTED = ((0, 1, 1, 2, 3, 3), (1, 0, 2, 2, 2, 3))
-"""Places that lie elsewhere in the second prompt."""
 
 QUICK = {
     "gpt2": ("neurons", "jumprelu", "topk", "sae", "attention-z", "both"),
