@@ -28,6 +28,7 @@ from circuitfind.evaluation.refit import Divergence, divergences
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import measurement, usual_metrics
 from circuitfind.evaluation.size_curve import SHARES, Ranking, SizeCurve, curve_of, size_curve
+from circuitfind.evaluation.strongest_path import N_PASSES, StrongestPath, strongest_path
 from circuitfind.evaluation.trust import doubts, notes, own_of
 from circuitfind.metrics import ACCURACY, Metric
 from circuitfind.problem import Problem
@@ -110,6 +111,7 @@ def passes(subject: Subject, effort: Effort) -> dict[str, int]:
             effort.n_backups,
             len(subject.roles),
         )
+        found["strongest path"] = N_PASSES + effort.n_random
         found["minimality"] = 1 + circuit.n_edges + len(removable(circuit))
         found["tests"] = n_ideal_passes(effort.n_random)
         found["false discoveries"] = held_out * (1 + circuit.n_edges)
@@ -212,6 +214,7 @@ class _Assessor:
             ),
             notes=notes(problem),
             divergences=self._divergences(),
+            path=self._path(),
         )
 
     def cost(self, seconds: float) -> str:
@@ -297,6 +300,11 @@ class _Assessor:
         return minimality(
             self._measured, self._circuit, n_sets=self._effort.n_sets, seed=self._seed
         )
+
+    def _path(self) -> StrongestPath | None:
+        if not self._tests_edges:
+            return None
+        return strongest_path(self._measured, self._circuit, self._effort.n_random, seed=self._seed)
 
     def _discoveries(self) -> Discoveries | None:
         if not self._tests_edges or len(self._all) < 2:

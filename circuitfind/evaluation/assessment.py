@@ -15,6 +15,7 @@ from circuitfind.evaluation.refit import Divergence
 from circuitfind.evaluation.roc import RocCurve
 from circuitfind.evaluation.scorecard import Measurement
 from circuitfind.evaluation.size_curve import SizeCurve
+from circuitfind.evaluation.strongest_path import StrongestPath
 from circuitfind.evaluation.trust import OwnResult
 from circuitfind.notebook import Tabled
 
@@ -60,6 +61,7 @@ class Assessment(Tabled):
         doubts: Why these figures cannot be trusted, a sentence each.
         notes: What else a reader should know.
         divergences: How close the circuit is to the model, by what cut edges carry.
+        path: The strongest path, and the circuit among random ones without it.
     """
 
     effort: str
@@ -83,6 +85,7 @@ class Assessment(Tabled):
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     divergences: tuple[Divergence, ...] = ()
+    path: StrongestPath | None = None
 
     def __repr__(self) -> str:
         return (

@@ -1,5 +1,6 @@
 """Faithfulness of random circuits with the size or the degrees of a circuit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,11 @@ def random_baseline(
         return None
     drawn = random_circuits(circuit, n, null=null, seed=seed)
     own, *others = measured.faithfulness([circuit.kept, *(each.kept for each in drawn)])
+    return among(null, own, others)
+
+
+def among(null: Null, own: float, others: Sequence[float]) -> Baseline:
+    """Put the faithfulness of a circuit beside that of random ones."""
     low, high = np.quantile(others, [0.025, 0.975]).tolist()
     mean = float(np.mean(others))
-    return Baseline(null, n, own, mean, low, high, max(others), p_value(own, others))
+    return Baseline(null, len(others), own, mean, low, high, max(others), p_value(own, others))

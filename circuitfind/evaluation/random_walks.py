@@ -56,6 +56,16 @@ def inflated(graph: Graph, kept: Mask, generator: np.random.Generator) -> tuple[
     return growth.kept, [(int(w), int(r)) for w, r in np.argwhere(growth.kept & ~kept)]
 
 
+def exchanged(graph: Graph, kept: Mask, edge: Edge, generator: np.random.Generator) -> Mask:
+    """Cut an edge of a circuit, and add a random one between its components, if there is any."""
+    growth = _Growth(graph, generator, kept)
+    added = growth.between_used()
+    growth.kept[edge] = False
+    for writer, reader in added:
+        growth.kept[writer, reader] = True
+    return growth.kept
+
+
 class _Growth:
     """A circuit that grows by walks.
 
@@ -90,7 +100,7 @@ class _Growth:
         while missing > 0:
             most = self._possible.size if overshoot else missing
             added = next(filter(None, map(self._walk, [most] * _FRUITLESS_WALKS)), None)
-            added = added or self._between_used()
+            added = added or self.between_used()
             if not added:
                 return False
             for writer, reader in added:
@@ -162,7 +172,7 @@ class _Growth:
         """Return whether an edge into a reader needs no further edge."""
         return reader in self._logits or not self._used.isdisjoint(self._leads_to[reader])
 
-    def _between_used(self) -> list[Edge]:
+    def between_used(self) -> list[Edge]:
         """Return one edge between components that are in the circuit, if there is one left."""
         free = list(self._free())
         return [free[int(self._generator.integers(len(free)))]] if free else []

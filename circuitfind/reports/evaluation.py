@@ -6,10 +6,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from circuitfind.evaluation.assessment import Assessment, Reading
+from circuitfind.evaluation.baseline import Baseline
 from circuitfind.evaluation.hypotheses import HypothesisTest
+from circuitfind.evaluation.strongest_path import StrongestPath
 from circuitfind.reports.canvas import PALETTE
 from circuitfind.reports.chart import Axis, Series, colour_of_series, draw_lines
 from circuitfind.reports.diagram import Diagram
+from circuitfind.reports.matrix import SIGNIFICANT
 from circuitfind.reports.terminal import listing, pairs_table, share_text
 
 _SHARES = Axis("", -0.1, 1.1, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
@@ -48,12 +51,8 @@ def _rows(given: Assessment) -> Iterator[tuple[str, str]]:
             + ("" if acc is None else f", acc-AUC {_number(acc)}"),
         )
     for baseline in given.baselines:
-        yield (
-            f"random circuits, same {baseline.null}",
-            f"faithfulness {_number(baseline.mean)} on average "
-            f"({_number(baseline.low)} to {_number(baseline.high)}) of {baseline.n_circuits}; "
-            f"this one {_number(baseline.faithfulness)}, p {_chance(baseline.p_value)}",
-        )
+        yield f"random circuits, same {baseline.null}", _among(baseline)
+    yield from _path_rows(given)
     yield from _part_rows(given)
     for each in given.divergences:
         held_out = "" if each.held_out is None else f", {each.held_out:.4g} on held-out ones"
@@ -88,6 +87,39 @@ def _reading_rows(readings: Sequence[Reading]) -> Iterator[tuple[str, str]]:
             f"{len(shares)} templates",
             f"faithfulness from {_number(low)} ({worst}) to {_number(high)} ({best})",
         )
+
+
+def _among(baseline: Baseline) -> str:
+    return (
+        f"faithfulness {_number(baseline.mean)} on average "
+        f"({_number(baseline.low)} to {_number(baseline.high)}) of {baseline.n_circuits}; "
+        f"this one {_number(baseline.faithfulness)}, p {_chance(baseline.p_value)}"
+    )
+
+
+def _path_rows(given: Assessment) -> Iterator[tuple[str, str]]:
+    """Yield what the strongest path carries, and what chance does without it."""
+    if given.path is None:
+        return
+    path, n = given.path, given.path.baseline.n_circuits
+    yield (
+        "strongest path",
+        f"{', '.join(path.edges)}: faithfulness {_number(path.alone)} alone, "
+        f"{_number(path.without)} of the circuit without it; {path.n_holding} of {n} random "
+        "circuits hold it",
+    )
+    yield "random circuits without it", _among(path.baseline)
+    if given.baselines and given.baselines[0].p_value > SIGNIFICANT:
+        yield "why chance does as well", _why(path)
+
+
+def _why(path: StrongestPath) -> str:
+    if path.baseline.p_value > SIGNIFICANT:
+        return "not because of the strongest path: random circuits do as well without it, too"
+    return (
+        f"{path.n_holding} of {path.baseline.n_circuits} random circuits hold the strongest path; "
+        "with one of its edges replaced they do worse"
+    )
 
 
 def _part_rows(given: Assessment) -> Iterator[tuple[str, str]]:
