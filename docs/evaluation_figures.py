@@ -15,6 +15,7 @@ from figures import DEMO, ROOT, replace_between
 
 PAGE = "docs/evaluation.md"
 SMALL = "discover ioi --model ioi-small --threshold 0.05 --prompts 32 --out runs/small"
+RANDOM = ("random circuits", "strongest path", "why chance")
 CHARTS = {"size-curve.svg": "evaluation-sizes.svg", "knock-outs.svg": "evaluation-knock-outs.svg"}
 
 
@@ -26,6 +27,9 @@ def main() -> None:
         write("evaluate", [line for line in said if not line.startswith(("cost", "runs/"))])
         for name, kept in CHARTS.items():
             shutil.copy(Path(folder) / "runs/demo" / name, ROOT / "docs/images" / kept)
+        run("discover ioi", folder)
+        said = run("evaluate runs/ioi-gpt-4l-acdc", folder)
+        write("path", [line for line in said if line.startswith(RANDOM)])
         run(SMALL, folder)
         said = run("stability runs/small --repetitions 3", folder)
         write("stability", [line for line in said if not line.startswith("runs/")])
