@@ -45,6 +45,8 @@ _HOMES = {
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
     "custom_metric": "circuitfind.metrics",
+    "dissociate_runs": "circuitfind.verbs.dissociate",
+    "dissociation": "circuitfind.api",
     "discover": "circuitfind.api",
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
@@ -88,6 +90,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from circuitfind.api import discover as discover
+    from circuitfind.api import dissociation as dissociation
     from circuitfind.api import evaluate as evaluate
     from circuitfind.circuit import Circuit as Circuit
     from circuitfind.circuit import EdgeScores as EdgeScores
@@ -153,6 +156,7 @@ if TYPE_CHECKING:
     from circuitfind.tasks import find_task as find_task
     from circuitfind.tasks.base import Task as Task
     from circuitfind.verbs.discover import run_discovery as run_discovery
+    from circuitfind.verbs.dissociate import dissociate_runs as dissociate_runs
     from circuitfind.verbs.evaluate import evaluate_run as evaluate_run
     from circuitfind.verbs.stability import repeat_run as repeat_run
     from circuitfind.verbs.wish import Wish as Wish

@@ -1,17 +1,21 @@
-"""The short way from Python: a search on a problem, a verdict on its circuit."""
+"""The short way from Python: a search on a problem, a verdict on its circuit, or on several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from circuitfind.ablations import Ablation
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.comparison.roles import Role, groups
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, quoted
+from circuitfind.errors import MethodError, quoted, require_kind
 from circuitfind.evaluation.assess import EFFORTS, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
 from circuitfind.evaluation.cuts import removable
+from circuitfind.evaluation.dissociate import N_RANDOM, Design, Member, dissociate
+from circuitfind.evaluation.dissociation import Dissociation
 from circuitfind.evaluation.size_curve import ranked_by_effect, ranked_by_score
+from circuitfind.evaluation.text import text_problem
 from circuitfind.evaluation.trust import foreword, own_of
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
@@ -29,6 +33,7 @@ from circuitfind.notebook import observer
 from circuitfind.problem import HasProblem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
 from circuitfind.verbs.automatic import automatic_search
+from circuitfind.verbs.dissociate import read_unrelated
 from circuitfind.workers.crew import Workers
 
 
@@ -150,3 +155,49 @@ def evaluate(
     )
     advance = observer(progress=progress, on_progress=on_progress)
     return assess(subject, known[effort], tell=tell, on_progress=advance, memory=memory)
+
+
+def dissociation(
+    asked: Mapping[str, HasProblem | tuple[HasProblem, object]],
+    *,
+    text: Path | str | None = None,
+    own_edges: bool = False,
+    draws: int = N_RANDOM,
+    seed: int = 0,
+    memory: int | str | None = None,
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
+) -> Dissociation:
+    """Knock circuits out of their model and measure every task, as `circuitfind dissociate` does.
+
+    Args:
+        asked: By name, what searches found, or pairs of a problem and a circuit. Tasks are measured
+            on the prompts of these problems.
+        text: A file of unrelated text, whose next tokens are predicted as one more task.
+        own_edges: Knock out the edges of a circuit that no other one of these has.
+        draws: How many random connected circuits of as many edges each is compared with.
+        seed: Fixes these.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
+        progress: Show how far it is, on one line of stderr; also in notebooks.
+        on_progress: Called as passes are made, in place of that line.
+
+    Raises:
+        CircuitfindError: There are fewer than two circuits, or they do not belong to one graph of
+            one model.
+    """
+    require_kind(asked, Mapping, "circuits by name; give a mapping to what `discover` found")
+    members = [_member(name, each) for name, each in asked.items()]
+    other = None
+    if text is not None and members:
+        other = text_problem(
+            members[0].problem.model, members[0].circuit.graph, read_unrelated(text)
+        )
+    design = Design(members, other, own_edges, draws, seed)
+    advance = observer(progress=progress, on_progress=on_progress)
+    return dissociate(design, memory=memory, on_progress=advance)
+
+
+def _member(name: str, given: object) -> Member:
+    problem, circuit = given if isinstance(given, tuple) else (given, None)
+    return Member(name, circuit_of_question(problem, circuit), as_problem(problem))

@@ -6,6 +6,7 @@ from circuitfind.commands.bench import bench
 from circuitfind.commands.benchmark import benchmark
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
+from circuitfind.commands.dissociate import dissociate
 from circuitfind.commands.draw import draw
 from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.exchange import export, import_
@@ -30,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     units,
     report,
     compare,
+    dissociate,
     patch,
     path_patch,
     export,

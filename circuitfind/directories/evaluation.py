@@ -5,8 +5,7 @@ This may be the directory of the run that found the circuit; so `evaluation-conf
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,15 +13,14 @@ from typing import Any, ClassVar
 from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import SCORECARD, digest_of
-from circuitfind.directories.work import WorkDirectory
+from circuitfind.directories.passes import PassDirectory
 from circuitfind.errors import RunDirectoryError
 from circuitfind.evaluation.assess import EFFORTS, USUAL
 from circuitfind.evaluation.assessment import Assessment, assessment_from
-from circuitfind.evaluation.passes import PassLog
 from circuitfind.records import body_of, from_json
 from circuitfind.reports.evaluation import charts
 from circuitfind.settings import differences
-from circuitfind.store import read_json, reported
+from circuitfind.store import read_json
 
 PASSES = "evaluation-passes.jsonl"
 CONSTANTS = "constants.safetensors"
@@ -65,11 +63,12 @@ class EvaluationConfig(RunConfig):
         )
 
 
-class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
+class EvaluationDirectory(PassDirectory[EvaluationConfig]):
     """The directory of one evaluation, or of a run and its evaluation."""
 
     kind = EvaluationConfig
     prefix = "evaluation-"
+    passes = PASSES
     lasting = (PASSES, CONSTANTS)
 
     @property
@@ -114,22 +113,6 @@ class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
             )
         return None
 
-    @contextmanager
-    def measuring(self, facts: Mapping[str, str], tell: Callable[[str], None]) -> Iterator[PassLog]:
-        """Work in the directory, and open the passes of an interrupted evaluation."""
-        with self.working():
-            self.begin(facts)
-            log = PassLog(self.path / PASSES)
-            if log.n_earlier:
-                tell(
-                    f"{log.n_earlier} passes of an interrupted evaluation are there and not "
-                    "repeated"
-                )
-            try:
-                yield log
-            finally:
-                log.close()
-
     def files(self, assessment: Assessment) -> tuple[Path, ...]:
         """Return the files of an evaluation that is there."""
         first = EVALUATION if (self.path / EVALUATION).is_file() else SCORECARD
@@ -146,11 +129,6 @@ class EvaluationDirectory(WorkDirectory[EvaluationConfig]):
         content = {"format": FORMAT, "of": of, "evaluation": assessment.as_json()}
         # Written last: where it is, its charts are there.
         self.write(EVALUATION, json.dumps(content, indent=1) + "\n")
-
-    def drop_passes(self) -> None:
-        """Delete the passes of an evaluation that is written down."""
-        with reported(self.path):
-            (self.path / PASSES).unlink(missing_ok=True)
 
 
 def _stored(path: Path) -> tuple[EvaluationConfig | None, Assessment] | None:

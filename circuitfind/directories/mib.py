@@ -6,8 +6,7 @@ an interrupted measurement.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,10 +14,10 @@ from typing import ClassVar
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import DECISIONS
 from circuitfind.directories.naming import default_path
-from circuitfind.directories.work import CIRCUIT, WorkDirectory, stored_result
+from circuitfind.directories.passes import PassDirectory
+from circuitfind.directories.work import CIRCUIT, stored_result
 from circuitfind.errors import CircuitFileError, MethodError, quoted
 from circuitfind.evaluation.mib import MibResult
-from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import digest, path_of
 from circuitfind.formats.submission import SCORE_FILES
 from circuitfind.limits import require
@@ -163,10 +162,11 @@ def scores_file(path: Path) -> Path:
     return found[0]
 
 
-class MibDirectory(WorkDirectory[MibConfig]):
+class MibDirectory(PassDirectory[MibConfig]):
     """The directory of one measurement by MIB's protocol."""
 
     kind = MibConfig
+    passes = PASSES
     lasting = (PASSES, SUBMISSION)
 
     @property
@@ -181,19 +181,6 @@ class MibDirectory(WorkDirectory[MibConfig]):
         """
         return stored_result(self.path / RESULT, MibResult, FORMAT)
 
-    @contextmanager
-    def measuring(self, facts: Mapping[str, str], tell: Callable[[str], None]) -> Iterator[PassLog]:
-        """Work in the directory, and open the passes of an interrupted measurement."""
-        with self.working():
-            self.begin(facts)
-            log = PassLog(self.path / PASSES)
-            if log.n_earlier:
-                tell(f"{log.n_earlier} passes of an interrupted measurement are not repeated")
-            try:
-                yield log
-            finally:
-                log.close()
-
     def write_scores(self, folder: str, files: Mapping[str, str]) -> None:
         """Write the files of a folder to submit."""
         place = self.path / SUBMISSION / folder
@@ -207,5 +194,4 @@ class MibDirectory(WorkDirectory[MibConfig]):
         self.write("mib.svg", chart.svg())
         content = {"format": FORMAT, "cpr": found.cpr, "cmd": found.cmd, **as_json(found)}
         self.write(RESULT, json.dumps(content, indent=1) + "\n")
-        with reported(self.path):
-            (self.path / PASSES).unlink(missing_ok=True)
+        self.drop_passes()

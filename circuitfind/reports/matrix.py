@@ -51,15 +51,20 @@ def draw_matrix(found: Comparison) -> Diagram:
 
 
 def draw_cells(
-    names: Sequence[str], cells: Mapping[tuple[int, int], Cell], caption: Sequence[str]
+    names: Sequence[str],
+    cells: Mapping[tuple[int, int], Cell],
+    caption: Sequence[str],
+    columns: Sequence[str] | None = None,
 ) -> Diagram:
     """Draw a matrix.
 
     Args:
-        names: Of the rows, and of the columns.
+        names: Of the rows.
         cells: What stands in a row and column; where there is nothing, a dash.
         caption: Lines above it.
+        columns: Names of the columns; by default those of the rows.
     """
+    columns = names if columns is None else columns
     canvas = Canvas("matrix")
     for number, line in enumerate(caption):
         canvas.text(0.0, LINE * number, line)
@@ -67,9 +72,9 @@ def draw_cells(
     top = LINE * len(caption) + 12
     for number, name in enumerate(names):
         canvas.text(left - 6, top + _CELL * (number + 0.5), name, just="r")
-    canvas.column_labels(names, left, top + _CELL * len(names), _CELL)
+    canvas.column_labels(columns, left, top + _CELL * len(names), _CELL)
     for row in range(len(names)):
-        for column in range(len(names)):
+        for column in range(len(columns)):
             centre = left + _CELL * (column + 0.5), top + _CELL * (row + 0.5)
             _square(canvas, centre, cells.get((row, column), Cell(None)))
     return Diagram(canvas.dot)
