@@ -9,10 +9,12 @@ import circuitfind as cf
 from circuitfind.commands.bench import bench
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
+from circuitfind.commands.dissociate import dissociate
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.stability import stability
 from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.directories.config import RunConfig
+from circuitfind.directories.dissociation import DissociationConfig
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.sweeps.plan import read_sweep
 from circuitfind.verbs.evaluate import Wish
@@ -78,4 +80,7 @@ def test_what_follows_a_search_has_the_same_defaults_everywhere():
     assert defaults_of(stability)["share"] == defaults_of(repeat_run)["share"]
     assert defaults_of(compare)["draws"] == ComparisonConfig().draws
     assert defaults_of(compare)["seed"] == ComparisonConfig().seed
+    asked, stored = defaults_of(dissociate), DissociationConfig()
+    assert asked["draws"] == stored.draws == defaults_of(cf.dissociation)["draws"]
+    assert asked["seed"] == stored.seed == defaults_of(cf.dissociation)["seed"]
     assert defaults_of(cf.evaluate)["effort"] == Wish().effort.name

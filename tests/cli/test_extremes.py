@@ -43,6 +43,7 @@ WHOLE_COMMANDS = {
     "units": ["NEURONS"],
     "report": ["RUN"],
     "compare": ["RUN", "OTHER", "--by-name", "--draws", "10"],
+    "dissociate": ["RUN", "OTHER", "--draws", "1", "--out", "apart"],
     "patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--sites", "head"],
     "path_patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--to", "logits"],
     "export": ["RUN", "--format", "csv"],

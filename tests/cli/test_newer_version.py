@@ -18,6 +18,8 @@ VERSIONED = [
     "patched/patching.json",
     "compared/config.json",
     "compared/comparison.json",
+    "apart/config.json",
+    "apart/dissociation.json",
 ]
 COMMANDS = {
     "discover": ["or-gate", "--model", "or-gate", "--prompts", 8, "--threshold", 0.1, "--out=run"],
@@ -29,6 +31,7 @@ COMMANDS = {
     "export": ["run", "--format", "csv", "--out", "exported.csv"],
     "import": ["run/circuit.json", "--out", "imported"],
     "compare": ["run", "other", "--out", "compared"],
+    "dissociate": ["run", "other", "--draws", 1, "--out", "apart"],
     "patch": ["backup-head", "--model", "backup-head", "--prompts", 6, "--out", "patched"],
 }
 READERS = {
@@ -43,6 +46,8 @@ READERS = {
     "patched/patching.json": {"patch"},
     "compared/config.json": {"compare"},
     "compared/comparison.json": {"compare"},
+    "apart/config.json": {"dissociate"},
+    "apart/dissociation.json": {"dissociate"},
 }
 
 
@@ -51,7 +56,7 @@ def directories(cli, tmp_path) -> Path:
     other = [*COMMANDS["discover"][:-1], "--seed", 1, "--out=other"]
     for words in (["discover", *COMMANDS["discover"]], ["discover", *other]):
         assert cli(*words).code == 0
-    for name in ("evaluate", "roles", "compare", "patch"):
+    for name in ("evaluate", "roles", "compare", "dissociate", "patch"):
         assert cli(name, *COMMANDS[name]).code == 0, name
     return tmp_path
 

@@ -1,0 +1,69 @@
+"""`dissociate`: what it writes, how it resumes, and what it refuses."""
+
+import json
+
+import pytest
+
+from circuitfind.engine.masked_pass import MaskedPasses
+
+WORDS = ["dissociate", "one", "other", "--draws", 2, "--out", "both"]
+
+
+@pytest.fixture
+def runs(cli):
+    """Two tasks of one model: prompts of a gate in which both inputs change, or one of them."""
+    for name, task in (("one", "and-gate"), ("other", "and-gate:both")):
+        words = ["discover", task, "--model", "and-gate", "--prompts", 8, "--threshold", 0.001]
+        assert cli(*words, "--out", name).code == 0
+
+
+def test_every_task_is_measured_without_every_circuit(cli, runs, tmp_path):
+    answer = cli(*WORDS)
+    assert answer.code == 0, answer.err
+    # Two tasks: full and empty graph, two circuits, two random ones for each.
+    assert "16 passes: 2 circuits, 2 random ones for each" in answer.err
+    assert answer.out.splitlines()[-3:] == [
+        f"both/dissociation.{suffix}" for suffix in ("json", "csv", "svg")
+    ]
+    found = json.loads((tmp_path / "both" / "dissociation.json").read_text())
+    assert [each["prompts"] for each in found["columns"]] == ["held-out"] * 2
+    assert [each["effect"] for each in found["effects"]] == pytest.approx([1.0] * 4)
+    assert found["pairs"][0]["verdict"] == "none"
+    assert not (tmp_path / "both" / "passes.jsonl").exists()
+    again = cli(*WORDS, "--json")
+    assert "both is finished: its results are read" in again.err
+    assert again.json == {name: v for name, v in found.items() if name != "format"}
+
+
+def test_an_interrupted_dissociation_makes_no_pass_twice(cli, runs, tmp_path, monkeypatch):
+    measure, made = MaskedPasses.final, []
+
+    def interrupted(passes, *given):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(1)
+        return measure(passes, *given)
+
+    whole = cli(*WORDS[:-1], "whole", "--json")
+    monkeypatch.setattr(MaskedPasses, "final", interrupted)
+    answer = cli(*WORDS)
+    assert answer.code == 130 and "repeat the command to resume in both" in answer.err
+    assert len((tmp_path / "both" / "passes.jsonl").read_bytes().splitlines()) == 5
+    monkeypatch.setattr(MaskedPasses, "final", measure)
+    resumed = cli(*WORDS, "--json")
+    assert "5 passes of an interrupted dissociation are there and not repeated" in resumed.err
+    assert resumed.json == whole.json
+
+
+def test_what_cannot_be_done_is_one_line(cli, runs, complaint, tmp_path):
+    assert cli(*WORDS).code == 0
+    complaint(cli(*WORDS, "--seed", 1), "both holds another dissociation .*seed is 0 there and 1")
+    complaint(cli("dissociate", "one"), "1 circuits were given; give two or more")
+    complaint(cli("dissociate", "one", "one"), "one is given twice")
+    complaint(cli(*WORDS, "--text", "gone.txt"), "the text gone.txt cannot be read")
+    (tmp_path / "text.txt").write_bytes(b"\xff")
+    complaint(cli(*WORDS, "--text", "text.txt"), "cannot be read .it is not UTF-8")
+    (tmp_path / "text.txt").write_text("0 1")
+    out = ["--out", "text"]
+    complaint(cli(*WORDS[:-2], *out, "--text", "text.txt"), "no tokenizer to read a text with")
+    assert not (tmp_path / "text").exists()
