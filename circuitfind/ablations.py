@@ -156,6 +156,14 @@ RESAMPLE = Ablation(
     "resample", ((1.0, corrupted),), summary="the writer's output on the corrupted prompt"
 )
 
+MEAN_OF_CLEAN = Ablation(
+    "mean-of-clean",
+    ((1.0, clean),),
+    ("batch", "pos"),
+    summary="the mean output over all clean prompts and positions",
+)
+"""For prompts that have no corruption, such as unrelated text."""
+
 ABLATIONS = Table(
     "ablation",
     Ablation,

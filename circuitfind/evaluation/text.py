@@ -8,7 +8,7 @@ so a cut edge carries the mean of what its writer writes, over all pieces and po
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from circuitfind.ablations import Ablation, clean
+from circuitfind.ablations import MEAN_OF_CLEAN
 from circuitfind.errors import PromptError, quoted
 from circuitfind.graph import Graph
 from circuitfind.metrics import LOSS
@@ -22,13 +22,6 @@ LONGEST = 64
 
 MOST = 64
 """Pieces that are read; of a longer text as many, at equal distances."""
-
-MEAN_OF_TEXT = Ablation(
-    "mean-of-text",
-    ((1.0, clean),),
-    ("batch", "pos"),
-    summary="the mean output over all pieces and positions of a text",
-)
 
 
 def text_problem(model: ResidualModel, graph: Graph, text: str) -> Problem:
@@ -58,7 +51,7 @@ def text_problem(model: ResidualModel, graph: Graph, text: str) -> Problem:
     chosen = [pieces[number * len(pieces) // n] for number in range(n)]
     prompts = collate([_pair(piece) for piece in chosen])
     prompts = replace(prompts, corrupted=prompts.clean)
-    return assemble(model, prompts, LOSS, MEAN_OF_TEXT, graph=graph)
+    return assemble(model, prompts, LOSS, MEAN_OF_CLEAN, graph=graph)
 
 
 def _pieces(vocabulary: Vocabulary, text: str, longest: int) -> Iterator[Sequence[int]]:
