@@ -8,7 +8,7 @@ from typing import Any
 from circuitfind.circuit import Circuit
 from circuitfind.directories.dissociation import DissociationConfig, DissociationDirectory
 from circuitfind.directories.naming import default_path
-from circuitfind.errors import PromptError
+from circuitfind.errors import PromptError, require_kind
 from circuitfind.evaluation.dissociate import Design, Member, dissociate
 from circuitfind.evaluation.dissociation import Dissociation
 from circuitfind.evaluation.text import text_problem
@@ -60,6 +60,7 @@ def dissociate_runs(
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
+    require_kind(paths, (list, tuple), "run directories; give a list of paths")
     loaded = load_all([path_of(path) for path in paths])
     config = _of(loaded, settings)
     path = path_of_dissociation(paths, config) if out is None else path_of(out)
