@@ -17,7 +17,7 @@ from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.problem import Problem, assemble
 from circuitfind.prompts import Pair, collate
 
-LONGEST = 64
+LONGEST = 32
 """Tokens of a piece."""
 
 MOST = 64

@@ -104,7 +104,7 @@ def _path_rows(given: Assessment) -> Iterator[tuple[str, str]]:
     path, n = given.path, given.path.baseline.n_circuits
     yield (
         "strongest path",
-        f"{', '.join(path.edges)}: faithfulness {_number(path.alone)} alone, "
+        f"{_some(path.edges)}: faithfulness {_number(path.alone)} alone, "
         f"{_number(path.without)} of the circuit without it; {path.n_holding} of {n} random "
         "circuits hold it",
     )

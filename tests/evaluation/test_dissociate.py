@@ -245,3 +245,16 @@ def next_token_loss(model, graph, mask):
         for n, row in enumerate(rows)
     ]
     return sum(means) / len(means)
+
+
+def test_long_lines_are_cut_and_long_texts_thinned_evenly(members, monkeypatch):
+    graph, model = members[0].circuit.graph, members[0].problem.model
+    monkeypatch.setattr(model, "vocabulary", Vocabulary(Numbers(), bos=7))
+    monkeypatch.setattr("circuitfind.evaluation.text.LONGEST", 4)
+    prompts = text_problem(model, graph, LINES).prompts
+    rows = zip(prompts.clean.tolist(), prompts.lengths.tolist(), strict=True)
+    # Each piece begins with the token that starts sequences, so a single token has a loss.
+    assert [row[:n] for row, n in rows] == [[7, 3, 1, 4], [7, 1, 5], [7, 9, 2, 6], [7, 8]]
+    assert prompts.answers[0, :, 0].tolist() == [3, 1, 4]
+    monkeypatch.setattr("circuitfind.evaluation.text.MOST", 2)
+    assert text_problem(model, graph, LINES).prompts.clean[:, 1].tolist() == [3, 9]
