@@ -322,6 +322,8 @@ def require_same_graph(found: Graph, expected: Graph) -> None:
                 shortened(", ".join(map(str, graph.units)))[:100] or "no units"
                 for graph in (found, expected)
             )
+            if ours == theirs:
+                raise GraphError(f"it has other neurons or latents: of {ours} not the same numbers")
             raise GraphError(f"it has other neurons or latents: {ours}, and {theirs} here")
         raise GraphError("it belongs to a graph with other options (split q/k/v or embedding)")
 

@@ -210,7 +210,7 @@ def draw_difference(
         KeptBy(f"only in {names[1]}", RIGHT_COLOUR, right_alone, theirs),
         KeptBy("in both", SHARED_COLOUR, shared, ours),
     )
-    lines, legend = lines_of(classes, max_edges)
+    lines, legend = lines_of(classes, graph, max_edges)
     return _diagram(graph, lines, legend, caption, Seen.of(left.origin), roles or {})
 
 

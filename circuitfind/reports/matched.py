@@ -71,7 +71,7 @@ def draw_matched(
         KeptBy(f"only in {right.name}", RIGHT_COLOUR, _ends(edges.right, boxes.of_right), theirs),
         KeptBy("in both", SHARED_COLOUR, _ends(edges.both, boxes.of_left), ours),
     )
-    lines, legend = lines_of(classes, max_edges)
+    lines, legend = lines_of(classes, left.circuit.graph, max_edges)
     shown = {name for line in lines for name in (line.tail, line.head)}
     placed, n_down = in_order(list(boxes.shown(shown)), lines)
     if n_down:

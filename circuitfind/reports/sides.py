@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from circuitfind.graph import Graph
 from circuitfind.reports.picture import MANY_LINES, Entry, Line, Stroke
 from circuitfind.reports.strokes import EffectScale, arrow_legend, effect_text, omission, port_arrow
 
@@ -33,7 +34,9 @@ class KeptBy:
     shares: Mapping[str, float | None]
 
 
-def lines_of(classes: Sequence[KeptBy], max_edges: int) -> tuple[list[Line], list[list[Entry]]]:
+def lines_of(
+    classes: Sequence[KeptBy], graph: Graph, max_edges: int
+) -> tuple[list[Line], list[list[Entry]]]:
     """Return the lines of two circuits in the order of drawing, and their legend."""
     union = [(edge, each) for each in classes for edge in each.edges]
     drawn = union[:max_edges]
@@ -48,7 +51,7 @@ def lines_of(classes: Sequence[KeptBy], max_edges: int) -> tuple[list[Line], lis
     legend = [
         [*counts, *remarks],
         scale.sizes_legend(),
-        arrow_legend(line.port for line in lines),
+        arrow_legend((line.port for line in lines), graph),
     ]
     return lines[::-1], legend if lines else []
 

@@ -152,13 +152,9 @@ def effect_text(effect: float | None, unit: str = "") -> str:
 
 def port_legend(ports: Iterable[str | None], graph: Graph) -> list[Entry]:
     """Explain the colours that occur."""
-    drawn, meanings = set(ports), _PORT_MEANINGS
-    if any(block.kind == "stream" for block in graph.blocks):
-        meanings = {**meanings, None: "into an MLP, the stream or the logits"}
     return [
         Entry(meaning, Stroke(PORT_COLOURS[port], width=2.0))
-        for port, meaning in meanings.items()
-        if port in drawn
+        for port, meaning in _meanings(ports, graph)
     ]
 
 
@@ -167,11 +163,17 @@ def port_arrow(port: str | None) -> str:
     return _PORT_ARROWS[port]
 
 
-def arrow_legend(ports: Iterable[str | None]) -> list[Entry]:
+def arrow_legend(ports: Iterable[str | None], graph: Graph) -> list[Entry]:
     """Explain the arrowheads that occur."""
-    drawn = set(ports)
     return [
         Entry(f"{_ARROW_NAMES[_PORT_ARROWS[port]]}: {meaning}")
-        for port, meaning in _PORT_MEANINGS.items()
-        if port in drawn
+        for port, meaning in _meanings(ports, graph)
     ]
+
+
+def _meanings(ports: Iterable[str | None], graph: Graph) -> list[tuple[str | None, str]]:
+    """Return what edges lead into, of those that occur."""
+    drawn, meanings = set(ports), dict(_PORT_MEANINGS)
+    if any(block.kind == "stream" for block in graph.blocks):
+        meanings[None] = "into an MLP, the stream or the logits"
+    return [(port, meaning) for port, meaning in meanings.items() if port in drawn]

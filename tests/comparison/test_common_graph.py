@@ -1,5 +1,7 @@
 """Circuits that tell different places apart are compared where both do, by names of places."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -146,6 +148,9 @@ def test_latents_of_attention_are_compared_with_the_same_ones_only():
     assert common_graph(some, plain) is None and common_graph(plain, other) is None
     with pytest.raises(GraphError, match="it has other neurons or latents"):
         overlap(left, circuit(plain, "a0.h1->m0", "m0->logits"))
+    renumbered = with_units(plain, [replace(of_attention, numbers=(3, 6))])
+    with pytest.raises(GraphError, match="of 2 latents of a0 not the same numbers"):
+        overlap(right, circuit(renumbered, "a0.f3->m0"))
 
 
 def test_past_latents_of_the_stream_no_edge_has_a_counterpart():

@@ -14,8 +14,8 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitfindError, GraphError, LimitError, ReportError
-from circuitfind.granularity import heads_and_mlps
-from circuitfind.graph import Graph
+from circuitfind.granularity import heads_and_mlps, with_units
+from circuitfind.graph import Graph, Units
 from circuitfind.reports import rendering
 from circuitfind.reports.bars import Row, draw_bars
 from circuitfind.reports.chart import Axis, Plane, Series, draw_panels
@@ -175,6 +175,16 @@ def test_the_legend_explains_what_is_drawn_and_nothing_else():
     assert "into an MLP or the logits" in dot
     for absent in ("into a query", "effect &lt; 0", "not measured", "part of the model"):
         assert absent not in dot
+
+
+def test_the_legend_says_that_edges_lead_into_the_stream():
+    graph = with_units(PLAIN, [Units(0, "latent", (3,), error="live", of="resid_post")])
+    into, other = (
+        Circuit.of_edges(graph, [f"embed->{name}", "post0.f3->logits"])
+        for name in ("post0", "a0.h0.v")
+    )
+    for dot in (draw_circuit(into).dot, draw_difference(into, other).dot):
+        assert "into an MLP, the stream or the logits" in dot
 
 
 def test_edges_without_a_measured_effect_have_a_neutral_width_and_a_legend():

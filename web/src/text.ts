@@ -91,7 +91,7 @@ export function describe(box: Component): string {
         ? `skip connection of the dictionary of layer ${layer}`
         : `all other neurons or latents of the ${whole}`;
     case "error":
-      return `what the dictionary of layer ${layer} does not reconstruct`;
+      return `what the dictionary of the ${whole} does not reconstruct`;
     case "norm":
       return `norm that the heads of layer ${layer} share`;
     default:
