@@ -57,6 +57,7 @@ _HOMES = {
     "evaluate_run": "circuitfind.verbs.evaluate",
     "export_circuit": "circuitfind.formats",
     "find_metric": "circuitfind.metrics",
+    "find_rivals": "circuitfind.verbs.rivals",
     "find_roles": "circuitfind.comparison.roles",
     "find_task": "circuitfind.tasks",
     "heads_and_mlps": "circuitfind.granularity",
@@ -76,6 +77,7 @@ _HOMES = {
     "patch_report": "circuitfind.reports.patching",
     "path_patch": "circuitfind.patching.path",
     "repeat_run": "circuitfind.verbs.stability",
+    "rivals": "circuitfind.api",
     "run_discovery": "circuitfind.verbs.discover",
     "save_compiled": "circuitfind.models.compiled_files",
     "save_patching": "circuitfind.patching.files",
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from circuitfind.api import discover as discover
     from circuitfind.api import dissociation as dissociation
     from circuitfind.api import evaluate as evaluate
+    from circuitfind.api import rivals as rivals
     from circuitfind.circuit import Circuit as Circuit
     from circuitfind.circuit import EdgeScores as EdgeScores
     from circuitfind.circuit import load_circuit as load_circuit
@@ -158,6 +161,7 @@ if TYPE_CHECKING:
     from circuitfind.verbs.discover import run_discovery as run_discovery
     from circuitfind.verbs.dissociate import dissociate_runs as dissociate_runs
     from circuitfind.verbs.evaluate import evaluate_run as evaluate_run
+    from circuitfind.verbs.rivals import find_rivals as find_rivals
     from circuitfind.verbs.stability import repeat_run as repeat_run
     from circuitfind.verbs.wish import Wish as Wish
 

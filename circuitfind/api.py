@@ -6,8 +6,10 @@ from typing import Any
 
 from circuitfind.ablations import Ablation
 from circuitfind.circuit import EdgeScores, require_same_graph
+from circuitfind.comparison.rivals import Rivals
 from circuitfind.comparison.roles import Role, groups
-from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.directories.rivals import RivalsConfig
+from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import MethodError, quoted, require_kind
 from circuitfind.evaluation.assess import EFFORTS, Subject, assess
 from circuitfind.evaluation.assessment import Assessment
@@ -34,6 +36,7 @@ from circuitfind.problem import HasProblem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
 from circuitfind.verbs.automatic import automatic_search
 from circuitfind.verbs.dissociate import read_unrelated
+from circuitfind.verbs.rivals import rivals_of
 from circuitfind.workers.crew import Workers
 
 
@@ -201,3 +204,46 @@ def dissociation(
 def _member(name: str, given: object) -> Member:
     problem, circuit = given if isinstance(given, tuple) else (given, None)
     return Member(name, circuit_of_question(problem, circuit), as_problem(problem))
+
+
+def rivals(
+    asked: HasProblem,
+    circuit: object = None,
+    *,
+    held_out: HasProblem | None = None,
+    restarts: int = RivalsConfig.restarts,
+    threshold: float | None = None,
+    tolerance: float = RivalsConfig.tolerance,
+    seed: int = 0,
+    memory: int | str | None = None,
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
+    tell: Callable[[str], None] = lambda message: None,
+) -> Rivals:
+    """Find circuits that do as well with other edges, as `circuitfind rivals` does.
+
+    Args:
+        asked: What a search found, or its problem, with the prompts of the search.
+        circuit: The circuit; by default what was found.
+        held_out: The same question with other prompts.
+        restarts: How many searches are made where there are too many circuits to measure all.
+        threshold: The threshold of these; by default that of a run, or a tenth of the metric's gap
+            divided by the number of the circuit's edges.
+        tolerance: How much less faithful than the circuit a rival may be.
+        seed: Fixes the orders of the searches.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
+        progress: Show how far it is, on one line of stderr; also in notebooks.
+        on_progress: Called as the work proceeds, in place of that line.
+        tell: Called with the cost, before it is paid.
+
+    Raises:
+        MethodError: There is no circuit, or it is empty.
+        GraphError: The circuit belongs to another graph.
+        MetricError: The metric does not tell the full from the empty graph.
+    """
+    circuit = circuit_of_question(asked, circuit)
+    settings = RivalsConfig(restarts, threshold, tolerance, seed)
+    engine = as_engine(asked, memory)
+    advance = observer(progress=progress, on_progress=on_progress)
+    return rivals_of(engine, circuit, held_out, settings, tell, advance)

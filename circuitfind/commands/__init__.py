@@ -14,6 +14,7 @@ from circuitfind.commands.listing import ablations, inspect, methods, metrics, m
 from circuitfind.commands.mib import mib
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.report import report
+from circuitfind.commands.rivals import rivals
 from circuitfind.commands.roles import roles
 from circuitfind.commands.stability import stability
 from circuitfind.commands.sweep import sweep
@@ -24,6 +25,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     evaluate,
     mib,
     stability,
+    rivals,
     sweep,
     benchmark,
     draw,

@@ -1,0 +1,159 @@
+"""Rivals of a circuit: others that are no larger and at least as faithful, and what they share.
+
+A rival has an edge that the circuit lacks; a part of the circuit that does as well says that the
+circuit is not minimal, and is counted apart. Searches find rivals and cannot show that there are no
+others. If none of n independent restarts shares less than x with the circuit, then fewer than
+1 - 0.05^(1/n) of all restarts do, with 95 % confidence: a larger share would have shown itself with
+a probability of more than 95 %. It is a statement about this search, not about all circuits. Where
+every circuit of a small graph was measured, the least overlap is proved.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from circuitfind import records
+from circuitfind.circuit import Circuit
+from circuitfind.comparison.chance import LAYER_PROFILE
+from circuitfind.comparison.overlap import edges_by_profile
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A circuit that does what another one does.
+
+    Attributes:
+        edges: Its edges.
+        faithfulness: On the prompts of the search.
+        held_out: On other prompts; None where there are none.
+        jaccard: Share of the edges of both circuits that both have.
+        by_chance: What is expected of random circuits with the same layer profiles.
+        components: The same share of heads and MLPs.
+        gone: Heads and MLPs that the found circuit has and this one lacks.
+        instead: Those that this one has and the found circuit lacks.
+    """
+
+    edges: tuple[str, ...]
+    faithfulness: float
+    held_out: float | None
+    jaccard: float
+    by_chance: float
+    components: float
+    gone: tuple[str, ...]
+    instead: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """A circuit and its rivals.
+
+    Attributes:
+        n_edges: Edges of the circuit.
+        faithfulness: Its faithfulness on the prompts of the search.
+        held_out: On other prompts; None where there are none.
+        target: How faithful a rival must be.
+        rivals: The rivals, the one that shares least first.
+        core: Edges of the circuit that every rival has too.
+        spared: Edges of the circuit that no rival has.
+        n_unused: Edges of the graph that neither the circuit nor a rival has.
+        n_within: Parts of the circuit that are as faithful: with any, it is not minimal.
+        proved: Whether every circuit of at most as many edges was considered.
+        n_considered: How many sets of edges that were; 0 if they were too many.
+        n_measured: How many of them were measured: those without dead ends, where these are free.
+        n_restarts: How many searches were made.
+        n_met: How many of them ended in a rival.
+        unseen: Share of all restarts that can at most lead to a smaller overlap than the least
+            that was found, or to any rival where there was none, with 95 % confidence; None where
+            nothing was searched for.
+        seconds: How long it took.
+    """
+
+    n_edges: int
+    faithfulness: float
+    held_out: float | None
+    target: float
+    rivals: tuple[Rival, ...]
+    core: tuple[str, ...]
+    spared: tuple[str, ...]
+    n_unused: int
+    n_within: int
+    proved: bool
+    n_considered: int
+    n_measured: int
+    n_restarts: int
+    n_met: int
+    unseen: float | None
+    seconds: float
+
+    @property
+    def least(self) -> float | None:
+        """The least overlap with a rival, as the Jaccard index of edges; None without a rival."""
+        return self.rivals[0].jaccard if self.rivals else None
+
+    @property
+    def verdict(self) -> str:
+        """What was shown, in a sentence."""
+        if self.proved:
+            what = (
+                "there is no rival"
+                if self.least is None
+                else f"no rival shares less than {self.least:.3f}"
+            )
+            return f"proved: {what} ({self.n_considered} sets of edges considered)"
+        what = "no rival" if self.least is None else f"least overlap {self.least:.3f}"
+        beyond = "lead to a rival" if self.least is None else "share less"
+        return (
+            f"{what} in {self.n_restarts} restarts; at most {self.unseen or 0:.1%} of such "
+            f"restarts {beyond} ({CONFIDENCE:.0%} confidence)"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        found: dict[str, Any] = records.as_json(self)
+        return found
+
+
+def unseen_share(n: int) -> float | None:
+    """Return the share of restarts that none of n would have shown with a chance of 5 %."""
+    return 1 - (1 - CONFIDENCE) ** (1 / n) if n else None
+
+
+def is_rival(circuit: Circuit, other: Circuit) -> bool:
+    """Return whether another circuit has an edge that the circuit lacks."""
+    return bool((other.kept.cpu() & ~circuit.kept.cpu()).any())
+
+
+def rival_of(
+    circuit: Circuit, other: Circuit, faithfulness: float, held_out: float | None
+) -> Rival:
+    """Hold a circuit that is faithful enough against the one that was found."""
+    edges = edges_by_profile(circuit, other)
+    ours, theirs = circuit.heads_and_mlps, other.heads_and_mlps
+    union = {*ours, *theirs}
+    assert edges.value is not None
+    return Rival(
+        tuple(edge.name for edge in other.edges),
+        faithfulness,
+        held_out,
+        edges.value,
+        edges.chance[LAYER_PROFILE].expected,
+        len({*ours} & {*theirs}) / len(union) if union else 1.0,
+        tuple(name for name in ours if name not in theirs),
+        tuple(name for name in theirs if name not in ours),
+    )
+
+
+def shared_by_all(
+    circuit: Circuit, rivals: Sequence[Rival]
+) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Return a circuit's edges that all rivals have, those that none has, and how many are unused.
+
+    The last are edges of the graph that neither the circuit nor a rival has.
+    """
+    own = [edge.name for edge in circuit.edges]
+    sets = [set(rival.edges) for rival in rivals]
+    core = tuple(edge for edge in own if all(edge in each for each in sets))
+    spared = tuple(edge for edge in own if sets and not any(edge in each for each in sets))
+    return core, spared, circuit.graph.n_edges - len(set(own).union(*sets))
