@@ -11,11 +11,13 @@ from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.dissociate import dissociate
 from circuitfind.commands.patching import patch, path_patch
+from circuitfind.commands.rivals import rivals
 from circuitfind.commands.stability import stability
 from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.dissociation import DissociationConfig
 from circuitfind.directories.patch_config import PatchConfig
+from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.sweeps.plan import read_sweep
 from circuitfind.verbs.evaluate import Wish
 from circuitfind.verbs.stability import repeat_run
@@ -83,4 +85,7 @@ def test_what_follows_a_search_has_the_same_defaults_everywhere():
     asked, stored = defaults_of(dissociate), DissociationConfig()
     assert asked["draws"] == stored.draws == defaults_of(cf.dissociation)["draws"]
     assert asked["seed"] == stored.seed == defaults_of(cf.dissociation)["seed"]
+    for name in ("restarts", "threshold", "tolerance", "seed"):
+        given, kept = defaults_of(rivals)[name], getattr(RivalsConfig(), name)
+        assert given == kept == defaults_of(cf.rivals)[name], name
     assert defaults_of(cf.evaluate)["effort"] == Wish().effort.name

@@ -20,6 +20,8 @@ VERSIONED = [
     "compared/comparison.json",
     "apart/config.json",
     "apart/dissociation.json",
+    "rivalled/config.json",
+    "rivalled/rivals.json",
 ]
 COMMANDS = {
     "discover": ["or-gate", "--model", "or-gate", "--prompts", 8, "--threshold", 0.1, "--out=run"],
@@ -32,6 +34,7 @@ COMMANDS = {
     "import": ["run/circuit.json", "--out", "imported"],
     "compare": ["run", "other", "--out", "compared"],
     "dissociate": ["run", "other", "--draws", 1, "--out", "apart"],
+    "rivals": ["run", "--restarts", 1, "--out", "rivalled"],
     "patch": ["backup-head", "--model", "backup-head", "--prompts", 6, "--out", "patched"],
 }
 READERS = {
@@ -48,6 +51,8 @@ READERS = {
     "compared/comparison.json": {"compare"},
     "apart/config.json": {"dissociate"},
     "apart/dissociation.json": {"dissociate"},
+    "rivalled/config.json": {"rivals"},
+    "rivalled/rivals.json": {"rivals"},
 }
 
 
@@ -56,7 +61,7 @@ def directories(cli, tmp_path) -> Path:
     other = [*COMMANDS["discover"][:-1], "--seed", 1, "--out=other"]
     for words in (["discover", *COMMANDS["discover"]], ["discover", *other]):
         assert cli(*words).code == 0
-    for name in ("evaluate", "roles", "compare", "dissociate", "patch"):
+    for name in ("evaluate", "roles", "compare", "dissociate", "rivals", "patch"):
         assert cli(name, *COMMANDS[name]).code == 0, name
     return tmp_path
 

@@ -1,0 +1,23 @@
+"""`rivals` prints what it writes, and reads what is there."""
+
+import json
+
+
+def test_the_table_and_the_files_say_the_same(cli, tmp_path):
+    words = ["or-gate:both", "--model", "or-gate", "--prompts", 1, "--threshold", 0.01]
+    assert cli("discover", *words, "--out", "run").code == 0
+    answer = cli("rivals", "run")
+    assert answer.code == 0, answer.err
+    assert "every circuit of at most 3 edges: 377 sets of edges" in answer.err
+    stored = json.loads((tmp_path / "run-rivals/rivals.json").read_text())
+    assert stored["rivals"][0]["edges"] == ["embed->a0.h1.v", "a0.h1->m0", "m0->logits"]
+    assert "proved: no rival shares less than 0.200 (377 sets of edges considered)" in answer.out
+    files = ("rivals.json", "rival.json", "rivals.svg")
+    assert answer.out.splitlines()[-3:] == [f"run-rivals/{name}" for name in files]
+    again = cli("rivals", "run", "--json")
+    assert again.err == "run-rivals is finished: its results are read, not computed again\n"
+    assert again.json == {name: stored[name] for name in stored if name != "format"}
+
+
+def test_a_run_without_a_circuit_is_refused(cli, complaint, tmp_path):
+    complaint(cli("rivals", "nowhere"), "cannot read the circuit nowhere")
