@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from circuitfind.commands.bench import bench
 from circuitfind.commands.benchmark import benchmark
+from circuitfind.commands.certify import certify
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.dissociate import dissociate
@@ -23,6 +24,7 @@ from circuitfind.commands.units import units
 COMMANDS: tuple[Callable[..., None], ...] = (
     discover,
     evaluate,
+    certify,
     mib,
     stability,
     rivals,

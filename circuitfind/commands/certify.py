@@ -1,0 +1,45 @@
+"""The command `certify`."""
+
+from typing import Annotated
+
+import typer
+
+from circuitfind.commands.console import emit, interruptible, print_json, tell
+from circuitfind.commands.options import Budget, Circuit, Device, Json, limited
+
+
+def certify(
+    circuit: Circuit,
+    cases: Annotated[
+        int,
+        limited("cases", "Inputs, or pairs of inputs, to check at most; with more, try prompts."),
+    ] = 100_000,
+    circuits: Annotated[
+        int, limited("circuits", "Circuits to try at most for each level of minimality.")
+    ] = 20_000,
+    tolerance: Annotated[
+        float, limited("tolerance", "How far numerical outputs may differ.")
+    ] = 1e-6,
+    device: Device = "cpu",
+    budget: Budget = None,
+    as_json: Json = False,
+) -> None:
+    """Check a circuit on every input, and whether it can be smaller; exit with 1 if it differs.
+
+    Where a model's inputs are too many, or not finite, say how much the prompts tried prove.
+    """
+    from circuitfind.reports.certificate import certificate_text
+    from circuitfind.store import read_json
+    from circuitfind.verbs.certify import certify_run
+
+    with interruptible(None, budget):
+        file, found = certify_run(
+            circuit, cases=cases, circuits=circuits, tolerance=tolerance, device=device, tell=tell
+        )
+    if as_json:
+        print_json(read_json(file))
+    else:
+        emit(certificate_text(found))
+        emit(f"{file}\n")
+    if not found.equal:
+        raise typer.Exit(1)
