@@ -32,22 +32,24 @@ _HOMES = {
     "PatchResult": "circuitfind.patching.result",
     "Places": "circuitfind.places",
     "Problem": "circuitfind.problem",
-    "PromptPairs": "circuitfind.prompts",
     "ProgressLine": "circuitfind.notebook",
+    "PromptPairs": "circuitfind.prompts",
     "RunConfig": "circuitfind.directories.config",
-    "TASKS": "circuitfind.tasks",
-    "Units": "circuitfind.graph",
     "Selection": "circuitfind.methods.selection",
+    "TASKS": "circuitfind.tasks",
     "Task": "circuitfind.tasks.base",
+    "Units": "circuitfind.graph",
     "Vocabulary": "circuitfind.models.vocabulary",
     "Wish": "circuitfind.verbs.wish",
     "attention_pattern": "circuitfind.engine.patterns",
+    "certify": "circuitfind.evaluation.certificate",
+    "certify_run": "circuitfind.verbs.certify",
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
     "custom_metric": "circuitfind.metrics",
+    "discover": "circuitfind.api",
     "dissociate_runs": "circuitfind.verbs.dissociate",
     "dissociation": "circuitfind.api",
-    "discover": "circuitfind.api",
     "draw_circuit": "circuitfind.reports.diagram",
     "draw_difference": "circuitfind.reports.diagram",
     "draw_heatmap": "circuitfind.reports.heatmap",
@@ -73,8 +75,8 @@ _HOMES = {
     "measure_fit": "circuitfind.dictionaries.fit",
     "overlap": "circuitfind.comparison.overlap",
     "patch": "circuitfind.patching.sweep",
-    "patch_together": "circuitfind.patching.together",
     "patch_report": "circuitfind.reports.patching",
+    "patch_together": "circuitfind.patching.together",
     "path_patch": "circuitfind.patching.path",
     "repeat_run": "circuitfind.verbs.stability",
     "rivals": "circuitfind.api",
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
     from circuitfind.engine.patterns import attention_pattern as attention_pattern
     from circuitfind.errors import CircuitfindError as CircuitfindError
     from circuitfind.evaluation.assessment import Assessment as Assessment
+    from circuitfind.evaluation.certificate import certify as certify
     from circuitfind.evaluation.edge_effects import effect_of as effect_of
     from circuitfind.evaluation.scorecard import scorecard as scorecard
     from circuitfind.evaluation.stability import stability as stability
@@ -158,6 +161,7 @@ if TYPE_CHECKING:
     from circuitfind.tasks import TASKS as TASKS
     from circuitfind.tasks import find_task as find_task
     from circuitfind.tasks.base import Task as Task
+    from circuitfind.verbs.certify import certify_run as certify_run
     from circuitfind.verbs.discover import run_discovery as run_discovery
     from circuitfind.verbs.dissociate import dissociate_runs as dissociate_runs
     from circuitfind.verbs.evaluate import evaluate_run as evaluate_run

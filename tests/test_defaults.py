@@ -7,6 +7,7 @@ import pytest
 
 import circuitfind as cf
 from circuitfind.commands.bench import bench
+from circuitfind.commands.certify import certify
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.dissociate import dissociate
@@ -82,6 +83,8 @@ def test_what_follows_a_search_has_the_same_defaults_everywhere():
     assert defaults_of(stability)["share"] == defaults_of(repeat_run)["share"]
     assert defaults_of(compare)["draws"] == ComparisonConfig().draws
     assert defaults_of(compare)["seed"] == ComparisonConfig().seed
+    ours = {name: defaults_of(certify)[name] for name in ("cases", "tries", "tolerance")}
+    assert all(ours.items() <= defaults_of(each).items() for each in (cf.certify, cf.certify_run))
     asked, stored = defaults_of(dissociate), DissociationConfig()
     assert asked["draws"] == stored.draws == defaults_of(cf.dissociation)["draws"]
     assert asked["seed"] == stored.seed == defaults_of(cf.dissociation)["seed"]

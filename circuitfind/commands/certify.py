@@ -14,8 +14,8 @@ def certify(
         int,
         limited("cases", "Inputs, or pairs of inputs, to check at most; with more, try prompts."),
     ] = 100_000,
-    circuits: Annotated[
-        int, limited("circuits", "Circuits to try at most for each level of minimality.")
+    tries: Annotated[
+        int, limited("tries", "Circuits to try at most for each level of minimality.")
     ] = 20_000,
     tolerance: Annotated[
         float, limited("tolerance", "How far numerical outputs may differ.")
@@ -34,7 +34,7 @@ def certify(
 
     with interruptible(None, budget):
         file, found = certify_run(
-            circuit, cases=cases, circuits=circuits, tolerance=tolerance, device=device, tell=tell
+            circuit, cases=cases, tries=tries, tolerance=tolerance, device=device, tell=tell
         )
     if as_json:
         print_json(read_json(file))

@@ -8,12 +8,6 @@ difference between two separate computations of the full model on the same input
 of numbers as large as its outputs, if that is more. A label counts only where the best output is
 further above the next than that.
 
-How small the circuit is has four levels, each of which includes those before it: no single edge can
-be cut without a case that differs; no one or two edges; no set of its edges; and no circuit of the
-graph has fewer edges. Cutting more may mend what cutting less breaks, so the levels differ. The
-hierarchy of minimality is an idea of Hadad, Katz and Bassan, arXiv 2602.16823, who certify over
-continuous inputs; the levels here are those just stated.
-
 Elsewhere prompts are tried, and what is known is a bound on how often the circuit gives another
 answer on prompts like these (Clopper and Pearson 1934; without a failure about 3 / n).
 """
@@ -25,21 +19,19 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
-from circuitfind.circuit import Circuit, require_same_graph
+from circuitfind.circuit import require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.every_input import every_case, in_pairs, n_cases
+from circuitfind.evaluation.intervals import share_bound
+from circuitfind.evaluation.levels import Level, levels
 from circuitfind.evaluation.measured import Mask
 from circuitfind.limits import require
 from circuitfind.measures import Logits, PerPrompt, Reference
 from circuitfind.metrics import Metric
-from circuitfind.paths import on_paths
 from circuitfind.problem import HasProblem, Problem, as_problem, circuit_of_question
 from circuitfind.prompts import PromptPairs
-
-CONFIDENCE = 0.95
 
 _SAFETY = 1000.0
 _SHOWN = 5
@@ -64,25 +56,6 @@ class Counterexample:
     position: int
     model: dict[str, float]
     circuit: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of minimality.
-
-    Attributes:
-        name: `edge`, `pair`, `subset` or `least`.
-        holds: Whether it was proved; None where it was not tried.
-        n_tried: How many circuits were tried for it.
-        smaller: The edges of a smaller circuit that is equal to the model, where there is one.
-        note: Why it was not tried.
-    """
-
-    name: str
-    holds: bool | None
-    n_tried: int
-    smaller: tuple[str, ...] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +107,7 @@ def certify(
     circuit: object = None,
     *,
     cases: int = 100_000,
-    circuits: int = 20_000,
+    tries: int = 20_000,
     tolerance: float = 1e-6,
 ) -> Certificate:
     """Check a circuit on every input, or say how much the prompts tried prove.
@@ -143,13 +116,13 @@ def certify(
         asked: What a search found, or its problem.
         circuit: The circuit; by default what was found.
         cases: How many cases may be checked; where there are more, the problem's prompts are tried.
-        circuits: How many circuits may be tried for each level of minimality.
+        tries: How many circuits may be tried for each level of minimality.
         tolerance: How far numerical outputs may differ.
 
     Raises:
         GraphError: The circuit belongs to another graph.
     """
-    require(cases=cases, circuits=circuits, tolerance=tolerance)
+    require(cases=cases, tries=tries, tolerance=tolerance)
     problem, circuit = as_problem(asked), circuit_of_question(asked, circuit)
     require_same_graph(circuit.graph, problem.graph)
     counts = n_cases(problem)
@@ -163,7 +136,7 @@ def certify(
     found = replace(found, every_input=True, n_inputs=counts[0], failure_bound=0.0)
     if not found.equal:
         return replace(found, failure_bound=found.n_different / found.n_cases)
-    return replace(found, levels=tuple(_levels(check, circuit, circuits)))
+    return replace(found, levels=tuple(levels(check, circuit, tries)))
 
 
 def _margins(
@@ -202,12 +175,7 @@ class _Check:
     """Compares circuits with the model, case by case."""
 
     def __init__(
-        self,
-        problem: Problem,
-        batches: Sequence[PromptPairs],
-        tolerance: float,
-        *,
-        every: bool,
+        self, problem: Problem, batches: Sequence[PromptPairs], tolerance: float, *, every: bool
     ) -> None:
         self.problem, self._batches = problem, batches
         self._every = every
@@ -294,7 +262,7 @@ class _Check:
             smallest_margin=margin if self.labels else None,
             allowed=self.allowed,
             rounding=self.rounding,
-            failure_bound=upper_bound(n_different, n_cases),
+            failure_bound=share_bound(n_different, n_cases),
             counterexample=example,
         )
 
@@ -327,66 +295,3 @@ class _Check:
     def _name(self, token: int) -> str:
         vocabulary = self.problem.model.vocabulary
         return vocabulary.answer_text(token) if vocabulary else str(token)
-
-
-def upper_bound(n_different: int, n: int, confidence: float = CONFIDENCE) -> float:
-    """Return the one-sided upper bound of a share by Clopper and Pearson."""
-    if n_different == n:
-        return 1.0
-    return float(stats.beta.ppf(confidence, n_different + 1, n - n_different))
-
-
-def _levels(check: _Check, circuit: Circuit, most: int) -> Iterator[Level]:
-    """Yield the levels of minimality; one that fails, or is not tried, settles those after it."""
-    n, total = circuit.n_edges, circuit.graph.n_edges
-    tries = {
-        "edge": (n, _without(circuit, [1])),
-        "pair": (math.comb(n, 2), _without(circuit, [2])),
-        "subset": (2**n - 1 - n - math.comb(n, 2), _without(circuit, range(3, n + 1))),
-        "least": (
-            sum(math.comb(total, size) for size in range(n)),
-            _fewer(circuit, connected=check.problem.pruning_is_free),
-        ),
-    }
-    settled: Level | None = None
-    for name, (count, masks) in tries.items():
-        if settled is None and count > most:
-            note = f"{count:,} circuits to try, and at most {most:,} are allowed"
-            settled = Level(name, None, 0, note=note)
-        if settled is not None:
-            yield replace(settled, name=name, n_tried=0)
-            continue
-        found, n_tried = check.first_equal(masks)
-        edges = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
-        level = Level(name, found is None, n_tried, edges)
-        settled = None if level.holds else level
-        yield level
-
-
-def _without(circuit: Circuit, sizes: Sequence[int]) -> Iterator[Mask]:
-    """Yield a circuit without every set of its edges of some sizes."""
-    places = [circuit.graph.index(edge) for edge in circuit.edges]
-    for size in sizes:
-        for cut in itertools.combinations(places, size):
-            yield circuit.kept.cpu() & ~_mask(circuit, cut)
-
-
-def _fewer(circuit: Circuit, *, connected: bool) -> Iterator[Mask]:
-    """Yield every circuit with fewer edges; if only connected ones, those without dead ends.
-
-    With dead ends that change nothing, a circuit is equal to one with fewer edges still.
-    """
-    graph = circuit.graph
-    every = [tuple(place) for place in graph.edge_mask.cpu().nonzero().tolist()]
-    for size in range(circuit.n_edges):
-        for some in itertools.combinations(every, size):
-            mask = _mask(circuit, some)
-            if not connected or torch.equal(on_paths(graph, mask), mask):
-                yield mask
-
-
-def _mask(circuit: Circuit, places: Sequence[tuple[int, ...]]) -> Mask:
-    mask = torch.zeros_like(circuit.kept, device="cpu")
-    for place in places:
-        mask[place] = True
-    return mask

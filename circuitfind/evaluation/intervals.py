@@ -12,6 +12,7 @@ these to their coverage.
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 FEWEST_PROMPTS = 8
@@ -52,6 +53,13 @@ def mean_interval(values: Float[Tensor, " batch"], *, seed: int = 0) -> tuple[fl
     """Return a 95 % interval of a mean over prompts, or None where there are too few."""
     mean = values.double().cpu().numpy()
     return _studentised(mean, np.ones_like(mean), seed)
+
+
+def share_bound(n_different: int, n: int, confidence: float = LEVEL) -> float:
+    """Return the one-sided upper bound of a share by Clopper and Pearson."""
+    if n_different == n:
+        return 1.0
+    return float(stats.beta.ppf(confidence, n_different + 1, n - n_different))
 
 
 def _studentised(part: Values, whole: Values, seed: int) -> tuple[float, float] | None:

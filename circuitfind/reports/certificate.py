@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from circuitfind.evaluation.certificate import CONFIDENCE, Certificate, Counterexample, Level
+from circuitfind.evaluation.certificate import Certificate, Counterexample
+from circuitfind.evaluation.intervals import LEVEL
+from circuitfind.evaluation.levels import Level
 
 _CLAIMS = {
     "edge": "no single edge can be cut",
@@ -32,7 +34,7 @@ def _lines(found: Certificate) -> Iterator[str]:
     if not found.every_input:
         yield (
             f"on prompts like these it differs in less than {found.failure_bound:.2%} "
-            f"({CONFIDENCE:.0%} confidence)"
+            f"({LEVEL:.0%} confidence)"
         )
     if found.counterexample is not None:
         yield from _counterexample(found.counterexample)

@@ -30,7 +30,7 @@ def certify_run(
     path: Path | str,
     *,
     cases: int = 100_000,
-    circuits: int = 20_000,
+    tries: int = 20_000,
     tolerance: float = 1e-6,
     model: Any = None,
     device: str = "cpu",
@@ -41,7 +41,7 @@ def certify_run(
     Args:
         path: A run directory or a circuit file.
         cases: How many cases may be checked; where there are more, prompts are tried.
-        circuits: How many circuits may be tried for each level of minimality.
+        tries: How many circuits may be tried for each level of minimality.
         tolerance: How far numerical outputs may differ.
         model: What `load_model` returned or takes; by default what the circuit's file names.
         device: Where to compute, unless a model is given.
@@ -60,7 +60,7 @@ def certify_run(
     exact = problem
     if n_cases(problem) is not None:
         exact = _in_float64(problem, circuit, path, models, device)
-    found = certify(exact, circuit, cases=cases, circuits=circuits, tolerance=tolerance)
+    found = certify(exact, circuit, cases=cases, tries=tries, tolerance=tolerance)
     file = certificate_file(path)
     content = {"format": FORMAT, **fingerprints(problem), **as_json(found)}
     write(file, json.dumps(content, indent=1) + "\n")

@@ -40,6 +40,7 @@ WHOLE_COMMANDS = {
     "benchmark": ["SUITE", "--dry-run"],
     "draw": ["RUN", "--out", "drawn.svg"],
     "roles": ["RUN"],
+    "certify": ["RUN"],
     "units": ["NEURONS"],
     "report": ["RUN"],
     "compare": ["RUN", "OTHER", "--by-name", "--draws", "10"],

@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ["run"],
     "stability": ["run", "--repetitions", 1],
     "roles": ["run"],
+    "certify": ["run"],
     "draw": ["run", "--out", "drawn.svg"],
     "export": ["run", "--format", "csv", "--out", "exported.csv"],
     "import": ["run/circuit.json", "--out", "imported"],

@@ -9,7 +9,8 @@ import torch
 
 import circuitfind as cf
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.certificate import certify, upper_bound
+from circuitfind.evaluation.certificate import certify
+from circuitfind.evaluation.intervals import share_bound
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.reports.certificate import certificate_text
 from circuitfind.verbs.certify import certify_run
@@ -87,7 +88,7 @@ def test_certificates_agree_with_every_pair_of_inputs_computed_by_hand(gate):
             )
             for clean, other in itertools.product(inputs, repeat=2)
         )
-        found = certify(problem, Circuit(graph, mask), circuits=1)
+        found = certify(problem, Circuit(graph, mask), tries=1)
         assert found.n_different == differ
         assert found.equal == (differ == 0)
         assert found.every_input and found.n_inputs == 4 and found.n_cases == 16
@@ -99,8 +100,11 @@ def test_certificates_agree_with_every_pair_of_inputs_computed_by_hand(gate):
 def test_the_true_circuit_is_certified_under_each_ablation(ablation, cases):
     problem = problem_of("and-gate", ablation)
     truth = circuit_of(problem, problem.model.sizes["truth"][ablation])
-    found = certify(problem, truth, circuits=1200)
+    found = certify(problem, truth, tries=1200)
     assert (found.equal, found.n_cases, found.failure_bound) == (True, cases, 0.0)
+    n = truth.n_edges
+    tried = [level.n_tried for level in found.levels[:3]]
+    assert tried == [n, n * (n - 1) // 2, 2**n - 1 - n - n * (n - 1) // 2]
     assert found.reached == ("subset" if ablation == "zero" else "least")
 
 
@@ -162,13 +166,13 @@ def test_each_level_of_minimality(tmp_path, weights, direct, edges, reached, ref
         assert first.holds is False
         smaller = circuit_of(problem, first.smaller)
         assert smaller.n_edges < len(edges)
-        assert certify(problem, smaller, circuits=1).equal
+        assert certify(problem, smaller, tries=1).equal
 
 
 def test_a_level_with_too_many_circuits_is_not_tried_and_says_so():
     problem = problem_of("and-gate")
     truth = circuit_of(problem, problem.model.sizes["truth"]["resample"])
-    found = certify(problem, truth, circuits=12)
+    found = certify(problem, truth, tries=12)
     assert [level.holds for level in found.levels] == [True, True, None, None]
     assert found.reached == "pair" and "16 circuits to try" in certificate_text(found)
 
@@ -179,8 +183,8 @@ def test_labels_are_compared_only_where_the_model_has_one_everywhere():
         circuit_of(problem, problem.model.sizes["truth"]["zero"])
         for problem in (problem_of("reverse", "zero"), problem_of("induction-pair", "zero"))
     ]
-    assert certify(reverse, truths[0], circuits=1).compares == "labels"
-    found = certify(problem_of("induction-pair", "zero"), truths[1], circuits=1)
+    assert certify(reverse, truths[0], tries=1).compares == "labels"
+    found = certify(problem_of("induction-pair", "zero"), truths[1], tries=1)
     assert found.every_input and found.compares == "numbers" and found.equal
     assert induction.graph.n_edges == truths[1].graph.n_edges
 
@@ -196,7 +200,7 @@ def test_with_too_many_inputs_a_bound_on_failures_is_said():
 
 @pytest.mark.parametrize(("failures", "n"), [(0, 64), (3, 20), (20, 20)])
 def test_the_bound_is_the_share_at_which_so_few_failures_have_five_percent(failures, n):
-    share = upper_bound(failures, n)
+    share = share_bound(failures, n)
     if failures == n:
         assert share == 1
         return
