@@ -12,6 +12,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.measured import Measured
 from circuitfind.methods.repelled import Repulsion, repelled
+from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.models.zoo import zoo_path
 from circuitfind.verbs import contest as verb
 from circuitfind.verbs.contest import Contest
@@ -49,6 +50,33 @@ def test_a_backup_is_a_rival_that_shares_nothing():
     found = cf.rivals(problem, cf.Circuit.of_edges(problem, own))
     assert found.least == 0 and not found.core and set(found.spared) == set(own)
     assert {"embed->a1.h0.k", "embed->a1.h0.v", "a1.h0->logits"} == set(found.rivals[0].edges)
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Two heads that both name the first symbol, each with certainty; of `-` they say nothing."""
+    sizes = sizes_of("abc-", "abc", length=2, n_layers=2, n_heads=1, d_head=3, d_mlp=0)
+    wiring = Wiring(sizes, {"token": 5, "position": 3, "output": 3})
+    for layer in (0, 1):
+        wiring.head(
+            layer, 0, query={}, query_bias=[SHARP], key={"position": column(one(3, 1))},
+            value={"token": torch.eye(5)[:, 1:4].clone()}, output={"output": SHARP * torch.eye(3)},
+        )  # fmt: skip
+    folder = tmp_path_factory.mktemp("copies")
+    wiring.save(folder, "copies")
+    model = cf.load_model(str(folder / "copies.json"), dtype="float64")
+    pairs = [cf.Pair([0, symbol, 4], [0, 4, 4], [()], steps=[2]) for symbol in (1, 2, 3)]
+    return cf.make_problem(model, cf.collate(pairs), metric="kl")
+
+
+@pytest.mark.parametrize("most", [0, 20_000])
+def test_two_copies_that_share_no_edge_are_each_other_s_rivals(copies, most, monkeypatch):
+    monkeypatch.setattr(verb, "MOST_SUBSETS", most)
+    first, second = (["embed->a0.h0.v", "a0.h0->logits"], ["embed->a1.h0.v", "a1.h0->logits"])
+    found = cf.rivals(copies, cf.Circuit.of_edges(copies, first), restarts=3)
+    assert found.rivals[0].edges == tuple(second) and found.least == 0
+    assert found.rivals[0].faithfulness == pytest.approx(1)
+    assert found.proved == (most > 0) and not found.core
 
 
 def test_a_unique_circuit_is_proved_to_have_no_rival():
@@ -95,6 +123,8 @@ def test_a_price_of_nothing_is_the_usual_search_in_that_order():
     usual = cf.discover(problem, threshold=1e-3, order="random", seed=3)
     same = repelled(IncrementalEngine(problem), usual.circuit, Repulsion(1e-3, 0.0, 3))
     assert torch.equal(same.kept, usual.circuit.kept)
+    dear = repelled(IncrementalEngine(problem), usual.circuit, Repulsion(1e-3, 1e6, 3))
+    assert not bool((dear.kept & usual.circuit.kept).any())
 
 
 def test_at_any_price_only_what_nothing_else_does_is_kept(gate):
