@@ -5,7 +5,7 @@ other one does what a smaller one of these does.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
@@ -66,7 +66,7 @@ def enumerate_circuits(
     prunes = measured.problem.pruning_is_free
     found: list[tuple[Circuit, float]] = []
     n_measured, done = 0, 0
-    subsets = _subsets(graph, n)
+    subsets = masks_of(graph, candidates(graph), range(1, n + 1))
     while some := list(islice(subsets, _TOGETHER)):
         done += len(some)
         masks = [m for m in some if not prunes or torch.equal(on_paths(graph, m), m)]
@@ -78,10 +78,13 @@ def enumerate_circuits(
     return Enumerated(tuple(found), done, n_measured)
 
 
-def _subsets(graph: Graph, n: int) -> Iterator[Mask]:
-    edges = candidates(graph)
-    for size in range(1, min(n, len(edges)) + 1):
+def masks_of(
+    graph: Graph, edges: Sequence[tuple[int, int]], sizes: Sequence[int]
+) -> Iterator[Mask]:
+    """Yield a mask of every set of some edges, given as indices, that has one of some sizes."""
+    for size in sizes:
         for chosen in combinations(edges, size):
             mask = torch.zeros_like(graph.edge_mask)
-            mask[tuple(zip(*chosen, strict=True))] = True
+            for index in chosen:
+                mask[index] = True
             yield mask

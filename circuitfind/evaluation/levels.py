@@ -7,7 +7,6 @@ hierarchy of minimality is an idea of Hadad, Katz and Bassan, arXiv 2602.16823, 
 continuous inputs; the levels here are those just stated.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from circuitfind.circuit import Circuit
+from circuitfind.evaluation.exhaustive import masks_of
 from circuitfind.evaluation.measured import Mask
 from circuitfind.paths import on_paths
 from circuitfind.problem import Problem
@@ -84,10 +84,9 @@ def levels(check: Equality, circuit: Circuit, most: int) -> Iterator[Level]:
 
 def _without(circuit: Circuit, sizes: Sequence[int]) -> Iterator[Mask]:
     """Yield a circuit without every set of its edges of some sizes."""
-    places = [circuit.graph.index(edge) for edge in circuit.edges]
-    for size in sizes:
-        for cut in itertools.combinations(places, size):
-            yield circuit.kept.cpu() & ~_mask(circuit, cut)
+    own = [circuit.graph.index(edge) for edge in circuit.edges]
+    for cut in masks_of(circuit.graph, own, sizes):
+        yield circuit.kept.cpu() & ~cut
 
 
 def _fewer(circuit: Circuit, *, connected: bool) -> Iterator[Mask]:
@@ -96,16 +95,7 @@ def _fewer(circuit: Circuit, *, connected: bool) -> Iterator[Mask]:
     With dead ends that change nothing, a circuit is equal to one with fewer edges still.
     """
     graph = circuit.graph
-    every = [tuple(place) for place in graph.edge_mask.cpu().nonzero().tolist()]
-    for size in range(circuit.n_edges):
-        for some in itertools.combinations(every, size):
-            mask = _mask(circuit, some)
-            if not connected or torch.equal(on_paths(graph, mask), mask):
-                yield mask
-
-
-def _mask(circuit: Circuit, places: Sequence[tuple[int, ...]]) -> Mask:
-    mask = torch.zeros_like(circuit.kept, device="cpu")
-    for place in places:
-        mask[place] = True
-    return mask
+    every = [graph.index(edge) for edge in graph.edges()]
+    for mask in masks_of(graph, every, range(circuit.n_edges)):
+        if not connected or torch.equal(on_paths(graph, mask), mask):
+            yield mask
