@@ -105,7 +105,7 @@ class Rivals:
         what = "no rival" if self.least is None else f"least overlap {self.least:.3f}"
         beyond = "lead to a rival" if self.least is None else "share less"
         return (
-            f"{what} in {self.n_restarts} restarts; at most {self.unseen or 0:.1%} of such "
+            f"{what} in {self.n_restarts} restart{'s' * (self.n_restarts != 1)}; at most {self.unseen or 0:.1%} of such "
             f"restarts {beyond} ({CONFIDENCE:.0%} confidence)"
         )
 

@@ -87,7 +87,7 @@ class Contest:
             return f"every circuit of at most {n} edges: {self.n_subsets} sets of edges"
         restarts, edges = self.settings.restarts, self.circuit.graph.n_edges
         return (
-            f"{restarts} restarts, each 1 to {MOST_THRESHOLDS} searches among {edges} edges; too "
+            f"{restarts} restart{'s' * (restarts != 1)}, each 1 to {MOST_THRESHOLDS} searches among {edges} edges; too "
             f"many circuits of at most {n} edges to measure them all"
         )
 
