@@ -104,8 +104,9 @@ class Rivals:
             return f"proved: {what} ({self.n_considered} sets of edges considered)"
         what = "no rival" if self.least is None else f"least overlap {self.least:.3f}"
         beyond = "lead to a rival" if self.least is None else "share less"
+        n = self.n_restarts
         return (
-            f"{what} in {self.n_restarts} restart{'s' * (self.n_restarts != 1)}; at most {self.unseen or 0:.1%} of such "
+            f"{what} in {n} restart{'s' * (n != 1)}; at most {self.unseen or 0:.1%} of such "
             f"restarts {beyond} ({CONFIDENCE:.0%} confidence)"
         )
 
