@@ -197,6 +197,7 @@ class _Assessor:
             curve=self._curve(),
             baselines=self._baselines(),
             completeness=self._completeness(),
+            path=self._path(),
             minimality=self._minimality(),
             tests=self._tests(),
             discoveries=self._discoveries(),
@@ -214,7 +215,6 @@ class _Assessor:
             ),
             notes=notes(problem),
             divergences=self._divergences(),
-            path=self._path(),
         )
 
     def cost(self, seconds: float) -> str:

@@ -87,8 +87,8 @@ class Contest:
             return f"every circuit of at most {n} edges: {self.n_subsets} sets of edges"
         restarts, edges = self.settings.restarts, self.circuit.graph.n_edges
         return (
-            f"{restarts} restart{'s' * (restarts != 1)}, each 1 to {MOST_THRESHOLDS} searches among "
-            f"{edges} edges; too many circuits of at most {n} edges to measure them all"
+            f"{restarts} restart{'s' * (restarts != 1)}, each 1 to {MOST_THRESHOLDS} searches "
+            f"among {edges} edges; too many circuits of at most {n} edges to measure them all"
         )
 
     def run(self) -> tuple[Rivals, list[Circuit]]:
