@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,6 +160,13 @@ def print_facts(facts: Mapping[str, Any], *, as_json: bool = False) -> None:
     from circuitfind.reports.terminal import fact_table
 
     print_table(fact_table(facts))
+
+
+def print_tables(tables: Iterable["Table"]) -> None:
+    """Print tables with an empty line between two."""
+    for number, table in enumerate(tables):
+        emit("\n" if number else "")
+        print_table(table)
 
 
 def print_table(table: "Table") -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import emit, interruptible, print_json, print_table, tell
+from circuitfind.commands.console import emit, interruptible, print_json, print_tables, tell
 from circuitfind.commands.options import Budget, Device, Json, Memory, limited
 from circuitfind.commands.progress import progress_bar
 
@@ -47,7 +47,5 @@ def dissociate(
     if as_json:
         print_json(found.dissociation.as_json())
         return
-    for number, table in enumerate(dissociation_tables(found.dissociation)):
-        emit("\n" if number else "")
-        print_table(table)
+    print_tables(dissociation_tables(found.dissociation))
     emit("".join(f"{file}\n" for file in found.written))

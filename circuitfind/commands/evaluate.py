@@ -9,7 +9,7 @@ from circuitfind.commands.console import (
     emit,
     interruptible,
     print_json,
-    print_table,
+    print_tables,
     tell,
 )
 from circuitfind.commands.options import Budget, Circuit, Device, Json, Memory, limited
@@ -78,7 +78,5 @@ def evaluate(
     if as_json:
         print_json(found.assessment.as_json())
         return
-    for number, table in enumerate(assessment_tables(found.assessment)):
-        emit("\n" if number else "")
-        print_table(table)
+    print_tables(assessment_tables(found.assessment))
     emit("".join(f"{path}\n" for path in found.written))

@@ -9,7 +9,7 @@ from circuitfind.commands.console import (
     emit,
     interruptible,
     print_json,
-    print_table,
+    print_tables,
     tell,
 )
 from circuitfind.commands.options import (
@@ -239,10 +239,7 @@ def _run(config: "PatchConfig", out: Path | None, budget: str | None, *, as_json
 
 
 def _print(run: "PatchRun") -> None:
-    for number, table in enumerate(run.report.tables()):
-        if number:
-            emit("\n")
-        print_table(table)
+    print_tables(run.report.tables())
     emit("\n")
     if run.circuit is not None:
         emit(f"{run.circuit_line()}\n")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import emit, interruptible, print_json, print_table, tell
+from circuitfind.commands.console import emit, interruptible, print_json, print_tables, tell
 from circuitfind.commands.options import Budget, Circuit, Device, Json, Memory, limited
 from circuitfind.commands.progress import progress_bar
 
@@ -44,7 +44,5 @@ def rivals(
     if as_json:
         print_json(found.rivals.as_json())
         return
-    for number, table in enumerate(rivals_tables(found.rivals)):
-        emit("\n" if number else "")
-        print_table(table)
+    print_tables(rivals_tables(found.rivals))
     emit("".join(f"{file}\n" for file in found.written))

@@ -16,8 +16,7 @@ from circuitfind import records
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.chance import LAYER_PROFILE
 from circuitfind.comparison.overlap import edges_by_profile
-
-CONFIDENCE = 0.95
+from circuitfind.evaluation.intervals import LEVEL
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Rivals:
         n = self.n_restarts
         return (
             f"{what} in {n} restart{'s' * (n != 1)}; at most {self.unseen or 0:.1%} of such "
-            f"restarts {beyond} ({CONFIDENCE:.0%} confidence)"
+            f"restarts {beyond} ({LEVEL:.0%} confidence)"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -118,7 +117,7 @@ class Rivals:
 
 def unseen_share(n: int) -> float | None:
     """Return the share of restarts that none of n would have shown with a chance of 5 %."""
-    return 1 - (1 - CONFIDENCE) ** (1 / n) if n else None
+    return 1 - (1 - LEVEL) ** (1 / n) if n else None
 
 
 def is_rival(circuit: Circuit, other: Circuit) -> bool:

@@ -46,10 +46,7 @@ class ComparisonDirectory(WorkDirectory[ComparisonConfig]):
     """The directory of one comparison."""
 
     kind = ComparisonConfig
-
-    @property
-    def is_complete(self) -> bool:
-        return (self.path / COMPARISON).is_file()
+    last = COMPARISON
 
     @classmethod
     def is_ours(cls, file: Path) -> bool:

@@ -61,12 +61,9 @@ class DissociationDirectory(PassDirectory[DissociationConfig]):
     """The directory of one dissociation."""
 
     kind = DissociationConfig
+    last = RESULT
     passes = PASSES
     lasting = (PASSES,)
-
-    @property
-    def is_complete(self) -> bool:
-        return (self.path / RESULT).is_file()
 
     def result(self) -> Dissociation | None:
         """Return the result, if it is there.

@@ -166,12 +166,9 @@ class MibDirectory(PassDirectory[MibConfig]):
     """The directory of one measurement by MIB's protocol."""
 
     kind = MibConfig
+    last = RESULT
     passes = PASSES
     lasting = (PASSES, SUBMISSION)
-
-    @property
-    def is_complete(self) -> bool:
-        return (self.path / RESULT).is_file()
 
     def result(self) -> MibResult | None:
         """Return the result, if it is there.

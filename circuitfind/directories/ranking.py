@@ -134,10 +134,7 @@ class RankingDirectory(WorkDirectory[RankingConfig]):
     """The directory of one measured ranking."""
 
     kind = RankingConfig
-
-    @property
-    def is_complete(self) -> bool:
-        return (self.path / RESULT).is_file()
+    last = RESULT
 
     def result(self) -> RankingResult | None:
         """Return the result, if it is there.

@@ -53,12 +53,9 @@ class RivalsDirectory(PassDirectory[RivalsConfig]):
     """The directory of one search for rivals."""
 
     kind = RivalsConfig
+    last = RESULT
     passes = PASSES
     lasting = (PASSES, ATTEMPTS)
-
-    @property
-    def is_complete(self) -> bool:
-        return (self.path / RESULT).is_file()
 
     def result(self) -> Rivals | None:
         """Return the result, if it is there.

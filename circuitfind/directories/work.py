@@ -48,11 +48,13 @@ class WorkDirectory(Generic[Asked]):
         kind: The type of the settings.
         prefix: What the names of `config.json` and `environment.json` begin with, where the work is
             done in the directory of another.
+        last: The file that is written last: where it is, the work is done.
         lasting: Files that outlive an error at the start, if they hold anything, and folders.
     """
 
     kind: ClassVar[type[Settings]]
     prefix: ClassVar[str] = ""
+    last: ClassVar[str]
     lasting: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, path: Path, config: Asked) -> None:
@@ -91,7 +93,7 @@ class WorkDirectory(Generic[Asked]):
     @property
     def is_complete(self) -> bool:
         """Whether the work is done."""
-        raise NotImplementedError
+        return (self.path / self.last).is_file()
 
     @classmethod
     def is_ours(cls, file: Path) -> bool:

@@ -177,15 +177,13 @@ class _Check:
     def __init__(
         self, problem: Problem, batches: Sequence[PromptPairs], tolerance: float, *, every: bool
     ) -> None:
-        self.problem, self._batches = problem, batches
-        self._every = every
+        self.problem, self._batches, self._every = problem, batches, every
         sizes = getattr(problem.model, "sizes", {})
         self.labels = sizes.get("output") != "numerical" and problem.model.shape.d_vocab > 1
-        self._engines = [self._engine(batches[0])]
+        self._first = self._engine(batches[0])
         self.rounding, clear = self._of_the_model()
         self.labels = self.labels and (clear or not every)
         self.allowed = self.rounding if self.labels else max(tolerance, self.rounding)
-        self._engines = [self._engine(batches[0])]
 
     @property
     def metric(self) -> Metric:
@@ -194,12 +192,12 @@ class _Check:
 
     def _engine(self, prompts: PromptPairs) -> IncrementalEngine:
         return IncrementalEngine(
-            replace(self.problem, prompts=prompts, metric=self.metric, default_metric=None)
+            replace(self.problem, prompts=prompts, metric=_DIFFERENCE, default_metric=None)
         )
 
     def engines(self) -> Iterator[IncrementalEngine]:
         """Yield what answers for each batch; only the first is kept."""
-        yield self._engines[0]
+        yield self._first
         yield from map(self._engine, self._batches[1:])
 
     def _of_the_model(self) -> tuple[float, bool]:
@@ -229,7 +227,7 @@ class _Check:
         while some := list(itertools.islice(masks, _AT_ONCE)):
             left = some
             for engine in self.engines():
-                wrong = self.differs(engine.measure(left)).any(dim=1).tolist()
+                wrong = self.differs(engine.measure(left, self.metric)).any(dim=1).tolist()
                 left = [mask for mask, is_wrong in zip(left, wrong, strict=True) if not is_wrong]
                 if not left:
                     break
@@ -243,10 +241,15 @@ class _Check:
         n_cases = n_different = 0
         apart, margin, example = 0.0, math.inf, None
         for engine in self.engines():
-            values = engine.measure([kept])[0]
+            with torch.no_grad():
+                (final,) = engine.finals([kept])
+                values, differences = (
+                    engine.readout_of(metric).by_prompt(final).cpu()
+                    for metric in (self.metric, _DIFFERENCE)
+                )
             wrong = self.differs(values)
             n_cases, n_different = n_cases + len(values), n_different + int(wrong.sum())
-            apart = max(apart, float(engine.measure([kept], _DIFFERENCE).max()))
+            apart = max(apart, float(differences.max()))
             margin = min(margin, float(values.min()))
             if example is None and bool(wrong.any()):
                 example = self._example(engine, kept, int(wrong.nonzero()[0]))

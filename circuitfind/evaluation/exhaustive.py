@@ -42,10 +42,17 @@ def candidates(graph: Graph) -> list[tuple[int, int]]:
     return [tuple(pair) for pair in on_paths(graph, graph.edge_mask).nonzero().tolist()]
 
 
-def n_subsets(graph: Graph, n: int) -> int:
-    """Return how many sets of at most n of these edges there are, the empty one left out."""
-    n_edges = len(candidates(graph))
-    return sum(math.comb(n_edges, size) for size in range(1, min(n, n_edges) + 1))
+def n_subsets(graph: Graph, n: int) -> int | None:
+    """Return how many sets of at most n of these edges there are, the empty one left out.
+
+    None if they are more than `MOST_SUBSETS`: of a large graph the number itself takes long.
+    """
+    n_edges, total = len(candidates(graph)), 0
+    for size in range(1, min(n, n_edges) + 1):
+        total += math.comb(n_edges, size)
+        if total > MOST_SUBSETS:
+            return None
+    return total
 
 
 def enumerate_circuits(

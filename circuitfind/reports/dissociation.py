@@ -71,15 +71,17 @@ def _cell(each: Effect) -> Cell:
 
 
 def _effect(each: Effect) -> str:
-    ends = "" if each.low is None else f" ({_number(each.low)} to {_number(each.high)})"
     random = "" if each.random is None else f", random {_number(each.random)}"
     value = f", {each.value:.3g} nats" if each.on == TEXT else ""
-    return f"{_number(each.effect)}{ends}{random}{value}"
+    return f"{_number(each.effect)}{_ends(each)}{random}{value}"
 
 
 def _difference(each: Difference) -> str:
-    ends = "" if each.low is None else f" ({_number(each.low)} to {_number(each.high)})"
-    return f"{_number(each.value)}{ends}"
+    return f"{_number(each.value)}{_ends(each)}"
+
+
+def _ends(each: Effect | Difference) -> str:
+    return "" if each.low is None else f" ({_number(each.low)} to {_number(each.high)})"
 
 
 def _number(value: float | None) -> str:

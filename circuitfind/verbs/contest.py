@@ -9,7 +9,8 @@ the search is repeated with a smaller threshold.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from circuitfind.circuit import Circuit, require_same_graph
@@ -23,7 +24,7 @@ from circuitfind.comparison.rivals import (
 )
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.errors import MethodError
-from circuitfind.evaluation.exhaustive import MOST_SUBSETS, enumerate_circuits, n_subsets
+from circuitfind.evaluation.exhaustive import enumerate_circuits, n_subsets
 from circuitfind.evaluation.measured import Measured
 from circuitfind.methods.repelled import Repulsion, largest, repelled
 from circuitfind.progress import Checkpoint
@@ -36,6 +37,20 @@ FINER, MOST_THRESHOLDS = 4.0, 3
 
 _ROUNDING = 1e-9
 _GAP_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What a search for rivals came to; see `Rivals`."""
+
+    found: Sequence[Circuit]
+    _: KW_ONLY
+    proved: bool
+    n_within: int = 0
+    n_considered: int = 0
+    n_measured: int = 0
+    n_restarts: int = 0
+    n_met: int = 0
 
 
 @dataclass
@@ -69,21 +84,16 @@ class Contest:
         (self.faithfulness,) = self.measured.faithfulness([self.circuit.kept.cpu()])
         self.target = self.faithfulness - self.settings.tolerance - _ROUNDING
 
-    @property
-    def n_subsets(self) -> int:
-        """How many sets of at most as many edges as the circuit has there are."""
+    @cached_property
+    def n_subsets(self) -> int | None:
+        """How many sets of at most as many edges as the circuit has there are; None if too many."""
         return n_subsets(self.circuit.graph, self.circuit.n_edges)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether all of them are measured."""
-        return self.n_subsets <= MOST_SUBSETS
 
     @property
     def cost(self) -> str:
         """What will be done, for people."""
         n = self.circuit.n_edges
-        if self.is_small:
+        if self.n_subsets is not None:
             return f"every circuit of at most {n} edges: {self.n_subsets} sets of edges"
         restarts, edges = self.settings.restarts, self.circuit.graph.n_edges
         return (
@@ -94,50 +104,54 @@ class Contest:
     def run(self) -> tuple[Rivals, list[Circuit]]:
         """Return the figures, and the rivals, the one that shares least first."""
         started = time.monotonic()
-        n_considered = n_measured = n_within = n_restarts = n_met = 0
-        if self.is_small:
-            n = self.circuit.n_edges
-            total = self.n_subsets
-            every = enumerate_circuits(
-                self.measured,
-                n,
-                self.target,
-                lambda done: self.on_progress(Checkpoint(done, total, "sets of edges")),
-            )
-            n_considered, n_measured = every.n_subsets, every.n_measured
-            found = [each for each, _ in every.circuits if is_rival(self.circuit, each)]
-            n_within = sum(
-                not is_rival(self.circuit, each) and each.n_edges < n for each, _ in every.circuits
-            )
-        else:
-            n_restarts = self.settings.restarts
-            ends = [self._restarted(number) for number in range(n_restarts)]
-            met = [each for each in ends if each is not None]
-            n_met = len(met)
-            found = list({each.kept.numpy().tobytes(): each for each in met}.values())
-        rivals, circuits = self._compared(found)
+        search = self._restarts() if self.n_subsets is None else self._all(self.n_subsets)
+        rivals, circuits = self._compared(search.found)
         core, spared, n_unused = shared_by_all(self.circuit, rivals)
-        return (
-            Rivals(
-                self.circuit.n_edges,
-                self.faithfulness,
-                self._held_out([self.circuit])[0],
-                self.target + _ROUNDING,
-                tuple(rivals),
-                core if rivals or self.is_small else (),
-                spared,
-                n_unused,
-                n_within,
-                self.is_small,
-                n_considered,
-                n_measured,
-                n_restarts,
-                n_met,
-                unseen_share(n_restarts),
-                time.monotonic() - started,
-            ),
-            circuits,
+        figures = Rivals(
+            n_edges=self.circuit.n_edges,
+            faithfulness=self.faithfulness,
+            held_out=self._held_out([self.circuit])[0],
+            target=self.target + _ROUNDING,
+            rivals=tuple(rivals),
+            core=core if rivals or search.proved else (),
+            spared=spared,
+            n_unused=n_unused,
+            n_within=search.n_within,
+            proved=search.proved,
+            n_considered=search.n_considered,
+            n_measured=search.n_measured,
+            n_restarts=search.n_restarts,
+            n_met=search.n_met,
+            unseen=unseen_share(search.n_restarts),
+            seconds=time.monotonic() - started,
         )
+        return figures, circuits
+
+    def _all(self, n_subsets: int) -> "_Search":
+        """Measure every circuit of at most as many edges."""
+        n = self.circuit.n_edges
+
+        def say(done: int) -> None:
+            self.on_progress(Checkpoint(done, n_subsets, "sets of edges"))
+
+        every = enumerate_circuits(self.measured, n, self.target, say)
+        circuits = [circuit for circuit, _ in every.circuits]
+        found = [each for each in circuits if is_rival(self.circuit, each)]
+        n_within = sum(each.n_edges < n and not is_rival(self.circuit, each) for each in circuits)
+        return _Search(
+            found,
+            proved=True,
+            n_within=n_within,
+            n_considered=every.n_subsets,
+            n_measured=every.n_measured,
+        )
+
+    def _restarts(self) -> "_Search":
+        """Search again and again, pushed away from the circuit."""
+        n = self.settings.restarts
+        met = [each for each in map(self._restarted, range(n)) if each is not None]
+        found = list({each.kept.numpy().tobytes(): each for each in met}.values())
+        return _Search(found, proved=False, n_restarts=n, n_met=len(met))
 
     def _compared(self, found: Sequence[Circuit]) -> tuple[list[Rival], list[Circuit]]:
         shares = self.measured.faithfulness([each.kept for each in found]) if found else []

@@ -10,6 +10,7 @@ import circuitfind as cf
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
+from circuitfind.evaluation import exhaustive
 from circuitfind.evaluation.measured import Measured
 from circuitfind.methods.repelled import Repulsion, repelled
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
@@ -71,7 +72,7 @@ def copies(tmp_path_factory):
 
 @pytest.mark.parametrize("most", [0, 20_000])
 def test_two_copies_that_share_no_edge_are_each_other_s_rivals(copies, most, monkeypatch):
-    monkeypatch.setattr(verb, "MOST_SUBSETS", most)
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", most)
     first, second = (["embed->a0.h0.v", "a0.h0->logits"], ["embed->a1.h0.v", "a1.h0->logits"])
     found = cf.rivals(copies, cf.Circuit.of_edges(copies, first), restarts=3)
     assert found.rivals[0].edges == tuple(second) and found.least == 0
@@ -135,7 +136,7 @@ def test_at_any_price_only_what_nothing_else_does_is_kept(gate):
 
 
 def test_searches_find_the_rival_and_say_what_they_cannot_rule_out(gate, monkeypatch):
-    monkeypatch.setattr(verb, "MOST_SUBSETS", 0)
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
     contest = Contest(cf.Circuit.of_edges(gate, OR), Measured(gate), None, RivalsConfig(restarts=6))
     found, circuits = contest.run()
     assert names(circuits[0].edges) == OTHER and not found.proved
@@ -145,7 +146,7 @@ def test_searches_find_the_rival_and_say_what_they_cannot_rule_out(gate, monkeyp
 
 
 def test_restarts_that_were_made_are_not_made_again(gate, monkeypatch):
-    monkeypatch.setattr(verb, "MOST_SUBSETS", 0)
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
     circuit, kept = cf.Circuit.of_edges(gate, OR), {}
     first = Contest(circuit, Measured(gate), None, RivalsConfig(restarts=3), keep=kept.__setitem__)
     expected, _ = first.run()
