@@ -5,9 +5,9 @@
 The model has the shape of GPT-2 small and random weights. The plain pass is the model's own, from
 its embeddings to a logit difference at the last position and back to the embeddings, with frozen
 weights: the least that anything with a gradient must do. Memory is the peak of all tensors alive,
-counted as they are made and freed, beyond the model's weights. All figures are ratios to the plain
-pass. Targets: at most 1.5 above plain, and at most 2 of time per gradient. Results go to
-docs/performance.md.
+counted as they are made and freed, beyond the model's weights. Operations are those of all matrix
+products. All figures are ratios to the plain pass. Targets: at most 1.5 above plain, and at most 2
+of time per gradient. Results go to docs/performance.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import circuitfind as cf
 from benchmarks.page import write_block
@@ -43,7 +44,7 @@ def main() -> None:
     given = vars(parser.parse_args())
     curve, timed = given.pop("curve"), not given.pop("memory")
     default = given == {n: parser.get_default(n) for n in given}
-    header = HEADER if timed else HEADER[:3]
+    header = HEADER if timed else _MEMORY
     rows = [header, *measure(given, timed=timed)]
     if default:
         write_block("attribution", table(rows))
@@ -60,7 +61,8 @@ def main() -> None:
         write_block("attribution-curve", table(rows))
 
 
-HEADER = ("", "peak / plain", "above plain / plain", "time / plain", "per gradient")
+_MEMORY = ("", "operations / plain", "peak / plain", "above plain / plain")
+HEADER = (*_MEMORY, "time / plain", "per gradient")
 
 
 def measure(sizes: dict[str, int], only: str = "", *, timed: bool = True) -> list[tuple[str, ...]]:
@@ -69,14 +71,14 @@ def measure(sizes: dict[str, int], only: str = "", *, timed: bool = True) -> lis
     plain = lambda: plain_pass(hf, problem)  # noqa: E731
     # Attention is compared with the model's own when a prompt length is met first.
     list(attribute(problem, [Place(share=1.0, weight=1.0)], Limits(sizes["prompts"])))
-    least = peak_bytes(plain)
+    fewest, least = operations(plain), peak_bytes(plain)
     seconds = median_seconds(plain) if timed else math.nan
     print(f"{sizes}: plain pass {least / 2**20:.0f} MiB, {seconds:.2f} s", flush=True)
     rows = []
     for name, n_gradients, run in ways(problem, sizes["prompts"]):
         if only in ("", name):
             most = peak_bytes(run)
-            cells = [most / least, (most - least) / least]
+            cells = [operations(run) / fewest, most / least, (most - least) / least]
             if timed:
                 taken = median_seconds(run) / seconds
                 cells += [taken, taken / n_gradients]
@@ -131,6 +133,18 @@ def plain_pass(hf: Any, problem: Problem) -> Tensor:
     logits = hf(inputs_embeds=embedding, logits_to_keep=1, use_cache=False).logits[:, -1]
     (gradient,) = torch.autograd.grad((logits[:, WRONG] - logits[:, RIGHT]).sum(), embedding)
     return gradient
+
+
+def operations(run: Callable[[], Any]) -> int:
+    """Return the operations of all matrix products of a run, those added in place included."""
+
+    def added(_: Any, left: Sequence[int], right: Sequence[int], **__: Any) -> int:
+        return 2 * left[0] * left[1] * right[1]
+
+    mapping = {torch.ops.aten.addmm_: added}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 def median_seconds(run: Callable[[], Any]) -> float:

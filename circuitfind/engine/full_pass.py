@@ -6,10 +6,9 @@ which case an edge carries the mixture, and the pass is differentiable in the ma
 embedding and in the replacements.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,9 +16,11 @@ from torch import Tensor
 
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.engine.moves import MixedRows, Ports, ports_of_heads
-from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input, single_ports
+from circuitfind.engine.sums import Reads, Sums
+from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input, Port, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Rows, mix, read, unowned_bias, write
+from circuitfind.models.readings import Reading
 from circuitfind.models.units import unit_block
 from circuitfind.places import Places
 
@@ -34,7 +35,7 @@ class Pass:
     """One run of the model.
 
     Attributes:
-        written: What each writer wrote, in the order of `Graph.writers`.
+        values: Returns what each writer wrote (see `written`).
         read: What each input received, in the order of the readers of `Graph.merged`; empty unless
             asked for.
         final: What the logits reader received.
@@ -42,10 +43,15 @@ class Pass:
             could be cut and what inputs received was asked for.
     """
 
-    written: Streams
+    values: Callable[[], Streams]
     read: tuple[Stream, ...]
     final: Stream
     patterns: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def written(self) -> Streams:
+        """What each writer wrote, in the order of `Graph.writers`; without a gradient if masked."""
+        return self.values()
 
 
 def plain_pass(
@@ -70,7 +76,7 @@ def plain_pass(
             values = model.output(block.layer, range(len(values)), values)
         written.append(values)
     read = (run.entering[reader.stage] for reader in graph.merged.readers)
-    return Pass(torch.cat(written), tuple(read) if keep_reads else (), run.final)
+    return Pass(lambda: torch.cat(written), tuple(read) if keep_reads else (), run.final)
 
 
 def full_pass(
@@ -142,17 +148,14 @@ class MaskedRun:
         self._model, self._graph, self._real = model, graph, real
         self._places = places if graph.places else None
         self._replacement, self._kept = replacement, kept
-        self._written: list[Streams] = []
         self._sources: dict[int, Stream] = {}
         self._read: list[Stream] | None = [] if keep_reads else None
         self._patterns: dict[int, Tensor] = {}
         # Of the replacements and of what belongs to no writer.
         self._total: Stream | None = None
-        # What has been written minus its replacement: all later readers need it.
-        self._differences: list[Streams] = []
+        self._sums = Sums(graph.n_outer[0])
         # The first writer that later readers read.
         self._first = 0
-        self._values: Streams | None = None
 
     def run(self, embedding: Sequence[Stream]) -> Pass:
         self._sources = dict(zip(self._graph.sources, embedding, strict=True))
@@ -162,25 +165,56 @@ class MaskedRun:
             for block, outputs in together:
                 if block.kind == "stream":
                     # What follows reads what its writers write, and nothing from before.
-                    self._total, self._differences, self._first = None, [], block.writers[0]
+                    self._total, self._first = None, block.writers[0]
                 self._write(outputs)
                 self._add_bias(block)
         (final,) = self._received(self._graph.logits)
         read = tuple(self._read or ())
-        return Pass(torch.cat(self._written), read, final, self._patterns)
+        replacement = self._replacement[: self._sums.n_written]
+        return Pass(lambda: self._sums.values + replacement, read, final, self._patterns)
 
     def _outputs(self, block: Block) -> Streams:
         if block.units is not None and block.kind != "attention":
             return self._unit_outputs(block)
-        model, inputs = self._model, dict[Input, Rows]()
-        for port, readers in groupby(block.readers, key=lambda r: self._graph.readers[r].port):
-            streams = self._received(list(readers))
-            for single in single_ports(port):
-                inputs[single] = read(model, block, single, range(len(streams)), streams)
-        mixed = self._mixed(block, inputs)
+        mixed = self._mixed(block, self._inputs(block))
         if block.units is not None:
-            return unit_block(model, block).outputs(mixed)
-        return write(model, block, mixed)
+            return unit_block(self._model, block).outputs(mixed)
+        return write(self._model, block, mixed)
+
+    def _inputs(self, block: Block) -> dict[Input, Rows]:
+        """Return what the readers of a block read."""
+        if reads := self._reads(block):
+            found = self._summed(block.readers, Reads(list(reads.values())))
+            return dict(zip(reads, found, strict=True))
+        inputs, first, streams = dict[Input, Rows](), 0, self._received(block.readers)
+        for port, n in self._ports(block):
+            for single in single_ports(port):
+                given = streams[first : first + n]
+                inputs[single] = read(self._model, block, single, range(n), given)
+            first += n
+        return inputs
+
+    def _ports(self, block: Block) -> list[tuple[Port | None, int]]:
+        """Return by which ports the inputs of a block are read, and how many by each."""
+        inputs = (self._graph.readers[number].port for number in block.readers)
+        return [(port, len(list(s)) // self._graph.n_places) for port, s in groupby(inputs)]
+
+    def _reads(self, block: Block) -> dict[Input, list[tuple[int, Reading]]]:
+        """Return how the heads of a block read, where that is known and saves memory."""
+        apart = self._graph.n_places > 1 or self._read is not None
+        if apart or not block.has_heads or not torch.is_grad_enabled():
+            return {}
+        first, found, norms = 0, dict[Input, list[tuple[int, Reading]]](), set[int]()
+        for port, n in self._ports(block):
+            for single in single_ports(port):
+                readings = [self._model.reading(block.layer, single, row) for row in range(n)]
+                known = [reading for reading in readings if reading is not None]
+                norms |= {id(reading.norm) for reading in known}
+                if len(known) < n or len(norms) > 1:
+                    return {}
+                found[single] = list(enumerate(known, first))
+            first += n
+        return found
 
     def _mixed(self, block: Block, inputs: dict[Input, Rows]) -> Rows:
         """Return all heads' `z`, or the activations of an MLP's neurons."""
@@ -221,28 +255,24 @@ class MaskedRun:
         return torch.stack([found[writer] for writer in block.writers])
 
     def _received(self, readers: Sequence[int]) -> Streams:
-        assert self._total is not None and self._values is not None
-        first, n = self._first, sum(len(difference) for difference in self._differences)
-        mask = self._kept[first : first + n, list(readers)].to(self._total.dtype)
-        weighted: Any = _Weighted.apply
-        sums: Tensor = weighted(mask, self._values[first : first + n], *self._differences)
-        streams = self._total + sums
+        (streams,) = self._summed(readers)
         if self._places is not None:
             streams = self._places.merged(streams)
         if self._read is not None:
             self._read.extend(streams)
         return streams
 
+    def _summed(self, readers: Sequence[int], reads: Reads | None = None) -> tuple[Tensor, ...]:
+        """Return what readers receive, place by place; or what is read from it."""
+        assert self._total is not None
+        rows = slice(self._first, self._sums.n_written)
+        mask = self._kept[rows, list(readers)].to(self._total.dtype)
+        return self._sums.received(self._first, mask, self._total, reads)
+
     def _write(self, written: Streams) -> None:
-        first = sum(len(earlier) for earlier in self._written)
-        rows = slice(first, first + len(written))
-        replacement = self._replacement[rows]
-        difference = written - replacement
-        if self._values is None:
-            self._values = difference.new_empty(self._graph.n_outer[0], *difference.shape[1:])
-        self._values[rows] = difference.detach()
-        self._differences.append(difference)
-        self._written.append(written)
+        first = self._sums.n_written
+        replacement = self._replacement[first : first + len(written)]
+        self._sums.write(written, replacement)
         total = replacement.sum(0)
         self._total = total if self._total is None else self._total + total
 
@@ -250,37 +280,3 @@ class MaskedRun:
         bias = unowned_bias(self._model, block)
         if bias is not None and self._total is not None:
             self._total = self._total + bias
-
-
-class _Weighted(torch.autograd.Function):
-    """Sums of streams with weights, as one product for all readers and writers.
-
-    Block by block, both the terms and the sums so far would be written and read again for every
-    block before the readers; joined by `torch.cat`, every block would keep a copy of all earlier
-    streams for the way back. Here all share one tensor, whose rows are only ever added to.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weights: Float[Tensor, "writer reader"],
-        values: Streams,
-        *differences: Float[Tensor, "_writer batch pos d_model"],
-    ) -> Float[Tensor, "reader batch pos d_model"]:
-        """Return the sum of each reader; `values` are those of all differences."""
-        ctx.save_for_backward(weights)
-        ctx.values, ctx.sizes = values, [len(difference) for difference in differences]
-        return (weights.T @ values.flatten(1)).view(-1, *values.shape[1:])
-
-    @staticmethod
-    def backward(
-        ctx: Any, *gradients: Float[Tensor, "reader batch pos d_model"]
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients at the weights and at the differences."""
-        (weights,) = ctx.saved_tensors
-        flat = gradients[0].flatten(1)
-        at_weights = ctx.values.flatten(1) @ flat.T if ctx.needs_input_grad[0] else None
-        if not any(ctx.needs_input_grad[2:]):
-            return at_weights, None, *(None for _ in ctx.sizes)
-        at_values = (weights @ flat).view(-1, *ctx.values.shape[1:])
-        return at_weights, None, *at_values.split(ctx.sizes)

@@ -74,7 +74,7 @@ class _NormedRun(MaskedRun):
         self._heads: dict[int, tuple[slice, Streams, Stream]] = {}
 
     def _write(self, written: Streams) -> None:
-        first = sum(len(earlier) for earlier in self._written)
+        first = self._sums.n_written
         rows, writer = slice(first, first + len(written)), self._graph.writers[first]
         if writer.kind != "head":
             super()._write(written)

@@ -138,7 +138,9 @@ class Training(ABC):
         """
         problem, engine = self.engine.problem, self.engine
         n = len(problem.prompts)
-        rows = torch.randperm(n, generator=generator)[: self.options.batch].sort().values.tolist()
+        drawn = torch.randperm(n, generator=generator)[: self.options.batch].sort().values.tolist()
+        # All of them need no copy.
+        rows = drawn if len(drawn) < n else slice(None)
         part = replace(problem, prompts=problem.prompts.select(rows))
         width = part.prompts.clean.shape[1]
         carried, final = engine.replacement[:, rows, :width], engine.clean_final[rows, :width]

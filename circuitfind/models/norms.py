@@ -68,6 +68,12 @@ class LinearNorm(NamedTuple):
         centred = self.centre(stream)
         return Normed(centred, self.factor(centred))
 
+    def apart_(self, stream: Float[Tensor, "*_ d_model"]) -> Normed:
+        """Return the same; the stream is centred in place."""
+        if self.centred:
+            stream.sub_(stream.mean(-1, keepdim=True))
+        return Normed(stream, self.factor(stream))
+
     def along(
         self,
         arrived: Float[Tensor, "*any width"],

@@ -65,6 +65,14 @@ class Reading:
         """Width of the linear map's output at a position."""
         return len(self.constant)
 
+    @property
+    def folded(self) -> Float[Tensor, "d_model width"]:
+        """The linear map, times the norm's gain; of a stream that need not be centred."""
+        gain = self.norm.gain[:, None]
+        scaled = [weight * gain for weight in self.weights]
+        found = scaled[0] if len(scaled) == 1 else torch.cat(scaled, dim=1)
+        return found.sub_(found.mean(0)) if self.norm.centred else found
+
     def linear(self, centred: Float[Tensor, "*_ d_model"]) -> Float[Tensor, "*_ width"]:
         """Return the linear map of a centred stream, or of a part of one."""
         normed = centred * self.norm.gain
