@@ -42,7 +42,7 @@ _HOMES = {
     "Vocabulary": "circuitfind.models.vocabulary",
     "Wish": "circuitfind.verbs.wish",
     "attention_pattern": "circuitfind.engine.patterns",
-    "certify": "circuitfind.evaluation.certificate",
+    "certify": "circuitfind.evaluation.certify",
     "certify_run": "circuitfind.verbs.certify",
     "circuit_of": "circuitfind.patching.circuits",
     "collate": "circuitfind.prompts",
@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     from circuitfind.engine.patterns import attention_pattern as attention_pattern
     from circuitfind.errors import CircuitfindError as CircuitfindError
     from circuitfind.evaluation.assessment import Assessment as Assessment
-    from circuitfind.evaluation.certificate import certify as certify
+    from circuitfind.evaluation.certify import certify as certify
     from circuitfind.evaluation.edge_effects import effect_of as effect_of
     from circuitfind.evaluation.scorecard import scorecard as scorecard
     from circuitfind.evaluation.stability import stability as stability

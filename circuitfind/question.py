@@ -280,7 +280,8 @@ class Question(Settings):
             model: The loaded model.
             graph: Its graph, where that is known.
         """
-        if self.task_digest is not None:
+        if task_file(self.task) is not None:
+            # A file has the same prompts for every seed.
             return None
         try:
             return self.problem(model, seed=self.seed + _HELD_OUT_SEED, graph=graph)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from circuitfind.commands.console import emit, interruptible, print_json, tell
-from circuitfind.commands.options import Budget, Circuit, Device, Json, limited
+from circuitfind.commands.options import Budget, Circuit, Device, Json, Memory, limited
 
 
 def certify(
@@ -21,6 +21,7 @@ def certify(
         float, limited("tolerance", "How far numerical outputs may differ.")
     ] = 1e-6,
     device: Device = "cpu",
+    memory: Memory = None,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +35,13 @@ def certify(
 
     with interruptible(None, budget):
         file, found = certify_run(
-            circuit, cases=cases, tries=tries, tolerance=tolerance, device=device, tell=tell
+            circuit,
+            cases=cases,
+            tries=tries,
+            tolerance=tolerance,
+            device=device,
+            memory=memory,
+            tell=tell,
         )
     if as_json:
         print_json(read_json(file))

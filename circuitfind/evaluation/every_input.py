@@ -2,10 +2,9 @@
 
 What a circuit computes depends on the input and on what its cut edges carry. Where that is taken
 from another prompt (`resample`), every ordered pair of inputs is a case of its own. Where it is a
-constant, or a mean over all inputs, each input is one case, and the mean is over all of them.
+constant, or a mean over all inputs of a length, each input is one case.
 """
 
-import itertools
 from collections.abc import Iterator
 
 import torch
@@ -33,10 +32,15 @@ def n_cases(problem: Problem) -> tuple[int, int] | None:
     lengths = prompts.lengths.unique().tolist()
     if any(len(prompts.steps[prompts.lengths == each].unique(dim=0)) > 1 for each in lengths):
         return None
-    n_start = 0 if vocabulary.bos is None else 1
-    counts = [len(vocabulary.symbols) ** (length - n_start) for length in lengths]
+    counts = [_n_inputs(vocabulary, length) for length in lengths]
     cases = [count**2 for count in counts] if in_pairs(problem) else counts
     return sum(counts), sum(cases)
+
+
+def can_check_all(problem: Problem, most: int) -> bool:
+    """Return whether it is known how many cases there are, and there are at most so many."""
+    counts = n_cases(problem)
+    return counts is not None and counts[1] <= most
 
 
 def in_pairs(problem: Problem) -> bool:
@@ -46,29 +50,38 @@ def in_pairs(problem: Problem) -> bool:
 
 def every_case(problem: Problem) -> Iterator[PromptPairs]:
     """Yield all cases of a problem that has `n_cases`, in a fixed random order, some at a time."""
-    prompts = problem.prompts
+    prompts, vocabulary = problem.prompts, problem.model.vocabulary
+    assert isinstance(vocabulary, SymbolVocabulary)
     for length in prompts.lengths.unique().tolist():
         steps = prompts.steps[prompts.lengths == length]
         read = steps[0][steps[0] != NO_TOKEN]
-        inputs = _inputs(problem, int(length))
-        clean = corrupted = torch.arange(len(inputs))
-        if in_pairs(problem):
-            clean, corrupted = (
-                each.flatten() for each in torch.meshgrid(clean, corrupted, indexing="ij")
-            )
-        order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(0))
-        together = _TOGETHER if in_pairs(problem) or not problem.ablation.runs else len(order)
-        for rows in order.split(together):
-            yield _pairs(inputs[clean[rows]], inputs[corrupted[rows]], read)
+        n = _n_inputs(vocabulary, length)
+        total = n**2 if in_pairs(problem) else n
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+        together = _TOGETHER if in_pairs(problem) or not problem.ablation.runs else total
+        for cases in order.to(prompts.clean.device).split(together):
+            clean = _inputs(vocabulary, length, cases % n)
+            other = _inputs(vocabulary, length, cases // n) if in_pairs(problem) else clean
+            yield _pairs(clean, other, read)
 
 
-def _inputs(problem: Problem, length: int) -> Int[Tensor, "batch pos"]:
-    vocabulary = problem.model.vocabulary
-    assert isinstance(vocabulary, SymbolVocabulary)
+def _n_inputs(vocabulary: SymbolVocabulary, length: int) -> int:
+    n_start = 0 if vocabulary.bos is None else 1
+    count: int = len(vocabulary.symbols) ** (length - n_start)
+    return count
+
+
+def _inputs(
+    vocabulary: SymbolVocabulary, length: int, numbers: Int[Tensor, " batch"]
+) -> Int[Tensor, "batch pos"]:
+    """Return the inputs of some numbers: their digits, each of which is a symbol."""
     start = [] if vocabulary.bos is None else [vocabulary.bos]
     symbols = sorted(vocabulary.symbols.values())
-    every = itertools.product(symbols, repeat=length - len(start))
-    return torch.tensor([[*start, *each] for each in every], device=problem.prompts.clean.device)
+    powers = [len(symbols) ** place for place in range(length - len(start))]
+    digits = [numbers // power % len(symbols) for power in reversed(powers)]
+    known = numbers.new_tensor(symbols)
+    columns = [*(torch.full_like(numbers, each) for each in start), *(known[d] for d in digits)]
+    return torch.stack(columns, dim=1)
 
 
 def _pairs(

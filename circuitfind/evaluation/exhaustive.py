@@ -45,12 +45,21 @@ def candidates(graph: Graph) -> list[tuple[int, int]]:
 def n_subsets(graph: Graph, n: int) -> int | None:
     """Return how many sets of at most n of these edges there are, the empty one left out.
 
-    None if they are more than `MOST_SUBSETS`: of a large graph the number itself takes long.
+    None if they are more than `MOST_SUBSETS`.
     """
-    n_edges, total = len(candidates(graph)), 0
-    for size in range(1, min(n, n_edges) + 1):
-        total += math.comb(n_edges, size)
-        if total > MOST_SUBSETS:
+    n_edges = len(candidates(graph))
+    return n_sets(n_edges, range(1, min(n, n_edges) + 1), MOST_SUBSETS)
+
+
+def n_sets(n: int, sizes: Sequence[int], most: int) -> int | None:
+    """Return how many sets of some sizes n edges have.
+
+    None if they are more than `most`: of a large graph the number itself takes long.
+    """
+    total = 0
+    for size in sizes:
+        total += math.comb(n, size)
+        if total > most:
             return None
     return total
 

@@ -7,15 +7,15 @@ hierarchy of minimality is an idea of Hadad, Katz and Bassan, arXiv 2602.16823, 
 continuous inputs; the levels here are those just stated.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from circuitfind.circuit import Circuit
-from circuitfind.evaluation.exhaustive import masks_of
+from circuitfind.evaluation.exhaustive import masks_of, n_sets
 from circuitfind.evaluation.measured import Mask
 from circuitfind.paths import on_paths
 from circuitfind.problem import Problem
@@ -58,24 +58,22 @@ class Equality(Protocol):
 def levels(check: Equality, circuit: Circuit, most: int) -> Iterator[Level]:
     """Yield the levels of minimality; one that fails, or is not tried, settles those after it."""
     n, total = circuit.n_edges, circuit.graph.n_edges
+    without, of_all = partial(_without, circuit), partial(_of_all, circuit, check.problem)
     tries = {
-        "edge": (n, _without(circuit, [1])),
-        "pair": (math.comb(n, 2), _without(circuit, [2])),
-        "subset": (2**n - 1 - n - math.comb(n, 2), _without(circuit, range(3, n + 1))),
-        "least": (
-            sum(math.comb(total, size) for size in range(n)),
-            _fewer(circuit, connected=check.problem.pruning_is_free),
-        ),
+        "edge": (n, [1], without),
+        "pair": (n, [2], without),
+        "subset": (n, range(3, n + 1), without),
+        "least": (total, range(n), of_all),
     }
     settled: Level | None = None
-    for name, (count, masks) in tries.items():
-        if settled is None and count > most:
-            note = f"{count:,} circuits to try, and at most {most:,} are allowed"
+    for name, (n_edges, sizes, masks) in tries.items():
+        if settled is None and n_sets(n_edges, sizes, most) is None:
+            note = f"more than {most:,} circuits to try, which is the most that are allowed"
             settled = Level(name, None, 0, note=note)
         if settled is not None:
             yield replace(settled, name=name, n_tried=0)
             continue
-        found, n_tried = check.first_equal(masks)
+        found, n_tried = check.first_equal(masks(sizes))
         edges = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
         level = Level(name, found is None, n_tried, edges)
         settled = None if level.holds else level
@@ -89,13 +87,13 @@ def _without(circuit: Circuit, sizes: Sequence[int]) -> Iterator[Mask]:
         yield circuit.kept.cpu() & ~cut
 
 
-def _fewer(circuit: Circuit, *, connected: bool) -> Iterator[Mask]:
-    """Yield every circuit with fewer edges; if only connected ones, those without dead ends.
+def _of_all(circuit: Circuit, problem: Problem, sizes: Sequence[int]) -> Iterator[Mask]:
+    """Yield every circuit of some sizes; where dead ends change nothing, those without any.
 
     With dead ends that change nothing, a circuit is equal to one with fewer edges still.
     """
     graph = circuit.graph
     every = [graph.index(edge) for edge in graph.edges()]
-    for mask in masks_of(graph, every, range(circuit.n_edges)):
-        if not connected or torch.equal(on_paths(graph, mask), mask):
+    for mask in masks_of(graph, every, sizes):
+        if not problem.pruning_is_free or torch.equal(on_paths(graph, mask), mask):
             yield mask

@@ -23,19 +23,23 @@ def _lines(found: Certificate) -> Iterator[str]:
     pairs = found.n_cases != found.n_inputs
     cases = f"{found.n_cases:,} {'pairs of inputs' if pairs else 'inputs'}"
     if not found.every_input:
-        cases = f"{found.n_cases:,} prompts"
-    if found.equal and found.every_input:
-        yield f"equal to the program on all {found.n_inputs:,} inputs ({cases}, {found.ablation})"
-    elif found.equal:
-        yield f"equal to the model on {cases} ({found.ablation}), which are not all inputs"
-    else:
+        kind = "" if found.prompts == "given" else f"{found.prompts} "
+        cases = f"{found.n_cases:,} {kind}prompts"
+    if not found.equal:
         yield f"not equal to the model: {found.n_different:,} of {cases} differ ({found.ablation})"
+    elif found.every_input:
+        how = f"{cases}, {found.ablation}" if pairs else found.ablation
+        yield f"equal to the model on all {found.n_inputs:,} inputs ({how})"
+    else:
+        yield f"equal to the model on {cases} ({found.ablation}), which are not all inputs"
     yield from _figures(found)
     if not found.every_input:
         yield (
             f"on prompts like these it differs in less than {found.failure_bound:.2%} "
             f"({LEVEL:.0%} confidence)"
         )
+    if found.prompts == "discovery":
+        yield "the circuit was found on these very prompts, so the share on others may be larger"
     if found.counterexample is not None:
         yield from _counterexample(found.counterexample)
     if found.levels:
@@ -45,13 +49,18 @@ def _lines(found: Certificate) -> Iterator[str]:
 
 def _figures(found: Certificate) -> Iterator[str]:
     yield f"largest difference of an output: {found.largest_difference:.3g}"
-    if found.smallest_margin is None:
-        yield f"difference allowed: {found.allowed:.3g}; rounding: below {found.rounding:.3g}"
-    else:
+    if found.smallest_margin is not None:
         yield (
             f"smallest margin of the model's label: {found.smallest_margin:.3g}; "
-            f"needed because of rounding: {found.allowed:.3g}"
+            f"needed because of rounding: {found.rounding:.3g}"
         )
+    if found.n_ties:
+        yield (
+            f"the model's own best two outputs are equal in {found.n_ties:,} of "
+            f"{found.n_cases:,} cases: numbers are compared there"
+        )
+    if found.n_ties or found.smallest_margin is None:
+        yield f"difference allowed: {found.allowed:.3g}; rounding: taken as {found.rounding:.3g}"
 
 
 def _counterexample(case: Counterexample) -> Iterator[str]:
@@ -59,8 +68,8 @@ def _counterexample(case: Counterexample) -> Iterator[str]:
     if case.corrupted:
         yield f"  cut edges carry what they do on: {case.corrupted}"
     for name, outputs in (("model", case.model), ("circuit", case.circuit)):
-        said = ", ".join(f"{output} {value:.4g}" for output, value in outputs.items())
-        yield f"  {name} at position {case.position}: {said}"
+        said = ", ".join(f"{output}: {value:.4g}" for output, value in outputs.items())
+        yield f"  outputs of the {name} at position {case.position}: {said}"
 
 
 def _level(level: Level) -> str:

@@ -1,7 +1,7 @@
 """Certify the circuit of a run, or of a file, and write down what was proved.
 
-`certificate.json` lies beside the circuit. It follows from the circuit, its question and the limits
-alone, so it is computed again each time and written in one step.
+`certificate.json` lies beside the circuit. It follows from the circuit, its question and the
+settings alone, so it is computed again each time and written in one step.
 """
 
 import json
@@ -10,14 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from circuitfind.circuit import Circuit
-from circuitfind.directories.directory import circuit_file, load_circuit_of
-from circuitfind.evaluation.certificate import Certificate, certify
-from circuitfind.evaluation.every_input import n_cases
+from circuitfind.directories.directory import circuit_file, digest_of, load_circuit_of
+from circuitfind.evaluation.certificate import Certificate
+from circuitfind.evaluation.certify import certify
+from circuitfind.evaluation.every_input import can_check_all, n_cases
 from circuitfind.files import path_of
-from circuitfind.problem import Problem
+from circuitfind.limits import require
 from circuitfind.question import Models, Question, fingerprints, problem_again
 from circuitfind.records import as_json
 from circuitfind.store import write
@@ -34,9 +32,13 @@ def certify_run(
     tolerance: float = 1e-6,
     model: Any = None,
     device: str = "cpu",
+    memory: int | str | None = None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> tuple[Path, Certificate]:
-    """Certify a circuit, in float64 where its model has finitely many inputs.
+    """Certify a circuit on all inputs of its model, or on prompts that no search has seen.
+
+    Where the model has finitely many inputs it is computed in float64, unless it is given: then it
+    is computed as it is.
 
     Args:
         path: A run directory or a circuit file.
@@ -45,6 +47,8 @@ def certify_run(
         tolerance: How far numerical outputs may differ.
         model: What `load_model` returned or takes; by default what the circuit's file names.
         device: Where to compute, unless a model is given.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
         tell: Called with what a user should know.
 
     Returns:
@@ -53,17 +57,26 @@ def certify_run(
     Raises:
         CircuitfindError: Anything that the user can do something about.
     """
+    settings: dict[str, Any] = {"cases": cases, "tries": tries, "tolerance": tolerance}
+    require(**settings)
     path = path_of(path)
     circuit = load_circuit_of(path)
-    models = Models(model, tell=tell)
+    models, question = Models(model, tell=tell), Question.of(circuit, path)
     problem = problem_again(circuit, path, models, device=device)
-    exact = problem
+    facts = fingerprints(problem)
     if n_cases(problem) is not None:
-        exact = _in_float64(problem, circuit, path, models, device)
-    found = certify(exact, circuit, cases=cases, tries=tries, tolerance=tolerance)
+        exact = replace(question, device=device, dtype="float64")
+        problem = exact.problem(models.again(exact), graph=circuit.graph)
+    prompts = "discovery"
+    if not can_check_all(problem, cases):
+        other = question.held_out(problem.model, circuit.graph)
+        problem, prompts = (problem, prompts) if other is None else (other, "held-out")
+    found = certify(problem, circuit, **settings, memory=memory)
+    if not found.every_input:
+        found = replace(found, prompts=prompts)
     file = certificate_file(path)
-    content = {"format": FORMAT, **fingerprints(problem), **as_json(found)}
-    write(file, json.dumps(content, indent=1) + "\n")
+    about = {"format": FORMAT, **facts, "circuit": digest_of(circuit), "settings": settings}
+    write(file, json.dumps({**about, **as_json(found)}, indent=1) + "\n")
     return file, found
 
 
@@ -71,12 +84,3 @@ def certificate_file(path: Path) -> Path:
     """Return where the certificate of a circuit is kept."""
     file = circuit_file(path)
     return file.with_name(CERTIFICATE if path.is_dir() else f"{file.stem}.{CERTIFICATE}")
-
-
-def _in_float64(
-    problem: Problem, circuit: Circuit, path: Path, models: Models, device: str
-) -> Problem:
-    if problem.model.dtype == torch.float64:
-        return problem
-    question = replace(Question.of(circuit, path), device=device, dtype="float64")
-    return question.problem(models.again(question), graph=circuit.graph)

@@ -6,7 +6,7 @@ def test_a_found_circuit_is_certified_and_a_wrong_one_ends_with_1(cli, tmp_path)
     assert cli(*words, "--threshold", 0.001, "--out", "run").code == 0
     answer = cli("certify", "run")
     assert answer.code == 0, answer.err
-    assert "equal to the program on all 4 inputs (16 pairs of inputs, resample)" in answer.out
+    assert "equal to the model on all 4 inputs (16 pairs of inputs, resample)" in answer.out
     assert "level of minimality reached: least" in answer.out
     assert (tmp_path / "run" / "certificate.json").is_file()
     # So large a threshold leaves nothing.

@@ -2,18 +2,31 @@
 
 import itertools
 import json
+from contextlib import suppress
+from dataclasses import replace
 from math import comb
 
 import pytest
 import torch
 
 import circuitfind as cf
-from circuitfind.circuit import Circuit
-from circuitfind.evaluation.certificate import certify
+from circuitfind.ablations import ABLATIONS
+from circuitfind.circuit import Circuit, load_circuit
+from circuitfind.directories.directory import digest_of
+from circuitfind.directories.work import stored_result
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import MethodError, TaskError
+from circuitfind.evaluation.certificate import Certificate
+from circuitfind.evaluation.certify import certify
+from circuitfind.evaluation.exhaustive import n_sets
 from circuitfind.evaluation.intervals import share_bound
+from circuitfind.models.handmade import WIRED
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
+from circuitfind.prompts import Pair, collate
 from circuitfind.reports.certificate import certificate_text
-from circuitfind.verbs.certify import certify_run
+from circuitfind.verbs.certify import FORMAT, certify_run
+
+PROGRAMS = ("program", *WIRED)
 
 
 def problem_of(model, ablation="resample", task="program"):
@@ -174,19 +187,79 @@ def test_a_level_with_too_many_circuits_is_not_tried_and_says_so():
     truth = circuit_of(problem, problem.model.sizes["truth"]["resample"])
     found = certify(problem, truth, tries=12)
     assert [level.holds for level in found.levels] == [True, True, None, None]
-    assert found.reached == "pair" and "16 circuits to try" in certificate_text(found)
+    assert found.reached == "pair" and "more than 12 circuits to try" in certificate_text(found)
 
 
-def test_labels_are_compared_only_where_the_model_has_one_everywhere():
-    reverse, induction = (problem_of(name) for name in ("reverse", "induction-pair"))
-    truths = [
-        circuit_of(problem, problem.model.sizes["truth"]["zero"])
-        for problem in (problem_of("reverse", "zero"), problem_of("induction-pair", "zero"))
-    ]
-    assert certify(reverse, truths[0], tries=1).compares == "labels"
-    found = certify(problem_of("induction-pair", "zero"), truths[1], tries=1)
-    assert found.every_input and found.compares == "numbers" and found.equal
-    assert induction.graph.n_edges == truths[1].graph.n_edges
+def test_the_number_of_sets_is_counted_up_to_what_is_allowed_and_no_further():
+    assert n_sets(5, range(6), 32) == 32
+    assert n_sets(5, range(6), 31) is None
+    # As many edges as GPT-2 small has: the number itself has 9,781 digits.
+    assert n_sets(32_491, range(32_492), 20_000) is None
+
+
+def test_labels_are_compared_where_the_model_has_one():
+    reverse, induction = (problem_of(name, "zero") for name in ("reverse", "induction-pair"))
+    found = certify(reverse, circuit_of(reverse, reverse.model.sizes["truth"]["zero"]), tries=1)
+    assert (found.equal, found.compares, found.n_ties) == (True, "labels", 0)
+    tokens = torch.cartesian_prod(*[torch.tensor([1, 2, 3, 4])] * 7)
+    assert induction.model.vocabulary.symbols.keys() == set("abcd")
+    with torch.no_grad():
+        best = induction.model.own_logits(torch.nn.functional.pad(tokens, (1, 0)))
+    best = best[:, induction.prompts.steps[0]].topk(2).values
+    n_ties = int((best[..., 0] - best[..., 1] < 1e-9).any(-1).sum())
+    truth = circuit_of(induction, induction.model.sizes["truth"]["zero"])
+    found = certify(induction, truth, tries=1)
+    assert (found.equal, found.n_inputs, found.n_ties) == (True, len(tokens), n_ties)
+    assert f"equal in {n_ties:,} of 16,384 cases: numbers are compared" in certificate_text(found)
+    # Where the model says one symbol, the circuit without its second head says another.
+    wrong = certify(induction, Circuit(induction.graph, torch.zeros_like(truth.kept)), tries=1)
+    assert not wrong.equal and wrong.n_ties == n_ties
+
+
+@pytest.mark.parametrize("name", ["llama-4l", *WIRED])
+def test_the_full_circuit_is_equal_to_its_model(name):
+    model, n = cf.load_model(name), 0
+    for task in [name] if name in WIRED else [t.name for t in cf.TASKS if t.name not in PROGRAMS]:
+        # A task of words that its tokenizer merges cannot be asked.
+        with suppress(TaskError):
+            problem = cf.make_problem(model, task, n_prompts=8)
+            circuit = Circuit(problem.graph, problem.graph.edge_mask)
+            for ablation in ABLATIONS:
+                # No mean position by position of prompts of unequal lengths.
+                if ablation.name != "mean" or not problem.prompts.padded:
+                    found = certify(replace(problem, ablation=ablation), circuit, tries=1)
+                    assert found.equal, (task, ablation.name, found)
+                    n += 1
+    assert n >= (4 if name in WIRED else 30)
+
+
+def test_a_prompt_with_two_rows_differs_if_one_of_them_does():
+    model = cf.load_model("ioi-small", dtype="float64")
+    random, other = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+
+    def draw(n):
+        return torch.randint(5, 290, (n,), generator=random).tolist()
+
+    pairs = [Pair(draw(6), draw(6), [[draw(2)]], [[draw(2)]]) for _ in range(12)]
+    problem = cf.make_problem(model, collate(pairs))
+    full, prompts = problem.graph.edge_mask, problem.prompts
+    kept = (torch.rand(full.shape, generator=other) < 0.9) & full
+    engine = IncrementalEngine(problem)
+    ours, said = (
+        prompts.at_steps(model.logits(engine.recomputed(mask))).argmax(-1) for mask in (kept, full)
+    )
+    differs = ((ours != said) & prompts.step_is_real).any(-1).view(12, 2)
+    assert bool((differs[:, 0] != differs[:, 1]).any())
+    assert certify(problem, Circuit(problem.graph, kept)).n_different == int(differs.any(1).sum())
+
+
+def test_a_certificate_is_the_same_with_little_memory():
+    problem = cf.make_problem(cf.load_model("ioi-small"), "ioi", n_prompts=16)
+    circuit = Circuit(problem.graph, problem.graph.edge_mask)
+    whole = certify(problem, circuit)
+    assert certify(problem, circuit, memory="8MB") == whole
+    with pytest.raises(MethodError, match="0 MB are allowed"):
+        certify(problem, circuit, memory="1kB")
 
 
 def test_with_too_many_inputs_a_bound_on_failures_is_said():
@@ -216,14 +289,46 @@ def test_of_a_circuit_at_single_places_the_prompts_are_tried():
     assert found.equal and not found.every_input and found.n_cases == 9
 
 
-def test_a_file_gets_its_certificate_beside_it(tmp_path):
-    problem = problem_of("and-gate")
-    origin = {"task": "and-gate", "model": "and-gate", "n_prompts": 2, "seed": 0, "metric": "l2"}
-    file = tmp_path / "mine.json"
+def saved(problem, file, **origin):
+    origin = {"model": "and-gate", "n_prompts": 2, "seed": 0, **origin}
     Circuit(problem.graph, problem.graph.edge_mask, origin=origin).save(file)
-    written, found = certify_run(file)
+    return file
+
+
+def test_a_file_gets_its_certificate_beside_it(tmp_path):
+    file = saved(problem_of("and-gate"), tmp_path / "mine.json", task="and-gate")
+    written, found = certify_run(file, tries=300)
     assert written == tmp_path / "mine.certificate.json"
     stored = json.loads(written.read_text())
     assert stored["format"] == "circuitfind certificate 1" and stored["equal"] is True
     assert stored["levels"][0]["name"] == "edge" and stored["levels"][0]["holds"] is False
-    assert found.levels[0].smaller
+    assert found.levels[0].smaller and found.prompts == ""
+    assert stored["circuit"] == digest_of(load_circuit(file))
+    assert stored["settings"] == {"cases": 100_000, "tries": 300, "tolerance": 1e-6}
+    # A file of before these entries is read, and a certificate is what was written.
+    assert stored_result(written, Certificate, FORMAT) == found
+    for name in ("circuit", "settings", "n_ties", "prompts"):
+        del stored[name]
+    written.write_text(json.dumps(stored))
+    assert stored_result(written, Certificate, FORMAT) == found
+
+
+def test_the_bound_is_that_of_prompts_which_no_search_has_seen_where_there_are_any(tmp_path):
+    model = cf.load_model("ioi-small")
+    problem = cf.make_problem(model, "ioi", n_prompts=6)
+    origin = {"model": "ioi-small", "n_prompts": 6, "task": "ioi"}
+    question = cf.RunConfig("ioi", "ioi-small", "acdc", {"threshold": 0.1}, n_prompts=6)
+    file = saved(problem, tmp_path / "known.json", **origin)
+    _, found = certify_run(file)
+    assert found == replace(
+        certify(question.held_out(model), load_circuit(file)), prompts="held-out"
+    )
+    assert "equal to the model on 6 held-out prompts" in certificate_text(found)
+    # The prompts of the search have outputs of another size.
+    assert found.rounding != certify(problem, load_circuit(file)).rounding
+    task = tmp_path / "mine.jsonl"
+    names = [("Mary", "John"), ("John", "Mary")]
+    pairs = [{"clean": f"Then {a}", "corrupted": f"Then {b}", "answer": b} for a, b in names]
+    task.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    own = saved(problem, tmp_path / "own.json", **origin | {"task": str(task)})
+    assert "the circuit was found on these very prompts" in certificate_text(certify_run(own)[1])
