@@ -6,13 +6,14 @@ import typer
 
 from circuitfind.commands.console import emit, interruptible, print_json, tell
 from circuitfind.commands.options import Budget, Circuit, Device, Json, Memory, limited
+from circuitfind.commands.progress import progress_bar
 
 
 def certify(
     circuit: Circuit,
     cases: Annotated[
         int,
-        limited("cases", "Inputs, or pairs of inputs, to check at most; with more, try prompts."),
+        limited("cases", "Inputs, or pairs of inputs, to check at most; of more, random ones."),
     ] = 100_000,
     tries: Annotated[
         int, limited("tries", "Circuits to try at most for each level of minimality.")
@@ -27,13 +28,14 @@ def certify(
 ) -> None:
     """Check a circuit on every input, and whether it can be smaller; exit with 1 if it differs.
 
-    Where a model's inputs are too many, or not finite, say how much the prompts tried prove.
+    Of too many inputs random ones are checked, and of a language model prompts that the search has
+    not seen: these bound how often the circuit differs.
     """
     from circuitfind.reports.certificate import certificate_text
     from circuitfind.store import read_json
     from circuitfind.verbs.certify import certify_run
 
-    with interruptible(None, budget):
+    with interruptible(None, budget), progress_bar() as on_progress:
         file, found = certify_run(
             circuit,
             cases=cases,
@@ -42,6 +44,7 @@ def certify(
             device=device,
             memory=memory,
             tell=tell,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(read_json(file))

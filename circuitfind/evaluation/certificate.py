@@ -30,7 +30,7 @@ class Certificate:
 
     Attributes:
         equal: Whether the circuit was equal to the model in all cases that were checked.
-        every_input: Whether these are all cases there are.
+        every_input: Whether these are all cases that there are.
         compares: `labels` or `numbers`.
         ablation: What cut edges carry.
         n_inputs: How many inputs were checked.
@@ -42,14 +42,14 @@ class Certificate:
         allowed: How far outputs may differ, where numbers are compared.
         rounding: A thousand times the rounding that was measured; how far a label must be above the
             next output.
-        failure_bound: Below which share of prompts like these the circuit differs, with 95 %
-            confidence; the share that differs, where all cases were checked.
+        failure_bound: Below which share of all cases, or of prompts like these, the circuit
+            differs, with 95 % confidence; the share that differs, where all cases were checked.
         counterexample: A case that differs.
         levels: The levels of minimality; none where the circuit is not equal, or not on all inputs.
         n_ties: In how many cases the model's own best two outputs are equal up to rounding
             somewhere, so that numbers are compared there, although labels are elsewhere.
-        prompts: Which prompts were tried: `held-out`, those that no search has seen; `discovery`,
-            those of the search; `given`; empty where all inputs were checked.
+        prompts: What was checked: `all` cases; cases `drawn` at random; prompts that no search has
+            seen (`held-out`), those of the search (`discovery`), or those that were `given`.
     """
 
     equal: bool
@@ -67,7 +67,7 @@ class Certificate:
     counterexample: Counterexample | None = None
     levels: tuple[Level, ...] = ()
     n_ties: int = 0
-    prompts: str = ""
+    prompts: str = "given"
 
     @property
     def reached(self) -> str:

@@ -10,14 +10,16 @@ separate computations of the full model on the same inputs, or the spacing of nu
 its outputs (in the model's number type), if that is more. A label counts only where the best output
 is further above the next than that; nearer ones are equal.
 
-Elsewhere prompts are tried, and what is known is a bound on how often the circuit gives another
-answer on prompts like these (Clopper and Pearson 1934; without a failure about 3 / n).
+Where there are too many cases, some are drawn at random; where a model reads text, prompts are
+tried. What is known then is a bound on how often the circuit differs (Clopper and Pearson 1934;
+without a failure about 3 / n).
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +28,14 @@ from torch import Tensor
 from circuitfind.circuit import require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.certificate import Certificate, Counterexample
-from circuitfind.evaluation.every_input import can_check_all, every_case, in_pairs, n_cases
+from circuitfind.evaluation.every_input import (
+    Kind,
+    drawn_cases,
+    every_case,
+    in_pairs,
+    kind_of_cases,
+    n_cases,
+)
 from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.levels import levels
 from circuitfind.evaluation.measured import Mask
@@ -34,6 +43,7 @@ from circuitfind.limits import require
 from circuitfind.measures import Logits, PerPrompt, Reference
 from circuitfind.metrics import Metric
 from circuitfind.problem import HasProblem, Problem, as_problem, circuit_of_question
+from circuitfind.progress import Checkpoint
 from circuitfind.prompts import PromptPairs
 
 _SAFETY = 1000.0
@@ -50,17 +60,20 @@ def certify(
     tries: int = 20_000,
     tolerance: float = 1e-6,
     memory: int | str | None = None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Certificate:
     """Check a circuit on every input, or say how much the prompts tried prove.
 
     Args:
         asked: What a search found, or its problem.
         circuit: The circuit; by default what was found.
-        cases: How many cases may be checked; where there are more, the problem's prompts are tried.
+        cases: How many cases may be checked; where there are more, as many are drawn at random. The
+            problem's prompts are tried where nothing says what all inputs are.
         tries: How many circuits may be tried for each level of minimality.
         tolerance: How far numerical outputs may differ.
         memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
             what it takes.
+        on_progress: Called as cases are checked and circuits tried.
 
     Raises:
         GraphError: The circuit belongs to another graph.
@@ -69,19 +82,23 @@ def certify(
     require(cases=cases, tries=tries, tolerance=tolerance)
     problem, circuit = as_problem(asked), circuit_of_question(asked, circuit)
     require_same_graph(circuit.graph, problem.graph)
-    every = can_check_all(problem, cases)
-
-    def batches() -> Iterator[PromptPairs]:
-        return every_case(problem) if every else iter([problem.prompts])
-
-    check = _Check(problem, batches, tolerance, memory, every=every)
+    kind = kind_of_cases(problem, cases)
+    batches: dict[Kind, Callable[[], Iterator[PromptPairs]]] = {
+        "all": partial(every_case, problem),
+        "drawn": partial(drawn_cases, problem, cases),
+        "given": lambda: iter([problem.prompts]),
+    }
+    check = _Check(problem, batches[kind], tolerance, memory, on_progress, is_small=kind != "given")
     found = check.certificate(circuit.kept.cpu())
-    if not every:
-        return replace(found, prompts="given")
-    n_inputs, _ = n_cases(problem) or (0, 0)
+    found = replace(found, prompts=kind)
+    counts = n_cases(problem)
+    if kind != "all" or counts is None:
+        return found
     share = found.n_different / found.n_cases
-    found = replace(found, every_input=True, n_inputs=n_inputs, failure_bound=share)
-    return replace(found, levels=tuple(levels(check, circuit, tries))) if found.equal else found
+    found = replace(found, every_input=True, n_inputs=counts[0], failure_bound=share)
+    if not found.equal:
+        return found
+    return replace(found, levels=tuple(levels(check, circuit, tries, on_progress)))
 
 
 @dataclass(frozen=True)
@@ -121,15 +138,17 @@ class _Check:
         batches: Callable[[], Iterator[PromptPairs]],
         tolerance: float,
         memory: int | str | None,
+        on_progress: Callable[[Checkpoint], None],
         *,
-        every: bool,
+        is_small: bool,
     ) -> None:
-        self.problem, self._batches, self._memory, self._every = problem, batches, memory, every
+        self.problem, self._batches, self._memory = problem, batches, memory
+        self._on_progress, self._is_small = on_progress, is_small
         sizes = getattr(problem.model, "sizes", {})
         self.labels = sizes.get("output") != "numerical" and problem.model.shape.d_vocab > 1
         self._metric = Metric("differs", "", "lower", self._is_different, stacked=True)
         self._first = self._engine(next(batches()))
-        self.rounding = self._rounding()
+        self._n_cases, self.rounding = self._of_the_model()
         self.allowed = max(tolerance, self.rounding)
 
     def _engine(self, prompts: PromptPairs) -> IncrementalEngine:
@@ -145,19 +164,19 @@ class _Check:
         with torch.no_grad():
             return self.problem.model.logits(engine.readout.at_steps(final))
 
-    def _rounding(self) -> float:
-        """Return what rounding may do to an output."""
-        largest = 0.0
+    def _of_the_model(self) -> tuple[int, float]:
+        """Return how many cases there are, and what rounding may do to an output."""
+        n_cases, largest = 0, 0.0
         for engine in self.engines():
             prompts, ours = engine.problem.prompts, self._logits(engine, engine.clean_final)
-            real = prompts.step_is_real
+            real, n_cases = prompts.step_is_real, n_cases + prompts.n_prompts
             largest = max(largest, float(ours.abs()[real].max()) * torch.finfo(ours.dtype).eps)
-            if self._every:
+            if self._is_small:
                 # Our rounding is proved nowhere, so that of a second way to compute counts.
                 with torch.no_grad():
                     own = self.problem.model.own_logits(prompts.clean, prompts.real)
                 largest = max(largest, float((prompts.at_steps(own) - ours).abs()[real].max()))
-        return _SAFETY * largest
+        return n_cases, _SAFETY * largest
 
     def _seen(
         self,
@@ -206,6 +225,7 @@ class _Check:
             n_cases += prompts.n_prompts
             n_different += _n_prompts(prompts, seen.differs)
             n_ties += _n_prompts(prompts, seen.is_tie)
+            self._on_progress(Checkpoint(n_cases, self._n_cases, "cases"))
             apart = max(apart, float(seen.apart.max()))
             margin = min(margin, float(seen.margin.min()))
             if example is None and bool(seen.differs.any()):

@@ -2,10 +2,12 @@
 
 What a circuit computes depends on the input and on what its cut edges carry. Where that is taken
 from another prompt (`resample`), every ordered pair of inputs is a case of its own. Where it is a
-constant, or a mean over all inputs of a length, each input is one case.
+constant, or a mean over all inputs of a length, each input is one case. Where there are too many
+cases, some are drawn at random, each with the same chance.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -17,6 +19,8 @@ from circuitfind.prompts import NO_TOKEN, PromptPairs
 
 _TOGETHER = 4096
 """Cases that are computed at once, where they do not share a mean."""
+
+Kind = Literal["all", "drawn", "given"]
 
 
 def n_cases(problem: Problem) -> tuple[int, int] | None:
@@ -32,15 +36,19 @@ def n_cases(problem: Problem) -> tuple[int, int] | None:
     lengths = prompts.lengths.unique().tolist()
     if any(len(prompts.steps[prompts.lengths == each].unique(dim=0)) > 1 for each in lengths):
         return None
-    counts = [_n_inputs(vocabulary, length) for length in lengths]
+    counts = list(_n_by_length(problem).values())
     cases = [count**2 for count in counts] if in_pairs(problem) else counts
     return sum(counts), sum(cases)
 
 
-def can_check_all(problem: Problem, most: int) -> bool:
-    """Return whether it is known how many cases there are, and there are at most so many."""
+def kind_of_cases(problem: Problem, most: int) -> Kind:
+    """Return whether at most so many cases are all cases, can be drawn, or are the prompts."""
     counts = n_cases(problem)
-    return counts is not None and counts[1] <= most
+    if counts is None:
+        return "given"
+    if counts[1] <= most:
+        return "all"
+    return "given" if _share_a_mean(problem) else "drawn"
 
 
 def in_pairs(problem: Problem) -> bool:
@@ -48,50 +56,85 @@ def in_pairs(problem: Problem) -> bool:
     return bool(problem.ablation.runs) and "batch" not in problem.ablation.mean_over
 
 
+def _share_a_mean(problem: Problem) -> bool:
+    return bool(problem.ablation.runs) and not in_pairs(problem)
+
+
 def every_case(problem: Problem) -> Iterator[PromptPairs]:
     """Yield all cases of a problem that has `n_cases`, in a fixed random order, some at a time."""
-    prompts, vocabulary = problem.prompts, problem.model.vocabulary
-    assert isinstance(vocabulary, SymbolVocabulary)
-    for length in prompts.lengths.unique().tolist():
-        steps = prompts.steps[prompts.lengths == length]
-        read = steps[0][steps[0] != NO_TOKEN]
-        n = _n_inputs(vocabulary, length)
+    device = problem.prompts.clean.device
+    for length, n in _n_by_length(problem).items():
         total = n**2 if in_pairs(problem) else n
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-        together = _TOGETHER if in_pairs(problem) or not problem.ablation.runs else total
-        for cases in order.to(prompts.clean.device).split(together):
-            clean = _inputs(vocabulary, length, cases % n)
-            other = _inputs(vocabulary, length, cases // n) if in_pairs(problem) else clean
-            yield _pairs(clean, other, read)
+        together = total if _share_a_mean(problem) else _TOGETHER
+        for cases in order.to(device).split(together):
+            other = cases // n if in_pairs(problem) else cases
+            yield _pairs(
+                problem, length, *(_digits(problem, length, x) for x in (cases % n, other))
+            )
 
 
-def _n_inputs(vocabulary: SymbolVocabulary, length: int) -> int:
-    n_start = 0 if vocabulary.bos is None else 1
-    count: int = len(vocabulary.symbols) ** (length - n_start)
-    return count
+def drawn_cases(problem: Problem, n: int) -> Iterator[PromptPairs]:
+    """Yield about n random cases of a problem that has `n_cases`, some at a time."""
+    random, device = torch.Generator().manual_seed(0), problem.prompts.clean.device
+    sizes = {
+        length: count**2 if in_pairs(problem) else count
+        for length, count in _n_by_length(problem).items()
+    }
+    for length, size in sizes.items():
+        of_length = max(1, round(n * size / sum(sizes.values())))
+        for first in range(0, of_length, _TOGETHER):
+            shape = (2, min(_TOGETHER, of_length - first), _n_free(problem, length))
+            digits = torch.randint(len(_symbols(problem)), shape, generator=random).to(device)
+            yield _pairs(problem, length, digits[0], digits[1 if in_pairs(problem) else 0])
 
 
-def _inputs(
-    vocabulary: SymbolVocabulary, length: int, numbers: Int[Tensor, " batch"]
-) -> Int[Tensor, "batch pos"]:
-    """Return the inputs of some numbers: their digits, each of which is a symbol."""
-    start = [] if vocabulary.bos is None else [vocabulary.bos]
-    symbols = sorted(vocabulary.symbols.values())
-    powers = [len(symbols) ** place for place in range(length - len(start))]
-    digits = [numbers // power % len(symbols) for power in reversed(powers)]
-    known = numbers.new_tensor(symbols)
-    columns = [*(torch.full_like(numbers, each) for each in start), *(known[d] for d in digits)]
-    return torch.stack(columns, dim=1)
+def _vocabulary(problem: Problem) -> SymbolVocabulary:
+    vocabulary = problem.model.vocabulary
+    assert isinstance(vocabulary, SymbolVocabulary)
+    return vocabulary
+
+
+def _symbols(problem: Problem) -> list[int]:
+    return sorted(_vocabulary(problem).symbols.values())
+
+
+def _n_free(problem: Problem, length: int) -> int:
+    """Return how many positions of an input may hold any symbol."""
+    return length - (0 if _vocabulary(problem).bos is None else 1)
+
+
+def _n_by_length(problem: Problem) -> dict[int, int]:
+    """Return how many inputs there are of each length."""
+    lengths = problem.prompts.lengths.unique().tolist()
+    return {length: len(_symbols(problem)) ** _n_free(problem, length) for length in lengths}
+
+
+def _digits(
+    problem: Problem, length: int, numbers: Int[Tensor, " batch"]
+) -> Int[Tensor, "batch place"]:
+    """Return the digits of numbers of inputs, each of which stands for a symbol."""
+    places, base = _n_free(problem, length), len(_symbols(problem))
+    powers = [numbers // base**place % base for place in reversed(range(places))]
+    return torch.stack(powers, dim=1) if powers else numbers.new_zeros(len(numbers), 0)
 
 
 def _pairs(
-    clean: Int[Tensor, "batch pos"], corrupted: Int[Tensor, "batch pos"], read: Tensor
+    problem: Problem,
+    length: int,
+    clean: Int[Tensor, "batch place"],
+    corrupted: Int[Tensor, "batch place"],
 ) -> PromptPairs:
-    n, length = clean.shape
+    """Return the pairs of inputs whose symbols have these digits."""
+    steps = problem.prompts.steps[problem.prompts.lengths == length]
+    read = steps[0][steps[0] != NO_TOKEN]
+    bos, n = _vocabulary(problem).bos, len(clean)
+    start = clean.new_full((n, length - clean.shape[1]), 0 if bos is None else bos)
+    known = clean.new_tensor(_symbols(problem))
     none = clean.new_full((n, len(read), 1), NO_TOKEN)
     return PromptPairs(
-        clean,
-        corrupted,
+        torch.cat([start, known[clean]], dim=1),
+        torch.cat([start, known[corrupted]], dim=1),
         clean.new_full((n,), length),
         read.expand(n, -1).clone(),
         answers=none,

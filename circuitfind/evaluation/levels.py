@@ -7,7 +7,7 @@ hierarchy of minimality is an idea of Hadad, Katz and Bassan, arXiv 2602.16823, 
 continuous inputs; the levels here are those just stated.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -19,6 +19,7 @@ from circuitfind.evaluation.exhaustive import masks_of, n_sets
 from circuitfind.evaluation.measured import Mask
 from circuitfind.paths import on_paths
 from circuitfind.problem import Problem
+from circuitfind.progress import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ class Equality(Protocol):
         ...
 
 
-def levels(check: Equality, circuit: Circuit, most: int) -> Iterator[Level]:
+def levels(
+    check: Equality,
+    circuit: Circuit,
+    most: int,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Iterator[Level]:
     """Yield the levels of minimality; one that fails, or is not tried, settles those after it."""
     n, total = circuit.n_edges, circuit.graph.n_edges
     without, of_all = partial(_without, circuit), partial(_of_all, circuit, check.problem)
@@ -67,17 +73,28 @@ def levels(check: Equality, circuit: Circuit, most: int) -> Iterator[Level]:
     }
     settled: Level | None = None
     for name, (n_edges, sizes, masks) in tries.items():
-        if settled is None and n_sets(n_edges, sizes, most) is None:
+        n_masks = n_sets(n_edges, sizes, most)
+        if settled is None and n_masks is None:
             note = f"more than {most:,} circuits to try, which is the most that are allowed"
             settled = Level(name, None, 0, note=note)
         if settled is not None:
             yield replace(settled, name=name, n_tried=0)
             continue
-        found, n_tried = check.first_equal(masks(sizes))
+        step = f"circuits of the level {name}"
+        found, n_tried = check.first_equal(_told(masks(sizes), n_masks or 0, step, on_progress))
         edges = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
         level = Level(name, found is None, n_tried, edges)
         settled = None if level.holds else level
         yield level
+
+
+def _told(
+    masks: Iterator[Mask], total: int, step: str, on_progress: Callable[[Checkpoint], None]
+) -> Iterator[Mask]:
+    """Yield masks, and say how many were taken."""
+    for done, mask in enumerate(masks):
+        on_progress(Checkpoint(done, total, step))
+        yield mask
 
 
 def _without(circuit: Circuit, sizes: Sequence[int]) -> Iterator[Mask]:

@@ -39,6 +39,10 @@ def text_problem(model: ResidualModel, graph: Graph, text: str) -> Problem:
             f"{name} lets a position see what follows it, so that it has no loss of the next "
             "token; leave the text out"
         )
+    if model.n_positions < 2:
+        raise PromptError(
+            f"{name} reads a single token, so that it has no loss of the next; leave the text out"
+        )
     if graph.places:
         raise PromptError(
             "the circuits tell places apart, which a text does not have; leave the text out, or "

@@ -20,24 +20,23 @@ def certificate_text(found: Certificate) -> str:
 
 
 def _lines(found: Certificate) -> Iterator[str]:
-    pairs = found.n_cases != found.n_inputs
-    cases = f"{found.n_cases:,} {'pairs of inputs' if pairs else 'inputs'}"
-    if not found.every_input:
-        kind = "" if found.prompts == "given" else f"{found.prompts} "
-        cases = f"{found.n_cases:,} {kind}prompts"
+    cases, ablation = _cases(found), found.ablation
     if not found.equal:
-        yield f"not equal to the model: {found.n_different:,} of {cases} differ ({found.ablation})"
+        output = "the best output" if found.compares == "labels" else "an output"
+        yield (
+            f"not equal to the model: {found.n_different:,} of {cases} differ in {output} "
+            f"({ablation})"
+        )
     elif found.every_input:
-        how = f"{cases}, {found.ablation}" if pairs else found.ablation
+        how = ablation if found.n_cases == found.n_inputs else f"{cases}, {ablation}"
         yield f"equal to the model on all {found.n_inputs:,} inputs ({how})"
     else:
-        yield f"equal to the model on {cases} ({found.ablation}), which are not all inputs"
+        yield f"equal to the model on {cases} ({ablation}), which are not all inputs"
     yield from _figures(found)
     if not found.every_input:
-        yield (
-            f"on prompts like these it differs in less than {found.failure_bound:.2%} "
-            f"({LEVEL:.0%} confidence)"
-        )
+        of = "of all cases" if found.prompts == "drawn" else "on prompts like these"
+        share = f"{100 * found.failure_bound:.3g}%"
+        yield f"{of} it differs in less than {share} ({LEVEL:.0%} confidence)"
     if found.prompts == "discovery":
         yield "the circuit was found on these very prompts, so the share on others may be larger"
     if found.counterexample is not None:
@@ -45,6 +44,15 @@ def _lines(found: Certificate) -> Iterator[str]:
     if found.levels:
         yield from map(_level, found.levels)
         yield f"level of minimality reached: {found.reached or 'none'}"
+
+
+def _cases(found: Certificate) -> str:
+    """Return how many cases of which kind were checked."""
+    if found.every_input:
+        pairs = found.n_cases != found.n_inputs
+        return f"{found.n_cases:,} {'pairs of inputs' if pairs else 'inputs'}"
+    kinds = {"drawn": "random cases", "given": "prompts"}
+    return f"{found.n_cases:,} {kinds.get(found.prompts, f'{found.prompts} prompts')}"
 
 
 def _figures(found: Certificate) -> Iterator[str]:

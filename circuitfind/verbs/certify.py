@@ -13,9 +13,10 @@ from typing import Any
 from circuitfind.directories.directory import circuit_file, digest_of, load_circuit_of
 from circuitfind.evaluation.certificate import Certificate
 from circuitfind.evaluation.certify import certify
-from circuitfind.evaluation.every_input import can_check_all, n_cases
+from circuitfind.evaluation.every_input import kind_of_cases, n_cases
 from circuitfind.files import path_of
 from circuitfind.limits import require
+from circuitfind.progress import Checkpoint
 from circuitfind.question import Models, Question, fingerprints, problem_again
 from circuitfind.records import as_json
 from circuitfind.store import write
@@ -34,6 +35,7 @@ def certify_run(
     device: str = "cpu",
     memory: int | str | None = None,
     tell: Callable[[str], None] = lambda message: None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> tuple[Path, Certificate]:
     """Certify a circuit on all inputs of its model, or on prompts that no search has seen.
 
@@ -42,7 +44,7 @@ def certify_run(
 
     Args:
         path: A run directory or a circuit file.
-        cases: How many cases may be checked; where there are more, prompts are tried.
+        cases: How many cases may be checked; where there are more, as many are drawn at random.
         tries: How many circuits may be tried for each level of minimality.
         tolerance: How far numerical outputs may differ.
         model: What `load_model` returned or takes; by default what the circuit's file names.
@@ -50,6 +52,7 @@ def certify_run(
         memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
             what it takes.
         tell: Called with what a user should know.
+        on_progress: Called as cases are checked and circuits tried.
 
     Returns:
         The file that was written, and the certificate.
@@ -67,13 +70,12 @@ def certify_run(
     if n_cases(problem) is not None:
         exact = replace(question, device=device, dtype="float64")
         problem = exact.problem(models.again(exact), graph=circuit.graph)
-    prompts = "discovery"
-    if not can_check_all(problem, cases):
-        other = question.held_out(problem.model, circuit.graph)
-        problem, prompts = (problem, prompts) if other is None else (other, "held-out")
-    found = certify(problem, circuit, **settings, memory=memory)
-    if not found.every_input:
-        found = replace(found, prompts=prompts)
+    asked = problem
+    if is_tried := kind_of_cases(problem, cases) == "given":
+        asked = question.held_out(problem.model, circuit.graph) or problem
+    found = certify(asked, circuit, **settings, memory=memory, on_progress=on_progress)
+    if is_tried:
+        found = replace(found, prompts="discovery" if asked is problem else "held-out")
     file = certificate_file(path)
     about = {"format": FORMAT, **facts, "circuit": digest_of(circuit), "settings": settings}
     write(file, json.dumps({**about, **as_json(found)}, indent=1) + "\n")

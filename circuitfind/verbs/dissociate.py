@@ -20,6 +20,8 @@ from circuitfind.question import Models, Question, fingerprints, problem_again
 from circuitfind.verbs.compare import load_all
 from circuitfind.verbs.comparison_pairs import Loaded
 
+_SMALL_P = 0.05
+
 
 @dataclass(frozen=True)
 class Dissociated:
@@ -77,6 +79,8 @@ def dissociate_runs(
         other = text_problem(first.problem.model, first.circuit.graph, text)
     design = Design(members, other, config.own_edges, config.draws, config.seed)
     tell(f"{design.n_passes} passes: {len(members)} circuits, {config.draws} random ones for each")
+    if (least := 1 / (config.draws + 1)) >= _SMALL_P:
+        tell(f"warning: with so few random circuits p is at least {least:.2g}; give --draws 20")
     with directory.measuring(_facts(members), tell) as log:
         found = dissociate(design, memory=config.memory, log=log, on_progress=on_progress)
         directory.write_result(found)

@@ -22,6 +22,7 @@ def test_every_task_is_measured_without_every_circuit(cli, runs, tmp_path):
     assert answer.code == 0, answer.err
     # Two tasks: full and empty graph, two circuits, two random ones for each.
     assert "16 passes: 2 circuits, 2 random ones for each" in answer.err
+    assert "warning: with so few random circuits p is at least 0.33; give --draws 20" in answer.err
     assert answer.out.splitlines()[-3:] == [
         f"both/dissociation.{suffix}" for suffix in ("json", "csv", "svg")
     ]

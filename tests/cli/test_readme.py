@@ -16,7 +16,7 @@ COMMANDS = re.search(
 def test_the_readme_has_a_command_for_each_kind_of_work():
     shown = {shlex.split(command)[1] for command in COMMANDS}
     assert {"discover", "patch", "evaluate", "sweep", "export", "draw", "roles", "compare"} <= shown
-    assert {"report", "inspect", "bench", "runs", "units"} <= shown
+    assert {"report", "inspect", "bench", "runs", "units", "certify", "rivals"} <= shown
 
 
 def test_every_command_of_the_readme_runs_in_order(cli, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, TaskError
 from circuitfind.evaluation.certificate import Certificate
 from circuitfind.evaluation.certify import certify
+from circuitfind.evaluation.every_input import drawn_cases, every_case
 from circuitfind.evaluation.exhaustive import n_sets
 from circuitfind.evaluation.intervals import share_bound
 from circuitfind.models.handmade import WIRED
@@ -227,7 +228,9 @@ def test_the_full_circuit_is_equal_to_its_model(name):
             for ablation in ABLATIONS:
                 # No mean position by position of prompts of unequal lengths.
                 if ablation.name != "mean" or not problem.prompts.padded:
-                    found = certify(replace(problem, ablation=ablation), circuit, tries=1)
+                    found = certify(
+                        replace(problem, ablation=ablation), circuit, cases=2000, tries=1
+                    )
                     assert found.equal, (task, ablation.name, found)
                     n += 1
     assert n >= (4 if name in WIRED else 30)
@@ -265,10 +268,32 @@ def test_a_certificate_is_the_same_with_little_memory():
 def test_with_too_many_inputs_a_bound_on_failures_is_said():
     problem = problem_of("reverse")
     truth = circuit_of(problem, problem.model.sizes["truth"]["resample"])
-    found = certify(problem, truth, cases=10)
+    found = certify(problem, truth, cases=1000)
     assert found.equal and not found.every_input and found.levels == ()
-    assert found.failure_bound == pytest.approx(1 - 0.05 ** (1 / 2))
-    assert "differs in less than 77.64%" in certificate_text(found)
+    assert found.failure_bound == pytest.approx(1 - 0.05 ** (1 / 1000))
+    said = certificate_text(found)
+    assert "on 1,000 random cases" in said and "of all cases it differs in less than 0.299%" in said
+
+
+@pytest.mark.parametrize(("ablation", "n"), [("resample", 16), ("zero", 4)])
+def test_cases_are_drawn_with_the_same_chance(ablation, n):
+    problem = problem_of("and-gate", ablation)
+    drawn = list(drawn_cases(problem, 16_000))
+    rows = torch.cat([torch.cat([each.clean, each.corrupted], dim=1) for each in drawn])
+    seen, counts = rows.unique(dim=0, return_counts=True)
+    assert len(rows) == 16_000 and len(seen) == n
+    every = torch.cat([torch.cat([e.clean, e.corrupted], dim=1) for e in every_case(problem)])
+    assert torch.equal(seen, every.unique(dim=0)) and len(every) == n
+    # Five standard deviations of a count.
+    share = 1 / n
+    assert (counts - 16_000 * share).abs().max() < 5 * (16_000 * share * (1 - share)) ** 0.5
+
+
+def test_where_cases_share_a_mean_none_are_drawn():
+    problem = problem_of("reverse", "mean")
+    circuit = Circuit(problem.graph, problem.graph.edge_mask)
+    found = certify(problem, circuit, cases=10)
+    assert (found.equal, found.prompts, found.n_cases) == (True, "given", 2)
 
 
 @pytest.mark.parametrize(("failures", "n"), [(0, 64), (3, 20), (20, 20)])
@@ -302,7 +327,7 @@ def test_a_file_gets_its_certificate_beside_it(tmp_path):
     stored = json.loads(written.read_text())
     assert stored["format"] == "circuitfind certificate 1" and stored["equal"] is True
     assert stored["levels"][0]["name"] == "edge" and stored["levels"][0]["holds"] is False
-    assert found.levels[0].smaller and found.prompts == ""
+    assert found.levels[0].smaller and found.prompts == "all"
     assert stored["circuit"] == digest_of(load_circuit(file))
     assert stored["settings"] == {"cases": 100_000, "tries": 300, "tolerance": 1e-6}
     # A file of before these entries is read, and a certificate is what was written.
@@ -310,7 +335,7 @@ def test_a_file_gets_its_certificate_beside_it(tmp_path):
     for name in ("circuit", "settings", "n_ties", "prompts"):
         del stored[name]
     written.write_text(json.dumps(stored))
-    assert stored_result(written, Certificate, FORMAT) == found
+    assert stored_result(written, Certificate, FORMAT) == replace(found, prompts="given")
 
 
 def test_the_bound_is_that_of_prompts_which_no_search_has_seen_where_there_are_any(tmp_path):

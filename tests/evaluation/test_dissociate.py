@@ -217,7 +217,7 @@ def test_what_has_no_dissociation_is_refused(two_copies, members):
         cf.dissociation([one, two])
 
 
-def test_a_text_that_cannot_be_read_is_refused(two_copies, members, text):
+def test_a_text_that_cannot_be_read_is_refused(two_copies, members, text, monkeypatch):
     graph, model = members[0].circuit.graph, members[0].problem.model
     assert text.prompts.n_prompts == 2
     with pytest.raises(PromptError, match="no line of the text has two tokens"):
@@ -226,6 +226,9 @@ def test_a_text_that_cannot_be_read_is_refused(two_copies, members, text):
         text_problem(model, graph.at_places(["a", "b"]), LINES)
     with pytest.raises(PromptError, match="has no tokenizer to read a text with"):
         text_problem(two_copies, one_graph(two_copies), LINES)
+    monkeypatch.setattr(model, "n_positions", 1)
+    with pytest.raises(PromptError, match="reads a single token"):
+        text_problem(model, graph, LINES)
 
 
 def one_graph(model):

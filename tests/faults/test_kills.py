@@ -30,6 +30,7 @@ edges = [9]
 
 ON_RUNS = {
     "evaluate": ["evaluate", "run", "--quick"],
+    "certify": ["certify", "run", "--cases", 50, "--tries", 50],
     "report": ["report", "run"],
     "roles": ["roles", "run"],
     "stability": ["stability", "run", "--vary", "resamples,seeds", "--repetitions", 2],
@@ -43,6 +44,7 @@ _FIRST = {
 }
 _LAST = {
     "report": "run/report.html",
+    "certify": "run/certificate.json",
     "roles": "run/roles.svg",
     "stability": "run-stability/consensus.svg",
     "compare": "compared/comparison.json",
