@@ -31,6 +31,7 @@ def certify(
     Of too many inputs random ones are checked, and of a language model prompts that the search has
     not seen: these bound how often the circuit differs.
     """
+    from circuitfind.budget import seconds_of, within
     from circuitfind.reports.certificate import certificate_text
     from circuitfind.store import read_json
     from circuitfind.verbs.certify import certify_run
@@ -44,7 +45,7 @@ def certify(
             device=device,
             memory=memory,
             tell=tell,
-            on_progress=on_progress,
+            on_progress=within(seconds_of(budget), on_progress),
         )
     if as_json:
         print_json(read_json(file))

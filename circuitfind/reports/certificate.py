@@ -31,7 +31,7 @@ def _lines(found: Certificate) -> Iterator[str]:
         how = ablation if found.n_cases == found.n_inputs else f"{cases}, {ablation}"
         yield f"equal to the model on all {found.n_inputs:,} inputs ({how})"
     else:
-        yield f"equal to the model on {cases} ({ablation}), which are not all inputs"
+        yield f"equal to the model on {cases} ({ablation}), which are not all"
     yield from _figures(found)
     if not found.every_input:
         of = "of all cases" if found.prompts == "drawn" else "on prompts like these"
