@@ -202,7 +202,12 @@ def dissociation(
 
 
 def _member(name: str, given: object) -> Member:
-    problem, circuit = given if isinstance(given, tuple) else (given, None)
+    problem, circuit = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if isinstance(problem, tuple):
+        raise MethodError(
+            f"{quoted(name)} has {len(problem)} values; give what `discover` found, or a pair of a "
+            "problem and a circuit"
+        )
     return Member(name, circuit_of_question(problem, circuit), as_problem(problem))
 
 
@@ -227,8 +232,8 @@ def rivals(
         circuit: The circuit; by default what was found.
         held_out: The same question with other prompts.
         restarts: How many searches are made where there are too many circuits to measure all.
-        threshold: The threshold of these; by default that of a run, or a tenth of the metric's gap
-            divided by the number of the circuit's edges.
+        threshold: The threshold of these; by default that of a run by `acdc` or `hybrid`, or a
+            tenth of the metric's gap divided by the number of the circuit's edges.
         tolerance: How much less faithful than the circuit a rival may be.
         seed: Fixes the orders of the searches.
         memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
@@ -245,5 +250,6 @@ def rivals(
     circuit = circuit_of_question(asked, circuit)
     settings = RivalsConfig(restarts, threshold, tolerance, seed)
     engine = as_engine(asked, memory)
+    others = None if held_out is None else as_engine(held_out, memory)
     advance = observer(progress=progress, on_progress=on_progress)
-    return rivals_of(engine, circuit, held_out, settings, tell, advance)
+    return rivals_of(engine, circuit, others, settings, tell, advance)

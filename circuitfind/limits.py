@@ -92,6 +92,7 @@ LIMITS: dict[str, Limit] = {
     "warm_up": Limit(0, 1, whole=False),
     "learning_rate": Limit(0, 1e6, whole=False, excluded=True),
     "start": _SIZE,
+    "restart_threshold": Limit(0, 1e30, whole=False, excluded=True),
     "patch_threshold": Limit(0, 1e30, whole=False, excluded=True),
     "edge_threshold": Limit(0, 1e30, whole=False, excluded=True),
 }

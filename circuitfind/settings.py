@@ -13,7 +13,11 @@ from circuitfind.records import as_json
 
 Asked = TypeVar("Asked", bound="Settings")
 
-_DIGESTS = {"task_digest": "the task's file", "ablation_digest": "the file of constants"}
+_DIGESTS = {
+    "task_digest": "the task's file has changed since",
+    "ablation_digest": "the file of constants has changed since",
+    "text_digest": "the text is not the same",
+}
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def _difference(name: str, there: Any, here: Any) -> str:
     if there == here:
         return ""
     if name in _DIGESTS:
-        return f"{_DIGESTS[name]} has changed since"
+        return _DIGESTS[name]
     if isinstance(there, list) or isinstance(here, list):
         return f"not the same {name}"
     there, here = ("not given" if value is None else value for value in (there, here))

@@ -10,10 +10,10 @@ from circuitfind.commands.options import Budget, Memory
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="A finished run's directory, or a circuit file.")],
     against: Annotated[
         Path | None,
-        typer.Option(help="Another finished run: show both side by side, and their difference."),
+        typer.Option(help="Another one: show both side by side, and their difference."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write. [default: report.html in the run directory]")

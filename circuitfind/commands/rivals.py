@@ -16,7 +16,7 @@ def rivals(
         int, limited("restarts", "Searches, where there are too many circuits to measure all.")
     ] = 12,
     threshold: Annotated[
-        float | None, limited("threshold", "Threshold of these.", default="that of the run")
+        float | None, limited("restart_threshold", "Threshold of these.", default="that of the run")
     ] = None,
     tolerance: Annotated[
         float, limited("tolerance", "How much less faithful than the circuit a rival may be.")

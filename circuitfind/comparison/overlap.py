@@ -120,8 +120,8 @@ def require_edges(*circuits: Circuit) -> None:
     for circuit in circuits:
         if not circuit.n_edges:
             raise GraphError(
-                "a circuit without edges shares nothing with any other; lower its threshold, or "
-                "compare another one"
+                "the circuit is empty, so there is nothing to compare or to knock out; lower its "
+                "threshold, or give another one"
             )
 
 

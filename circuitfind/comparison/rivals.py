@@ -54,8 +54,8 @@ class Rivals:
         held_out: On other prompts; None where there are none.
         target: How faithful a rival must be.
         rivals: The rivals, the one that shares least first.
-        core: Edges of the circuit that every rival has too.
-        spared: Edges of the circuit that no rival has.
+        core: Edges of the circuit that every rival has too; none where there is no rival.
+        spared: Edges of the circuit that no rival has; none where there is no rival.
         n_unused: Edges of the graph that neither the circuit nor a rival has.
         n_within: Parts of the circuit that are as faithful: with any, it is not minimal.
         proved: Whether every circuit of at most as many edges was considered.
@@ -66,7 +66,7 @@ class Rivals:
         unseen: Share of all restarts that can at most lead to a smaller overlap than the least
             that was found, or to any rival where there was none, with 95 % confidence; None where
             nothing was searched for.
-        seconds: How long it took.
+        seconds: How long it took; of the last process alone, where an earlier one was interrupted.
     """
 
     n_edges: int
@@ -108,6 +108,15 @@ class Rivals:
             f"{what} in {n} restart{'s' * (n != 1)}; at most {self.unseen or 0:.1%} of such "
             f"restarts {beyond} ({LEVEL:.0%} confidence)"
         )
+
+    @property
+    def needed(self) -> str:
+        """Which edges of the circuit are needed, where there is no rival, in words."""
+        if not self.proved:
+            return "not known: no rival was found, and parts of the circuit were not tried"
+        if self.n_within:
+            return f"not all: {self.n_within} of the circuit's parts are as faithful"
+        return f"all {self.n_edges}: no other set of at most as many edges is as faithful"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -154,6 +163,6 @@ def shared_by_all(
     """
     own = [edge.name for edge in circuit.edges]
     sets = [set(rival.edges) for rival in rivals]
-    core = tuple(edge for edge in own if all(edge in each for each in sets))
+    core = tuple(edge for edge in own if sets and all(edge in each for each in sets))
     spared = tuple(edge for edge in own if sets and not any(edge in each for each in sets))
     return core, spared, circuit.graph.n_edges - len(set(own).union(*sets))

@@ -76,7 +76,7 @@ class DissociationDirectory(PassDirectory[DissociationConfig]):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of the result."""
-        return tuple(self.path / name for name in (RESULT, TABLE, MATRIX))
+        return self.written(RESULT, TABLE, MATRIX)
 
     def write_result(self, found: Dissociation) -> None:
         """Write the matrix, the table and the figures, and delete the passes."""

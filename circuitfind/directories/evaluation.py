@@ -117,8 +117,7 @@ class EvaluationDirectory(PassDirectory[EvaluationConfig]):
         """Return the files of an evaluation that is there."""
         first = EVALUATION if (self.path / EVALUATION).is_file() else SCORECARD
         drawn = [f"{name}.{suffix}" for name in charts(assessment) for suffix in ("svg", "png")]
-        trained = [CONSTANTS] if (self.path / CONSTANTS).is_file() else []
-        return tuple(self.path / name for name in (first, *trained, *drawn))
+        return self.written(first, CONSTANTS, *drawn)
 
     def write_result(self, assessment: Assessment) -> None:
         """Write the charts and the figures."""

@@ -8,15 +8,16 @@ from typing import ClassVar
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.rivals import Rivals
+from circuitfind.directories.attempts import ATTEMPTS, drop
 from circuitfind.directories.passes import PassDirectory
 from circuitfind.directories.work import stored_result
-from circuitfind.limits import require_fields
+from circuitfind.limits import require, require_fields
 from circuitfind.records import as_json
 from circuitfind.reports.diagram import draw_difference
 from circuitfind.settings import Settings
 
 RESULT, FORMAT, PASSES = "rivals.json", "circuitfind rivals 1", "passes.jsonl"
-ATTEMPTS, DRAWING, RIVAL = "attempts.jsonl", "rivals.svg", "rival.json"
+DRAWING, RIVAL = "rivals.svg", "rival.json"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class RivalsConfig(Settings):
 
     Attributes:
         restarts: How many searches are made where not every circuit can be measured.
-        threshold: The threshold of these; None for the one of the run, or a share of the gap.
+        threshold: The threshold of these; None for the one of the run, where its method has one in
+            the metric's unit, or else a share of the gap.
         tolerance: How much less faithful than the circuit a rival may be.
         seed: Fixes the orders of the searches.
         device: Where to compute.
@@ -47,6 +49,7 @@ class RivalsConfig(Settings):
 
     def __post_init__(self) -> None:
         require_fields(self)
+        require(restart_threshold=self.threshold)
 
 
 class RivalsDirectory(PassDirectory[RivalsConfig]):
@@ -68,8 +71,7 @@ class RivalsDirectory(PassDirectory[RivalsConfig]):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of the result."""
-        every = (self.path / name for name in (RESULT, RIVAL, DRAWING))
-        return tuple(file for file in every if file.is_file())
+        return self.written(RESULT, RIVAL, DRAWING)
 
     def write_result(self, found: Rivals, circuit: Circuit, rivals: Sequence[Circuit]) -> None:
         """Write the figures, and the rival that shares least with its drawing."""
@@ -80,3 +82,7 @@ class RivalsDirectory(PassDirectory[RivalsConfig]):
         # Written last: where it is, the others are.
         self.write(RESULT, json.dumps({"format": FORMAT, **as_json(found)}, indent=1) + "\n")
         self.drop_passes()
+
+    def drop_passes(self) -> None:
+        drop(self.path)
+        super().drop_passes()

@@ -118,6 +118,10 @@ class WorkDirectory(Generic[Asked]):
     def _file(self, name: str) -> Path:
         return self.path / f"{self.prefix}{name}"
 
+    def written(self, *names: str) -> tuple[Path, ...]:
+        """Return the files of these names that are there."""
+        return tuple(file for name in names if (file := self.path / name).is_file())
+
     def write(self, name: str, content: str | bytes) -> None:
         """Write a file in one step.
 

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, quoted
+from circuitfind.errors import GraphError, MethodError, quoted
 from circuitfind.evaluation.cuts import complement
 from circuitfind.evaluation.dissociation import (
     LEAST_DIFFERENCE,
@@ -44,12 +44,14 @@ from circuitfind.evaluation.dissociation import (
     Effect,
     KnockedOut,
     PairTest,
+    Undecided,
     Verdict,
 )
 from circuitfind.evaluation.measured import Mask, Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
 from circuitfind.evaluation.scorecard import Measurement, measurement
+from circuitfind.graph import Graph
 from circuitfind.limits import require
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
@@ -90,7 +92,7 @@ class Design:
 
     Raises:
         CircuitfindError: The circuits do not belong to one graph of one model, two have the same
-            name, or a number is outside its range.
+            name, one is empty, or a number is outside its range.
     """
 
     members: Sequence[Member]
@@ -101,6 +103,7 @@ class Design:
 
     def __post_init__(self) -> None:
         require(draws=self.n_random, seed=self.seed)
+        _require_names(self.members, () if self.text is None else (TEXT,))
         _require_one_model(self.members)
 
     @property
@@ -172,28 +175,49 @@ def dissociate(
     )
 
 
+def _require_names(members: Sequence[Member], taken: Sequence[str]) -> None:
+    names = list(taken)
+    for member in members:
+        if member.name in names:
+            why = "the column of the text is called so" if member.name in taken else "it is there"
+            raise MethodError(
+                f"two circuits or columns are called {quoted(member.name)} ({why}); give each "
+                "another name"
+            )
+        names.append(member.name)
+
+
 def _require_one_model(members: Sequence[Member]) -> None:
     if len(members) < 2:
         raise MethodError(
             f"{len(members)} circuits were given; a dissociation needs two or more, of different "
             "tasks"
         )
-    first, names = members[0], [TEXT]
+    first = members[0]
     for member in members:
-        if member.name in names:
-            why = "the column of the text is called so" if member.name == TEXT else "it is there"
+        if not member.circuit.n_edges:
             raise MethodError(
-                f"two circuits or columns are called {quoted(member.name)} ({why}); give each "
-                "another name"
+                f"the circuit {quoted(member.name)} is empty, so there is nothing to knock out; "
+                "search with a smaller threshold, or leave it out"
             )
-        names.append(member.name)
         if member.problem.model.fingerprint != first.problem.model.fingerprint:
             raise MethodError(
                 f"{quoted(first.name)} and {quoted(member.name)} are circuits of different models; "
                 "give runs of one model"
             )
-        require_same_graph(member.circuit.graph, first.circuit.graph)
-        require_same_graph(member.problem.graph, first.circuit.graph)
+        for graph in (member.circuit.graph, member.problem.graph):
+            _require_graph(member.name, graph, first)
+
+
+def _require_graph(name: str, graph: Graph, first: Member) -> None:
+    try:
+        require_same_graph(graph, first.circuit.graph)
+    except GraphError as error:
+        raise GraphError(
+            f"{quoted(name)} does not have the graph of {quoted(first.name)} ({error}); give runs "
+            "with the same parts and places: --neurons, --latents and --places can choose others "
+            "for another task"
+        ) from None
 
 
 def _knock_outs(circuit: Circuit, n_random: int, seed: int) -> list[Mask]:
@@ -235,8 +259,22 @@ def _pair(one: Member, other: Member, effects: Mapping[tuple[str, str], Effect])
         _difference(effects[own, own], effects[own, foreign])
         for own, foreign in ((one.name, other.name), (other.name, one.name))
     )
+    if has_shared := not _prompts(one).isdisjoint(_prompts(other)):
+        # Their interval is that of independent effects.
+        first, second = (replace(each, low=None, high=None) for each in (first, second))
     n_shared = int((one.circuit.kept.cpu() & other.circuit.kept.cpu()).sum())
-    return PairTest((one.name, other.name), n_shared, (first, second), _verdict(first, second))
+    verdict = _verdict(first, second)
+    why: Undecided | None = None
+    if verdict is None:
+        why = "same prompts" if has_shared else "too few prompts"
+        why = "no gap" if None in (first.value, second.value) else why
+    return PairTest((one.name, other.name), n_shared, (first, second), verdict, why)
+
+
+def _prompts(member: Member) -> set[tuple[int, ...]]:
+    prompts = member.problem.prompts
+    rows = zip(prompts.clean.tolist(), prompts.lengths.tolist(), strict=True)
+    return {tuple(row[:length]) for row, length in rows}
 
 
 def _verdict(*differences: Difference) -> Verdict | None:

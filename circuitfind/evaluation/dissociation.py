@@ -12,6 +12,8 @@ from circuitfind.notebook import Tabled
 
 Verdict = Literal["none", "single", "double"]
 
+Undecided = Literal["no gap", "same prompts", "too few prompts"]
+
 LEAST_DIFFERENCE = 0.1
 """From which difference of two effects on a dissociation counts."""
 
@@ -105,12 +107,16 @@ class PairTest:
         differences: That of each.
         verdict: How many of the two intervals lie above `LEAST_DIFFERENCE`: `none`, `single` or
             `double`; None where an interval is missing.
+        undecided: Why one is missing: an effect is undefined, since the full model and the empty
+            graph do not differ (`no gap`); a prompt is in both tasks, so that the effects are not
+            independent (`same prompts`); or there are fewer than 8 (`too few prompts`).
     """
 
     circuits: tuple[str, str]
     n_shared: int
     differences: tuple[Difference, Difference]
     verdict: Verdict | None
+    undecided: Undecided | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Measured:
         engine: Measures them.
         metrics: The metrics; the problem's own comes first.
         n_passes: How many circuits were measured, or found again.
+        n_made: How many of these were measured.
         seconds: How long that took.
 
     Args:
@@ -50,7 +51,7 @@ class Measured:
         self.engine: IncrementalEngine = as_engine(asked)
         own = self.problem.metric
         self.metrics = (own, *(metric for metric in others if metric.name != own.name))
-        self.n_passes, self.seconds = 0, 0.0
+        self.n_passes, self.n_made, self.seconds = 0, 0, 0.0
         self.on_pass = on_pass
         self._log = log or PassLog()
         self._cuts: dict[str, PerCircuit] = {}
@@ -142,6 +143,7 @@ class Measured:
         """Keep what was measured, and return the time."""
         now = time.monotonic()
         self._log.add(key, rows, now - started)
+        self.n_made += n
         self._count(n, now - started)
         return now
 

@@ -8,8 +8,8 @@ these are equal, the next weakest decides.
 
 The random circuits without it are those of the same degrees, except that each that holds the whole
 path has one edge of it, drawn at random, replaced by another edge between components of that random
-circuit. So they have the circuit's size, and its degrees but at the ends of these two edges. The
-found circuit holds the path, so it is not one of them: their p-value does not test whether the
+circuit; where there is no other one, it is cut. So they have the circuit's size, but for these, and
+its degrees but at the ends of these two edges. The found circuit holds the path, so it is not one of them: their p-value does not test whether the
 circuit is a random one, but says how often a circuit that lacks the path does as well.
 """
 
@@ -111,7 +111,7 @@ def _strength(way: Sequence[str], widths: Mapping[str, float]) -> tuple[float, .
 
 
 def _broken(circuit: Circuit, kept: Mask, path: Mask, generator: np.random.Generator) -> Mask:
-    """Replace a random edge of a path by another one."""
+    """Replace a random edge of a path by another one; cut it where there is none."""
     writer, reader = generator.choice(path.nonzero().numpy())
     return torch.from_numpy(
         exchanged(circuit.graph, kept.numpy(), (int(writer), int(reader)), generator)

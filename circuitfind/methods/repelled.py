@@ -8,7 +8,7 @@ and another one for each seed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,7 @@ def repelled(
     engine: IncrementalEngine,
     circuit: Circuit,
     settings: Repulsion,
+    resume: Sequence[Decision] = (),
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Circuit:
     """Search for a circuit that shares little with another one.
@@ -47,13 +48,15 @@ def repelled(
         engine: The problem, made ready to cut edges.
         circuit: The circuit that is avoided.
         settings: How.
-        on_progress: Called after each reader.
+        resume: Decisions of an earlier, interrupted run of the same search.
+        on_progress: Called after each reader that no earlier run has decided, and at the end.
 
     Returns:
         What the search keeps, without dead ends where removing them is free.
 
     Raises:
-        MethodError: The metric became infinite or NaN when an edge was cut.
+        MethodError: The metric became infinite or NaN when an edge was cut, or the earlier
+            decisions are not those of this search.
     """
     avoided = {edge.name for edge in circuit.edges}
     is_last_resort = math.isinf(settings.price)
@@ -65,10 +68,10 @@ def repelled(
     plan = visits(engine.graph, "random", settings.seed)
     if is_last_resort:
         plan = _first(plan, circuit)
-    decisions = list[Decision]()
+    decisions = list(resume)
     with engine.staffed():
-        for step in search_from(engine, engine.start(), plan, is_cut):
-            decisions += step.decisions
+        for step in search_from(engine, engine.start(), plan, is_cut, resume):
+            decisions[step.done - len(step.decisions) :] = step.decisions
             on_progress(step)
     return without_dead_ends(engine, circuit_of(engine.graph, decisions), prune=True).circuit
 

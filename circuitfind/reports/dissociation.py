@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from circuitfind.evaluation.dissociate import TEXT
-from circuitfind.evaluation.dissociation import Difference, Dissociation, Effect
+from circuitfind.evaluation.dissociation import Column, Difference, Dissociation, Effect
 from circuitfind.evaluation.scorecard import shown
 from circuitfind.reports.diagram import Diagram
 from circuitfind.reports.matrix import SIGNIFICANT, Cell, draw_cells
@@ -24,7 +23,11 @@ def dissociation_tables(found: Dissociation) -> Iterator[Table]:
     )
     names = [column.name for column in found.columns]
     rows = [
-        [each.name, str(each.n_edges), *(_effect(found.of(each.name, name)) for name in names)]
+        [
+            each.name,
+            str(each.n_edges),
+            *(_effect(found.of(each.name, c.name), c) for c in found.columns),
+        ]
         for each in found.circuits
     ]
     out = "own edges cut" if found.own_edges else "cut"
@@ -37,7 +40,7 @@ def dissociation_tables(found: Dissociation) -> Iterator[Table]:
                 " | ".join(pair.circuits),
                 str(pair.n_shared),
                 *map(_difference, pair.differences),
-                pair.verdict or "too few prompts",
+                pair.verdict or pair.undecided or "too few prompts",
             ]
             for pair in found.pairs
         ],
@@ -46,11 +49,10 @@ def dissociation_tables(found: Dissociation) -> Iterator[Table]:
 
 def draw_dissociation(found: Dissociation) -> Diagram:
     """Draw the effects: a row for each circuit that is knocked out, a column for each task."""
-    columns = [column.name for column in found.columns]
     cells = {
-        (row, column): _cell(found.of(circuit.name, name))
+        (row, number): _cell(found.of(circuit.name, column.name), column)
         for row, circuit in enumerate(found.circuits)
-        for column, name in enumerate(columns)
+        for number, column in enumerate(found.columns)
     }
     what = "its own edges" if found.own_edges else "its edges"
     caption = [
@@ -59,20 +61,21 @@ def draw_dissociation(found: Dissociation) -> Diagram:
         "Below: the mean of random connected circuits with as many edges; frames: "
         f"p < {SIGNIFICANT:g}.",
     ]
-    return draw_cells([each.name for each in found.circuits], cells, caption, columns)
+    rows, columns = ([each.name for each in some] for some in (found.circuits, found.columns))
+    return draw_cells(rows, cells, caption, columns)
 
 
-def _cell(each: Effect) -> Cell:
+def _cell(each: Effect, column: Column) -> Cell:
     if each.effect is None or each.p_value is None:
         return Cell(None, tip=f"{each.circuit} on {each.on}: undefined")
-    tip = f"{each.circuit} on {each.on}: {_effect(each)}, p {each.p_value:.3g}"
+    tip = f"{each.circuit} on {each.on}: {_effect(each, column)}, p {each.p_value:.3g}"
     shade = min(1.0, max(0.0, each.effect))
     return Cell(each.effect, each.random, tip, each.p_value < SIGNIFICANT, shade)
 
 
-def _effect(each: Effect) -> str:
+def _effect(each: Effect, column: Column) -> str:
     random = "" if each.random is None else f", random {_number(each.random)}"
-    value = f", {each.value:.3g} nats" if each.on == TEXT else ""
+    value = f", {each.value:.3g} nats" if column.prompts == "text" else ""
     return f"{_number(each.effect)}{_ends(each)}{random}{value}"
 
 

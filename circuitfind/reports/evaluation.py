@@ -116,9 +116,15 @@ def _path_rows(given: Assessment) -> Iterator[tuple[str, str]]:
 def _why(path: StrongestPath) -> str:
     if path.baseline.p_value > SIGNIFICANT:
         return "not because of the strongest path: random circuits do as well without it, too"
+    held = f"{path.n_holding} of {path.baseline.n_circuits}"
+    if 2 * path.n_holding > path.baseline.n_circuits:
+        return (
+            f"{held} random circuits hold the strongest path; with one of its edges replaced they "
+            "do worse"
+        )
     return (
-        f"{path.n_holding} of {path.baseline.n_circuits} random circuits hold the strongest path; "
-        "with one of its edges replaced they do worse"
+        f"few random circuits do, and fewer where an edge of the strongest path is replaced; {held} "
+        "hold it, so it explains little"
     )
 
 

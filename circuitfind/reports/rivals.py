@@ -28,11 +28,18 @@ def rivals_tables(found: Rivals) -> Iterator[Table]:
     ]
     headers = ["circuit", "edges", "faithfulness", "held-out", "shared edges", "by chance"]
     yield listing([*headers, "shared components", "lacks", "instead"], rows)
+    n = len(found.rivals)
     facts = {
         "verdict": found.verdict,
-        "rivals": f"{len(found.rivals)}, {min(len(found.rivals), _SHOWN)} of them shown",
-        "edges in every rival": _listed(found.core),
-        "edges in no rival": _listed(found.spared),
+        "rivals": f"{n}, {_SHOWN} of them shown" if n > _SHOWN else str(n),
+        **(
+            {
+                "edges in every rival": _listed(found.core),
+                "edges in no rival": _listed(found.spared),
+            }
+            if n
+            else {"edges needed": found.needed}
+        ),
         "edges of the graph that none has": str(found.n_unused),
         "parts of the circuit as faithful": str(found.n_within) if found.proved else "not counted",
         "seconds": f"{found.seconds:.1f}",

@@ -9,9 +9,11 @@ the search is repeated with a smaller threshold.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import Any
+
+import numpy as np
+import torch
 
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.comparison.rivals import (
@@ -22,10 +24,13 @@ from circuitfind.comparison.rivals import (
     shared_by_all,
     unseen_share,
 )
+from circuitfind.directories.attempts import Attempts
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.exhaustive import enumerate_circuits, n_subsets
 from circuitfind.evaluation.measured import Measured
+from circuitfind.methods import METHODS
+from circuitfind.methods.base import Progress
 from circuitfind.methods.repelled import Repulsion, largest, repelled
 from circuitfind.progress import Checkpoint
 
@@ -35,7 +40,9 @@ PRICES = (math.inf, 1.0, 10.0)
 FINER, MOST_THRESHOLDS = 4.0, 3
 """By what a threshold is divided where it does not lead to a rival, and how many are tried."""
 
-_ROUNDING = 1e-9
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-6}
+"""By what circuits that do the same may differ in faithfulness; else the type's relative step."""
+
 _GAP_SHARE = 0.1
 
 
@@ -62,27 +69,28 @@ class Contest:
         measured: Measures on the prompts of the search.
         held_out: Measures on other prompts, where there are any.
         settings: How to search.
-        attempts: Rivals that earlier restarts ended in, by number; None for a restart without one.
-        keep: Called with the number of a restart and its rival.
-        on_progress: Called as the work proceeds.
+        attempts: Restarts that were made already, and where new ones are kept.
+        on_progress: Called as the work proceeds; first with what was done already.
     """
 
     circuit: Circuit
     measured: Measured
     held_out: Measured | None
     settings: RivalsConfig
-    attempts: dict[int, list[str] | None] = field(default_factory=dict)
-    keep: Callable[[int, list[str] | None], None] = lambda number, edges: None
+    attempts: Attempts
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None
 
     def __post_init__(self) -> None:
-        require_same_graph(self.circuit.graph, self.measured.problem.graph)
+        for each in (self.measured, self.held_out):
+            if each is not None:
+                require_same_graph(self.circuit.graph, each.problem.graph)
         if not self.circuit.n_edges:
             raise MethodError(
                 "the circuit is empty, so nothing can do its work; give one that keeps an edge"
             )
         (self.faithfulness,) = self.measured.faithfulness([self.circuit.kept.cpu()])
-        self.target = self.faithfulness - self.settings.tolerance - _ROUNDING
+        self.wanted = self.faithfulness - self.settings.tolerance
+        self.target = self.wanted - rounding(self.measured.problem.model.dtype)
 
     @cached_property
     def n_subsets(self) -> int | None:
@@ -111,9 +119,9 @@ class Contest:
             n_edges=self.circuit.n_edges,
             faithfulness=self.faithfulness,
             held_out=self._held_out([self.circuit])[0],
-            target=self.target + _ROUNDING,
+            target=self.wanted,
             rivals=tuple(rivals),
-            core=core if rivals or search.proved else (),
+            core=core,
             spared=spared,
             n_unused=n_unused,
             n_within=search.n_within,
@@ -132,8 +140,11 @@ class Contest:
         n = self.circuit.n_edges
 
         def say(done: int) -> None:
-            self.on_progress(Checkpoint(done, n_subsets, "sets of edges"))
+            # What an earlier process measured is found again, and is no step.
+            if self.measured.n_made:
+                self.on_progress(Checkpoint(done, n_subsets, "sets of edges"))
 
+        self.on_progress(Checkpoint(0, n_subsets, "sets of edges"))
         every = enumerate_circuits(self.measured, n, self.target, say)
         circuits = [circuit for circuit, _ in every.circuits]
         found = [each for each in circuits if is_rival(self.circuit, each)]
@@ -149,6 +160,7 @@ class Contest:
     def _restarts(self) -> "_Search":
         """Search again and again, pushed away from the circuit."""
         n = self.settings.restarts
+        self._tell(len(self.attempts), 0, 0)
         met = [each for each in map(self._restarted, range(n)) if each is not None]
         found = list({each.kept.numpy().tobytes(): each for each in met}.values())
         return _Search(found, proved=False, n_restarts=n, n_met=len(met))
@@ -171,32 +183,33 @@ class Contest:
 
     def _restarted(self, number: int) -> Circuit | None:
         """Return the rival that a restart ends in, if it does."""
-        graph = self.circuit.graph
-        if number in self.attempts:
-            edges = self.attempts[number]
-            return None if edges is None else Circuit.of_edges(graph, edges)
-        rival = self._searched(number)
-        self.keep(number, None if rival is None else [edge.name for edge in rival.edges])
-        return rival
+        if number not in self.attempts:
+            self.attempts.add(number, self._searched(number))
+        return self.attempts[number]
 
     def _searched(self, number: int) -> Circuit | None:
-        threshold = self._threshold
-        for _ in range(MOST_THRESHOLDS):
-            asked = Repulsion(threshold, PRICES[number % len(PRICES)], self.settings.seed + number)
-            found = repelled(self.measured.engine, self.circuit, asked, self._said(number))
-            if (rival := self._fitted(found)) is not None:
+        price = PRICES[number % len(PRICES)]
+        asked = Repulsion(self._threshold, price, seed_of(self.settings.seed, number))
+        for trial in range(MOST_THRESHOLDS):
+            if (rival := self._fitted(self._repelled(number, trial, asked))) is not None:
                 return rival
-            threshold /= FINER
+            asked = replace(asked, threshold=asked.threshold / FINER)
         return None
 
-    def _said(self, number: int) -> Callable[[Any], None]:
-        total = self.settings.restarts * self.circuit.graph.n_edges
+    def _repelled(self, number: int, trial: int, asked: Repulsion) -> Circuit:
+        with self.attempts.searching(number, trial) as (earlier, record):
 
-        def say(step: Any) -> None:
-            done = number * self.circuit.graph.n_edges + step.done
-            self.on_progress(Checkpoint(done, total, "edges of all restarts"))
+            def say(step: Progress) -> None:
+                record(step)
+                if step.decisions:
+                    self._tell(number, trial, step.done)
 
-        return say
+            return repelled(self.measured.engine, self.circuit, asked, earlier, say)
+
+    def _tell(self, number: int, trial: int, done: int) -> None:
+        n, each = self.settings.restarts, MOST_THRESHOLDS * self.circuit.graph.n_edges
+        done += number * each + trial * self.circuit.graph.n_edges
+        self.on_progress(Checkpoint(min(done, n * each), n * each, "edges of all restarts"))
 
     def _fitted(self, found: Circuit) -> Circuit | None:
         """Return what a search found at the circuit's size, if that is a rival."""
@@ -210,11 +223,24 @@ class Contest:
 
     @property
     def _threshold(self) -> float:
-        given = self.settings.threshold
-        if given is None:
-            options = self.circuit.origin.get("options") or {}
-            given = options.get("threshold")
-        if isinstance(given, int | float) and given > 0:
-            return float(given)
         scale = self.measured.scale
-        return _GAP_SHARE * abs(scale.full - scale.empty) / self.circuit.n_edges
+        share = _GAP_SHARE * abs(scale.full - scale.empty) / self.circuit.n_edges
+        return self.settings.threshold or _threshold_of(self.circuit) or share
+
+
+def _threshold_of(circuit: Circuit) -> float | None:
+    """Return the threshold of the search for a circuit, if it was one in the metric's unit."""
+    method = METHODS.get(circuit.origin.get("method"))
+    name = method and method.option_for("threshold")
+    given = (circuit.origin.get("options") or {}).get(name)
+    return float(given) if isinstance(given, int | float) and given > 0 else None
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """Return by how much circuits that do the same may differ in faithfulness."""
+    return _ROUNDING.get(dtype) or torch.finfo(dtype).eps
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Return the seed of a restart: searches with different seeds share none."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])

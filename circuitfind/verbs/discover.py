@@ -6,7 +6,7 @@ computed again: its results are read.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
 from circuitfind.models.base import ResidualModel
-from circuitfind.question import Models, fingerprints
+from circuitfind.problem import Problem
+from circuitfind.question import Models, Question, fingerprints
 from circuitfind.reports.example import seen_of
 from circuitfind.verbs.draw import draw_result
 from circuitfind.workers.crew import ALONE, Workers
@@ -126,11 +127,10 @@ def _result(
     card = scorecard(found.engine, found.circuit, held_out)
     seconds = {**seconds, "seconds_scorecard": time.monotonic() - started}
     facts = _facts(found)
-    circuit = replace(found.circuit, origin=_provenance(run.config, facts["origin"]))
+    circuit = replace(found.circuit, origin=origin_of(run.config, found.engine.problem))
     # Of this process alone, where an earlier one was interrupted.
     total = sum(seconds.values()) - seconds["seconds_loading"]
-    facts["search"] |= {"seconds": total, **seconds}
-    return RunResult(run.path, circuit, card, facts["search"])
+    return RunResult(run.path, circuit, card, facts | {"seconds": total, **seconds})
 
 
 def _held_out(config: RunConfig, model: ResidualModel, graph: Graph) -> IncrementalEngine | None:
@@ -138,30 +138,28 @@ def _held_out(config: RunConfig, model: ResidualModel, graph: Graph) -> Incremen
     return None if problem is None else IncrementalEngine(problem, config.memory)
 
 
-def _facts(found: Found) -> dict[str, dict[str, Any]]:
-    problem = found.engine.problem
+def _facts(found: Found) -> dict[str, Any]:
     return {
-        "origin": {
-            "model_name": problem.model.name,
-            **fingerprints(problem),
-            "unit": problem.metric.unit,
-            **seen_of(problem),
-        },
-        "search": {
-            "edges_tested": found.n_tested,
-            "dead_ends": list(found.dead_ends),
-            "dead_ends_removed": found.pruned,
-            "full_graph_error": found.limits.full,
-            "empty_graph_error": found.limits.empty,
-            "drift": found.drift,
-            "drift_allowed": found.engine.drift_allowed,
-        },
+        "edges_tested": found.n_tested,
+        "dead_ends": list(found.dead_ends),
+        "dead_ends_removed": found.pruned,
+        "full_graph_error": found.limits.full,
+        "empty_graph_error": found.limits.empty,
+        "drift": found.drift,
+        "drift_allowed": found.engine.drift_allowed,
     }
 
 
-def _provenance(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a circuit file says of where it comes from."""
-    return {**config.identity, **facts, "versions": environment()}
+def origin_of(question: Question, problem: Problem) -> dict[str, Any]:
+    """Return what the file of a circuit that was found here says of where it comes from."""
+    return {
+        **question.identity,
+        "model_name": problem.model.name,
+        **fingerprints(problem),
+        "unit": problem.metric.unit,
+        **seen_of(problem),
+        "versions": environment(),
+    }
 
 
 def _write_results(run: RunDirectory, result: RunResult) -> None:

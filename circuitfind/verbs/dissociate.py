@@ -9,7 +9,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.directories.dissociation import DissociationConfig, DissociationDirectory
 from circuitfind.directories.naming import default_path
 from circuitfind.errors import PromptError, require_kind
-from circuitfind.evaluation.dissociate import Design, Member, dissociate
+from circuitfind.evaluation.dissociate import TEXT, Design, Member, dissociate
 from circuitfind.evaluation.dissociation import Dissociation
 from circuitfind.evaluation.text import text_problem
 from circuitfind.files import path_of, read_text
@@ -69,9 +69,12 @@ def dissociate_runs(
     directory = DissociationDirectory.open(path, config)
     if (there := directory.result()) is not None:
         tell(f"{path} is finished: its results are read, not computed again")
+        directory.drop_passes()
         return Dissociated(path, there, directory.files)
     models = Models(model, tell)
-    members = [_member(each, name, models, config.device) for each, name in _named(loaded)]
+    members = [
+        _member(each, name, models, config.device) for each, name in _named(loaded, config.text)
+    ]
     first = members[0]
     other = None
     if config.text is not None:
@@ -127,10 +130,10 @@ def _of(loaded: Sequence[Loaded], settings: DissociationConfig | None) -> Dissoc
     return replace(found, circuits=tuple(each.digest for each in loaded))
 
 
-def _named(loaded: Sequence[Loaded]) -> list[tuple[Loaded, str]]:
+def _named(loaded: Sequence[Loaded], text: str | None) -> list[tuple[Loaded, str]]:
     """Return the circuits with the names of their tasks, or with their own where two share one."""
     tasks = [Path(Question.of(each.circuit, each.path).task).stem for each in loaded]
-    is_clear = len(set(tasks)) == len(tasks)
+    is_clear = len(set(tasks)) == len(tasks) and (text is None or TEXT not in tasks)
     names = tasks if is_clear else [each.name for each in loaded]
     return list(zip(loaded, names, strict=True))
 

@@ -10,11 +10,11 @@ from circuitfind.comparison.common_graph import how_compared
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import DECISIONS, load_circuit_of
+from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
 from circuitfind.directories.evaluation import evaluation_of
 from circuitfind.directories.kinds import content_kind, require_search
 from circuitfind.directories.results import read_result
-from circuitfind.directories.work import CIRCUIT, ENVIRONMENT, read_config
+from circuitfind.directories.work import ENVIRONMENT, read_config
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import CircuitfindError, GraphError, ReportError
 from circuitfind.evaluation.assessment import Assessment
@@ -102,10 +102,10 @@ def write_report(
     its page shows no search.
 
     Args:
-        path: A run directory, or the directory of a circuit.
+        path: A run directory, the directory of a circuit, or a circuit file.
         against: Another one.
-        out: File to write; by default `report.html` in the run directory, or for two runs
-            `report-NAME.html` with the other one's name.
+        out: File to write; by default `report.html` in the run directory, or `NAME.report.html`
+            beside a circuit file; for two, `report-NAME.html` with the other one's name.
         memory: How many bytes may be taken beside the model; by default what the search was
             allowed.
         model: What `load_model` returned or takes; by default what the runs name.
@@ -130,7 +130,7 @@ def write_report(
         "comparison": _comparison(runs, names) if against else None,
     }
     beside = REPORT if against is None else f"report-{names[1].replace('/', '-').strip('-.')}.html"
-    file = out or path / beside
+    file = out or (path / beside if path.is_dir() else path.with_name(f"{path.stem}.{beside}"))
     try:
         write_whole(file, page_html(" | ".join(titles), data))
     except OSError as error:
@@ -139,7 +139,7 @@ def write_report(
 
 
 def _read(path: Path, models: Models, memory: int | None, tell: Tell) -> _Run:
-    if content_kind(path) != "search" and (path / CIRCUIT).is_file():
+    if content_kind(path) != "search" and circuit_file(path).is_file():
         return _circuit_alone(path, models, memory)
     require_search(path)
     result, config = read_result(path), read_config(RunConfig, path)
@@ -165,7 +165,9 @@ def _circuit_alone(path: Path, models: Models, memory: int | None) -> _Run:
     """
     circuit = load_circuit_of(path)
     config = config_of(path, circuit, {})
-    problem = config.problem(models.again(config))
+    # Units were chosen by a search. Chosen anew, they could be others.
+    graph = circuit.graph if circuit.graph.units else None
+    problem = config.problem(models.again(config), graph=graph)
     require_same(circuit.origin, fingerprints(problem), f"the circuit in {path}", FOUND_ON)
     return _Run(
         path,

@@ -1,16 +1,17 @@
 """Find rivals of a circuit of a run, or of a file, and write down what came out."""
 
-import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.rivals import Rivals
+from circuitfind.directories.attempts import Attempts
 from circuitfind.directories.directory import digest_of, load_circuit_of
 from circuitfind.directories.naming import path_beside
-from circuitfind.directories.rivals import ATTEMPTS, RivalsConfig, RivalsDirectory
+from circuitfind.directories.rivals import RivalsConfig, RivalsDirectory
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
@@ -18,9 +19,8 @@ from circuitfind.files import path_of
 from circuitfind.problem import HasProblem
 from circuitfind.progress import Checkpoint
 from circuitfind.question import Models, Question, fingerprints, problem_again
-from circuitfind.records import parse_json
-from circuitfind.store import Log
 from circuitfind.verbs.contest import Contest
+from circuitfind.verbs.discover import origin_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def rivals_of(
 ) -> Rivals:
     """Find rivals without a directory; see `find_rivals`."""
     others = None if held_out is None else Measured(held_out)
-    contest = Contest(circuit, Measured(asked), others, settings, on_progress=on_progress)
+    attempts = Attempts(circuit.graph)
+    contest = Contest(circuit, Measured(asked), others, settings, attempts, on_progress)
     tell(contest.cost)
     return contest.run()[0]
 
@@ -84,29 +85,27 @@ def find_rivals(
     directory = RivalsDirectory.open(place, config)
     if (there := directory.result()) is not None:
         tell(f"{place} is finished: its results are read, not computed again")
+        directory.drop_passes()
         return FoundRivals(place, there, directory.files)
     problem = problem_again(circuit, path, Models(model, tell), device=config.device)
-    other = Question.of(circuit, path).held_out(problem.model, circuit.graph)
+    question = Question.of(circuit, path)
+    other = question.held_out(problem.model, circuit.graph)
 
     def measuring(asked: Any, log: PassLog) -> Measured:
         return Measured(IncrementalEngine(asked, config.memory), log=log)
 
-    with directory.measuring(fingerprints(problem), tell) as log:
-        contest = Contest(
-            circuit,
-            measuring(problem, log),
-            None if other is None else measuring(other, log),
-            config,
-            on_progress=on_progress,
-        )
+    with (
+        directory.measuring(fingerprints(problem), tell) as log,
+        closing(Attempts(circuit.graph, place)) as attempts,
+    ):
+        others = None if other is None else measuring(other, log)
+        contest = Contest(circuit, measuring(problem, log), others, config, attempts, on_progress)
         tell(contest.cost)
-        kept = Log(place / ATTEMPTS)
-        contest.attempts = dict(parse_json(line) for line in kept.lines)
-        contest.keep = lambda *attempt: kept.write([json.dumps(attempt).encode() + b"\n"])
-        try:
-            found, rivals = contest.run()
-        finally:
-            kept.close()
+        for line in attempts.told:
+            tell(line)
+        found, rivals = contest.run()
+        origin = {**origin_of(question, problem), "method": "rivals"}
+        rivals = [replace(each, origin=origin) for each in rivals]
         directory.write_result(found, circuit, rivals)
     return FoundRivals(place, found, directory.files)
 
