@@ -9,8 +9,9 @@ these are equal, the next weakest decides.
 The random circuits without it are those of the same degrees, except that each that holds the whole
 path has one edge of it, drawn at random, replaced by another edge between components of that random
 circuit; where there is no other one, it is cut. So they have the circuit's size, but for these, and
-its degrees but at the ends of these two edges. The found circuit holds the path, so it is not one of them: their p-value does not test whether the
-circuit is a random one, but says how often a circuit that lacks the path does as well.
+its degrees but at the ends of these two edges. The found circuit holds the path, so it is not one
+of them: their p-value does not test whether the circuit is a random one, but says how often a
+circuit that lacks the path does as well.
 """
 
 import math

@@ -123,8 +123,8 @@ def _why(path: StrongestPath) -> str:
             "do worse"
         )
     return (
-        f"few random circuits do, and fewer where an edge of the strongest path is replaced; {held} "
-        "hold it, so it explains little"
+        f"few random circuits do, and fewer where an edge of the strongest path is replaced; {held}"
+        " hold it, so it explains little"
     )
 
 

@@ -29,7 +29,17 @@ def test_every_task_is_measured_without_every_circuit(cli, runs, tmp_path):
     found = json.loads((tmp_path / "both" / "dissociation.json").read_text())
     assert [each["prompts"] for each in found["columns"]] == ["held-out"] * 2
     assert [each["effect"] for each in found["effects"]] == pytest.approx([1.0] * 4)
-    assert found["pairs"][0]["verdict"] == "none"
+    # The gate has few inputs, so that both tasks have the same.
+    pair = found["pairs"][0]
+    assert pair["verdict"] is None and pair["undecided"] == "same prompts"
+    assert [each["value"] for each in pair["differences"]] == pytest.approx([0, 0], abs=1e-9)
+    assert {each["low"] for each in pair["differences"]} == {None}
+    assert "same prompts" in answer.out
+    assert not (tmp_path / "both" / "passes.jsonl").exists()
+    (tmp_path / "both" / "passes.jsonl").write_text("left")
+    (tmp_path / "both" / "dissociation.csv").unlink()
+    again = cli(*WORDS)
+    assert again.out.splitlines()[-2:] == [f"both/dissociation.{end}" for end in ("json", "svg")]
     assert not (tmp_path / "both" / "passes.jsonl").exists()
     again = cli(*WORDS, "--json")
     assert "both is finished: its results are read" in again.err
@@ -59,6 +69,8 @@ def test_an_interrupted_dissociation_makes_no_pass_twice(cli, runs, tmp_path, mo
 def test_what_cannot_be_done_is_one_line(cli, runs, complaint, tmp_path):
     assert cli(*WORDS).code == 0
     complaint(cli(*WORDS, "--seed", 1), "both holds another dissociation .*seed is 0 there and 1")
+    (tmp_path / "text.txt").write_text("0 1")
+    complaint(cli(*WORDS, "--text", "text.txt"), "another dissociation .the text is not the same")
     complaint(cli("dissociate", "one"), "1 circuits were given; give two or more")
     complaint(cli("dissociate", "one", "one"), "one is given twice")
     complaint(cli(*WORDS, "--text", "gone.txt"), "the text gone.txt cannot be read")

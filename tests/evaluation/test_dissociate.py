@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.problem import assemble
 from circuitfind.prompts import collate
 from circuitfind.reports.dissociation import dissociation_tables, draw_dissociation
+from circuitfind.verbs.comparison_pairs import Loaded
+from circuitfind.verbs.dissociate import _named
 from tests.engine.problems import N_LAYERS, loss_of, problem_of, prompts_of, random_mask
 from tests.oracles.brute_force import BruteForce
 from tests.oracles.checkpoints import build
@@ -135,7 +138,9 @@ def members_of_two(model, circuits=(0, 1)):
     found = []
     for task, head in enumerate(circuits):
         metric = custom_metric(lambda logits, task=task: logits[:, 0, task], name=f"output {task}")
-        pairs = [cf.Pair([0, 2, 2], [0, 1, 1], [[task]]) for _ in range(8)]
+        # No prompt is in both tasks.
+        clean = [[0, 2, 1], [0, 1, 2]][task]
+        pairs = [cf.Pair(clean, [0, 1, 1], [[task]]) for _ in range(8)]
         problem = assemble(model, collate(pairs), metric)
         circuit = Circuit.of_edges(problem, [f"embed->a0.h{head}.v", f"a0.h{head}->logits"])
         found.append(Member(f"task {task}", circuit, problem))
@@ -155,6 +160,30 @@ def test_disjoint_circuits_dissociate_doubly_and_exactly(two_copies):
     assert "1 of 1 pairs dissociate doubly" in repr(found)
 
 
+def test_nothing_is_said_of_tasks_that_share_a_prompt_or_have_no_gap(two_copies):
+    one, two = members_of_two(two_copies)
+    shared = [*[cf.Pair([0, 1, 2], [0, 1, 1], [[1]])] * 7, cf.Pair([0, 2, 1], [0, 1, 1], [[1]])]
+    both = replace(two, problem=replace(two.problem, prompts=collate(shared)))
+    few = replace(
+        two, problem=replace(two.problem, prompts=two.problem.prompts.select(list(range(7))))
+    )
+    same = [cf.Pair([0, 1, 2], [0, 1, 1], [[1]])] * 8
+    deaf = custom_metric(lambda logits: 0 * logits[:, 0, 0], name="nothing")
+    none = replace(two, problem=assemble(two_copies, collate(same), deaf))
+    for other, why, value in (
+        (both, "same prompts", 1),
+        (few, "too few prompts", 1),
+        (none, "no gap", None),
+    ):
+        found = dissociate(Design([one, other], n_random=1))
+        (pair,) = found.pairs
+        assert (pair.verdict, pair.undecided) == (None, why)
+        assert [each.low for each in pair.differences] == [None, None]
+        assert pair.differences[1].value == (value and pytest.approx(value))
+        *_, table = dissociation_tables(found)
+        assert list(table.columns[-1].cells) == [why]
+
+
 def test_one_circuit_on_two_tasks_dissociates_nothing(two_copies):
     members = members_of_two(two_copies, (0, 0))
     (pair,) = dissociate(Design(members, n_random=3)).pairs
@@ -163,7 +192,7 @@ def test_one_circuit_on_two_tasks_dissociates_nothing(two_copies):
     assert [each.value for each in pair.differences] == pytest.approx([1, -1], abs=1e-9)
     same = [replace(members[0], name=name) for name in ("one", "other")]
     (pair,) = dissociate(Design(same, n_random=3)).pairs
-    assert pair.verdict == "none"
+    assert pair.undecided == "same prompts"
     assert [each.value for each in pair.differences] == pytest.approx([0, 0], abs=1e-9)
 
 
@@ -199,22 +228,50 @@ def test_what_has_no_dissociation_is_refused(two_copies, members):
     for given, message in (
         ([one], "1 circuits were given; a dissociation needs two or more"),
         ([one, replace(two, name="task 0")], "are called 'task 0'"),
-        ([one, replace(two, name="text")], "are called 'text'"),
+        ([one, replace(two, circuit=Circuit.of_edges(two.problem, []))], "'task 1' is empty"),
         ([one, members[1]], "are circuits of different models"),
     ):
         with pytest.raises(MethodError, match=message):
             Design(given)
+    # A task may be called so where there is no text.
+    called = [one, replace(two, name="text")]
+    assert len(Design(called).columns) == 2
+    with pytest.raises(MethodError, match="are called 'text' .the column of the text"):
+        Design(called, text=one.problem)
     with pytest.raises(LimitError, match="draws must be"):
         Design([one, two], n_random=0)
     merged = problem_of("gpt2", merge_qkv=True)
     other = Member("other", Circuit(merged.graph, merged.graph.edge_mask), merged)
-    with pytest.raises(GraphError):
+    said = (
+        "'other' does not have the graph of 'task 0' .*; give runs with the same parts and places"
+    )
+    with pytest.raises(GraphError, match=said):
         Design([members[0], other])
+    with pytest.raises(GraphError, match="'task 0' does not have the graph of 'task 0'"):
+        Design([replace(members[0], problem=merged), members[1]])
+    with pytest.raises(
+        MethodError, match="'b' has 1 values; give what `discover` found, or a pair"
+    ):
+        cf.dissociation({"a": (one.problem, one.circuit), "b": (two.problem,)})
     with (
         types_checked(check=False),
         pytest.raises(CircuitfindError, match="give a mapping to what `discover` found"),
     ):
         cf.dissociation([one, two])
+
+
+def test_circuits_are_named_by_their_tasks_where_that_tells_them_apart(two_copies):
+    (member, _) = members_of_two(two_copies)
+
+    def names(tasks, text=None):
+        about = {"model": "m", "n_prompts": 1, "seed": 0}
+        circuits = [replace(member.circuit, origin={"task": task, **about}) for task in tasks]
+        loaded = [Loaded(Path("x"), f"run {n}", "", c, None) for n, c in enumerate(circuits)]
+        return [name for _, name in _named(loaded, text)]
+
+    assert names(["ioi", "/where/text.jsonl"]) == ["ioi", "text"]
+    assert names(["ioi", "/where/text.jsonl"], text="file") == ["run 0", "run 1"]
+    assert names(["ioi", "ioi"]) == ["run 0", "run 1"]
 
 
 def test_a_text_that_cannot_be_read_is_refused(two_copies, members, text, monkeypatch):

@@ -35,12 +35,16 @@ ON_RUNS = {
     "roles": ["roles", "run"],
     "stability": ["stability", "run", "--vary", "resamples,seeds", "--repetitions", 2],
     "compare": ["compare", "run", "other", "--out", "compared"],
+    "rivals": ["rivals", "run", "--restarts", 1],
+    "dissociate": ["dissociate", "run", "other", "--draws", 2, "--out", "apart"],
 }
 """Commands that work in a directory with two finished runs."""
 _FIRST = {
     "evaluate": ("run/evaluation-passes.jsonl", "measuring"),
     "stability": ("run-stability", "repeating"),
     "compare": ("compared", "writing"),
+    "rivals": ("run-rivals-restarts-1/restart-0-0.jsonl", "searching"),
+    "dissociate": ("apart/passes.jsonl", "measuring"),
 }
 _LAST = {
     "report": "run/report.html",
@@ -48,6 +52,8 @@ _LAST = {
     "roles": "run/roles.svg",
     "stability": "run-stability/consensus.svg",
     "compare": "compared/comparison.json",
+    "rivals": "run-rivals-restarts-1/rivals.json",
+    "dissociate": "apart/dissociation.json",
     "evaluate": "run/size-curve.png",
 }
 
@@ -133,7 +139,8 @@ def test_a_killed_command_on_runs_ends_as_if_never_killed(command, n_times, two_
     def words(path):
         # A comparison says which directories it compared.
         runs = two_runs if command == "compare" else path
-        places = {"run": runs / "run", "other": runs / "other", "compared": path / "compared"}
+        outs = {name: path / name for name in ("compared", "apart")}
+        places = {"run": runs / "run", "other": runs / "other", **outs}
         return [places.get(word, word) for word in ON_RUNS[command]]
 
     def stage(path):

@@ -3,6 +3,7 @@
 Every case is fixed by its number. In the slow test there are 10,000.
 """
 
+import contextlib
 import json
 import random
 import shutil
@@ -11,9 +12,11 @@ from collections import Counter
 import pytest
 import torch
 
+from circuitfind.budget import BudgetSpentError
 from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.overview import list_runs
+from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.formats import FORMATS, find_format, import_circuit
 from circuitfind.models.loading import load_model
 from circuitfind.sweeps.plan import read_sweep
@@ -21,6 +24,7 @@ from circuitfind.tasks import find_task
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.draw import draw_run
 from circuitfind.verbs.exchange import export_run, import_file, scored_circuit
+from circuitfind.verbs.rivals import find_rivals
 from tests.fuzz.damage import NASTY_VALUES, damaged, damaged_bytes
 from tests.fuzz.guard import Guard, refused
 from tests.programs import write_program
@@ -161,6 +165,39 @@ def test_interrupted_runs(numbers, guard, run, model, tmp_path):
         (path / "decisions.jsonl").write_bytes(damaged_bytes(decisions, random_number))
         with guard.watching(path):
             refused(run_discovery, path, config, model=model)
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def begun(run, model, tmp_path_factory):
+    """A search for rivals that was interrupted in its second restart, beside its run."""
+    path = tmp_path_factory.mktemp("rivals")
+    shutil.copytree(run[0], path / "run")
+    with contextlib.suppress(BudgetSpentError):
+        find_rivals(path / "run", RIVALS, path / "out", model=model, on_progress=_stop_late)
+    assert (path / "out" / "attempts.jsonl").stat().st_size
+    assert list((path / "out").glob("restart-*"))
+    return path
+
+
+RIVALS = RivalsConfig(restarts=2)
+
+
+def _stop_late(step):
+    if step.done > step.total * 0.6:
+        raise BudgetSpentError
+
+
+@cases(FEW // 6, MANY // 16)
+def test_interrupted_searches_for_rivals(numbers, guard, begun, model, tmp_path):
+    names = sorted(file.name for file in (begun / "out").iterdir())
+    for number in numbers:
+        random_number, path = random.Random(number), tmp_path / f"rivals-{number}"
+        shutil.copytree(begun, path)
+        file = path / "out" / names[number % len(names)]
+        file.write_bytes(damaged_bytes(file.read_bytes(), random_number))
+        with guard.watching(path):
+            refused(find_rivals, path / "run", RIVALS, path / "out", model=model)
         shutil.rmtree(path)
 
 

@@ -48,6 +48,10 @@ def workers() -> Callable[[], CrewLauncher]:
     return lambda: CrewLauncher(ProcessCrew([Place(1), Place(1)], "fork"))
 
 
+TIMED = ("scorecard.json", "evaluation.json", "environment.json", "rivals.json")
+"""Files that tell how long something took."""
+
+
 def files_of(path: Path) -> dict[str, bytes]:
     """The content of files below a directory, without what tells how long something took."""
     found = {}
@@ -55,7 +59,7 @@ def files_of(path: Path) -> dict[str, bytes]:
         name = str(file.relative_to(path))
         if file.is_file() and file.name != "attempts.jsonl":
             content = file.read_bytes()
-            if file.name in ("scorecard.json", "evaluation.json", "environment.json"):
+            if file.name in TIMED:
                 content = b"".join(x for x in content.splitlines() if b'"seconds' not in x)
             found[name] = content
     return found

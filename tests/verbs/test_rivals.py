@@ -1,22 +1,31 @@
 """Rivals: proved against brute force over all sets of edges, and searched for with a price."""
 
+import contextlib
 import itertools
 import math
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import circuitfind as cf
+from circuitfind.budget import BudgetSpentError, within
+from circuitfind.directories.attempts import ATTEMPTS, Attempts
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError
+from circuitfind.errors import GraphError, LimitError, MethodError, RunDirectoryError
 from circuitfind.evaluation import exhaustive
 from circuitfind.evaluation.measured import Measured
+from circuitfind.evaluation.passes import PassLog
+from circuitfind.graph import Units
 from circuitfind.methods.repelled import Repulsion, repelled
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.models.zoo import zoo_path
 from circuitfind.verbs import contest as verb
-from circuitfind.verbs.contest import Contest
+from circuitfind.verbs.contest import Contest, rounding, seed_of
+from tests.engine.problems import engine_of, loss_of, oracle_of
 from tests.oracles.compiled import CompiledOracle
 
 OR = {"embed->a0.h0.v", "a0.h0->m0", "m0->logits"}
@@ -84,6 +93,8 @@ def test_a_unique_circuit_is_proved_to_have_no_rival():
     problem = problem_of("reverse")
     found = cf.rivals(cf.discover(problem, threshold=1e-3))
     assert found.proved and not found.rivals and not found.n_within
+    assert found.core == found.spared == ()
+    assert found.needed.startswith("all 2: no other set of at most as many edges is as faithful")
     assert found.verdict.startswith("proved: there is no rival")
 
 
@@ -135,24 +146,177 @@ def test_at_any_price_only_what_nothing_else_does_is_kept(gate):
         assert names(found.edges) == OTHER
 
 
-def test_searches_find_the_rival_and_say_what_they_cannot_rule_out(gate, monkeypatch):
+def test_searches_find_the_rival_and_say_what_they_cannot_rule_out(gate, contest_of, monkeypatch):
     monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
-    contest = Contest(cf.Circuit.of_edges(gate, OR), Measured(gate), None, RivalsConfig(restarts=6))
-    found, circuits = contest.run()
+    found, circuits = contest_of(gate, restarts=6).run()
     assert names(circuits[0].edges) == OTHER and not found.proved
     # None of six would show a share p with probability (1 - p)^6, which is 5 % here.
     assert (1 - found.unseen) ** 6 == pytest.approx(0.05)
     assert found.n_restarts == 6 and 1 <= found.n_met <= 6
 
 
-def test_restarts_that_were_made_are_not_made_again(gate, monkeypatch):
+def test_restarts_that_were_made_are_not_made_again(gate, contest_of, tmp_path, monkeypatch):
     monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
-    circuit, kept = cf.Circuit.of_edges(gate, OR), {}
-    first = Contest(circuit, Measured(gate), None, RivalsConfig(restarts=3), keep=kept.__setitem__)
-    expected, _ = first.run()
+    expected, circuits = contest_of(gate, folder=tmp_path, restarts=3).run()
     monkeypatch.setattr(verb, "repelled", None)
-    again = Contest(circuit, Measured(gate), None, RivalsConfig(restarts=3), kept)
-    assert again.run()[0].rivals == expected.rivals
+    again, same = contest_of(gate, folder=tmp_path, restarts=3).run()
+    assert again.rivals == expected.rivals
+    assert [each.to_json() for each in same] == [each.to_json() for each in circuits]
+    assert circuits[0].effect("m0->logits") > 0
+    with (tmp_path / ATTEMPTS).open("a") as file:
+        file.write('[0, nothing\n[true, null]\n[1, [["embed->m7", 1.0]]]\n[2]\n{}\n')
+    attempts = contest_of(gate, folder=tmp_path).attempts
+    assert len(attempts) == 3 and attempts.told[1].startswith(f"5 lines of {ATTEMPTS} are damaged")
+
+
+@pytest.mark.parametrize("most", [0, 20_000])
+def test_any_budget_gets_further_and_ends_where_none_does(
+    gate, contest_of, most, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", most)
+    monkeypatch.setattr(exhaustive, "_TOGETHER", 100)
+    expected, circuits = contest_of(gate, folder=tmp_path / "whole", restarts=1).run()
+    (tmp_path / "parts").mkdir()
+    told, found = [], None
+    while found is None:
+        with contextlib.closing(PassLog(tmp_path / "passes")) as log:
+            contest = contest_of(gate, log=log, folder=tmp_path / "parts", restarts=1)
+            contest.on_progress = within(0.0, lambda step: told.append(step.done))
+            with contextlib.suppress(BudgetSpentError):
+                found = contest.run()
+        # Each time, what was done already is told, and one more step.
+        assert len(told) <= 100
+    assert len(told) > 6 and replace(found[0], seconds=expected.seconds) == expected
+    assert [each.to_json() for each in found[1]] == [each.to_json() for each in circuits]
+    assert not list(tmp_path.rglob("restart-*"))
+
+
+def test_decisions_of_another_search_are_refused(gate, contest_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
+    (tmp_path / "restart-0-0.jsonl").write_text('{"edge": "m0->logits", "kept": 3}\n')
+    with pytest.raises(RunDirectoryError, match="restart-0-0.jsonl, line 1, is damaged"):
+        contest_of(gate, folder=tmp_path).run()
+
+
+@pytest.fixture
+def opened():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def contest_of(opened):
+    return partial(_contest_of, opened)
+
+
+def _contest_of(opened, problem, circuit=None, *, log=None, folder=None, held_out=None, **settings):
+    circuit = circuit or cf.Circuit.of_edges(problem, OR)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    attempts = opened.enter_context(contextlib.closing(Attempts(circuit.graph, folder)))
+    measured = Measured(problem, log=log)
+    return Contest(circuit, measured, held_out, RivalsConfig(**settings), attempts)
+
+
+SHAPES = {
+    "places": (2, {"place_of": ((0, 0, 0, 1, 1, 1),) * 2}),
+    "neurons": (2, {"units": (Units(0, "neuron", (0, 3, 17)),)}),
+    "moves": (3, {"place_of": ((0,) * 6,) * 2, "crossing": True}),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rivals_among_places_neurons_and_moves_are_those_of_brute_force(shape):
+    most, options = SHAPES[shape]
+    engine, oracle = (of("gpt2", n_layers=1, **options) for of in (engine_of, oracle_of))
+    graph, loss = engine.graph, loss_of("kl", oracle, engine.problem.prompts)
+    losses = {
+        tuple(each.names): loss(oracle.logits(each.kept))
+        for each in connected_circuits(graph, most)
+    }
+    own = sorted((names for names in losses if len(names) == most), key=losses.__getitem__)[5]
+    rivals = {n for n in losses if losses[n] <= losses[own] + 1e-12 and not set(n) <= set(own)}
+    found = cf.rivals(engine, cf.Circuit.of_edges(graph, own))
+    assert found.proved and {each.edges for each in found.rivals} == rivals
+    assert 5 <= len(rivals) < len(losses) - 5
+
+
+@pytest.mark.parametrize(
+    ("shape", "threshold"), [("places", 0.01), ("neurons", 0.01), ("moves", 0.05)]
+)
+def test_searches_find_rivals_among_places_neurons_and_moves(shape, threshold):
+    engine, oracle = (of("gpt2", n_layers=1, **SHAPES[shape][1]) for of in (engine_of, oracle_of))
+    graph, loss = engine.graph, loss_of("kl", oracle, engine.problem.prompts)
+    circuit = cf.discover(engine, threshold=threshold).circuit
+    found = cf.rivals(engine, circuit, restarts=2, tolerance=0.5)
+    empty = loss(oracle.logits(torch.zeros_like(graph.edge_mask)))
+    assert found.rivals and not found.proved
+    for each in found.rivals:
+        kept = graph.mask_of(each.edges)
+        assert loss(oracle.logits(kept)) <= loss(oracle.logits(circuit.kept)) + 0.5 * empty + 1e-9
+        assert len(each.edges) <= circuit.n_edges and bool((kept & ~circuit.kept).any())
+
+
+def connected_circuits(graph, most):
+    """Yield all circuits of at most some edges, each of them on a path from embedding to logits."""
+    edges = [edge.name for edge in graph.edges()]
+    for size in range(1, most + 1):
+        for chosen in itertools.combinations(edges, size):
+            if any("->logits" in name for name in chosen) and any("embed" in n for n in chosen):
+                circuit = cf.Circuit.of_edges(graph, chosen)
+                if circuit.connected().n_edges == size:
+                    yield SimpleNamespace(names=names_of(circuit), kept=circuit.kept)
+
+
+def names_of(circuit):
+    return [edge.name for edge in circuit.edges]
+
+
+def test_no_two_restarts_of_any_seeds_share_an_order():
+    every = {seed_of(seed, number) for seed in range(20) for number in range(50)}
+    assert len(every) == 1000
+
+
+def test_only_thresholds_in_the_metric_s_unit_are_taken_over(gate, contest_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
+    monkeypatch.setattr(
+        verb, "repelled", lambda _, circuit, asked_, *__: asked.append(asked_.threshold) or circuit
+    )
+    gap = Measured(gate).scale
+    share = 0.1 * abs(gap.full - gap.empty) / 3
+    for method, options, expected in (
+        ("acdc", {"threshold": 0.25}, 0.25),
+        ("hybrid", {"threshold": 0.25}, 0.25),
+        ("acdc", {"threshold": -1.0}, share),
+        ("edge-pruning", {"threshold": 0.25}, share),
+        ("nobody's", {"threshold": 0.25}, share),
+        (None, None, share),
+    ):
+        origin = {"method": method, "options": options}
+        circuit = replace(cf.Circuit.of_edges(gate, OR), origin=origin)
+        contest_of(gate, circuit, restarts=1).run()
+        assert asked[-3:] == pytest.approx([expected, expected / 4, expected / 16]), method
+    contest_of(gate, circuit, restarts=1, threshold=7.0).run()
+    assert asked[-3] == 7.0
+    for threshold in (0.0, -1.0):
+        with pytest.raises(LimitError, match="restart threshold must be a number above 0"):
+            cf.rivals(gate, circuit, threshold=threshold)
+
+
+def test_a_rival_may_be_less_faithful_by_the_rounding_of_the_model_s_numbers(contest_of):
+    assert rounding(torch.float64) == 1e-9 and rounding(torch.bfloat16) > 1e-3
+    single = cf.make_problem(cf.load_model("or-gate", dtype="float32"), "or-gate:both", n_prompts=1)
+    contest = contest_of(single)
+    assert contest.target == contest.wanted - 1e-6
+
+
+def test_held_out_prompts_are_of_the_same_graph_and_in_the_same_memory(gate):
+    circuit = cf.Circuit.of_edges(gate, OR)
+    with pytest.raises(GraphError, match="belongs to another model"):
+        cf.rivals(gate, circuit, held_out=problem_of("backup-head"))
+    with pytest.raises(MethodError, match="one pair of prompts at a time"):
+        cf.rivals(IncrementalEngine(gate), circuit, held_out=gate, memory=1)
 
 
 def test_an_empty_circuit_has_no_rivals(gate):
