@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitfind.circuit import Circuit, load_circuit
+from circuitfind.circuit import FORMAT, Circuit, load_circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import HEAD, DecisionLog, read_decisions
 from circuitfind.directories.kinds import content_kind
@@ -26,6 +26,9 @@ from circuitfind.store import Log
 DECISIONS, SCORECARD = "decisions.jsonl", "scorecard.json"
 TRIALS, TRIED = "thresholds.json", "tried"
 """How several thresholds did, and the runs with those that the automatic one has given up."""
+
+KIND = FORMAT.rpartition(" ")[0].encode()
+"""What is near the beginning of every circuit file."""
 
 TRIALS_FORMAT = "circuitfind thresholds 1"
 """What the first says of itself; that of version 0.1.0 says nothing, and is read as well."""
@@ -125,7 +128,7 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
     """Read the circuit of a run directory or file.
 
     Raises:
-        RunDirectoryError: The run has no circuit yet.
+        RunDirectoryError: The run has no circuit yet, or the directory holds one of another name.
         CircuitFileError: There is none, or it cannot be trusted.
     """
     if content_kind(path) == "search" and not (path / CIRCUIT).is_file():
@@ -133,4 +136,12 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
             f"the run in {path} is not finished, so it has no circuit yet; repeat its "
             "`circuitfind discover` command to resume it"
         )
+    if path.is_dir() and not (path / CIRCUIT).is_file() and (file := _other_circuit(path)):
+        raise RunDirectoryError(f"{path} holds no {CIRCUIT}, but another circuit; give {file}")
     return load_circuit(circuit_file(path), graph)
+
+
+def _other_circuit(path: Path) -> Path | None:
+    """Return a circuit file of another name in a directory, as `rivals` and `stability` write."""
+    files = sorted(path.glob("*.json"))
+    return next((file for file in files if KIND in file.read_bytes()[:100]), None)

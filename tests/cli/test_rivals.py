@@ -28,6 +28,8 @@ def test_every_command_on_a_circuit_takes_the_rival(cli, tmp_path):
     found = json.loads((tmp_path / "run/circuit.json").read_text())["origin"]
     assert origin.pop("method") == "rivals" and "options" not in origin
     assert origin.items() <= found.items() and origin["task"] == "or-gate:both"
+    answer = cli("evaluate", "run-rivals")
+    assert answer.code == 2 and answer.err.endswith(f"but another circuit; give {rival}\n")
     for command in (
         ["evaluate", rival, "--quick"], ["certify", rival], ["rivals", rival], ["report", rival],
         ["dissociate", "run", rival, "--draws", 1, "--out", "apart"],

@@ -1,6 +1,7 @@
 """The strongest path is that of a search over all paths; random circuits without it lack it."""
 
 import itertools
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -74,6 +75,8 @@ def test_an_evaluation_says_what_the_path_carries_and_why_chance_does_as_well():
     assert "faithfulness 1.000 alone, 0.000 of the circuit without it" in rows["strongest path"]
     assert found.baselines[0].p_value > 0.05
     assert rows["why chance does as well"].endswith("with one of its edges replaced they do worse")
+    few = dict(assessment_rows(replace(found, path=replace(found.path, n_holding=3))))
+    assert few["why chance does as well"].endswith("3 of 40 hold it, so it explains little")
     assert cf.evaluate(problem, circuit, "quick").path is None
 
 
