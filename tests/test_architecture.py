@@ -26,7 +26,7 @@ ONE_PLACE = {
     ),
     "ablations are defined": (r"\bAblation\(\s*[\"']", {"ablations.py"}),
     "a problem is put together": (r"(?<!Has)\bProblem\(", {"problem.py"}),
-    "decisions are logged": (r"\bDecisionLog\(", {"directories/directory.py"}),
+    "decisions are logged": (r"\bDecisionLog\(", {"directories/decisions.py"}),
 }
 """Patterns, and the files that may hold them. The fetching process and its watcher talk in JSON and
 import nothing of the package, so that the process starts at once."""

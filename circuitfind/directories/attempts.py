@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from circuitfind.circuit import Circuit
-from circuitfind.directories.decisions import HEAD, DecisionLog
+from circuitfind.directories.decisions import decision_log
 from circuitfind.errors import CircuitfindError
 from circuitfind.graph import Graph
 from circuitfind.methods.base import Decision, Progress
@@ -80,9 +80,8 @@ class Attempts:
             yield (), lambda progress: None
             return
         file = self._folder / SEARCHES.replace("*", f"{number}-{trial}")
-        with Log(file, HEAD) as log:
-            decisions = DecisionLog(log, file)
-            yield decisions.earlier, decisions.record
+        with decision_log(file) as log:
+            yield log.earlier, log.record
 
     def close(self) -> None:
         """Keep no more."""

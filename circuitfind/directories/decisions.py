@@ -52,6 +52,17 @@ class DecisionLog:
         return self._log.lines == [_line(decision) for decision in decisions]
 
 
+@contextmanager
+def decision_log(path: Path) -> Iterator[DecisionLog]:
+    """Open the file of some decisions, or begin it.
+
+    Raises:
+        RunDirectoryError: It cannot be opened, or a line of it is damaged.
+    """
+    with Log(path, HEAD) as log:
+        yield DecisionLog(log, path)
+
+
 def text_of(decisions: Sequence[Decision]) -> str:
     """Return the content of a file of these decisions."""
     return b"".join([HEAD, *map(_line, decisions)]).decode()

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from circuitfind.circuit import FORMAT, Circuit, load_circuit
 from circuitfind.directories.config import RunConfig
-from circuitfind.directories.decisions import HEAD, DecisionLog, read_decisions
+from circuitfind.directories.decisions import DecisionLog, decision_log, read_decisions
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.work import CIRCUIT, CONFIG, WorkDirectory, read_config
 from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
 from circuitfind.graph import Graph
 from circuitfind.methods.base import circuit_of
 from circuitfind.records import from_json
-from circuitfind.store import Log
 
 DECISIONS, SCORECARD = "decisions.jsonl", "scorecard.json"
 TRIALS, TRIED = "thresholds.json", "tried"
@@ -83,8 +82,8 @@ class RunDirectory(WorkDirectory[RunConfig]):
         """Work in the directory, and open the log of decisions; see `working` and `begin`."""
         with self.working():
             self.begin(facts, foreword)
-            with Log(self.path / DECISIONS, HEAD) as log:
-                yield DecisionLog(log, self.path / DECISIONS)
+            with decision_log(self.path / DECISIONS) as log:
+                yield log
 
 
 def circuit_file(path: Path) -> Path:

@@ -79,7 +79,7 @@ def test_what_cannot_be_compared_is_said_in_a_line(cli, runs, complaint, tmp_pat
     complaint(cli("compare", "a", "nowhere"), "cannot read the circuit")
     content = json.loads((tmp_path / "a" / "circuit.json").read_text())
     (tmp_path / "empty.json").write_text(json.dumps(content | {"edges": []}))
-    complaint(cli("compare", "a", "empty.json"), "empty.json: a circuit without edges")
+    complaint(cli("compare", "a", "empty.json"), "empty.json: the circuit is empty")
     assert cli("compare", *runs, "--out", "out").code == 0
     said = "out holds another comparison .seed is 0 there and 1 here.; choose another --out"
     complaint(cli("compare", *runs, "--out", "out", "--seed", 1), said)

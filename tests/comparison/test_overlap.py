@@ -223,7 +223,7 @@ def test_circuits_without_effects_have_no_rank_correlation():
 
 
 def test_an_empty_circuit_and_another_graph_are_refused():
-    with pytest.raises(GraphError, match="without edges"):
+    with pytest.raises(GraphError, match="the circuit is empty"):
         overlap(LEFT, circuit(GRAPH))
     other = heads_and_mlps(shape(n_heads=2))
     with pytest.raises(GraphError, match="another model: n_heads is 2 and 3"):
