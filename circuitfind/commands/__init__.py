@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from circuitfind.commands.bench import bench
-from circuitfind.commands.benchmark import benchmark
+from circuitfind.commands.benchmark import benchmark, truth
 from circuitfind.commands.certify import certify
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     rivals,
     sweep,
     benchmark,
+    truth,
     draw,
     roles,
     units,

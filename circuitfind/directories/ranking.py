@@ -25,7 +25,12 @@ from circuitfind.records import as_json
 RESULT, FORMAT = "ranking.json", "circuitfind ranking 1"
 
 FIGURES: Mapping[str, Mapping[str, str]] = {
-    "auroc": {"auroc": "AUROC", "steps": "by steps"},
+    "auroc": {
+        "auroc": "AUROC",
+        "steps": "by steps",
+        "precision": "precision",
+        "recall": "recall",
+    },
     "areas": {"cpr": "CPR", "cmd": "CMD", "acc_auc": "acc-AUC"},
 }
 """What can be measured: the names of the figures of each, and what they are called."""

@@ -75,6 +75,21 @@ class RocCurve:
     precision: float | None
     recall: float
 
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """Precision and recall of the point at which their harmonic mean is largest.
+
+        None where no point finds anything true. Which point that is can only be told by the known
+        circuit, so this is what a method could do with the right size or threshold.
+        """
+        found = [
+            (true / (true + wrong), true / self.n_true)
+            for false_rate, true_rate in self.points
+            if (true := true_rate * self.n_true)
+            for wrong in [false_rate * (self.n_all - self.n_true)]
+        ]
+        return max(found, key=lambda point: point[0] * point[1] / sum(point), default=None)
+
 
 def truth_of(circuit: Circuit, name: str) -> Truth:
     """Take a circuit for the truth."""

@@ -4,14 +4,16 @@
 count. `or-gate`: either input suffices, so one can be cut without loss if both are on.
 `backup-head`: a second head takes over only where the first one has not written. `xor-gate`: one
 input takes back what the other says. `majority`: any two of three inputs suffice. `and-or`: one MLP
-after the other.
+after the other. `exactly-one`: three units of nine count. `modular-addition`: each pair of digits
+has a unit.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 
-from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
+from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of, stated, symbols_of
 
 
 def induction_pair(length: int = 7, symbols: Sequence[str] = ("a", "b", "c", "d")) -> Wiring:
@@ -97,12 +99,32 @@ def majority() -> Wiring:
     return wiring
 
 
+def exactly_one() -> Wiring:
+    """Say 1 iff one of three symbols is 1: relu(s) - 2 relu(s - 1) + relu(s - 2), with their sum s.
+
+    Other units are as active: they write where nothing reads, or nothing, or the same always.
+    """
+    wiring = _gate("1 if one of three inputs is 1", "abc", n_units=9, idle=2)
+    every = {"a": [1.0], "b": [1.0], "c": [1.0]}
+    for number, fewer, weight in ((1, 0.0, 1.0), (4, 1.0, -2.0), (6, 2.0, 1.0)):
+        wiring.unit(0, number, every, -fewer, {"output": [weight]})
+    wiring.unit(0, 0, {"a": [1.0]}, 0.5, {"idle": [1.0, 0.0]})
+    wiring.unit(0, 2, {"b": [1.0], "c": [-1.0]}, 0.0, {"idle": [1.0, 1.0]})
+    wiring.unit(0, 3, every, -1.0, {})
+    wiring.unit(0, 5, {}, 0.25, {"output": [1.0]})
+    wiring.unit(0, 7, every, 0.0, {"idle": [0.0, 1.0]})
+    edges = [edge for edge in wiring.sizes["truth"]["resample"] if edge != "m0->logits"]
+    edges += [f"m0.n{number}->logits" for number in (1, 4, 6)]
+    wiring.sizes["units"] = {"resample": edges, "mean": edges}
+    return wiring
+
+
 def and_or() -> Wiring:
     """Say 1 iff the first two symbols are 1, or the third is.
 
     m0 joins the first two, and m1 what m0 says and the third: relu(m + c) - relu(m + c - 1).
     """
-    wiring = _gate("1 if the first two inputs are 1, or the third is", "abc", n_layers=2)
+    wiring = _gate("1 if the first two inputs are 1, or the third is", "abc", n_layers=2, both=1)
     wiring.unit(0, 0, {"a": [1.0], "b": [1.0]}, -1.0, {"both": [1.0]})
     wiring.unit(1, 0, {"both": [1.0], "c": [1.0]}, 0.0, {"output": [1.0]})
     wiring.unit(1, 1, {"both": [1.0], "c": [1.0]}, -1.0, {"output": [-1.0]})
@@ -112,12 +134,34 @@ def and_or() -> Wiring:
     return wiring
 
 
-def _gate(program: str, inputs: str = "ab", n_layers: int = 1) -> Wiring:
+def modular_addition(n: int = 4) -> Wiring:
+    """Say the sum of two digits modulo n: a unit for each pair of digits."""
+    digits = [str(digit) for digit in range(n)]
+    sizes = sizes_of(digits, digits, length=2, n_layers=1, n_heads=2, d_head=n, d_mlp=n * n)
+    wiring = Wiring(sizes, {"token": n + 1, "position": 3, "a": n, "b": n, "output": n})
+    for head, space in enumerate("ab"):
+        wiring.head(
+            0, head, query={}, query_bias=[SHARP], key={"position": column(one(3, head + 1))},
+            value={"token": symbols_of(wiring)}, output={space: torch.eye(n)},
+        )  # fmt: skip
+    for unit, (left, right) in enumerate(product(range(n), repeat=2)):
+        reads = {"a": one(n, left), "b": one(n, right)}
+        wiring.unit(0, unit, reads, -1.0, {"output": one(n, (left + right) % n)})
+    wiring.sizes["program"] = f"the sum of two digits modulo {n}"
+    found = ["embed->a0.h0.v", "embed->a0.h1.v", "a0.h0->m0", "a0.h1->m0", "m0->logits"]
+    return stated(wiring, found, ["embed->a0.h0.k", "embed->a0.h1.k"])
+
+
+def _gate(
+    program: str, inputs: str = "ab", n_layers: int = 1, n_units: int = 2, **more: int
+) -> Wiring:
     """Bring each input to every position, by a head of its own; m0 joins them."""
     n = len(inputs)
     heads = ("a0.h0", "a0.h1", "a0.h2")[:n]
-    sizes = sizes_of(("0", "1"), ("1",), length=n, n_layers=n_layers, n_heads=n, d_head=1, d_mlp=2)
-    spaces = {**dict.fromkeys(inputs, 1), "both": 1} if n_layers > 1 else dict.fromkeys(inputs, 1)
+    sizes = sizes_of(
+        ("0", "1"), ("1",), length=n, n_layers=n_layers, n_heads=n, d_head=1, d_mlp=n_units
+    )
+    spaces = {**dict.fromkeys(inputs, 1), **more}
     wiring = Wiring(sizes, {"token": 3, "position": n + 1, **spaces, "output": 1})
     for head, space in enumerate(inputs):
         wiring.head(

@@ -7,8 +7,10 @@ Their true circuits follow from how they are wired, and stand in each model's JS
 
     truth        the edges that the program needs, for each ablation
     alone        likewise for cutting each edge alone in the full graph, where that differs
-    placed       the edges at single places that the task's prompts with named positions need
+    placed       the edges at single places that are needed: on prompts of the task with named
+                 positions, or at each position of the inputs of the task `program`
     crossing     the same, and the moves inside attention that they need
+    units        the edges that the program needs where neurons are told apart
     thresholds   the range of thresholds of the squared distance over which ACDC finds the truth
 
 Under `resample` and `mean` a cut edge still carries what all inputs share (where a symbol stands,
@@ -19,7 +21,7 @@ run over positions too, they do.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from circuitfind.models import copying, gates, programs
+from circuitfind.models import copying, counting, gates, programs
 from circuitfind.models.wiring import Wiring
 
 WIRED: Mapping[str, Callable[[], Wiring]] = {
@@ -42,6 +44,17 @@ OF_SUITES: Mapping[str, Callable[[], Wiring]] = {
     "pointer": copying.pointer,
     "other-name": copying.other_name,
     "negative-copy": copying.negative_copy,
+    "sort": counting.sort,
+    "first-unique": counting.first_unique,
+    "first-seen": counting.first_seen,
+    "parity": counting.parity,
+    "balance": counting.balance,
+    "exactly-one": gates.exactly_one,
+    "modular-addition": gates.modular_addition,
+    "three-back": copying.three_back,
+    "skip-trigram": copying.skip_trigram,
+    "where-largest": copying.where_largest,
+    "pointer-twice": copying.pointer_twice,
 }
 """Likewise for those that lie beside the suite."""
 

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
-
-_STEEP = 1000.0
-"""Slope of a step: far more than one over the smallest difference between two counts' shares."""
+from circuitfind.models.wiring import SHARP, Wiring, column, count_step, one, sizes_of, symbols_of
 
 
 def reverse(length: int = 4, symbols: Sequence[str] = ("0", "1", "2")) -> Wiring:
@@ -42,11 +39,11 @@ def reverse(length: int = 4, symbols: Sequence[str] = ("0", "1", "2")) -> Wiring
             target = torch.tensor(one(positions, n + 1 - position))
             if n < length:
                 target = target - torch.tensor(one(positions, n + 2 - position))
-            _step(wiring, unit, n, {"target": target.tolist()}, position=position)
+            count_step(wiring, unit, n, {"target": target.tolist()}, position=position)
             unit += 2
     wiring.head(
         1, 0, query={"target": SHARP * torch.eye(positions)},
-        key={"position": torch.eye(positions)}, value={"token": _symbols(tokens)},
+        key={"position": torch.eye(positions)}, value={"token": symbols_of(wiring)},
         output={"output": torch.eye(len(symbols))},
     )  # fmt: skip
     found = ["embed->a1.h0.v", "a1.h0->logits"]
@@ -78,17 +75,17 @@ def hist(length: int = 5, symbols: Sequence[str] = ("a", "b", "c")) -> Wiring:
     wiring = Wiring(
         sizes, {"token": tokens, "position": length + 1, "share": 1, "output": length}
     )  # fmt: skip
-    same_or_first = _symbols(tokens)
+    same_or_first = symbols_of(wiring)
     same_or_first[0] = 1.0
     wiring.head(
-        0, 0, query={"token": SHARP * _symbols(tokens)}, key={"token": same_or_first},
+        0, 0, query={"token": SHARP * symbols_of(wiring)}, key={"token": same_or_first},
         value={"token": column(one(tokens, 0))}, output={"share": torch.ones(1, 1)},
     )  # fmt: skip
     for count in range(1, length + 1):
         written = torch.tensor(one(length, count - 1))
         if count < length:
             written = written - torch.tensor(one(length, count))
-        _step(wiring, 2 * (count - 1), count, {"output": written.tolist()})
+        count_step(wiring, 2 * (count - 1), count, {"output": written.tolist()})
     found = ["embed->a0.h0.q", "embed->a0.h0.k", "a0.h0->m0", "m0->logits"]
     blind = [*found, "embed->a0.h0.v"]
     wiring.sizes |= {
@@ -126,30 +123,3 @@ def xproportion(length: int = 5, symbols: Sequence[str] = ("w", "x", "y")) -> Wi
         "truth": {"resample": found, "mean": found, "zero": blind, "mean-over-positions": blind},
     }
     return wiring
-
-
-def _step(
-    wiring: Wiring,
-    number: int,
-    count: int,
-    writes: dict[str, list[float]],
-    *,
-    position: int | None = None,
-) -> None:
-    """Write something iff BOS has at least the share that `count` symbols leave it.
-
-    Two hidden units make a step from 0 to 1; with a position, only there.
-    """
-    middle = (1 / (count + 1) + 1 / (count + 2)) / 2
-    reads, bias = {"share": [_STEEP]}, -_STEEP * middle
-    if position is not None:
-        reads["position"] = [_STEEP * here for here in one(wiring.sizes["n_ctx"], position)]
-        bias -= _STEEP
-    wiring.unit(0, number, reads, bias, writes)
-    negative = {space: [-value for value in row] for space, row in writes.items()}
-    wiring.unit(0, number + 1, reads, bias - 1, negative)
-
-
-def _symbols(tokens: int) -> torch.Tensor:
-    """Return the map from tokens to symbols: BOS to none."""
-    return torch.eye(tokens)[:, 1:].clone()

@@ -26,6 +26,9 @@ Map = Float[Tensor, "_ _"]
 SHARP = 40.0
 """Score of a key that is to be attended: softmax gives all others less than 1e-17 of it."""
 
+STEEP = 1000.0
+"""Slope of a step: far more than one over the smallest difference between two counts' shares."""
+
 
 @dataclass
 class Wiring:
@@ -142,6 +145,28 @@ def sizes_of(
     }
 
 
+def count_step(
+    wiring: Wiring,
+    number: int,
+    count: int,
+    writes: dict[str, list[float]],
+    *,
+    position: int | None = None,
+) -> None:
+    """Write something iff BOS has at least the share that `count` symbols leave it.
+
+    Two hidden units make a step from 0 to 1; with a position, only there.
+    """
+    middle = (1 / (count + 1) + 1 / (count + 2)) / 2
+    reads, bias = {"share": [STEEP]}, -STEEP * middle
+    if position is not None:
+        reads["position"] = [STEEP * here for here in one(wiring.sizes["n_ctx"], position)]
+        bias -= STEEP
+    wiring.unit(0, number, reads, bias, writes)
+    negative = {space: [-value for value in row] for space, row in writes.items()}
+    wiring.unit(0, number + 1, reads, bias - 1, negative)
+
+
 def one(size: int, *places: int) -> list[float]:
     """Return a row that is 1 at some places and otherwise 0."""
     return [float(index in places) for index in range(size)]
@@ -150,3 +175,23 @@ def one(size: int, *places: int) -> list[float]:
 def column(row: Sequence[float]) -> Map:
     """Return the map of a space to a single dimension."""
     return torch.tensor(list(row))[:, None]
+
+
+def symbols_of(wiring: Wiring) -> Map:
+    """Return the map from tokens to symbols: BOS to none."""
+    return torch.eye(wiring.sizes["d_vocab"])[:, 1:].clone()
+
+
+def stated(wiring: Wiring, found: list[str], blind: list[str], **more: str) -> Wiring:
+    """State the true circuit.
+
+    Args:
+        wiring: The model.
+        found: Its edges.
+        blind: More edges, which count where what all inputs share is cut too.
+        more: More to say.
+    """
+    every = [*found, *blind]
+    truth = {"resample": found, "mean": found, "zero": every, "mean-over-positions": every}
+    wiring.sizes |= {"thresholds": [1e-6, 0.001], "truth": truth, **more}
+    return wiring

@@ -128,6 +128,24 @@ class Leaderboard:
         notes = "".join(f"{n}. {note}\n" for n, note in enumerate(self.notes(), 1))
         return f"{_table(self.shown())}\n{notes and notes + chr(10)}{_table(self.by_case())}"
 
+    def by_model(self) -> list[Row]:
+        """Return a row per case and method, as plain values."""
+        return [
+            {
+                "case": case,
+                "method": standing.method,
+                "true edges": about and about.n_true,
+                "edges": about and about.n_edges,
+                **{
+                    called: figure and figure.by_case.get(case)
+                    for name, called in self.names.items()
+                    for figure in [standing.figures.get(name)]
+                },
+            }
+            for case, about in self.cases.items()
+            for standing in self.standings
+        ]
+
     def by_case(self) -> list[dict[str, str]]:
         """Return the first figure of every method, a row per case."""
         name, called = next(iter(self.names.items()))
@@ -173,7 +191,8 @@ def _standing(
     for name in FIGURES[runs[0].config.measure]:
         values: dict[str, list[float]] = {}
         for case, result in ranked:
-            if (value := result.figures[name]) is not None:
+            # A ranking that an earlier version measured lacks later figures.
+            if (value := result.figures.get(name)) is not None:
                 values.setdefault(case, []).append(value)
         if values:
             figures[name] = _mean(name, {case: fmean(each) for case, each in values.items()})

@@ -48,7 +48,7 @@ from circuitfind.tasks.program import PROGRAM
 FOLDER = Path(__file__).parents[1] / "suites"
 """The suites that ship with the package."""
 
-_CASE: Mapping[str, type] = {"models": list, "tasks": list, "ablations": list, "against": str}
+_CASE_LISTS, _CASE = ("models", "tasks", "ablations"), ("against", "places", "neurons")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Suite(Plan[PlannedRanking]):
         return self._unique([run for run in found if run is not None])
 
     def _cases(self) -> Iterator[dict[str, Any]]:
-        """Yield model, task and ablation of every case, and what counts as true."""
+        """Yield model, task and ablation of every case, what counts as true, and its graph."""
         tables = self._content.get("cases")
         if not isinstance(tables, list) or not tables:
             self.errors.append("it has no cases; give tables [[cases]]")
@@ -139,20 +139,29 @@ class Suite(Plan[PlannedRanking]):
             if not isinstance(table, dict):
                 self.errors.append(f"{where} is {quoted(table)}, not a table [[cases]]")
                 continue
-            self._require_known(table, list(_CASE), where)
+            self._require_known(table, [*_CASE_LISTS, *_CASE], where)
             lists = [self._list(table, name, str, where) for name in ("models", "tasks")]
             ablations = self._list(table, "ablations", str, where) or ["resample"]
             if not table.get("models"):
                 self.errors.append(f"{where} has no models; give models = [...]")
-            if (against := table.get("against")) is not None and not fits(against, str):
-                self.errors.append(f"{where}.against is {quoted(against)}, not {KINDS[str]}")
+            given = self._of_case(table, where)
             for model, task, ablation in product(lists[0], lists[1] or [None], ablations):
                 yield {
                     "model": model,
                     "task": self._task(model, task, where),
                     "ablation": ablation,
-                    "against": self._located(against) if isinstance(against, str) else None,
+                    **given,
                 }
+
+    def _of_case(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Return what counts as true, and what its edges are told apart by."""
+        given = {name: table.get(name) for name in _CASE}
+        for name, value in given.items():
+            if value is not None and not fits(value, str):
+                self.errors.append(f"{where}.{name} is {quoted(value)}, not {KINDS[str]}")
+        if isinstance(given["against"], str):
+            given["against"] = self._located(given["against"])
+        return given
 
     def _task(self, model: str, task: str | None, where: str) -> str:
         """Return the task of a case; by default that of a model whose circuit is known."""
@@ -199,15 +208,16 @@ class Suite(Plan[PlannedRanking]):
     ) -> PlannedRanking | None:
         label, variant, thresholds = chosen
         model, task, *_ = case.values()
-        settings = {name: case[name] for name in ("ablation", "against")}
+        settings = {name: case[name] for name in ("ablation", *_CASE)}
         config = self._config(
             RankingConfig, model, task, variant, seed, thresholds=thresholds, **settings, **more
         )
         if config is None:
             return None
-        names = [short_name(model), short_name(task), case["ablation"]]
-        if more["measure"] == "areas":
-            names.pop()
+        names = [short_name(model), short_name(task)]
+        if more["measure"] != "areas":
+            names.append(case["ablation"])
+        names += [f"{name} {case[name]}" for name in _CASE[1:] if case[name]]
         told = [name for name in dict.fromkeys(names) if name != PROGRAM.name]
         directory = directory_name(*dict.fromkeys(names), label, f"seed-{seed}")
         return PlannedRanking(directory, config, label, ", ".join(told))

@@ -34,16 +34,17 @@ def known_circuit(against: str, problem: Problem, task: str) -> Truth:
 
 
 def _stated(model: ResidualModel, problem: Problem) -> Truth | None:
-    """Return the circuit that a model wired by hand states for an ablation, and for places."""
+    """Return the circuit that a model wired by hand states for an ablation and a kind of graph."""
     graph = problem.graph
-    kind = "crossing" if graph.moves else "placed" if graph.places else "truth"
+    kinds = {"crossing": graph.moves, "placed": graph.places, "units": graph.units}
+    kind = next((kind for kind, told_apart in kinds.items() if told_apart), "truth")
     truth = getattr(model, "sizes", {}).get(kind, {}).get(problem.ablation.name)
     if truth is None:
         return None
     try:
         return truth_of(Circuit(graph, graph.mask_of(truth)), "the program's own")
     except GraphError:
-        # It is stated for other places.
+        # It is stated for other places, or other neurons.
         return None
 
 

@@ -138,7 +138,13 @@ def _against_truth(config: RankingConfig, problem: Problem) -> _Asked:
         whole, *others = ranked.circuits or (Circuit(graph, graph.edge_mask),)
         scores = None if ranked.circuits else ranked.scores
         curve, *_ = roc_curves(truth, whole, others=others, scores=scores)
-        return {"auroc": interp_bench_area(ranked.scores, truth), "steps": curve.area}
+        precision, recall = curve.best or (None, 0.0)
+        return {
+            "auroc": interp_bench_area(ranked.scores, truth),
+            "steps": curve.area,
+            "precision": precision,
+            "recall": recall,
+        }
 
     best = interp_bench_area(EdgeScores(graph, true.double(), "", truth.name), truth)
     return _Asked(problem, figures, int(true.sum()), best)

@@ -38,6 +38,7 @@ WHOLE_COMMANDS = {
     "stability": ["RUN", "--vary", "orders", "--repetitions", "1", "--out", "stable"],
     "sweep": ["SWEEP", "--dry-run"],
     "benchmark": ["SUITE", "--dry-run"],
+    "truth": ["--method", "random", "--budget", "0s"],
     "draw": ["RUN", "--out", "drawn.svg"],
     "roles": ["RUN"],
     "certify": ["RUN"],

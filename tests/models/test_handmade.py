@@ -20,6 +20,7 @@ from circuitfind.models.zoo import HANDMADE, zoo_path
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
 from circuitfind.tasks import find_task
+from circuitfind.tasks.train_programs import FOLDER, LEARNED, every_input, says, train
 from tests.oracles.compiled import CompiledOracle
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -64,8 +65,33 @@ def half_of_the_first_or_second(text):
     return [[value / 2 for value in row] for row in said]
 
 
-def two_before(text):
-    return [one_hot(text[i - 2] if i > 1 else None, "abc") for i in range(len(text))]
+def before(text, n):
+    return [one_hot(text[i - n] if i >= n else None, "abc") for i in range(len(text))]
+
+
+def first_unique(text):
+    single = [symbol for symbol in text if text.count(symbol) == 1]
+    return [one_hot(single[0] if single else None, "abc")] * len(text)
+
+
+def state_of_brackets(text):
+    said, depths = (
+        [],
+        [text[:end].count("(") - text[:end].count(")") for end in range(1, len(text) + 1)],
+    )
+    for end, depth in enumerate(depths, 1):
+        wrong = min(depths[:end]) < 0
+        said.append([float(not wrong and depth == 0), float(not wrong and depth > 0), float(wrong)])
+    return said
+
+
+def a_before_b(text):
+    return [one_hot("a" if "a" in text[:i] and text[i] == "b" else None, "abc") for i in range(5)]
+
+
+def where_the_largest_stand(text):
+    said = [float(symbol == max(text)) for symbol in text]
+    return [[each / sum(said) for each in said]] * len(text)
 
 
 MEANING = {
@@ -79,12 +105,32 @@ MEANING = {
     "xor-gate": ("01", (2,), lambda t: [[float(t[0] != t[1])]] * 2),
     "majority": ("01", (3,), lambda t: [[float(t.count("1") > 1)]] * 3),
     "and-or": ("01", (3,), lambda t: [[float(t[:2] == ("1", "1") or t[2] == "1")]] * 3),
-    "two-back": ("abc", (5,), two_before),
+    "two-back": ("abc", (5,), lambda t: before(t, 2)),
     "maximum": ("1234", (2, 4), lambda t: [one_hot(max(t), "1234")] * len(t)),
     "pointer": ("1234", (4,), lambda t: [one_hot(t[int(t[0]) - 1], "1234")] * 4),
     "other-name": ("abc", (4,), not_the_current),
     "negative-copy": ("abcxy", (3,), half_of_the_first_or_second),
+    "sort": ("123", (4,), lambda t: [one_hot(symbol, "123") for symbol in sorted(t)]),
+    "first-unique": ("abc", (3, 4), first_unique),
+    "first-seen": ("abc", (5,), lambda t: [[float(s not in t[:i])] for i, s in enumerate(t)]),
+    "exactly-one": ("01", (3,), lambda t: [[0.25 + (t.count("1") == 1)]] * 3),
+    "parity": ("01", (4, 2), lambda t: [[t.count("1") % 2.0]] * len(t)),
+    "balance": ("()", (4,), state_of_brackets),
+    "modular-addition": ("0123", (2,), lambda t: [one_hot(str(sum(map(int, t)) % 4), "0123")] * 2),
+    "three-back": ("abc", (5,), lambda t: before(t, 3)),
+    "skip-trigram": ("abc", (5,), a_before_b),
+    "where-largest": ("1234", (4,), where_the_largest_stand),
+    "pointer-twice": ("1234", (4,), lambda t: [one_hot(t[int(t[int(t[0]) - 1]) - 1], "1234")] * 4),
 }
+
+LEARNS = {
+    "maximum": ("12345", 4, lambda t: [one_hot(max(t), "12345")] * 4),
+    "sort": ("123", 4, MEANING["sort"][2]),
+    "unique": ("abc", 5, lambda t: [[float(t.count(s) == 1), float(t.count(s) > 1)] for s in t]),
+    "modular-addition": ("01234", 2, lambda t: [one_hot(str(sum(map(int, t)) % 5), "01234")] * 2),
+    "brackets": ("()", 6, state_of_brackets),
+}
+TRAINED = sorted(FOLDER.glob("*.json"))
 
 
 def path_of(name):
@@ -161,15 +207,52 @@ def test_the_page_states_what_the_models_do():
         assert sizes["thresholds"] == [float(low), float(high)]
 
 
+@pytest.mark.parametrize("ablation", [each.name for each in ABLATIONS])
 @pytest.mark.parametrize("name", OF_SUITES)
-def test_acdc_and_exact_find_the_stated_circuit_of_models_of_suites(name):
-    problem = make_problem(load_model(path_of(name), dtype="float64"), "program")
-    expected = set(problem.model.sizes["truth"]["resample"])
-    for threshold in problem.model.sizes["thresholds"]:
+def test_acdc_and_exact_find_the_stated_circuit_of_models_of_suites(name, ablation):
+    model = load_model(path_of(name), dtype="float64")
+    check_suite_model(model, ablation)
+
+
+def check_suite_model(model, ablation):
+    problem = make_problem(model, "program", ablation=ablation)
+    expected = set(model.sizes["truth"][ablation])
+    for threshold in model.sizes["thresholds"]:
         found = {edge.name for edge in discover(problem, threshold=threshold).circuit.edges}
         assert found == expected, threshold
     alone = discover(problem, "exact", threshold=1e-6)
     assert {each.edge for each in alone.decisions if abs(each.effect or 0) > 1e-6} == expected
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+@pytest.mark.parametrize("file", TRAINED, ids=lambda file: file.stem)
+def test_searches_find_what_readers_of_trained_models_were_given(file, ablation):
+    model = load_model(file, dtype="float64")
+    check_suite_model(model, ablation)
+    graph = heads_and_mlps(model.shape)
+    read = connected(model, load_file(file.with_suffix(".safetensors")))
+    of_bystanders = {edge.name for edge in graph.edges() if ".h1" in edge.reader.name}
+    assert set(model.sizes["truth"]["zero"]) == read - of_bystanders
+
+
+@pytest.mark.parametrize("file", TRAINED, ids=lambda file: file.stem)
+def test_trained_models_are_right_on_all_inputs(file):
+    """By the definitions of the programs wired by hand that do the same, where there is one."""
+    model = load_model(file)
+    symbols, length, meaning = LEARNS[file.stem[:-2]]
+    texts = list(itertools.product(symbols, repeat=length))
+    tokens = torch.tensor([model.vocabulary.encode(" ".join(text)) for text in texts])
+    expected = torch.tensor([meaning(text) for text in texts])
+    assert torch.equal(model.own_logits(tokens)[:, 1:].argmax(-1), expected.argmax(-1))
+
+
+def test_training_gives_a_model_that_is_right():
+    design = LEARNED["modular-addition"]
+    wiring = train(design, 0)
+    tokens, right = every_input(design)
+    assert torch.equal(says(wiring.weights, wiring, tokens)[:, 1:].argmax(-1), right)
+    bystander = wiring.weights["blocks.0.attn.W_O"][1]
+    assert bystander.any() and not bystander[:, wiring.where("output")].any()
 
 
 @pytest.mark.parametrize("name", [*WIRED, *OF_SUITES])

@@ -14,9 +14,9 @@ from circuitfind.granularity import heads_and_mlps
 from circuitfind.graph import Units
 from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.models.loading import load_model
-from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.prompts import Pair, collate
 from circuitfind.question import make_problem
+from circuitfind.sweeps.suite import FOLDER
 
 N_NEURONS = 9
 COUNTING = (1, 4, 6)
@@ -28,33 +28,9 @@ THRESHOLDS = (1e-6, 0.01)
 
 
 @pytest.fixture(scope="module")
-def counter(tmp_path_factory):
-    """Say 1 iff exactly one of three symbols is 1: relu(s) - 2 relu(s - 1) + relu(s - 2).
-
-    Three heads bring a symbol each, and s is their sum. Of the MLP's neurons three compute that.
-    Others are just as active: they read one symbol or two and write where nobody reads, or write
-    nothing; and one writes what is said, the same for all prompts.
-    """
-    sizes = sizes_of(("0", "1"), ("1",), length=3, n_layers=1, n_heads=3, d_head=1, d_mlp=N_NEURONS)
-    wiring = Wiring(
-        sizes, {"token": 3, "position": 4, "a": 1, "b": 1, "c": 1, "idle": 2, "output": 1}
-    )
-    for head, space in enumerate("abc"):
-        wiring.head(
-            0, head, query={}, query_bias=[SHARP], key={"position": column(one(4, head + 1))},
-            value={"token": column(one(3, 2))}, output={space: torch.ones(1, 1)},
-        )  # fmt: skip
-    every = {space: [1.0] for space in "abc"}
-    for number, fewer, weight in zip(COUNTING, (0.0, 1.0, 2.0), (1.0, -2.0, 1.0), strict=True):
-        wiring.unit(0, number, every, -fewer, {"output": [weight]})
-    wiring.unit(0, 0, {"a": [1.0]}, 0.5, {"idle": [1.0, 0.0]})
-    wiring.unit(0, 2, {"b": [1.0], "c": [-1.0]}, 0.0, {"idle": [1.0, 1.0]})
-    wiring.unit(0, 3, every, -1.0, {})
-    wiring.unit(0, 5, {}, 0.25, {"output": [1.0]})
-    wiring.unit(0, 7, every, 0.0, {"idle": [0.0, 1.0]})
-    folder = tmp_path_factory.mktemp("counter")
-    wiring.save(folder, "counter")
-    return load_model(folder / "counter.json", dtype="float64")
+def counter():
+    """The model that says 1 iff exactly one of three symbols is 1; see `gates.exactly_one`."""
+    return load_model(FOLDER / "truth" / "exactly-one.json", dtype="float64")
 
 
 @pytest.fixture(scope="module")

@@ -112,14 +112,21 @@ def test_the_areas_are_those_of_their_definitions(small, case):
     found = discover(problem, "exact", threshold=0.0)
     effects = {each.edge: abs(each.effect or 0.0) for each in found.decisions}
     true = set(model.sizes["truth"]["resample"])
+    circuits = [
+        {edge for edge, effect in effects.items() if effect >= size}
+        for size in {effect for effect in effects.values() if effect > 0}
+    ]
     points = [
         (len(kept - true) / (len(effects) - len(true)), len(kept & true) / len(true))
-        for size in {effect for effect in effects.values() if effect > 0}
-        for kept in [{edge for edge, effect in effects.items() if effect >= size}]
+        for kept in circuits
     ]
+    # Twice the shared edges over all edges of both is the harmonic mean of precision and recall.
+    best = max(circuits, key=lambda kept: 2 * len(kept & true) / (len(kept) + len(true)))
     result = result_of(runs, path, f"{case}-resample-exact-seed-0")
     assert (result.n_true, result.n_edges) == (len(true), len(effects))
     assert result.figures["steps"] == pytest.approx(step_area(points))
+    assert result.figures["precision"] == pytest.approx(len(best & true) / len(best))
+    assert result.figures["recall"] == pytest.approx(len(best & true) / len(true))
     names = {edge.name: edge_names(edge, problem.graph)[0] for edge in problem.graph.edges()}
     for value, scores in (
         (result.figures["auroc"], effects),
@@ -351,6 +358,31 @@ def test_what_is_wrong_with_a_suite_is_said_before_anything_runs(name, tmp_path,
         suite(tmp_path, text)
 
 
+def test_known_circuits_are_those_of_places_and_of_neurons(tmp_path):
+    truth = FOLDER / "truth"
+    runs = suite(tmp_path, f"""
+        measure = "auroc"
+        prompts = 8
+        dtype = "float64"
+        cases = [
+            {{models = ["{truth}/two-back.json"], places = "each"}},
+            {{models = ["{truth}/exactly-one.json"], neurons = "all"}},
+        ]
+        methods.exact = {{}}
+    """)  # fmt: skip
+    assert [run.case for run in runs] == [
+        "two-back, resample, places each", "exactly-one, resample, neurons all"
+    ]  # fmt: skip
+    assert not run_sweep(runs, tmp_path, Here).failed
+    found = read_rankings(runs, tmp_path)
+    sizes = [(found[run.name].n_true, found[run.name].n_edges) for run in runs]
+    # Three symbols of five go two positions on; 52 edges at 6 places. Three of ten neurons.
+    assert sizes == [(9, 312), (9, 21)]
+    for run in runs:
+        figures = found[run.name].figures
+        assert figures["steps"] == figures["precision"] == figures["recall"] == 1
+
+
 def test_suites_that_ship_ask_every_method_that_they_should(monkeypatch):
     with pytest.raises(SweepError, match="no suite 'trutth'; give one of smollm2, truth, zoo, or"):
         suite_file("trutth")
@@ -362,6 +394,7 @@ def test_suites_that_ship_ask_every_method_that_they_should(monkeypatch):
     runs = read_suite(suite_file("smollm2"))
     assert len(runs) == len({(run.label, run.case) for run in runs}) == 10
     runs = read_suite(FOLDER / "truth.toml", ["exact"])
-    assert len({run.config.model for run in runs}) == 15
+    assert len({run.config.model for run in runs}) == 36
+    assert len({run.case for run in runs}) == 40
     with pytest.raises(SweepError, match="has no method 'exat'; its methods are hybrid, acdc|acdc"):
         read_suite(FOLDER / "truth.toml", ["exat"])
