@@ -58,6 +58,8 @@ _HOMES = {
     "evaluate": "circuitfind.api",
     "evaluate_run": "circuitfind.verbs.evaluate",
     "export_circuit": "circuitfind.formats",
+    "families": "circuitfind.api",
+    "find_families": "circuitfind.verbs.families",
     "find_metric": "circuitfind.metrics",
     "find_rivals": "circuitfind.verbs.rivals",
     "find_roles": "circuitfind.comparison.roles",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from circuitfind.api import discover as discover
     from circuitfind.api import dissociation as dissociation
     from circuitfind.api import evaluate as evaluate
+    from circuitfind.api import families as families
     from circuitfind.api import rivals as rivals
     from circuitfind.circuit import Circuit as Circuit
     from circuitfind.circuit import EdgeScores as EdgeScores
@@ -165,6 +168,7 @@ if TYPE_CHECKING:
     from circuitfind.verbs.discover import run_discovery as run_discovery
     from circuitfind.verbs.dissociate import dissociate_runs as dissociate_runs
     from circuitfind.verbs.evaluate import evaluate_run as evaluate_run
+    from circuitfind.verbs.families import find_families as find_families
     from circuitfind.verbs.rivals import find_rivals as find_rivals
     from circuitfind.verbs.stability import repeat_run as repeat_run
     from circuitfind.verbs.wish import Wish as Wish

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.ablations import Ablation
+from circuitfind.budget import allowed_bytes
 from circuitfind.circuit import EdgeScores, require_same_graph
+from circuitfind.comparison.families import Families
 from circuitfind.comparison.rivals import Rivals
 from circuitfind.comparison.roles import Role, groups
+from circuitfind.directories.families import FamiliesConfig
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.engine.incremental import IncrementalEngine, as_engine
 from circuitfind.errors import MethodError, quoted, require_kind
@@ -36,6 +39,7 @@ from circuitfind.problem import HasProblem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
 from circuitfind.verbs.automatic import automatic_search
 from circuitfind.verbs.dissociate import read_unrelated
+from circuitfind.verbs.families import families_of
 from circuitfind.verbs.rivals import rivals_of
 from circuitfind.workers.crew import Workers
 
@@ -253,3 +257,45 @@ def rivals(
     others = None if held_out is None else as_engine(held_out, memory)
     advance = observer(progress=progress, on_progress=on_progress)
     return rivals_of(engine, circuit, others, settings, tell, advance)
+
+
+def families(
+    asked: HasProblem,
+    circuit: object = None,
+    *,
+    held_out: HasProblem | None = None,
+    ranked_by: str = FamiliesConfig.ranked_by,
+    families: int | None = None,
+    target_faithfulness: float = FamiliesConfig.target_faithfulness,
+    seed: int = 0,
+    memory: int | str | None = None,
+    progress: bool = False,
+    on_progress: Callable[[Checkpoint], None] | None = None,
+) -> Families:
+    """Find families of prompts that share a circuit, as `circuitfind families` does.
+
+    Args:
+        asked: What a search found, or its problem, with the prompts of the search.
+        circuit: The circuit; by default what was found.
+        held_out: The same question with other prompts, on which circuits are then measured.
+        ranked_by: What scores the edges for each prompt: `eap`, `eap-ig`, either with rules for
+            its gradients (`eap:gim`), or `exact`, the effect of cutting each edge alone.
+        families: How many families there are; by default the test and the silhouette decide.
+        target_faithfulness: How faithful the circuit of a family is on its prompts.
+        seed: Fixes the halves of the test, and the orders that attributes are compared with.
+        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
+            what it takes.
+        progress: Show how far it is, on one line of stderr; also in notebooks.
+        on_progress: Called as the work proceeds, in place of that line.
+
+    Raises:
+        PromptError: There are too few different prompts.
+        GraphError: The circuit belongs to another graph.
+        MethodError: The metric has no gradient that says anything, which `exact` does without.
+    """
+    circuit = circuit_of_question(asked, circuit)
+    settings = FamiliesConfig(
+        ranked_by, families, target_faithfulness, seed, memory=allowed_bytes(memory)
+    )
+    advance = observer(progress=progress, on_progress=on_progress)
+    return families_of(asked, circuit, held_out, settings, advance)

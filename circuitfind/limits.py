@@ -72,6 +72,7 @@ LIMITS: dict[str, Limit] = {
     "components": _COUNT,
     "draws": Limit(1, 10_000_000),
     "repetitions": Limit(1, 1_000),
+    "families": Limit(1, 100),
     "restarts": Limit(1, 100_000),
     "share": _SHARE,
     "tolerance": Limit(0, 1, whole=False),

@@ -110,9 +110,15 @@ class PromptPairs:
     @property
     def n_distinct(self) -> int:
         """Number of different pairs; repeated pairs add no information about a behaviour."""
+        return len(self.distinct)
+
+    @property
+    def distinct(self) -> list[int]:
+        """The prompts that repeat no earlier one, by number."""
         parts = (getattr(self, name).flatten(1) for name in _TENSORS if name != "lengths")
-        rows = torch.cat([part for part in parts], dim=1)
-        return len(rows.view(self.n_prompts, -1).unique(dim=0))
+        rows = torch.cat([part for part in parts], dim=1).view(self.n_prompts, -1).tolist()
+        first = {tuple(row): number for number, row in reversed(list(enumerate(rows)))}
+        return sorted(first.values())
 
     @cached_property
     def real(self) -> Bool[Tensor, "batch pos"]:

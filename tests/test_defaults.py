@@ -11,12 +11,14 @@ from circuitfind.commands.certify import certify
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.dissociate import dissociate
+from circuitfind.commands.families import families
 from circuitfind.commands.patching import patch, path_patch
 from circuitfind.commands.rivals import rivals
 from circuitfind.commands.stability import stability
 from circuitfind.directories.comparison import ComparisonConfig
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.dissociation import DissociationConfig
+from circuitfind.directories.families import FamiliesConfig
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.sweeps.plan import read_sweep
@@ -91,4 +93,7 @@ def test_what_follows_a_search_has_the_same_defaults_everywhere():
     for name in ("restarts", "threshold", "tolerance", "seed"):
         given, kept = defaults_of(rivals)[name], getattr(RivalsConfig(), name)
         assert given == kept == defaults_of(cf.rivals)[name], name
+    for name in ("ranked_by", "families", "target_faithfulness", "seed"):
+        given, kept = defaults_of(families)[name], getattr(FamiliesConfig(), name)
+        assert given == kept == defaults_of(cf.families)[name], name
     assert defaults_of(cf.evaluate)["effort"] == Wish().effort.name

@@ -11,6 +11,7 @@ from circuitfind.commands.dissociate import dissociate
 from circuitfind.commands.draw import draw
 from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.exchange import export, import_
+from circuitfind.commands.families import families
 from circuitfind.commands.listing import ablations, inspect, methods, metrics, models, runs, tasks
 from circuitfind.commands.mib import mib
 from circuitfind.commands.patching import patch, path_patch
@@ -27,6 +28,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     certify,
     mib,
     stability,
+    families,
     rivals,
     sweep,
     benchmark,

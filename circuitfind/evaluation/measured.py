@@ -5,7 +5,7 @@ and kept in a log, so that an evaluation that was interrupted repeats none.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -13,7 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine, as_engine
-from circuitfind.evaluation.passes import PassLog, Rows, key_of, key_of_cuts, key_of_pass
+from circuitfind.evaluation.passes import (
+    PassLog,
+    Rows,
+    key_of,
+    key_of_cuts,
+    key_of_pass,
+    key_of_scores,
+)
 from circuitfind.metrics import Metric, Scale
 from circuitfind.problem import HasProblem, Problem
 
@@ -108,6 +115,28 @@ class Measured:
         self._cuts[whole] = self._stacked(left_out)
         return self._cuts[whole]
 
+    def by_prompt(
+        self, what: str, compute: Callable[[int], Iterator[Float[Tensor, " edge"]]]
+    ) -> Float[Tensor, "prompt edge"]:
+        """Return a score of every edge for each prompt alone.
+
+        Args:
+            what: What these are, so that they are found again.
+            compute: Yields the scores for the prompts from a number on.
+        """
+        keys = [key_of_scores(self._key, what, n) for n in range(self.problem.prompts.n_prompts)]
+        found = list[Float[Tensor, " edge"]]()
+        for key in keys:
+            rows = self._earlier(key, (what,), 1, self.problem.graph.n_edges)
+            if rows is None:
+                break
+            found.append(rows[what])
+        started = time.monotonic()
+        for key, scores in zip(keys[len(found) :], compute(len(found)), strict=True):
+            found.append(scores)
+            started = self._note(key, {what: scores}, started)
+        return torch.stack(found)
+
     @cached_property
     def limits(self) -> tuple[Values, Values]:
         """Values of the full and the empty graph."""
@@ -131,8 +160,10 @@ class Measured:
         found: list[float] = self.scale.faithfulness(self.own(kept).mean(dim=1)).tolist()
         return found
 
-    def _earlier(self, key: str, names: Sequence[str], n: int) -> Rows | None:
-        earlier = self._log.get(key, names, self.problem.prompts.n_prompts)
+    def _earlier(
+        self, key: str, names: Sequence[str], n: int, length: int | None = None
+    ) -> Rows | None:
+        earlier = self._log.get(key, names, length or self.problem.prompts.n_prompts)
         if earlier is None:
             return None
         rows, seconds = earlier

@@ -20,7 +20,8 @@ from circuitfind.records import from_json, parse_json
 from circuitfind.store import Log
 
 Rows = Mapping[str, Float[Tensor, " batch"]]
-"""A number for each prompt: of a circuit by each metric, or of several circuits by their place."""
+"""A number for each prompt: of a circuit by each metric, or of several circuits by their place;
+or a score for each edge."""
 
 Mask = Bool[Tensor, "writer reader"]
 
@@ -96,6 +97,11 @@ def key_of_pass(common: str, kept: Mask) -> str:
 def key_of_cuts(common: str, kept: Mask, reader: int) -> str:
     """Return the key of a circuit without each of its edges into one reader."""
     return _hash(f"{common} without {reader} ".encode() + kept.cpu().numpy().tobytes())
+
+
+def key_of_scores(common: str, what: str, prompt: int) -> str:
+    """Return the key of the scores of all edges for one prompt."""
+    return _hash(f"{common} {what} of prompt {prompt}".encode())
 
 
 def _hash(content: bytes) -> str:

@@ -101,14 +101,14 @@ def attribute(
     size = limits.batch_for(problem)
     n_runs = len(places) * -(-len(problem.prompts) // size)
     for batch in batches_of(asked, limits, skip=done // len(places), rules=rules):
-        for some in _together(places[done % len(places) :]):
+        for some in together(places[done % len(places) :]):
             scores = scores + batch.scores(some) / len(problem.prompts)
             _require_finite(problem.graph, scores)
             done += len(some)
             yield done, n_runs, scores
 
 
-def _together(places: Iterable[Place]) -> Iterator[list[Place]]:
+def together(places: Iterable[Place]) -> Iterator[list[Place]]:
     """Split places into a few at a time that vary the same writer."""
     for _, some in groupby(places, key=lambda place: place.writer):
         while held := list(islice(some, GRADIENTS_TOGETHER)):

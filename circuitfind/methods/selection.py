@@ -76,7 +76,7 @@ def chosen(engine: IncrementalEngine, scores: EdgeScores, selection: Selection) 
     if selection.n_edges is not None:
         return _first_edges(scores, selection.n_edges, selection)
     if selection.target_faithfulness is not None:
-        return _smallest(engine, scores, selection, selection.target_faithfulness)
+        return smallest(scores, selection, partial(share_of, engine))
     raise MethodError(
         "give one of a number of edges, a threshold and a target faithfulness, not none"
     )
@@ -92,21 +92,32 @@ def _first_edges(scores: EdgeScores, n: int, selection: Selection) -> Circuit:
     return takes[selection.walk](n, signed=bool(selection.signed))
 
 
-def _smallest(
-    engine: IncrementalEngine, scores: EdgeScores, selection: Selection, target: float
+def smallest(
+    scores: EdgeScores, selection: Selection, share: Callable[[Circuit], float]
 ) -> Circuit:
-    """Bisect on the number of edges; all edges reach a faithfulness of 1."""
-    best = _first_edges(scores, engine.graph.n_edges, selection)
-    if share_of(engine, best) < target:
+    """Return as few of the highest scores as reach the target; all edges reach 1.
+
+    Args:
+        scores: The scores.
+        selection: The target, and how edges are taken.
+        share: Measures a circuit's faithfulness.
+
+    Raises:
+        MethodError: The target is more than all edges reach.
+    """
+    target, n_edges = selection.target_faithfulness, scores.graph.n_edges
+    assert target is not None
+    best = _first_edges(scores, n_edges, selection)
+    if share(best) < target:
         raise MethodError(
-            f"all {engine.graph.n_edges} edges together have a faithfulness of 1, less than the "
+            f"all {n_edges} edges together have a faithfulness of 1, less than the "
             f"target {target}; give at most 1"
         )
-    low, high = 0, engine.graph.n_edges
+    low, high = 0, n_edges
     while high - low > 1:
         middle = (low + high) // 2
         circuit = _first_edges(scores, middle, selection)
-        if share_of(engine, circuit) >= target:
+        if share(circuit) >= target:
             best, high = circuit, middle
         else:
             low = middle

@@ -10,7 +10,7 @@ scores of all units (`eap`); with integrated gradients it is a few passes (`eap-
 that are not listed stay together in the rest of their block, so nothing is lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -22,11 +22,19 @@ from circuitfind import granularity
 from circuitfind.choice import chosen
 from circuitfind.dictionaries.dictionary import Dictionary
 from circuitfind.dictionaries.units import latents_of
+from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.written import total
 from circuitfind.errors import MethodError, quoted
 from circuitfind.graph import Graph, Units
 from circuitfind.limits import require
-from circuitfind.methods.attribution import Batch, Limits, Place, batches_of, require_slope
+from circuitfind.methods.attribution import (
+    Batch,
+    Limits,
+    Place,
+    batches_of,
+    require_slope,
+    together,
+)
 from circuitfind.methods.eap import CLEAN
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
 from circuitfind.models.dictionaries import with_dictionaries
@@ -171,12 +179,41 @@ def unit_scores(
     """
     # All positions together, whichever places edges tell apart.
     graph = granularity.with_units(problem.graph.merged, every)
-    name, rules = ranking_of(ranked_by)
-    places = [CLEAN] if name == "eap" else list(places_of(graph, EapIgOptions()))
-    require_slope(problem.metric, name, at_clean_only=name == "eap")
     ranked = replace(problem, graph=graph)
+    places, rules = slopes_of(ranked, ranked_by)
     parts = [_scores_of(batch, places) for batch in batches_of(ranked, Limits(), rules=rules)]
     return [total(of_block) / len(problem.prompts) for of_block in zip(*parts, strict=True)]
+
+
+def slopes_of(problem: Problem, ranked_by: str) -> tuple[list[Place], Rules]:
+    """Return where a ranking takes its slopes, and by which rules.
+
+    Raises:
+        MethodError: There is no such ranking or rule, or the metric has no slope there.
+    """
+    name, rules = ranking_of(ranked_by)
+    require_slope(problem.metric, name, at_clean_only=name == "eap")
+    return ([CLEAN] if name == "eap" else list(places_of(problem.graph, EapIgOptions()))), rules
+
+
+def scores_by_prompt(
+    engine: IncrementalEngine, ranked_by: str = RANKED_BY, skip: int = 0
+) -> Iterator[Float[Tensor, " edge"]]:
+    """Yield the scores of all edges for each prompt alone; their mean is that of all prompts.
+
+    Args:
+        engine: The problem.
+        ranked_by: As for `unit_scores`.
+        skip: How many prompts to leave out at the beginning.
+
+    Raises:
+        MethodError: The metric's gradient says nothing where it is taken.
+    """
+    places, rules = slopes_of(engine.problem, ranked_by)
+    size = engine.problem.prompts.n_runs
+    for batch in batches_of(engine, Limits(batch=size), skip, rules):
+        scores = sum((batch.scores(some) for some in together(places)), start=torch.zeros(()))
+        yield scores[engine.graph.edge_mask].cpu() / size
 
 
 def _scores_of(batch: Batch, places: Sequence[Place]) -> list[Float[Tensor, " unit"]]:

@@ -47,6 +47,7 @@ WHOLE_COMMANDS = {
     "compare": ["RUN", "OTHER", "--by-name", "--draws", "10"],
     "dissociate": ["RUN", "OTHER", "--draws", "1", "--out", "apart"],
     "rivals": ["RUN", "--restarts", "1", "--out", "rivalled"],
+    "families": ["RUN", "--out", "parted"],
     "patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--sites", "head"],
     "path_patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--to", "logits"],
     "export": ["RUN", "--format", "csv"],

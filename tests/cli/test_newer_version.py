@@ -22,9 +22,11 @@ VERSIONED = [
     "apart/dissociation.json",
     "rivalled/config.json",
     "rivalled/rivals.json",
+    "parted/config.json",
+    "parted/families.json",
 ]
 COMMANDS = {
-    "discover": ["or-gate", "--model", "or-gate", "--prompts", 8, "--threshold", 0.1, "--out=run"],
+    "discover": ["or-gate", "--model", "or-gate", "--prompts", 16, "--threshold", 0.1, "--out=run"],
     "evaluate": ["run", "--quick"],
     "report": ["run"],
     "stability": ["run", "--repetitions", 1],
@@ -36,6 +38,7 @@ COMMANDS = {
     "compare": ["run", "other", "--out", "compared"],
     "dissociate": ["run", "other", "--draws", 1, "--out", "apart"],
     "rivals": ["run", "--restarts", 1, "--out", "rivalled"],
+    "families": ["run", "--ranked-by", "exact", "--out", "parted"],
     "patch": ["backup-head", "--model", "backup-head", "--prompts", 6, "--out", "patched"],
 }
 READERS = {
@@ -54,6 +57,8 @@ READERS = {
     "apart/dissociation.json": {"dissociate"},
     "rivalled/config.json": {"rivals"},
     "rivalled/rivals.json": {"rivals"},
+    "parted/config.json": {"families"},
+    "parted/families.json": {"families"},
 }
 
 
@@ -62,7 +67,7 @@ def directories(cli, tmp_path) -> Path:
     other = [*COMMANDS["discover"][:-1], "--seed", 1, "--out=other"]
     for words in (["discover", *COMMANDS["discover"]], ["discover", *other]):
         assert cli(*words).code == 0
-    for name in ("evaluate", "roles", "compare", "dissociate", "rivals", "patch"):
+    for name in ("evaluate", "roles", "compare", "dissociate", "rivals", "families", "patch"):
         assert cli(name, *COMMANDS[name]).code == 0, name
     return tmp_path
 

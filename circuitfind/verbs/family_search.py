@@ -1,0 +1,225 @@
+"""The search for families of prompts that share a circuit.
+
+1. The edges are scored for each prompt alone.
+2. The prompts are clustered by these scores; a test says whether one cluster is enough
+   (`comparison.clusters`).
+3. Each family has a circuit: as few edges, by their mean score on its prompts, as reach the target
+   faithfulness on these. The pooled circuit is chosen in the same way for all prompts.
+4. Every circuit, the union of those of the families and the run's own are measured on each family:
+   on held-out prompts where there are any, each counted to the family with the nearest centre.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitfind.circuit import Circuit, EdgeScores, require_same_graph
+from circuitfind.comparison.attributes import attributes_of, text_of
+from circuitfind.comparison.clusters import (
+    FEWEST,
+    MOST,
+    Labels,
+    Vectors,
+    clusters,
+    nearest,
+    one_cluster_test,
+    scaled,
+)
+from circuitfind.comparison.families import LEVEL, Families, Family, Share, explained
+from circuitfind.directories.families import EXACT, FamiliesConfig
+from circuitfind.errors import PromptError
+from circuitfind.evaluation.measured import Mask, Measured
+from circuitfind.evaluation.scorecard import measurement
+from circuitfind.methods.selection import Selection, Walk, smallest
+from circuitfind.methods.shortlist import scores_by_prompt
+from circuitfind.metrics import Scale
+from circuitfind.problem import HasProblem
+
+Scores = Float[Tensor, "prompt edge"]
+
+WALK: Walk = "greedy"
+ALL, UNION, POOLED, FOUND = "all", "union", "pooled", "found"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Prompts in families.
+
+    Attributes:
+        measured: Measures circuits on the prompts.
+        scores: Of the graph's edges, for each prompt.
+        labels: The number of each prompt's family.
+        names: What the families are called.
+    """
+
+    measured: Measured
+    scores: Scores
+    labels: Labels
+    names: tuple[str, ...]
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """The prompts of each family, and all of them."""
+        numbers = range(len(self.names))
+        rows = [np.flatnonzero(self.labels == number).tolist() for number in numbers]
+        return {**dict(zip(self.names, rows, strict=True)), ALL: list(range(len(self.labels)))}
+
+    def circuit(self, rows: list[int], target: float) -> Circuit:
+        """Return as few edges as reach a target on some prompts, by their mean scores there."""
+        problem = self.measured.problem
+        values = torch.zeros(problem.graph.edge_mask.shape, dtype=torch.float64)
+        values[problem.graph.edge_mask.cpu()] = self.scores[rows].mean(0)
+        full, empty = (limit[problem.metric.name][0] for limit in self.measured.limits)
+        scale = Scale(float(full[rows].mean()), float(empty[rows].mean()))
+
+        def share(circuit: Circuit) -> float:
+            (found,) = self.measured.own([circuit.kept])
+            return float(scale.faithfulness(found[rows].mean()))
+
+        scores = EdgeScores(problem.graph, values, problem.metric.unit, "")
+        found = smallest(scores, Selection(target_faithfulness=target, walk=WALK), share)
+        return found.connected() if problem.pruning_is_free else found
+
+    def shares(self, circuits: Mapping[str, Circuit]) -> Iterator[Share]:
+        """Yield the faithfulness of each circuit on each family and on all prompts."""
+        metric = self.measured.problem.metric
+        full, empty = (limit[metric.name][0] for limit in self.measured.limits)
+        values = self.measured.own([each.kept for each in circuits.values()])
+        for (name, circuit), own in zip(circuits.items(), values, strict=True):
+            for on, rows in self.groups.items():
+                found = measurement(metric, full[rows], own[rows], empty[rows]) if rows else None
+                ends = (None,) * 3 if found is None else (found.faithfulness, found.low, found.high)
+                yield Share(name, circuit.n_edges, on, *ends)
+
+
+@dataclass
+class Search:
+    """A search for families of prompts.
+
+    Attributes:
+        circuit: The circuit that was found on all of them.
+        measured: Measures on the prompts of the search, all different.
+        held_out: Measures on other prompts, where there are any.
+        settings: How to search.
+    """
+
+    circuit: Circuit
+    measured: Measured
+    held_out: Measured | None
+    settings: FamiliesConfig
+
+    def __post_init__(self) -> None:
+        require_same_graph(self.circuit.graph, self.measured.problem.graph)
+        n, wanted = self.measured.problem.prompts.n_prompts, self.settings.families or 1
+        if n < max(FEWEST, wanted):
+            raise PromptError(
+                f"there are {n} different prompts; families need at least {FEWEST}, and as many "
+                "as there are families; search on more (--prompts)"
+            )
+
+    def run(self) -> tuple[Families, dict[str, Circuit]]:
+        """Return the figures, and the circuits of the families and of their union."""
+        started, settings = time.monotonic(), self.settings
+        scores = scores_of(self.measured, settings.ranked_by)
+        vectors = scaled(scores.numpy())
+        tested = one_cluster_test(vectors, settings.seed)
+        labels, silhouette = clusters(vectors, self._numbers(tested.p_value))
+        names = tuple(f"family {number}" for number in range(1, int(labels.max()) + 2))
+        own = other = Split(self.measured, scores, labels, names)
+        if self.held_out is not None:
+            found = scores_of(self.held_out, settings.ranked_by)
+            near = nearest(vectors, labels, scaled(found.numpy()))
+            other = Split(self.held_out, found, near, names)
+        target = settings.target_faithfulness
+        circuits = {name: own.circuit(own.groups[name], target) for name in names}
+        pooled = {POOLED: own.circuit(own.groups[ALL], target)} if len(names) > 1 else {}
+        kept = torch.stack([each.kept for each in circuits.values()])
+        union = {UNION: replace(circuits[names[0]], kept=kept.any(0), effects=None)}
+        problem = self.measured.problem
+        known = attributes_of(problem.prompts, problem.model.vocabulary) if pooled else {}
+        compared = circuits | (union if pooled else {}) | pooled | {FOUND: self.circuit}
+        figures = Families(
+            n_prompts=problem.prompts.n_prompts,
+            ranked_by=settings.ranked_by,
+            target=target,
+            index=tested.index,
+            p_value=tested.p_value,
+            silhouette=silhouette if pooled else None,
+            families=tuple(_family(name, circuits, own, other, vectors) for name in names),
+            attributes=explained(labels, known, settings.seed),
+            shared=_edges(circuits[names[0]], kept.all(0)),
+            measured_on="discovery" if self.held_out is None else "held-out",
+            shares=tuple(other.shares(compared)),
+            seconds=time.monotonic() - started,
+        )
+        return figures, {name: self._said(name, each) for name, each in (circuits | union).items()}
+
+    def _numbers(self, p_value: float) -> Sequence[int]:
+        """Return how many families there may be."""
+        if self.settings.families is not None:
+            return [self.settings.families]
+        most = min(MOST, self.measured.problem.prompts.n_prompts - 1)
+        return range(2, most + 1) if p_value < LEVEL else [1]
+
+    def _said(self, name: str, circuit: Circuit) -> Circuit:
+        """Return a circuit that says where it comes from, as the run's own does."""
+        origin = dict(self.circuit.origin)
+        if not origin:
+            return circuit
+        method, _, rules = self.settings.ranked_by.partition(":")
+        target = self.settings.target_faithfulness
+        chosen = {
+            "method": method,
+            "options": {"rules": rules} if rules else {},
+            "selection": {"target_faithfulness": target, "walk": WALK},
+            "family": name,
+        }
+        return replace(circuit, origin={**origin, **chosen})
+
+
+def scores_of(measured: Measured, ranked_by: str) -> Scores:
+    """Return the score of each edge for each prompt: positive where cutting it raises the loss."""
+    engine = measured.engine
+    if ranked_by == EXACT:
+        everything = engine.graph.edge_mask
+        changes = measured.without_each_edge(everything) - measured.own([everything])
+        by_column = torch.zeros(len(changes[0]), *everything.shape, dtype=torch.float64)
+        # In the order of `without_each_edge`: reader by reader.
+        by_column.mT[:, everything.T.cpu()] = engine.problem.metric.sign * changes.T
+        return by_column[:, everything.cpu()]
+    return measured.by_prompt(ranked_by, partial(scores_by_prompt, engine, ranked_by))
+
+
+def distinct(asked: HasProblem) -> HasProblem:
+    """Return a question without prompts that repeat others: equal ones would be a family."""
+    prompts = asked.problem.prompts
+    if prompts.n_distinct == prompts.n_prompts:
+        return asked
+    return replace(asked.problem, prompts=prompts.select(prompts.rows_of(prompts.distinct)))
+
+
+def _family(
+    name: str, circuits: Mapping[str, Circuit], own: Split, other: Split, vectors: Vectors
+) -> Family:
+    problem, rows = own.measured.problem, own.groups[name]
+    nearest_row = rows[int((vectors[rows] @ vectors[rows].mean(0)).argmax())]
+    kept = torch.stack([each.kept for each in circuits.values()])
+    alone = circuits[name].kept & (kept.sum(0) == 1)
+    return Family(
+        name,
+        tuple(rows),
+        len(other.groups[name]),
+        text_of(problem.prompts, nearest_row, problem.model.vocabulary),
+        _edges(circuits[name], circuits[name].kept),
+        _edges(circuits[name], alone),
+    )
+
+
+def _edges(circuit: Circuit, kept: Mask) -> tuple[str, ...]:
+    return tuple(edge.name for edge in circuit.graph.edges(kept))

@@ -1,0 +1,164 @@
+"""Families of prompts: two tasks in one file are split again, and one task is not."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+
+import circuitfind as cf
+from circuitfind.comparison.clusters import adjusted_rand, one_cluster_test, scaled
+from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import PromptError
+from circuitfind.evaluation.measured import Measured
+from circuitfind.methods import METHODS
+from circuitfind.methods.settings import settled
+from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
+from circuitfind.verbs.family_search import scores_of
+from tests.comparison.test_roles import tiny_problem
+
+FIRST, SECOND = ({f"embed->a0.h{n}.v", f"a0.h{n}->logits"} for n in (0, 1))
+SYMBOLS = (1, 2, 3)
+
+
+def wire(folder):
+    """After `x` the first head names the first symbol; after `y` the second one the second."""
+    wiring = Wiring(
+        sizes_of("abcxy", "abc", length=3, n_layers=1, n_heads=2, d_head=3, d_mlp=0),
+        {"token": 6, "position": 4, "output": 3},
+    )
+    for head, (mark, place) in enumerate(((4, 1), (5, 2))):
+        asks = torch.zeros(6, 3)
+        asks[mark, 1] = 2 * SHARP
+        looks = torch.tensor([one(4, 0), one(4, place)]).T
+        wiring.head(
+            0, head, query={"token": asks}, query_bias=[SHARP], key={"position": looks},
+            value={"token": torch.eye(6)[:, 1:4].clone()}, output={"output": torch.eye(3)},
+        )  # fmt: skip
+    wiring.save(folder, "two")
+    return folder / "two.json"
+
+
+def mixture(n=12):
+    """Prompts of both tasks in turn, each with other symbols in the corrupted prompt."""
+    drawn = [
+        (clean, corrupted)
+        for clean in itertools.product(SYMBOLS, repeat=2)
+        for corrupted in itertools.product(SYMBOLS, repeat=2)
+        if all(one != other for one, other in zip(clean, corrupted, strict=True))
+    ]
+    for clean, corrupted in drawn[:n]:
+        for place, mark in enumerate((4, 5)):
+            right, wrong = clean[place] - 1, corrupted[place] - 1
+            yield cf.Pair([0, *clean, mark], [0, *corrupted, mark], [[right]], [[wrong]])
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    model = cf.load_model(str(wire(tmp_path_factory.mktemp("two"))), dtype="float64")
+    return cf.make_problem(model, cf.collate(list(mixture())), metric="logit-difference")
+
+
+@pytest.mark.parametrize("ranked_by", ["eap", "exact"])
+def test_a_mixture_of_two_tasks_is_split_again(two, ranked_by):
+    both = cf.Circuit.of_edges(two, FIRST | SECOND)
+    found = cf.families(two, both, ranked_by=ranked_by)
+    assert adjusted_rand(np.array(found.labels()), np.arange(24) % 2) == 1
+    assert found.p_value == 1 / 10_000 and found.silhouette == pytest.approx(1)
+    assert [set(each.edges) for each in found.families] == [FIRST, SECOND]
+    assert [set(each.alone) for each in found.families] == [FIRST, SECOND] and not found.shared
+    best = found.attributes[0]
+    assert (best.name, best.values, best.share) == ("last token", ("x", "y"), 1)
+    assert sorted(best.counts) == [(0, 12), (12, 0)] and best.adjusted_rand == 1
+    share = {(each.circuit, each.on): each.faithfulness for each in found.shares}
+    assert share["family 1", "family 1"] == share["family 2", "family 2"] == pytest.approx(1)
+    assert share["family 1", "family 2"] == share["family 2", "family 1"] == pytest.approx(0)
+    assert share["family 1", "all"] == pytest.approx(0.5)
+    assert share["union", "all"] == share["pooled", "all"] == share["found", "all"] == 1
+
+
+def test_held_out_prompts_are_counted_to_the_nearest_family(two):
+    both = cf.Circuit.of_edges(two, FIRST | SECOND)
+    other = dataclasses.replace(two, prompts=two.prompts.select([0, 2, 3]))
+    found = cf.families(two, both, held_out=other, ranked_by="eap")
+    assert [each.n_measured for each in found.families] == [2, 1]
+    assert found.measured_on == "held-out"
+
+
+def test_one_task_is_one_family_and_can_be_split_on_demand(two):
+    half = dataclasses.replace(two, prompts=two.prompts.select([*range(0, 24, 2)]))
+    circuit = cf.Circuit.of_edges(two, FIRST)
+    found = cf.families(half, circuit, ranked_by="eap")
+    assert found.p_value == 1 and [set(each.edges) for each in found.families] == [FIRST]
+    assert [each.circuit for each in found.shares] == ["family 1"] * 2 + ["found"] * 2
+    assert found.verdict == "1 family: one cluster is not ruled out (p 1)"
+    forced = cf.families(two, cf.Circuit.of_edges(two, FIRST), ranked_by="eap", families=2)
+    assert len(forced.families) == 2
+
+
+def test_prompts_that_repeat_others_are_left_out_and_few_are_refused(two):
+    twice = dataclasses.replace(two, prompts=two.prompts.select([0, 1, 2, 3] * 4))
+    assert twice.prompts.distinct == [0, 1, 2, 3] and twice.prompts.n_distinct == 4
+    with pytest.raises(PromptError, match="there are 4 different prompts; .* at least 8"):
+        cf.families(twice, cf.Circuit.of_edges(two, FIRST))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_problem()
+
+
+@pytest.mark.parametrize("ranked_by", ["eap", "eap-ig", "exact"])
+def test_the_scores_of_a_prompt_are_those_of_a_search_on_it_alone(tiny, ranked_by):
+    scores = scores_of(Measured(tiny), ranked_by)
+    mask = tiny.graph.edge_mask
+    for number in range(tiny.prompts.n_prompts):
+        alone = dataclasses.replace(tiny, prompts=tiny.prompts.select([number]))
+        engine = IncrementalEngine(alone)
+        if ranked_by == "exact":
+            expected = [cf.effect_of(alone, e.name).change for e in tiny.graph.edges()[:9]]
+            found = [-scores[number][place_of(tiny.graph, e)] for e in tiny.graph.edges()[:9]]
+            assert found == pytest.approx(expected, abs=1e-5)
+            continue
+        method = METHODS.find(ranked_by)
+        expected = method.scores(engine, settled(method, {}, {"n_edges": 1})[0])
+        torch.testing.assert_close(scores[number], expected.values[mask], rtol=1e-4, atol=1e-6)
+
+
+def place_of(graph, edge):
+    """Return the place of an edge among those of a mask, writer by writer."""
+    mask, place = graph.edge_mask, graph.index(edge)
+    number = torch.zeros(mask.shape, dtype=torch.long)
+    number[mask] = torch.arange(int(mask.sum()))
+    return int(number[place])
+
+
+def test_on_a_model_with_one_family_p_is_uniform(tmp_path):
+    """Four heads name any of 800 symbols, each with a strength of its own for each symbol."""
+    n, n_heads, group = 800, 4, 20
+    names = [f"s{number}" for number in range(n)]
+    wiring = Wiring(
+        sizes_of([*names, "-"], "ab", 1, n_layers=1, n_heads=n_heads, d_head=1, d_mlp=0),
+        {"token": n + 2, "position": 2, "output": 2},
+    )
+    strengths = torch.zeros(n_heads, n + 2, 1)
+    generator = torch.Generator().manual_seed(0)
+    strengths[:, 1:-1, 0] = 1 + 0.3 * torch.randn(n_heads, n, generator=generator)
+    for head, strength in enumerate(strengths):
+        wiring.head(
+            0, head, query={}, query_bias=[SHARP], key={"position": column(one(2, 1))},
+            value={"token": strength}, output={"output": torch.tensor([[1.0, 0.0]])},
+        )  # fmt: skip
+    wiring.save(tmp_path, "one")
+    model = cf.load_model(str(tmp_path / "one.json"), dtype="float64")
+    pairs = [cf.Pair([0, symbol], [0, n + 1], [[0]], [[1]]) for symbol in range(1, n + 1)]
+    problem = cf.make_problem(model, cf.collate(pairs), metric="logit-difference")
+    scores = scores_of(Measured(problem), "exact")
+    into_logits = [place_of(problem.graph, f"a0.h{head}->logits") for head in range(n_heads)]
+    torch.testing.assert_close(scores[:, into_logits], strengths[:, 1:-1, 0].T.double())
+    vectors = scaled(scores.numpy())
+    groups = [vectors[first : first + group] for first in range(0, n, group)]
+    found = [one_cluster_test(some, seed, draws=999).p_value for seed, some in enumerate(groups)]
+    assert kstest(found, "uniform").pvalue > 0.01
