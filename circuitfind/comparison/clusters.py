@@ -11,6 +11,8 @@ covariance has to be estimated: half of the prompts, drawn at random, are cluste
 other half is projected onto the line through the two centres. Whatever its mean and covariance, a
 Gaussian is then one normal variable, and the index of the best split of such a line depends on
 neither. So p is exact under one Gaussian; no prompt is used both to find the line and to test it.
+A single cluster of another shape may have a smaller index, above all a flat one: the same p under
+a uniform distribution on the line is given beside it.
 """
 
 from collections.abc import Sequence
@@ -44,10 +46,12 @@ class Tested:
     Attributes:
         index: Share of the sum of squares of the tested half that remains within two clusters.
         p_value: How often one Gaussian has at most this index.
+        flat_p_value: How often a uniform distribution has.
     """
 
     index: float
     p_value: float
+    flat_p_value: float
 
 
 def scaled(scores: Vectors) -> Vectors:
@@ -71,15 +75,17 @@ def one_cluster_test(vectors: Vectors, seed: int = 0, draws: int = DRAWS) -> Tes
         draws: How many draws of the null distribution are made.
     """
     if are_alike(vectors):
-        return Tested(1.0, 1.0)
+        return Tested(1.0, 1.0, 1.0)
     generator = np.random.default_rng([len(vectors), seed])
     order = generator.permutation(len(vectors))
     first, second = (vectors[half] for half in np.array_split(order, 2))
     labels = split(first, 2)
     line = first[labels == 1].mean(0) - first[labels == 0].mean(0)
     (index,) = cluster_index((second @ line)[None])
-    null = cluster_index(generator.standard_normal((draws, len(second))))
-    return Tested(float(index), (1 + int((null <= index).sum())) / (1 + draws))
+    shapes = (generator.standard_normal, generator.random)
+    nulls = [cluster_index(shape((draws, len(second)))) for shape in shapes]
+    p_values = [(1 + int((null <= index).sum())) / (1 + draws) for null in nulls]
+    return Tested(float(index), *p_values)
 
 
 def cluster_index(values: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:

@@ -20,6 +20,9 @@ from circuitfind.notebook import Tabled
 LEVEL = 0.05
 """Below which p one cluster is ruled out."""
 
+NEARLY = 0.9
+"""Of the best attribute's share, from which on one with fewer values is preferred."""
+
 _ORDERS = 999
 
 Orders = Int[np.ndarray, "draw prompt"]
@@ -99,7 +102,8 @@ class Families(Tabled):
         ranked_by: What scores the edges for each prompt.
         target: Faithfulness that the circuits chosen here have on the prompts they are chosen by.
         index: The statistic of the test of one cluster (`comparison.clusters`).
-        p_value: Its p.
+        p_value: Its p: how often one Gaussian has at most this index.
+        flat_p_value: The same of a flat cluster, the shape that is most easily taken for two.
         silhouette: Mean silhouette of the families; None where there is one.
         families: The families, the largest first.
         attributes: What explains the split, the best first; empty where there is one family.
@@ -115,6 +119,7 @@ class Families(Tabled):
     target: float
     index: float
     p_value: float
+    flat_p_value: float
     silhouette: float | None
     families: tuple[Family, ...]
     attributes: tuple[Attribute, ...]
@@ -133,12 +138,18 @@ class Families(Tabled):
         verb = "is" if self.p_value < LEVEL else "is not"
         noun = "families" if n > 1 else "family"
         said = f"{n} {noun}: one cluster {verb} ruled out (p {self.p_value:.2g})"
-        best = self.attributes[0] if self.attributes else None
-        if best is None:
+        if (best := self.explanation) is None:
             return said
         if best.p_value >= LEVEL:
             return f"{said}; no attribute of the prompts explains the split"
         return f"{said}; {best.name} explains {best.share:.0%} of the split"
+
+    @property
+    def explanation(self) -> Attribute | None:
+        """The attribute with the fewest values of those that explain nearly as much as the best."""
+        least = NEARLY * max((each.share for each in self.attributes), default=0.0)
+        rivals = [each for each in self.attributes if each.share >= least]
+        return min(rivals, key=lambda each: len(each.values), default=None)
 
     def labels(self) -> list[int]:
         """Return the number of the family of each prompt, from 0."""

@@ -40,7 +40,8 @@ def families_tables(found: Families) -> Iterator[Table]:
                 for a in found.attributes
             ],
         )  # fmt: skip
-        yield _values(found, found.attributes[0])
+        assert found.explanation is not None
+        yield _values(found, found.explanation)
     columns = [*(each.name for each in found.families), "all"]
     yield listing(
         ["circuit", "edges", *(f"on {name}" for name in columns)],
@@ -53,7 +54,8 @@ def families_tables(found: Families) -> Iterator[Table]:
     yield fact_table(
         {
             "verdict": found.verdict,
-            "cluster index": f"{found.index:.3f}",
+            "cluster index": f"{found.index:.3f}, p {found.p_value:.2g} under one Gaussian, "
+            f"{found.flat_p_value:.2g} under one flat cluster",
             "silhouette": silhouette,
             "edges of every family": str(len(found.shared)),
             "measured on": f"{found.measured_on} prompts",

@@ -150,6 +150,7 @@ class Search:
             target=target,
             index=tested.index,
             p_value=tested.p_value,
+            flat_p_value=tested.flat_p_value,
             silhouette=silhouette if pooled else None,
             families=tuple(_family(name, circuits, own, other, vectors) for name in names),
             attributes=explained(labels, known, settings.seed),
@@ -209,8 +210,8 @@ def _family(
 ) -> Family:
     problem, rows = own.measured.problem, own.groups[name]
     nearest_row = rows[int((vectors[rows] @ vectors[rows].mean(0)).argmax())]
-    kept = torch.stack([each.kept for each in circuits.values()])
-    alone = circuits[name].kept & (kept.sum(0) == 1)
+    n_have = torch.stack([each.kept for each in circuits.values()]).sum(0)
+    alone = circuits[name].kept & (n_have == 1) & (n_have < len(circuits))
     return Family(
         name,
         tuple(rows),

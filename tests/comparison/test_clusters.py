@@ -1,5 +1,6 @@
 """Statistics of families, against definitions written out: pairs, sums over prompts, all splits."""
 
+import dataclasses
 import itertools
 import math
 
@@ -17,7 +18,7 @@ from circuitfind.comparison.clusters import (
     scaled,
     silhouette,
 )
-from circuitfind.comparison.families import explained, information
+from circuitfind.comparison.families import Attribute, Families, explained, information
 from circuitfind.prompts import Pair, collate
 
 
@@ -100,11 +101,21 @@ def test_under_one_gaussian_p_is_uniform():
     assert np.mean(np.array(found) < 0.05) < 0.08
 
 
+def test_under_one_flat_cluster_the_p_of_flat_ones_is_uniform_and_no_smaller_than_the_other():
+    found = []
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        line = generator.random((24, 1)) * generator.standard_normal(12)
+        found.append(one_cluster_test(10 + line, seed, draws=999))
+    assert kstest([each.flat_p_value for each in found], "uniform").pvalue > 0.01
+    assert all(each.p_value <= each.flat_p_value + 0.02 for each in found)
+
+
 def test_two_clusters_are_found_where_there_are_two_and_one_where_there_is_one():
     generator = np.random.default_rng(0)
     two = two_groups(generator, 40, apart=4.0)
     tested = one_cluster_test(two)
-    assert tested.p_value == 1 / 10_000 and tested.index < 0.15
+    assert tested.p_value == tested.flat_p_value == 1 / 10_000 and tested.index < 0.15
     labels, rate = clusters(two, range(2, 8))
     assert adjusted_rand(labels, np.arange(40) % 2) == 1 and rate > 0.5
     assert np.array_equal(nearest(two, labels, two), labels)
@@ -142,6 +153,20 @@ def test_what_fixes_the_families_explains_all_and_what_is_drawn_explains_nothing
         labels
     ).tolist()
     assert fixes.adjusted_rand == adjusted_rand(labels, 2 * labels + np.arange(60) % 2)
+
+
+def test_the_explanation_has_fewest_values_of_those_that_explain_nearly_all():
+    shares = {("a", "b", "c", "d"): 0.9, ("e", "f", "g"): 0.82, ("h", "i"): 0.7}
+    attributes = tuple(
+        Attribute("".join(values), values, ((1, 1),) * len(values), 0.0, share, 0.01)
+        for values, share in shares.items()
+    )
+    found = Families(8, "eap", 0.9, 0.1, 0.01, 0.02, 0.5, (), attributes, (), "discovery", (), 1.0)
+    assert found.explanation is found.attribute("efg")
+    assert found.verdict.endswith(
+        "one cluster is ruled out (p 0.01); efg explains 82% of the split"
+    )
+    assert dataclasses.replace(found, attributes=()).explanation is None
 
 
 def pairs():

@@ -69,7 +69,8 @@ def test_a_mixture_of_two_tasks_is_split_again(two, ranked_by):
     assert found.p_value == 1 / 10_000 and found.silhouette == pytest.approx(1)
     assert [set(each.edges) for each in found.families] == [FIRST, SECOND]
     assert [set(each.alone) for each in found.families] == [FIRST, SECOND] and not found.shared
-    best = found.attributes[0]
+    best = found.explanation
+    assert best is not None
     assert (best.name, best.values, best.share) == ("last token", ("x", "y"), 1)
     assert sorted(best.counts) == [(0, 12), (12, 0)] and best.adjusted_rand == 1
     share = {(each.circuit, each.on): each.faithfulness for each in found.shares}
