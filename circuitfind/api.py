@@ -294,8 +294,7 @@ def families(
         MethodError: The metric has no gradient that says anything, which `exact` does without.
     """
     circuit = circuit_of_question(asked, circuit)
-    settings = FamiliesConfig(
-        ranked_by, families, target_faithfulness, seed, memory=allowed_bytes(memory)
-    )
+    most = allowed_bytes(memory)
+    settings = FamiliesConfig(ranked_by, families, target_faithfulness, seed, memory=most)
     advance = observer(progress=progress, on_progress=on_progress)
     return families_of(asked, circuit, held_out, settings, advance)

@@ -75,9 +75,7 @@ class FamiliesDirectory(PassDirectory[FamiliesConfig]):
         """The files of the result."""
         found = self.result()
         names = [] if found is None else [*(each.name for each in found.families), "union"]
-        own = map(_file_of, names)
-        every = (self.path / name for name in (RESULT, *own, DRAWING, MATRIX))
-        return tuple(file for file in every if file.is_file())
+        return self.written(RESULT, *map(_file_of, names), DRAWING, MATRIX)
 
     def write_result(self, found: Families, circuits: Mapping[str, Circuit]) -> None:
         """Write the circuit of each family and their union, the drawings and the figures."""

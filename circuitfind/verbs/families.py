@@ -103,6 +103,7 @@ def find_families(
     directory = FamiliesDirectory.open(place, config)
     if (there := directory.result()) is not None:
         tell(f"{place} is finished: its results are read, not computed again")
+        directory.drop_passes()
         return FoundFamilies(place, there, directory.files)
     problem = problem_again(circuit, path, Models(model, tell), device=config.device)
     other = Question.of(circuit, path).held_out(problem.model, circuit.graph)
