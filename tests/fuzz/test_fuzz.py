@@ -188,7 +188,7 @@ def _stop_late(step):
         raise BudgetSpentError
 
 
-@cases(FEW // 6, MANY // 16)
+@cases(FEW // 10, MANY // 16)
 def test_interrupted_searches_for_rivals(numbers, guard, begun, model, tmp_path):
     names = sorted(file.name for file in (begun / "out").iterdir())
     for number in numbers:
