@@ -147,8 +147,8 @@ class Families(Tabled):
     @property
     def explanation(self) -> Attribute | None:
         """The attribute with the fewest values of those that explain nearly as much as the best."""
-        least = NEARLY * max((each.share for each in self.attributes), default=0.0)
-        rivals = [each for each in self.attributes if each.share >= least]
+        best = max((each.share for each in self.attributes), default=0.0)
+        rivals = [each for each in self.attributes if each.share >= min(best, NEARLY * best)]
         return min(rivals, key=lambda each: len(each.values), default=None)
 
     def labels(self) -> list[int]:

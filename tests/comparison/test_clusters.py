@@ -167,6 +167,8 @@ def test_the_explanation_has_fewest_values_of_those_that_explain_nearly_all():
         "one cluster is ruled out (p 0.01); efg explains 82% of the split"
     )
     assert dataclasses.replace(found, attributes=()).explanation is None
+    worse = dataclasses.replace(attributes[0], share=-0.01, p_value=1.0)
+    assert dataclasses.replace(found, attributes=(worse,)).explanation is worse
 
 
 def pairs():
