@@ -22,7 +22,7 @@ from circuitfind.evaluation.trust import mean_with_interval
 from circuitfind.sweeps.suite import PlannedRanking
 from circuitfind.sweeps.table import Row
 
-_POSSIBLE = {"auroc": (0.0, 1.0), "steps": (0.0, 1.0), "acc_auc": (0.0, 1.0)}
+_POSSIBLE = dict.fromkeys(("auroc", "steps", "precision", "recall", "acc_auc"), (0.0, 1.0))
 """The smallest and the largest value of figures that have both."""
 
 _DASH = "–"
