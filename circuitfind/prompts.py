@@ -120,6 +120,25 @@ class PromptPairs:
         first = {tuple(row): number for number, row in reversed(list(enumerate(rows)))}
         return sorted(first.values())
 
+    def missing_from(self, others: "PromptPairs") -> list[int]:
+        """Return the prompts that others do not have, by number: clean and corrupted ones alike."""
+        there = set(others._texts)
+        return [number for number, text in enumerate(self._texts) if text not in there]
+
+    @property
+    def _texts(self) -> list[tuple[tuple[int, ...], ...]]:
+        """The clean and corrupted tokens of each prompt, without padding."""
+        ends = self.lengths, self.lengths if self.alignment is None else self.alignment.lengths
+        sides = [
+            [tuple(row[:end]) for row, end in zip(tokens.tolist(), n.tolist(), strict=True)]
+            for tokens, n in zip((self.clean, self.corrupted), ends, strict=True)
+        ]
+        rows = list(zip(*sides, strict=True))
+        return [
+            tuple(side for row in self.rows_of([number]) for side in rows[row])
+            for number in range(self.n_prompts)
+        ]
+
     @cached_property
     def real(self) -> Bool[Tensor, "batch pos"]:
         """True at real positions, False at padding."""

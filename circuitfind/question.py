@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -222,10 +221,9 @@ class Question(Settings):
             CircuitfindError: The task cannot be had, or the parts do not fit together.
         """
         task = find_task(self.task)
-        write = partial(task.write_prompts, model.vocabulary, self.n_prompts, system=self.system)
-        prompts = own = self._placed(write(self.seed), graph)
+        prompts = own = self._placed(self.written(model), graph)
         if seed is not None:
-            prompts = self._placed(write(seed), graph, own)
+            prompts = self._placed(self.written(model, seed), graph, own)
         elif self.resample is not None:
             drawn = np.random.default_rng([self.seed, self.resample])
             n = own.n_prompts
@@ -259,6 +257,12 @@ class Question(Settings):
             model, graph = ranked.model, ranked.graph
         return of(prompts, model, graph)
 
+    def written(self, model: ResidualModel, seed: int | None = None) -> PromptPairs:
+        """Return the prompts that the task writes, the question's own or those of a seed."""
+        seed = self.seed if seed is None else seed
+        write = find_task(self.task).write_prompts
+        return write(model.vocabulary, self.n_prompts, seed, system=self.system)
+
     def _placed(
         self, prompts: PromptPairs, graph: Graph | None, own: PromptPairs | None = None
     ) -> PromptPairs:
@@ -273,20 +277,42 @@ class Question(Settings):
         names = None if own is None or own.places is None else own.places.names
         return placed(prompts, self.places, names if graph is None else graph.places)
 
-    def held_out(self, model: ResidualModel, graph: Graph | None = None) -> Problem | None:
-        """Build the same problem with prompts that no search has seen, where the task can.
+    def held_out(
+        self,
+        model: ResidualModel,
+        graph: Graph | None = None,
+        tell: Callable[[str], None] = lambda message: None,
+    ) -> Problem | None:
+        """Build the same problem with prompts of another seed, without any of the question's own.
 
         Args:
             model: The loaded model.
             graph: Its graph, where that is known.
+            tell: Called with the reason where there are none.
+
+        Returns:
+            The problem; None for a task file, which has the same prompts for every seed, where the
+            task cannot write others, or where fewer than half of them are others.
         """
         if task_file(self.task) is not None:
-            # A file has the same prompts for every seed.
             return None
         try:
-            return self.problem(model, seed=self.seed + _HELD_OUT_SEED, graph=graph)
-        except (TaskError, PromptError):
+            found = self.problem(model, seed=self.seed + _HELD_OUT_SEED, graph=graph)
+        except (TaskError, PromptError) as error:
+            tell(f"there are no held-out prompts: {error}")
             return None
+        own = self.written(model)
+        prompts, n = found.prompts, found.prompts.n_prompts
+        unseen = prompts.missing_from(own)
+        if len(unseen) < n / 2:
+            tell(
+                f"there are no held-out prompts: of {n} with another seed, {n - len(unseen)} are "
+                "among those of the search"
+            )
+            return None
+        if len(unseen) == n:
+            return found
+        return replace(found, prompts=prompts.select(prompts.rows_of(unseen)))
 
 
 def require_crossing(*, crossing: bool, places: object, split_qkv: bool) -> None:
@@ -467,6 +493,21 @@ def problem_again(circuit: Circuit, path: Path, models: Models, *, device: str) 
     problem = with_metric(question.problem(model, graph=circuit.graph))
     require_same(circuit.origin, fingerprints(problem), found, FOUND_ON)
     return problem
+
+
+def held_out_again(
+    circuit: Circuit, path: Path, problem: Problem, tell: Callable[[str], None]
+) -> Problem | None:
+    """Build the problem that a circuit was found on with held-out prompts, where there are any.
+
+    Args:
+        circuit: The circuit.
+        path: Where it was read, for messages.
+        problem: What `problem_again` returned, or the same with another number type.
+        tell: Called with the reason where there are none.
+    """
+    found = Question.of(circuit, path).held_out(problem.model, circuit.graph, tell)
+    return None if found is None else with_metric(found)
 
 
 BEGAN_WITH = "choose another --out, or restore what it began with"

@@ -154,12 +154,11 @@ def line_of(result: RunResult, metric: str) -> str:
     """Return one circuit's figures in a sentence."""
     card = result.card
     by_metric = {row.metric: row for row in card.measurements}
-    held_out = card.held_out.faithfulness if card.held_out else None
+    others = f", {shown(card.held_out.faithfulness)} on held-out prompts" if card.held_out else ""
     share = 100 * card.n_edges / card.n_edges_full
     words = [
         f"**{card.n_edges} of {card.n_edges_full} edges** ({share:.1f} %)",
-        f"faithfulness {shown(by_metric[metric].faithfulness)} ({metric}), "
-        f"{shown(held_out)} on held-out prompts",
+        f"faithfulness {shown(by_metric[metric].faithfulness)} ({metric}){others}",
     ]
     if "accuracy" in by_metric:
         row = by_metric["accuracy"]

@@ -13,6 +13,7 @@ from circuitfind.question import (
     Models,
     Question,
     fingerprints,
+    held_out_again,
     problem_again,
     require_same,
     what_changed,
@@ -47,10 +48,43 @@ def test_a_resample_draws_the_questions_own_prompts_with_replacement(model, prob
     torch.testing.assert_close(drawn.corrupted, problem.prompts.corrupted[rows])
 
 
-def test_held_out_prompts_are_those_of_another_seed_whatever_is_drawn(model):
-    ours = [replace(ASKED, resample=number).held_out(model) for number in (None, 3)]
+def test_held_out_prompts_are_those_of_another_seed_whatever_is_drawn():
+    asked, model = replace(ASKED, task="ioi", model="ioi-small"), cf.load_model("ioi-small")
+    ours = [replace(asked, resample=number).held_out(model) for number in (None, 3)]
     assert fingerprints(ours[0]) == fingerprints(ours[1])
-    assert what_changed(fingerprints(ASKED.problem(model)), fingerprints(ours[0]), "it")
+    other = cf.make_problem(model, "ioi", n_prompts=8, seed=1_000_003)
+    assert fingerprints(ours[0]) == fingerprints(other)
+
+
+def test_held_out_prompts_leave_out_those_of_the_search_and_say_where_none_are_left(model):
+    said = list[str]()
+    asked = Question("backup-head", "backup-head", n_prompts=64)
+    wired = cf.load_model("backup-head")
+    found = asked.held_out(wired, tell=said.append)
+    own, other = (asked.problem(wired, seed=seed).prompts for seed in (None, 1_000_003))
+
+    def pairs(prompts):
+        assert not prompts.padded
+        return [tuple(row) for row in torch.cat([prompts.clean, prompts.corrupted], 1).tolist()]
+
+    kept = [pair for pair in pairs(other) if pair not in pairs(own)]
+    assert pairs(found.prompts) == kept and 32 < len(kept) < 64 and not said
+    # Two bits have twelve pairs of different inputs, and sixty-four prompts hold all of them.
+    assert replace(ASKED, n_prompts=64).held_out(model, tell=said.append) is None
+    assert said == [
+        "there are no held-out prompts: of 64 with another seed, 64 are among those of the search"
+    ]
+
+
+def test_held_out_prompts_of_a_circuit_that_names_no_metric_have_that_of_its_problem(tmp_path):
+    model = cf.load_model("gpt-2l")
+    graph = cf.make_problem(model, "agreement", n_prompts=4).graph
+    origin = {"task": "agreement", "model": "gpt-2l", "n_prompts": 4, "seed": 0}
+    circuit, path = cf.Circuit(graph, graph.edge_mask, origin=origin), tmp_path / "mine.json"
+    problem = problem_again(circuit, path, Models(model), device="cpu")
+    other = held_out_again(circuit, path, problem, lambda message: None)
+    assert problem.metric.name == other.metric.name == "logit-difference"
+    assert Question.of(circuit, path).held_out(model).metric.name != "logit-difference"
 
 
 def test_the_device_makes_no_other_question():

@@ -28,8 +28,8 @@ def certify(
 ) -> None:
     """Check a circuit on every input, and whether it can be smaller; exit with 1 if it differs.
 
-    Of too many inputs random ones are checked, and of a language model prompts that the search has
-    not seen: these bound how often the circuit differs.
+    Of too many inputs random ones are checked, and of a language model held-out prompts: these
+    bound how often the circuit differs.
     """
     from circuitfind.budget import seconds_of, within
     from circuitfind.reports.certificate import certificate_text

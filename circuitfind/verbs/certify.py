@@ -17,7 +17,13 @@ from circuitfind.evaluation.every_input import kind_of_cases, n_cases
 from circuitfind.files import path_of
 from circuitfind.limits import require
 from circuitfind.progress import Checkpoint
-from circuitfind.question import Models, Question, fingerprints, problem_again
+from circuitfind.question import (
+    Models,
+    Question,
+    fingerprints,
+    held_out_again,
+    problem_again,
+)
 from circuitfind.records import as_json
 from circuitfind.store import write
 
@@ -37,7 +43,7 @@ def certify_run(
     tell: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> tuple[Path, Certificate]:
-    """Certify a circuit on all inputs of its model, or on prompts that no search has seen.
+    """Certify a circuit on all inputs of its model, or on held-out prompts.
 
     Where the model has finitely many inputs it is computed in float64, unless it is given: then it
     is computed as it is.
@@ -72,7 +78,7 @@ def certify_run(
         problem = exact.problem(models.again(exact), graph=circuit.graph)
     asked = problem
     if is_tried := kind_of_cases(problem, cases) == "given":
-        asked = question.held_out(problem.model, circuit.graph) or problem
+        asked = held_out_again(circuit, path, problem, tell) or problem
     found = certify(asked, circuit, **settings, memory=memory, on_progress=on_progress)
     if is_tried:
         found = replace(found, prompts="discovery" if asked is problem else "held-out")

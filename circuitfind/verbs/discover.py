@@ -88,7 +88,8 @@ def run_discovery(
             "seconds_search": found.seconds,
             "seconds_checks": checks,
         }
-        result = _result(run, found, _held_out(config, model, engine.graph), seconds)
+        held_out = _held_out(config, model, engine.graph, tell)
+        result = _result(run, found, held_out, seconds)
         if not log.holds(found.decisions):
             # A method that chooses at its end recorded what it measured, before it chose. Replaced
             # in one step, so that no measurement can be lost.
@@ -133,8 +134,10 @@ def _result(
     return RunResult(run.path, circuit, card, facts | {"seconds": total, **seconds})
 
 
-def _held_out(config: RunConfig, model: ResidualModel, graph: Graph) -> IncrementalEngine | None:
-    problem = config.held_out(model, graph)
+def _held_out(
+    config: RunConfig, model: ResidualModel, graph: Graph, tell: Callable[[str], None]
+) -> IncrementalEngine | None:
+    problem = config.held_out(model, graph, tell)
     return None if problem is None else IncrementalEngine(problem, config.memory)
 
 

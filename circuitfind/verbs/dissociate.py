@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from circuitfind.circuit import Circuit
 from circuitfind.directories.dissociation import DissociationConfig, DissociationDirectory
 from circuitfind.directories.naming import default_path
 from circuitfind.errors import PromptError, require_kind
@@ -13,10 +12,14 @@ from circuitfind.evaluation.dissociate import TEXT, Design, Member, dissociate
 from circuitfind.evaluation.dissociation import Dissociation
 from circuitfind.evaluation.text import text_problem
 from circuitfind.files import path_of, read_text
-from circuitfind.patching.metric import with_metric
-from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
-from circuitfind.question import Models, Question, fingerprints, problem_again
+from circuitfind.question import (
+    Models,
+    Question,
+    fingerprints,
+    held_out_again,
+    problem_again,
+)
 from circuitfind.verbs.compare import load_all
 from circuitfind.verbs.comparison_pairs import Loaded
 
@@ -139,18 +142,15 @@ def _named(loaded: Sequence[Loaded], text: str | None) -> list[tuple[Loaded, str
 
 
 def _member(each: Loaded, name: str, models: Models, device: str) -> Member:
-    """Return a circuit with its task, on prompts that no search has seen where there are any."""
+    """Return a circuit with its task, on held-out prompts where there are any."""
     circuit, path = each.circuit, each.path
     problem = problem_again(circuit, path, models, device=device)
-    held_out = _held_out(circuit, path, problem)
+    held_out = held_out_again(
+        circuit, path, problem, lambda message: models.tell(f"{name}: {message}")
+    )
     if held_out is None:
         return Member(name, circuit, problem, "discovery")
     return Member(name, circuit, held_out, "held-out")
-
-
-def _held_out(circuit: Circuit, path: Path, problem: Problem) -> Problem | None:
-    found = Question.of(circuit, path).held_out(problem.model, circuit.graph)
-    return None if found is None else with_metric(found)
 
 
 def _facts(members: Sequence[Member]) -> dict[str, str]:

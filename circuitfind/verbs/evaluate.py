@@ -112,7 +112,7 @@ def evaluate_run(
     problem = config.problem(model, graph=graph)
     _require_fit(path, circuit, problem, own=not wish.settings)
     subject = _subject(path, circuit, run, problem, wish.against)
-    subject = replace(subject, held_out=config.held_out(model, graph))
+    subject = replace(subject, held_out=config.held_out(model, graph, tell))
     with directory.measuring(fingerprints(problem), tell) as log:
         subject = replace(subject, roles=_roles(path, out, wish, subject, tell))
         if wish.constants:

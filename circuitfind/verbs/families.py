@@ -14,10 +14,9 @@ from circuitfind.engine.incremental import as_engine
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import path_of
-from circuitfind.patching.metric import with_metric
 from circuitfind.problem import HasProblem
 from circuitfind.progress import Checkpoint
-from circuitfind.question import Models, Question, fingerprints, problem_again
+from circuitfind.question import Models, fingerprints, held_out_again, problem_again
 from circuitfind.verbs.family_search import Search, distinct
 
 
@@ -106,8 +105,7 @@ def find_families(
         directory.drop_passes()
         return FoundFamilies(place, there, directory.files)
     problem = problem_again(circuit, path, Models(model, tell), device=config.device)
-    other = Question.of(circuit, path).held_out(problem.model, circuit.graph)
-    asked = [problem, None if other is None else with_metric(other)]
+    asked = [problem, held_out_again(circuit, path, problem, tell)]
     with directory.measuring(fingerprints(problem), tell) as log:
         found, circuits = _search(circuit, asked, config, log, on_progress).run()
         directory.write_result(found, circuits)

@@ -112,7 +112,7 @@ def _measured_problem(
     Those of a named task are others than the scores are computed on.
     """
     elsewhere = config.scores or config.train not in (None, config.task)
-    other = None if elsewhere else config.held_out(model)
+    other = None if elsewhere else config.held_out(model, tell=tell)
     if other is None and not elsewhere:
         tell(f"{_SEEN}give others to make them from (--train)")
     return mib_problem(other or config.problem(model))

@@ -18,7 +18,13 @@ from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import path_of
 from circuitfind.problem import HasProblem
 from circuitfind.progress import Checkpoint
-from circuitfind.question import Models, Question, fingerprints, problem_again
+from circuitfind.question import (
+    Models,
+    Question,
+    fingerprints,
+    held_out_again,
+    problem_again,
+)
 from circuitfind.verbs.contest import Contest
 from circuitfind.verbs.discover import origin_of
 
@@ -89,7 +95,7 @@ def find_rivals(
         return FoundRivals(place, there, directory.files)
     problem = problem_again(circuit, path, Models(model, tell), device=config.device)
     question = Question.of(circuit, path)
-    other = question.held_out(problem.model, circuit.graph)
+    other = held_out_again(circuit, path, problem, tell)
 
     def measuring(asked: Any, log: PassLog) -> Measured:
         return Measured(IncrementalEngine(asked, config.memory), log=log)

@@ -27,7 +27,9 @@ def test_every_task_is_measured_without_every_circuit(cli, runs, tmp_path):
         f"both/dissociation.{suffix}" for suffix in ("json", "csv", "svg")
     ]
     found = json.loads((tmp_path / "both" / "dissociation.json").read_text())
-    assert [each["prompts"] for each in found["columns"]] == ["held-out"] * 2
+    # With both bits changed there are four pairs, and the search has all of them.
+    assert [each["prompts"] for each in found["columns"]] == ["held-out", "discovery"]
+    assert "and-gate:both: there are no held-out prompts: of 8 with another seed, 8" in answer.err
     assert [each["effect"] for each in found["effects"]] == pytest.approx([1.0] * 4)
     # The gate has few inputs, so that both tasks have the same.
     pair = found["pairs"][0]
@@ -78,5 +80,6 @@ def test_what_cannot_be_done_is_one_line(cli, runs, complaint, tmp_path):
     complaint(cli(*WORDS, "--text", "text.txt"), "cannot be read .it is not UTF-8")
     (tmp_path / "text.txt").write_text("0 1")
     out = ["--out", "text"]
-    complaint(cli(*WORDS[:-2], *out, "--text", "text.txt"), "no tokenizer to read a text with")
+    answer = cli(*WORDS[:-2], *out, "--text", "text.txt")
+    assert answer.code == 2 and "no tokenizer to read a text with" in answer.err
     assert not (tmp_path / "text").exists()
