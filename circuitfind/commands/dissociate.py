@@ -35,6 +35,7 @@ def dissociate(
     as_json: Json = False,
 ) -> None:
     """Knock each circuit out of the model and measure every task: which does which need?"""
+    from circuitfind.budget import seconds_of, within
     from circuitfind.directories.dissociation import DissociationConfig
     from circuitfind.reports.dissociation import dissociation_tables
     from circuitfind.verbs.dissociate import dissociate_runs, path_of_dissociation
@@ -43,7 +44,8 @@ def dissociate(
     settings = DissociationConfig(given, own_edges, draws, seed, device, memory)
     path = out or path_of_dissociation(circuits, settings)
     with interruptible(path, budget), progress_bar() as on_progress:
-        found = dissociate_runs(circuits, settings, path, tell=tell, on_progress=on_progress)
+        advance = within(seconds_of(budget), on_progress)
+        found = dissociate_runs(circuits, settings, path, tell=tell, on_progress=advance)
     if as_json:
         print_json(found.dissociation.as_json())
         return

@@ -67,6 +67,8 @@ class Rivals:
             that was found, or to any rival where there was none, with 95 % confidence; None where
             nothing was searched for.
         seconds: How long it took; of the last process alone, where an earlier one was interrupted.
+        rounding: By how much a rival may be less faithful than the target, because numbers are
+            rounded; None in files of before it was written down.
     """
 
     n_edges: int
@@ -85,6 +87,7 @@ class Rivals:
     n_met: int
     unseen: float | None
     seconds: float
+    rounding: float | None = None
 
     @property
     def least(self) -> float | None:
@@ -100,7 +103,9 @@ class Rivals:
                 if self.least is None
                 else f"no rival shares less than {self.least:.3f}"
             )
-            return f"proved: {what} ({self.n_considered} sets of edges considered)"
+            of = f"{self.n_considered} sets of edges considered"
+            within = "" if self.rounding is None else f"; rounding taken as {self.rounding:g}"
+            return f"proved: {what} ({of}{within})"
         what = "no rival" if self.least is None else f"least overlap {self.least:.3f}"
         beyond = "lead to a rival" if self.least is None else "share less"
         n = self.n_restarts
@@ -122,11 +127,6 @@ class Rivals:
         """Return plain JSON values."""
         found: dict[str, Any] = records.as_json(self)
         return found
-
-
-def unseen_share(n: int) -> float | None:
-    """Return the share of restarts that none of n would have shown with a chance of 5 %."""
-    return 1 - (1 - LEVEL) ** (1 / n) if n else None
 
 
 def is_rival(circuit: Circuit, other: Circuit) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from circuitfind.models.forward import Rows
 from circuitfind.models.readings import Reading
@@ -177,6 +178,7 @@ class _Write(torch.autograd.Function):
         return store.link()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradient at what was written: all that read it have added theirs."""
         (at_values,) = gradients
@@ -212,6 +214,7 @@ class _Received(torch.autograd.Function):
         return *outputs, store.link()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Add to the gradient at what is in the store, in place."""
         *arrived, at_values = gradients

@@ -42,14 +42,15 @@ class Certificate:
         allowed: How far outputs may differ, where numbers are compared.
         rounding: A thousand times the rounding that was measured; how far a label must be above the
             next output.
-        failure_bound: Below which share of all cases, or of prompts like these, the circuit
-            differs, with 95 % confidence; the share that differs, where all cases were checked.
+        failure_bound: In which share of all cases, or of prompts like these, the circuit differs
+            at most, with 95 % confidence; the share that differs, where all cases were checked.
         counterexample: A case that differs.
         levels: The levels of minimality; none where the circuit is not equal, or not on all inputs.
         n_ties: In how many cases the model's own best two outputs are equal up to rounding
             somewhere, so that numbers are compared there, although labels are elsewhere.
-        prompts: What was checked: `all` cases; cases `drawn` at random; prompts that no search has
-            seen (`held-out`), those of the search (`discovery`), or those that were `given`.
+        prompts: What was checked: `all` cases; cases `drawn` at random; `held-out` prompts, those
+            of the search (`discovery`), or those that were `given`.
+        shared_mean: Whether cut edges carry a mean over the prompts that were checked.
     """
 
     equal: bool
@@ -68,6 +69,7 @@ class Certificate:
     levels: tuple[Level, ...] = ()
     n_ties: int = 0
     prompts: str = "given"
+    shared_mean: bool = False
 
     @property
     def reached(self) -> str:

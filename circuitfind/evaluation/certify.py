@@ -25,8 +25,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitfind.budget import allowed_bytes
 from circuitfind.circuit import require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.errors import ModelError
 from circuitfind.evaluation.certificate import Certificate, Counterexample
 from circuitfind.evaluation.every_input import (
     Kind,
@@ -35,6 +37,7 @@ from circuitfind.evaluation.every_input import (
     in_pairs,
     kind_of_cases,
     n_cases,
+    share_a_mean,
 )
 from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.levels import levels
@@ -48,6 +51,9 @@ from circuitfind.prompts import PromptPairs
 
 _SAFETY = 1000.0
 _SHOWN = 5
+_BATCHES = 3
+"""Of cases, that are in memory at once."""
+
 _AT_ONCE = 64
 """Masks that are measured before their cases are looked at."""
 
@@ -78,6 +84,7 @@ def certify(
     Raises:
         GraphError: The circuit belongs to another graph.
         MethodError: The memory is too small for a single pair of prompts.
+        ModelError: The model's outputs are not finite numbers.
     """
     require(cases=cases, tries=tries, tolerance=tolerance)
     problem, circuit = as_problem(asked), circuit_of_question(asked, circuit)
@@ -90,12 +97,11 @@ def certify(
     }
     check = _Check(problem, batches[kind], tolerance, memory, on_progress, is_small=kind != "given")
     found = check.certificate(circuit.kept.cpu())
-    found = replace(found, prompts=kind)
     counts = n_cases(problem)
     if kind != "all" or counts is None:
-        return found
+        return replace(found, prompts=kind, shared_mean=share_a_mean(problem))
     share = found.n_different / found.n_cases
-    found = replace(found, every_input=True, n_inputs=counts[0], failure_bound=share)
+    found = replace(found, prompts=kind, every_input=True, n_inputs=counts[0], failure_bound=share)
     if not found.equal:
         return found
     return replace(found, levels=tuple(levels(check, circuit, tries, on_progress)))
@@ -142,18 +148,22 @@ class _Check:
         *,
         is_small: bool,
     ) -> None:
-        self.problem, self._batches, self._memory = problem, batches, memory
+        self.problem, self._batches = problem, batches
         self._on_progress, self._is_small = on_progress, is_small
         sizes = getattr(problem.model, "sizes", {})
         self.labels = sizes.get("output") != "numerical" and problem.model.shape.d_vocab > 1
         self._metric = Metric("differs", "", "lower", self._is_different, stacked=True)
+        self._share = allowed_bytes(memory)
+        if self._share is not None and is_small:
+            # The first batch is kept, and one may still be there while the next one is built.
+            self._share = max(1, self._share // _BATCHES)
         self._first = self._engine(next(batches()))
         self._n_cases, self.rounding = self._of_the_model()
         self.allowed = max(tolerance, self.rounding)
 
     def _engine(self, prompts: PromptPairs) -> IncrementalEngine:
         problem = replace(self.problem, prompts=prompts, metric=self._metric, default_metric=None)
-        return IncrementalEngine(problem, self._memory)
+        return IncrementalEngine(problem, self._share)
 
     def engines(self) -> Iterator[IncrementalEngine]:
         """Yield what answers for each batch; only the first is kept."""
@@ -171,6 +181,11 @@ class _Check:
             prompts, ours = engine.problem.prompts, self._logits(engine, engine.clean_final)
             real, n_cases = prompts.step_is_real, n_cases + prompts.n_prompts
             largest = max(largest, float(ours.abs()[real].max()) * torch.finfo(ours.dtype).eps)
+            if not bool(ours[real].isfinite().all()):
+                raise ModelError(
+                    "the model's own outputs are not finite numbers on some of the inputs, so "
+                    "nothing can be equal to them; give another number type, or other prompts"
+                )
             if self._is_small:
                 # Our rounding is proved nowhere, so that of a second way to compute counts.
                 with torch.no_grad():
@@ -197,7 +212,9 @@ class _Check:
     def _is_different(self, logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
         return self._seen(logits, full.logits, prompts).differs.any(-1).double()
 
-    def first_equal(self, masks: Iterator[Mask]) -> tuple[Mask | None, int]:
+    def first_equal(
+        self, masks: Iterator[Mask], on_tried: Callable[[], None]
+    ) -> tuple[Mask | None, int]:
         """Return the first circuit that is equal in all cases, and how many were tried."""
         n_tried = 0
         while some := list(itertools.islice(masks, _AT_ONCE)):
@@ -210,6 +227,7 @@ class _Check:
             n_tried += len(some)
             if left:
                 return left[0], n_tried
+            on_tried()
         return None, n_tried
 
     def certificate(self, kept: Mask) -> Certificate:
@@ -226,8 +244,9 @@ class _Check:
             n_different += _n_prompts(prompts, seen.differs)
             n_ties += _n_prompts(prompts, seen.is_tie)
             self._on_progress(Checkpoint(n_cases, self._n_cases, "cases"))
-            apart = max(apart, float(seen.apart.max()))
-            margin = min(margin, float(seen.margin.min()))
+            # Outputs of a circuit that are not numbers are as far away as can be.
+            apart = max(apart, float(seen.apart.nan_to_num(torch.inf).max()))
+            margin = min(margin, float(seen.margin.nan_to_num(-torch.inf, torch.inf).min()))
             if example is None and bool(seen.differs.any()):
                 example = self._example(prompts, seen, full, ours)
         return Certificate(

@@ -47,6 +47,7 @@ from circuitfind.evaluation.dissociation import (
     Undecided,
     Verdict,
 )
+from circuitfind.evaluation.intervals import FEWEST_PROMPTS
 from circuitfind.evaluation.measured import Mask, Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.evaluation.random_circuits import p_value, random_circuits
@@ -163,6 +164,7 @@ def dissociate(
     for name, prompts, problem in design.columns:
         measured = Measured(IncrementalEngine(problem, memory), on_pass=count, log=log)
         column, found = _column(name, prompts, measured, masks)
+        del measured  # before the next one is made: each may take the whole memory
         columns.append(column)
         effects |= {(each.circuit, name): each for each in found}
     return Dissociation(
@@ -266,7 +268,9 @@ def _pair(one: Member, other: Member, effects: Mapping[tuple[str, str], Effect])
     verdict = _verdict(first, second)
     why: Undecided | None = None
     if verdict is None:
-        why = "same prompts" if has_shared else "too few prompts"
+        n = min(member.problem.prompts.n_prompts for member in (one, other))
+        why = "too few prompts" if n < FEWEST_PROMPTS else "prompts too much alike"
+        why = "same prompts" if has_shared else why
         why = "no gap" if None in (first.value, second.value) else why
     return PairTest((one.name, other.name), n_shared, (first, second), verdict, why)
 

@@ -12,7 +12,7 @@ from circuitfind.notebook import Tabled
 
 Verdict = Literal["none", "single", "double"]
 
-Undecided = Literal["no gap", "same prompts", "too few prompts"]
+Undecided = Literal["no gap", "same prompts", "too few prompts", "prompts too much alike"]
 
 LEAST_DIFFERENCE = 0.1
 """From which difference of two effects on a dissociation counts."""
@@ -109,7 +109,8 @@ class PairTest:
             `double`; None where an interval is missing.
         undecided: Why one is missing: an effect is undefined, since the full model and the empty
             graph do not differ (`no gap`); a prompt is in both tasks, so that the effects are not
-            independent (`same prompts`); or there are fewer than 8 (`too few prompts`).
+            independent (`same prompts`); there are fewer than 8 (`too few prompts`); or all but a
+            few are alike in what they measure (`prompts too much alike`).
     """
 
     circuits: tuple[str, str]

@@ -9,6 +9,7 @@ cases, some are drawn at random, each with the same chance.
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -48,7 +49,7 @@ def kind_of_cases(problem: Problem, most: int) -> Kind:
         return "given"
     if counts[1] <= most:
         return "all"
-    return "given" if _share_a_mean(problem) else "drawn"
+    return "given" if share_a_mean(problem) else "drawn"
 
 
 def in_pairs(problem: Problem) -> bool:
@@ -56,7 +57,8 @@ def in_pairs(problem: Problem) -> bool:
     return bool(problem.ablation.runs) and "batch" not in problem.ablation.mean_over
 
 
-def _share_a_mean(problem: Problem) -> bool:
+def share_a_mean(problem: Problem) -> bool:
+    """Return whether cut edges carry a mean over all cases that are measured together."""
     return bool(problem.ablation.runs) and not in_pairs(problem)
 
 
@@ -66,7 +68,7 @@ def every_case(problem: Problem) -> Iterator[PromptPairs]:
     for length, n in _n_by_length(problem).items():
         total = n**2 if in_pairs(problem) else n
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-        together = total if _share_a_mean(problem) else _TOGETHER
+        together = total if share_a_mean(problem) else _TOGETHER
         for cases in order.to(device).split(together):
             other = cases // n if in_pairs(problem) else cases
             yield _pairs(
@@ -75,14 +77,15 @@ def every_case(problem: Problem) -> Iterator[PromptPairs]:
 
 
 def drawn_cases(problem: Problem, n: int) -> Iterator[PromptPairs]:
-    """Yield about n random cases of a problem that has `n_cases`, some at a time."""
+    """Yield n random cases of a problem that has `n_cases`, some at a time."""
     random, device = torch.Generator().manual_seed(0), problem.prompts.clean.device
     sizes = {
         length: count**2 if in_pairs(problem) else count
         for length, count in _n_by_length(problem).items()
     }
-    for length, size in sizes.items():
-        of_length = max(1, round(n * size / sum(sizes.values())))
+    shares = [size / sum(sizes.values()) for size in sizes.values()]
+    counts = np.random.default_rng(0).multinomial(n, shares).tolist()
+    for length, of_length in zip(sizes, counts, strict=True):
         for first in range(0, of_length, _TOGETHER):
             shape = (2, min(_TOGETHER, of_length - first), _n_free(problem, length))
             digits = torch.randint(len(_symbols(problem)), shape, generator=random).to(device)

@@ -7,7 +7,7 @@ hierarchy of minimality is an idea of Hadad, Katz and Bassan, arXiv 2602.16823, 
 continuous inputs; the levels here are those just stated.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -51,8 +51,15 @@ class Equality(Protocol):
 
     problem: Problem
 
-    def first_equal(self, masks: Iterator[Mask]) -> tuple[Mask | None, int]:
-        """Return the first circuit that is equal in all cases, and how many were tried."""
+    def first_equal(
+        self, masks: Iterator[Mask], on_tried: Callable[[], None]
+    ) -> tuple[Mask | None, int]:
+        """Return the first circuit that is equal in all cases, and how many were tried.
+
+        Args:
+            masks: The circuits.
+            on_tried: Called when none of those taken so far is equal.
+        """
         ...
 
 
@@ -63,54 +70,63 @@ def levels(
     on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Iterator[Level]:
     """Yield the levels of minimality; one that fails, or is not tried, settles those after it."""
-    n, total = circuit.n_edges, circuit.graph.n_edges
-    without, of_all = partial(_without, circuit), partial(_of_all, circuit, check.problem)
+    n = circuit.n_edges
+    own, every = (
+        [circuit.graph.index(edge) for edge in edges]
+        for edges in (circuit.edges, circuit.graph.edges())
+    )
+    without, of_all = partial(_without, circuit), partial(_without_dead_ends, check.problem)
     tries = {
-        "edge": (n, [1], without),
-        "pair": (n, [2], without),
-        "subset": (n, range(3, n + 1), without),
-        "least": (total, range(n), of_all),
+        "edge": (own, [1], without),
+        "pair": (own, [2], without),
+        "subset": (own, range(3, n + 1), without),
+        "least": (every, range(n), of_all),
     }
     settled: Level | None = None
-    for name, (n_edges, sizes, masks) in tries.items():
-        n_masks = n_sets(n_edges, sizes, most)
+    for name, (edges, sizes, masks) in tries.items():
+        n_masks = n_sets(len(edges), sizes, most)
         if settled is None and n_masks is None:
             note = f"more than {most:,} circuits to try, which is the most that are allowed"
             settled = Level(name, None, 0, note=note)
         if settled is not None:
             yield replace(settled, name=name, n_tried=0)
             continue
-        step = f"circuits of the level {name}"
-        found, n_tried = check.first_equal(_told(masks(sizes), n_masks or 0, step, on_progress))
-        edges = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
-        level = Level(name, found is None, n_tried, edges)
+        sets = _Counted(masks_of(circuit.graph, edges, sizes))
+
+        def tell(sets: _Counted = sets, total: int = n_masks or 0, name: str = name) -> None:
+            on_progress(Checkpoint(sets.n_taken, total, f"circuits of the level {name}"))
+
+        tell()
+        found, n_tried = check.first_equal(masks(sets), tell)
+        kept = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
+        level = Level(name, found is None, n_tried, kept)
         settled = None if level.holds else level
         yield level
 
 
-def _told(
-    masks: Iterator[Mask], total: int, step: str, on_progress: Callable[[Checkpoint], None]
-) -> Iterator[Mask]:
-    """Yield masks, and say how many were taken."""
-    for done, mask in enumerate(masks):
-        on_progress(Checkpoint(done, total, step))
-        yield mask
+class _Counted:
+    """Sets of edges, and how many of them were taken."""
+
+    def __init__(self, masks: Iterator[Mask]) -> None:
+        self._masks, self.n_taken = masks, 0
+
+    def __iter__(self) -> Iterator[Mask]:
+        for mask in self._masks:
+            self.n_taken += 1
+            yield mask
 
 
-def _without(circuit: Circuit, sizes: Sequence[int]) -> Iterator[Mask]:
-    """Yield a circuit without every set of its edges of some sizes."""
-    own = [circuit.graph.index(edge) for edge in circuit.edges]
-    for cut in masks_of(circuit.graph, own, sizes):
+def _without(circuit: Circuit, sets: Iterable[Mask]) -> Iterator[Mask]:
+    """Yield a circuit without each of some sets of its edges."""
+    for cut in sets:
         yield circuit.kept.cpu() & ~cut
 
 
-def _of_all(circuit: Circuit, problem: Problem, sizes: Sequence[int]) -> Iterator[Mask]:
-    """Yield every circuit of some sizes; where dead ends change nothing, those without any.
+def _without_dead_ends(problem: Problem, sets: Iterable[Mask]) -> Iterator[Mask]:
+    """Yield some circuits; where dead ends change nothing, those without any.
 
     With dead ends that change nothing, a circuit is equal to one with fewer edges still.
     """
-    graph = circuit.graph
-    every = [graph.index(edge) for edge in graph.edges()]
-    for mask in masks_of(graph, every, sizes):
-        if not problem.pruning_is_free or torch.equal(on_paths(graph, mask), mask):
+    for mask in sets:
+        if not problem.pruning_is_free or torch.equal(on_paths(problem.graph, mask), mask):
             yield mask

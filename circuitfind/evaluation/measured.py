@@ -181,7 +181,8 @@ class Measured:
     def _count(self, n: int, seconds: float) -> None:
         self.n_passes += n
         self.seconds += seconds
-        self.on_pass()
+        for _ in range(n):
+            self.on_pass()
 
     def _stacked(self, rows: Sequence[Float[Tensor, " batch"]]) -> PerCircuit:
         empty = torch.zeros(0, self.problem.prompts.n_prompts, dtype=torch.float64)

@@ -35,8 +35,9 @@ def _lines(found: Certificate) -> Iterator[str]:
     yield from _figures(found)
     if not found.every_input:
         of = "of all cases" if found.prompts == "drawn" else "on prompts like these"
+        of += ", with the mean of these," * found.shared_mean
         share = f"{100 * found.failure_bound:.3g}%"
-        yield f"{of} it differs in less than {share} ({LEVEL:.0%} confidence)"
+        yield f"{of} it differs in at most {share} ({LEVEL:.0%} confidence)"
     if found.prompts == "discovery":
         yield "the circuit was found on these very prompts, so the share on others may be larger"
     if found.counterexample is not None:

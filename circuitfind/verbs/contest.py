@@ -8,9 +8,10 @@ the search is repeated with a smaller threshold.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ from circuitfind.comparison.rivals import (
     is_rival,
     rival_of,
     shared_by_all,
-    unseen_share,
 )
 from circuitfind.directories.attempts import Attempts
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.exhaustive import enumerate_circuits, n_subsets
+from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.measured import Measured
+from circuitfind.limits import LIMITS
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.repelled import Repulsion, largest, repelled
@@ -91,6 +93,12 @@ class Contest:
         (self.faithfulness,) = self.measured.faithfulness([self.circuit.kept.cpu()])
         self.wanted = self.faithfulness - self.settings.tolerance
         self.target = self.wanted - rounding(self.measured.problem.model.dtype)
+        if self.target <= 0:
+            raise MethodError(
+                f"the circuit has a faithfulness of {self.faithfulness:.3g}, and with a tolerance "
+                f"of {self.settings.tolerance:g} a rival needs none: no edge at all would do; give "
+                "a smaller tolerance, or a more faithful circuit"
+            )
 
     @cached_property
     def n_subsets(self) -> int | None:
@@ -130,7 +138,8 @@ class Contest:
             n_measured=search.n_measured,
             n_restarts=search.n_restarts,
             n_met=search.n_met,
-            unseen=unseen_share(search.n_restarts),
+            unseen=share_bound(0, search.n_restarts) if search.n_restarts else None,
+            rounding=rounding(self.measured.problem.model.dtype),
             seconds=time.monotonic() - started,
         )
         return figures, circuits
@@ -230,10 +239,11 @@ class Contest:
 
 def _threshold_of(circuit: Circuit) -> float | None:
     """Return the threshold of the search for a circuit, if it was one in the metric's unit."""
-    method = METHODS.get(circuit.origin.get("method"))
-    name = method and method.option_for("threshold")
-    given = (circuit.origin.get("options") or {}).get(name)
-    return float(given) if isinstance(given, int | float) and given > 0 else None
+    method, options = METHODS.get(circuit.origin.get("method")), circuit.origin.get("options")
+    if method is None or not isinstance(options, Mapping):
+        return None
+    given: Any = options.get(method.option_for("threshold"))
+    return float(given) if LIMITS["restart_threshold"].holds(given) else None
 
 
 def rounding(dtype: torch.dtype) -> float:

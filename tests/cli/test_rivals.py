@@ -11,7 +11,8 @@ def test_the_table_and_the_files_say_the_same(cli, tmp_path):
     assert "every circuit of at most 3 edges: 377 sets of edges" in answer.err
     stored = json.loads((tmp_path / "run-rivals/rivals.json").read_text())
     assert stored["rivals"][0]["edges"] == ["embed->a0.h1.v", "a0.h1->m0", "m0->logits"]
-    assert "proved: no rival shares less than 0.200 (377 sets of edges considered)" in answer.out
+    considered = "377 sets of edges considered; rounding taken as 1e-06"
+    assert f"proved: no rival shares less than 0.200 ({considered})" in answer.out
     files = ("rivals.json", "rival.json", "rivals.svg")
     assert answer.out.splitlines()[-3:] == [f"run-rivals/{name}" for name in files]
     again = cli("rivals", "run", "--json")

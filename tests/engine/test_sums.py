@@ -43,6 +43,40 @@ def test_all_gradients_are_those_of_finite_differences(centred, needed):
     assert torch.autograd.gradcheck(run, given)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_are_those_of_autograd_where_a_norm_is_frozen_and_a_group_is_not_used(frozen):
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    norm = LinearNorm(True, drawn(WIDTH), drawn(WIDTH), 1e-3, frozen)  # noqa: FBT003
+    used, unused = (Reading(norm, (drawn(WIDTH, 3),), drawn(3)) for _ in range(2))
+    given = [drawn(2, 1, 2, WIDTH), drawn(2, 1), drawn(1, 2, WIDTH)]
+    written, weights, total = (value.requires_grad_() for value in given)
+    sums = Sums(2)
+    sums.write(written, torch.zeros_like(written))
+    found, _ = sums.received(0, weights, total, Reads([[(0, used)], [(0, unused)]]))
+    stream = torch.einsum("w,wbpd->bpd", weights[:, 0], written) + total
+    centred = stream - stream.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + 1e-3).rsqrt()
+    scale = scale.detach() if frozen else scale
+    (weight,) = used.weights
+    expected = (centred * scale * norm.gain) @ weight + used.constant
+    torch.testing.assert_close(found[0], expected)
+    ours, theirs = (torch.autograd.grad(out.square().sum(), given) for out in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_second_derivative_is_refused():
+    sums, weights = Sums(1), torch.ones(1, 1, requires_grad=True)
+    sums.write(torch.ones(1, 1, 1, WIDTH, requires_grad=True), torch.zeros(1, 1, 1, WIDTH))
+    (found,) = sums.received(0, weights, torch.zeros(1, 1, WIDTH))
+    (slope,) = torch.autograd.grad(found.square().sum(), weights, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 @pytest.mark.parametrize(
     ("family", "options"),
     [("gpt2", {}), ("gpt2", {"merge_qkv": True}), ("llama", {}), ("gemma2", {})],

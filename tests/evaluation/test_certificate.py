@@ -272,7 +272,7 @@ def test_with_too_many_inputs_a_bound_on_failures_is_said():
     assert found.equal and not found.every_input and found.levels == ()
     assert found.failure_bound == pytest.approx(1 - 0.05 ** (1 / 1000))
     said = certificate_text(found)
-    assert "on 1,000 random cases" in said and "of all cases it differs in less than 0.299%" in said
+    assert "on 1,000 random cases" in said and "of all cases it differs in at most 0.299%" in said
 
 
 @pytest.mark.parametrize(("ablation", "n"), [("resample", 16), ("zero", 4)])
