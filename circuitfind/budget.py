@@ -70,6 +70,20 @@ def allowed_bytes(memory: int | str | None) -> int | None:
     return memory
 
 
+def share_of(memory: int | str | None, n: int) -> int | None:
+    """Return how many bytes each of n may take that are there at once; None without a limit."""
+    allowed = allowed_bytes(memory)
+    return None if allowed is None else max(1, allowed // n)
+
+
+def shown_bytes(n: int | float) -> str:
+    """Return a number of bytes in words: `1 kB`, `250 MB`, `1.5 GB`."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n / 1000:.3g} kB"
+
+
 def bytes_of(text: str) -> int:
     """Return how many bytes a text like `500MB` or `1.5GB` means; a GB is 10^9 bytes.
 

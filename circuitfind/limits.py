@@ -24,6 +24,7 @@ class Limit:
         whole: Whether only whole numbers count.
         excluded: Whether `low` itself is excluded.
         unit: What it is counted in, for messages.
+        option: What the command line calls it, where several numbers share an option's name.
     """
 
     low: int | float
@@ -31,6 +32,7 @@ class Limit:
     whole: bool = True
     excluded: bool = False
     unit: str = ""
+    option: str = ""
 
     def holds(self, value: Any) -> bool:
         """Return whether a value is in the range; NaN, text and truth values never are."""
@@ -93,7 +95,7 @@ LIMITS: dict[str, Limit] = {
     "warm_up": Limit(0, 1, whole=False),
     "learning_rate": Limit(0, 1e6, whole=False, excluded=True),
     "start": _SIZE,
-    "restart_threshold": Limit(0, 1e30, whole=False, excluded=True),
+    "restart_threshold": Limit(0, 1e30, whole=False, excluded=True, option="threshold"),
     "patch_threshold": Limit(0, 1e30, whole=False, excluded=True),
     "edge_threshold": Limit(0, 1e30, whole=False, excluded=True),
 }
@@ -118,7 +120,8 @@ def require(**values: Any) -> None:
         known = _ALIASES.get(name, name)
         limit = LIMITS[known]
         if value is not None and not limit.holds(value):
-            raise LimitError(f"{known.replace('_', ' ')} must be {limit}, not {_shown(value)}")
+            called = limit.option or known.replace("_", " ")
+            raise LimitError(f"{called} must be {limit}, not {_shown(value)}")
 
 
 def require_fields(record: Any) -> None:

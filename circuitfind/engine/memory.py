@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-from circuitfind.budget import allowed_bytes
+from circuitfind.budget import allowed_bytes, shown_bytes
 from circuitfind.engine.candidates import candidates_at_once
 from circuitfind.engine.kl_bounds import bounds_pay, numbers_of_bounds
 from circuitfind.engine.written import parts_of
@@ -184,7 +184,7 @@ def plan(problem: Problem, memory: int | str | None, n_shares: int = 1) -> Plan:
     if whole > memory and problem.model.device.type != "cpu":
         # What chunks remember would have to go through the bus again and again.
         raise MethodError(
-            f"the search takes {whole / 1e6:.0f} MB and {memory / 1e6:.0f} MB are allowed; on "
+            f"this takes {shown_bytes(whole)} and {shown_bytes(memory)} are allowed for it; on "
             f"{problem.model.device.type} prompts cannot come in chunks: give fewer prompts, or "
             "--device cpu"
         )
@@ -198,8 +198,9 @@ def plan(problem: Problem, memory: int | str | None, n_shares: int = 1) -> Plan:
     if not fits(1):
         least = (chunk_bytes(problem.graph, 1, n_positions, width) + bounds) / (1 - _FORMED_SHARE)
         raise MethodError(
-            f"a search takes at least {least / 1e6:.0f} MB beside the model, one pair of prompts "
-            f"at a time, and {memory / 1e6:.0f} MB are allowed; allow more, or shorten the prompts"
+            f"this takes at least {shown_bytes(least)} beside the model, one pair of prompts at a "
+            f"time, and {shown_bytes(memory)} are allowed for it; allow more, or shorten the "
+            "prompts"
         )
     # As few chunks as possible, of about one size.
     most = max(n for n in range(1, share + 1) if fits(n))
@@ -238,9 +239,9 @@ def rows_at_once(problem: Problem, memory: int | str | None) -> int:
     fewest = n_prompts if problem.metric.per == "batch" else 1
     if memory < fewest * each:
         raise MethodError(
-            f"patching takes at least {fewest * each / 1e6:.1f} MB beside the model, "
-            f"{'all prompts' if fewest > 1 else 'one prompt'} at a time, and {memory / 1e6:.1f} MB "
-            "are allowed; allow more, or shorten the prompts"
+            f"patching takes at least {shown_bytes(fewest * each)} beside the model, "
+            f"{'all prompts' if fewest > 1 else 'one prompt'} at a time, and "
+            f"{shown_bytes(memory)} are allowed; allow more, or shorten the prompts"
         )
     return min(most, memory // each)
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitfind.budget import allowed_bytes
+from circuitfind.budget import share_of
 from circuitfind.circuit import require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ModelError
@@ -153,17 +153,15 @@ class _Check:
         sizes = getattr(problem.model, "sizes", {})
         self.labels = sizes.get("output") != "numerical" and problem.model.shape.d_vocab > 1
         self._metric = Metric("differs", "", "lower", self._is_different, stacked=True)
-        self._share = allowed_bytes(memory)
-        if self._share is not None and is_small:
-            # The first batch is kept, and one may still be there while the next one is built.
-            self._share = max(1, self._share // _BATCHES)
+        # The first batch is kept, and one may still be there while the next one is built.
+        self._memory = share_of(memory, _BATCHES if is_small else 1)
         self._first = self._engine(next(batches()))
         self._n_cases, self.rounding = self._of_the_model()
         self.allowed = max(tolerance, self.rounding)
 
     def _engine(self, prompts: PromptPairs) -> IncrementalEngine:
         problem = replace(self.problem, prompts=prompts, metric=self._metric, default_metric=None)
-        return IncrementalEngine(problem, self._share)
+        return IncrementalEngine(problem, self._memory)
 
     def engines(self) -> Iterator[IncrementalEngine]:
         """Yield what answers for each batch; only the first is kept."""

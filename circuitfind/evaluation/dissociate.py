@@ -181,10 +181,10 @@ def _require_names(members: Sequence[Member], taken: Sequence[str]) -> None:
     names = list(taken)
     for member in members:
         if member.name in names:
-            why = "the column of the text is called so" if member.name in taken else "it is there"
+            other = "the column of the text" if member.name in taken else "another circuit"
             raise MethodError(
-                f"two circuits or columns are called {quoted(member.name)} ({why}); give each "
-                "another name"
+                f"a circuit is called {quoted(member.name)}, and so is {other}; give each another "
+                "name, or rename its run directory"
             )
         names.append(member.name)
 

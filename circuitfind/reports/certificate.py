@@ -22,7 +22,8 @@ def certificate_text(found: Certificate) -> str:
 def _lines(found: Certificate) -> Iterator[str]:
     cases, ablation = _cases(found), found.ablation
     if not found.equal:
-        output = "the best output" if found.compares == "labels" else "an output"
+        labels = found.compares == "labels" and not found.n_ties
+        output = "the best output" if labels else "an output"
         yield (
             f"not equal to the model: {found.n_different:,} of {cases} differ in {output} "
             f"({ablation})"
@@ -88,4 +89,4 @@ def _level(level: Level) -> str:
     if level.holds:
         return f"{level.name}: {claim} ({level.n_tried:,} tried)"
     smaller = ", ".join(level.smaller) or "no edge at all"
-    return f"{level.name}: refused; these edges are equal to the model too: {smaller}"
+    return f"{level.name}: refused; the circuit of these edges is equal to the model too: {smaller}"

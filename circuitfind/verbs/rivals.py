@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from circuitfind.budget import share_of
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.rivals import Rivals
 from circuitfind.directories.attempts import Attempts
@@ -97,8 +98,10 @@ def find_rivals(
     question = Question.of(circuit, path)
     other = held_out_again(circuit, path, problem, tell)
 
+    memory = share_of(config.memory, 1 if other is None else 2)
+
     def measuring(asked: Any, log: PassLog) -> Measured:
-        return Measured(IncrementalEngine(asked, config.memory), log=log)
+        return Measured(IncrementalEngine(asked, memory), log=log)
 
     with (
         directory.measuring(fingerprints(problem), tell) as log,

@@ -56,4 +56,4 @@ def test_what_the_search_was_allowed_holds_for_what_follows(command, cli, run, t
 def test_too_little_memory_is_refused_before_anything_is_measured(cli, run, tmp_path):
     answer = cli("evaluate", "run", "--quick", "--memory", "1KB")
     assert answer.code == 2
-    assert "a search takes at least" in answer.err and "--memory" not in answer.out
+    assert "this takes at least" in answer.err and "--memory" not in answer.out

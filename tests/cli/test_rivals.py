@@ -44,7 +44,7 @@ def test_every_command_on_a_circuit_takes_the_rival(cli, tmp_path):
 
 
 def test_a_threshold_that_keeps_all_edges_is_refused(cli, complaint):
-    complaint(cli("rivals", "run", "--threshold", 0), "restart threshold must be a number above 0")
+    complaint(cli("rivals", "run", "--threshold", 0), "threshold must be a number above 0")
 
 
 def test_a_run_without_a_circuit_is_refused(cli, complaint, tmp_path):

@@ -139,7 +139,7 @@ def test_chunks_are_as_few_and_as_even_as_the_memory_allows():
 def test_a_memory_too_small_for_one_pair_is_refused():
     problem = problem_of("gpt2", **FIVE)
     with pytest.raises(
-        MethodError, match=r"at least .* MB beside the model, .* and 0 MB are allow"
+        MethodError, match=r"at least .* MB beside the model, .* and 1 kB are allow"
     ):
         IncrementalEngine(problem, memory=1000)
 

@@ -15,7 +15,9 @@ from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.directory import digest_of
 from circuitfind.directories.work import stored_result
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import MethodError, TaskError
+from circuitfind.errors import MethodError, ModelError, TaskError
+from circuitfind.evaluation import certify as verb
+from circuitfind.evaluation import every_input
 from circuitfind.evaluation.certificate import Certificate
 from circuitfind.evaluation.certify import certify
 from circuitfind.evaluation.every_input import drawn_cases, every_case
@@ -25,6 +27,7 @@ from circuitfind.models.handmade import WIRED
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.prompts import Pair, collate
 from circuitfind.reports.certificate import certificate_text
+from circuitfind.tasks.corpus import TRAINED
 from circuitfind.verbs.certify import FORMAT, certify_run
 
 PROGRAMS = ("program", *WIRED)
@@ -114,11 +117,17 @@ def test_certificates_agree_with_every_pair_of_inputs_computed_by_hand(gate):
 def test_the_true_circuit_is_certified_under_each_ablation(ablation, cases):
     problem = problem_of("and-gate", ablation)
     truth = circuit_of(problem, problem.model.sizes["truth"][ablation])
-    found = certify(problem, truth, tries=1200)
+    steps = {}
+    found = certify(
+        problem, truth, tries=1200, on_progress=lambda at: steps.setdefault(at.step, []).append(at)
+    )
     assert (found.equal, found.n_cases, found.failure_bound) == (True, cases, 0.0)
     n = truth.n_edges
     tried = [level.n_tried for level in found.levels[:3]]
     assert tried == [n, n * (n - 1) // 2, 2**n - 1 - n - n * (n - 1) // 2]
+    # Progress counts every set of edges up to the last one, also those with dead ends.
+    totals = [cases, *tried, *[sum(comb(13, size) for size in range(n))] * (ablation != "zero")]
+    assert [(at[-1].done, at[-1].total) for at in steps.values()] == [(t, t) for t in totals]
     assert found.reached == ("subset" if ablation == "zero" else "least")
 
 
@@ -219,7 +228,7 @@ def test_labels_are_compared_where_the_model_has_one():
 
 @pytest.mark.parametrize("name", ["llama-4l", *WIRED])
 def test_the_full_circuit_is_equal_to_its_model(name):
-    model, n = cf.load_model(name), 0
+    model, asked = cf.load_model(name), set()
     for task in [name] if name in WIRED else [t.name for t in cf.TASKS if t.name not in PROGRAMS]:
         # A task of words that its tokenizer merges cannot be asked.
         with suppress(TaskError):
@@ -232,8 +241,9 @@ def test_the_full_circuit_is_equal_to_its_model(name):
                         replace(problem, ablation=ablation), circuit, cases=2000, tries=1
                     )
                     assert found.equal, (task, ablation.name, found)
-                    n += 1
-    assert n >= (4 if name in WIRED else 30)
+                    asked.add(task)
+    words = {*(task.name for task in TRAINED), "addition"}
+    assert asked == ({name} if name in WIRED else words)
 
 
 def test_a_prompt_with_two_rows_differs_if_one_of_them_does():
@@ -257,12 +267,37 @@ def test_a_prompt_with_two_rows_differs_if_one_of_them_does():
 
 
 def test_a_certificate_is_the_same_with_little_memory():
-    problem = cf.make_problem(cf.load_model("ioi-small"), "ioi", n_prompts=16)
-    circuit = Circuit(problem.graph, problem.graph.edge_mask)
+    problem = cf.make_problem(cf.load_model("ioi-small"), "ioi", n_prompts=8)
+    full, random = problem.graph.edge_mask, torch.Generator().manual_seed(0)
+    circuit = Circuit(problem.graph, (torch.rand(full.shape, generator=random) < 0.85) & full)
     whole = certify(problem, circuit)
-    assert certify(problem, circuit, memory="8MB") == whole
-    with pytest.raises(MethodError, match="0 MB are allowed"):
+    assert 0 < whole.n_different < whole.n_cases
+    little = certify(problem, circuit, memory="8MB")
+    assert little.n_different == whole.n_different
+    assert little.largest_difference == pytest.approx(whole.largest_difference, rel=1e-4)
+    assert little.counterexample.prompt == whole.counterexample.prompt
+    with pytest.raises(MethodError, match="1 kB are allowed"):
         certify(problem, circuit, memory="1kB")
+
+
+def test_what_is_in_memory_at_once_shares_it(monkeypatch):
+    """The first batch of cases is kept, and one is there while the next one is built."""
+    problem, given = problem_of("and-gate"), []
+    monkeypatch.setattr(every_input, "_TOGETHER", 4)
+    engine = verb.IncrementalEngine
+    monkeypatch.setattr(
+        verb, "IncrementalEngine", lambda *args: given.append(args[1]) or engine(*args)
+    )
+    truth = circuit_of(problem, problem.model.sizes["truth"]["resample"])
+    assert certify(problem, truth, tries=1, memory=3 * 10**8).n_cases == 16
+    assert set(given) == {10**8} and len(given) > 2
+
+
+def test_a_model_whose_outputs_are_not_numbers_has_no_certificate(tmp_path):
+    problem = problem_of(copies(tmp_path, (1.0,)))
+    problem.model._weights["embed.W_E"][2] = torch.nan
+    with pytest.raises(ModelError, match="outputs are not finite numbers on some of the inputs"):
+        certify(problem, circuit_of(problem, path(0)))
 
 
 def test_with_too_many_inputs_a_bound_on_failures_is_said():
@@ -289,11 +324,25 @@ def test_cases_are_drawn_with_the_same_chance(ablation, n):
     assert (counts - 16_000 * share).abs().max() < 5 * (16_000 * share * (1 - share)) ** 0.5
 
 
+@pytest.mark.parametrize("n", [1, 7, 2000])
+def test_cases_of_two_lengths_are_as_many_as_asked_for_and_in_proportion(n):
+    problem = problem_of("and-gate")
+    pairs = [Pair([0, 1], [0, 2], [[0]]), Pair([0, 1, 2], [0, 2, 2], [[0]])]
+    problem = replace(problem, prompts=collate(pairs))
+    counts = {int(each.lengths[0]): len(each) for each in drawn_cases(problem, n)}
+    assert sum(counts.values()) == n
+    # Two inputs of one bit have 4 pairs, four of two bits 16.
+    assert abs(counts.get(2, 0) - n / 5) <= 5 * (n * 0.2 * 0.8) ** 0.5
+    every = [len(each) for each in every_case(problem)]
+    assert sorted(every) == [4, 16]
+
+
 def test_where_cases_share_a_mean_none_are_drawn():
     problem = problem_of("reverse", "mean")
     circuit = Circuit(problem.graph, problem.graph.edge_mask)
     found = certify(problem, circuit, cases=10)
     assert (found.equal, found.prompts, found.n_cases) == (True, "given", 2)
+    assert "on prompts like these, with the mean of these, it differs" in certificate_text(found)
 
 
 @pytest.mark.parametrize(("failures", "n"), [(0, 64), (3, 20), (20, 20)])

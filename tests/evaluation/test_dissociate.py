@@ -236,7 +236,7 @@ def test_what_has_no_dissociation_is_refused(two_copies, members):
     one, two = members_of_two(two_copies)
     for given, message in (
         ([one], "1 circuits were given; a dissociation needs two or more"),
-        ([one, replace(two, name="task 0")], "are called 'task 0'"),
+        ([one, replace(two, name="task 0")], "is called 'task 0', and so is another circuit"),
         ([one, replace(two, circuit=Circuit.of_edges(two.problem, []))], "'task 1' is empty"),
         ([one, members[1]], "are circuits of different models"),
     ):
@@ -245,7 +245,7 @@ def test_what_has_no_dissociation_is_refused(two_copies, members):
     # A task may be called so where there is no text.
     called = [one, replace(two, name="text")]
     assert len(Design(called).columns) == 2
-    with pytest.raises(MethodError, match="are called 'text' .the column of the text"):
+    with pytest.raises(MethodError, match="is called 'text', and so is the column of the text"):
         Design(called, text=one.problem)
     with pytest.raises(LimitError, match="draws must be"):
         Design([one, two], n_random=0)

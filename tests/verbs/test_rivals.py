@@ -292,6 +292,11 @@ def test_only_thresholds_in_the_metric_s_unit_are_taken_over(gate, contest_of, m
         ("edge-pruning", {"threshold": 0.25}, share),
         ("nobody's", {"threshold": 0.25}, share),
         (None, None, share),
+        # Of files that were edited.
+        ("acdc", [1], share),
+        ("acdc", "x", share),
+        ("acdc", {"threshold": True}, share),
+        (["acdc"], {"threshold": 0.25}, share),
     ):
         origin = {"method": method, "options": options}
         circuit = replace(cf.Circuit.of_edges(gate, OR), origin=origin)
@@ -300,7 +305,7 @@ def test_only_thresholds_in_the_metric_s_unit_are_taken_over(gate, contest_of, m
     contest_of(gate, circuit, restarts=1, threshold=7.0).run()
     assert asked[-3] == 7.0
     for threshold in (0.0, -1.0):
-        with pytest.raises(LimitError, match="restart threshold must be a number above 0"):
+        with pytest.raises(LimitError, match="^threshold must be a number above 0"):
             cf.rivals(gate, circuit, threshold=threshold)
 
 
@@ -317,6 +322,11 @@ def test_held_out_prompts_are_of_the_same_graph_and_in_the_same_memory(gate):
         cf.rivals(gate, circuit, held_out=problem_of("backup-head"))
     with pytest.raises(MethodError, match="one pair of prompts at a time"):
         cf.rivals(IncrementalEngine(gate), circuit, held_out=gate, memory=1)
+
+
+def test_a_rival_that_needs_no_edge_is_refused(gate):
+    with pytest.raises(MethodError, match="with a tolerance of 1 a rival needs none: no edge at"):
+        cf.rivals(gate, cf.Circuit.of_edges(gate, OR), tolerance=1.0)
 
 
 def test_an_empty_circuit_has_no_rivals(gate):
