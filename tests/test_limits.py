@@ -28,7 +28,7 @@ def test_both_ends_of_a_range_are_in_it_and_what_lies_beyond_is_not(name):
         math.inf,
         math.nan,
     ):
-        with pytest.raises(LimitError, match=rf"^{name.replace('_', ' ')} must be "):
+        with pytest.raises(LimitError, match=f"^{limit.option or name.replace('_', ' ')} must be "):
             require(**{name: beyond})
 
 
