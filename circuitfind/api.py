@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitfind.ablations import Ablation
-from circuitfind.budget import allowed_bytes
+from circuitfind.budget import allowed_bytes, share_of
 from circuitfind.circuit import EdgeScores, require_same_graph
 from circuitfind.comparison.families import Families
 from circuitfind.comparison.rivals import Rivals
@@ -253,6 +253,7 @@ def rivals(
     """
     circuit = circuit_of_question(asked, circuit)
     settings = RivalsConfig(restarts, threshold, tolerance, seed)
+    memory = share_of(memory, 1 if held_out is None else 2)
     engine = as_engine(asked, memory)
     others = None if held_out is None else as_engine(held_out, memory)
     advance = observer(progress=progress, on_progress=on_progress)

@@ -84,9 +84,9 @@ def truth(
 
     state, board, _ = _ranked(path, planned, runs, workers, _RETRIES, budget)
     if as_json:
-        print_rows(board.by_model(), as_json=True)
+        print_rows(board.by_case_and_method(), as_json=True)
     else:
-        print_rows(filled_columns(board.by_model()))
+        print_rows(filled_columns(board.by_case_and_method()))
         emit("\n")
         print_rows(board.shown())
         emit("".join(f"{number}. {note}\n" for number, note in enumerate(board.notes(), 1)))

@@ -128,7 +128,7 @@ class Leaderboard:
         notes = "".join(f"{n}. {note}\n" for n, note in enumerate(self.notes(), 1))
         return f"{_table(self.shown())}\n{notes and notes + chr(10)}{_table(self.by_case())}"
 
-    def by_model(self) -> list[Row]:
+    def by_case_and_method(self) -> list[Row]:
         """Return a row per case and method, as plain values."""
         return [
             {

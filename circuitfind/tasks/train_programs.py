@@ -1,6 +1,6 @@
 """Train the small algorithmic models of the suite `truth`.
 
-    python -m circuitfind.tasks.train_programs [NAME ...]
+    python -m circuitfind.tasks.train_programs OUT [NAME ...]
 
 Their weights are learned and their circuits are known, since each reader sees only the parts of the
 residual stream that it is given: every writer writes to a part of its own, and weights that would
@@ -253,10 +253,15 @@ def _with_bystanders(wiring: Wiring, generator: torch.Generator) -> Wiring:
 
 
 def main() -> None:
-    """Train every model, or those named, and write them to their place."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*LEARNED, []])
-    for name in parser.parse_args().names or LEARNED:
+    """Train every model, or those named, and write them to a directory."""
+    parser = argparse.ArgumentParser(description="Train models of programs.")
+    parser.add_argument("out", type=Path, help="directory that the models are written to")
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(LEARNED)} [default: all]")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in LEARNED]:
+        parser.error(f"no program is named {unknown[0]!r}; choose from {', '.join(LEARNED)}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name in given.names or LEARNED:
         design, left = LEARNED[name], N_MODELS
         found = [edge for edge in design.edges if edge not in design.blind]
         for seed in range(_MOST_SEEDS):
@@ -265,7 +270,7 @@ def main() -> None:
             told = "is wrong somewhere" if wiring is None else "is right on all inputs"
             print(f"{name}, seed {seed}: {told}, {time.perf_counter() - started:.0f} s", flush=True)
             if wiring is not None:
-                stated(wiring, found, list(design.blind)).save(FOLDER, f"{name}-{seed}")
+                stated(wiring, found, list(design.blind)).save(given.out, f"{name}-{seed}")
                 left -= 1
             if not left:
                 break
