@@ -240,8 +240,7 @@ def rivals(
             tenth of the metric's gap divided by the number of the circuit's edges.
         tolerance: How much less faithful than the circuit a rival may be.
         seed: Fixes the orders of the searches.
-        memory: How many bytes may be taken beside the model, also as text like `2GB`; by default
-            what it takes.
+        memory: Bytes that may be taken beside the model, also as text (`2GB`); by default no limit.
         progress: Show how far it is, on one line of stderr; also in notebooks.
         on_progress: Called as the work proceeds, in place of that line.
         tell: Called with the cost, before it is paid.
