@@ -96,11 +96,9 @@ class Attempts:
 def _told(n_known: int, n_damaged: int) -> list[str]:
     found = []
     if n_known:
-        found.append(f"{n_known} restarts of an interrupted search are there and not repeated")
+        found.append(f"restarts of an interrupted search that are not repeated: {n_known}")
     if n_damaged:
-        found.append(
-            f"{n_damaged} lines of {ATTEMPTS} are damaged and left out; their restarts are repeated"
-        )
+        found.append(f"damaged lines of {ATTEMPTS}, whose restarts are repeated: {n_damaged}")
     return found
 
 

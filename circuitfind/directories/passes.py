@@ -26,8 +26,8 @@ class PassDirectory(WorkDirectory[Asked]):
             log = PassLog(self.path / self.passes)
             if log.n_earlier:
                 tell(
-                    f"{log.n_earlier} passes of an interrupted {self.kind.noun} are there and not "
-                    "repeated"
+                    f"passes of an interrupted {self.kind.noun} that are not repeated: "
+                    f"{log.n_earlier}"
                 )
             try:
                 yield log

@@ -192,8 +192,7 @@ def _require_names(members: Sequence[Member], taken: Sequence[str]) -> None:
 def _require_one_model(members: Sequence[Member]) -> None:
     if len(members) < 2:
         raise MethodError(
-            f"{len(members)} circuits were given; a dissociation needs two or more, of different "
-            "tasks"
+            f"a dissociation needs two circuits or more, of different tasks, not {len(members)}"
         )
     first = members[0]
     for member in members:

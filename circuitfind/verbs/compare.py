@@ -87,7 +87,7 @@ def load_all(paths: Sequence[Path]) -> tuple[Loaded, ...]:
     """
     if len(paths) < 2:
         raise RunDirectoryError(
-            f"{len(paths)} circuits were given; give two or more run directories or circuit files"
+            f"give two or more run directories or circuit files, not {len(paths)}"
         )
     short = [name_of(path) for path in paths]
     names = [

@@ -74,7 +74,7 @@ def test_an_interrupted_comparison_is_taken_up_where_nobody_named_a_directory(cl
 
 
 def test_what_cannot_be_compared_is_said_in_a_line(cli, runs, complaint, tmp_path):
-    complaint(cli("compare", "a"), "1 circuits were given; give two or more")
+    complaint(cli("compare", "a"), "give two or more run directories or circuit files, not 1")
     complaint(cli("compare", "a", "a"), "a is given twice")
     complaint(cli("compare", "a", "nowhere"), "cannot read the circuit")
     content = json.loads((tmp_path / "a" / "circuit.json").read_text())

@@ -64,7 +64,7 @@ def test_an_interrupted_dissociation_makes_no_pass_twice(cli, runs, tmp_path, mo
     assert len((tmp_path / "both" / "passes.jsonl").read_bytes().splitlines()) == 5
     monkeypatch.setattr(MaskedPasses, "final", measure)
     resumed = cli(*WORDS, "--json")
-    assert "5 passes of an interrupted dissociation are there and not repeated" in resumed.err
+    assert "passes of an interrupted dissociation that are not repeated: 5\n" in resumed.err
     assert resumed.json == whole.json
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_done_is_one_line(cli, runs, complaint, tmp_path):
     complaint(cli(*WORDS, "--seed", 1), "both holds another dissociation .*seed is 0 there and 1")
     (tmp_path / "text.txt").write_text("0 1")
     complaint(cli(*WORDS, "--text", "text.txt"), "another dissociation .the text is not the same")
-    complaint(cli("dissociate", "one"), "1 circuits were given; give two or more")
+    complaint(cli("dissociate", "one"), "give two or more run directories or circuit files, not 1")
     complaint(cli("dissociate", "one", "one"), "one is given twice")
     complaint(cli(*WORDS, "--text", "gone.txt"), "the text gone.txt cannot be read")
     (tmp_path / "text.txt").write_bytes(b"\xff")

@@ -68,7 +68,7 @@ def test_an_interrupted_evaluation_makes_no_pass_twice(cli, run, tmp_path, monke
     assert len((tmp_path / "run" / PASSES).read_bytes().splitlines()) == 9
     monkeypatch.setattr(MaskedPasses, "final", lambda *a: made.append(1) or measure(*a))
     resumed = cli("evaluate", "run", "--quick", "--json")
-    assert "9 passes of an interrupted evaluation are there and not repeated" in resumed.err
+    assert "passes of an interrupted evaluation that are not repeated: 9\n" in resumed.err
     assert resumed.json["n_passes"] == 37
     n_made = len(made)
     made.clear()

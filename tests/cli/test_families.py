@@ -65,7 +65,7 @@ def test_interrupted_families_score_no_prompt_twice(cli, run, tmp_path, monkeypa
     )
     resumed = cli("families", "run", "--seed", 1)
     assert resumed.code == 0 and started == [5]
-    assert "5 passes of an interrupted search for families are there" in resumed.err
+    assert "passes of an interrupted search for families that are not repeated: 5\n" in resumed.err
 
 
 def test_what_cannot_be_scored_is_refused(cli, run, complaint):

@@ -235,7 +235,7 @@ def test_the_result_is_read_from_json_csv_table_and_drawing(two_copies):
 def test_what_has_no_dissociation_is_refused(two_copies, members):
     one, two = members_of_two(two_copies)
     for given, message in (
-        ([one], "1 circuits were given; a dissociation needs two or more"),
+        ([one], "a dissociation needs two circuits or more, of different tasks, not 1"),
         ([one, replace(two, name="task 0")], "is called 'task 0', and so is another circuit"),
         ([one, replace(two, circuit=Circuit.of_edges(two.problem, []))], "'task 1' is empty"),
         ([one, members[1]], "are circuits of different models"),

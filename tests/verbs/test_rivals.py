@@ -166,7 +166,8 @@ def test_restarts_that_were_made_are_not_made_again(gate, contest_of, tmp_path, 
     with (tmp_path / ATTEMPTS).open("a") as file:
         file.write('[0, nothing\n[true, null]\n[1, [["embed->m7", 1.0]]]\n[2]\n{}\n')
     attempts = contest_of(gate, folder=tmp_path).attempts
-    assert len(attempts) == 3 and attempts.told[1].startswith(f"5 lines of {ATTEMPTS} are damaged")
+    said = f"damaged lines of {ATTEMPTS}, whose restarts are repeated: 5"
+    assert len(attempts) == 3 and attempts.told[1] == said
 
 
 @pytest.mark.parametrize("most", [0, 20_000])
