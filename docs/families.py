@@ -10,7 +10,9 @@ each model that has one there.
 
 import argparse
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from figures import ROOT, replace_between
 from smollm2 import circuitfind, table
 
 import circuitfind as cf
-from circuitfind.comparison.clusters import one_cluster_test, scaled
+from circuitfind.comparison.clusters import one_cluster_test
 from circuitfind.comparison.families import Families
 from circuitfind.directories.families import FamiliesConfig
 from circuitfind.tasks import find_task
@@ -33,7 +35,7 @@ MIXTURES = (("successor", "agreement"), ("ioi", "induction"), ("ioi", "greater-t
 EACH = 32
 """Prompts of each task of a mixture."""
 
-REPETITIONS, SIZES, EDGES = 2000, (16, 32, 64), 100
+REPETITIONS, DRAWS, SIZES, EDGES, TEMPLATES = 200, 39, (16, 32, 64), 100, 16
 
 
 def main() -> None:
@@ -128,33 +130,86 @@ def mixtures() -> str:
 
 
 def shapes() -> str:
-    """Count how often one cluster is ruled out where there is one, by its shape."""
+    """Count how often one cluster is ruled out, by its shape, and where there are two."""
+    normal, heavy = np.random.Generator.standard_normal, partial(_student, 3)
+    flat, skewed = (
+        partial(np.random.Generator.uniform, low=-1, high=1),
+        np.random.Generator.exponential,
+    )
     kinds = {
-        "Gaussian": lambda draw, size: draw.standard_normal(size),
-        "heavy tails (Student's t, 3 degrees of freedom)": lambda draw, size: draw.standard_t(
-            3, size
-        ),
-        "skewed (exponential)": lambda draw, size: draw.exponential(size=size),
-        "flat (uniform)": lambda draw, size: draw.uniform(-1, 1, size),
+        "Gaussian, mean 0": Shape(normal, mean=0),
+        "Gaussian, mean 1": Shape(normal, mean=1),
+        "Gaussian, mean 2": Shape(normal, mean=2),
+        "Gaussian, mean 10": Shape(normal),
+        "Gaussian, few directions, mean 0": Shape(normal, mean=0, decay=0.7),
+        "Gaussian, few directions, mean 10": Shape(normal, decay=0.7),
+        "Gaussian, prompts of different strength": Shape(normal, strength=1),
+        "heavy tails (Student's t, 3 degrees of freedom)": Shape(heavy),
+        "skewed (exponential)": Shape(skewed),
+        "flat (uniform)": Shape(flat),
+        "16 templates that differ, prompts of one nearly equal": Shape(normal, within=0.1),
+        "16 templates that differ, prompts of one half as much": Shape(normal, within=0.5),
+        "**two clusters**": Shape(normal, apart=2),
+        "**two clusters, prompts of different strength**": Shape(normal, apart=2, strength=1),
+        "**two clusters of templates**": Shape(normal, apart=2, within=0.5),
     }
-    rows = []
-    for name, kind in kinds.items():
-        rates = [rate(kind, n) for n in SIZES]
-        rows.append((name, *(f"{one:.1%}, {flat:.1%}" for one, flat in rates)))
+    rows = [(name, *(_rates(kind, n) for n in SIZES)) for name, kind in kinds.items()]
     return table(("shape of the one cluster", *(f"{n} prompts" for n in SIZES)), rows)
 
 
-def rate(kind: object, n: int) -> tuple[float, float]:
-    """Return how often each p is below 0.05 for clusters of a shape."""
+@dataclass(frozen=True)
+class Shape:
+    """How made-up scores vary.
+
+    Attributes:
+        kind: Draws numbers.
+        mean: Size of the mean, in units of the largest component's spread.
+        decay: Every so many components the spread falls by a factor of e.
+        strength: Spread of the logarithm of each prompt's strength.
+        within: Spread within templates; None where prompts are independent.
+        apart: How far apart two clusters are, in units of the root mean square distance from the
+            centre.
+    """
+
+    kind: Callable[..., np.ndarray]
+    mean: float = 10.0
+    decay: float = 5.0
+    strength: float = 0.0
+    within: float | None = None
+    apart: float = 0.0
+
+    def draw(self, draw: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores, and the unit of each prompt."""
+        mixed = self._mixed(draw)
+        units = np.arange(n) % (n if self.within is None else TEMPLATES)
+        values = self.kind(draw, size=(units.max() + 1, EDGES)) @ mixed
+        offset = draw.standard_normal(EDGES) @ mixed
+        offset *= self.apart * np.linalg.norm(mixed) / np.linalg.norm(offset)
+        scores = self.mean * draw.standard_normal(EDGES) + values[units]
+        scores += (units % 2)[:, None] * offset
+        if self.within is not None:
+            scores += self.within * self.kind(draw, size=(n, EDGES)) @ self._mixed(draw)
+        return scores * draw.lognormal(sigma=self.strength, size=(n, 1)), units
+
+    def _mixed(self, draw: np.random.Generator) -> np.ndarray:
+        sizes = np.exp(-np.arange(EDGES) / self.decay)
+        return draw.standard_normal((EDGES, EDGES)) * sizes[:, None]
+
+
+def _student(freedom: int, draw: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
+    return draw.standard_t(freedom, size)
+
+
+def _rates(shape: Shape, n: int) -> str:
+    """Return how often p, and that of a Gaussian, is at most 0.05."""
+    if shape.within is not None and n <= TEMPLATES:
+        return "-"
     found = []
     for seed in range(REPETITIONS):
-        draw = np.random.default_rng(seed)
-        mixed = draw.standard_normal((EDGES, EDGES)) * np.exp(-np.arange(EDGES) / 5)[:, None]
-        scores = 10 * draw.standard_normal(EDGES) + kind(draw, (n, EDGES)) @ mixed
-        tested = one_cluster_test(scaled(scores), seed, draws=999)
-        found.append((tested.p_value < 0.05, tested.flat_p_value < 0.05))
-    one, flat = np.mean(found, axis=0)
-    return float(one), float(flat)
+        tested = one_cluster_test(*shape.draw(np.random.default_rng(seed), n), seed, DRAWS)
+        found.append((tested.p_value <= 0.05, tested.gaussian_p_value <= 0.05))
+    both, one = np.mean(found, axis=0)
+    return f"{both:.1%}, {one:.1%}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from circuitfind import records
 from circuitfind.comparison.clusters import Labels, adjusted_rand, contingency
+from circuitfind.evaluation.random_circuits import p_value
 from circuitfind.notebook import Tabled
 
 LEVEL = 0.05
@@ -101,9 +102,11 @@ class Families(Tabled):
         n_prompts: How many different prompts there are.
         ranked_by: What scores the edges for each prompt.
         target: Faithfulness that the circuits chosen here have on the prompts they are chosen by.
+        tested: What counts as independent draws: `64 prompts`, or `16 templates`.
         index: The statistic of the test of one cluster (`comparison.clusters`).
-        p_value: Its p: how often one Gaussian has at most this index.
-        flat_p_value: The same of a flat cluster, the shape that is most easily taken for two.
+        p_value: Its p: how often one cluster, Gaussian or flat, has at most this index.
+        gaussian_p_value: The same of one Gaussian.
+        asked: How many families were asked for; None where the test and the silhouette decided.
         silhouette: Mean silhouette of the families; None where there is one.
         families: The families, the largest first.
         attributes: What explains the split, the best first; empty where there is one family.
@@ -117,9 +120,11 @@ class Families(Tabled):
     n_prompts: int
     ranked_by: str
     target: float
+    tested: str
     index: float
     p_value: float
-    flat_p_value: float
+    gaussian_p_value: float
+    asked: int | None
     silhouette: float | None
     families: tuple[Family, ...]
     attributes: tuple[Attribute, ...]
@@ -136,8 +141,10 @@ class Families(Tabled):
         """What was shown, in a sentence."""
         n = len(self.families)
         verb = "is" if self.p_value < LEVEL else "is not"
-        noun = "families" if n > 1 else "family"
-        said = f"{n} {noun}: one cluster {verb} ruled out (p {self.p_value:.2g})"
+        said = f"{n} {'families' if n > 1 else 'family'}"
+        if self.asked is not None:
+            said += " as asked" if n == self.asked else f" ({self.asked} were asked for)"
+        said += f": one cluster {verb} ruled out (p {self.p_value:.2g}, {self.tested})"
         if (best := self.explanation) is None:
             return said
         if best.p_value >= LEVEL:
@@ -146,9 +153,14 @@ class Families(Tabled):
 
     @property
     def explanation(self) -> Attribute | None:
-        """The attribute with the fewest values of those that explain nearly as much as the best."""
-        best = max((each.share for each in self.attributes), default=0.0)
-        rivals = [each for each in self.attributes if each.share >= min(best, NEARLY * best)]
+        """The attribute with the fewest values of those that explain nearly as much as the best.
+
+        Those that explain no more than chance come last.
+        """
+        sure = [each for each in self.attributes if each.p_value < LEVEL]
+        known = sure or self.attributes
+        best = max((each.share for each in known), default=0.0)
+        rivals = [each for each in known if each.share >= min(best, NEARLY * best)]
         return min(rivals, key=lambda each: len(each.values), default=None)
 
     def labels(self) -> list[int]:
@@ -171,30 +183,57 @@ class Families(Tabled):
 
 
 def explained(
-    labels: Labels, attributes: Mapping[str, Sequence[str]], seed: int = 0
+    labels: Labels, attributes: Mapping[str, Sequence[str]], units: Labels, seed: int = 0
 ) -> tuple[Attribute, ...]:
-    """Return how much of a split each attribute explains, the best first."""
+    """Return how much of a split each attribute explains, the best first.
+
+    Args:
+        labels: The family of each prompt.
+        attributes: For each, its value on each prompt.
+        units: Which independent draw each prompt belongs to: its template, or it alone.
+        seed: Fixes the random orders.
+    """
     generator = np.random.default_rng([len(labels), seed])
-    orders = generator.permuted(np.tile(labels, (_ORDERS, 1)), axis=1)
-    found = [_attribute(labels, *each, orders, len(attributes)) for each in attributes.items()]
+    free = labels[generator.permuted(np.tile(np.arange(len(labels)), (_ORDERS, 1)), axis=1)]
+    whole = np.stack([labels[_reordered(units, generator)] for _ in range(_ORDERS)])
+    found = [
+        _attribute(labels, *each, units, (free, whole), len(attributes))
+        for each in attributes.items()
+    ]
     return tuple(sorted(found, key=lambda each: (-each.share, len(each.values), each.name)))
 
 
+def _reordered(units: Labels, generator: np.random.Generator) -> Labels:
+    """Return for each prompt one of the unit that takes the place of its own, in random order."""
+    names, numbers, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    members, first = np.argsort(numbers, kind="stable"), np.cumsum(sizes) - sizes
+    other = generator.permutation(len(names))[numbers]
+    found: Labels = members[first[other] + generator.integers(0, sizes[other])]
+    return found
+
+
 def _attribute(
-    labels: Labels, name: str, given: Sequence[str], orders: Orders, n_tests: int
+    labels: Labels,
+    name: str,
+    given: Sequence[str],
+    units: Labels,
+    orders: tuple[Orders, Orders],
+    n_tests: int,
 ) -> Attribute:
     values, numbers = np.unique(np.array(given, dtype=object).astype(str), return_inverse=True)
-    own, *drawn = information(np.concatenate([labels[None], orders]), numbers)
+    free, whole = orders
+    tells_the_unit = len(set(zip(given, units.tolist(), strict=True))) == len(values)
+    own, *drawn = information(np.concatenate([labels[None], free]), numbers)
     chance, (most,) = float(np.mean(drawn)), information(labels[None], labels)
     share = 0.0 if most <= chance else (own - chance) / (most - chance)
-    n_as_good = sum(each >= own - 1e-9 for each in drawn)
+    alike = drawn if tells_the_unit else information(whole, numbers).tolist()
     return Attribute(
         name,
         tuple(values.tolist()),
         tuple(map(tuple, contingency(numbers, labels).tolist())),
         adjusted_rand(labels, numbers),
         float(share),
-        min(1.0, n_tests * (1 + n_as_good) / (1 + len(drawn))),
+        min(1.0, n_tests * p_value(own - 1e-9, alike)),
     )
 
 

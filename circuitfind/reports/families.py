@@ -54,8 +54,8 @@ def families_tables(found: Families) -> Iterator[Table]:
     yield fact_table(
         {
             "verdict": found.verdict,
-            "cluster index": f"{found.index:.3f}, p {found.p_value:.2g} under one Gaussian, "
-            f"{found.flat_p_value:.2g} under one flat cluster",
+            "cluster index": f"{found.index:.3f} of {found.tested}, p {found.p_value:.2g} of one "
+            f"cluster of any shape tried, {found.gaussian_p_value:.2g} of one Gaussian",
             "silhouette": silhouette,
             "edges of every family": str(len(found.shared)),
             "measured on": f"{found.measured_on} prompts",

@@ -27,6 +27,7 @@ from circuitfind.comparison.clusters import (
     Labels,
     Vectors,
     clusters,
+    independent,
     nearest,
     one_cluster_test,
     scaled,
@@ -127,8 +128,8 @@ class Search:
         """Return the figures, and the circuits of the families and of their union."""
         started, settings = time.monotonic(), self.settings
         scores = scores_of(self.measured, settings.ranked_by)
-        vectors = scaled(scores.numpy())
-        tested = one_cluster_test(vectors, settings.seed)
+        vectors, units = scaled(scores.numpy()), self._units()
+        tested = one_cluster_test(scores.numpy(), units, settings.seed)
         labels, silhouette = clusters(vectors, self._numbers(tested.p_value))
         names = tuple(f"family {number}" for number in range(1, int(labels.max()) + 2))
         own = other = Split(self.measured, scores, labels, names)
@@ -148,18 +149,29 @@ class Search:
             n_prompts=problem.prompts.n_prompts,
             ranked_by=settings.ranked_by,
             target=target,
+            tested=_counted(units),
             index=tested.index,
             p_value=tested.p_value,
-            flat_p_value=tested.flat_p_value,
+            gaussian_p_value=tested.gaussian_p_value,
+            asked=settings.families,
             silhouette=silhouette if pooled else None,
             families=tuple(_family(name, circuits, own, other, vectors) for name in names),
-            attributes=explained(labels, known, settings.seed),
+            attributes=explained(labels, known, units, settings.seed),
             shared=_edges(circuits[names[0]], kept.all(0)),
             measured_on="discovery" if self.held_out is None else "held-out",
             shares=tuple(other.shares(compared)),
             seconds=time.monotonic() - started,
         )
         return figures, {name: self._said(name, each) for name, each in (circuits | union).items()}
+
+    def _units(self) -> Labels:
+        """Return which independent draw each prompt belongs to."""
+        prompts = self.measured.problem.prompts
+        template = prompts.template
+        return independent(
+            None if template is None else template[:: prompts.n_runs].cpu().numpy(),
+            prompts.n_prompts,
+        )
 
     def _numbers(self, p_value: float) -> Sequence[int]:
         """Return how many families there may be."""
@@ -182,6 +194,11 @@ class Search:
             "family": name,
         }
         return replace(circuit, origin={**origin, **chosen})
+
+
+def _counted(units: Labels) -> str:
+    n = len(set(units.tolist()))
+    return f"{n} {'prompts' if n == len(units) else 'templates'}"
 
 
 def scores_of(measured: Measured, ranked_by: str) -> Scores:

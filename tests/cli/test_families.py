@@ -33,7 +33,7 @@ def test_a_file_of_two_tasks_is_split_again(cli, run, tmp_path):
     stored = json.loads((tmp_path / "run-families/families.json").read_text())
     labels = [number for number in range(24) if number in stored["families"][0]["prompts"]]
     assert adjusted_rand(np.isin(np.arange(24), labels).astype(int), np.arange(24) % 2) == 1
-    assert "2 families: one cluster is ruled out (p 0.0001); last token explains 100%" in answer.out
+    assert "2 families: one cluster is ruled out (p 0.002, 24 prompts); last token explains 100%" in answer.out
     names = ("families.json", "family-1.json", "family-2.json", "union.json")
     drawings = ("families.svg", "faithfulness.svg")
     files = [f"run-families/{name}" for name in (*names, *drawings)]

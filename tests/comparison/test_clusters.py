@@ -6,14 +6,17 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import chisquare
 
 from circuitfind.comparison.attributes import attributes_of, wording_numbers
 from circuitfind.comparison.clusters import (
     adjusted_rand,
     cluster_index,
     clusters,
+    independent,
+    mean_index,
     nearest,
+    one_cluster,
     one_cluster_test,
     scaled,
     silhouette,
@@ -89,42 +92,112 @@ def test_the_cluster_index_is_that_of_the_best_of_all_splits():
     assert cluster_index(values[None])[0] == pytest.approx(best / within(values))
 
 
-def test_under_one_gaussian_p_is_uniform():
-    found = []
-    for seed in range(400):
-        generator = np.random.default_rng(seed)
-        # As many edges as prompts, with variances from 1 to 0.0003 and correlated.
-        mixed = generator.standard_normal((24, 24)) * np.exp(-np.arange(24) / 6)[:, None]
-        scores = 10 * generator.standard_normal(24) + generator.standard_normal((24, 24)) @ mixed
-        found.append(one_cluster_test(scaled(scores), seed, draws=999).p_value)
-    assert kstest(found, "uniform").pvalue > 0.01
-    assert np.mean(np.array(found) < 0.05) < 0.08
+def test_the_index_is_taken_along_the_first_component_of_the_other_half():
+    scores, half = np.random.default_rng(3).standard_normal((14, 6)) + 1, np.arange(14) % 3 == 0
+    vectors = scores / np.linalg.norm(scores, axis=1, keepdims=True)
+    first, second = vectors[half], vectors[~half]
+    line = np.linalg.svd(first - first.mean(0))[2][0]
+    expected = cluster_index((second @ line)[None])[0]
+    assert mean_index(scores[None], [half])[0] == pytest.approx(expected)
 
 
-def test_under_one_flat_cluster_the_p_of_flat_ones_is_uniform_and_no_smaller_than_the_other():
-    found = []
-    for seed in range(200):
+def test_draws_of_one_cluster_have_the_mean_and_both_covariances_of_the_scores():
+    generator = np.random.default_rng(0)
+    units = np.arange(24) % 8
+    scores = generator.standard_normal((8, 3))[units] + 0.5 * generator.standard_normal((24, 3)) + 2
+    drawn = one_cluster(scores, units, generator.standard_normal, 4000)
+
+    def centres_of(some):
+        return np.stack([some[..., units == unit, :].mean(-2) for unit in range(8)], axis=-2)
+
+    def covariance(deviations, freedom):
+        return deviations.swapaxes(-1, -2) @ deviations / freedom
+
+    own, theirs = centres_of(scores), centres_of(drawn)
+    np.testing.assert_allclose(drawn.mean((0, 1)), scores.mean(0), atol=0.03)
+    between = covariance(theirs - theirs.mean(1, keepdims=True), 7).mean(0)
+    np.testing.assert_allclose(between, np.cov(own.T), atol=0.05)
+    within = covariance(drawn - theirs[:, units], 16).mean(0)
+    np.testing.assert_allclose(within, covariance(scores - own[units], 16), atol=0.02)
+    alone = one_cluster(scores, np.arange(24), generator.standard_normal, 4000)
+    np.testing.assert_allclose(
+        np.mean([np.cov(each.T) for each in alone], 0), np.cov(scores.T), atol=0.05
+    )
+
+
+def one_gaussian(seed, n, mean):
+    """As many edges as prompts, with variances from 1 to 0.0003 and correlated."""
+    generator = np.random.default_rng(seed)
+    mixed = generator.standard_normal((n, n)) * np.exp(-np.arange(n) / 6)[:, None]
+    return mean * generator.standard_normal(n) + generator.standard_normal((n, n)) @ mixed
+
+
+def p_values_of(made):
+    """Return the Gaussian p of each, of 19 draws: 1/20, 2/20, ..."""
+    return np.array(
+        [one_cluster_test(*each, n, 19).gaussian_p_value for n, each in enumerate(made)]
+    )
+
+
+@pytest.mark.parametrize("mean", [0, 10])
+def test_under_one_gaussian_p_is_uniform_or_larger(mean):
+    found = p_values_of((one_gaussian(seed, 20, mean), np.arange(20)) for seed in range(200))
+    assert np.mean(found <= 0.05) < 0.1 and np.mean(found <= 0.5) < 0.6
+    if mean:
+        counts = np.bincount(np.ceil(found * 5 - 1e-9).astype(int) - 1, minlength=5)
+        assert chisquare(counts).pvalue > 0.01
+
+
+def test_templates_that_differ_are_no_clusters_where_they_are_the_independent_draws():
+    units = np.arange(32) % 8
+
+    def made(seed):
         generator = np.random.default_rng(seed)
-        line = generator.random((24, 1)) * generator.standard_normal(12)
-        found.append(one_cluster_test(10 + line, seed, draws=999))
-    assert kstest([each.flat_p_value for each in found], "uniform").pvalue > 0.01
-    assert all(each.p_value <= each.flat_p_value + 0.02 for each in found)
+        return one_gaussian(seed, 8, 10)[units] + 0.03 * generator.standard_normal((32, 8))
+
+    assert np.mean(p_values_of((made(seed), units) for seed in range(60)) <= 0.05) < 0.13
+    assert np.mean(p_values_of((made(seed), np.arange(32)) for seed in range(60)) <= 0.05) > 0.25
+    assert independent(units, 32) is units
+    assert independent(units // 2, 32).tolist() == independent(None, 32).tolist() == [*range(32)]
+
+
+def test_one_flat_cluster_is_not_ruled_out():
+    found = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        line = 10 + generator.random((32, 1)) * generator.standard_normal(12)
+        found.append(one_cluster_test(line, np.arange(32), seed, 39))
+    assert np.mean([each.gaussian_p_value <= 0.05 for each in found]) > 0.2
+    assert np.mean([each.p_value <= 0.05 for each in found]) < 0.13
 
 
 def test_two_clusters_are_found_where_there_are_two_and_one_where_there_is_one():
-    generator = np.random.default_rng(0)
+    generator, alone = np.random.default_rng(0), np.arange(40)
     two = two_groups(generator, 40, apart=4.0)
-    tested = one_cluster_test(two)
-    assert tested.p_value == tested.flat_p_value == 1 / 10_000 and tested.index < 0.15
+    tested = one_cluster_test(two, alone)
+    assert tested.p_value == tested.gaussian_p_value == 1 / 500 and tested.index < 0.15
+    strong = two * generator.lognormal(size=(40, 1))
+    assert one_cluster_test(strong, alone).p_value < 0.02
     labels, rate = clusters(two, range(2, 8))
     assert adjusted_rand(labels, np.arange(40) % 2) == 1 and rate > 0.5
     assert np.array_equal(nearest(two, labels, two), labels)
-    assert one_cluster_test(two_groups(generator, 40, apart=0.0)).p_value > 0.05
+    assert one_cluster_test(two_groups(generator, 40, apart=0.0), alone).p_value > 0.05
 
 
-def test_prompts_that_differ_by_rounding_are_one_cluster():
-    vectors = scaled(np.ones((10, 5)) + 1e-9 * np.random.default_rng(0).standard_normal((10, 5)))
-    assert one_cluster_test(vectors).p_value == 1
+def test_two_clusters_within_each_template_are_found():
+    units = np.arange(32) // 4
+    offset = np.where(np.arange(32)[:, None] % 2, 4.0, -4.0) * [1, 1, 1, 0, 0, 0]
+    scores = 10 + offset + np.random.default_rng(0).standard_normal((32, 6))
+    assert one_cluster_test(scores, units, draws=99).p_value < 0.05
+
+
+def test_prompts_that_differ_by_rounding_are_one_cluster_even_beside_a_single_other_one():
+    scores = np.ones((10, 5)) + 1e-9 * np.random.default_rng(0).standard_normal((10, 5))
+    assert one_cluster_test(scores, np.arange(10)).p_value == 1
+    scores[3] = [1, 2, 3, 4, 5]
+    assert one_cluster_test(scores, np.arange(10), draws=99).p_value > 0.05
+    scores[:] = 0
+    assert one_cluster_test(scores, np.arange(10)).p_value == 1
 
 
 def test_information_is_the_sum_of_entropies_less_the_joint_one():
@@ -140,13 +213,13 @@ def test_information_is_the_sum_of_entropies_less_the_joint_one():
 
 
 def test_what_fixes_the_families_explains_all_and_what_is_drawn_explains_nothing():
-    labels = labels_of(60, 2)
+    labels, alone = labels_of(60, 2), np.arange(60)
     drawn = labels_of(60, 20, seed=5)
     given = {
         "fixes": [f"{2 * n + k % 2}" for k, n in enumerate(labels)],
         "noise": drawn.astype(str),
     }
-    fixes, noise = explained(labels, {name: list(values) for name, values in given.items()})
+    fixes, noise = explained(labels, {name: list(values) for name, values in given.items()}, alone)
     assert (fixes.name, fixes.share, fixes.p_value) == ("fixes", 1.0, 2 / 1000)
     assert abs(noise.share) < 0.2 and noise.p_value > 0.05
     assert [sum(column) for column in zip(*fixes.counts, strict=True)] == np.bincount(
@@ -161,14 +234,32 @@ def test_the_explanation_has_fewest_values_of_those_that_explain_nearly_all():
         Attribute("".join(values), values, ((1, 1),) * len(values), 0.0, share, 0.01)
         for values, share in shares.items()
     )
-    found = Families(8, "eap", 0.9, 0.1, 0.01, 0.02, 0.5, (), attributes, (), "discovery", (), 1.0)
+    tested = "8 prompts", 0.1, 0.01, 0.01, None
+    found = Families(8, "eap", 0.9, *tested, 0.5, (), attributes, (), "discovery", (), 1.0)
     assert found.explanation is found.attribute("efg")
     assert found.verdict.endswith(
-        "one cluster is ruled out (p 0.01); efg explains 82% of the split"
+        "one cluster is ruled out (p 0.01, 8 prompts); efg explains 82% of the split"
     )
     assert dataclasses.replace(found, attributes=()).explanation is None
     worse = dataclasses.replace(attributes[0], share=-0.01, p_value=1.0)
     assert dataclasses.replace(found, attributes=(worse,)).explanation is worse
+    lucky = dataclasses.replace(attributes[0], share=1.0, p_value=0.2)
+    both = dataclasses.replace(found, attributes=(lucky, *attributes[1:]))
+    assert both.explanation is attributes[1]
+    assert dataclasses.replace(found, asked=3).verdict.startswith("0 family (3 were asked for):")
+
+
+def test_what_is_fixed_by_the_template_explains_less_surely_than_by_the_prompt():
+    """Eight templates of five prompts; families and an attribute agree on six of the templates."""
+    units = np.arange(40) // 5
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])[units]
+    values = {"place": list("aaababbb"), "template": list("abcdefgh")}
+    given = {name: [each[unit] for unit in units] for name, each in values.items()}
+    by_template = {each.name: each for each in explained(labels, given, units)}
+    by_prompt = {each.name: each for each in explained(labels, given, np.arange(40))}
+    assert by_prompt["place"].p_value < 0.05 < by_template["place"].p_value
+    assert by_template["template"].p_value == by_prompt["template"].p_value == 2 / 1000
+    assert by_template["place"].share == by_prompt["place"].share
 
 
 def pairs():
