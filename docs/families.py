@@ -35,7 +35,7 @@ MIXTURES = (("successor", "agreement"), ("ioi", "induction"), ("ioi", "greater-t
 EACH = 32
 """Prompts of each task of a mixture."""
 
-REPETITIONS, DRAWS, SIZES, EDGES, TEMPLATES = 200, 39, (16, 32, 64), 100, 16
+REPETITIONS, DRAWS, SIZES, EDGES, TEMPLATES = 200, 39, (16, 32), 100, 16
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     for name in set(MODELS) & set(given.parts):
         searched(name, given.runs)
     rows = [row for name in MODELS for row in of_model(name, given.runs)]
-    headings = ("model", "cluster index", "p", "p, flat", "families", "prompts", "silhouette",
+    headings = ("model", "cluster index", "p", "p, Gaussian", "families", "prompts", "silhouette",
                 "best attribute", "ARI, order", "ARI, wording")  # fmt: skip
     replace_between(PAGE, "models", table(headings, rows))
     for part in set(parts) & set(given.parts):
@@ -73,14 +73,20 @@ def of_model(name: str, folder: Path) -> list[tuple[str, ...]]:
         out = folder / f"families-{name}-{wanted}"
         found = cf.find_families(run, FamiliesConfig(families=wanted), out, tell=print).families
         rows.append(row_of(name, found))
-        if name == "gpt-4l" and wanted is None:
-            printed = circuitfind("families", run, "--out", out).splitlines()
-            shown = [
-                line.rstrip() for line in printed if not line.startswith((str(out), "seconds"))
-            ]
-            replace_between(PAGE, "printed", "\n".join(("```", *shown, "```")))
-            shutil.copy(out / "faithfulness.svg", ROOT / "docs/images/families-gpt-4l.svg")
+        if name == "gpt-4l":
+            _show(run, out, wanted)
     return rows
+
+
+def _show(run: Path, out: Path, wanted: int | None) -> None:
+    """Put what the command prints into the page, and the drawing of two families."""
+    words = () if wanted is None else ("--families", wanted)
+    printed = circuitfind("families", run, *words, "--out", out).splitlines()
+    shown = [line.rstrip() for line in printed if not line.startswith((str(out), "seconds"))]
+    part = "printed" if wanted is None else "printed-two"
+    replace_between(PAGE, part, "\n".join(("```", *shown, "```")))
+    if wanted is not None:
+        shutil.copy(out / "faithfulness.svg", ROOT / "docs/images/families-gpt-4l.svg")
 
 
 def row_of(name: str, found: Families) -> tuple[str, ...]:
@@ -94,7 +100,7 @@ def row_of(name: str, found: Families) -> tuple[str, ...]:
         f"`{name}`",
         f"{found.index:.3f}",
         f"{found.p_value:.2g}",
-        f"{found.flat_p_value:.2g}",
+        f"{found.gaussian_p_value:.2g}",
         str(len(found.families)),
         " + ".join(str(len(each.prompts)) for each in found.families),
         "-" if found.silhouette is None else f"{found.silhouette:.2f}",
@@ -121,12 +127,20 @@ def mixtures() -> str:
                 f"{found.index:.3f}",
                 f"{found.p_value:.2g}",
                 " + ".join(str(len(each.prompts)) for each in found.families),
+                "-" if by_task is None else _counts(tasks, by_task.counts),
                 "-" if by_task is None else f"{by_task.share:.2f}",
                 "-" if by_task is None else f"{by_task.adjusted_rand:.2f}",
             )
         )
-    headings = ("tasks", "cluster index", "p", "families", "explained by task", "ARI, task")
+    headings = ("tasks", "cluster index", "p", "families", "prompts of each task in each",
+                "explained by task", "ARI, task")  # fmt: skip
     return table(headings, rows)
+
+
+def _counts(tasks: tuple[str, ...], counts: tuple[tuple[int, ...], ...]) -> str:
+    return "; ".join(
+        f"{task} {' + '.join(map(str, row))}" for task, row in zip(tasks, counts, strict=True)
+    )
 
 
 def shapes() -> str:

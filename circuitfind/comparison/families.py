@@ -38,7 +38,8 @@ class Family:
         prompts: Their numbers among the prompts of the search, from 0.
         n_measured: On how many prompts of the family circuits are measured.
         example: The prompt nearest to the family's centre.
-        edges: The circuit: as few edges as reach the target on these prompts.
+        edges: The circuit: the fewest edges found to reach the target on these prompts. None where
+            there is nothing to explain: the full and the empty graph have the same metric.
         alone: Those that no other family's circuit has.
     """
 
@@ -133,6 +134,19 @@ class Families(Tabled):
     shares: tuple[Share, ...]
     seconds: float
 
+    def __post_init__(self) -> None:
+        """Require what a damaged file may lack: families in order, and each prompt in one."""
+        n, numbers = len(self.families), [k for each in self.families for k in each.prompts]
+        if [each.name for each in self.families] != [name_of(k) for k in range(n)]:
+            raise ValueError("its families are not called family 1, family 2, ...")
+        if sorted(numbers) != list(range(self.n_prompts)):
+            raise ValueError(f"its families do not share out {self.n_prompts} prompts")
+        rows = [row for each in self.attributes for row in each.counts]
+        if any(len(row) != n for row in rows) or any(
+            len(each.counts) != len(each.values) for each in self.attributes
+        ):
+            raise ValueError("an attribute does not count the prompts of each family")
+
     def __repr__(self) -> str:
         return f"<Families: {self.verdict}>"
 
@@ -145,6 +159,8 @@ class Families(Tabled):
         if self.asked is not None:
             said += " as asked" if n == self.asked else f" ({self.asked} were asked for)"
         said += f": one cluster {verb} ruled out (p {self.p_value:.2g}, {self.tested})"
+        if gapless := [each.name for each in self.families if not each.edges]:
+            said += f"; there is nothing to explain in {', '.join(gapless)}"
         if (best := self.explanation) is None:
             return said
         if best.p_value >= LEVEL:
@@ -180,6 +196,11 @@ class Families(Tabled):
         """Return plain JSON values."""
         found: dict[str, Any] = records.as_json(self)
         return found
+
+
+def name_of(number: int) -> str:
+    """Return what a family is called, by its number from 0."""
+    return f"family {number + 1}"
 
 
 def explained(

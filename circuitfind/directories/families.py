@@ -51,7 +51,7 @@ class FamiliesConfig(Settings):
     def __post_init__(self) -> None:
         require_fields(self)
         if self.ranked_by != EXACT:
-            ranking_of(self.ranked_by)
+            ranking_of(self.ranked_by, EXACT)
 
 
 class FamiliesDirectory(PassDirectory[FamiliesConfig]):

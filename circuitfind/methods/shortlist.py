@@ -123,8 +123,12 @@ def require_units(neurons: object, latents: object, ranked_by: str) -> None:
         raise MethodError("give the layers of neurons, or dictionaries of latents, and not both")
 
 
-def ranking_of(ranked_by: str) -> tuple[str, Rules]:
+def ranking_of(ranked_by: str, *others: str) -> tuple[str, Rules]:
     """Return the ranking and the rules that a text such as `eap-ig` or `eap:gim` names.
+
+    Args:
+        ranked_by: The text.
+        others: What else may be chosen there, for the message.
 
     Raises:
         MethodError: There is no such ranking, or no such rule.
@@ -132,8 +136,8 @@ def ranking_of(ranked_by: str) -> tuple[str, Rules]:
     name, colon, rules = ranked_by.partition(":")
     if name not in RANKINGS:
         raise MethodError(
-            f"no ranking {quoted(name)}; choose one of {', '.join(RANKINGS)}, or one with rules "
-            "for its gradients, such as eap:gim"
+            f"no ranking {quoted(name)}; choose one of {', '.join((*RANKINGS, *others))}, or one "
+            "with rules for its gradients, such as eap:gim"
         )
     return name, Rules.of(rules if colon else None)
 

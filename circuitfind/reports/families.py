@@ -19,7 +19,7 @@ _MOST_TEXT = 60
 def families_tables(found: Families) -> Iterator[Table]:
     """Yield the families, what explains them, and the faithfulness of their circuits."""
     yield listing(
-        ["family", "prompts", "edges", "edges of it alone", "prompt nearest to the centre"],
+        ["family", "prompts", "edges", "edges that no other has", "prompt nearest to the centre"],
         [
             [
                 each.name,
@@ -35,7 +35,7 @@ def families_tables(found: Families) -> Iterator[Table]:
         yield listing(
             ["prompts differ in", "values", "explains", "adjusted Rand index", "p"],
             [
-                [a.name, str(len(a.values)), f"{a.share:.3f}", f"{a.adjusted_rand:.3f}",
+                [escape(a.name), str(len(a.values)), f"{a.share:.3f}", f"{a.adjusted_rand:.3f}",
                  f"{a.p_value:.3g}"]
                 for a in found.attributes
             ],
@@ -53,9 +53,9 @@ def families_tables(found: Families) -> Iterator[Table]:
     silhouette = "-" if found.silhouette is None else f"{found.silhouette:.3f}"
     yield fact_table(
         {
-            "verdict": found.verdict,
+            "verdict": escape(found.verdict),
             "cluster index": f"{found.index:.3f} of {found.tested}, p {found.p_value:.2g} of one "
-            f"cluster of any shape tried, {found.gaussian_p_value:.2g} of one Gaussian",
+            f"cluster, {found.gaussian_p_value:.2g} of one Gaussian",
             "silhouette": silhouette,
             "edges of every family": str(len(found.shared)),
             "measured on": f"{found.measured_on} prompts",
@@ -85,7 +85,9 @@ def draw_families(circuits: Sequence[Circuit]) -> Diagram:
     if len(circuits) == 2:
         return draw_difference(*circuits, names=("family 1", "family 2"))
     frequencies = torch.stack([each.kept.cpu().double() for each in circuits]).mean(0)
-    caption = [f"Circuits of {len(circuits)} families; edges that all of them have are thick."]
+    caption = [
+        f"Circuits of families, {len(circuits)} in all; edges that all of them have are thick."
+    ]
     return draw_frequencies(circuits[0].graph, frequencies, share=1.0, caption=caption)
 
 
@@ -100,7 +102,9 @@ def _values(found: Families, best: Attribute) -> Table:
     rows = sorted(zip(best.values, best.counts, strict=True), key=lambda row: -sum(row[1]))
     names = [each.name for each in found.families]
     shown = [[_cut(value), *map(str, counts)] for value, counts in rows[:_MOST_VALUES]]
-    return listing([best.name, *names], shown)
+    if (left := len(rows) - _MOST_VALUES) > 0:
+        shown.append([f"and {left} more", *[""] * len(names)])
+    return listing([escape(best.name), *names], shown)
 
 
 def _cut(text: str) -> str:

@@ -32,7 +32,7 @@ from circuitfind.comparison.clusters import (
     one_cluster_test,
     scaled,
 )
-from circuitfind.comparison.families import LEVEL, Families, Family, Share, explained
+from circuitfind.comparison.families import LEVEL, Families, Family, Share, explained, name_of
 from circuitfind.directories.families import EXACT, FamiliesConfig
 from circuitfind.errors import PromptError
 from circuitfind.evaluation.measured import Mask, Measured
@@ -72,12 +72,18 @@ class Split:
         return {**dict(zip(self.names, rows, strict=True)), ALL: list(range(len(self.labels)))}
 
     def circuit(self, rows: list[int], target: float) -> Circuit:
-        """Return as few edges as reach a target on some prompts, by their mean scores there."""
+        """Return the smallest circuit found to reach a target on some prompts; see `smallest`.
+
+        Edges are taken by their mean scores there. It has none where there is nothing to explain:
+        the full and the empty graph have the same metric.
+        """
         problem = self.measured.problem
         values = torch.zeros(problem.graph.edge_mask.shape, dtype=torch.float64)
         values[problem.graph.edge_mask.cpu()] = self.scores[rows].mean(0)
         full, empty = (limit[problem.metric.name][0] for limit in self.measured.limits)
         scale = Scale(float(full[rows].mean()), float(empty[rows].mean()))
+        if not scale.has_gap:
+            return Circuit(problem.graph, torch.zeros_like(problem.graph.edge_mask))
 
         def share(circuit: Circuit) -> float:
             (found,) = self.measured.own([circuit.kept])
@@ -119,9 +125,10 @@ class Search:
         require_same_graph(self.circuit.graph, self.measured.problem.graph)
         n, wanted = self.measured.problem.prompts.n_prompts, self.settings.families or 1
         if n < max(FEWEST, wanted):
+            fewer = ", or ask for fewer families" if n >= FEWEST else ""
             raise PromptError(
-                f"there are {n} different prompts; families need at least {FEWEST}, and as many "
-                "as there are families; search on more (--prompts)"
+                f"there are {n} different prompts; families need at least {max(FEWEST, wanted)}; "
+                f"search on more (--prompts){fewer}"
             )
 
     def run(self) -> tuple[Families, dict[str, Circuit]]:
@@ -131,7 +138,7 @@ class Search:
         vectors, units = scaled(scores.numpy()), self._units()
         tested = one_cluster_test(scores.numpy(), units, settings.seed)
         labels, silhouette = clusters(vectors, self._numbers(tested.p_value))
-        names = tuple(f"family {number}" for number in range(1, int(labels.max()) + 2))
+        names = tuple(map(name_of, range(int(labels.max()) + 1)))
         own = other = Split(self.measured, scores, labels, names)
         if self.held_out is not None:
             found = scores_of(self.held_out, settings.ranked_by)

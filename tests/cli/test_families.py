@@ -33,7 +33,10 @@ def test_a_file_of_two_tasks_is_split_again(cli, run, tmp_path):
     stored = json.loads((tmp_path / "run-families/families.json").read_text())
     labels = [number for number in range(24) if number in stored["families"][0]["prompts"]]
     assert adjusted_rand(np.isin(np.arange(24), labels).astype(int), np.arange(24) % 2) == 1
-    assert "2 families: one cluster is ruled out (p 0.002, 24 prompts); last token explains 100%" in answer.out
+    assert (
+        "2 families: one cluster is ruled out (p 0.002, 24 prompts); last token explains 100%"
+        in answer.out
+    )
     names = ("families.json", "family-1.json", "family-2.json", "union.json")
     drawings = ("families.svg", "faithfulness.svg")
     files = [f"run-families/{name}" for name in (*names, *drawings)]
@@ -70,4 +73,5 @@ def test_interrupted_families_score_no_prompt_twice(cli, run, tmp_path, monkeypa
 
 def test_what_cannot_be_scored_is_refused(cli, run, complaint):
     complaint(cli("families", "run", "--ranked-by", "best"), "no ranking 'best'; choose one of")
-    complaint(cli("families", "run", "--families", 25), "there are 24 different prompts")
+    complaint(cli("families", "run", "--families", 25), "families need at least 25")
+    complaint(cli("families", "run", "--ranked-by", "best"), "eap-ig, exact")

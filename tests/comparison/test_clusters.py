@@ -1,11 +1,13 @@
 """Statistics of families, against definitions written out: pairs, sums over prompts, all splits."""
 
 import dataclasses
+import io
 import itertools
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import chisquare
 
 from circuitfind.comparison.attributes import attributes_of, wording_numbers
@@ -21,8 +23,9 @@ from circuitfind.comparison.clusters import (
     scaled,
     silhouette,
 )
-from circuitfind.comparison.families import Attribute, Families, explained, information
+from circuitfind.comparison.families import Attribute, Families, Family, explained, information
 from circuitfind.prompts import Pair, collate
+from circuitfind.reports.families import families_tables
 
 
 def vectors_of(n, seed=0, n_edges=6):
@@ -228,14 +231,43 @@ def test_what_fixes_the_families_explains_all_and_what_is_drawn_explains_nothing
     assert fixes.adjusted_rand == adjusted_rand(labels, 2 * labels + np.arange(60) % 2)
 
 
+def families_of(attributes=(), n_prompts=8, names=("family 1", "family 2")):
+    """Return two families of four prompts each."""
+    rows = range(4), range(4, 8)
+    two = [
+        Family(name, tuple(some), 4, "", ("embed->logits",), ())
+        for name, some in zip(names, rows, strict=True)
+    ]
+    tested = "8 prompts", 0.1, 0.01, 0.01, None, 0.5
+    return Families(
+        n_prompts, "eap", 0.9, *tested, tuple(two), attributes, (), "discovery", (), 1.0
+    )
+
+
+def test_figures_that_do_not_belong_together_are_refused():
+    with pytest.raises(ValueError, match="families are not called family 1, family 2"):
+        families_of(names=("family 1", "../family"))
+    with pytest.raises(ValueError, match="families do not share out 9 prompts"):
+        families_of(n_prompts=9)
+    with pytest.raises(ValueError, match="does not count the prompts of each family"):
+        families_of((Attribute("length", ("1", "2"), ((1,), (2,)), 0.0, 0.1, 0.2),))
+
+
+def test_names_that_look_like_markup_are_printed():
+    named = Attribute("position of [/b]", ("1", "2"), ((4, 0), (0, 4)), 1.0, 1.0, 0.01)
+    console = Console(width=200, file=io.StringIO())
+    for table in families_tables(families_of((named,))):
+        console.print(table)
+    assert console.file.getvalue().count("position of [/b]") == 3
+
+
 def test_the_explanation_has_fewest_values_of_those_that_explain_nearly_all():
     shares = {("a", "b", "c", "d"): 0.9, ("e", "f", "g"): 0.82, ("h", "i"): 0.7}
     attributes = tuple(
         Attribute("".join(values), values, ((1, 1),) * len(values), 0.0, share, 0.01)
         for values, share in shares.items()
     )
-    tested = "8 prompts", 0.1, 0.01, 0.01, None
-    found = Families(8, "eap", 0.9, *tested, 0.5, (), attributes, (), "discovery", (), 1.0)
+    found = families_of(attributes)
     assert found.explanation is found.attribute("efg")
     assert found.verdict.endswith(
         "one cluster is ruled out (p 0.01, 8 prompts); efg explains 82% of the split"
@@ -246,7 +278,7 @@ def test_the_explanation_has_fewest_values_of_those_that_explain_nearly_all():
     lucky = dataclasses.replace(attributes[0], share=1.0, p_value=0.2)
     both = dataclasses.replace(found, attributes=(lucky, *attributes[1:]))
     assert both.explanation is attributes[1]
-    assert dataclasses.replace(found, asked=3).verdict.startswith("0 family (3 were asked for):")
+    assert dataclasses.replace(found, asked=3).verdict.startswith("2 families (3 were asked for):")
 
 
 def test_what_is_fixed_by_the_template_explains_less_surely_than_by_the_prompt():

@@ -61,6 +61,38 @@ def two(tmp_path_factory):
     return cf.make_problem(model, cf.collate(list(mixture())), metric="logit-difference")
 
 
+N_SYMBOLS, N_HEADS = 800, 4
+
+
+@pytest.fixture(scope="module")
+def strengths():
+    """How strongly each head names each symbol."""
+    drawn = torch.randn(N_HEADS, N_SYMBOLS, generator=torch.Generator().manual_seed(0))
+    return 1 + 0.3 * drawn
+
+
+@pytest.fixture(scope="module")
+def one_family(strengths, tmp_path_factory):
+    """Four heads name any of 800 symbols, each with a strength of its own for each symbol."""
+    folder, n = tmp_path_factory.mktemp("one"), N_SYMBOLS
+    names = [f"s{number}" for number in range(n)]
+    wiring = Wiring(
+        sizes_of([*names, "-"], "ab", 1, n_layers=1, n_heads=N_HEADS, d_head=1, d_mlp=0),
+        {"token": n + 2, "position": 2, "output": 2},
+    )
+    for head, strength in enumerate(strengths):
+        token = torch.zeros(n + 2, 1)
+        token[1:-1, 0] = strength
+        wiring.head(
+            0, head, query={}, query_bias=[SHARP], key={"position": column(one(2, 1))},
+            value={"token": token}, output={"output": torch.tensor([[1.0, 0.0]])},
+        )  # fmt: skip
+    wiring.save(folder, "one")
+    model = cf.load_model(str(folder / "one.json"), dtype="float64")
+    pairs = [cf.Pair([0, symbol], [0, n + 1], [[0]], [[1]]) for symbol in range(1, n + 1)]
+    return cf.make_problem(model, cf.collate(pairs), metric="logit-difference")
+
+
 @pytest.mark.parametrize("ranked_by", ["eap", "exact"])
 def test_a_mixture_of_two_tasks_is_split_again(two, ranked_by):
     both = cf.Circuit.of_edges(two, FIRST | SECOND)
@@ -88,15 +120,33 @@ def test_held_out_prompts_are_counted_to_the_nearest_family(two):
     assert found.measured_on == "held-out"
 
 
-def test_one_task_is_one_family_and_can_be_split_on_demand(two):
-    half = dataclasses.replace(two, prompts=two.prompts.select([*range(0, 24, 2)]))
-    circuit = cf.Circuit.of_edges(two, FIRST)
-    found = cf.families(half, circuit, ranked_by="eap")
-    assert found.p_value == 1 and [set(each.edges) for each in found.families] == [FIRST]
+def test_one_task_is_one_family_and_can_be_split_on_demand(one_family):
+    few = dataclasses.replace(one_family, prompts=one_family.prompts.select([*range(12)]))
+    circuit = cf.Circuit.of_edges(few, {"embed->a0.h0.v", "a0.h0->logits"})
+    found = cf.families(few, circuit, ranked_by="eap")
+    assert 0.05 < found.p_value < 1 and len(found.families) == 1 and not found.attributes
     assert [each.circuit for each in found.shares] == ["family 1"] * 2 + ["found"] * 2
-    assert found.verdict == "1 family: one cluster is not ruled out (p 1, 12 prompts)"
-    forced = cf.families(two, cf.Circuit.of_edges(two, FIRST), ranked_by="eap", families=2)
-    assert len(forced.families) == 2
+    assert found.verdict.startswith("1 family: one cluster is not ruled out (p 0.")
+    forced = cf.families(few, circuit, ranked_by="eap", families=2)
+    assert len(forced.families) == 2 and forced.p_value == found.p_value
+    assert forced.verdict.startswith("2 families as asked: one cluster is not ruled out")
+
+
+def test_a_family_in_which_nothing_is_to_explain_has_no_circuit(two):
+    """The third symbol is not asked for: the corrupted prompts of the second task change it."""
+    pairs = list(mixture())
+    same = [
+        dataclasses.replace(pair, corrupted=[*pair.clean[:1], pair.corrupted[1], *pair.clean[2:]])
+        if pair.clean[-1] == 5
+        else pair
+        for pair in pairs
+    ]
+    problem = dataclasses.replace(two, prompts=cf.collate(same))
+    found = cf.families(problem, cf.Circuit.of_edges(two, FIRST), ranked_by="eap", families=2)
+    assert [set(each.edges) for each in found.families] == [FIRST, set()]
+    assert "; there is nothing to explain in family 2;" in found.verdict
+    without = [each.faithfulness for each in found.shares if each.on == "family 2"]
+    assert without == [None] * len(without)
 
 
 def test_prompts_that_repeat_others_are_left_out_and_few_are_refused(two):
@@ -136,31 +186,13 @@ def place_of(graph, edge):
     return int(number[place])
 
 
-def test_on_a_model_with_one_family_p_is_uniform(tmp_path):
-    """Four heads name any of 800 symbols, each with a strength of its own for each symbol."""
-    n, n_heads, group = 800, 4, 20
-    names = [f"s{number}" for number in range(n)]
-    wiring = Wiring(
-        sizes_of([*names, "-"], "ab", 1, n_layers=1, n_heads=n_heads, d_head=1, d_mlp=0),
-        {"token": n + 2, "position": 2, "output": 2},
-    )
-    strengths = torch.zeros(n_heads, n + 2, 1)
-    generator = torch.Generator().manual_seed(0)
-    strengths[:, 1:-1, 0] = 1 + 0.3 * torch.randn(n_heads, n, generator=generator)
-    for head, strength in enumerate(strengths):
-        wiring.head(
-            0, head, query={}, query_bias=[SHARP], key={"position": column(one(2, 1))},
-            value={"token": strength}, output={"output": torch.tensor([[1.0, 0.0]])},
-        )  # fmt: skip
-    wiring.save(tmp_path, "one")
-    model = cf.load_model(str(tmp_path / "one.json"), dtype="float64")
-    pairs = [cf.Pair([0, symbol], [0, n + 1], [[0]], [[1]]) for symbol in range(1, n + 1)]
-    problem = cf.make_problem(model, cf.collate(pairs), metric="logit-difference")
-    scores = scores_of(Measured(problem), "exact")
-    into_logits = [place_of(problem.graph, f"a0.h{head}->logits") for head in range(n_heads)]
-    torch.testing.assert_close(scores[:, into_logits], strengths[:, 1:-1, 0].T.double())
-    groups = [scores[first : first + group].numpy() for first in range(0, n, group)]
-    tested = [
-        one_cluster_test(some, np.arange(group), seed, 99) for seed, some in enumerate(groups)
+def test_on_a_model_with_one_family_p_is_uniform(one_family, strengths):
+    group = 20
+    scores = scores_of(Measured(one_family), "exact")
+    into_logits = [place_of(one_family.graph, f"a0.h{head}->logits") for head in range(N_HEADS)]
+    torch.testing.assert_close(scores[:, into_logits], strengths.T.double())
+    found = [
+        one_cluster_test(some, np.arange(group), seed, 99).gaussian_p_value
+        for seed, some in enumerate(np.split(scores.numpy(), N_SYMBOLS // group))
     ]
-    assert kstest([each.gaussian_p_value for each in tested], "uniform").pvalue > 0.01
+    assert kstest(found, "uniform").pvalue > 0.01
