@@ -5,7 +5,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from circuitfind.directories.decisions import DecisionLog, decision_log, read_de
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.work import CIRCUIT, CONFIG, WorkDirectory, read_config
 from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
+from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
 from circuitfind.methods.base import circuit_of
 from circuitfind.records import from_json
@@ -142,5 +143,8 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
 
 def _other_circuit(path: Path) -> Path | None:
     """Return a circuit file of another name in a directory, as `rivals` and `stability` write."""
-    files = sorted(path.glob("*.json"))
-    return next((file for file in files if KIND in file.read_bytes()[:100]), None)
+    for file in sorted(path.glob("*.json")):
+        with suppress(OSError):
+            if KIND in read_bytes(file)[:100]:
+                return file
+    return None
