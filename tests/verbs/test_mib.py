@@ -145,7 +145,7 @@ def test_an_interrupted_measurement_repeats_no_pass_and_no_score(model, tmp_path
     said = []
     found = measure_mib(tmp_path / "part", CONFIG, model=model, tell=said.append)
     assert found.result == whole
-    (n_found,) = [int(line.split()[0]) for line in said if "not repeated" in line]
+    (n_found,) = [int(line.split()[-1]) for line in said if "not repeated" in line]
     different = {point.n_edges for c in (whole.signed, whole.absolute) for point in c.points}
     assert n_found > 3 and len(n_made) > 3
     assert len(different) <= n_found + len(n_made) < 22
