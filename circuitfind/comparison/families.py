@@ -1,7 +1,7 @@
 """Families of prompts that share a circuit, what tells them apart, how far each circuit carries.
 
 What explains a split is the share of its entropy that an attribute of the prompts removes (mutual
-information), less what labels in random order would remove: 1 if the attribute tells the family of
+information), minus what labels in random order would remove: 1 if the attribute tells the family of
 every prompt, 0 if it tells no more than chance. Its p is that of 999 random orders, times the
 number of attributes (Bonferroni).
 """
@@ -38,7 +38,7 @@ class Family:
         prompts: Their numbers among the prompts of the search, from 0.
         n_measured: On how many prompts of the family circuits are measured.
         example: The prompt nearest to the family's centre.
-        edges: The circuit: the fewest edges found to reach the target on these prompts. None where
+        edges: The circuit: the fewest edges found to reach the target on these prompts. Empty where
             there is nothing to explain: the full and the empty graph have the same metric.
         alone: Those that no other family's circuit has.
     """

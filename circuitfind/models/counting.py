@@ -17,8 +17,15 @@ from circuitfind.models.wiring import (
     one,
     sizes_of,
     stated,
+    step,
     symbols_of,
 )
+
+_BY_NUMBER = [
+    "embed->a0.h0.q", "embed->a0.h0.k", "a0.h0->m0", "m0->a1.h0.k", "embed->a1.h0.v",
+    "a1.h0->logits",
+]  # fmt: skip
+"""The edges of a program whose last head goes by a number that m0 looks up."""
 
 
 def sort(length: int = 4, symbols: Sequence[str] = ("1", "2", "3")) -> Wiring:
@@ -40,11 +47,7 @@ def sort(length: int = 4, symbols: Sequence[str] = ("1", "2", "3")) -> Wiring:
         1, 0, query={"position": ranks}, key={"rank": torch.eye(length)},
         value={"token": symbols_of(wiring)}, output={"output": torch.eye(len(symbols))},
     )  # fmt: skip
-    found = [
-        "embed->a0.h0.q", "embed->a0.h0.k", "a0.h0->m0", "m0->a1.h0.k", "embed->a1.h0.v",
-        "a1.h0->logits",
-    ]  # fmt: skip
-    return stated(wiring, found, ["embed->a0.h0.v", "embed->a1.h0.q"])
+    return stated(wiring, _BY_NUMBER, ["embed->a0.h0.v", "embed->a1.h0.q"])
 
 
 def first_unique(length: int = 4, symbols: Sequence[str] = ("a", "b", "c")) -> Wiring:
@@ -62,11 +65,7 @@ def first_unique(length: int = 4, symbols: Sequence[str] = ("a", "b", "c")) -> W
         key={"once": torch.full((1, 1), 2.0 * length + 2), "position": column(order)},
         value={"token": symbols_of(wiring)}, output={"output": torch.eye(len(symbols))},
     )  # fmt: skip
-    found = [
-        "embed->a0.h0.q", "embed->a0.h0.k", "a0.h0->m0", "m0->a1.h0.k", "embed->a1.h0.v",
-        "a1.h0->logits",
-    ]  # fmt: skip
-    return stated(wiring, found, ["embed->a0.h0.v", "embed->a1.h0.k"])
+    return stated(wiring, _BY_NUMBER, ["embed->a0.h0.v", "embed->a1.h0.k"])
 
 
 def first_seen(length: int = 5, symbols: Sequence[str] = ("a", "b", "c")) -> Wiring:
@@ -108,11 +107,11 @@ def balance(length: int = 4) -> Wiring:
             layer, 0, query={}, key={}, value={token: torch.tensor(signs)},
             output={written: torch.ones(1, 1)},
         )  # fmt: skip
-    _step(wiring, 0, 0, {"more": [-STEEP]}, {"below": [1.0]})
+    step(wiring, 0, 0, {"more": [-STEEP]}, {"below": [1.0]})
     # A mark is at least 1 of length + 1 and what is open less than 1, so this is below 0 if marked.
-    _step(wiring, 1, 0, {"more": [STEEP], "marked": [-STEEP * (length + 1)]},
+    step(wiring, 1, 0, {"more": [STEEP], "marked": [-STEEP * (length + 1)]},
           {"output": [-1.0, 1.0, 0.0]})  # fmt: skip
-    _step(wiring, 1, 2, {"marked": [STEEP]}, {"output": [-1.0, 0.0, 1.0]})
+    step(wiring, 1, 2, {"marked": [STEEP]}, {"output": [-1.0, 0.0, 1.0]})
     wiring.unit(1, 4, {}, 1.0, {"output": [1.0, 0.0, 0.0]})
     found = [
         "embed->a0.h0.v", "a0.h0->m0", "m0->a1.h0.v", "a1.h0->m1", "a0.h0->m1", "m1->logits",
@@ -169,16 +168,3 @@ def _look_up(wiring: Wiring, space: str, table: Map) -> None:
     changes = table - torch.cat([table[1:], torch.zeros_like(table[:1])])
     for count, change in enumerate(changes):
         count_step(wiring, 2 * count, count, {space: change.tolist()})
-
-
-def _step(
-    wiring: Wiring,
-    layer: int,
-    number: int,
-    reads: dict[str, list[float]],
-    writes: dict[str, list[float]],
-) -> None:
-    """Write something where what is read is positive: two hidden units make a step from 0 to 1."""
-    wiring.unit(layer, number, reads, 0.0, writes)
-    negative = {space: [-value for value in row] for space, row in writes.items()}
-    wiring.unit(layer, number + 1, reads, -1.0, negative)

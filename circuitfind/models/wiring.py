@@ -162,9 +162,21 @@ def count_step(
     if position is not None:
         reads["position"] = [STEEP * here for here in one(wiring.sizes["n_ctx"], position)]
         bias -= STEEP
-    wiring.unit(0, number, reads, bias, writes)
+    step(wiring, 0, number, reads, writes, bias)
+
+
+def step(
+    wiring: Wiring,
+    layer: int,
+    number: int,
+    reads: dict[str, list[float]],
+    writes: dict[str, list[float]],
+    bias: float = 0.0,
+) -> None:
+    """Write something where what is read is above minus the bias: two units step from 0 to 1."""
+    wiring.unit(layer, number, reads, bias, writes)
     negative = {space: [-value for value in row] for space, row in writes.items()}
-    wiring.unit(0, number + 1, reads, bias - 1, negative)
+    wiring.unit(layer, number + 1, reads, bias - 1, negative)
 
 
 def one(size: int, *places: int) -> list[float]:
