@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: demo test test-all lint types layers tests page format clean
+.PHONY: demo test test-all lint types layers tests site page format clean
 
 demo: $(INSTALLED)
 	$(BIN)/circuitfind discover ioi --model ioi-small --threshold 0.02 --out runs/demo
@@ -32,6 +32,10 @@ tests: $(READY)
 # What `make test` leaves out: tests marked slow, and those that need a GPU where there is one.
 test-all: lint types layers $(READY)
 	$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m ""
+
+# The documentation, in build/site; a server shows it with its search: python3 -m http.server -d build/site
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # Builds the report's page anew from web/; needs node, which nothing else does.
 page:

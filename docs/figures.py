@@ -44,14 +44,15 @@ def main() -> None:
 
 
 def write_demo(folder: Path) -> None:
-    """Run the demo's command and put its table and picture in the README."""
+    """Run the demo's command; put its table and picture in the README and on the start page."""
     program = Path(sys.executable).with_name("circuitfind")
     run = subprocess.run(
         [program, *DEMO.split()], cwd=folder, check=True, capture_output=True, text=True
     )
     lines = [line.rstrip() for line in run.stdout.strip().splitlines()]
     shown = "\n".join(line for line in lines if not line.startswith("seconds"))
-    replace_between("README.md", "demo", f"```\n{shown}\n```")
+    for page in ("README.md", "docs/index.md"):
+        replace_between(page, "demo", f"```\n{shown}\n```")
     shutil.copy(folder / "runs/demo/diagram.svg", ROOT / "docs/images/ioi-small.svg")
 
 
