@@ -25,7 +25,7 @@ SEARCHES = {
             "docstring": 0.05, "agreement": 0.02, "capitals": 0.02, "successor": 0.02,
             "arithmetic": 0.06, "refusal": 0.2, "or-gate": 0.001, "or-gate:both": 0.001,
             "and-gate": 0.001, "backup-head": 0.001, "hist": 0.001, "reverse": 0.001,
-            "xproportion": 0.001, "induction-pair": 0.001,
+            "xproportion": 0.001, "induction-pair": 0.001, "two-circuits": 0.001,
         }.items()
     },
     "exact": "ioi --method exact --edges 100 --prompts 16",

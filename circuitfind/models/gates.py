@@ -5,7 +5,7 @@ count. `or-gate`: either input suffices, so one can be cut without loss if both 
 `backup-head`: a second head takes over only where the first one has not written. `xor-gate`: one
 input takes back what the other says. `majority`: any two of three inputs suffice. `and-or`: one MLP
 after the other. `exactly-one`: three units of nine count. `modular-addition`: each pair of digits
-has a unit.
+has a unit. `two-circuits`: two heads do the same, and share no edge.
 """
 
 from collections.abc import Sequence
@@ -224,5 +224,31 @@ def backup_head(length: int = 3, symbols: Sequence[str] = ("a", "b", "c")) -> Wi
             "zero": ["a0.h0->logits", "embed->a0.h0.k", "a0.h0->a1.h0.q", "embed->a1.h0.k"],
             "mean-over-positions": [*blind, "embed->a1.h0.k", "embed->a1.h0.v"],
         },
+        "rivals": {"zero": [["embed->a1.h0.k", "embed->a1.h0.v", "a1.h0->logits"]]},
+    }
+    return wiring
+
+
+def two_circuits(symbols: Sequence[str] = ("a", "b", "c")) -> Wiring:
+    """Say the first symbol with certainty, twice: a0.h0 and a1.h0 copy it, each for itself.
+
+    The probabilities of one head alone are those of both, up to 1e-17. Of - they say nothing.
+    """
+    n = len(symbols)
+    sizes = sizes_of([*symbols, "-"], symbols, length=2, n_layers=2, n_heads=1, d_head=n, d_mlp=0)
+    wiring = Wiring(sizes, {"token": n + 2, "position": 3, "output": n})
+    for layer in (0, 1):
+        wiring.head(
+            layer, 0, query={}, query_bias=[SHARP], key={"position": column(one(3, 1))},
+            value={"token": symbols_of(wiring)[:, :n]}, output={"output": SHARP * torch.eye(n)},
+        )  # fmt: skip
+    wiring.sizes["program"] = "the first symbol, by two heads that share no edge"
+    stated(wiring, ["embed->a0.h0.v", "a0.h0->logits"], ["embed->a0.h0.k"])
+    truth = wiring.sizes["truth"]
+    # Cut alone, no edge has an effect: the other head does the work.
+    wiring.sizes["alone"] = {ablation: [] for ablation in truth}
+    wiring.sizes["rivals"] = {
+        ablation: [[edge.replace("a0", "a1") for edge in edges]]
+        for ablation, edges in truth.items()
     }
     return wiring

@@ -11,6 +11,7 @@ Their true circuits follow from how they are wired, and stand in each model's JS
                  positions, or at each position of the inputs of the task `program`
     crossing     the same, and the moves inside attention that they need
     units        the edges that the program needs where neurons are told apart
+    rivals       the other circuits that do as much with as many edges, for each ablation with any
     thresholds   the range of thresholds of the squared distance over which ACDC finds the truth
 
 Under `resample` and `mean` a cut edge still carries what all inputs share (where a symbol stands,
@@ -32,6 +33,7 @@ WIRED: Mapping[str, Callable[[], Wiring]] = {
     "and-gate": gates.and_gate,
     "or-gate": gates.or_gate,
     "backup-head": gates.backup_head,
+    "two-circuits": gates.two_circuits,
 }
 """The function that makes each embedded model."""
 

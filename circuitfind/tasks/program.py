@@ -7,12 +7,15 @@ says may depend on the length, or on the symbols of shorter inputs only.
 
 The tasks named after embedded models are the same, each for the model of its name. The gates know
 another pair, `both`: all inputs 1, and all 0 when corrupted. The induction pair knows inputs whose
-last symbol occurred once before, `once`, with names for the positions that count.
+last symbol occurred once before, `once`, with names for the positions that count. The corrupted
+inputs of `two-circuits` begin with -, of which that model says nothing, and the metric is the
+divergence of probabilities: one of its circuits says the same as both with half of their logits.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -166,6 +169,28 @@ def _once(
     )
 
 
+def _write_silenced(vocabulary: Vocabulary, n: int, seed: int) -> Sequence[Pair]:
+    """Write inputs that begin with any symbol but -, and when corrupted with that one."""
+    assert isinstance(vocabulary, SymbolVocabulary)  # `written_in` below
+    start = [] if vocabulary.bos is None else [vocabulary.bos]
+    length, silence = vocabulary.n_positions - len(start), vocabulary.symbols.get("-")
+    symbols = sorted(vocabulary.symbols.values())
+    if silence is None or len(symbols) < 2:
+        raise TaskError(
+            "one symbol of these inputs is - and this program reads "
+            f"{', '.join(vocabulary.symbols)}; choose the task 'program'"
+        )
+    said = [symbol for symbol in symbols if symbol != silence]
+    require_room("two-circuits", n, len(said) * len(symbols) ** (min(length, _LONG) - 1))
+    generator = random.Random(seed)
+    inputs = [[generator.choice(said), *generator.choices(symbols, k=length - 1)] for _ in range(n)]
+    steps = range(len(start), len(start) + length)
+    return [
+        Pair([*start, *each], [*start, silence, *each[1:]], [()] * length, steps=steps)
+        for each in inputs
+    ]
+
+
 PROGRAM = Task(
     name="program",
     summary="runs a compiled program on random inputs",
@@ -175,12 +200,13 @@ PROGRAM = Task(
     written_in="symbols",
 )
 
-_CORRUPTIONS = {
-    "and-gate": {"both": _write_both},
-    "or-gate": {"both": _write_both},
-    "induction-pair": {"once": _write_once},
+_OWN: Mapping[str, Mapping[str, Any]] = {
+    "and-gate": {"corruptions": {"both": _write_both}},
+    "or-gate": {"corruptions": {"both": _write_both}},
+    "induction-pair": {"corruptions": {"once": _write_once}},
+    "two-circuits": {"write": _write_silenced, "metric": "kl"},
 }
-"""What other inputs than random ones a task knows."""
+"""In what a task differs from `program`."""
 
 WIRED = tuple(
     replace(
@@ -189,7 +215,7 @@ WIRED = tuple(
         summary=summary,
         source=source,
         model=name,
-        corruptions=_CORRUPTIONS.get(name, {}),
+        **_OWN.get(name, {}),
     )
     for name, summary, source in (
         ("reverse", "says its input backwards", PROGRAM.source),
@@ -199,6 +225,7 @@ WIRED = tuple(
         ("and-gate", "says whether both inputs are 1", "wired by hand"),
         ("or-gate", "says whether an input is 1", "wired by hand"),
         ("backup-head", "says the first symbol, with a backup head", "wired by hand"),
+        ("two-circuits", "says the first symbol, by either of two circuits", "wired by hand"),
     )
 )
 """A task for each embedded model whose circuit is known."""

@@ -38,11 +38,13 @@ def _stated(model: ResidualModel, problem: Problem) -> Truth | None:
     graph = problem.graph
     kinds = {"crossing": graph.moves, "placed": graph.places, "units": graph.units}
     kind = next((kind for kind, told_apart in kinds.items() if told_apart), "truth")
-    truth = getattr(model, "sizes", {}).get(kind, {}).get(problem.ablation.name)
+    sizes, ablation = getattr(model, "sizes", {}), problem.ablation.name
+    truth = sizes.get(kind, {}).get(ablation)
     if truth is None:
         return None
+    name = "the program's own" + ", one of several" * (ablation in sizes.get("rivals", {}))
     try:
-        return truth_of(Circuit(graph, graph.mask_of(truth)), "the program's own")
+        return truth_of(Circuit(graph, graph.mask_of(truth)), name)
     except GraphError:
         # It is stated for other places, or other neurons.
         return None

@@ -231,7 +231,12 @@ def test_known_circuits_are_those_that_models_state(cli):
     words = ["discover", "or-gate", "--threshold", 0.001, "--prompts", 8, "--out", "gate"]
     assert cli(*words).code == 0
     answer = cli("evaluate", "gate", "--quick", "--against", "known")
+    assert "the program's own" in answer.out and "one of several" not in answer.out
     assert "precision 1.000, recall 1.000, ROC area 1.000 by circuit (5 of 13)" in answer.out
+    words = ["discover", "two-circuits", "--threshold", 0.001, "--prompts", 8, "--out", "twice"]
+    assert cli(*words).code == 0
+    answer = cli("evaluate", "twice", "--quick", "--against", "known")
+    assert "the program's own, one of several" in answer.out
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.graph import Units
 from circuitfind.methods.repelled import Repulsion, repelled
-from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.models.zoo import zoo_path
 from circuitfind.verbs import contest as verb
 from circuitfind.verbs.contest import Contest, rounding, seed_of
@@ -63,30 +62,19 @@ def test_a_backup_is_a_rival_that_shares_nothing():
 
 
 @pytest.fixture(scope="module")
-def copies(tmp_path_factory):
-    """Two heads that both name the first symbol, each with certainty; of `-` they say nothing."""
-    sizes = sizes_of("abc-", "abc", length=2, n_layers=2, n_heads=1, d_head=3, d_mlp=0)
-    wiring = Wiring(sizes, {"token": 5, "position": 3, "output": 3})
-    for layer in (0, 1):
-        wiring.head(
-            layer, 0, query={}, query_bias=[SHARP], key={"position": column(one(3, 1))},
-            value={"token": torch.eye(5)[:, 1:4].clone()}, output={"output": SHARP * torch.eye(3)},
-        )  # fmt: skip
-    folder = tmp_path_factory.mktemp("copies")
-    wiring.save(folder, "copies")
-    model = cf.load_model(str(folder / "copies.json"), dtype="float64")
-    pairs = [cf.Pair([0, symbol, 4], [0, 4, 4], [()], steps=[2]) for symbol in (1, 2, 3)]
-    return cf.make_problem(model, cf.collate(pairs), metric="kl")
+def twice():
+    return problem_of("two-circuits", n=12)
 
 
 @pytest.mark.parametrize("most", [0, 20_000])
-def test_two_copies_that_share_no_edge_are_each_other_s_rivals(copies, most, monkeypatch):
+def test_two_circuits_that_share_no_edge_are_each_other_s_rivals(twice, most, monkeypatch):
     monkeypatch.setattr(exhaustive, "MOST_SUBSETS", most)
     first, second = (["embed->a0.h0.v", "a0.h0->logits"], ["embed->a1.h0.v", "a1.h0->logits"])
-    found = cf.rivals(copies, cf.Circuit.of_edges(copies, first), restarts=3)
-    assert found.rivals[0].edges == tuple(second) and found.least == 0
-    assert found.rivals[0].faithfulness == pytest.approx(1)
-    assert found.proved == (most > 0) and not found.core
+    for own, other in ((first, second), (second, first)):
+        found = cf.rivals(twice, cf.Circuit.of_edges(twice, own), restarts=3)
+        assert [set(each.edges) for each in found.rivals] == [set(other)] and found.least == 0
+        assert found.rivals[0].faithfulness == pytest.approx(1)
+        assert found.proved == (most > 0) and not found.core and set(found.spared) == set(own)
 
 
 def test_a_unique_circuit_is_proved_to_have_no_rival():

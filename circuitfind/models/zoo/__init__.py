@@ -31,6 +31,7 @@ HANDMADE = {
     "and-gate": "two heads and an MLP that needs both",
     "or-gate": "two heads and an MLP that needs either",
     "backup-head": "a head, and another that takes over only if the first is silent",
+    "two-circuits": "two heads that do the same task, each alone, and share no edge",
 }
 """One line about each model wired by hand, by name."""
 
