@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands import COMMANDS
+from circuitfind.commands import SECTIONS
 from circuitfind.commands.console import quieten_libraries, run_app, show_version
 from circuitfind.commands.discover import discover
+from circuitfind.commands.help import Commands
 from circuitfind.commands.method_flags import Command, MethodCommand
 from circuitfind.commands.mib import mib
 from circuitfind.threads import wait_a_moment
 
 app = typer.Typer(
     name="circuitfind",
+    cls=Commands,
     help="Find, check and draw the circuits of transformer language models.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -34,9 +34,11 @@ def _all_commands(
     pass
 
 
-for command in COMMANDS:
-    name = command.__name__.strip("_").replace("_", "-")
-    app.command(name, cls=MethodCommand if command in (discover, mib) else Command)(command)
+for heading, commands in SECTIONS.items():
+    for command in commands:
+        name = command.__name__.strip("_").replace("_", "-")
+        kind = MethodCommand if command in (discover, mib) else Command
+        app.command(name, cls=kind, rich_help_panel=heading)(command)
 
 
 def main() -> None:

@@ -94,8 +94,16 @@ class WorkerError(CircuitfindError):
     """Workers that cannot be had, cannot be given the question, or do not stay alive."""
 
 
+class PluginError(CircuitfindError):
+    """A plug-in that cannot be loaded."""
+
+
 class SweepError(CircuitfindError):
     """A sweep file that is wrong, or a sweep of which runs failed."""
+
+
+class PluginWarning(UserWarning):
+    """An installed package offers what cannot be had."""
 
 
 class NoLockWarning(UserWarning):

@@ -1,8 +1,8 @@
 """Tables of named things: the package's own, those that a program adds, and installed ones.
 
 Code from outside comes into a table in one of two ways. A program adds an entry (`METRICS.add`),
-which holds for its process. An installed package offers entries as Python entry points, in its
-`pyproject.toml`:
+which holds for its process; so does a file that is named as a plug-in (`circuitfind.plugins`). An
+installed package offers entries as Python entry points, in its `pyproject.toml`:
 
     [project.entry-points."circuitfind.metrics"]
     confidence = "my_package:CONFIDENCE"
@@ -11,11 +11,12 @@ These hold for every command and every process. They are loaded when a name is a
 no other way in the table, or when the table is listed. No code is ever taken from a data file.
 """
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from circuitfind.errors import CircuitfindError, quoted
+from circuitfind.errors import CircuitfindError, PluginWarning, quoted, shortened
 
 
 @runtime_checkable
@@ -28,29 +29,52 @@ class Named(Protocol):
 
 Entry = TypeVar("Entry", bound=Named)
 
+ADDED: list[str] = []
+"""What programs and plug-ins have added in this process: `metric confidence`."""
+
+EXPECTED: dict[str, None] = {}
+"""File names of plug-ins that results which were read were made with, and that are not loaded."""
+
+USED: dict[str, str] = {}
+"""The installed packages whose entries were loaded in this process, and their versions."""
+
 
 class Table(Generic[Entry]):
     """Entries by name, in the order in which they were added.
 
     Args:
-        what: What an entry is called: `metric`. The group of entry points is that with an s,
-            `circuitfind.metrics`.
+        what: What an entry is called: `metric`.
         kind: The type of all entries.
         error: What is raised for an entry that cannot be had.
         own: The package's own entries.
+        group: The group of entry points; by default the name of an entry with an s,
+            `circuitfind.metrics`.
+
+    Attributes:
+        what: What an entry is called.
+        group: The group of entry points.
     """
 
     def __init__(
-        self, what: str, kind: type[Any], error: type[CircuitfindError], own: Iterable[Entry]
+        self,
+        what: str,
+        kind: type[Any],
+        error: type[CircuitfindError],
+        own: Iterable[Entry],
+        group: str | None = None,
     ) -> None:
-        self._what, self._kind, self._error = what, kind, error
+        self.what, self._kind, self._error = what, kind, error
+        self.group = group or f"circuitfind.{what.replace(' ', '_')}s"
         self._entries = {entry.name: entry for entry in own}
+        self._own = frozenset(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield all entries, those of installed packages last."""
-        for point in self._installed():
-            if point.name not in self._entries:
-                self._load(point)
+        """Yield all entries, those of installed packages last; warn of those that cannot be had."""
+        for clash in self.clashes():
+            warnings.warn(clash, PluginWarning, stacklevel=2)
+        for name in dict.fromkeys(point.name for point in self._installed()):
+            if name not in self._entries and len(points := self._installed(name)) == 1:
+                self._load(points[0])
         return iter(list(self._entries.values()))
 
     def __len__(self) -> int:
@@ -63,11 +87,12 @@ class Table(Generic[Entry]):
             CircuitfindError: It is not of the table's type, or there is another of its name.
         """
         if not isinstance(entry, self._kind):
-            raise self._error(f"{quoted(entry)} is not a {self._what}; give one")
+            raise self._error(f"{quoted(entry)} is not a {self.what}; give one")
         if self._entries.setdefault(entry.name, entry) is not entry:
             raise self._error(
-                f"there is another {self._what} named {quoted(entry.name)}; choose another name"
+                f"there is another {self.what} named {quoted(entry.name)}; choose another name"
             )
+        ADDED.append(f"{self.what} {entry.name}")
         return entry
 
     def find(self, name: str, *, or_else: str = "") -> Entry:
@@ -82,7 +107,8 @@ class Table(Generic[Entry]):
         """
         if (entry := self.get(name)) is None:
             raise self._error(
-                f"no {self._what} named {quoted(name)}; the {self._what}s are {self.names}{or_else}"
+                f"no {self.what} named {quoted(name)}; the {self.what}s are {self.names}{or_else}"
+                f"{_plugins_to_give()}"
             )
         return entry
 
@@ -90,14 +116,14 @@ class Table(Generic[Entry]):
         """Return the entry of a name, or None, also for what is no text.
 
         Raises:
-            CircuitfindError: An installed package offers it and it cannot be loaded.
+            CircuitfindError: An installed package offers it and it cannot be loaded, or two do.
         """
         if not isinstance(name, str):
             return None
-        if name not in self._entries:
-            for point in self._installed():
-                if point.name == name:
-                    return self._load(point)
+        if name not in self._entries and (points := self._installed(name)):
+            if len(points) > 1:
+                raise self._error(self._clash(points))
+            return self._load(points[0])
         return self._entries.get(name)
 
     @property
@@ -105,22 +131,61 @@ class Table(Generic[Entry]):
         """All names, for messages."""
         return ", ".join(entry.name for entry in self)
 
-    def _installed(self) -> tuple[EntryPoint, ...]:
-        return tuple(entry_points(group=f"circuitfind.{self._what.replace(' ', '_')}s"))
+    def offered(self) -> list[tuple[str, str]]:
+        """Return the names that installed packages offer, each with its package."""
+        return [(point.name, _package(point)) for point in self._installed()]
+
+    def clashes(self) -> list[str]:
+        """Return a line for each name that installed packages offer in vain."""
+        by_name: dict[str, list[EntryPoint]] = {}
+        for point in self._installed():
+            by_name.setdefault(point.name, []).append(point)
+        return [
+            self._clash(points)
+            for name, points in by_name.items()
+            if len(points) > 1 or name in self._own
+        ]
+
+    def _clash(self, points: Sequence[EntryPoint]) -> str:
+        packages = " and ".join(map(_package, points))
+        if points[0].name in self._own:
+            return (
+                f"{packages} offers the {self.what} {quoted(points[0].name)}, which is a name of "
+                "circuitfind's own and stays so; rename that of the package, or uninstall it"
+            )
+        return (
+            f"{packages} both offer the {self.what} {quoted(points[0].name)}; uninstall one of them"
+        )
+
+    def _installed(self, name: str | None = None) -> tuple[EntryPoint, ...]:
+        points = entry_points(group=self.group)
+        return tuple(points if name is None else points.select(name=name))
 
     def _load(self, point: EntryPoint) -> Entry:
-        package = point.dist.name if point.dist else "an installed package"
+        package = _package(point)
         try:
             entry: Any = point.load()
         # Whatever the package's code raises.
         except Exception as error:
             raise self._error(
-                f"the {self._what} {quoted(point.name)} of {package} cannot be loaded "
+                f"the {self.what} {quoted(point.name)} of {package} cannot be loaded "
                 f"({point.value}: {error}); update the package, or uninstall it"
             ) from error
         if not isinstance(entry, self._kind) or entry.name != point.name:
             raise self._error(
-                f"{point.value} of {package} is not a {self._what} named {quoted(point.name)}; "
+                f"{point.value} of {package} is not a {self.what} named {quoted(point.name)}; "
                 "update the package, or uninstall it"
             )
+        if point.dist:
+            USED[package] = point.dist.version
         return self.add(entry)
+
+
+def _plugins_to_give() -> str:
+    if not EXPECTED:
+        return ""
+    return f"; what was read was made with plug-ins: give --plugin {shortened(', '.join(EXPECTED))}"
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "an installed package"

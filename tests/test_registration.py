@@ -78,7 +78,7 @@ confidence = outside_package:CONFIDENCE
 names = outside_package:NAMES
 [circuitfind.dictionary_formats]
 lists = outside_package:LISTS
-[circuitfind.model_sources]
+[circuitfind.models]
 shelf = outside_package:SHELF
 """
 

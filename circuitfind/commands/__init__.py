@@ -1,4 +1,4 @@
-"""The commands, a file each or for those that belong together, in the order of `--help`."""
+"""The commands, a file each or for those that belong together, sorted into sections."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from circuitfind.commands.certify import certify
 from circuitfind.commands.compare import compare
 from circuitfind.commands.discover import discover
 from circuitfind.commands.dissociate import dissociate
+from circuitfind.commands.doctor import doctor
 from circuitfind.commands.draw import draw
 from circuitfind.commands.evaluate import evaluate
 from circuitfind.commands.exchange import export, import_
@@ -22,35 +23,17 @@ from circuitfind.commands.stability import stability
 from circuitfind.commands.sweep import sweep
 from circuitfind.commands.units import units
 
-COMMANDS: tuple[Callable[..., None], ...] = (
-    discover,
-    evaluate,
-    certify,
-    mib,
-    stability,
-    families,
-    rivals,
-    sweep,
-    benchmark,
-    truth,
-    draw,
-    roles,
-    units,
-    report,
-    compare,
-    dissociate,
-    patch,
-    path_patch,
-    export,
-    import_,
-    runs,
-    tasks,
-    models,
-    methods,
-    metrics,
-    ablations,
-    inspect,
-    bench,
-)
+SECTIONS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Find circuits": (discover, sweep, patch, path_patch),
+    "Look at a circuit": (report, draw, roles, units),
+    "Judge a circuit": (evaluate, certify, stability, rivals, families),
+    "Compare circuits": (compare, dissociate),
+    "Compare methods": (mib, benchmark, truth),
+    "Exchange with other programs": (export, import_),
+    "What there is": (runs, tasks, models, methods, metrics, ablations, inspect, bench, doctor),
+}
+"""The commands under their headings, in the order of `--help`."""
 
-__all__ = ["COMMANDS"]
+COMMANDS = tuple(command for section in SECTIONS.values() for command in section)
+
+__all__ = ["COMMANDS", "SECTIONS"]

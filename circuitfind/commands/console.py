@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from circuitfind.errors import CircuitfindError, NoLockWarning, ReportError, quoted, shortened
+from circuitfind.errors import (
+    CircuitfindError,
+    NoLockWarning,
+    PluginWarning,
+    ReportError,
+    quoted,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,7 +55,7 @@ def run_app(app: typer.Typer) -> int:
     traceback.
     """
     try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(args=sys.argv[1:], standalone_mode=False)
         if code == INTERRUPTED:
             raise RunInterruptedError("interrupted")
     except (CircuitfindError, _UsageError) as error:
@@ -193,5 +200,6 @@ def quieten_libraries() -> None:
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     warnings.simplefilter("ignore")
-    warnings.simplefilter("once", NoLockWarning)
+    for shown in (NoLockWarning, PluginWarning):
+        warnings.simplefilter("once", shown)
     warnings.showwarning = lambda message, *_: tell(f"warning: {message}")

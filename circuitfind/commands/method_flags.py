@@ -5,22 +5,36 @@ They are loaded only where a flag is met that the command does not have, so that
 once.
 """
 
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
 from inspect import Parameter, Signature
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
 from typer.core import TyperCommand
 
+from circuitfind.plugins import VARIABLE
+
 
 class Command(TyperCommand):
-    """A command that takes no option for the value of the option before it."""
+    """A command with `--plugin`, that takes no option for the value of the option before it."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters; `--plugin` stands before `--help`."""
+        *params, last = super().get_params(ctx)
+        return [*params, *_plugin_option(), last]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line.
+        """Read the words of the command line, once the plug-ins are loaded that they name.
 
         Raises:
             BadParameter: An option has another option in the place of its value.
+            PluginError: A plug-in cannot be loaded.
         """
+        _load_plugins(args)
         given, *_ = self.make_parser(ctx).parse_args(list(args))
         for param in self.get_params(ctx):
             values = given.get(param.name) if param.param_type_name == "option" else None
@@ -31,7 +45,24 @@ class Command(TyperCommand):
                         ctx=ctx,
                         param=cast(Any, param),
                     )
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        ctx.params.pop("plugin", None)
+        return rest
+
+
+def _load_plugins(args: Sequence[str]) -> None:
+    """Load what `--plugin` names: its methods may have options among the other words."""
+    values = [word.partition("=")[2] for word in args if word.startswith("--plugin=")]
+    values += [
+        after for word, after in pairwise(args) if word == "--plugin" and not after.startswith("--")
+    ]
+    if not values and VARIABLE not in os.environ:
+        return
+    from circuitfind.plugins import load_named, load_plugin
+
+    load_named()
+    for value in values:
+        load_plugin(value)
 
 
 class MethodCommand(Command):
@@ -45,6 +76,7 @@ class MethodCommand(Command):
         """Read the words of the command line; settings become values of `--option`."""
         own = {flag for param in self.get_params(ctx) for flag in param.opts}
         met = {word.partition("=")[0] for word in args if word.startswith("--")}
+        _load_plugins(args)
         settings = ctx.meta[__name__] = _settings(own) if met - own else []
         rest = super().parse_args(ctx, args)
         for setting in settings:
@@ -72,10 +104,22 @@ def _settings(taken: set[str]) -> list[Any]:
             given: Any = bool | None if " / " in flags else str | None
             kinds[f"{_PREFIX}{name}"] = Annotated[given, typer.Option(flags)]
 
+    return _declared(kinds)
+
+
+@cache
+def _plugin_option() -> tuple[Any, ...]:
+    text = "Python file that adds methods, tasks, metrics, ...; it is run. Can be repeated."
+    return tuple(_declared({"plugin": Annotated[list[Path] | None, typer.Option(help=text)]}))
+
+
+def _declared(kinds: Mapping[str, Any]) -> list[Any]:
+    """Return options of these types, which are None where they are not given."""
+
     def declared() -> None:
         """Have all of these options."""
 
-    declared.__annotations__ = kinds
+    declared.__annotations__ = dict(kinds)
     declared.__signature__ = Signature(  # type: ignore[attr-defined]
         [
             Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)

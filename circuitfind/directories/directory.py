@@ -21,6 +21,8 @@ from circuitfind.errors import CircuitfindError, GraphError, RunDirectoryError
 from circuitfind.files import read_bytes
 from circuitfind.graph import Graph
 from circuitfind.methods.base import circuit_of
+from circuitfind.plugins import expect, facts_in, plugin_facts
+from circuitfind.question import FOUND_ON, require_same
 from circuitfind.records import from_json
 
 DECISIONS, SCORECARD = "decisions.jsonl", "scorecard.json"
@@ -128,7 +130,8 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
     """Read the circuit of a run directory or file.
 
     Raises:
-        RunDirectoryError: The run has no circuit yet, or the directory holds one of another name.
+        RunDirectoryError: The run has no circuit yet, the directory holds one of another name, or
+            a plug-in that it was found with has changed since.
         CircuitFileError: There is none, or it cannot be trusted.
     """
     if content_kind(path) == "search" and not (path / CIRCUIT).is_file():
@@ -138,7 +141,11 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
         )
     if path.is_dir() and not (path / CIRCUIT).is_file() and (file := _other_circuit(path)):
         raise RunDirectoryError(f"{path} holds no {CIRCUIT}, but another circuit; give {file}")
-    return load_circuit(circuit_file(path), graph)
+    circuit = load_circuit(circuit_file(path), graph)
+    expect(circuit.origin)
+    found = f"the circuit in {path}"
+    require_same(facts_in(circuit.origin), plugin_facts(), found, FOUND_ON)
+    return circuit
 
 
 def _other_circuit(path: Path) -> Path | None:

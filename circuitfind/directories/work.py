@@ -22,8 +22,10 @@ from circuitfind.errors import (
     shortened,
 )
 from circuitfind.files import read_bytes
+from circuitfind.plugins import plugin_facts
 from circuitfind.question import BEGAN_WITH, require_same
 from circuitfind.records import body_of, from_json, parse_json, same_kind
+from circuitfind.registry import USED
 from circuitfind.settings import Settings
 from circuitfind.store import STATE, at_work, held, read_json, reported, write
 
@@ -182,13 +184,14 @@ class WorkDirectory(Generic[Asked]):
 
         Args:
             facts: What must be the same when it is resumed: the fingerprints of the model's
-                weights and of the prompts.
+                weights and of the prompts. Plug-ins must be the same, too.
             foreword: What a user should know before it begins, for those who watch from outside.
 
         Raises:
             RunDirectoryError: It began with other weights or prompts.
         """
-        facts, config, known = facts or {}, self._file(CONFIG), self._file(ENVIRONMENT)
+        facts = {**(facts or {}), **plugin_facts()}
+        config, known = self._file(CONFIG), self._file(ENVIRONMENT)
         if not config.is_file():
             write(config, self.config.to_json())
         if not known.is_file():
@@ -259,11 +262,11 @@ def foreword_of(path: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions that a result depends on, and the plug-ins that were loaded."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "unknown"
-    return found
+    return {**found, **USED, **plugin_facts()}

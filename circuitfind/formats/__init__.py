@@ -13,6 +13,7 @@ from circuitfind.formats.networks import GRAPHML, NETWORKX
 from circuitfind.formats.tables import CSV
 from circuitfind.graph import Graph
 from circuitfind.records import parse_json
+from circuitfind.registry import Table
 
 _UNREADABLE = (
     LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError,
@@ -26,23 +27,10 @@ OWN = Format(
     lambda text, graph: circuit_from(as_object(parse_json(text), "it"), graph),
 )
 
-FORMATS: tuple[Format, ...] = (EAP_IG, ACDC, GRAPHML, DOT, NETWORKX, CSV, OWN)
-"""Every format. A new one is a file and a line here."""
-
-
-def find_format(name: str) -> Format:
-    """Return a format by name.
-
-    Raises:
-        CircuitFileError: There is none of this name.
-    """
-    for known in FORMATS:
-        if known.name == name:
-            return known
-    raise CircuitFileError(
-        f"no format named {quoted(name)}; the formats are "
-        f"{', '.join(known.name for known in FORMATS)}"
-    )
+FORMATS: Table[Format] = Table(
+    "format", Format, CircuitFileError, (EAP_IG, ACDC, GRAPHML, DOT, NETWORKX, CSV, OWN)
+)
+"""Every format. A new one is a file and an entry here, or in a package of your own."""
 
 
 def import_circuit(
@@ -58,7 +46,7 @@ def import_circuit(
     Raises:
         CircuitFileError: There is no such file or format, or it cannot be trusted.
     """
-    chosen = find_format(format_name) if format_name else None
+    chosen = FORMATS.find(format_name) if format_name else None
     path = path_of(path)
     try:
         text = read_text(path)
@@ -90,7 +78,7 @@ def export_circuit(circuit: object, path: Path | str, *, format_name: str | None
         CircuitFileError: There is no such format, it cannot express the circuit, or the file cannot
             be written.
     """
-    chosen = find_format(format_name) if format_name else _by_ending(path_of(path))
+    chosen = FORMATS.find(format_name) if format_name else _by_ending(path_of(path))
     text = chosen.write(as_circuit(circuit))
     try:
         write_whole(Path(path), text)
@@ -125,4 +113,4 @@ def recognised(path: Path, text: str) -> Format:
     raise CircuitFileError("it is not one of the JSON formats known here")
 
 
-__all__ = ["FORMATS", "Format", "export_circuit", "find_format", "import_circuit"]
+__all__ = ["FORMATS", "Format", "export_circuit", "import_circuit"]

@@ -66,7 +66,9 @@ class ModelSource:
     summary: str = ""
 
 
-MODEL_SOURCES: Table[ModelSource] = Table("model source", ModelSource, ModelError, ())
+MODEL_SOURCES: Table[ModelSource] = Table(
+    "model source", ModelSource, ModelError, (), group="circuitfind.models"
+)
 """Every kind of models that the package does not know of itself."""
 
 

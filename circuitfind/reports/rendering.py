@@ -81,7 +81,7 @@ def render(dot: str, image_format: ImageFormat, dpi: float | None = None) -> byt
         ReportError: No installed program draws this format.
     """
     complaints = []
-    for program in _programs():
+    for program in programs():
         sharpness = [] if dpi is None else [f"-Gdpi={dpi:.3f}"]
         command = [program, f"-T{image_format}", *sharpness]
         try:
@@ -99,7 +99,8 @@ def render(dot: str, image_format: ImageFormat, dpi: float | None = None) -> byt
     )
 
 
-def _programs() -> list[str]:
+def programs() -> list[str]:
+    """Return the Graphviz programs found here, in the order in which they are tried."""
     scripts = sysconfig.get_path("scripts")
     found = [
         shutil.which("dot"),

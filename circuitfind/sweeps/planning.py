@@ -17,7 +17,7 @@ from circuitfind.budget import allowed_bytes
 from circuitfind.constant_files import constants_file
 from circuitfind.dictionaries.units import EMBEDDED
 from circuitfind.directories.config import RunConfig
-from circuitfind.errors import CircuitfindError, LimitError, SweepError, quoted
+from circuitfind.errors import CircuitfindError, LimitError, PluginError, SweepError, quoted
 from circuitfind.files import read_bytes
 from circuitfind.limits import require
 from circuitfind.methods import METHODS
@@ -25,6 +25,7 @@ from circuitfind.methods.order import NamedOrder
 from circuitfind.methods.settings import parsed_settings
 from circuitfind.models.pretrained import PRETRAINED, require_pretrained
 from circuitfind.models.zoo import ZOO
+from circuitfind.plugins import load_plugin
 from circuitfind.tasks import model_for, task_file
 
 MOST_RUNS = 100_000
@@ -97,7 +98,16 @@ class Plan(ABC, Generic[Run]):
         self.errors: list[str] = []
         self._here: set[str] = set()
         self._content, self._folder = content, folder
-        self._require_known(content, [*self.others, *self.settings], "the file")
+        self._require_known(content, [*self.others, *self.settings, "plugins"], "the file")
+        self._load_plugins()
+
+    def _load_plugins(self) -> None:
+        """Load the plug-ins that the file names, by paths from its own folder."""
+        for path in self._list(self._content, "plugins", str):
+            try:
+                load_plugin(self._folder / path)
+            except PluginError as error:
+                self.errors.append(str(error))
 
     @abstractmethod
     def runs(self) -> tuple[Run, ...]:

@@ -12,7 +12,7 @@ from circuitfind.directories.directory import circuit_file, effects_of, load_cir
 from circuitfind.directories.work import CIRCUIT
 from circuitfind.errors import CircuitFileError, RunDirectoryError, quoted
 from circuitfind.files import digest, read_bytes, write_whole
-from circuitfind.formats import FORMATS, find_format, import_circuit
+from circuitfind.formats import FORMATS, import_circuit
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import write_csv
 from circuitfind.graph import Graph
@@ -50,18 +50,14 @@ def export_run(path: Path, format_name: str, out: Path | None = None) -> Path:
         CircuitFileError: The format is unknown, or cannot express the circuit.
         RunDirectoryError: A file is there already, or cannot be written.
     """
-    if format_name not in SUBMISSIONS and all(known.name != format_name for known in FORMATS):
-        names = [*(known.name for known in FORMATS), *SUBMISSIONS]
-        raise CircuitFileError(
-            f"no format named {quoted(format_name)}; the formats are {', '.join(names)}"
-        )
+    or_else = f", {', '.join(SUBMISSIONS)}"
+    found = None if format_name in SUBMISSIONS else FORMATS.find(format_name, or_else=or_else)
     circuit = scored_circuit(path)
     beside = circuit_file(path)
-    if format_name in SUBMISSIONS:
+    if found is None:
         folder = out or beside.with_name(submission_name(circuit.origin))
         files = {folder / name: text for name, text in SUBMISSIONS[format_name](circuit).items()}
     else:
-        found = find_format(format_name)
         kind = f".{format_name}" if found.suffix == beside.suffix else ""
         folder = out or beside.with_name(f"{beside.stem}{kind}{found.suffix}")
         files = {folder: found.write(circuit)}

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from circuitfind.errors import CircuitfindError
 from circuitfind.limits import require
+from circuitfind.plugins import load_named
 
 Reply = tuple[bool, Any]
 """Whether a call returned, and what; otherwise the error that it raised."""
@@ -113,6 +114,7 @@ class Host:
     def make(self, make: Callable[..., Any], args: Sequence[Any]) -> None:
         """Make the object; if that fails, every call will say so."""
         try:
+            load_named()
             self._object = make(*args)
         except Exception as error:  # noqa: BLE001 - told to whoever asks next
             self._failure = _as_sent(error)

@@ -4,12 +4,14 @@ Every node must have circuitfind installed, and see the files that the work name
 paths. Ray never repeats anything by itself, so that repetitions are counted in one place.
 """
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from circuitfind.errors import WorkerError
+from circuitfind.plugins import VARIABLE
 from circuitfind.workers.crew import Answer, Host, LostError, taken
 
 
@@ -125,7 +127,9 @@ def _connected(address: str) -> tuple[Any, bool]:
         return ray, False
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        plugins = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
+        extra = {"runtime_env": {"env_vars": plugins}} if plugins else {}
+        ray.init(address=address, log_to_driver=False, logging_level="error", **extra)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise WorkerError(

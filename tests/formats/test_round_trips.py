@@ -8,7 +8,7 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.errors import CircuitFileError
-from circuitfind.formats import FORMATS, base, export_circuit, find_format, import_circuit
+from circuitfind.formats import FORMATS, base, export_circuit, import_circuit
 from circuitfind.formats.networks import from_networkx, to_networkx
 from circuitfind.formats.submission import circuits, importances
 from circuitfind.formats.tables import COLUMNS, from_frame, to_frame
@@ -43,7 +43,7 @@ CASES = [
 def test_a_circuit_comes_back_as_it_was(name, index, seed, tmp_path):
     graph = KINDS[index]
     circuit = circuit_of(graph, seed, only_kept=name not in EVERY_EDGE)
-    path = tmp_path / f"circuit{find_format(name).suffix}"
+    path = tmp_path / f"circuit{FORMATS.find(name).suffix}"
     export_circuit(circuit, path, format_name=name)
     # A table does not say to which model it belongs.
     found = import_circuit(path, graph if name == "csv" else None)
@@ -57,7 +57,7 @@ def test_the_empty_and_the_full_circuit_come_back(name, kept, tmp_path):
     mask = SMALL.edge_mask if kept == "everything" else torch.zeros_like(SMALL.edge_mask)
     unknown = torch.full(mask.shape, torch.nan, dtype=torch.float64)
     circuit = Circuit(SMALL, mask, unknown)
-    path = tmp_path / f"circuit{find_format(name).suffix}"
+    path = tmp_path / f"circuit{FORMATS.find(name).suffix}"
     export_circuit(circuit, path, format_name=name)
     found = import_circuit(path, SMALL)
     if name == "csv":
@@ -71,7 +71,7 @@ def test_a_file_of_another_model_is_refused(name, tmp_path):
     other = next(
         graph for graph in GRAPHS if graph.shape != SMALL.shape and expressible(name, graph)
     )
-    path = tmp_path / f"circuit{find_format(name).suffix}"
+    path = tmp_path / f"circuit{FORMATS.find(name).suffix}"
     export_circuit(Circuit(other, other.edge_mask), path, format_name=name)
     with pytest.raises(CircuitFileError, match=str(path)):
         import_circuit(path, SMALL)
@@ -96,7 +96,7 @@ def test_networks_tables_and_clusters_say_at_which_place():
         ("a0.h1@end", "logits@end", "end"),
     ]
     assert list(to_frame(circuit)["place"]) == ["S1", "end"]
-    dot = find_format("dot").write(circuit)
+    dot = FORMATS.find("dot").write(circuit)
     assert 'cluster_0 {\n    label="S1";\n    "embed@S1";\n    "a0.h1.kv@S1";\n  }' in dot
 
 
@@ -107,12 +107,12 @@ def test_networks_and_clusters_say_which_units_of_which_mlp():
     network = to_networkx(circuit)
     assert network.nodes["m0.n17"] == {"stage": 2, "layer": 0, "neuron": 17}
     assert network.nodes["m0"] == network.nodes["m0.rest"] == {"stage": 2, "layer": 0}
-    dot = find_format("dot").write(circuit)
+    dot = FORMATS.find("dot").write(circuit)
     assert dot.count("cluster") == 1
     inside = re.search(r'subgraph cluster_m0 \{\s+label="m0";(.*?)\}', dot, re.S)[1]
     assert set(inside.split()) == {'"m0";', '"m0.n17";', '"m0.rest";'}
     placed = graph.at_places(["S1", "end"])
-    dot = find_format("dot").write(
+    dot = FORMATS.find("dot").write(
         Circuit(placed, placed.mask_of(["m0.n17->logits@end", "embed->m0@S1", "m0.n4->m1@S1"]))
     )
     found = re.findall(r"subgraph (\w+)|(\"m0\S+\");", dot)
@@ -122,7 +122,7 @@ def test_networks_and_clusters_say_which_units_of_which_mlp():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("write", [find_format("acdc").write, find_format("eap-ig").write])
+@pytest.mark.parametrize("write", [FORMATS.find("acdc").write, FORMATS.find("eap-ig").write])
 @pytest.mark.parametrize("kind", ["neuron", "latent"])
 def test_formats_without_units_refuse_them(write, kind):
     graph = heads_and_mlps(SMALL.shape, units=[Units(1, kind, (4, 17))])
@@ -173,7 +173,7 @@ def test_frames_come_back(graph):
 @pytest.mark.parametrize("name", ["eap-ig", "acdc", "graphml", "dot", "networkx", "csv"])
 def test_a_circuit_of_gpt2_small_comes_back(name, tmp_path):
     circuit = circuit_of(GPT2_SMALL, only_kept=name not in EVERY_EDGE)
-    path = tmp_path / f"circuit{find_format(name).suffix}"
+    path = tmp_path / f"circuit{FORMATS.find(name).suffix}"
     export_circuit(circuit, path, format_name=name)
     assert_same(import_circuit(path, GPT2_SMALL), circuit, origin=name != "csv")
 

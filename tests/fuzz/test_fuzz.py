@@ -17,7 +17,7 @@ from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.overview import list_runs
 from circuitfind.directories.rivals import RivalsConfig
-from circuitfind.formats import FORMATS, find_format, import_circuit
+from circuitfind.formats import FORMATS, import_circuit
 from circuitfind.models.loading import load_model
 from circuitfind.sweeps.plan import read_sweep
 from circuitfind.tasks import find_task
@@ -91,10 +91,10 @@ def test_circuit_files(numbers, guard, tmp_path):
 @pytest.mark.parametrize("name", [known.name for known in FORMATS])
 @cases(FEW // 4, MANY // 2)
 def test_files_of_other_formats(name, numbers, guard, tmp_path):
-    file, said = tmp_path / f"circuit{find_format(name).suffix}", Counter()
+    file, said = tmp_path / f"circuit{FORMATS.find(name).suffix}", Counter()
     for number in numbers:
         graph = GROUPED if name == "eap-ig" and number % 2 else SMALL
-        content = find_format(name).write(circuit_of(graph, number)).encode()
+        content = FORMATS.find(name).write(circuit_of(graph, number)).encode()
         file.write_bytes(damaged(content, random.Random(number)))
         given, chosen = (graph if number % 3 else None), (name if number % 5 else None)
         with guard.watching(tmp_path):
