@@ -1,5 +1,7 @@
 """Fixtures that cost something, and what every test needs."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from circuitfind import plugins, registry
 from tests.type_checks import checks_types, number, types_checked
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -59,3 +62,28 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the models and tokenizers beside the repository (../shared) are not here")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _without_plugins() -> Iterator[None]:
+    """Leave no plug-in of one test to the next."""
+    yield
+    if plugins._LOADED or registry.EXPECTED or registry.USED:
+        forget_plugins()
+
+
+def forget_plugins() -> None:
+    """Forget plug-ins, as a new process would."""
+    from circuitfind.commands.doctor import _tables
+
+    for plugin in plugins._LOADED.values():
+        for table in _tables():
+            for what in plugin.adds:
+                kind, _, name = what.rpartition(" ")
+                if table.what == kind:
+                    table._entries.pop(name, None)
+    for name in plugins._LOADED:
+        sys.modules.pop(name, None)
+    for known in (plugins._LOADED, registry.EXPECTED, registry.USED):
+        known.clear()
+    os.environ.pop(plugins.VARIABLE, None)

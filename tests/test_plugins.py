@@ -1,6 +1,5 @@
 """Plug-ins: local files named by `--plugin` or in a sweep file, and an installed package."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,33 +8,17 @@ from pathlib import Path
 import pytest
 
 import circuitfind as cf
-from circuitfind import plugins, registry
+from circuitfind import plugins
 from circuitfind.errors import MetricError, PluginError
 from circuitfind.metrics import METRICS
 from circuitfind.plugins import VARIABLE, load_named, load_plugin
 from tests.cli.conftest import cli  # noqa: F401  (a fixture)
+from tests.conftest import forget_plugins
 from tests.test_registration import _tables_as_before, installed  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).parents[1]
 CONFIDENCE = ROOT / "examples/confidence.py"
 ADDS = "from circuitfind.metrics import METRICS, KL\nfrom dataclasses import replace\n"
-
-
-@pytest.fixture(autouse=True)
-def _no_plugins(monkeypatch):
-    """Leave no plug-in behind."""
-    for known in (plugins._LOADED, registry.EXPECTED, registry.USED):
-        for name in list(known):
-            monkeypatch.delitem(known, name)
-    monkeypatch.setenv(VARIABLE, "")
-    before = set(sys.modules)
-    yield
-    plugins._LOADED.clear()
-    registry.EXPECTED.clear()
-    registry.USED.clear()
-    for name in set(sys.modules) - before:
-        if name.startswith("circuitfind_plugin_"):
-            del sys.modules[name]
 
 
 def test_a_file_adds_to_the_tables_and_results_name_it(cli):  # noqa: F811
@@ -55,9 +38,7 @@ def test_without_its_plugin_a_run_says_which_one_it_needs(cli, tmp_path):  # noq
     mine = shutil.copy(CONFIDENCE, tmp_path / "mine.py")
     run = cli(*words, "--edges", 40, "--metric", "confidence", "--out", "run", "--plugin", mine)
     assert run.code == 0, run.err
-    plugins._LOADED.clear()
-    METRICS._entries.pop("confidence")
-    os.environ[VARIABLE] = ""
+    forget_plugins()
     missed = cli("evaluate", "run", "--quick")
     assert (missed.code, missed.err.count("\n")) == (2, 1)
     assert missed.err.strip().endswith("made with plug-ins: give --plugin mine.py")
