@@ -7,6 +7,7 @@ commands below a line `<!-- run -->`; where a block shows their output, it must 
 
 import ast
 import doctest
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_every_link_leads_somewhere(page):
             target = page.parent / path if path else page
             assert target.exists(), f"{page.name} links to {link}"
             assert not anchor or anchor in anchors_of(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name_of)
+def test_every_name_of_the_package_is_public(page):
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"\bcf\.([a-zA-Z]\w*)", text)) <= set(circuitfind.__all__)
+
+
+def test_every_name_of_transformer_lens_is_one():
+    text = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    names = re.findall(r"`(transformer_lens(?:\.\w+)+)`", text)
+    assert len(names) > 5
+    for name in names:
+        home, _, last = name.rpartition(".")
+        assert hasattr(importlib.import_module(home), last), name
 
 
 def test_every_message_in_troubleshooting_is_in_the_code():
