@@ -33,9 +33,9 @@ tests: $(READY)
 test-all: lint types layers $(READY)
 	$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m ""
 
-# The documentation, in build/site; a server shows it with its search: python3 -m http.server -d build/site
 site: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The site is build/site; with search: python3 -m http.server --directory build/site"
 
 # Builds the report's page anew from web/; needs node, which nothing else does.
 page:
