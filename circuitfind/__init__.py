@@ -66,6 +66,7 @@ _HOMES = {
     "find_task": "circuitfind.tasks",
     "heads_and_mlps": "circuitfind.granularity",
     "import_circuit": "circuitfind.formats",
+    "import_publication": "circuitfind.verbs.publish",
     "learned_constants": "circuitfind.engine.constants",
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
@@ -80,6 +81,7 @@ _HOMES = {
     "patch_report": "circuitfind.reports.patching",
     "patch_together": "circuitfind.patching.together",
     "path_patch": "circuitfind.patching.path",
+    "publish_run": "circuitfind.verbs.publish",
     "repeat_run": "circuitfind.verbs.stability",
     "rivals": "circuitfind.api",
     "run_discovery": "circuitfind.verbs.discover",
@@ -169,6 +171,8 @@ if TYPE_CHECKING:
     from circuitfind.verbs.dissociate import dissociate_runs as dissociate_runs
     from circuitfind.verbs.evaluate import evaluate_run as evaluate_run
     from circuitfind.verbs.families import find_families as find_families
+    from circuitfind.verbs.publish import import_publication as import_publication
+    from circuitfind.verbs.publish import publish_run as publish_run
     from circuitfind.verbs.rivals import find_rivals as find_rivals
     from circuitfind.verbs.stability import repeat_run as repeat_run
     from circuitfind.verbs.wish import Wish as Wish

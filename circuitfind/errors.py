@@ -102,6 +102,10 @@ class SweepError(CircuitfindError):
     """A sweep file that is wrong, or a sweep of which runs failed."""
 
 
+class PublicationError(CircuitfindError):
+    """A published folder that cannot be trusted, or a run that cannot be published."""
+
+
 class PluginWarning(UserWarning):
     """An installed package offers what cannot be had."""
 

@@ -11,7 +11,7 @@ from circuitfind.commands.dissociate import dissociate
 from circuitfind.commands.doctor import doctor
 from circuitfind.commands.draw import draw
 from circuitfind.commands.evaluate import evaluate
-from circuitfind.commands.exchange import export, import_
+from circuitfind.commands.exchange import export, import_, publish
 from circuitfind.commands.families import families
 from circuitfind.commands.listing import ablations, inspect, methods, metrics, models, runs, tasks
 from circuitfind.commands.mib import mib
@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[Callable[..., None], ...]] = {
     "Judge a circuit": (evaluate, certify, stability, rivals, families),
     "Compare circuits": (compare, dissociate),
     "Compare methods": (mib, benchmark, truth),
-    "Exchange with other programs": (export, import_),
+    "Exchange": (export, publish, import_),
     "What there is": (runs, tasks, models, methods, metrics, ablations, inspect, bench, doctor),
 }
 """The commands under their headings, in the order of `--help`."""

@@ -189,8 +189,8 @@ def _print_results(
             values = [{**value, "check": asdict(checked)} for value in values]
         print_json(values[0] if len(values) == 1 else values)
         return
+    from circuitfind.directories.directory import PAGE
     from circuitfind.reports.terminal import rule_table, scorecard_table
-    from circuitfind.verbs.report import REPORT
 
     for number, result in enumerate(results):
         if number:
@@ -198,7 +198,7 @@ def _print_results(
         print_table(scorecard_table(result.card, result.search))
         emit(f"{result.path / 'diagram.svg'}\n")
         if report:
-            emit(f"{result.path / REPORT}\n")
+            emit(f"{result.path / PAGE}\n")
     if checked is not None:
         emit("\n")
         print_table(rule_table(checked))

@@ -1,11 +1,11 @@
-"""The commands `export` and `import`."""
+"""The commands `export`, `publish` and `import`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import emit
+from circuitfind.commands.console import emit, interruptible, print_table, tell
 from circuitfind.commands.options import Circuit, MergeQkv, SplitEmbedding, limited
 
 
@@ -30,8 +30,27 @@ def export(
     emit(f"{export_run(circuit, format_name, out)}\n")
 
 
+def publish(
+    run: Annotated[Path, typer.Argument(help="A finished run's directory.")],
+    to: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
+    author: Annotated[
+        list[str] | None,
+        typer.Option(help="Who found it, for CITATION.cff. Can be repeated."),
+    ] = None,
+) -> None:
+    """Write a run into a folder that others can verify and repeat, with a hash of every file."""
+    from circuitfind.verbs.publish import publish_run
+
+    emit(f"{publish_run(run, to, authors=author or (), tell=tell)}\n")
+
+
 def import_(
-    file: Annotated[Path, typer.Argument(help="A circuit in any format that `export` writes.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A circuit in any format that `export` writes, or a folder of `publish`."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Directory to write.")],
     model: Annotated[
         str | None,
@@ -49,8 +68,19 @@ def import_(
     ] = None,
     merge_qkv: MergeQkv = False,
     split_embedding: SplitEmbedding = False,
+    repeat: Annotated[
+        bool,
+        typer.Option(
+            "--repeat",
+            help="Search again with the settings of a published run, and list what differs; exit "
+            "with 1 if the circuits do.",
+        ),
+    ] = False,
 ) -> None:
-    """Read a circuit of another program into a directory."""
+    """Read a circuit of another program, or a published run, into a directory."""
+    if file.is_dir():
+        _take_in(file, out, model, repeat=repeat)
+        return
     from circuitfind.granularity import heads_and_mlps
     from circuitfind.models.loading import load_model
     from circuitfind.verbs.exchange import import_file
@@ -64,3 +94,21 @@ def import_(
         file, out, graph=graph, format_name=format_name, n_edges=edges, task=task, model=model
     )
     emit(f"{out}: {circuit.n_edges} of {circuit.graph.n_edges} edges\n")
+
+
+def _take_in(folder: Path, out: Path, model: str | None, *, repeat: bool) -> None:
+    """Verify a published run, and make it again if that is wanted."""
+    from circuitfind.commands.progress import progress_bar
+    from circuitfind.verbs.publish import import_publication, rerun
+
+    circuit = import_publication(folder, out, model=model)
+    emit(f"{out}: {circuit.n_edges} of {circuit.graph.n_edges} edges; every file is as published\n")
+    if not repeat:
+        return
+    from circuitfind.reports.terminal import listing
+
+    with interruptible(out), progress_bar() as on_progress:
+        found = rerun(out, on_progress=on_progress, tell=tell)
+    print_table(listing(("what", "published", "here"), found.rows))
+    if not found.same:
+        raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuitfind.commands.console import print_facts, print_json, print_rows, tell
+from circuitfind.commands.console import emit, print_facts, print_json, print_rows, tell
 from circuitfind.commands.method_flags import flags_of
 from circuitfind.commands.options import Device, Dtype, Json, Model, Seed, System, limited
 
@@ -170,14 +170,32 @@ def runs(
         str | None,
         typer.Option(help="List these only: finished, running, interrupted, newer or damaged."),
     ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="Sort by this column. [default: by the run's path]")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The largest first.")] = False,
+    paths: Annotated[
+        bool,
+        typer.Option("--paths", help="Print the paths alone, for `compare` and other commands."),
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write an index page: pictures, links, to filter and sort."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the runs below DIRECTORY, and how far each is."""
-    from circuitfind.directories.overview import Filter, list_runs
+    from circuitfind.directories.overview import Filter, list_runs, sorted_runs, write_index
 
     found = list_runs(directory, Filter(task, model, method, state))
+    found = sorted_runs(found, sort, reverse=reverse)
     rows = [info.as_row(directory) for info in found]
-    if as_json:
+    if page is not None:
+        write_index(found, directory, page)
+        emit(f"{page}\n")
+    elif paths:
+        emit("".join(f"{info.path}\n" for info in found))
+    elif as_json:
         print_json(rows)
     elif rows:
         from circuitfind.reports.terminal import filled_columns

@@ -25,7 +25,7 @@ from circuitfind.plugins import expect, facts_in, plugin_facts
 from circuitfind.question import FOUND_ON, require_same
 from circuitfind.records import from_json
 
-DECISIONS, SCORECARD = "decisions.jsonl", "scorecard.json"
+DECISIONS, SCORECARD, PAGE = "decisions.jsonl", "scorecard.json", "report.html"
 TRIALS, TRIED = "thresholds.json", "tried"
 """How several thresholds did, and the runs with those that the automatic one has given up."""
 

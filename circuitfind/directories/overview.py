@@ -1,20 +1,29 @@
 """List of the runs below a directory, and the progress of each."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import count_decisions
-from circuitfind.directories.directory import DECISIONS, SCORECARD
+from circuitfind.directories.directory import DECISIONS, PAGE, SCORECARD
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import REPORT, RESULT
 from circuitfind.directories.results import read_scorecard
 from circuitfind.directories.work import CIRCUIT, CONFIG, read_config
-from circuitfind.errors import CircuitfindError, NewerFileError, RunDirectoryError
+from circuitfind.errors import (
+    CircuitfindError,
+    NewerFileError,
+    ReportError,
+    RunDirectoryError,
+    quoted,
+)
+from circuitfind.files import write_whole
+from circuitfind.reports.index_page import index_html
 from circuitfind.store import STATE, is_held, reported
 
 State = Literal["finished", "running", "interrupted", "newer", "damaged"]
@@ -98,6 +107,55 @@ def list_runs(path: Path, chosen: Filter | None = None) -> list[RunInfo]:
             raise RunDirectoryError(f"there is no directory {path}")
         found = [_info(place) for place in sorted(_run_directories(path))]
     return [info for info in found if chosen is None or chosen.lets_through(info)]
+
+
+def sorted_runs(runs: list[RunInfo], column: str | None, *, reverse: bool) -> list[RunInfo]:
+    """Return runs in the order of a column; those without a value are last.
+
+    Raises:
+        RunDirectoryError: There is no such column.
+    """
+    if column is None or not runs:
+        return runs[::-1] if reverse else runs
+    values = [info.as_row(info.path.parent) for info in runs]
+    if column not in values[0]:
+        raise RunDirectoryError(
+            f"there is no column {quoted(column)}; sort by one of {', '.join(values[0])}"
+        )
+    pairs = [(row[column], info) for row, info in zip(values, runs, strict=True)]
+    known = [(value, info) for value, info in pairs if value is not None]
+    kind = str if any(isinstance(value, str) for value, _ in known) else float
+    known.sort(key=lambda pair: kind(pair[0]), reverse=reverse)
+    return [info for _, info in [*known, *(pair for pair in pairs if pair[0] is None)]]
+
+
+def write_index(runs: Sequence[RunInfo], below: Path, page: Path) -> None:
+    """Write a page that lists runs, with a picture of each and a link to its report.
+
+    Raises:
+        ReportError: It cannot be written.
+    """
+
+    def beside(*files: Path) -> str | None:
+        for file in filter(Path.is_file, files):
+            return quote(os.path.relpath(file, page.parent).replace(os.sep, "/"))
+        return None
+
+    rows = [
+        {
+            "picture": beside(info.path / "diagram.svg"),
+            # A published run has its page beside it.
+            "link": beside(info.path / PAGE, info.path.parent / PAGE, info.path / CIRCUIT),
+            **info.as_row(below),
+            "task": Path(str(info.settings.get("task", ""))).name,
+        }
+        for info in runs
+    ]
+    title = f"Runs in {below.resolve().name}"
+    try:
+        write_whole(page, index_html(title, rows))
+    except OSError as error:
+        raise ReportError(f"cannot write the page {page}: {error.strerror}") from None
 
 
 def _run_directories(path: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from circuitfind.comparison.common_graph import how_compared
 from circuitfind.comparison.roles import labels
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import read_decisions
-from circuitfind.directories.directory import DECISIONS, circuit_file, load_circuit_of
+from circuitfind.directories.directory import DECISIONS, PAGE, circuit_file, load_circuit_of
 from circuitfind.directories.evaluation import evaluation_of
 from circuitfind.directories.kinds import content_kind, require_search
 from circuitfind.directories.results import read_result
@@ -51,8 +51,6 @@ from circuitfind.tasks import find_task
 from circuitfind.verbs.draw import names_of, origin_line
 from circuitfind.verbs.roles import read_roles, roles_file
 from circuitfind.verbs.wish import config_of
-
-REPORT = "report.html"
 
 MOST_NEEDED = 500
 """From how many edges on no edge is cut from the circuit again: that would take too long."""
@@ -129,7 +127,7 @@ def write_report(
         ],
         "comparison": _comparison(runs, names) if against else None,
     }
-    beside = REPORT if against is None else f"report-{names[1].replace('/', '-').strip('-.')}.html"
+    beside = PAGE if against is None else f"report-{names[1].replace('/', '-').strip('-.')}.html"
     file = out or (path / beside if path.is_dir() else path.with_name(f"{path.stem}.{beside}"))
     try:
         write_whole(file, page_html(" | ".join(titles), data))

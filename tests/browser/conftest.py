@@ -53,7 +53,7 @@ def open_page(browser) -> Iterator[Open]:
     """Open a file at some size; whatever it logs, throws or fetches fails the test."""
     contexts, said = [], []
 
-    def opened(file: Path, size: str = "desktop", theme: str = "light") -> Any:
+    def opened(file: Path, size: str = "desktop", theme: str = "light", shows: str = ".box") -> Any:
         width, height = SIZES[size]
         context = browser.new_context(
             viewport={"width": width, "height": height},
@@ -69,7 +69,7 @@ def open_page(browser) -> Iterator[Open]:
         page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: said.append(request.url) if is_remote(request) else None)
         page.goto(file.as_uri())
-        page.wait_for_selector(".box")
+        page.wait_for_selector(shows)
         return page
 
     yield opened

@@ -51,6 +51,7 @@ WHOLE_COMMANDS = {
     "patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--sites", "head"],
     "path_patch": ["program", "--model", "PROGRAM", "--prompts", "4", "--to", "logits"],
     "export": ["RUN", "--format", "csv"],
+    "publish": ["RUN", "--to", "published"],
     "import_": ["RUN/circuit.json", "--out", "imported"],
     "runs": ["."],
     "tasks": ["program", "--model", "PROGRAM"],

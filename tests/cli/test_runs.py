@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+from html import unescape
+from urllib.parse import unquote
 
 import pytest
 
@@ -53,6 +55,44 @@ def test_every_run_is_listed_with_its_state(three, cli):
 )
 def test_runs_are_filtered(words, expected, three, cli):
     assert {row["run"] for row in cli("runs", three, *words, "--json").json} == expected
+
+
+def test_runs_are_sorted_and_their_paths_printed(three, cli):
+    shutil.copytree(three / "done", three / "also")
+    card = json.loads((three / "also/scorecard.json").read_text())
+    card["scorecard"]["n_edges"] += 1
+    (three / "also/scorecard.json").write_text(json.dumps(card))
+
+    def listed(*words):
+        return [row["run"] for row in cli("runs", three, *words, "--json").json]
+
+    assert listed("--sort", "n_edges") == ["done", "also", "broken", "deep/stopped"]
+    assert listed("--sort", "n_edges", "--reverse")[:2] == ["also", "done"]
+    assert listed("--sort", "state")[0] == "broken"
+    assert listed("--reverse") == listed()[::-1]
+    paths = cli("runs", three, "--state", "finished", "--paths").out.split()
+    assert paths == [str(three / "also"), str(three / "done")]
+    assert cli("compare", *paths).code == 0
+    wrong = cli("runs", three, "--sort", "nothing")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "there is no column 'nothing'; sort by one of run, state, task" in wrong.err
+
+
+def test_the_index_page_links_to_files_that_are_there(three, cli):
+    name = three / "done"
+    (three / "odd & <name>").mkdir()
+    shutil.move(name, three / "odd & <name>" / "run")
+    (three / "odd & <name>" / "report.html").write_text("a page")
+    page = three / "index.html"
+    assert cli("runs", three, "--html", page).out.strip() == str(page)
+    text = page.read_text()
+    links = re.findall(r'(?:href|src)="([^"]+)"', text)
+    assert len(links) == 5
+    assert all((three / unquote(unescape(link))).is_file() for link in links), links
+    assert "odd &amp; &lt;name&gt;/run" in text
+    assert "<name>" not in text
+    unwritable = cli("runs", three, "--html", three)
+    assert (unwritable.code, unwritable.err.count("\n")) == (2, 1)
 
 
 def test_a_run_at_work_is_running(three, cli):
