@@ -24,7 +24,7 @@ from circuitfind.directories.publication import (
 from circuitfind.directories.results import RunResult, read_result
 from circuitfind.directories.work import CONFIG, ENVIRONMENT, WorkDirectory, read_config
 from circuitfind.errors import CircuitfindError, PublicationError
-from circuitfind.files import read_bytes
+from circuitfind.files import path_of, read_bytes
 from circuitfind.formats import FORMATS
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
@@ -38,8 +38,8 @@ _LARGEST = 1 << 30
 
 
 def publish_run(
-    path: Path,
-    to: Path,
+    path: Path | str,
+    to: Path | str,
     *,
     authors: Sequence[str] = (),
     tell: Callable[[str], None] = lambda message: None,
@@ -59,6 +59,7 @@ def publish_run(
         PublicationError: The folder is not empty.
         CircuitfindError: The run is not finished, or a file cannot be read or written.
     """
+    path, to = path_of(path), path_of(to)
     circuit = load_circuit_of(path)
     if not path.is_dir():
         raise PublicationError(f"{path} is a file; give the directory of a run")
@@ -170,8 +171,8 @@ class Repetition:
 
 
 def import_publication(
-    folder: Path,
-    out: Path,
+    folder: Path | str,
+    out: Path | str,
     *,
     model: str | None = None,
 ) -> Circuit:
@@ -185,6 +186,7 @@ def import_publication(
     Raises:
         PublicationError: A file is missing or not the one published, or `out` is not empty.
     """
+    folder, out = path_of(folder), path_of(out)
     if not WorkDirectory.is_fresh(out):
         raise PublicationError(f"{out} is not empty; choose another --out")
     manifest, contents = verified(folder)
