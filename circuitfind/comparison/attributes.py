@@ -5,8 +5,8 @@ each at its place, or if others in between are like both. The name of a wording 
 prompts share.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, groupby
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ def attributes_of(
     for name, places in own.positions.items():
         found[f"position of {name}"] = list(map(str, places.tolist()))
     if own.answers.numel():
-        found["answer"] = [_text([token], vocabulary) for token in own.answers[:, 0, 0].tolist()]
+        found["answer"] = _tokens(own.answers[:, 0, 0].tolist(), vocabulary)
     rows, last = torch.arange(len(own)), own.steps[:, 0]
-    found["last token"] = [_text([token], vocabulary) for token in own.clean[rows, last].tolist()]
+    found["last token"] = _tokens(own.clean[rows, last].tolist(), vocabulary)
     grouped = {tuple(map(values.index, values)): name for name, values in reversed(found.items())}
     return {
         name: found[name]
@@ -71,7 +71,34 @@ def _wordings(prompts: PromptPairs, vocabulary: Vocabulary | None) -> list[str]:
         shared = (rows == rows[0]).all(0).tolist()
         tokens = [t if same else NO_TOKEN for t, same in zip(rows[0].tolist(), shared, strict=True)]
         names[number] = _text(tokens[:length], vocabulary)
-    return [names[number] for number in numbers.tolist()]
+    return _distinct(numbers.tolist(), names)
+
+
+def _tokens(tokens: Sequence[int], vocabulary: Vocabulary | None) -> list[str]:
+    names = {
+        token: _text([token], vocabulary) if vocabulary is None or token == NO_TOKEN
+        else vocabulary.shown(token)
+        for token in sorted({*tokens})
+    }  # fmt: skip
+    return _distinct(tokens, names)
+
+
+def _distinct(numbers: Sequence[int], names: Mapping[int, str]) -> list[str]:
+    """Return the name of each number; where several have one name, all but the first are counted.
+
+    Wordings that share no token look alike, and parts of a character do.
+    """
+    found, taken = dict[int, str](), set[str]()
+    for number, name in names.items():
+        own = next(each for each in _counted(name) if each not in taken)
+        taken.add(own)
+        found[number] = own
+    return [found[number] for number in numbers]
+
+
+def _counted(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name} ({n})" for n in count(2))
 
 
 def wording_numbers(prompts: PromptPairs) -> Int[np.ndarray, " prompt"]:

@@ -35,12 +35,15 @@ class Family:
 
     Attributes:
         name: `family 1` is the largest.
-        prompts: Their numbers among the prompts of the search, from 0.
+        prompts: Their numbers among the prompts of the search, from 0; prompts that repeat
+            earlier ones are in no family.
         n_measured: On how many prompts of the family circuits are measured.
         example: The prompt nearest to the family's centre.
         edges: The circuit: the fewest edges found to reach the target on these prompts. Empty where
             there is nothing to explain: the full and the empty graph have the same metric.
         alone: Those that no other family's circuit has.
+        sources: Where each of the prompts comes from, such as the line of a file; empty where
+            nobody said.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Family:
     example: str
     edges: tuple[str, ...]
     alone: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,10 @@ class Families(Tabled):
         n, numbers = len(self.families), [k for each in self.families for k in each.prompts]
         if [each.name for each in self.families] != [name_of(k) for k in range(n)]:
             raise ValueError("its families are not called family 1, family 2, ...")
-        if sorted(numbers) != list(range(self.n_prompts)):
+        if len(numbers) != self.n_prompts or len(set(numbers)) < len(numbers):
             raise ValueError(f"its families do not share out {self.n_prompts} prompts")
+        if any(len(each.sources) not in (0, len(each.prompts)) for each in self.families):
+            raise ValueError("a family does not say where each of its prompts comes from")
         rows = [row for each in self.attributes for row in each.counts]
         if any(len(row) != n for row in rows) or any(
             len(each.counts) != len(each.values) for each in self.attributes
@@ -180,7 +186,7 @@ class Families(Tabled):
         return min(rivals, key=lambda each: len(each.values), default=None)
 
     def labels(self) -> list[int]:
-        """Return the number of the family of each prompt, from 0."""
+        """Return the number of the family, from 0, of each prompt, in the order of the prompts."""
         found = {n: number for number, each in enumerate(self.families) for n in each.prompts}
         return [found[n] for n in sorted(found)]
 

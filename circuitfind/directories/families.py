@@ -11,14 +11,13 @@ from circuitfind.comparison.families import Families
 from circuitfind.directories.passes import PassDirectory
 from circuitfind.directories.work import stored_result
 from circuitfind.limits import require_fields
-from circuitfind.methods.shortlist import RANKED_BY, ranking_of
+from circuitfind.methods.shortlist import EXACT, RANKED_BY, ranking_of
 from circuitfind.records import as_json
 from circuitfind.reports.families import draw_families, draw_shares
 from circuitfind.settings import Settings
 
 RESULT, FORMAT, PASSES = "families.json", "circuitfind families 1", "passes.jsonl"
 MATRIX, DRAWING = "faithfulness.svg", "families.svg"
-EXACT = "exact"
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from circuitfind.engine.readout import Readout
 from circuitfind.engine.received import BlockGradients
 from circuitfind.engine.replacement import Runs, mean_over_prompts, runs_of
 from circuitfind.engine.written import batches, fixed_errors
-from circuitfind.errors import MethodError, MetricError, quoted
-from circuitfind.graph import Block, Graph
-from circuitfind.metrics import Metric
+from circuitfind.errors import MetricError, quoted
+from circuitfind.graph import Block
+from circuitfind.methods.slopes import require_finite_scores
 from circuitfind.models.forward import Stream
 from circuitfind.models.rules import NO_RULES, Rules, ruled
 from circuitfind.problem import HasProblem, Problem
@@ -103,7 +103,7 @@ def attribute(
     for batch in batches_of(asked, limits, skip=done // len(places), rules=rules):
         for some in together(places[done % len(places) :]):
             scores = scores + batch.scores(some) / len(problem.prompts)
-            _require_finite(problem.graph, scores)
+            require_finite_scores(problem.graph, scores)
             done += len(some)
             yield done, n_runs, scores
 
@@ -266,33 +266,3 @@ def _total(walks: Iterable[_Walk]) -> list[BlockGradients]:
 
 def _plus(one: list[BlockGradients], other: list[BlockGradients]) -> list[BlockGradients]:
     return [each + also for each, also in zip(one, other, strict=True)]
-
-
-def _require_finite(graph: Graph, scores: Table) -> None:
-    bad = (graph.edge_mask & ~scores.isfinite()).nonzero()
-    if len(bad):
-        writer, reader = bad[0].tolist()
-        name = f"{graph.writers[writer].name}->{graph.readers[reader].name}"
-        raise MethodError(
-            f"the score of {name} became {float(scores[writer, reader])}; choose a metric that "
-            "stays finite on these prompts, or a wider number type"
-        )
-
-
-def require_slope(metric: Metric, method: str, *, at_clean_only: bool) -> None:
-    """Refuse a metric whose gradient says nothing where a method takes it.
-
-    Raises:
-        MethodError: The message says why, and what to choose instead.
-    """
-    if metric.slope == "nowhere":
-        raise MethodError(
-            f"the metric {metric.name!r} changes in jumps and has no gradient, which the method "
-            f"{method!r} needs; choose another metric, such as logit-difference or kl"
-        )
-    if at_clean_only and metric.slope == "not at the full model":
-        raise MethodError(
-            f"the gradient of {metric.name!r} is zero at the clean point, where it is smallest, so "
-            f"{method!r} would score every edge 0; choose another metric (logit-difference, "
-            "probability-difference, loss), or a method that takes gradients elsewhere (eap-ig)"
-        )

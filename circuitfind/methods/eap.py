@@ -18,9 +18,10 @@ import torch
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.limits import require_fields
-from circuitfind.methods.attribution import Limits, Place, attribute, require_slope
+from circuitfind.methods.attribution import Limits, Place, attribute
 from circuitfind.methods.resamples import Resampled
 from circuitfind.methods.scored import Scored
+from circuitfind.methods.slopes import require_slope
 from circuitfind.models.rules import Rules
 from circuitfind.progress import Checkpoint, State
 

@@ -25,8 +25,9 @@ from typing import Any, Literal, get_args
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError, quoted
 from circuitfind.graph import Graph
-from circuitfind.methods.attribution import Place, require_slope
+from circuitfind.methods.attribution import Place
 from circuitfind.methods.eap import CLEAN, Attribution, EapOptions, along
+from circuitfind.methods.slopes import require_slope
 from circuitfind.progress import Checkpoint, State
 
 Variant = Literal["inputs", "activations", "clean-corrupted", "ensemble"]

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.graph import Graph
-from circuitfind.methods.attribution import Batch, batches_of, require_slope
+from circuitfind.methods.attribution import Batch, batches_of
 from circuitfind.methods.components import by_place, edges_between, require_finite
 from circuitfind.methods.eap import CLEAN, BatchOptions
 from circuitfind.methods.scored import Scored
+from circuitfind.methods.slopes import require_slope
 from circuitfind.progress import Checkpoint, State
 
 PerWriter = Float[Tensor, "writer place"]

@@ -32,11 +32,11 @@ from circuitfind.methods.attribution import (
     Limits,
     Place,
     batches_of,
-    require_slope,
     together,
 )
 from circuitfind.methods.eap import CLEAN
 from circuitfind.methods.eap_ig import EapIgOptions, places_of
+from circuitfind.methods.slopes import require_slope
 from circuitfind.models.dictionaries import with_dictionaries
 from circuitfind.models.rules import Rules
 from circuitfind.models.units import neurons_of, unit_block
@@ -44,6 +44,9 @@ from circuitfind.problem import Problem
 
 Ranking = Literal["eap", "eap-ig"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+EXACT = "exact"
+"""The effect of cutting each edge alone, where edges are ranked: it needs no gradient."""
 
 SHORTLIST = 100
 """How many units become writers unless it is told."""
@@ -189,15 +192,23 @@ def unit_scores(
     return [total(of_block) / len(problem.prompts) for of_block in zip(*parts, strict=True)]
 
 
-def slopes_of(problem: Problem, ranked_by: str) -> tuple[list[Place], Rules]:
+def slopes_of(problem: Problem, ranked_by: str, *others: str) -> tuple[list[Place], Rules]:
     """Return where a ranking takes its slopes, and by which rules.
+
+    Args:
+        problem: What it ranks.
+        ranked_by: The ranking.
+        others: What else may be chosen there and takes no slopes, for the message.
 
     Raises:
         MethodError: There is no such ranking or rule, or the metric has no slope there.
     """
     name, rules = ranking_of(ranked_by)
-    require_slope(problem.metric, name, at_clean_only=name == "eap")
-    return ([CLEAN] if name == "eap" else list(places_of(problem.graph, EapIgOptions()))), rules
+    at_clean, slope = name == "eap", problem.metric.slope
+    able = ("eap-ig", *others) if at_clean and slope != "nowhere" else others
+    instead = f"use --ranked-by {' or '.join(able)}" if able else None
+    require_slope(problem.metric, name, at_clean_only=at_clean, instead=instead)
+    return ([CLEAN] if at_clean else list(places_of(problem.graph, EapIgOptions()))), rules
 
 
 def scores_by_prompt(
@@ -213,7 +224,7 @@ def scores_by_prompt(
     Raises:
         MethodError: The metric's gradient says nothing where it is taken.
     """
-    places, rules = slopes_of(engine.problem, ranked_by)
+    places, rules = slopes_of(engine.problem, ranked_by, EXACT)
     size = engine.problem.prompts.n_runs
     for batch in batches_of(engine, Limits(batch=size), skip, rules):
         scores = sum((batch.scores(some) for some in together(places)), start=torch.zeros(()))

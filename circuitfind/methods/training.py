@@ -18,10 +18,10 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.engine.soft_mask import soft_loss
 from circuitfind.errors import MethodError
 from circuitfind.limits import require_fields
-from circuitfind.methods.attribution import require_slope
 from circuitfind.methods.base import SEED, STEPS
 from circuitfind.methods.gates import Gates, Layout
 from circuitfind.methods.scored import Scored
+from circuitfind.methods.slopes import require_slope
 from circuitfind.progress import Checkpoint, State
 
 _STEPS_PER_CHECKPOINT = 10

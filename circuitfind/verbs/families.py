@@ -5,19 +5,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from circuitfind.budget import share_of
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.families import Families
 from circuitfind.directories.directory import digest_of, load_circuit_of
-from circuitfind.directories.families import EXACT, FamiliesConfig, FamiliesDirectory
+from circuitfind.directories.families import FamiliesConfig, FamiliesDirectory
 from circuitfind.directories.naming import path_beside
 from circuitfind.engine.incremental import as_engine
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.files import path_of
+from circuitfind.methods.shortlist import EXACT
 from circuitfind.problem import HasProblem
 from circuitfind.progress import Checkpoint
-from circuitfind.question import Models, fingerprints, held_out_again, problem_again
-from circuitfind.verbs.family_search import Search, distinct
+from circuitfind.question import (
+    Models,
+    Question,
+    fingerprints,
+    held_out_again,
+    problem_again,
+)
+from circuitfind.verbs.discover import origin_of
+from circuitfind.verbs.family_search import UNION, Search, distinct
 
 
 @dataclass(frozen=True)
@@ -53,22 +62,22 @@ def _search(
     log: PassLog | None,
     on_progress: Callable[[Checkpoint], None],
 ) -> Search:
-    asked = [each and distinct(each) for each in asked]
-    n_done, total = 0, sum(each.problem.prompts.n_prompts for each in asked if each is not None)
-    if settings.ranked_by == EXACT:
-        total = circuit.graph.n_edges * sum(each is not None for each in asked)
+    found = [distinct(each) for each in asked if each is not None]
+    is_exact = settings.ranked_by == EXACT
+    # A pass for each edge and one for the whole graph, or scores of each prompt.
+    steps = [circuit.graph.n_edges + 1 if is_exact else len(numbers) for _, numbers in found]
+    n_done, total = 0, sum(steps)
+    memory = share_of(settings.memory, len(found))
 
     def count() -> None:
         nonlocal n_done
         n_done = min(n_done + 1, total)
-        on_progress(Checkpoint(n_done, total, "scores"))
+        on_progress(Checkpoint(n_done, total, "passes" if is_exact else "scores"))
 
-    own, other = (
-        None if each is None else Measured(as_engine(each, settings.memory), on_pass=count, log=log)
-        for each in asked
+    own, *held_out = (
+        Measured(as_engine(each, memory), on_pass=count, log=log) for each, _ in found
     )
-    assert own is not None
-    return Search(circuit, own, other, settings)
+    return Search(circuit, own, held_out[0] if held_out else None, settings, found[0][1])
 
 
 def find_families(
@@ -108,8 +117,23 @@ def find_families(
     asked = [problem, held_out_again(circuit, path, problem, tell)]
     with directory.measuring(fingerprints(problem), tell) as log:
         found, circuits = _search(circuit, asked, config, log, on_progress).run()
-        directory.write_result(found, circuits)
+        origin = origin_of(Question.of(circuit, path), problem)
+        named = {name: _said(name, each, origin, config) for name, each in circuits.items()}
+        directory.write_result(found, named)
     return FoundFamilies(place, found, directory.files)
+
+
+def _said(name: str, of: Circuit, origin: dict[str, Any], config: FamiliesConfig) -> Circuit:
+    """Return a circuit that says where it comes from."""
+    made = {
+        "method": "families",
+        "options": {
+            "ranked_by": config.ranked_by,
+            "target_faithfulness": config.target_faithfulness,
+        },
+        "family": f"{UNION} of all families" if name == UNION else name,
+    }
+    return replace(of, origin={**origin, **made})
 
 
 def path_of_families(path: Path | str, settings: FamiliesConfig) -> Path:

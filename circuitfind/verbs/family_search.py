@@ -33,12 +33,14 @@ from circuitfind.comparison.clusters import (
     scaled,
 )
 from circuitfind.comparison.families import LEVEL, Families, Family, Share, explained, name_of
-from circuitfind.directories.families import EXACT, FamiliesConfig
+from circuitfind.directories.families import FamiliesConfig
 from circuitfind.errors import PromptError
 from circuitfind.evaluation.measured import Mask, Measured
 from circuitfind.evaluation.scorecard import measurement
+from circuitfind.graph import Graph
 from circuitfind.methods.selection import Selection, Walk, smallest
-from circuitfind.methods.shortlist import scores_by_prompt
+from circuitfind.methods.shortlist import EXACT, scores_by_prompt
+from circuitfind.methods.slopes import require_finite_scores
 from circuitfind.metrics import Scale
 from circuitfind.problem import HasProblem
 
@@ -78,8 +80,7 @@ class Split:
         the full and the empty graph have the same metric.
         """
         problem = self.measured.problem
-        values = torch.zeros(problem.graph.edge_mask.shape, dtype=torch.float64)
-        values[problem.graph.edge_mask.cpu()] = self.scores[rows].mean(0)
+        values = _table(problem.graph, self.scores[rows].mean(0))
         full, empty = (limit[problem.metric.name][0] for limit in self.measured.limits)
         scale = Scale(float(full[rows].mean()), float(empty[rows].mean()))
         if not scale.has_gap:
@@ -114,12 +115,14 @@ class Search:
         measured: Measures on the prompts of the search, all different.
         held_out: Measures on other prompts, where there are any.
         settings: How to search.
+        numbers: What each of the prompts is among those of the search.
     """
 
     circuit: Circuit
     measured: Measured
     held_out: Measured | None
     settings: FamiliesConfig
+    numbers: Sequence[int]
 
     def __post_init__(self) -> None:
         require_same_graph(self.circuit.graph, self.measured.problem.graph)
@@ -137,7 +140,7 @@ class Search:
         scores = scores_of(self.measured, settings.ranked_by)
         vectors, units = scaled(scores.numpy()), self._units()
         tested = one_cluster_test(scores.numpy(), units, settings.seed)
-        labels, silhouette = clusters(vectors, self._numbers(tested.p_value))
+        labels, silhouette = clusters(vectors, self._how_many(tested.p_value))
         names = tuple(map(name_of, range(int(labels.max()) + 1)))
         own = other = Split(self.measured, scores, labels, names)
         if self.held_out is not None:
@@ -162,14 +165,14 @@ class Search:
             gaussian_p_value=tested.gaussian_p_value,
             asked=settings.families,
             silhouette=silhouette if pooled else None,
-            families=tuple(_family(name, circuits, own, other, vectors) for name in names),
+            families=tuple(self._family(name, circuits, own, other, vectors) for name in names),
             attributes=explained(labels, known, units, settings.seed),
             shared=_edges(circuits[names[0]], kept.all(0)),
             measured_on="discovery" if self.held_out is None else "held-out",
             shares=tuple(other.shares(compared)),
             seconds=time.monotonic() - started,
         )
-        return figures, {name: self._said(name, each) for name, each in (circuits | union).items()}
+        return figures, circuits | (union if pooled else {})
 
     def _units(self) -> Labels:
         """Return which independent draw each prompt belongs to."""
@@ -180,27 +183,30 @@ class Search:
             prompts.n_prompts,
         )
 
-    def _numbers(self, p_value: float) -> Sequence[int]:
+    def _how_many(self, p_value: float) -> Sequence[int]:
         """Return how many families there may be."""
         if self.settings.families is not None:
             return [self.settings.families]
         most = min(MOST, self.measured.problem.prompts.n_prompts - 1)
         return range(2, most + 1) if p_value < LEVEL else [1]
 
-    def _said(self, name: str, circuit: Circuit) -> Circuit:
-        """Return a circuit that says where it comes from, as the run's own does."""
-        origin = dict(self.circuit.origin)
-        if not origin:
-            return circuit
-        method, _, rules = self.settings.ranked_by.partition(":")
-        target = self.settings.target_faithfulness
-        chosen = {
-            "method": method,
-            "options": {"rules": rules} if rules else {},
-            "selection": {"target_faithfulness": target, "walk": WALK},
-            "family": name,
-        }
-        return replace(circuit, origin={**origin, **chosen})
+    def _family(
+        self, name: str, circuits: Mapping[str, Circuit], own: Split, other: Split, vectors: Vectors
+    ) -> Family:
+        problem, rows = self.measured.problem, own.groups[name]
+        prompts = problem.prompts
+        nearest_row = rows[int((vectors[rows] @ vectors[rows].mean(0)).argmax())]
+        n_have = torch.stack([each.kept for each in circuits.values()]).sum(0)
+        alone = circuits[name].kept & (n_have == 1) & (n_have < len(circuits))
+        return Family(
+            name,
+            tuple(self.numbers[row] for row in rows),
+            len(other.groups[name]),
+            text_of(prompts, nearest_row, problem.model.vocabulary),
+            _edges(circuits[name], circuits[name].kept),
+            _edges(circuits[name], alone),
+            tuple(prompts.sources[row * prompts.n_runs] for row in rows) if prompts.sources else (),
+        )
 
 
 def _counted(units: Labels) -> str:
@@ -209,41 +215,47 @@ def _counted(units: Labels) -> str:
 
 
 def scores_of(measured: Measured, ranked_by: str) -> Scores:
-    """Return the score of each edge for each prompt: positive where cutting it raises the loss."""
-    engine = measured.engine
+    """Return the score of each edge for each prompt: positive where cutting it raises the loss.
+
+    Raises:
+        MethodError: The metric's gradient says nothing, or a score became NaN or infinite.
+    """
     if ranked_by == EXACT:
-        everything = engine.graph.edge_mask
-        changes = measured.without_each_edge(everything) - measured.own([everything])
-        by_column = torch.zeros(len(changes[0]), *everything.shape, dtype=torch.float64)
-        # In the order of `without_each_edge`: reader by reader.
-        by_column.mT[:, everything.T.cpu()] = engine.problem.metric.sign * changes.T
-        return by_column[:, everything.cpu()]
-    return measured.by_prompt(ranked_by, partial(scores_by_prompt, engine, ranked_by))
+        found = _effects(measured)
+    else:
+        compute = partial(scores_by_prompt, measured.engine, ranked_by)
+        found = measured.by_prompt(ranked_by, compute)
+    # Of their squares, which the length of a prompt's scores is made of.
+    graph = measured.problem.graph
+    require_finite_scores(graph, _table(graph, found.square().sum(0)))
+    return found
 
 
-def distinct(asked: HasProblem) -> HasProblem:
-    """Return a question without prompts that repeat others: equal ones would be a family."""
-    prompts = asked.problem.prompts
-    if prompts.n_distinct == prompts.n_prompts:
-        return asked
-    return replace(asked.problem, prompts=prompts.select(prompts.rows_of(prompts.distinct)))
+def _effects(measured: Measured) -> Scores:
+    """Return how much the loss of each prompt rises when an edge is cut alone."""
+    everything = measured.problem.graph.edge_mask
+    changes = measured.without_each_edge(everything) - measured.own([everything])
+    by_column = torch.zeros(len(changes[0]), *everything.shape, dtype=torch.float64)
+    # In the order of `without_each_edge`: reader by reader.
+    by_column.mT[:, everything.T.cpu()] = measured.problem.metric.sign * changes.T
+    return by_column[:, everything.cpu()]
 
 
-def _family(
-    name: str, circuits: Mapping[str, Circuit], own: Split, other: Split, vectors: Vectors
-) -> Family:
-    problem, rows = own.measured.problem, own.groups[name]
-    nearest_row = rows[int((vectors[rows] @ vectors[rows].mean(0)).argmax())]
-    n_have = torch.stack([each.kept for each in circuits.values()]).sum(0)
-    alone = circuits[name].kept & (n_have == 1) & (n_have < len(circuits))
-    return Family(
-        name,
-        tuple(rows),
-        len(other.groups[name]),
-        text_of(problem.prompts, nearest_row, problem.model.vocabulary),
-        _edges(circuits[name], circuits[name].kept),
-        _edges(circuits[name], alone),
-    )
+def _table(graph: Graph, values: Float[Tensor, " edge"]) -> Float[Tensor, "writer reader"]:
+    table = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+    table[graph.edge_mask.cpu()] = values
+    return table
+
+
+def distinct(asked: HasProblem) -> tuple[HasProblem, Sequence[int]]:
+    """Return a question without prompts that repeat others, and the numbers of those it has.
+
+    Equal prompts would be a family.
+    """
+    prompts, numbers = asked.problem.prompts, asked.problem.prompts.distinct
+    if len(numbers) == prompts.n_prompts:
+        return asked, numbers
+    return replace(asked.problem, prompts=prompts.select(prompts.rows_of(numbers))), numbers
 
 
 def _edges(circuit: Circuit, kept: Mask) -> tuple[str, ...]:

@@ -46,7 +46,14 @@ def test_a_file_of_two_tasks_is_split_again(cli, run, tmp_path):
     assert again.json == {name: stored[name] for name in stored if name != "format"}
     found = json.loads((tmp_path / "run-families/family-1.json").read_text())
     assert {each["edge"] for each in found["edges"]} in (FIRST, SECOND)
-    assert (found["origin"]["family"], found["origin"]["method"]) == ("family 1", "eap-ig")
+    union = json.loads((tmp_path / "run-families/union.json").read_text())
+    of_run = json.loads((tmp_path / "run/circuit.json").read_text())["origin"]
+    names = ["family 1", "union of all families"]
+    for origin, name in zip((found["origin"], union["origin"]), names, strict=True):
+        assert (origin["method"], origin["family"]) == ("families", name)
+        assert origin["options"] == {"ranked_by": "eap-ig", "target_faithfulness": 0.9}
+        assert "selection" not in origin
+        assert origin["prompts_fingerprint"] == of_run["prompts_fingerprint"]
     assert "faithfulness" in cli("evaluate", "run-families/union.json", "--quick").out
 
 
@@ -71,7 +78,13 @@ def test_interrupted_families_score_no_prompt_twice(cli, run, tmp_path, monkeypa
     assert "passes of an interrupted search for families that are not repeated: 5\n" in resumed.err
 
 
-def test_what_cannot_be_scored_is_refused(cli, run, complaint):
+def test_what_cannot_be_scored_is_refused(cli, run, complaint, tmp_path):
     complaint(cli("families", "run", "--ranked-by", "best"), "no ranking 'best'; choose one of")
     complaint(cli("families", "run", "--families", 25), "families need at least 25")
     complaint(cli("families", "run", "--ranked-by", "best"), "eap-ig, exact")
+    words = ["discover", "mix.jsonl", "--model", "two.json", "--threshold", 0.01]
+    for metric, able in (("kl", "eap-ig or exact"), ("accuracy", "exact")):
+        assert cli(*words, "--metric", metric, "--out", metric).code == 0
+        refused = cli("families", metric, "--ranked-by", "eap")
+        complaint(refused, f"gradient.*'eap'.*; use --ranked-by {able}")
+        assert not list(tmp_path.glob(f"{metric}-*"))

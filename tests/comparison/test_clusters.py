@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from circuitfind.comparison.clusters import (
     silhouette,
 )
 from circuitfind.comparison.families import Attribute, Families, Family, explained, information
+from circuitfind.models.vocabulary import Vocabulary
 from circuitfind.prompts import Pair, collate
 from circuitfind.reports.families import families_tables
 
@@ -307,6 +309,18 @@ def pairs():
             positions={"IO": first, "S": second},
             template=number % 3,
         )
+
+
+def test_wordings_and_tokens_that_look_alike_have_names_of_their_own():
+    """In each of two chains of prompts, neighbours differ in one token and the ends in all."""
+    chains = [[9, 1, 2, 3], [9, 1, 2, 4], [9, 1, 5, 4], [8, 1, 5, 4], [8, 6, 5, 4]]
+    tokens = [*chains, *([token + 10 for token in each] for each in chains)]
+    prompts = collate([Pair(each, [*each[:-1], 0], [[each[-1]]]) for each in tokens])
+    same = Vocabulary(SimpleNamespace(decode=lambda tokens: "?", encode=lambda *_, **__: [0]))
+    for vocabulary in (None, same):
+        found = attributes_of(prompts, vocabulary)
+        assert found["wording"] == ["_ _ _ _"] * 5 + ["_ _ _ _ (2)"] * 5
+    assert found["answer"] == ["?"] + ["? (2)"] * 4 + ["? (3)"] + ["? (4)"] * 4
 
 
 def test_prompts_differ_in_wording_length_and_order():

@@ -37,14 +37,17 @@ ON_RUNS = {
     "compare": ["compare", "run", "other", "--out", "compared"],
     "rivals": ["rivals", "run", "--restarts", 1],
     "dissociate": ["dissociate", "run", "other", "--draws", 2, "--out", "apart"],
+    "families": ["families", "run", "--ranked-by", "exact"],
 }
 """Commands that work in a directory with two finished runs."""
+_FAMILIES = "run-families-ranked-by-exact"
 _FIRST = {
     "evaluate": ("run/evaluation-passes.jsonl", "measuring"),
     "stability": ("run-stability", "repeating"),
     "compare": ("compared", "writing"),
     "rivals": ("run-rivals-restarts-1/restart-0-0.jsonl", "searching"),
     "dissociate": ("apart/passes.jsonl", "measuring"),
+    "families": (f"{_FAMILIES}/passes.jsonl", "scoring or measuring"),
 }
 _LAST = {
     "report": "run/report.html",
@@ -54,6 +57,7 @@ _LAST = {
     "compare": "compared/comparison.json",
     "rivals": "run-rivals-restarts-1/rivals.json",
     "dissociate": "apart/dissociation.json",
+    "families": f"{_FAMILIES}/families.json",
     "evaluate": "run/size-curve.png",
 }
 

@@ -14,16 +14,20 @@ import torch
 
 from circuitfind.budget import BudgetSpentError
 from circuitfind.circuit import Circuit, load_circuit
+from circuitfind.commands.console import print_tables
 from circuitfind.directories.config import RunConfig
+from circuitfind.directories.families import FamiliesConfig
 from circuitfind.directories.overview import list_runs
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.formats import FORMATS, import_circuit
 from circuitfind.models.loading import load_model
+from circuitfind.reports.families import families_tables
 from circuitfind.sweeps.plan import read_sweep
 from circuitfind.tasks import find_task
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.draw import draw_run
 from circuitfind.verbs.exchange import export_run, import_file, scored_circuit
+from circuitfind.verbs.families import find_families
 from circuitfind.verbs.rivals import find_rivals
 from tests.fuzz.damage import NASTY_VALUES, damaged, damaged_bytes
 from tests.fuzz.guard import Guard, refused
@@ -59,7 +63,7 @@ def run(program, model, tmp_path_factory):
     """A finished run and what repeats it."""
     path = tmp_path_factory.mktemp("runs") / "run"
     options = {"threshold": 0.01}
-    config = RunConfig("program", str(program), "acdc", options, metric="l2", n_prompts=4)
+    config = RunConfig("program", str(program), "acdc", options, metric="l2", n_prompts=8)
     run_discovery(path, config, model=model)
     return path, config
 
@@ -168,19 +172,22 @@ def test_interrupted_runs(numbers, guard, run, model, tmp_path):
         shutil.rmtree(path)
 
 
-@pytest.fixture(scope="module")
-def begun(run, model, tmp_path_factory):
-    """A search for rivals that was interrupted in its second restart, beside its run."""
-    path = tmp_path_factory.mktemp("rivals")
+@pytest.fixture(scope="module", params=["rivals", "families"])
+def begun(request, run, model, tmp_path_factory):
+    """A search that works on a run, interrupted late, beside the run: its path, and what goes on.
+
+    For rivals in the second restart; for families while held-out prompts are scored.
+    """
+    path, of_rivals = tmp_path_factory.mktemp("begun"), request.param == "rivals"
     shutil.copytree(run[0], path / "run")
+    find, settings = (find_rivals, RivalsConfig(restarts=2))
+    if not of_rivals:
+        find, settings = find_families, FamiliesConfig(ranked_by="exact")
     with contextlib.suppress(BudgetSpentError):
-        find_rivals(path / "run", RIVALS, path / "out", model=model, on_progress=_stop_late)
-    assert (path / "out" / "attempts.jsonl").stat().st_size
-    assert list((path / "out").glob("restart-*"))
-    return path
-
-
-RIVALS = RivalsConfig(restarts=2)
+        find(path / "run", settings, path / "out", model=model, on_progress=_stop_late)
+    assert (path / "out" / ("attempts.jsonl" if of_rivals else "passes.jsonl")).stat().st_size
+    assert bool(list((path / "out").glob("restart-*"))) is of_rivals
+    return path, lambda folder: find(folder / "run", settings, folder / "out", model=model)
 
 
 def _stop_late(step):
@@ -189,16 +196,45 @@ def _stop_late(step):
 
 
 @cases(FEW // 10, MANY // 16)
-def test_interrupted_searches_for_rivals(numbers, guard, begun, model, tmp_path):
+def test_interrupted_searches_on_runs(numbers, guard, begun, tmp_path):
+    begun, resumed = begun
     names = sorted(file.name for file in (begun / "out").iterdir())
     for number in numbers:
-        random_number, path = random.Random(number), tmp_path / f"rivals-{number}"
+        random_number, path = random.Random(number), tmp_path / f"begun-{number}"
         shutil.copytree(begun, path)
         file = path / "out" / names[number % len(names)]
         file.write_bytes(damaged_bytes(file.read_bytes(), random_number))
         with guard.watching(path):
-            refused(find_rivals, path / "run", RIVALS, path / "out", model=model)
+            refused(resumed, path)
         shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def families(run, model, tmp_path_factory):
+    """Two families, in a directory of a search that is finished."""
+    path = tmp_path_factory.mktemp("families")
+    find_families(run[0], TWO_FAMILIES, path / "out", model=model)
+    return path / "out"
+
+
+TWO_FAMILIES = FamiliesConfig("exact", families=2)
+
+
+@cases(FEW, MANY)
+def test_files_of_families(numbers, guard, run, families, tmp_path):
+    content, path, said = (families / "families.json").read_bytes(), tmp_path / "out", Counter()
+    shutil.copytree(families, path)
+    for number in numbers:
+        (path / "families.json").write_bytes(damaged(content, random.Random(number)))
+        with guard.watching(path):
+            said[refused(_shown_families, run[0], path)] += 1
+    assert said[True] > 0
+
+
+def _shown_families(run, path):
+    found = find_families(run, TWO_FAMILIES, path).families
+    print_tables(families_tables(found))
+    assert found.labels() and found.to_frame() is not None and found.as_json()
 
 
 TASK = [

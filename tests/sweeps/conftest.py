@@ -48,7 +48,7 @@ def workers() -> Callable[[], CrewLauncher]:
     return lambda: CrewLauncher(ProcessCrew([Place(1), Place(1)], "fork"))
 
 
-TIMED = ("scorecard.json", "evaluation.json", "environment.json", "rivals.json")
+TIMED = ("scorecard.json", "evaluation.json", "environment.json", "rivals.json", "families.json")
 """Files that tell how long something took."""
 
 

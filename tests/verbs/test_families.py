@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from circuitfind.comparison.clusters import adjusted_rand, one_cluster_test
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import PromptError
 from circuitfind.evaluation.measured import Measured
+from circuitfind.evaluation.passes import PassLog
 from circuitfind.methods import METHODS
 from circuitfind.methods.settings import settled
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
@@ -149,6 +151,26 @@ def test_a_family_in_which_nothing_is_to_explain_has_no_circuit(two):
     assert without == [None] * len(without)
 
 
+def test_prompts_have_the_numbers_and_lines_that_they_have_in_the_search(two):
+    pairs = [dataclasses.replace(each, source=f"line {n}") for n, each in enumerate(mixture())]
+    pairs = [pairs[0], pairs[0], *pairs[1:6], pairs[0], *pairs[6:]]
+    problem = dataclasses.replace(two, prompts=cf.collate(pairs))
+    found = cf.families(problem, cf.Circuit.of_edges(two, FIRST | SECOND), ranked_by="eap")
+    assert found.n_prompts == 24 and found.labels() == [n % 2 for n in range(24)]
+    first, second = found.families
+    assert sorted(first.prompts + second.prompts) == [0, *range(2, 7), *range(8, 26)]
+    for each in found.families:
+        assert list(each.sources) == [pairs[n].source for n in each.prompts]
+
+
+def test_progress_ends_with_the_last_score(two):
+    for ranked_by, n in (("eap", 24), ("exact", two.graph.n_edges + 1)):
+        steps, circuit = [], cf.Circuit.of_edges(two, FIRST)
+        cf.families(two, circuit, held_out=two, ranked_by=ranked_by, on_progress=steps.append)
+        assert [each.done for each in steps[: 2 * n]] == list(range(1, 2 * n + 1))
+        assert {each.done for each in steps[2 * n :]} == {each.total for each in steps} == {2 * n}
+
+
 def test_prompts_that_repeat_others_are_left_out_and_few_are_refused(two):
     twice = dataclasses.replace(two, prompts=two.prompts.select([0, 1, 2, 3] * 4))
     assert twice.prompts.distinct == [0, 1, 2, 3] and twice.prompts.n_distinct == 4
@@ -176,6 +198,22 @@ def test_the_scores_of_a_prompt_are_those_of_a_search_on_it_alone(tiny, ranked_b
         method = METHODS.find(ranked_by)
         expected = method.scores(engine, settled(method, {}, {"n_edges": 1})[0])
         torch.testing.assert_close(scores[number], expected.values[mask], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ranked_by", ["eap", "exact"])
+def test_scores_that_are_found_again_are_the_same_to_the_last_bit(tiny, ranked_by, tmp_path):
+    file = tmp_path / "passes.jsonl"
+    scores = with_log(tiny, ranked_by, file)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0])
+    again = with_log(tiny, ranked_by, file)
+    assert len(file.read_text().splitlines()) == len(lines) > 1
+    torch.testing.assert_close(again, scores, rtol=0, atol=0)
+
+
+def with_log(problem, ranked_by, file):
+    with closing(PassLog(file)) as log:
+        return scores_of(Measured(problem, log=log), ranked_by)
 
 
 def place_of(graph, edge):
