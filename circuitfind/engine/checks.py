@@ -80,9 +80,7 @@ def _checked(
     with torch.no_grad():
         real = prompts.step_is_real
         expected, found = own[some][real], model.logits(prompts.at_steps(final))[real]
-        difference = float((found - expected).abs().max())
-        # A program may say 0 everywhere; a difference of 0 is none then either.
-        difference = difference / float(expected.abs().max()) if difference else 0.0
+        difference = relative_difference(found, expected)
     tolerance = TOLERANCE[model.weights_dtype]
     if not difference <= tolerance:
         raise SelfCheckError(
@@ -91,6 +89,15 @@ def _checked(
             "no circuit of this model can be trusted"
         )
     return difference
+
+
+def relative_difference(found: Float[Tensor, "*_"], expected: Float[Tensor, "*_"]) -> float:
+    """Return the largest difference as a share of the largest expected value.
+
+    A program may say 0 everywhere; a difference of 0 is none then either.
+    """
+    difference = float((found - expected).abs().max())
+    return difference / float(expected.abs().max()) if difference else 0.0
 
 
 def own_logits(

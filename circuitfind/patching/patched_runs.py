@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitfind.engine.checks import relative_difference
 from circuitfind.engine.horizon import horizon
 from circuitfind.engine.readout import Readout
 from circuitfind.errors import SelfCheckError
@@ -163,7 +164,7 @@ def _require_same(problem: Problem, clean: Recording, corrupted: Recording) -> N
         with torch.no_grad():
             expected = prompts.at_steps(model.own_logits(tokens, prompts.real))[real]
             found = model.logits(prompts.at_steps(run.final))[real]
-        difference = float((found - expected).abs().max() / expected.abs().max())
+        difference = relative_difference(found, expected)
         if not difference <= TOLERANCE[model.weights_dtype]:
             raise SelfCheckError(
                 f"the recorded {name} run is not what {model.name!r} computes: its logits differ "

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import circuitfind as cf
 from circuitfind.errors import CircuitfindError, MetricError
 from circuitfind.metrics import find_metric
 from circuitfind.models.loading import load_model
@@ -180,3 +181,12 @@ def test_sites_with_different_axes_cannot_be_stacked():
     found = patch(problem_of("gpt2", metric="logit-difference"), "resid,head", positions="all")
     with pytest.raises(CircuitfindError, match="have different axes and cannot be stacked"):
         found.stacked()
+
+
+def test_a_run_in_which_every_output_is_zero_is_reproduced():
+    model = cf.load_model("or-gate", dtype="float64")
+    problem = cf.make_problem(model, "or-gate:both", n_prompts=1)
+    silent = problem.model.own_logits(problem.prompts.corrupted, problem.prompts.real)
+    assert not silent.any()
+    patched = cf.patch(problem, "mlp_out", mode="noising")
+    assert patched.mean("mlp_out").isfinite().all()
