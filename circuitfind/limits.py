@@ -82,6 +82,7 @@ LIMITS: dict[str, Limit] = {
     "max_edges": Limit(1, 10_000),
     "scale": Limit(0.1, 20, whole=False),
     "width": Limit(1, 30_000, unit="pixels"),
+    "cm": Limit(1, 500, whole=False, unit="centimetres"),
     "cases": Limit(1, 10_000_000),
     "tries": Limit(1, 10_000_000),
     "workers": Limit(1, 1_024),

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from circuitfind.choice import chosen
 from circuitfind.circuit import Circuit
 from circuitfind.comparison.common_graph import how_compared
 from circuitfind.comparison.roles import labels
@@ -19,6 +22,7 @@ from circuitfind.evaluation.scorecard import Measurement, Scorecard, shown
 from circuitfind.limits import require_fields
 from circuitfind.methods.settings import settings_apart_from_seed, size_asked
 from circuitfind.reports.diagram import MAX_EDGES, Diagram, draw_circuit, draw_difference
+from circuitfind.reports.style import restyled
 from circuitfind.verbs.roles import read_roles, roles_file
 
 _LONGEST_TITLE = 500
@@ -38,11 +42,18 @@ class Look:
         top: How many edges are drawn at most, those with the largest effects; None for the usual
             limit.
         merge_qkv: Whether edges of one writer into one head are one line.
+        layers: Layers whose edges are drawn, such as `3-5,8`: those between two of them, or from
+            the embedding, or into the logits. None draws all.
+        style: `colour`, `greyscale` or `dark`.
+        cm: Width on paper in centimetres, for SVG and PDF; None is what the drawing needs.
     """
 
     title: str = ""
     top: int | None = None
     merge_qkv: bool = False
+    layers: str | None = None
+    style: str = "colour"
+    cm: float | None = None
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -57,6 +68,9 @@ class Look:
         """End of the file's name, where the drawing is not the usual one."""
         parts = [f"top-{self.top}"] if self.top is not None else []
         parts += ["merged"] * self.merge_qkv + ["titled"] * bool(self.title)
+        parts += [] if self.layers is None else [f"layers-{self.layers.replace(',', '-')}"]
+        parts += [self.style] * (self.style != "colour")
+        parts += [] if self.cm is None else [f"{self.cm:g}cm"]
         return "".join(f"-{part}" for part in parts)
 
     @property
@@ -68,6 +82,30 @@ class Look:
     def max_edges(self) -> int:
         """Number of edges that are drawn."""
         return MAX_EDGES if self.top is None else self.top
+
+    def part(self, circuit: Circuit) -> tuple[Circuit, list[str]]:
+        """Return the circuit of the layers that are drawn, and the line that says so.
+
+        Raises:
+            MethodError: The model has no such layer.
+        """
+        if self.layers is None:
+            return circuit, []
+        n_layers = circuit.graph.shape.n_layers
+        inside = chosen(self.layers, n_layers, "layer")
+        ends = circuit.graph.writers, circuit.graph.readers
+        writes, reads = (
+            torch.tensor([end.layer is None or end.layer in inside for end in each])
+            for each in ends
+        )
+        kept = circuit.kept.cpu() & writes[:, None] & reads
+        drawn = replace(circuit, kept=kept)
+        words = f"layers {self.layers} of {n_layers}: {drawn.n_edges} of {circuit.n_edges} edges"
+        return drawn, [words]
+
+    def applied(self, diagram: Diagram) -> Diagram:
+        """Return a drawing in the style and size of this look."""
+        return Diagram(restyled(diagram.dot, self.style, self.cm))
 
 
 USUAL_LOOK = Look()
@@ -88,7 +126,7 @@ def draw_run(path: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
     name = "diagram" if file.name == CIRCUIT else file.stem
     found = read_roles(roles_file(path), circuit)
     diagram = draw_result(circuit, card, labels(found or ()), look)
-    return diagram, file.with_name(f"{name}{look.suffix}.svg")
+    return look.applied(diagram), file.with_name(f"{name}{look.suffix}.svg")
 
 
 def draw_runs(left: Path, right: Path, look: Look = USUAL_LOOK) -> tuple[Diagram, Path]:
@@ -105,18 +143,19 @@ def draw_runs(left: Path, right: Path, look: Look = USUAL_LOOK) -> tuple[Diagram
     circuit, other = load_circuit_of(left), load_circuit_of(right)
     ours, theirs = names_of(left, right)
     both = (ours, circuit), (theirs, other)
+    (ours_drawn, words), (theirs_drawn, _) = look.part(circuit), look.part(other)
     try:
         diagram = draw_difference(
-            circuit,
-            other,
+            ours_drawn,
+            theirs_drawn,
             names=(ours, theirs),
-            caption=[*look.head, *captions(both), *how_compared(*both)],
+            caption=[*look.head, *captions(both), *how_compared(*both), *words],
             max_edges=look.max_edges,
         )
     except GraphError as error:
         raise GraphError(f"{right} cannot be drawn against {left}: {error}") from None
     file_name = f"difference-{theirs.replace('/', '-').strip('-.')}{look.suffix}.svg"
-    return diagram, circuit_file(left).with_name(file_name)
+    return look.applied(diagram), circuit_file(left).with_name(file_name)
 
 
 def captions(named: Sequence[tuple[str, Circuit]]) -> list[str]:
@@ -168,9 +207,10 @@ def draw_result(
     """Draw a circuit with its provenance and, where they are known, its figures."""
     size = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
     figures = size if card is None else f"{size}, {_figures(card)}"
-    caption = [line for line in (*look.head, origin_line(circuit), figures) if line]
+    drawn, words = look.part(circuit)
+    caption = [line for line in (*look.head, origin_line(circuit), figures, *words) if line]
     return draw_circuit(
-        circuit,
+        drawn,
         caption=caption,
         roles=roles,
         unit=circuit.origin.get("unit", ""),
