@@ -91,7 +91,7 @@ class Look:
         """
         if self.layers is None:
             return circuit, []
-        n_layers = circuit.graph.shape.n_layers
+        n_layers = len(circuit.graph.attention)
         inside = chosen(self.layers, n_layers, "layer")
         ends = circuit.graph.writers, circuit.graph.readers
         writes, reads = (

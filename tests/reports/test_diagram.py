@@ -373,7 +373,7 @@ def test_pdf_without_dot_says_what_to_install(tmp_path, no_dot):
 
 
 def test_png_without_any_graphviz_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(rendering, "_programs", list)
+    monkeypatch.setattr(rendering, "programs", list)
     with pytest.raises(ReportError, match=r"cannot draw PNG.*\(none\).*install Graphviz"):
         draw_circuit(random_circuit(PLAIN, seed=0)).save(tmp_path / "a.png")
 
