@@ -134,9 +134,12 @@ def ranking_of(ranked_by: str, *others: str) -> tuple[str, Rules]:
         others: What else may be chosen there, for the message.
 
     Raises:
-        MethodError: There is no such ranking, or no such rule.
+        MethodError: There is no such ranking or rule, or a rule is given where it does nothing.
     """
     name, colon, rules = ranked_by.partition(":")
+    if name in others:
+        said = quoted(f":{rules}")
+        raise MethodError(f"{name} takes no gradients, so rules do nothing; leave out {said}")
     if name not in RANKINGS:
         raise MethodError(
             f"no ranking {quoted(name)}; choose one of {', '.join((*RANKINGS, *others))}, or one "

@@ -82,6 +82,7 @@ def test_what_cannot_be_scored_is_refused(cli, run, complaint, tmp_path):
     complaint(cli("families", "run", "--ranked-by", "best"), "no ranking 'best'; choose one of")
     complaint(cli("families", "run", "--families", 25), "families need at least 25")
     complaint(cli("families", "run", "--ranked-by", "best"), "eap-ig, exact")
+    complaint(cli("families", "run", "--ranked-by", "exact:gim"), "exact takes no .* ':gim'")
     words = ["discover", "mix.jsonl", "--model", "two.json", "--threshold", 0.01]
     for metric, able in (("kl", "eap-ig or exact"), ("accuracy", "exact")):
         assert cli(*words, "--metric", metric, "--out", metric).code == 0
