@@ -39,9 +39,10 @@ class Certificate:
         largest_difference: The largest difference of an output from the model's.
         smallest_margin: How far the model's label is above the next output of the circuit, at the
             least; None where only numbers are compared.
-        allowed: How far outputs may differ, where numbers are compared.
-        rounding: A thousand times the rounding that was measured; how far a label must be above the
-            next output.
+        allowed: How far outputs may differ, where numbers are compared; where the rounding is
+            proved, that included.
+        rounding: How far a label must be above the next output: how far the difference of two
+            outputs is from its exact value at most, or a thousand times what was measured.
         failure_bound: In which share of all cases, or of prompts like these, the circuit differs
             at most, with 95 % confidence; the share that differs, where all cases were checked.
         counterexample: A case that differs.
@@ -51,6 +52,9 @@ class Certificate:
         prompts: What was checked: `all` cases; cases `drawn` at random; `held-out` prompts, those
             of the search (`discovery`), or those that were `given`.
         shared_mean: Whether cut edges carry a mean over the prompts that were checked.
+        rounding_proved: Whether the rounding is proved: then the circuit is equal, or is not found
+            to be equal, in exact arithmetic with the model's weights.
+        unproved: Why it is not: the operation that has no bound, or the bound that is too large.
     """
 
     equal: bool
@@ -70,6 +74,8 @@ class Certificate:
     n_ties: int = 0
     prompts: str = "given"
     shared_mean: bool = False
+    rounding_proved: bool = False
+    unproved: str = ""
 
     @property
     def reached(self) -> str:

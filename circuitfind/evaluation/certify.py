@@ -5,10 +5,12 @@ equal to the model if it gives the same label at every position that is read. Wh
 numbers, and at positions at which the model's own best two outputs are equal, no output may differ
 by more than a tolerance. So the full circuit is equal to its model whatever the model says.
 
-Rounding is measured, not proved: it is taken as a thousand times the largest difference between two
-separate computations of the full model on the same inputs, or the spacing of numbers as large as
-its outputs (in the model's number type), if that is more. A label counts only where the best output
-is further above the next than that; nearer ones are equal.
+Rounding is proved where that can be done: the outputs of circuit and model are computed with a
+bound on how far they are from what exact arithmetic gives (`rounding`). A label counts only where
+the best output is further above the next than that; nearer ones are equal. Where there is no bound,
+or it is above the tolerance, rounding is measured: it is taken as a thousand times the largest
+difference between two separate computations of the full model on the same inputs, or the spacing of
+numbers as large as its outputs (in the model's number type), if that is more.
 
 Where there are too many cases, some are drawn at random; where a model reads text, prompts are
 tried. What is known then is a bound on how often the circuit differs (Clopper and Pearson 1934;
@@ -17,8 +19,8 @@ without a failure about 3 / n).
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -29,12 +31,11 @@ from circuitfind.budget import share_of
 from circuitfind.circuit import require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import ModelError
-from circuitfind.evaluation.certificate import Certificate, Counterexample
+from circuitfind.evaluation.certificate import Certificate
 from circuitfind.evaluation.every_input import (
     Kind,
     drawn_cases,
     every_case,
-    in_pairs,
     kind_of_cases,
     n_cases,
     share_a_mean,
@@ -42,15 +43,17 @@ from circuitfind.evaluation.every_input import (
 from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.levels import levels
 from circuitfind.evaluation.measured import Mask
+from circuitfind.evaluation.outputs import Compared, Limits, Outputs, compared, counterexample
 from circuitfind.limits import require
 from circuitfind.measures import Logits, PerPrompt, Reference
 from circuitfind.metrics import Metric
 from circuitfind.problem import HasProblem, Problem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
 from circuitfind.prompts import PromptPairs
+from circuitfind.rounding.balls import bounded, ends
+from circuitfind.rounding.numbers import Unproved
 
 _SAFETY = 1000.0
-_SHOWN = 5
 _BATCHES = 3
 """Of cases, that are in memory at once."""
 
@@ -107,34 +110,6 @@ def certify(
     return replace(found, levels=tuple(levels(check, circuit, tries, on_progress)))
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Outputs of a circuit beside those of the model, at every step.
-
-    Attributes:
-        apart: The largest difference of an output.
-        margin: How far the model's label is above all other outputs of the circuit; infinite where
-            numbers are compared.
-        is_tie: Whether labels are compared, but the model's own best two outputs are equal here.
-        differs: Whether the circuit is not equal to the model.
-    """
-
-    apart: Float[Tensor, "*candidate batch step"]
-    margin: Float[Tensor, "*candidate batch step"]
-    is_tie: Bool[Tensor, "batch step"]
-    differs: Bool[Tensor, "*candidate batch step"]
-
-
-def _margins(
-    logits: Float[Tensor, "*candidate output"], full: Float[Tensor, "*_ output"]
-) -> Float[Tensor, "*candidate"]:
-    """Return how far the model's best output is above all others in a circuit."""
-    best = full.argmax(-1, keepdim=True).expand(*logits.shape[:-1], 1)
-    others = logits.scatter(-1, best, -torch.inf).amax(-1)
-    above: Tensor = logits.gather(-1, best)[..., 0] - others
-    return above
-
-
 class _Check:
     """Compares circuits with the model, case by case."""
 
@@ -155,18 +130,20 @@ class _Check:
         self._metric = Metric("differs", "", "lower", self._is_different, stacked=True)
         # The first batch is kept, and one may still be there while the next one is built.
         self._memory = share_of(memory, _BATCHES if is_small else 1)
-        self._first = self._engine(next(batches()))
-        self._n_cases, self.rounding = self._of_the_model()
-        self.allowed = max(tolerance, self.rounding)
+        self._first = self._engine(next(batches()), self._memory)
+        self._n_cases, rounding = self._of_the_model()
+        self._tolerance = tolerance
+        self.measured = Limits(rounding, max(tolerance, rounding))
 
-    def _engine(self, prompts: PromptPairs) -> IncrementalEngine:
+    def _engine(self, prompts: PromptPairs, memory: int | None) -> IncrementalEngine:
         problem = replace(self.problem, prompts=prompts, metric=self._metric, default_metric=None)
-        return IncrementalEngine(problem, self._memory)
+        return IncrementalEngine(problem, memory)
 
     def engines(self) -> Iterator[IncrementalEngine]:
         """Yield what answers for each batch; only the first is kept."""
         yield self._first
-        yield from map(self._engine, itertools.islice(self._batches(), 1, None))
+        for prompts in itertools.islice(self._batches(), 1, None):
+            yield self._engine(prompts, self._memory)
 
     def _logits(self, engine: IncrementalEngine, final: Tensor) -> Logits:
         with torch.no_grad():
@@ -191,24 +168,18 @@ class _Check:
                 largest = max(largest, float((prompts.at_steps(own) - ours).abs()[real].max()))
         return n_cases, _SAFETY * largest
 
-    def _seen(
+    def _compared(
         self,
         logits: Logits,
         full: Float[Tensor, "batch step d_vocab"],
         prompts: PromptPairs,
-    ) -> _Seen:
-        real = prompts.step_is_real
-        apart = (logits - full).abs().amax(-1).masked_fill(~real, 0)
-        by_label = (_margins(full, full) > self.rounding) & real
-        by_label &= self.labels
-        margin = _margins(logits, full).masked_fill(~by_label, torch.inf)
-        # Written so that a value that is not a number differs.
-        is_equal = torch.where(by_label, margin > self.rounding, apart <= self.allowed)
-        is_tie = real & ~by_label if self.labels else torch.zeros_like(real)
-        return _Seen(apart, margin, is_tie, ~is_equal)
+        limits: Limits,
+    ) -> Compared:
+        return compared(logits, full, prompts.step_is_real, limits, labels=self.labels)
 
     def _is_different(self, logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-        return self._seen(logits, full.logits, prompts).differs.any(-1).double()
+        found = self._compared(logits, full.logits, prompts, self.measured)
+        return found.differs.any(-1).double()
 
     def first_equal(
         self, masks: Iterator[Mask], on_tried: Callable[[], None]
@@ -230,23 +201,56 @@ class _Check:
 
     def certificate(self, kept: Mask) -> Certificate:
         """Return what is known of a circuit, without levels."""
-        n_cases = n_different = n_ties = 0
-        apart, margin, example = 0.0, math.inf, None
+        if not self._is_small:
+            return self._certificate(self._measured(kept))
+        try:
+            return replace(self._certificate(self._proved(kept)), rounding_proved=True)
+        except Unproved as why:
+            return replace(self._certificate(self._measured(kept)), unproved=str(why))
+
+    def _measured(self, kept: Mask) -> Iterator[Outputs]:
+        """Yield the outputs of all cases, with the rounding that was measured."""
         for engine in self.engines():
-            with torch.no_grad():
-                (final,) = engine.finals([kept])
-            full, ours = (self._logits(engine, each) for each in (engine.clean_final, final))
-            prompts = engine.problem.prompts
-            seen = self._seen(ours, full, prompts)
+            yield Outputs(engine.problem.prompts, *self._outputs(engine, kept), self.measured)
+
+    def _proved(self, kept: Mask) -> Iterator[Outputs]:
+        """Yield the outputs of all cases, with a bound on their rounding."""
+        # An engine whose numbers have radii takes twice the memory.
+        memory = share_of(self._memory, 2)
+        for prompts in self._batches():
+            with bounded():
+                outputs = self._outputs(self._engine(prompts, memory), kept)
+            (full, of_full), (ours, of_ours) = map(ends, outputs)
+            rounding = 2 * torch.maximum(of_full, of_ours).amax(-1)
+            rounding = rounding.masked_fill(~prompts.step_is_real, 0)
+            if not float(most := rounding.max()) <= self._tolerance:
+                raise Unproved(
+                    f"the bound, {most:.2g}, is above the tolerance of {self._tolerance:g}"
+                )
+            yield Outputs(prompts, full, ours, Limits(rounding, self._tolerance - rounding))
+
+    def _outputs(self, engine: IncrementalEngine, kept: Mask) -> tuple[Logits, Logits]:
+        """Return the outputs of the model and of a circuit."""
+        with torch.no_grad():
+            (final,) = engine.finals([kept])
+        return self._logits(engine, engine.clean_final), self._logits(engine, final)
+
+    def _certificate(self, batches: Iterable[Outputs]) -> Certificate:
+        n_cases = n_different = n_ties = 0
+        apart, margin, rounding, example = 0.0, math.inf, 0.0, None
+        for batch in batches:
+            prompts, full, ours, limits = batch
+            seen = self._compared(ours, full, prompts, limits)
             n_cases += prompts.n_prompts
             n_different += _n_prompts(prompts, seen.differs)
             n_ties += _n_prompts(prompts, seen.is_tie)
             self._on_progress(Checkpoint(n_cases, self._n_cases, "cases"))
+            rounding = max(rounding, float(torch.as_tensor(limits.rounding).max()))
             # Outputs of a circuit that are not numbers are as far away as can be.
             apart = max(apart, float(seen.apart.nan_to_num(torch.inf).max()))
             margin = min(margin, float(seen.margin.nan_to_num(-torch.inf, torch.inf).min()))
             if example is None and bool(seen.differs.any()):
-                example = self._example(prompts, seen, full, ours)
+                example = counterexample(self.problem, seen, batch)
         return Certificate(
             equal=n_different == 0,
             every_input=False,
@@ -257,37 +261,12 @@ class _Check:
             n_different=n_different,
             largest_difference=apart,
             smallest_margin=margin if math.isfinite(margin) else None,
-            allowed=self.allowed,
-            rounding=self.rounding,
+            allowed=max(self._tolerance, rounding),
+            rounding=rounding,
             failure_bound=share_bound(n_different, n_cases),
             counterexample=example,
             n_ties=n_ties,
         )
-
-    def _example(
-        self, prompts: PromptPairs, seen: _Seen, full: Logits, ours: Logits
-    ) -> Counterexample:
-        row = int(seen.differs.any(-1).nonzero()[0])
-        step = int(seen.apart[row].masked_fill(~seen.differs[row], -1).argmax())
-        model, circuit = full[row, step], ours[row, step]
-        best = model.topk(min(_SHOWN, len(model))).indices.tolist()
-        shown = dict.fromkeys([*best, int(circuit.argmax())])
-        length, text = int(prompts.lengths[row]), self._text
-        return Counterexample(
-            text(prompts.clean[row, :length]),
-            text(prompts.corrupted[row, :length]) if in_pairs(self.problem) else "",
-            int(prompts.steps[row, step]),
-            {self._name(token): float(model[token]) for token in shown},
-            {self._name(token): float(circuit[token]) for token in shown},
-        )
-
-    def _text(self, tokens: Tensor) -> str:
-        vocabulary = self.problem.model.vocabulary
-        return vocabulary.decode(tokens.tolist()) if vocabulary else str(tokens.tolist())
-
-    def _name(self, token: int) -> str:
-        vocabulary = self.problem.model.vocabulary
-        return vocabulary.answer_text(token) if vocabulary else str(token)
 
 
 def _n_prompts(prompts: PromptPairs, steps: Bool[Tensor, "batch step"]) -> int:

@@ -70,7 +70,17 @@ def _figures(found: Certificate) -> Iterator[str]:
             f"{found.n_cases:,} cases: numbers are compared there"
         )
     if found.n_ties or found.smallest_margin is None:
-        yield f"difference allowed: {found.allowed:.3g}; rounding: taken as {found.rounding:.3g}"
+        included = ", rounding included" * found.rounding_proved
+        yield f"difference allowed{included}: {found.allowed:.3g}"
+    yield _rounding(found)
+
+
+def _rounding(found: Certificate) -> str:
+    """Return what is known of rounding, and why it is not proved."""
+    if found.rounding_proved:
+        return f"rounding: proved to be at most {found.rounding:.3g}"
+    why = f"; not proved: {found.unproved}" if found.unproved else ", not proved"
+    return f"rounding: taken as {found.rounding:.3g} (measured{why})"
 
 
 def _counterexample(case: Counterexample) -> Iterator[str]:

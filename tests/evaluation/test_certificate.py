@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 from math import comb
 
 import pytest
 import torch
+from torch.nn import functional
 
 import circuitfind as cf
 from circuitfind.ablations import ABLATIONS
@@ -27,6 +29,7 @@ from circuitfind.models.handmade import WIRED
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.prompts import Pair, collate
 from circuitfind.reports.certificate import certificate_text
+from circuitfind.rounding.numbers import Unproved
 from circuitfind.tasks.corpus import TRAINED
 from circuitfind.verbs.certify import FORMAT, certify_run
 
@@ -246,6 +249,73 @@ def test_the_full_circuit_is_equal_to_its_model(name):
     assert asked == ({name} if name in WIRED else words)
 
 
+@pytest.mark.parametrize("name", WIRED)
+def test_rounding_of_models_wired_by_hand_is_proved(name):
+    problem = problem_of(name, "zero")
+    truth = circuit_of(problem, problem.model.sizes["truth"]["zero"])
+    found = certify(problem, truth, cases=2000, tries=1)
+    assert (found.equal, found.rounding_proved, found.unproved) == (True, True, "")
+    assert 0 < found.rounding < 1e-7 and found.allowed == 1e-6
+    assert f"rounding: proved to be at most {found.rounding:.3g}\n" in certificate_text(found)
+
+
+@pytest.mark.parametrize(
+    ("activation", "tolerance", "why"),
+    [
+        (
+            lambda inner: functional.hardtanh(inner, 0, torch.inf),
+            1e-6,
+            "no bound for the operation hardtanh",
+        ),
+        (torch.relu, 1e-13, "the bound, .*e-12, is above the tolerance of 1e-13"),
+    ],
+)
+def test_where_nothing_bounds_the_rounding_it_is_measured_and_the_reason_is_said(
+    activation, tolerance, why
+):
+    problem = problem_of("and-gate")
+    problem.model._activation = activation
+    everything = Circuit(problem.graph, problem.graph.edge_mask)
+    found = certify(problem, everything, tolerance=tolerance, tries=1)
+    assert found.equal and not found.rounding_proved
+    assert re.fullmatch(why, found.unproved)
+    assert f"(measured; not proved: {found.unproved})" in certificate_text(found)
+
+
+def two_outputs(folder, faint):
+    """Save a model that says its symbol by a head, and faintly by its embedding."""
+    sizes = sizes_of(("0", "1"), ("0", "1"), length=1, n_layers=1, n_heads=1, d_head=2, d_mlp=1)
+    wiring = Wiring(sizes, {"token": 3, "position": 2, "output": 2})
+    place, symbol = torch.eye(2), torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    wiring.head(
+        0, 0, query={"position": SHARP * place}, key={"position": place},
+        value={"token": symbol}, output={"output": torch.eye(2)},
+    )  # fmt: skip
+    wiring.weights["embed.W_E"][:, wiring.where("output")] = faint * symbol
+    wiring.save(folder, "faint")
+    return folder / "faint.json"
+
+
+def test_a_label_that_is_above_by_less_than_the_rounding_is_not_called_equal(tmp_path, monkeypatch):
+    def of(faint):
+        problem = problem_of(two_outputs(tmp_path, faint), "zero")
+        return certify(problem, circuit_of(problem, ["embed->logits"]), tries=1)
+
+    bound = of(1.0).rounding
+    assert of(2 * bound).equal and of(2 * bound).rounding_proved
+    found = of(bound / 2)
+    assert found.rounding_proved and not found.equal
+    assert found.smallest_margin == pytest.approx(bound / 2)
+    # What is measured is less.
+    monkeypatch.setattr(verb, "bounded", unproved)
+    found = of(bound / 2)
+    assert found.equal and found.rounding < bound / 2
+
+
+def unproved():
+    raise Unproved("nothing")
+
+
 def test_a_prompt_with_two_rows_differs_if_one_of_them_does():
     model = cf.load_model("ioi-small", dtype="float64")
     random, other = (torch.Generator().manual_seed(seed) for seed in (0, 1))
@@ -290,7 +360,8 @@ def test_what_is_in_memory_at_once_shares_it(monkeypatch):
     )
     truth = circuit_of(problem, problem.model.sizes["truth"]["resample"])
     assert certify(problem, truth, tries=1, memory=3 * 10**8).n_cases == 16
-    assert set(given) == {10**8} and len(given) > 2
+    # Where numbers have radii, they take twice the memory.
+    assert set(given) == {10**8, 5 * 10**7} and given.count(10**8) > 2 < given.count(5 * 10**7)
 
 
 def test_a_model_whose_outputs_are_not_numbers_has_no_certificate(tmp_path):

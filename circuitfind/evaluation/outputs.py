@@ -1,0 +1,121 @@
+"""Outputs of a circuit beside those of its model: are they equal, up to rounding?"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitfind.evaluation.certificate import Counterexample
+from circuitfind.evaluation.every_input import in_pairs
+from circuitfind.measures import Logits
+from circuitfind.problem import Problem
+from circuitfind.prompts import PromptPairs
+
+Steps = Float[Tensor, "batch step"]
+
+_SHOWN = 5
+"""Of the best outputs of the model, in a counterexample."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far apart numbers can be that are equal, and how near labels that are not.
+
+    Attributes:
+        rounding: How far the difference of two outputs is from its exact value at most.
+        allowed: How far outputs may differ where numbers are compared.
+    """
+
+    rounding: Steps | float
+    allowed: Steps | float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Outputs of a circuit beside those of the model, at every step.
+
+    Attributes:
+        apart: The largest difference of an output.
+        margin: How far the model's label is above all other outputs of the circuit; infinite where
+            numbers are compared.
+        is_tie: Whether labels are compared, but the model's own best two outputs are equal here.
+        differs: Whether the circuit is not equal to the model.
+    """
+
+    apart: Float[Tensor, "*candidate batch step"]
+    margin: Float[Tensor, "*candidate batch step"]
+    is_tie: Bool[Tensor, "batch step"]
+    differs: Bool[Tensor, "*candidate batch step"]
+
+
+class Outputs(NamedTuple):
+    """Outputs of the model and of a circuit on some cases, and what is equal there."""
+
+    prompts: PromptPairs
+    full: Logits
+    ours: Logits
+    limits: Limits
+
+
+def compared(
+    logits: Logits,
+    full: Float[Tensor, "batch step d_vocab"],
+    real: Bool[Tensor, "batch step"],
+    limits: Limits,
+    *,
+    labels: bool,
+) -> Compared:
+    """Compare the outputs of a circuit with those of the model.
+
+    Args:
+        logits: The circuit's; of several circuits, one after the other.
+        full: The model's.
+        real: True at steps that are no padding.
+        limits: What is equal.
+        labels: Whether the best output counts where the model has one.
+    """
+    apart = (logits - full).abs().amax(-1).masked_fill(~real, 0)
+    by_label = (_margins(full, full) > limits.rounding) & real
+    by_label &= labels
+    margin = _margins(logits, full).masked_fill(~by_label, torch.inf)
+    # Written so that a value that is not a number differs.
+    is_equal = torch.where(by_label, margin > limits.rounding, apart <= limits.allowed)
+    is_tie = real & ~by_label if labels else torch.zeros_like(real)
+    return Compared(apart, margin, is_tie, ~(is_equal | ~real))
+
+
+def _margins(
+    logits: Float[Tensor, "*candidate output"], full: Float[Tensor, "*_ output"]
+) -> Float[Tensor, "*candidate"]:
+    """Return how far the model's best output is above all others in a circuit."""
+    best = full.argmax(-1, keepdim=True).expand(*logits.shape[:-1], 1)
+    others = logits.scatter(-1, best, -torch.inf).amax(-1)
+    above: Tensor = logits.gather(-1, best)[..., 0] - others
+    return above
+
+
+def counterexample(problem: Problem, seen: Compared, outputs: Outputs) -> Counterexample:
+    """Return the first case that differs, with the outputs where they differ most."""
+    prompts, full, ours, _ = outputs
+    row = int(seen.differs.any(-1).nonzero()[0])
+    step = int(seen.apart[row].masked_fill(~seen.differs[row], -1).argmax())
+    model, circuit = full[row, step], ours[row, step]
+    best = model.topk(min(_SHOWN, len(model))).indices.tolist()
+    shown = dict.fromkeys([*best, int(circuit.argmax())])
+    length, vocabulary = int(prompts.lengths[row]), problem.model.vocabulary
+
+    def text(tokens: Tensor) -> str:
+        return vocabulary.decode(tokens.tolist()) if vocabulary else str(tokens.tolist())
+
+    def name(token: int) -> str:
+        return vocabulary.answer_text(token) if vocabulary else str(token)
+
+    return Counterexample(
+        text(prompts.clean[row, :length]),
+        text(prompts.corrupted[row, :length]) if in_pairs(problem) else "",
+        int(prompts.steps[row, step]),
+        {name(token): float(model[token]) for token in shown},
+        {name(token): float(circuit[token]) for token in shown},
+    )

@@ -1,0 +1,1 @@
+"""Bounds on how far what is computed is from its value in exact arithmetic."""

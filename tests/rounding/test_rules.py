@@ -1,0 +1,130 @@
+"""Each rule: what float64 says of inputs within the radii is within the radius of the result.
+
+Results are computed in float32, whose rounding is half a billion times that of the oracle.
+"""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from circuitfind.rounding import balls
+from circuitfind.rounding.balls import Ball, bounded, ends
+from circuitfind.rounding.parts import COMPOSED
+from circuitfind.rounding.rules import RULES
+
+LONG = 40
+
+CASES = {
+    "add": lambda a, b: torch.add(a, b, alpha=0.3),
+    "sub": lambda a, b: a - b,
+    "rsub": lambda a, b: 1.7 - a,
+    "mul": lambda a, b: a * b * 0.3,
+    "div": lambda a, b: a / (b.abs() + 0.5),
+    "addcmul": lambda a, b: torch.addcmul(a, a, b, value=0.7),
+    "neg": lambda a, b: -a,
+    "abs": lambda a, b: a.abs(),
+    "relu": lambda a, b: a.relu(),
+    "clamp": lambda a, b: a.clamp(-0.3, 0.7),
+    "clamp_min": lambda a, b: a.clamp_min(0.3),
+    "clamp_max": lambda a, b: a.clamp_max(0.3),
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "amax": lambda a, b: a.amax(-1, keepdim=True),
+    "amin": lambda a, b: a.amin((0, 1)),
+    "_to_copy": lambda a, b: (a.double() / 3).to(a.dtype),
+    "sum": lambda a, b: torch.stack([a.sum(), a.sum(0).sum(), a.sum((0, 1))]),
+    "mean": lambda a, b: torch.cat([a.mean(-1), a.mean()[None]]),
+    "cumsum": lambda a, b: a.cumsum(-1),
+    "mm": lambda a, b: a @ b.T,
+    "bmm": lambda a, b: torch.bmm(a[None], b.T[None]),
+    "mv": lambda a, b: torch.mv(a, b[0]),
+    "dot": lambda a, b: torch.dot(a[0], b[0]),
+    "addmm": lambda a, b: torch.addmm(a[:, :4], a, b.T, beta=0.3, alpha=1.7),
+    "baddbmm": lambda a, b: torch.baddbmm(a[None, :, :4], a[None], b.T[None]),
+    "addmv": lambda a, b: torch.addmv(a[:, 0], a, b[0]),
+    "pow": lambda a, b: torch.cat([a.pow(3), (a.abs() + 0.1).pow(-0.5), (a.abs() + 1).pow(-1)]),
+    "sqrt": lambda a, b: (a.abs() + 0.1).sqrt(),
+    "rsqrt": lambda a, b: (a.abs() + 0.1).rsqrt(),
+    "reciprocal": lambda a, b: (a.abs() + 0.1).reciprocal(),
+    "log": lambda a, b: (a.abs() + 0.1).log(),
+    "exp": lambda a, b: a.exp(),
+    "linalg_vector_norm": lambda a, b: torch.linalg.vector_norm(a, dim=-1, keepdim=True),
+    "tanh": lambda a, b: a.tanh(),
+    "sigmoid": lambda a, b: a.sigmoid(),
+    "erf": lambda a, b: a.erf(),
+    "sin": lambda a, b: a.sin(),
+    "cos": lambda a, b: a.cos(),
+    "gelu": lambda a, b: functional.gelu(3 * a),
+    "silu": lambda a, b: functional.silu(3 * a),
+    "_softmax": lambda a, b: (4 * a).masked_fill(b > 1, -torch.inf).softmax(-1),
+    "_safe_softmax": lambda a, b: torch.ops.aten._safe_softmax(
+        a.masked_fill(a > -2, -torch.inf), -1
+    ),
+    "native_layer_norm": lambda a, b: functional.layer_norm(a, [LONG], b[0], b[1], 1e-3),
+}
+
+MORE = {
+    "gelu with tanh": lambda a, b: functional.gelu(3 * a, approximate="tanh"),
+    "in place": lambda a, b: a.clone().mul_(b).add_(a).exp_(),
+    "into a view": lambda a, b: written_into(a, b),
+    "attention": lambda a, b: functional.scaled_dot_product_attention(
+        a[None, None], b[None, None], a[None, None], is_causal=True
+    ),
+    "an RMS norm": lambda a, b: functional.rms_norm(a, [LONG], b[0], 1e-3),
+    "in inference mode": lambda a, b: in_inference_mode(a, b),
+    "einsum": lambda a, b: torch.einsum("ab,cb->ca", a, b),
+    "a mask of the least number": lambda a, b: (a + -3.4e38 * (b > 0)).softmax(-1),
+}
+
+
+def written_into(a, b):
+    found = a.new_empty(2, *a.shape)
+    found[0], found[1] = a, a
+    found[0].view(-1)[:LONG] += b[0]
+    return found
+
+
+@torch.inference_mode()
+def in_inference_mode(a, b):
+    """Here composite operations come as they are."""
+    return functional.linear(a, b / 8).square()
+
+
+def numbers():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4, LONG, generator=generator, dtype=torch.float64).float()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The operations whose rules are asked for."""
+    names, radius = set(), balls.radius
+    monkeypatch.setattr(balls, "radius", lambda name, *args: names.add(name) or radius(name, *args))
+    return names
+
+
+@pytest.mark.parametrize("name", [*CASES, *MORE])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-3])
+def test_the_exact_result_is_within_the_radius(name, size, asked):
+    compute, (a, b) = (CASES | MORE)[name], numbers()
+    generator = torch.Generator().manual_seed(1)
+
+    def exact(centre, share):
+        """Return numbers at some share of the radius from the centre, up or down."""
+        sign = torch.randint(2, centre.shape, generator=generator) * 2 - 1
+        return centre.double() + share * size * sign
+
+    with bounded():
+        found, radius = ends(compute(*(Ball(x, torch.full_like(x.double(), size)) for x in (a, b))))
+    assert name in MORE or name in COMPOSED or name in asked
+    apart = torch.zeros_like(radius)
+    for share in (0.999, 0.999, 0.999, 0.3):
+        with torch.no_grad():
+            true = compute(exact(a, share), exact(b, share))
+        apart = torch.maximum(apart, (found.double() - true).abs())
+    assert bool((apart <= radius).all())
+    assert float(radius.max()) < 3e3 * max(size, 1e-6)
+
+
+def test_every_rule_is_tried():
+    assert CASES.keys() == RULES.keys() | COMPOSED.keys()
