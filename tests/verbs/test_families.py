@@ -164,9 +164,10 @@ def test_prompts_have_the_numbers_and_lines_that_they_have_in_the_search(two):
 
 
 def test_progress_ends_with_the_last_score(two):
-    for ranked_by, n in (("eap", 24), ("exact", two.graph.n_edges + 1)):
+    few = dataclasses.replace(two, prompts=two.prompts.select([*range(8)]))
+    for ranked_by, n in (("eap", 8), ("exact", two.graph.n_edges + 1)):
         steps, circuit = [], cf.Circuit.of_edges(two, FIRST)
-        cf.families(two, circuit, held_out=two, ranked_by=ranked_by, on_progress=steps.append)
+        cf.families(few, circuit, held_out=few, ranked_by=ranked_by, on_progress=steps.append)
         assert [each.done for each in steps[: 2 * n]] == list(range(1, 2 * n + 1))
         assert {each.done for each in steps[2 * n :]} == {each.total for each in steps} == {2 * n}
 
