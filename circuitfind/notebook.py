@@ -4,6 +4,7 @@ import math
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,29 @@ class Tabled(Framed):
     def _repr_html_(self) -> str:
         """Return the first rows as HTML; notebooks call this."""
         return html_table(self.records(), repr(self))
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole HTML page that a notebook shows in a frame.
+
+    Attributes:
+        html: The page, with all that it needs.
+        height: Height of the frame in pixels.
+    """
+
+    html: str
+    height: int = 800
+
+    def __repr__(self) -> str:
+        return f"<a page of {len(self.html):,} characters; a notebook shows it>"
+
+    def _repr_html_(self) -> str:
+        """Return the frame; notebooks call this."""
+        return (
+            f'<iframe srcdoc="{escape(self.html, quote=True)}" width="100%" '
+            f'height="{self.height}" style="border: 1px solid #8886" title="report"></iframe>'
+        )
 
 
 def frame(rows: Iterable[Row]) -> "pd.DataFrame":
