@@ -28,6 +28,9 @@ from importlib.util import find_spec
 
 if find_spec("circuitfind") is None:
     %pip install --quiet "circuitfind[gguf,tables]\""""
+_MOST_STORED = 500_000
+"""Characters of an output that is stored."""
+
 _BLOCK = re.compile(r"^```python\n(.*?)^```\n", re.M | re.S)
 _LINK = re.compile(r"\]\((?!https?:|#)(?:\.\./)?([^)]+)\)")
 
@@ -80,9 +83,11 @@ def run(notebook: nbformat.NotebookNode) -> None:
         )
         client.execute()
     for cell in notebook.cells:
-        # Warnings of libraries name files of this machine.
+        # Warnings of libraries name files of this machine, and a whole page has megabytes.
         cell.get("outputs", [])[:] = [
-            output for output in cell.get("outputs", []) if output.get("name") != "stderr"
+            output
+            for output in cell.get("outputs", [])
+            if output.get("name") != "stderr" and len(str(output)) < _MOST_STORED
         ]
 
 

@@ -10,8 +10,6 @@ from circuitfind.circuit import Circuit
 from circuitfind.directories.directory import SCORECARD, config_of_run, load_circuit_of
 from circuitfind.errors import CircuitFileError, RunDirectoryError
 from circuitfind.evaluation.scorecard import Scorecard
-from circuitfind.files import read_text
-from circuitfind.notebook import Page
 from circuitfind.store import read_json
 
 FORMAT = "circuitfind scorecard 1"
@@ -33,19 +31,6 @@ class RunResult:
     circuit: Circuit
     card: Scorecard
     search: Mapping[str, Any]
-
-    def show(self, height: int = 800) -> Page:
-        """Return the run's report as a page that a notebook shows.
-
-        Args:
-            height: Height of its frame in pixels.
-
-        Raises:
-            CircuitfindError: The report cannot be written into the run directory.
-        """
-        from circuitfind.verbs.report import write_report
-
-        return Page(read_text(write_report(self.path)), height)
 
     def _repr_svg_(self) -> str:
         """Draw the circuit; notebooks call this."""

@@ -21,18 +21,35 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import require_kind
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.evaluation.trust import foreword, own_of
-from circuitfind.files import path_of
+from circuitfind.files import path_of, read_text
 from circuitfind.graph import Graph
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
 from circuitfind.methods.search import Found, search
 from circuitfind.methods.settings import settled
 from circuitfind.models.base import ResidualModel
+from circuitfind.notebook import Page
 from circuitfind.problem import Problem
 from circuitfind.question import Models, Question, fingerprints
 from circuitfind.reports.example import seen_of
 from circuitfind.verbs.draw import draw_result
+from circuitfind.verbs.report import write_report
 from circuitfind.workers.crew import ALONE, Workers
+
+
+class Run(RunResult):
+    """A finished run, which shows its report in a notebook."""
+
+    def show(self, height: int = 800) -> Page:
+        """Return the run's report as a page that a notebook shows.
+
+        Args:
+            height: Height of its frame in pixels.
+
+        Raises:
+            CircuitfindError: The report cannot be written into the run directory.
+        """
+        return Page(read_text(write_report(self.path)), height)
 
 
 def run_discovery(
@@ -44,7 +61,7 @@ def run_discovery(
     workers: Workers = ALONE,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda message: None,
-) -> RunResult:
+) -> Run:
     """Run, resume, or read a run.
 
     Args:
@@ -66,7 +83,7 @@ def run_discovery(
     config = config.pinned()
     run = RunDirectory.open(path, config)
     if run.is_complete:
-        result = read_result(path)
+        result = _run(read_result(path))
         tell(f"{path} is finished: its results are read, not computed again")
         drop_left_state(path)
         return result
@@ -99,6 +116,10 @@ def run_discovery(
     return result
 
 
+def _run(result: RunResult) -> Run:
+    return Run(result.path, result.circuit, result.card, result.search)
+
+
 def _searched(
     run: RunDirectory,
     engine: IncrementalEngine,
@@ -123,7 +144,7 @@ def _searched(
 
 def _result(
     run: RunDirectory, found: Found, held_out: IncrementalEngine | None, seconds: dict[str, float]
-) -> RunResult:
+) -> Run:
     started = time.monotonic()
     card = scorecard(found.engine, found.circuit, held_out)
     seconds = {**seconds, "seconds_scorecard": time.monotonic() - started}
@@ -131,7 +152,7 @@ def _result(
     circuit = replace(found.circuit, origin=origin_of(run.config, found.engine.problem))
     # Of this process alone, where an earlier one was interrupted.
     total = sum(seconds.values()) - seconds["seconds_loading"]
-    return RunResult(run.path, circuit, card, facts | {"seconds": total, **seconds})
+    return Run(run.path, circuit, card, facts | {"seconds": total, **seconds})
 
 
 def _held_out(
