@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuitfind.engine.gradients import RecordedRun
 from circuitfind.engine.moves import MixedRows, Ports, ports_of_heads
-from circuitfind.engine.sums import Reads, Sums
+from circuitfind.engine.sums import Reads, Sums, SumsByPrompt
 from circuitfind.graph import SINGLE_PORTS, Block, Graph, Input, Port, single_ports
 from circuitfind.models.base import ResidualModel
 from circuitfind.models.forward import Rows, mix, read, unowned_bias, write
@@ -28,6 +28,9 @@ Stream = Float[Tensor, "batch pos d_model"]
 Streams = Float[Tensor, "writer batch pos d_model"]
 Mask = Float[Tensor, "_writer reader"]
 """How much of each edge is kept; moves inside attention have writers of their own."""
+
+MaskByPrompt = Float[Tensor, "_writer reader batch"]
+"""The same for each prompt, where no gradient is asked for."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def full_pass(
     graph: Graph,
     embedding: Sequence[Stream],
     replacement: Streams,
-    kept: Mask,
+    kept: Mask | MaskByPrompt,
     real: Bool[Tensor, "batch pos"] | None = None,
     places: Places | None = None,
     *,
@@ -97,7 +100,8 @@ def full_pass(
         graph: Its graph.
         embedding: What the writers that read nothing write on the clean prompts (see `sources`).
         replacement: What each writer sends along a cut edge.
-        kept: 1 where an edge is kept, 0 where it is cut; anything between mixes the two.
+        kept: 1 where an edge is kept, 0 where it is cut; anything between mixes the two. It may be
+            another for each prompt.
         real: True at positions that are no padding; needed by bidirectional models only.
         places: The places that the graph tells apart.
         keep_reads: Whether the result holds what each input received.
@@ -140,7 +144,7 @@ class MaskedRun:
         graph: Graph,
         real: Tensor | None,
         replacement: Streams,
-        kept: Mask,
+        kept: Mask | MaskByPrompt,
         places: Places | None,
         *,
         keep_reads: bool,
@@ -153,7 +157,8 @@ class MaskedRun:
         self._patterns: dict[int, Tensor] = {}
         # Of the replacements and of what belongs to no writer.
         self._total: Stream | None = None
-        self._sums = Sums(graph.n_outer[0])
+        by_prompt = kept.ndim > 2  # noqa: PLR2004
+        self._sums = SumsByPrompt() if by_prompt else Sums(graph.n_outer[0])
         # The first writer that later readers read.
         self._first = 0
 

@@ -165,6 +165,35 @@ class Sums:
         return tuple(found)
 
 
+class SumsByPrompt:
+    """The same with weights of its own for each prompt, without a gradient."""
+
+    def __init__(self) -> None:
+        self.n_written, self._parts = 0, list[Streams]()
+
+    @property
+    def values(self) -> Streams:
+        """What has been written, minus its replacement."""
+        return torch.cat(self._parts)
+
+    def write(self, written: Streams, replacement: Streams) -> None:
+        """Take what the next writers write."""
+        self._parts.append(written - replacement)
+        self.n_written += len(written)
+
+    def received(
+        self,
+        first: int,
+        weights: Float[Tensor, "_writer _stream batch"],
+        total: Stream,
+        reads: Reads | None = None,
+    ) -> tuple[Streams]:
+        """Return sums over the writers from one on."""
+        assert reads is None
+        found = torch.einsum("wrb,wbpd->rbpd", weights, self.values[first:])
+        return (found + total,)
+
+
 class _Write(torch.autograd.Function):
     """Put what is written into the store."""
 

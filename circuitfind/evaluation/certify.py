@@ -41,23 +41,31 @@ from circuitfind.evaluation.every_input import (
     share_a_mean,
 )
 from circuitfind.evaluation.intervals import share_bound
-from circuitfind.evaluation.levels import levels
+from circuitfind.evaluation.levels import Tried, levels
 from circuitfind.evaluation.measured import Mask
-from circuitfind.evaluation.outputs import Compared, Limits, Outputs, compared, counterexample
+from circuitfind.evaluation.outputs import (
+    Compared,
+    Limits,
+    Outputs,
+    compared,
+    counterexample,
+    within,
+)
+from circuitfind.evaluation.refutation import Refutations
 from circuitfind.limits import require
 from circuitfind.measures import Logits, PerPrompt, Reference
 from circuitfind.metrics import Metric
 from circuitfind.problem import HasProblem, Problem, as_problem, circuit_of_question
 from circuitfind.progress import Checkpoint
 from circuitfind.prompts import PromptPairs
-from circuitfind.rounding.balls import bounded, ends
+from circuitfind.rounding.balls import bounded
 from circuitfind.rounding.numbers import Unproved
 
 _SAFETY = 1000.0
 _BATCHES = 3
 """Of cases, that are in memory at once."""
 
-_AT_ONCE = 64
+_AT_ONCE = 256
 """Masks that are measured before their cases are looked at."""
 
 
@@ -132,7 +140,8 @@ class _Check:
         self._memory = share_of(memory, _BATCHES if is_small else 1)
         self._first = self._engine(next(batches()), self._memory)
         self._n_cases, rounding = self._of_the_model()
-        self._tolerance = tolerance
+        self._tolerance, self._proves = tolerance, is_small
+        self._refutations = Refutations(tolerance, labels=self.labels)
         self.measured = Limits(rounding, max(tolerance, rounding))
 
     def _engine(self, prompts: PromptPairs, memory: int | None) -> IncrementalEngine:
@@ -178,26 +187,37 @@ class _Check:
         return compared(logits, full, prompts.step_is_real, limits, labels=self.labels)
 
     def _is_different(self, logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
+        """Return by how much the circuit is not equal; 0 or less where it is."""
         found = self._compared(logits, full.logits, prompts, self.measured)
-        return found.differs.any(-1).double()
+        by = torch.where(found.margin.isposinf(), found.apart - self._tolerance, -found.margin)
+        by = by.double().nan_to_num(torch.inf).clamp(min=torch.finfo(torch.float64).tiny)
+        return (by * found.differs).amax(-1)
 
-    def first_equal(
-        self, masks: Iterator[Mask], on_tried: Callable[[], None]
-    ) -> tuple[Mask | None, int]:
+    def first_equal(self, masks: Iterator[Mask], on_tried: Callable[[], None]) -> Tried:
         """Return the first circuit that is equal in all cases, and how many were tried."""
-        n_tried = 0
+        n_tried, proved = 0, self._proves
         while some := list(itertools.islice(masks, _AT_ONCE)):
             left = some
             for engine in self.engines():
-                wrong = (engine.measure(left) > 0).any(dim=1).tolist()
-                left = [mask for mask, is_wrong in zip(left, wrong, strict=True) if not is_wrong]
+                by = engine.measure(left)
+                proved = proved and self._refutations.prove(engine.problem, left, by)
+                left = [
+                    mask for mask, of_mask in zip(left, by, strict=True) if (of_mask <= 0).all()
+                ]
                 if not left:
                     break
             n_tried += len(some)
             if left:
-                return left[0], n_tried
+                return Tried(left[0], n_tried, self._proves and self._is_equal(left[0]))
             on_tried()
-        return None, n_tried
+        return Tried(None, n_tried, proved)
+
+    def _is_equal(self, kept: Mask) -> bool:
+        """Tell whether a circuit is proved to be equal to the model."""
+        try:
+            return self._certificate(self._proved(kept)).equal
+        except Unproved:
+            return False
 
     def certificate(self, kept: Mask) -> Certificate:
         """Return what is known of a circuit, without levels."""
@@ -206,6 +226,7 @@ class _Check:
         try:
             return replace(self._certificate(self._proved(kept)), rounding_proved=True)
         except Unproved as why:
+            self._proves = False
             return replace(self._certificate(self._measured(kept)), unproved=str(why))
 
     def _measured(self, kept: Mask) -> Iterator[Outputs]:
@@ -220,14 +241,13 @@ class _Check:
         for prompts in self._batches():
             with bounded():
                 outputs = self._outputs(self._engine(prompts, memory), kept)
-            (full, of_full), (ours, of_ours) = map(ends, outputs)
-            rounding = 2 * torch.maximum(of_full, of_ours).amax(-1)
-            rounding = rounding.masked_fill(~prompts.step_is_real, 0)
-            if not float(most := rounding.max()) <= self._tolerance:
+            (full, ours), limits = within(*outputs, self._tolerance)
+            most = torch.as_tensor(limits.rounding)[prompts.step_is_real].max()
+            if not most <= self._tolerance:
                 raise Unproved(
                     f"the bound, {most:.2g}, is above the tolerance of {self._tolerance:g}"
                 )
-            yield Outputs(prompts, full, ours, Limits(rounding, self._tolerance - rounding))
+            yield Outputs(prompts, full, ours, limits)
 
     def _outputs(self, engine: IncrementalEngine, kept: Mask) -> tuple[Logits, Logits]:
         """Return the outputs of the model and of a circuit."""

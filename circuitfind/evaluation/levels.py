@@ -10,7 +10,7 @@ continuous inputs; the levels here are those just stated.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -32,6 +32,8 @@ class Level:
         n_tried: How many circuits were tried for it.
         smaller: The edges of a smaller circuit that is equal to the model, where there is one.
         note: Why it was not tried.
+        proved: Whether rounding cannot change that: each circuit that was tried is proved to
+            differ, or the smaller one to be equal.
     """
 
     name: str
@@ -39,6 +41,21 @@ class Level:
     n_tried: int
     smaller: tuple[str, ...] = ()
     note: str = ""
+    proved: bool = False
+
+
+class Tried(NamedTuple):
+    """Circuits that were tried.
+
+    Attributes:
+        equal: The first that is equal to the model in all cases; None where all differ.
+        n: How many were tried.
+        proved: Whether rounding cannot change that.
+    """
+
+    equal: Mask | None
+    n: int
+    proved: bool
 
 
 @runtime_checkable
@@ -51,9 +68,7 @@ class Equality(Protocol):
 
     problem: Problem
 
-    def first_equal(
-        self, masks: Iterator[Mask], on_tried: Callable[[], None]
-    ) -> tuple[Mask | None, int]:
+    def first_equal(self, masks: Iterator[Mask], on_tried: Callable[[], None]) -> Tried:
         """Return the first circuit that is equal in all cases, and how many were tried.
 
         Args:
@@ -97,9 +112,9 @@ def levels(
             on_progress(Checkpoint(sets.n_taken, total, f"circuits of the level {name}"))
 
         tell()
-        found, n_tried = check.first_equal(masks(sets), tell)
+        found, n_tried, proved = check.first_equal(masks(sets), tell)
         kept = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
-        level = Level(name, found is None, n_tried, kept)
+        level = Level(name, found is None, n_tried, kept, proved=proved)
         settled = None if level.holds else level
         yield level
 

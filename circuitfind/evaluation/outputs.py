@@ -12,6 +12,7 @@ from circuitfind.evaluation.every_input import in_pairs
 from circuitfind.measures import Logits
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
+from circuitfind.rounding.balls import ends
 
 Steps = Float[Tensor, "batch step"]
 
@@ -49,6 +50,12 @@ class Compared:
     is_tie: Bool[Tensor, "batch step"]
     differs: Bool[Tensor, "*candidate batch step"]
 
+    def refuted(self, limits: Limits) -> Bool[Tensor, "*candidate batch step"]:
+        """Return where the circuit is not equal to the model, whatever rounding does."""
+        rounding = 2 * limits.rounding
+        by_number = self.margin.isposinf() & (self.apart > limits.allowed + rounding)
+        return (self.margin < -limits.rounding) | by_number
+
 
 class Outputs(NamedTuple):
     """Outputs of the model and of a circuit on some cases, and what is equal there."""
@@ -57,6 +64,13 @@ class Outputs(NamedTuple):
     full: Logits
     ours: Logits
     limits: Limits
+
+
+def within(full: Logits, ours: Logits, tolerance: float) -> tuple[tuple[Logits, Logits], Limits]:
+    """Return outputs that have radii as plain ones, and what is equal because of the radii."""
+    (full, of_full), (ours, of_ours) = map(ends, (full, ours))
+    rounding = 2 * torch.maximum(of_full, of_ours).amax(-1)
+    return (full, ours), Limits(rounding, tolerance - rounding)
 
 
 def compared(

@@ -97,6 +97,10 @@ def _level(level: Level) -> str:
     if level.holds is None:
         return f"{level.name}: not tried ({level.note})"
     if level.holds:
-        return f"{level.name}: {claim} ({level.n_tried:,} tried)"
+        proved = ", each proved to differ" if level.proved else ""
+        return f"{level.name}: {claim} ({level.n_tried:,} tried{proved})"
     smaller = ", ".join(level.smaller) or "no edge at all"
-    return f"{level.name}: refused; the circuit of these edges is equal to the model too: {smaller}"
+    proved = "proved to be equal" if level.proved else "equal"
+    return (
+        f"{level.name}: refused; the circuit of these edges is {proved} to the model too: {smaller}"
+    )

@@ -25,6 +25,7 @@ from circuitfind.evaluation.certify import certify
 from circuitfind.evaluation.every_input import drawn_cases, every_case
 from circuitfind.evaluation.exhaustive import n_sets
 from circuitfind.evaluation.intervals import share_bound
+from circuitfind.evaluation.refutation import Refutations
 from circuitfind.models.handmade import WIRED
 from circuitfind.models.wiring import SHARP, Wiring, column, one, sizes_of
 from circuitfind.prompts import Pair, collate
@@ -32,6 +33,7 @@ from circuitfind.reports.certificate import certificate_text
 from circuitfind.rounding.numbers import Unproved
 from circuitfind.tasks.corpus import TRAINED
 from circuitfind.verbs.certify import FORMAT, certify_run
+from tests.engine.problems import random_mask
 
 PROGRAMS = ("program", *WIRED)
 
@@ -188,8 +190,9 @@ def test_each_level_of_minimality(tmp_path, weights, direct, edges, reached, ref
     assert found.equal and found.reached == reached
     first = next((level for level in found.levels if not level.holds), None)
     assert (first and first.name) == refused
+    assert all(level.proved for level in found.levels if level.holds)
     if first:
-        assert first.holds is False
+        assert first.holds is False and first.proved
         smaller = circuit_of(problem, first.smaller)
         assert smaller.n_edges < len(edges)
         assert certify(problem, smaller, tries=1).equal
@@ -314,6 +317,37 @@ def test_a_label_that_is_above_by_less_than_the_rounding_is_not_called_equal(tmp
 
 def unproved():
     raise Unproved("nothing")
+
+
+def test_a_circuit_is_proved_to_differ_only_if_rounding_cannot_change_that(tmp_path):
+    def proves(faint, masks, row=1):
+        problem = problem_of(two_outputs(tmp_path, faint), "zero")
+        masks = [problem.graph.mask_of(edges) for edges in masks]
+        by = torch.zeros(len(masks), len(problem.prompts))
+        by[:, row] = 1.0
+        return Refutations(1e-6, labels=True).prove(problem, masks, by)
+
+    right, wrong, none = ["embed->a0.h0.v", "a0.h0->logits"], ["embed->logits"], []
+    # The embedding says the other symbol: more, less than the rounding, or the same one.
+    assert proves(-1e-3, [wrong, wrong])
+    assert not proves(-1e-17, [wrong])
+    assert not proves(1e-3, [wrong])
+    assert not proves(-1e-3, [wrong, right])
+    # A tie of zeros, which are not known exactly.
+    assert not proves(-1e-3, [none])
+
+
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+def test_circuits_with_a_prompt_each_are_computed_as_on_all_prompts(ablation):
+    problem = problem_of("and-gate", ablation)
+    masks = [random_mask(problem.graph, seed) for seed in range(len(problem.prompts))]
+    finals = list(IncrementalEngine(problem).finals(masks))
+    expected = torch.stack([final[row] for row, final in enumerate(finals)])
+    full, ours = Refutations(1e-6, labels=True)._outputs(problem, problem, masks)
+    at_steps = problem.prompts.at_steps
+    torch.testing.assert_close(ours, at_steps(problem.model.logits(expected)), rtol=0, atol=1e-9)
+    own = problem.model.own_logits(problem.prompts.clean)
+    torch.testing.assert_close(full, at_steps(own), rtol=0, atol=1e-9)
 
 
 def test_a_prompt_with_two_rows_differs_if_one_of_them_does():
@@ -452,7 +486,7 @@ def test_a_file_gets_its_certificate_beside_it(tmp_path):
     assert stored["settings"] == {"cases": 100_000, "tries": 300, "tolerance": 1e-6}
     # A file of before these entries is read, and a certificate is what was written.
     assert stored_result(written, Certificate, FORMAT) == found
-    for name in ("circuit", "settings", "n_ties", "prompts"):
+    for name in ("circuit", "settings", "n_ties", "prompts", "unproved"):
         del stored[name]
     written.write_text(json.dumps(stored))
     assert stored_result(written, Certificate, FORMAT) == replace(found, prompts="given")
