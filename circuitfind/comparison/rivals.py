@@ -4,8 +4,11 @@ A rival has an edge that the circuit lacks; a part of the circuit that does as w
 circuit is not minimal, and is counted apart. Searches find rivals and cannot show that there are no
 others. If none of n independent restarts shares less than x with the circuit, then fewer than
 1 - 0.05^(1/n) of all restarts do, with 95 % confidence: a larger share would have shown itself with
-a probability of more than 95 %. It is a statement about this search, not about all circuits. Where
-every circuit of a small graph was measured, the least overlap is proved.
+a probability of more than 95 %. Restarts differ in kind and price. If one shares less than x with
+probability p_i, none of them does with probability (1 - p_1) ... (1 - p_n), which is at most
+(1 - p)^n for the mean p of all p_i: the share is that among restarts in this mix. It is a statement
+about this search, not about all circuits. Where every circuit of a small graph was measured, the
+least overlap is proved.
 """
 
 from collections.abc import Sequence
@@ -45,6 +48,27 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class Restarts:
+    """What came of the restarts of one kind.
+
+    Attributes:
+        kind: `acdc`, or `learned masks`.
+        n: How many there were.
+        n_met: How many of them ended in a rival.
+        least: The least overlap with these; None without any.
+    """
+
+    kind: str
+    n: int
+    n_met: int
+    least: float | None
+
+    def __str__(self) -> str:
+        least = "" if self.least is None else f", least overlap {self.least:.3f}"
+        return f"{self.kind}: {self.n_met} of {self.n} met a rival{least}"
+
+
+@dataclass(frozen=True)
 class Rivals:
     """A circuit and its rivals.
 
@@ -63,12 +87,13 @@ class Rivals:
         n_measured: How many of them were measured: those without dead ends, where these are free.
         n_restarts: How many searches were made.
         n_met: How many of them ended in a rival.
-        unseen: Share of all restarts that can at most lead to a smaller overlap than the least
-            that was found, or to any rival where there was none, with 95 % confidence; None where
-            nothing was searched for.
+        unseen: Share of all restarts, in the same mix of kinds, that can at most lead to a smaller
+            overlap than the least that was found, or to any rival where there was none, with 95 %
+            confidence; None where nothing was searched for.
         seconds: How long it took; of the last process alone, where an earlier one was interrupted.
         rounding: By how much a rival may be less faithful than the target, because numbers are
             rounded; None in files of before it was written down.
+        kinds: What came of the restarts of each kind.
     """
 
     n_edges: int
@@ -88,6 +113,7 @@ class Rivals:
     unseen: float | None
     seconds: float
     rounding: float | None = None
+    kinds: tuple[Restarts, ...] = ()
 
     @property
     def least(self) -> float | None:
@@ -108,10 +134,10 @@ class Rivals:
             return f"proved: {what} ({of}{within})"
         what = "no rival" if self.least is None else f"least overlap {self.least:.3f}"
         beyond = "lead to a rival" if self.least is None else "share less"
-        n = self.n_restarts
+        n, mix = self.n_restarts, " in this mix of kinds" * (len(self.kinds) > 1)
         return (
             f"{what} in {n} restart{'s' * (n != 1)}; at most {self.unseen or 0:.1%} of such "
-            f"restarts {beyond} ({LEVEL:.0%} confidence)"
+            f"restarts{mix} {beyond} ({LEVEL:.0%} confidence)"
         )
 
     @property

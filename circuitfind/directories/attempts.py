@@ -2,7 +2,7 @@
 
 `attempts.jsonl` has a line for each restart that was made: its number, and the edges of its rival
 with their effects, or null. The decisions of each search of the restart under way are in a file of
-their own, until the restart is made.
+their own, or the last checkpoint of a training, until the restart is made.
 """
 
 import json
@@ -11,17 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from circuitfind.circuit import Circuit
+from circuitfind.directories.checkpoints import checkpoints, read_state
 from circuitfind.directories.decisions import decision_log
 from circuitfind.errors import CircuitfindError
 from circuitfind.graph import Graph
 from circuitfind.methods.base import Decision, Progress
+from circuitfind.progress import Checkpoint, State
 from circuitfind.records import from_json, parse_json
 from circuitfind.store import Log, reported
 from circuitfind.stored import EdgeRow, masks_from
 
-ATTEMPTS, SEARCHES = "attempts.jsonl", "restart-*.jsonl"
+ATTEMPTS, SEARCHES = "attempts.jsonl", "restart-*"
 
 Record = Callable[[Progress], None]
+Keep = Callable[[Checkpoint | None], None]
 
 _Line = tuple[int, tuple[tuple[str, float | None], ...] | None]
 
@@ -79,9 +82,24 @@ class Attempts:
         if self._folder is None:
             yield (), lambda progress: None
             return
-        file = self._folder / SEARCHES.replace("*", f"{number}-{trial}")
+        file = self._folder / _file_of(number, trial, "jsonl")
         with decision_log(file) as log:
             yield log.earlier, log.record
+
+    @contextmanager
+    def training(self, number: int, trial: int) -> Iterator[tuple[State | None, Keep]]:
+        """Return what an earlier training of a restart left, and what keeps its checkpoints.
+
+        Raises:
+            RunDirectoryError: What it left is damaged.
+        """
+        if self._folder is None:
+            yield None, lambda checkpoint: None
+            return
+        name = _file_of(number, trial, "safetensors")
+        state = read_state(self._folder, name)
+        with checkpoints(self._folder, name) as keep:
+            yield state, keep
 
     def close(self) -> None:
         """Keep no more."""
@@ -91,6 +109,10 @@ class Attempts:
     def _circuit(self, edges: Sequence[tuple[str, float | None]]) -> Circuit:
         rows = [EdgeRow(name, kept=True, effect=effect) for name, effect in edges]
         return Circuit(self._graph, *masks_from(self._graph, rows))
+
+
+def _file_of(number: int, trial: int, ending: str) -> str:
+    return SEARCHES.replace("*", f"{number}-{trial}.{ending}")
 
 
 def _told(n_known: int, n_damaged: int) -> list[str]:
@@ -103,7 +125,7 @@ def _told(n_known: int, n_damaged: int) -> list[str]:
 
 
 def drop(folder: Path) -> None:
-    """Delete the decisions of restarts that are made."""
+    """Delete the decisions and checkpoints of restarts that are made."""
     with reported(folder):
         for file in folder.glob(SEARCHES):
             file.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The last checkpoint of a run that has its result at its end.
 
-It lies in `state.safetensors` in the run directory, is replaced in one step, at most once every few
-seconds, and is removed when the run is done.
+It lies in the run directory, in `state.safetensors` unless the file has another name, is replaced
+in one step, at most once every few seconds, and is removed when the run is done.
 """
 
 import time
@@ -23,26 +23,26 @@ SECONDS_BETWEEN = 5.0
 """How much work the end of the process may cost."""
 
 
-def read_state(path: Path) -> State | None:
+def read_state(path: Path, name: str = STATE) -> State | None:
     """Return the state that a run left in its directory, or None.
 
     Raises:
         RunDirectoryError: The file is damaged.
     """
     with reported(path):
-        if not (path / STATE).is_file():
+        if not (path / name).is_file():
             return None
         try:
-            state: State = read_tensors(path / STATE)
+            state: State = read_tensors(path / name)
         except SafetensorError as error:
             raise RunDirectoryError(
-                f"{path / STATE} is damaged ({error}); delete it to begin the search again"
+                f"{path / name} is damaged ({error}); delete it to begin the search again"
             ) from None
         return state
 
 
 @contextmanager
-def checkpoints(path: Path) -> Iterator[Callable[[Checkpoint | None], None]]:
+def checkpoints(path: Path, name: str = STATE) -> Iterator[Callable[[Checkpoint | None], None]]:
     """Give what writes states down: one every few seconds, and the last one of a run that is cut.
 
     A run is cut by Ctrl-C or by its budget of time.
@@ -54,7 +54,7 @@ def checkpoints(path: Path) -> Iterator[Callable[[Checkpoint | None], None]]:
 
     def write(state: State) -> None:
         with reported(path):
-            write_whole(path / STATE, save({name: t.contiguous() for name, t in state.items()}))
+            write_whole(path / name, save({key: t.contiguous() for key, t in state.items()}))
 
     def keep(checkpoint: Checkpoint | None) -> None:
         nonlocal written_at, unwritten

@@ -30,7 +30,7 @@ from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import MethodError
 from circuitfind.graph import Graph
 from circuitfind.limits import LIMITS
-from circuitfind.methods.gates import HARD_CONCRETE, Distribution, GateLayout
+from circuitfind.methods.gates import HARD_CONCRETE, Distribution, GateLayout, Mask
 from circuitfind.methods.selection import Selection
 from circuitfind.methods.training import Trained, Training, TrainingOptions
 from circuitfind.methods.warm_start import warm_probabilities
@@ -110,8 +110,13 @@ class Learned(Trained):
         sparsity = max(0.0, 1 - selection.n_edges / graph.n_edges)
         return replace(options, sparsity=min(sparsity, float(LIMITS["sparsity"].high)))
 
+    def prices(self, graph: Graph) -> Mask | None:
+        """Return what each edge costs while it is open, in units of the gap; None for nothing."""
+        return None
+
     def training(self, engine: IncrementalEngine, options: LearnedOptions) -> Training:
-        return _Gates(engine, self.layout(engine.graph), options, self.distribution)
+        graph = engine.graph
+        return _Gates(engine, self.layout(graph), options, self.distribution, self.prices(graph))
 
 
 class _Gates(Training):
@@ -126,6 +131,7 @@ class _Gates(Training):
         layout: GateLayout,
         options: LearnedOptions,
         distribution: Distribution,
+        prices: Mask | None = None,
     ) -> None:
         super().__init__(engine, layout, options, options.start)
         if isinstance(options, EdgeOptions) and options.warm_start:
@@ -133,6 +139,7 @@ class _Gates(Training):
             # Gates of writers, where there are any, come first.
             self.values[-len(located) :] = located.to(self.values)
         self._distribution = distribution
+        self._prices = None if prices is None else prices.to(self.values)
         self._most = float(self._edges_open(self.values))
 
     def state(self, done: int) -> State:
@@ -146,7 +153,7 @@ class _Gates(Training):
         location = self.values.clone().requires_grad_()
         with torch.enable_grad():
             gates = self._distribution.drawn(location, generator)
-            loss = self.loss(self.layout.mask(gates), generator)
+            loss = self.loss(self.layout.mask(gates), generator) + self._paid(location)
             edges = self._edges_open(location)
         (slope,), (widening,) = (torch.autograd.grad(each, location) for each in (loss, edges))
         if self.options.penalty is not None:
@@ -156,6 +163,13 @@ class _Gates(Training):
             multiplier = slope.sum() / widening.sum().clamp_min(_SMALLEST_WIDENING)
             self.descend(slope - multiplier * widening)
             self.values = self.values + self._shift_to(self._wanted(number))
+
+    def _paid(self, location: Tensor) -> Float[Tensor, ""] | float:
+        """Return the expected price of the open edges."""
+        if self._prices is None:
+            return 0.0
+        open_ = self.layout.mask(self._distribution.open_probability(location))
+        return (open_ * self._prices).sum()
 
     def _edges_open(self, location: Tensor) -> Float[Tensor, ""]:
         return self.layout.edges_open(self._distribution.open_probability(location))

@@ -1,10 +1,13 @@
-"""ACDC that is pushed away from a circuit: its edges have a price, or are the first to be cut.
+"""Searches that are pushed away from a circuit: its edges have a price, or are the first to be cut.
 
-With a price an edge of the circuit is cut unless its absence raises the loss by the threshold times
-(1 + price); all other edges are tested as usual, so that a price of 0 is the usual search. With an
-infinite price the circuit's edges are tested before all others, while everything that could do
-their work is still there: an edge is only kept if nothing else does. The order is random otherwise,
-and another one for each seed.
+In ACDC with a price, an edge of the circuit is cut unless its absence raises the loss by the
+threshold times (1 + price); all other edges are tested as usual, so that a price of 0 is the usual
+search. With an infinite price the circuit's edges are tested before all others, while everything
+that could do their work is still there: an edge is only kept if nothing else does. The order is
+random otherwise, and another one for each seed.
+
+Learned masks (`edge_pruning`) have the price in their loss: for each edge of the circuit, times its
+probability to be open.
 """
 
 import math
@@ -15,9 +18,15 @@ import torch
 
 from circuitfind.circuit import Circuit
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.graph import Graph
 from circuitfind.methods.acdc import search_from
 from circuitfind.methods.base import Decision, Progress, circuit_of, without_dead_ends
+from circuitfind.methods.edge_pruning import EdgePruning
+from circuitfind.methods.gates import Mask
+from circuitfind.methods.learned import EdgeOptions
 from circuitfind.methods.order import Visit, visits
+from circuitfind.methods.selection import Selection
+from circuitfind.progress import Checkpoint, State
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,49 @@ def _first(plan: list[Visit], circuit: Circuit) -> list[Visit]:
             if some := [writer for writer in writers if kept[writer][reader] == is_in]:
                 part.append((reader, some))
     return [*parts[0], *parts[1]]
+
+
+def trained_apart(
+    engine: IncrementalEngine,
+    circuit: Circuit,
+    price: float,
+    options: EdgeOptions,
+    state: State | None = None,
+    on_progress: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Circuit:
+    """Train masks on as few edges as another circuit has, with a price on that one's edges.
+
+    Args:
+        engine: The problem, made ready to cut edges.
+        circuit: The circuit that is avoided.
+        price: Of all its edges together, in units of the gap.
+        options: How they are trained.
+        state: What an earlier, interrupted run of the same training left.
+        on_progress: Called every few steps.
+
+    Returns:
+        All edges, with their probabilities as effects.
+
+    Raises:
+        MethodError: The metric has no slope, or the loss became infinite or NaN.
+    """
+    method = _Apart(circuit, price)
+    asked = method.adapted(options, Selection(n_edges=circuit.n_edges), engine.graph)
+    last = state or {}
+    for checkpoint in method.scoring(engine, asked, state):
+        last = checkpoint.state or last
+        on_progress(checkpoint)
+    return Circuit(engine.graph, engine.graph.edge_mask, last["scores"])
+
+
+class _Apart(EdgePruning):
+    """Learned masks whose loss has a price on the edges of a circuit."""
+
+    def __init__(self, circuit: Circuit, price: float) -> None:
+        self._prices = circuit.kept.cpu() * (price / circuit.n_edges)
+
+    def prices(self, graph: Graph) -> Mask:
+        return self._prices
 
 
 def largest(circuit: Circuit, n: int) -> Circuit:

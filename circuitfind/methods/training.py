@@ -28,6 +28,9 @@ _STEPS_PER_CHECKPOINT = 10
 _SEED_STRIDE = 1_000_003
 """Seeds of neighbouring steps and of neighbouring runs never meet."""
 
+_MOST_SEEDS = 2**63
+"""As many as generators take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -126,7 +129,7 @@ class Training(ABC):
     def advance_to(self, step: int) -> None:
         """Train up to a step."""
         while self._done < step:
-            seed = self.options.seed * _SEED_STRIDE + self._done
+            seed = (self.options.seed * _SEED_STRIDE + self._done) % _MOST_SEEDS
             self.step(self._done, torch.Generator().manual_seed(seed))
             self._done += 1
 

@@ -40,6 +40,7 @@ def rivals_tables(found: Rivals) -> Iterator[Table]:
             if n
             else {"edges needed": found.needed}
         ),
+        **({"restarts": "; ".join(map(str, found.kinds))} if found.kinds else {}),
         "edges of the graph that none has": str(found.n_unused),
         "parts of the circuit as faithful": str(found.n_within) if found.proved else "not counted",
         "seconds": f"{found.seconds:.1f}",

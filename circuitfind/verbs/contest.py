@@ -1,23 +1,21 @@
 """The search for rivals of a circuit: no larger, at least as faithful, as different as possible.
 
-On a small graph every circuit is measured, which proves what there is. Elsewhere searches in random
-orders are pushed away from the circuit (`methods/repelled.py`), with prices in turn. What a search
-keeps is cut down to the circuit's size, by the sizes of effects; if that is not faithful enough,
-the search is repeated with a smaller threshold.
+On a small graph every circuit is measured, which proves what there is. Elsewhere searches are
+pushed away from the circuit again and again (`restarts`). What a search keeps is cut down to the
+circuit's size, by the sizes of effects or probabilities; if that is not faithful enough, the search
+is repeated with less of a push.
 """
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import torch
 
 from circuitfind.circuit import Circuit, require_same_graph
 from circuitfind.comparison.rivals import (
+    Restarts,
     Rival,
     Rivals,
     is_rival,
@@ -30,22 +28,11 @@ from circuitfind.errors import MethodError
 from circuitfind.evaluation.exhaustive import enumerate_circuits, n_subsets
 from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.measured import Measured
-from circuitfind.limits import LIMITS
-from circuitfind.methods import METHODS
-from circuitfind.methods.base import Progress
-from circuitfind.methods.repelled import Repulsion, largest, repelled
 from circuitfind.progress import Checkpoint
-
-PRICES = (math.inf, 1.0, 10.0)
-"""What restarts pay for an edge of the circuit, in turn."""
-
-FINER, MOST_THRESHOLDS = 4.0, 3
-"""By what a threshold is divided where it does not lead to a rival, and how many are tried."""
+from circuitfind.verbs.restarts import Restarting
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-6}
 """By what circuits that do the same may differ in faithfulness; else the type's relative step."""
-
-_GAP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,8 +45,7 @@ class _Search:
     n_within: int = 0
     n_considered: int = 0
     n_measured: int = 0
-    n_restarts: int = 0
-    n_met: int = 0
+    ends: Sequence[Circuit | None] = ()
 
 
 @dataclass
@@ -111,10 +97,13 @@ class Contest:
         n = self.circuit.n_edges
         if self.n_subsets is not None:
             return f"every circuit of at most {n} edges: {self.n_subsets} sets of edges"
-        restarts, edges = self.settings.restarts, self.circuit.graph.n_edges
-        return (
-            f"{restarts} restart{'s' * (restarts != 1)}, each 1 to {MOST_THRESHOLDS} searches "
-            f"among {edges} edges; too many circuits of at most {n} edges to measure them all"
+        return f"{self.restarting.cost}; too many circuits of at most {n} edges to measure them all"
+
+    @property
+    def restarting(self) -> Restarting:
+        """The searches that are made where there are too many circuits."""
+        return Restarting(
+            self.circuit, self.measured, self.settings, self.attempts, self.on_progress
         )
 
     def run(self) -> tuple[Rivals, list[Circuit]]:
@@ -136,9 +125,10 @@ class Contest:
             proved=search.proved,
             n_considered=search.n_considered,
             n_measured=search.n_measured,
-            n_restarts=search.n_restarts,
-            n_met=search.n_met,
-            unseen=share_bound(0, search.n_restarts) if search.n_restarts else None,
+            n_restarts=len(search.ends),
+            n_met=sum(end is not None for end in search.ends),
+            kinds=tuple(self._kinds(search.ends, rivals)),
+            unseen=share_bound(0, len(search.ends)) if search.ends else None,
             rounding=rounding(self.measured.problem.model.dtype),
             seconds=time.monotonic() - started,
         )
@@ -168,11 +158,21 @@ class Contest:
 
     def _restarts(self) -> "_Search":
         """Search again and again, pushed away from the circuit."""
-        n = self.settings.restarts
-        self._tell(len(self.attempts), 0, 0)
-        met = [each for each in map(self._restarted, range(n)) if each is not None]
-        found = list({each.kept.numpy().tobytes(): each for each in met}.values())
-        return _Search(found, proved=False, n_restarts=n, n_met=len(met))
+        self.restarting.tell(len(self.attempts))
+        ends = [self._restarted(number) for number in range(self.settings.restarts)]
+        found = {end.kept.numpy().tobytes(): end for end in ends if end is not None}
+        return _Search(list(found.values()), proved=False, ends=ends)
+
+    def _kinds(self, ends: Sequence[Circuit | None], rivals: Sequence[Rival]) -> Iterator[Restarts]:
+        """Yield what came of the restarts of each kind."""
+        shared = {each.edges: each.jaccard for each in rivals}
+        by_kind: dict[str, list[Circuit | None]] = {}
+        for number, end in enumerate(ends):
+            by_kind.setdefault(self.restarting.kind(number), []).append(end)
+        for kind, of_kind in by_kind.items():
+            met = [end for end in of_kind if end is not None]
+            least = [shared[tuple(edge.name for edge in end.edges)] for end in met]
+            yield Restarts(kind, len(of_kind), len(met), min(least, default=None))
 
     def _compared(self, found: Sequence[Circuit]) -> tuple[list[Rival], list[Circuit]]:
         shares = self.measured.faithfulness([each.kept for each in found]) if found else []
@@ -197,32 +197,10 @@ class Contest:
         return self.attempts[number]
 
     def _searched(self, number: int) -> Circuit | None:
-        price = PRICES[number % len(PRICES)]
-        asked = Repulsion(self._threshold, price, seed_of(self.settings.seed, number))
-        for trial in range(MOST_THRESHOLDS):
-            if (rival := self._fitted(self._repelled(number, trial, asked))) is not None:
-                return rival
-            asked = replace(asked, threshold=asked.threshold / FINER)
-        return None
-
-    def _repelled(self, number: int, trial: int, asked: Repulsion) -> Circuit:
-        with self.attempts.searching(number, trial) as (earlier, record):
-
-            def say(step: Progress) -> None:
-                record(step)
-                if step.decisions:
-                    self._tell(number, trial, step.done)
-
-            return repelled(self.measured.engine, self.circuit, asked, earlier, say)
-
-    def _tell(self, number: int, trial: int, done: int) -> None:
-        n, each = self.settings.restarts, MOST_THRESHOLDS * self.circuit.graph.n_edges
-        done += number * each + trial * self.circuit.graph.n_edges
-        self.on_progress(Checkpoint(min(done, n * each), n * each, "edges of all restarts"))
+        return next(filter(None, map(self._fitted, self.restarting.found(number))), None)
 
     def _fitted(self, found: Circuit) -> Circuit | None:
-        """Return what a search found at the circuit's size, if that is a rival."""
-        found = largest(found, self.circuit.n_edges)
+        """Return what a search found, without dead ends where they are free, if it is a rival."""
         if self.measured.problem.pruning_is_free:
             found = found.connected()
         if not found.n_edges or not is_rival(self.circuit, found):
@@ -230,27 +208,7 @@ class Contest:
         (share,) = self.measured.faithfulness([found.kept])
         return found if share >= self.target else None
 
-    @property
-    def _threshold(self) -> float:
-        scale = self.measured.scale
-        share = _GAP_SHARE * abs(scale.full - scale.empty) / self.circuit.n_edges
-        return self.settings.threshold or _threshold_of(self.circuit) or share
-
-
-def _threshold_of(circuit: Circuit) -> float | None:
-    """Return the threshold of the search for a circuit, if it was one in the metric's unit."""
-    method, options = METHODS.get(circuit.origin.get("method")), circuit.origin.get("options")
-    if method is None or not isinstance(options, Mapping):
-        return None
-    given: Any = options.get(method.option_for("threshold"))
-    return float(given) if LIMITS["restart_threshold"].holds(given) else None
-
 
 def rounding(dtype: torch.dtype) -> float:
     """Return by how much circuits that do the same may differ in faithfulness."""
     return _ROUNDING.get(dtype) or torch.finfo(dtype).eps
-
-
-def seed_of(seed: int, number: int) -> int:
-    """Return the seed of a restart: searches with different seeds share none."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])

@@ -74,7 +74,7 @@ def test_inputs_whose_last_symbol_occurred_once_before_name_where():
 def test_the_corrupted_inputs_of_two_circuits_need_a_symbol_of_which_it_says_nothing():
     task = find_task("two-circuits")
     for pair in task.write(load_vocabulary("two-circuits"), 50, 0):
-        assert (pair.corrupted[1], pair.corrupted[2]) == (4, pair.clean[2]) != pair.clean[1:]
+        assert pair.corrupted[1:] == [4, pair.clean[2]] != pair.clean[1:]
     with pytest.raises(TaskError, match="one symbol of these inputs is - and this program reads"):
         task.write(load_vocabulary("reverse"), 4, 0)
 

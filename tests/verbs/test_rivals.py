@@ -12,6 +12,7 @@ import torch
 
 import circuitfind as cf
 from circuitfind.budget import BudgetSpentError, within
+from circuitfind.comparison.rivals import Restarts
 from circuitfind.directories.attempts import ATTEMPTS, Attempts
 from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.engine.incremental import IncrementalEngine
@@ -20,15 +21,20 @@ from circuitfind.evaluation import exhaustive
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.graph import Units
-from circuitfind.methods.repelled import Repulsion, repelled
+from circuitfind.methods.edge_pruning import EdgePruning
+from circuitfind.methods.learned import EdgeOptions
+from circuitfind.methods.repelled import Repulsion, largest, repelled, trained_apart
+from circuitfind.methods.selection import Selection
 from circuitfind.models.zoo import zoo_path
-from circuitfind.verbs import contest as verb
-from circuitfind.verbs.contest import Contest, rounding, seed_of
+from circuitfind.verbs import restarts as verb
+from circuitfind.verbs.contest import Contest, rounding
+from circuitfind.verbs.restarts import Restarting, seed_of
 from tests.engine.problems import engine_of, loss_of, oracle_of
 from tests.oracles.compiled import CompiledOracle
 
 OR = {"embed->a0.h0.v", "a0.h0->m0", "m0->logits"}
 OTHER = {"embed->a0.h1.v", "a0.h1->m0", "m0->logits"}
+OWN, THEIRS = ({f"embed->a{n}.h0.v", f"a{n}.h0->logits"} for n in (0, 1))
 
 
 def problem_of(model, task=None, ablation="resample", n=8):
@@ -69,12 +75,11 @@ def twice():
 @pytest.mark.parametrize("most", [0, 20_000])
 def test_two_circuits_that_share_no_edge_are_each_other_s_rivals(twice, most, monkeypatch):
     monkeypatch.setattr(exhaustive, "MOST_SUBSETS", most)
-    first, second = (["embed->a0.h0.v", "a0.h0->logits"], ["embed->a1.h0.v", "a1.h0->logits"])
-    for own, other in ((first, second), (second, first)):
+    for own, other in ((OWN, THEIRS), (THEIRS, OWN)):
         found = cf.rivals(twice, cf.Circuit.of_edges(twice, own), restarts=3)
-        assert [set(each.edges) for each in found.rivals] == [set(other)] and found.least == 0
+        assert [set(each.edges) for each in found.rivals] == [other] and found.least == 0
         assert found.rivals[0].faithfulness == pytest.approx(1)
-        assert found.proved == (most > 0) and not found.core and set(found.spared) == set(own)
+        assert found.proved == (most > 0) and not found.core and set(found.spared) == own
 
 
 def test_a_unique_circuit_is_proved_to_have_no_rival():
@@ -134,6 +139,45 @@ def test_at_any_price_only_what_nothing_else_does_is_kept(gate):
         assert names(found.edges) == OTHER
 
 
+def test_masks_without_a_price_are_the_usual_ones_and_with_one_take_the_other_circuit(twice):
+    engine, options = IncrementalEngine(twice), EdgeOptions(seed=10**15, steps=10)
+    usual = EdgePruning().adapted(options, Selection(n_edges=2), engine.graph)
+    free = trained_apart(engine, cf.Circuit.of_edges(twice, OWN), 0.0, options).effects
+    assert torch.equal(free, EdgePruning().scores(engine, usual).values)
+    for own, other in ((OWN, THEIRS), (THEIRS, OWN)):
+        avoided = cf.Circuit.of_edges(twice, own)
+        found = largest(trained_apart(engine, avoided, 1.0, EdgeOptions(seed=7, steps=30)), 2)
+        assert names(found.edges) == other
+
+
+def test_every_fourth_restart_trains_masks_and_is_counted_apart(twice, contest_of, monkeypatch):
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
+    monkeypatch.setattr(verb, "STEPS", 30)
+    contest = contest_of(twice, cf.Circuit.of_edges(twice, OWN), restarts=4)
+    found, (rival,) = contest.run()
+    assert [(each.kind, each.n) for each in found.kinds] == [("acdc", 3), ("learned masks", 1)]
+    assert found.kinds[1] == Restarts("learned masks", 1, 1, 0.0)
+    assert found.n_met == sum(each.n_met for each in found.kinds)
+    assert "52.7% of such restarts in this mix of kinds share less" in found.verdict
+    assert "every fourth by training masks" in contest.cost
+    # Probabilities are no effects.
+    assert contest.attempts[3].effects is None and torch.equal(contest.attempts[3].kept, rival.kept)
+
+
+def test_no_masks_are_trained_where_they_have_no_gradient_or_cannot_tell_moves_apart(gate):
+    jumps = replace(cf.find_metric("l2"), name="jumps", slope="nowhere")
+    moves = engine_of("gpt2", n_layers=1, **SHAPES["moves"][1]).problem
+    for problem, why in (
+        (replace(gate, metric=jumps), "the metric 'jumps' has no gradient"),
+        (moves, "learned masks cannot tell the moves inside attention apart"),
+    ):
+        circuit = cf.Circuit.of_edges(problem, [])
+        attempts = Attempts(problem.graph)
+        found = Restarting(circuit, Measured(problem), RivalsConfig(), attempts, print)
+        assert found.cost.endswith(f", none of them with learned masks, as {why}")
+        assert {found.kind(number) for number in range(8)} == {"acdc"}
+
+
 def test_searches_find_the_rival_and_say_what_they_cannot_rule_out(gate, contest_of, monkeypatch):
     monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
     found, circuits = contest_of(gate, restarts=6).run()
@@ -158,11 +202,13 @@ def test_restarts_that_were_made_are_not_made_again(gate, contest_of, tmp_path, 
     assert len(attempts) == 3 and attempts.told[1] == said
 
 
-@pytest.mark.parametrize("most", [0, 20_000])
+@pytest.mark.parametrize(("most", "every"), [(0, 4), (0, 1), (20_000, 4)])
 def test_any_budget_gets_further_and_ends_where_none_does(
-    gate, contest_of, most, tmp_path, monkeypatch
+    gate, contest_of, most, every, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(exhaustive, "MOST_SUBSETS", most)
+    monkeypatch.setattr(verb, "EVERY", every)
+    monkeypatch.setattr(verb, "STEPS", 20)
     monkeypatch.setattr(exhaustive, "_TOGETHER", 100)
     expected, circuits = contest_of(gate, folder=tmp_path / "whole", restarts=1).run()
     (tmp_path / "parts").mkdir()
