@@ -339,8 +339,9 @@ def test_a_circuit_is_proved_to_differ_only_if_rounding_cannot_change_that(tmp_p
 
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 def test_circuits_with_a_prompt_each_are_computed_as_on_all_prompts(ablation):
-    problem = problem_of("and-gate", ablation)
-    masks = [random_mask(problem.graph, seed) for seed in range(len(problem.prompts))]
+    model = cf.load_model("and-gate", dtype="float64")
+    problem = cf.make_problem(model, "program", n_prompts=16, ablation=ablation)
+    masks = [random_mask(problem.graph, seed, 0.8) for seed in range(len(problem.prompts))]
     finals = list(IncrementalEngine(problem).finals(masks))
     expected = torch.stack([final[row] for row, final in enumerate(finals)])
     full, ours = Refutations(1e-6, labels=True)._outputs(problem, problem, masks)

@@ -111,19 +111,41 @@ def test_the_exact_result_is_within_the_radius(name, size, asked):
 
     def exact(centre, share):
         """Return numbers at some share of the radius from the centre, up or down."""
-        sign = torch.randint(2, centre.shape, generator=generator) * 2 - 1
+        sign = torch.randint(2, centre.shape, generator=generator).double() * 2 - 1
         return centre.double() + share * size * sign
 
     with bounded():
         found, radius = ends(compute(*(Ball(x, torch.full_like(x.double(), size)) for x in (a, b))))
     assert name in MORE or name in COMPOSED or name in asked
     apart = torch.zeros_like(radius)
-    for share in (0.999, 0.999, 0.999, 0.3):
+    most = 1 - 1e-9
+    for of_a, of_b in [(most, most), (most, most), (most, 0), (0, most), (0.3, 0.3)]:
         with torch.no_grad():
-            true = compute(exact(a, share), exact(b, share))
+            true = compute(exact(a, of_a), exact(b, of_b))
         apart = torch.maximum(apart, (found.double() - true).abs())
     assert bool((apart <= radius).all())
-    assert float(radius.max()) < 3e3 * max(size, 1e-6)
+    assert float(radius.max()) < 3e3 * max(size, 1e-6) * max(1, float(found.abs().max()))
+
+
+@pytest.mark.parametrize("total", [torch.sum, torch.mean])
+def test_a_sum_that_loses_digits_is_within_the_radius(total):
+    numbers = torch.tensor([2.0**24, *[1.0] * LONG, -(2.0**24)])
+    with bounded():
+        found, radius = ends(total(numbers))
+    apart = (found.double() - total(numbers.double())).abs()
+    assert 0.01 < float(apart) <= float(radius)
+
+
+@pytest.mark.parametrize("inexact", [0, 1])
+def test_errors_of_a_product_that_all_add_up_are_within_the_radius(inexact):
+    pair = [each.abs() + 1 for each in numbers()]
+    balls = list(pair)
+    balls[inexact] = Ball(pair[inexact], torch.full_like(pair[inexact], 0.1, dtype=torch.float64))
+    with bounded():
+        found, radius = ends(balls[0] @ balls[1].T)
+    pair = [each.double() for each in pair]
+    pair[inexact] += 0.1 - 1e-9
+    assert bool(((found.double() - pair[0] @ pair[1].T).abs() <= radius).all())
 
 
 def test_every_rule_is_tried():
