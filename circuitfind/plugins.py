@@ -10,9 +10,11 @@ and circuits say by name and hash which were loaded when they were made; they ne
 
 import hashlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -54,23 +56,31 @@ def load_plugin(path: Path | str) -> Plugin:
         PluginError: It cannot be read, fails, adds nothing, or another file of its name was loaded.
     """
     path = path_of(path)
+    if os.pathsep in str(path):
+        raise PluginError(
+            f"the path of the plug-in {quoted(str(path))} has a {os.pathsep!r}; rename the file"
+        )
     try:
         content = read_bytes(path, most=_LARGEST)
     except OSError as error:
         raise PluginError(
             f"cannot read the plug-in {quoted(str(path))}: {error.strerror}; give a Python file"
         ) from None
-    name, sha256 = f"{_PREFIX}{path.stem}", hashlib.sha256(content).hexdigest()
+    # A name of a module, under which workers find it.
+    name, sha256 = _PREFIX + re.sub(r"\W", "_", path.stem), hashlib.sha256(content).hexdigest()
     if (there := _LOADED.get(name)) is not None:
-        if there.sha256 == sha256:
-            return there
-        raise PluginError(
-            f"the plug-ins {quoted(str(there.path))} and {quoted(str(path))} have the same name; "
-            "rename one of them"
-        )
+        _require_same(there, path, sha256)
+        return there
     before = len(ADDED)
-    _run(path.resolve(), name, content)
-    adds = tuple(ADDED[before:])
+    try:
+        _run(path.resolve(), name, content)
+    except PluginError:
+        for table, added in ADDED[before:]:
+            table.take_back(added)
+        del ADDED[before:]
+        raise
+    adds = tuple(f"{table.what} {added}" for table, added in ADDED[before:])
+    EXPECTED.pop(path.name, None)
     if not adds:
         raise PluginError(
             f"the plug-in {quoted(str(path))} adds nothing; let it call METHODS.add(...), or add "
@@ -82,13 +92,29 @@ def load_plugin(path: Path | str) -> Plugin:
     return _LOADED[name]
 
 
+def _require_same(there: Plugin, path: Path, sha256: str) -> None:
+    """Refuse another plug-in of the name of one that was loaded."""
+    if there.sha256 == sha256:
+        return
+    if there.path == path.resolve():
+        raise PluginError(
+            f"the plug-in {quoted(str(path))} was changed after it was loaded; start Python anew"
+        )
+    raise PluginError(
+        f"the plug-ins {quoted(str(there.path))} and {quoted(str(path))} have the same name; "
+        "rename one of them"
+    )
+
+
 def _run(path: Path, name: str, content: bytes) -> None:
     module = ModuleType(name)
     module.__file__ = str(path)
     # What the file defines is found under this name, by dataclasses and in workers.
     sys.modules[name] = module
     try:
-        exec(compile(content, str(path), "exec"), module.__dict__)
+        # What it prints is no result of the command.
+        with redirect_stdout(sys.stderr):
+            exec(compile(content, str(path), "exec"), module.__dict__)
     # Whatever the file raises, also where it ends the program.
     except (Exception, SystemExit) as error:
         del sys.modules[name]

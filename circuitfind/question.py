@@ -188,17 +188,15 @@ class Question(Settings):
 
     def located(self: Asked) -> Asked:
         """Return the same question with files named by absolute path and content."""
-        file, model = task_file(self.task), Path(self.model)
-        # No name is the path of this directory, and no model.
+        file = task_file(self.task)
         spans = None if self.places is None else spans_file(self.places)
-        is_path = self.model not in ("", *ZOO) and model.exists()
         latents = None if self.latents in (None, EMBEDDED) else path_of(self.latents)
         constants = constants_file(self.ablation)
         return replace(
             self,
             task=self.task if file is None else str(file.resolve()),
             task_digest=None if file is None else digest(file),
-            model=str(model.resolve()) if is_path else self.model,
+            model=located_model(self.model),
             places=self.places if spans is None else str(spans.resolve()),
             ablation=self.ablation if constants is None else str(constants.resolve()),
             # One that is not there is refused elsewhere.
@@ -515,6 +513,13 @@ BEGAN_WITH = "choose another --out, or restore what it began with"
 
 FOUND_ON = "restore what it was found on, or search again"
 """What to do where a circuit's model or prompts are no longer the same."""
+
+
+def located_model(name: str) -> str:
+    """Return the absolute path of a model that is a file or a directory; else the name."""
+    # No name is the path of this directory, and no model.
+    is_path = name not in ("", *ZOO) and Path(name).exists()
+    return str(Path(name).resolve()) if is_path else name
 
 
 def settings_of(circuit: Circuit) -> Mapping[str, Any]:

@@ -29,8 +29,8 @@ class Named(Protocol):
 
 Entry = TypeVar("Entry", bound=Named)
 
-ADDED: list[str] = []
-"""What programs and plug-ins have added in this process: `metric confidence`."""
+ADDED: "list[tuple[Table[Any], str]]" = []
+"""What programs and plug-ins have added in this process: the table and the name."""
 
 EXPECTED: dict[str, None] = {}
 """File names of plug-ins that results which were read were made with, and that are not loaded."""
@@ -74,7 +74,10 @@ class Table(Generic[Entry]):
             warnings.warn(clash, PluginWarning, stacklevel=2)
         for name in dict.fromkeys(point.name for point in self._installed()):
             if name not in self._entries and len(points := self._installed(name)) == 1:
-                self._load(points[0])
+                try:
+                    self._load(points[0])
+                except CircuitfindError as error:
+                    warnings.warn(str(error), PluginWarning, stacklevel=2)
         return iter(list(self._entries.values()))
 
     def __len__(self) -> int:
@@ -92,8 +95,12 @@ class Table(Generic[Entry]):
             raise self._error(
                 f"there is another {self.what} named {quoted(entry.name)}; choose another name"
             )
-        ADDED.append(f"{self.what} {entry.name}")
+        ADDED.append((self, entry.name))
         return entry
+
+    def take_back(self, name: str) -> None:
+        """Remove an entry that was added."""
+        self._entries.pop(name, None)
 
     def find(self, name: str, *, or_else: str = "") -> Entry:
         """Return the entry of a name.
@@ -136,7 +143,7 @@ class Table(Generic[Entry]):
         return [(point.name, _package(point)) for point in self._installed()]
 
     def clashes(self) -> list[str]:
-        """Return a line for each name that installed packages offer in vain."""
+        """Return a line for each name of installed packages that cannot be used."""
         by_name: dict[str, list[EntryPoint]] = {}
         for point in self._installed():
             by_name.setdefault(point.name, []).append(point)
@@ -150,8 +157,8 @@ class Table(Generic[Entry]):
         packages = " and ".join(map(_package, points))
         if points[0].name in self._own:
             return (
-                f"{packages} offers the {self.what} {quoted(points[0].name)}, which is a name of "
-                "circuitfind's own and stays so; rename that of the package, or uninstall it"
+                f"{packages} offers the {self.what} {quoted(points[0].name)}, which is a "
+                "built-in name; the built-in one is used: rename the other, or uninstall it"
             )
         return (
             f"{packages} both offer the {self.what} {quoted(points[0].name)}; uninstall one of them"
@@ -184,7 +191,7 @@ class Table(Generic[Entry]):
 def _plugins_to_give() -> str:
     if not EXPECTED:
         return ""
-    return f"; what was read was made with plug-ins: give --plugin {shortened(', '.join(EXPECTED))}"
+    return f"; the file was made with plug-ins: give --plugin {shortened(', '.join(EXPECTED))}"
 
 
 def _package(point: EntryPoint) -> str:

@@ -1,5 +1,6 @@
 """Plug-ins: local files named by `--plugin` or in a sweep file, and an installed package."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def test_a_broken_plugin_is_one_clear_line(cli, tmp_path, content, said):  # noq
 
 
 def test_paths_that_are_no_files_and_two_files_of_one_name_are_refused(cli, tmp_path):  # noqa: F811
+    valueless = cli("metrics", "--plugin", "--json")
+    assert "--json is an option; give a value before it" in valueless.err
     for path in (tmp_path, tmp_path / "absent.py"):
         with pytest.raises(PluginError, match="cannot read the plug-in .*; give a Python file"):
             load_plugin(path)
@@ -85,8 +88,42 @@ def test_paths_that_are_no_files_and_two_files_of_one_name_are_refused(cli, tmp_
     assert load_plugin(tmp_path / "one/mine.py") is first
     with pytest.raises(PluginError, match="have the same name; rename one of them"):
         load_plugin(tmp_path / "two/mine.py")
-    valueless = cli("metrics", "--plugin", "--json")
-    assert "--json is an option; give a value before it" in valueless.err
+    (tmp_path / "one/mine.py").write_text(f"{ADDS}METRICS.add(replace(KL, name='three'))\n")
+    with pytest.raises(PluginError, match="was changed after it was loaded; start Python anew"):
+        load_plugin(tmp_path / "one/mine.py")
+    with pytest.raises(PluginError, match="has a ':'; rename the file"):
+        load_plugin(tmp_path / "a:b.py")
+
+
+def test_a_plugin_that_fails_leaves_nothing_and_can_be_mended(tmp_path):
+    file = tmp_path / "with.dots.py"
+    file.write_text(f"{ADDS}METRICS.add(replace(KL, name='mended'))\nnothing\n")
+    with pytest.raises(PluginError, match="line 4: NameError"):
+        load_plugin(file)
+    assert METRICS.get("mended") is None
+    file.write_text(f"{ADDS}METRICS.add(replace(KL, name='mended'))\n")
+    assert load_plugin(file).adds == ("metric mended",)
+    assert "circuitfind_plugin_with_dots" in sys.modules
+
+
+def test_what_a_plugin_prints_is_no_result_and_completion_runs_none(cli, tmp_path):  # noqa: F811
+    file = tmp_path / "loud.py"
+    file.write_text(f"{ADDS}print('hello')\nMETRICS.add(replace(KL, name='loud'))\n")
+    answer = cli("metrics", "--json", "--plugin", file)
+    assert "loud" in [row["name"] for row in answer.json]
+    assert "hello" in answer.err
+    words = f"circuitfind metrics --plugin {file} --js"
+    environment = {
+        **os.environ, "_CIRCUITFIND_COMPLETE": "complete_bash", "COMP_WORDS": words,
+        "COMP_CWORD": "4",
+    }  # fmt: skip
+    environment.pop(VARIABLE, None)
+    code = "import sys; sys.argv[0] = 'circuitfind'; from circuitfind.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["--json"], done.stderr
+    assert "hello" not in done.stderr
 
 
 def test_the_variable_names_plugins_too(monkeypatch):
@@ -105,6 +142,12 @@ def test_a_sweep_file_names_plugins_and_its_workers_have_them(cli, tmp_path):  #
     assert done.code == 0, done.err
     (run,) = Path("sweeps/sweep").rglob("circuit.json")
     assert "plug-in confidence.py" in cf.load_circuit(run).origin["versions"]
+    with (tmp_path / "confidence.py").open("a") as file:
+        file.write("# another one\n")
+    forget_plugins()
+    changed = cli("sweep", "sweep.toml", "--workers", 1)
+    assert (changed.code, changed.err.count("\n")) == (2, 1)
+    assert "the plug-in confidence.py of the run in" in changed.err
     (tmp_path / "sweep.toml").write_text('plugins = ["no.py", 3]\ntasks = ["ioi"]\n')
     wrong = cli("sweep", "sweep.toml")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
@@ -153,7 +196,7 @@ def test_names_that_clash_are_said_and_the_packages_own_stays(cli, installed, tm
     installed(CLASH)
     listed = cli("metrics")
     assert listed.code == 0
-    assert "warning: outside-package offers the metric 'kl', which is a name of" in listed.err
+    assert "warning: outside-package offers the metric 'kl', which is a built-in name" in listed.err
     assert cf.find_metric("kl").unit == "nats"
     checked = cli("doctor")
     assert checked.code == 1

@@ -188,7 +188,7 @@ def print_table(table: "Table") -> None:
     shown = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if shown else _WIDE
     drawn = io.StringIO()
-    console = Console(file=drawn, force_terminal=shown, width=width, highlight=False)
+    console = Console(file=drawn, force_terminal=shown, width=width, highlight=False, emoji=False)
     console.print(fitted(table, width))
     emit("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines()))
 

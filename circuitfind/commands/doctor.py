@@ -1,10 +1,12 @@
 """The command `doctor`: what this installation has, and what is missing for what."""
 
 import os
+import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ import typer
 
 from circuitfind.commands.console import print_json, print_table
 from circuitfind.commands.options import Json
+from circuitfind.environment import PACKAGES
 from circuitfind.errors import CircuitfindError
 from circuitfind.registry import Table
 
@@ -42,7 +45,7 @@ class Finding:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what is installed, what the machine has, and what is missing for what.
+    """Say what is installed, what the machine has, and which features lack something.
 
     Ends with exit code 1 if something is broken, and 0 if all works or only extras are missing.
     """
@@ -63,39 +66,53 @@ def _line(finding: Finding) -> str:
 
 
 def _findings() -> Iterator[Finding]:
-    yield from _packages()
-    yield _device()
-    yield _memory()
-    yield _drawing()
-    yield from _pretrained()
-    yield from _extras()
-    yield from _plugins()
+    searches: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("installation", _packages),
+        ("device", _device),
+        ("memory", _memory),
+        ("Graphviz", _drawing),
+        ("models", _pretrained),
+        ("extras", _extras),
+        ("plug-ins", _plugins),
+    )
+    for what, search in searches:
+        try:
+            yield from search()
+        # Whatever a library that is broken raises.
+        except Exception as error:  # noqa: BLE001
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            yield Finding(what, "broken", said, "install circuitfind again with pip")
 
 
 def _packages() -> Iterator[Finding]:
-    from circuitfind.directories.work import environment
-
-    packages = environment()
-    python = f"{packages.pop('python')} at {sys.executable}, {packages.pop('platform')}"
+    """Yield each package that circuitfind needs; one counts as broken if it cannot be imported."""
+    python = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
     yield Finding("Python", "ok", python)
-    package = Path(__file__).parents[1]
-    yield Finding("circuitfind", "ok", f"{packages.pop('circuitfind')} at {package}")
-    for name, found in packages.items():
-        state: Any = "broken" if found == "unknown" else "ok"
-        yield Finding(name, state, found, "install circuitfind again with pip" * (state != "ok"))
+    for name in PACKAGES:
+        found = _version(name) or "not installed"
+        try:
+            module = import_module(name)
+        # Whatever a library that is broken raises.
+        except Exception as error:  # noqa: BLE001
+            said = f"{found}, which cannot be imported ({type(error).__name__}: {error})"
+            yield Finding(name, "broken", said.splitlines()[0], "install it again with pip")
+            continue
+        place = f" at {Path(str(module.__file__)).parent}" if name == "circuitfind" else ""
+        yield Finding(name, "ok", f"{found}{place}")
 
 
-def _device() -> Finding:
+def _device() -> Iterator[Finding]:
     import torch
 
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     if not torch.cuda.is_available():
-        return Finding("device", "ok", f"cpu, {threads}; no CUDA device for --device cuda")
+        yield Finding("device", "ok", f"cpu, {threads}; no CUDA device for --device cuda")
+        return
     names = {torch.cuda.get_device_name(each) for each in range(torch.cuda.device_count())}
-    return Finding("device", "ok", f"cpu, {threads}; cuda: {', '.join(sorted(names))}")
+    yield Finding("device", "ok", f"cpu, {threads}; cuda: {', '.join(sorted(names))}")
 
 
-def _memory() -> Finding:
+def _memory() -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free
     texts = [f"{_gigabytes(free)} free on disk here"]
     try:
@@ -104,14 +121,14 @@ def _memory() -> Finding:
     except (AttributeError, ValueError, OSError):
         # Not every system says how much there is.
         pass
-    return Finding("memory", "ok", ", ".join(texts))
+    yield Finding("memory", "ok", ", ".join(texts))
 
 
 def _gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB"
 
 
-def _drawing() -> Finding:
+def _drawing() -> Iterator[Finding]:
     from circuitfind.errors import ReportError
     from circuitfind.reports.rendering import programs, render
 
@@ -119,8 +136,9 @@ def _drawing() -> Finding:
     try:
         render("digraph { a -> b }", "svg")
     except ReportError as error:
-        return Finding("Graphviz", "broken", found, str(error))
-    return Finding("Graphviz", "ok", found)
+        yield Finding("Graphviz", "broken", found, str(error))
+    else:
+        yield Finding("Graphviz", "ok", found)
 
 
 def _pretrained() -> Iterator[Finding]:
@@ -138,7 +156,7 @@ def _extras() -> Iterator[Finding]:
     for extra, purpose in _EXTRAS.items():
         needed = _needed(extra)
         found = {name: _version(name) for name in needed}
-        if all(found.values()):
+        if found and all(found.values()):
             texts = [f"{name} {number}" for name, number in found.items()]
             yield Finding(f"extra {extra}", "ok", ", ".join(texts))
         else:
@@ -148,7 +166,11 @@ def _extras() -> Iterator[Finding]:
 
 def _needed(extra: str) -> list[str]:
     """Return the packages of an extra, as the installed package names them."""
-    lines = [line for line in requires("circuitfind") or () if f'extra == "{extra}"' in line]
+    try:
+        every = requires("circuitfind") or ()
+    except PackageNotFoundError:
+        return []
+    lines = [line for line in every if f'extra == "{extra}"' in line]
     return [line.partition(";")[0].split(">=")[0].strip() for line in lines]
 
 

@@ -48,9 +48,12 @@ def draw(
     ] = "colour",
 ) -> None:
     """Draw a circuit, or the difference of two."""
+    from circuitfind.errors import ReportError
     from circuitfind.reports.rendering import Pixels
     from circuitfind.verbs.draw import Look, draw_run, draw_runs
 
+    if cm is not None and (out or Path("x.svg")).suffix.lower() == ".png":
+        raise ReportError("--cm is for .svg and .pdf files; give --width or --scale for a .png")
     look = Look(title, top, merge_qkv, layers, style, cm)
     diagram, beside = (
         draw_run(circuit, look) if against is None else draw_runs(circuit, against, look)

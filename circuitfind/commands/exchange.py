@@ -1,5 +1,6 @@
 """The commands `export`, `publish` and `import`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -78,9 +79,18 @@ def import_(
     ] = False,
 ) -> None:
     """Read a circuit of another program, or a published run, into a directory."""
+    others = {
+        "--task": task is not None,
+        "--format": format_name is not None,
+        "--edges": edges is not None,
+        "--merge-qkv": merge_qkv,
+        "--split-embedding": split_embedding,
+    }
     if file.is_dir():
+        _refuse(others, "a published folder says that itself")
         _take_in(file, out, model, repeat=repeat)
         return
+    _refuse({"--repeat": repeat}, "only a published folder can be repeated")
     from circuitfind.granularity import heads_and_mlps
     from circuitfind.models.loading import load_model
     from circuitfind.verbs.exchange import import_file
@@ -94,6 +104,18 @@ def import_(
         file, out, graph=graph, format_name=format_name, n_edges=edges, task=task, model=model
     )
     emit(f"{out}: {circuit.n_edges} of {circuit.graph.n_edges} edges\n")
+
+
+def _refuse(given: Mapping[str, bool], reason: str) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        CircuitfindError: One of them is given.
+    """
+    if extra := [name for name, is_given in given.items() if is_given]:
+        from circuitfind.errors import CircuitfindError
+
+        raise CircuitfindError(f"leave {', '.join(extra)} out: {reason}")
 
 
 def _take_in(folder: Path, out: Path, model: str | None, *, repeat: bool) -> None:

@@ -184,11 +184,11 @@ def runs(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs below DIRECTORY, and how far each is."""
+    """List the runs below DIRECTORY, and the state of each."""
     from circuitfind.directories.overview import Filter, list_runs, sorted_runs, write_index
 
     found = list_runs(directory, Filter(task, model, method, state))
-    found = sorted_runs(found, sort, reverse=reverse)
+    found = sorted_runs(found, sort, directory, reverse=reverse)
     rows = [info.as_row(directory) for info in found]
     if page is not None:
         write_index(found, directory, page)

@@ -34,7 +34,8 @@ class Command(TyperCommand):
             BadParameter: An option has another option in the place of its value.
             PluginError: A plug-in cannot be loaded.
         """
-        _load_plugins(args)
+        if not ctx.resilient_parsing:
+            _load_plugins(args)
         given, *_ = self.make_parser(ctx).parse_args(list(args))
         for param in self.get_params(ctx):
             values = given.get(param.name) if param.param_type_name == "option" else None
@@ -76,7 +77,8 @@ class MethodCommand(Command):
         """Read the words of the command line; settings become values of `--option`."""
         own = {flag for param in self.get_params(ctx) for flag in param.opts}
         met = {word.partition("=")[0] for word in args if word.startswith("--")}
-        _load_plugins(args)
+        if not ctx.resilient_parsing:
+            _load_plugins(args)
         settings = ctx.meta[__name__] = _settings(own) if met - own else []
         rest = super().parse_args(ctx, args)
         for setting in settings:
@@ -117,7 +119,7 @@ def _declared(kinds: Mapping[str, Any]) -> list[Any]:
     """Return options of these types, which are None where they are not given."""
 
     def declared() -> None:
-        """Have all of these options."""
+        """Carry the options as parameters."""
 
     declared.__annotations__ = dict(kinds)
     declared.__signature__ = Signature(  # type: ignore[attr-defined]

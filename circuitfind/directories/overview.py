@@ -13,6 +13,7 @@ from circuitfind.directories.directory import DECISIONS, PAGE, SCORECARD
 from circuitfind.directories.kinds import content_kind
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import REPORT, RESULT
+from circuitfind.directories.publication import is_published
 from circuitfind.directories.results import read_scorecard
 from circuitfind.directories.work import CIRCUIT, CONFIG, read_config
 from circuitfind.errors import (
@@ -109,24 +110,39 @@ def list_runs(path: Path, chosen: Filter | None = None) -> list[RunInfo]:
     return [info for info in found if chosen is None or chosen.lets_through(info)]
 
 
-def sorted_runs(runs: list[RunInfo], column: str | None, *, reverse: bool) -> list[RunInfo]:
+def _pages(run: Path) -> Iterator[Path]:
+    """Yield where the page of a run may be: a published run has it beside it."""
+    yield run / PAGE
+    if is_published(run.parent):
+        yield run.parent / PAGE
+
+
+def sorted_runs(
+    runs: list[RunInfo], column: str | None, below: Path, *, reverse: bool
+) -> list[RunInfo]:
     """Return runs in the order of a column; those without a value are last.
+
+    Args:
+        runs: The runs.
+        column: Name of the column; None is the order they have.
+        below: The directory that their paths are shown from.
+        reverse: Whether the largest come first.
 
     Raises:
         RunDirectoryError: There is no such column.
     """
     if column is None or not runs:
         return runs[::-1] if reverse else runs
-    values = [info.as_row(info.path.parent) for info in runs]
+    values = [info.as_row(below) for info in runs]
     if column not in values[0]:
         raise RunDirectoryError(
             f"there is no column {quoted(column)}; sort by one of {', '.join(values[0])}"
         )
     pairs = [(row[column], info) for row, info in zip(values, runs, strict=True)]
-    known = [(value, info) for value, info in pairs if value is not None]
+    known = [(value, info) for value, info in pairs if value not in (None, "")]
     kind = str if any(isinstance(value, str) for value, _ in known) else float
     known.sort(key=lambda pair: kind(pair[0]), reverse=reverse)
-    return [info for _, info in [*known, *(pair for pair in pairs if pair[0] is None)]]
+    return [info for _, info in [*known, *(pair for pair in pairs if pair[0] in (None, ""))]]
 
 
 def write_index(runs: Sequence[RunInfo], below: Path, page: Path) -> None:
@@ -144,14 +160,15 @@ def write_index(runs: Sequence[RunInfo], below: Path, page: Path) -> None:
     rows = [
         {
             "picture": beside(info.path / "diagram.svg"),
-            # A published run has its page beside it.
-            "link": beside(info.path / PAGE, info.path.parent / PAGE, info.path / CIRCUIT),
+            "link": beside(*_pages(info.path), info.path / CIRCUIT),
             **info.as_row(below),
             "task": Path(str(info.settings.get("task", ""))).name,
         }
         for info in runs
     ]
     title = f"Runs in {below.resolve().name}"
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ReportError(f"{page} does not end in .html; name a page that does")
     try:
         write_whole(page, index_html(title, rows))
     except OSError as error:

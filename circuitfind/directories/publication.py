@@ -8,31 +8,42 @@
     run/                the run directory, or the circuit
     inputs/             files that the run read: prompts, spans, constants
 
-Nothing in a folder is believed before its hash is found right, and nothing that the manifest does
-not name is read.
+Every hash is checked before a file is used, and nothing that the manifest does not name is read.
 """
 
 import hashlib
+import html
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from circuitfind.circuit import circuit_from
+from circuitfind.circuit import Circuit, circuit_from
 from circuitfind.directories.directory import digest_of
 from circuitfind.directories.work import CIRCUIT
 from circuitfind.errors import PublicationError, quoted, shortened
 from circuitfind.files import read_bytes, write_whole
 from circuitfind.records import as_json, body_of, from_json, parse_json
-from circuitfind.store import STATE, reported
+from circuitfind.store import reported
 
 MANIFEST, RUN, INPUTS = "manifest.json", "run", "inputs"
+TAKEN = "published.json"
+"""The copy of the manifest beside a run that was imported."""
+
 FORM = "circuitfind publication 1"
 READ = ("task", "ablation", "places")
 """Settings of a run that can name a file, whose content the folder then holds."""
 
+_OURS = (
+    "*.json", "*.jsonl", "diagram*", "heatmap-*", "patch*", "report.md", "*.csv", "size-curve.*",
+    "*.svg", "constants.safetensors",
+)  # fmt: skip
+"""Names of files that commands write into the directory of a run."""
+
 _LARGEST = 1 << 30
+_TEXTS = (".json", ".jsonl", ".html", ".svg", ".dot", ".md", ".csv")
 
 
 @dataclass(frozen=True)
@@ -58,18 +69,22 @@ def is_published(path: Path) -> bool:
 
 
 def files_of_run(path: Path) -> list[Path]:
-    """Return the files of a run directory that results are made of."""
+    """Return the files in the directory of a run that commands wrote; no links."""
     return [
         file
         for file in sorted(path.iterdir())
-        if file.is_file() and file.name != STATE and not file.name.startswith(".")
+        if file.is_file()
+        and not file.is_symlink()
+        and not file.name.startswith(".")
+        and file.name != TAKEN
+        and any(map(file.match, _OURS))
     ]
 
 
 def write_manifest(
     folder: Path, title: str, version: str, contents: Mapping[str, bytes], inputs: Mapping[str, str]
 ) -> Manifest:
-    """Write files, and the manifest last: where it is, the folder is whole.
+    """Write files, and the manifest last: its presence means that the folder is complete.
 
     Args:
         folder: The folder, empty so far.
@@ -101,15 +116,16 @@ def verified(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
         manifest: Manifest = from_json(Manifest, body)
     except OSError as error:
         raise PublicationError(
-            f"cannot read {file}: {error.strerror}; give a folder that `publish` wrote"
+            f"cannot read {file}: {error.strerror}; a directory is imported if `circuitfind "
+            "publish` wrote it: give such a one, or a circuit's file"
         ) from None
     except ValueError as error:
         raise PublicationError(f"{file} is damaged ({error}); get the folder again") from None
     contents = {name: _content(folder, name, sha256) for name, sha256 in manifest.files.items()}
-    for name in manifest.inputs.values():
-        if name not in contents:
+    for setting, name in manifest.inputs.items():
+        if name not in contents or setting not in READ:
             raise PublicationError(
-                f"{file} is damaged (it has no hash of {quoted(name)}); get the folder again"
+                f"{file} is damaged ({quoted(setting)} is no file of the folder); get it again"
             )
     return manifest, contents
 
@@ -137,12 +153,23 @@ def _content(folder: Path, name: str, sha256: str) -> bytes:
     return content
 
 
+def is_taken(folder: Path, out: Path) -> bool:
+    """Return whether a directory holds the run of a published folder."""
+    copy = out / TAKEN
+    return copy.is_file() and read_bytes(copy) == read_bytes(folder / MANIFEST)
+
+
 def unpack(
-    manifest: Manifest, contents: Mapping[str, bytes], out: Path, model: str | None = None
+    folder: Path,
+    manifest: Manifest,
+    contents: Mapping[str, bytes],
+    out: Path,
+    model: str | None = None,
 ) -> None:
     """Write the run of a published folder into a directory of ours.
 
     Args:
+        folder: The folder.
         manifest: What `verified` returned.
         contents: The same.
         out: The directory, empty so far.
@@ -157,37 +184,61 @@ def unpack(
             others[name] = content
     here = {setting: str((out / name).resolve()) for setting, name in manifest.inputs.items()}
     here |= {} if model is None else {"model": model}
+    settings = asked_of(circuit_from(parse_json(run[CIRCUIT])))
+    changes = [_said(name, settings.get(name), new) for name, new in here.items()]
+    others[TAKEN] = read_bytes(folder / MANIFEST)
     with reported(out):
-        for name, content in {**others, **renamed(run, here)}.items():
+        for name, content in {**others, **renamed(run, changes)}.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(out / name, content)
 
 
-def renamed(files: Mapping[str, bytes], names: Mapping[str, str]) -> dict[str, bytes]:
+def asked_of(circuit: Circuit) -> Mapping[str, Any]:
+    """Return what a circuit was found with; files of patching have it one level deeper."""
+    deeper = circuit.origin.get("settings")
+    return {**circuit.origin, **(deeper if isinstance(deeper, Mapping) else {})}
+
+
+Change = tuple[re.Pattern[bytes], bytes]
+"""What is looked for in the text of files, and what replaces it, escaped."""
+
+
+def renamed(files: Mapping[str, bytes], changes: Sequence[Change]) -> dict[str, bytes]:
     """Return the files of a run in which its model, or files that it read, have other names.
 
     What files say of the circuit, by its hash, stays true.
 
     Args:
         files: The content of each, by name; `circuit.json` among them.
-        names: The new names, by setting.
+        changes: What is changed in text files.
     """
-    before = circuit_from(parse_json(files[CIRCUIT]))
-    after = replace(before, origin={**before.origin, **names})
-    changes = [_said(name, before.origin.get(name), new) for name, new in names.items()]
-    hashes = digest_of(before).encode(), digest_of(after).encode()
-    found = {}
+    found = dict(files)
     for name, content in files.items():
-        if name.endswith((".json", ".html")):
+        if name.endswith(_TEXTS):
             for pattern, text in changes:
                 content = pattern.sub(text, content)
-            content = content.replace(*hashes)
-        found[name] = content
-    return found
+            found[name] = content
+    before, after = (circuit_from(parse_json(each[CIRCUIT])) for each in (files, found))
+    hashes = digest_of(before).encode(), digest_of(after).encode()
+    return {
+        name: content.replace(*hashes) if name.endswith(_TEXTS) else content
+        for name, content in found.items()
+    }
 
 
-def _said(setting: str, old: object, new: str) -> tuple[re.Pattern[bytes], bytes]:
-    """Return what finds a setting in JSON text, and what is to stand there, escaped."""
+def anywhere(path: str, name: str) -> Change:
+    """Return the change of a path to a plain name, wherever it stands and however it is escaped."""
+    ways = {
+        path,
+        html.escape(path),
+        *(json.dumps(path, ensure_ascii=each)[1:-1] for each in (True, False)),
+    }
+    longest = sorted(ways, key=len, reverse=True)
+    return re.compile(b"|".join(re.escape(way.encode()) for way in longest)), name.encode()
+
+
+def _said(setting: str, old: object, new: str) -> Change:
+    """Return the change of a setting in JSON text."""
     ways = {json.dumps(old, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
     pattern = b'"%s": ?(?:%s)' % (setting.encode(), b"|".join(map(re.escape, sorted(ways))))
     return re.compile(pattern), f'"{setting}": {json.dumps(new)}'.encode().replace(b"\\", b"\\\\")

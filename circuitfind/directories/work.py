@@ -8,13 +8,12 @@ refused.
 """
 
 import json
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from circuitfind.environment import environment
 from circuitfind.errors import (
     CircuitfindError,
     NewerFileError,
@@ -25,7 +24,6 @@ from circuitfind.files import read_bytes
 from circuitfind.plugins import plugin_facts
 from circuitfind.question import BEGAN_WITH, require_same
 from circuitfind.records import body_of, from_json, parse_json, same_kind
-from circuitfind.registry import USED
 from circuitfind.settings import Settings
 from circuitfind.store import STATE, at_work, held, read_json, reported, write
 
@@ -33,8 +31,6 @@ CONFIG, ENVIRONMENT, CIRCUIT = "config.json", "environment.json", "circuit.json"
 
 FOREWORD = "foreword"
 """Where `environment.json` says how well the model itself does the task, and what to doubt."""
-
-_PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "networkx", "numpy")
 
 Asked = TypeVar("Asked", bound=Settings)
 Found = TypeVar("Found")
@@ -259,14 +255,3 @@ def foreword_of(path: Path) -> list[str]:
         lines = read_json(path / ENVIRONMENT).get(FOREWORD, [])
         return [str(line) for line in lines] if isinstance(lines, list) else []
     return []
-
-
-def environment() -> dict[str, str]:
-    """Return the versions that a result depends on, and the plug-ins that were loaded."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return {**found, **USED, **plugin_facts()}

@@ -12,10 +12,13 @@ from circuitfind.errors import ReportError, quoted
 
 Style = Literal["colour", "greyscale", "dark"]
 
-_COLOUR = re.compile(
-    r'(\b(?:color|fillcolor|fontcolor|bgcolor|COLOR|BGCOLOR)=)"?(#[0-9a-f]{6}|white|black)'
-    r'([0-9a-f]{2})?\b"?'
+_VALUE = r"(?P<colour>#[0-9a-f]{6}|white|black)(?P<opacity>[0-9a-f]{2})?"
+_PARTS = re.compile(
+    r"=<(?:[^<>]|<[^<>]*>)*>"  # an HTML label
+    rf'|\b(?P<name>color|fillcolor|fontcolor|bgcolor)=(?P<quote>"?){_VALUE}(?P=quote)(?=[\s\]])'
+    r'|"(?:[^"\\]|\\.)*"'  # any other text
 )
+_IN_HTML = re.compile(rf'\b(?P<name>(?:BG)?COLOR)="{_VALUE}"')
 _NAMED = {"white": "#ffffff", "black": "#000000"}
 _GREYS = {
     "#0072b2": "#000000",
@@ -23,8 +26,9 @@ _GREYS = {
     "#009e73": "#b0b0b0",
     "#cc79a7": "#3c3c3c",
     "#56b4e9": "#d0d0d0",
+    "#999999": "#c8c8c8",
 }
-"""Greys that stay apart, for the colours of queries, keys, values, merged ports and moves."""
+"""Greys that stay apart, for queries, keys, values, merged ports, moves, and shared edges."""
 
 _LEAST, _MOST = 0.10, 0.93
 """Lightness of a dark drawing's background, and of its text."""
@@ -49,10 +53,10 @@ def restyled(dot: str, style: str = "colour", cm: float | None = None) -> str:
             f"no style named {quoted(style)}; choose one of {', '.join(get_args(Style))}"
         )
     if style != "colour":
-        # What has no colour of its own is black.
+        # Elements without a colour are black.
         ink = _changed("#000000", style)
         start = f'\tgraph [fontcolor="{ink}"]\n\tnode [color="{ink}" fontcolor="{ink}"]\n'
-        coloured = _COLOUR.sub(lambda found: _in_style(found, style), dot)
+        coloured = _PARTS.sub(lambda found: _restyled(found, style), dot)
         dot = coloured.replace(_START, _START + start, 1)
     if cm is not None:
         size = f'\tgraph [size="{cm / _CM_PER_INCH:.4f},{_ANY_HEIGHT}!"]\n'
@@ -60,9 +64,18 @@ def restyled(dot: str, style: str = "colour", cm: float | None = None) -> str:
     return dot
 
 
+def _restyled(found: re.Match[str], style: str) -> str:
+    """Return a part of DOT text in a style: an attribute, an HTML label, or other text as it is."""
+    if found["name"]:
+        return _in_style(found, style)
+    if found[0].startswith("=<"):
+        return _IN_HTML.sub(lambda inner: _in_style(inner, style), found[0])
+    return found[0]
+
+
 def _in_style(found: re.Match[str], style: str) -> str:
-    name, colour, opacity = found[1], found[2], found[3] or ""
-    return f'{name}"{_changed(_NAMED.get(colour, colour), style)}{opacity}"'
+    colour = _changed(_NAMED.get(found["colour"], found["colour"]), style)
+    return f'{found["name"]}="{colour}{found["opacity"] or ""}"'
 
 
 def _changed(colour: str, style: str) -> str:

@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from circuitfind.directories.work import ENVIRONMENT
 from circuitfind.errors import RunDirectoryError, SweepError
+from circuitfind.plugins import facts_in, plugin_facts
+from circuitfind.question import BEGAN_WITH, require_same
+from circuitfind.store import read_json
 from circuitfind.sweeps.journal import ATTEMPTS, Journal, journal
 from circuitfind.sweeps.launching import Launcher
 from circuitfind.sweeps.planning import PlannedRun
@@ -77,6 +81,10 @@ def unfinished(runs: Sequence[PlannedRun], path: Path) -> list[PlannedRun]:
             directory.require_same()
             if not directory.is_complete:
                 left.append(run)
+                continue
+            made = read_json(directory.path / ENVIRONMENT)
+            found = f"the run in {directory.path}"
+            require_same(facts_in({"versions": made}), plugin_facts(), found, BEGAN_WITH)
         except RunDirectoryError as error:
             errors.append(str(error))
     if errors:

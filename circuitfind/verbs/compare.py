@@ -13,7 +13,7 @@ from circuitfind.comparison.roles import labels
 from circuitfind.directories.comparison import COMPARISON, ComparisonConfig, ComparisonDirectory
 from circuitfind.directories.directory import circuit_file, effects_of, load_circuit_of
 from circuitfind.directories.naming import default_path
-from circuitfind.directories.work import environment
+from circuitfind.environment import environment
 from circuitfind.errors import GraphError, RunDirectoryError
 from circuitfind.files import digest
 from circuitfind.reports.diagram import Diagram, draw_difference

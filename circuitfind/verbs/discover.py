@@ -16,8 +16,9 @@ from circuitfind.directories.config import RunConfig
 from circuitfind.directories.decisions import DecisionLog, text_of
 from circuitfind.directories.directory import DECISIONS, SCORECARD, RunDirectory
 from circuitfind.directories.results import FORMAT, RunResult, read_result
-from circuitfind.directories.work import CIRCUIT, environment
+from circuitfind.directories.work import CIRCUIT
 from circuitfind.engine.incremental import IncrementalEngine
+from circuitfind.environment import environment
 from circuitfind.errors import require_kind
 from circuitfind.evaluation.scorecard import scorecard
 from circuitfind.evaluation.trust import foreword, own_of
@@ -33,7 +34,6 @@ from circuitfind.problem import Problem
 from circuitfind.question import Models, Question, fingerprints
 from circuitfind.reports.example import seen_of
 from circuitfind.verbs.draw import draw_result
-from circuitfind.verbs.report import write_report
 from circuitfind.workers.crew import ALONE, Workers
 
 
@@ -49,6 +49,9 @@ class Run(RunResult):
         Raises:
             CircuitfindError: The report cannot be written into the run directory.
         """
+        # What it needs takes long to import.
+        from circuitfind.verbs.report import write_report
+
         return Page(read_text(write_report(self.path)), height)
 
 

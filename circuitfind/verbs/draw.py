@@ -68,7 +68,7 @@ class Look:
         """End of the file's name, where the drawing is not the usual one."""
         parts = [f"top-{self.top}"] if self.top is not None else []
         parts += ["merged"] * self.merge_qkv + ["titled"] * bool(self.title)
-        parts += [] if self.layers is None else [f"layers-{self.layers.replace(',', '-')}"]
+        parts += [] if self.layers is None else [f"layers-{self.layers.replace(',', '+')}"]
         parts += [self.style] * (self.style != "colour")
         parts += [] if self.cm is None else [f"{self.cm:g}cm"]
         return "".join(f"-{part}" for part in parts)
@@ -100,7 +100,8 @@ class Look:
         )
         kept = circuit.kept.cpu() & writes[:, None] & reads
         drawn = replace(circuit, kept=kept)
-        words = f"layers {self.layers} of {n_layers}: {drawn.n_edges} of {circuit.n_edges} edges"
+        every = f"0 to {n_layers - 1}"
+        words = f"layers {self.layers} of {every}: {drawn.n_edges} of {circuit.n_edges} edges"
         return drawn, [words]
 
     def applied(self, diagram: Diagram) -> Diagram:

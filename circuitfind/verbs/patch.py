@@ -18,7 +18,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.directories.checkpoints import checkpoints, drop_left_state, drop_state, read_state
 from circuitfind.directories.patch_config import PatchConfig
 from circuitfind.directories.patch_directory import PatchDirectory
-from circuitfind.directories.work import environment
+from circuitfind.environment import environment
 from circuitfind.errors import MethodError
 from circuitfind.evaluation.scorecard import Measurement as Measured
 from circuitfind.evaluation.scorecard import measure

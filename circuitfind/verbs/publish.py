@@ -1,5 +1,6 @@
 """Publish a run as a folder that others verify and repeat, and take such a folder in."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +12,15 @@ from typing import Any
 from circuitfind.circuit import Circuit
 from circuitfind.directories.config import RunConfig
 from circuitfind.directories.directory import PAGE, load_circuit_of
+from circuitfind.directories.kinds import require_search
 from circuitfind.directories.publication import (
     INPUTS,
     READ,
     RUN,
+    anywhere,
+    asked_of,
     files_of_run,
+    is_taken,
     renamed,
     unpack,
     verified,
@@ -23,11 +28,13 @@ from circuitfind.directories.publication import (
 )
 from circuitfind.directories.results import RunResult, read_result
 from circuitfind.directories.work import CONFIG, ENVIRONMENT, WorkDirectory, read_config
-from circuitfind.errors import CircuitfindError, PublicationError
-from circuitfind.files import path_of, read_bytes
+from circuitfind.errors import CircuitFileError, CircuitfindError, PublicationError, shortened
+from circuitfind.files import digest, path_of, read_bytes
 from circuitfind.formats import FORMATS
 from circuitfind.methods import METHODS
 from circuitfind.methods.base import Progress
+from circuitfind.plugins import facts_in
+from circuitfind.question import FOUND_ON, Models, located_model, require_same
 from circuitfind.store import read_json, reported
 from circuitfind.verbs.discover import run_discovery
 from circuitfind.verbs.draw import origin_line
@@ -65,16 +72,22 @@ def publish_run(
         raise PublicationError(f"{path} is a file; give the directory of a run")
     if not WorkDirectory.is_fresh(to):
         raise PublicationError(f"{to} is not empty; choose another --to")
-    inputs = _inputs(circuit)
+    settings = asked_of(circuit)
+    inputs = _inputs(settings)
     names = {setting: name for setting, (name, _) in inputs.items()}
     with reported(path):
         run = {file.name: read_bytes(file, most=_LARGEST) for file in files_of_run(path)}
-        contents = {name: read_bytes(file, most=_LARGEST) for name, file in inputs.values()}
+    contents = {name: _input(setting, file, settings) for setting, (name, file) in inputs.items()}
     run[PAGE] = _report(path, tell)
-    run[_MIB] = FORMATS.find("eap-ig").write(circuit).encode()
-    run = renamed(run, {**names, **_shown_model(circuit)})
-    title = origin_line(circuit) or path.name
-    texts = _words(title, circuit, authors, names)
+    try:
+        run[_MIB] = FORMATS.find("eap-ig").write(circuit).encode()
+    except CircuitFileError as error:
+        tell(f"the folder has no {_MIB}: {error}")
+    paths = {settings[setting]: name for setting, name in names.items()} | _shown(settings)
+    longest = sorted(paths, key=len, reverse=True)
+    run = renamed(run, [anywhere(each, paths[each]) for each in longest])
+    title = origin_line(circuit) or f"{_kind(path)} {path.resolve().name}"
+    texts = _words(title, circuit, authors, [*run, *contents])
     contents |= {name: text.encode() for name, text in texts.items()}
     for name, content in run.items():
         contents[name if name in (PAGE, _MIB) else f"{RUN}/{name}"] = content
@@ -82,19 +95,48 @@ def publish_run(
     return to
 
 
-def _inputs(circuit: Circuit) -> dict[str, tuple[str, Path]]:
+def _kind(path: Path) -> str:
+    return "Run" if (path / CONFIG).is_file() else "Circuit"
+
+
+def _inputs(settings: Mapping[str, Any]) -> dict[str, tuple[str, Path]]:
     """Return the files that a run read: the setting, the name in the folder, and where it is."""
     found = {}
     for setting in READ:
-        value = circuit.origin.get(setting)
+        value = settings.get(setting)
         if isinstance(value, str) and Path(value).is_absolute():
-            found[setting] = (f"{INPUTS}/{setting}-{Path(value).name}", Path(value))
+            name = re.sub(r"[^\w.+ -]", "-", Path(value).name)
+            found[setting] = (f"{INPUTS}/{setting}/{name}", Path(value))
     return found
 
 
-def _shown_model(circuit: Circuit) -> dict[str, str]:
-    model = str(circuit.origin.get("model", ""))
-    return {"model": Path(model).name} if Path(model).is_absolute() else {}
+def _input(setting: str, file: Path, settings: Mapping[str, Any]) -> bytes:
+    """Return the content of a file that a run read, if that is still what the run read.
+
+    Raises:
+        PublicationError: It is gone, or has changed since.
+    """
+    advice = "restore it, or search again"
+    try:
+        now = digest(file)
+        content = read_bytes(file, most=_LARGEST)
+    except OSError as error:
+        raise PublicationError(
+            f"cannot read {shortened(str(file))}, which the run read: {error.strerror}; {advice}"
+        ) from None
+    if settings.get(f"{setting}_digest", now) not in (None, now):
+        raise PublicationError(f"{shortened(str(file))} has changed since the run; {advice}")
+    return content
+
+
+def _shown(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands for directories that are not in the folder: their last parts."""
+    found = (settings.get(name) for name in ("model", "latents"))
+    return {
+        each: Path(each).name
+        for each in found
+        if isinstance(each, str) and Path(each).is_absolute()
+    }
 
 
 def _report(path: Path, tell: Callable[[str], None]) -> bytes:
@@ -103,37 +145,36 @@ def _report(path: Path, tell: Callable[[str], None]) -> bytes:
 
 
 def _words(
-    title: str, circuit: Circuit, authors: Sequence[str], inputs: Mapping[str, str]
+    title: str, circuit: Circuit, authors: Sequence[str], files: Sequence[str]
 ) -> dict[str, str]:
     """Return the texts that say what a folder holds, and how to cite it."""
     origin = circuit.origin
     method = METHODS.get(origin.get("method"))
-    paper = method.paper if method else ""
-    number, full = circuit.n_edges, circuit.graph.n_edges
+    known = origin.get("versions", {}).get("circuitfind", version("circuitfind"))
+    drawn, mib = "diagram.svg" in files, _MIB in files
+    is_search = "decisions.jsonl" in files
+    plugins = [f"{name} ({sha256})" for name, sha256 in facts_in(origin).items()]
     lines = [
         f"# {title}",
         "",
-        f"A circuit of {number:,} of {full:,} edges, found with circuitfind "
-        f"{origin.get('versions', {}).get('circuitfind', version('circuitfind'))}.",
+        f"A circuit of {circuit.n_edges:,} of {circuit.graph.n_edges:,} edges, found with "
+        f"circuitfind {known}.",
         "",
-        "![The circuit](run/diagram.svg)",
-        "",
+        *["![The circuit](run/diagram.svg)\n"] * drawn,
         "- `report.html`: the run in a browser, without a network",
-        "- `run/`: circuit, settings, versions, decisions and figures",
-        f"- `{_MIB}`: the circuit as MIB's circuit track takes it",
-        *(
-            f"- `{name}`: the file that the setting `{setting}` names"
-            for setting, name in inputs.items()
-        ),
+        "- `run/`: circuit, settings, versions and figures",
+        *[f"- `{_MIB}`: the circuit as MIB's circuit track takes it"] * mib,
+        *(f"- `{name}`: a file that the run read" for name in files if name.startswith(INPUTS)),
         f"- fingerprint of the model's weights: {origin.get('model_fingerprint', 'unknown')}",
+        *(f"- not in the folder, give it by `--plugin`: {plugin}" for plugin in plugins),
         "",
-        "Check every file against `manifest.json`, and search again:",
+        f"Check every file against `manifest.json`{', and search again' * is_search}:",
         "",
         "```",
-        "circuitfind import THIS_FOLDER --out runs/theirs --repeat",
+        f"circuitfind import THIS_FOLDER --out runs/theirs{' --repeat' * is_search}",
         "```",
         "",
-        *([f"Method: {paper}."] if paper else []),
+        *([f"Method: {method.paper}."] if method else []),
         *([f"Found by {', '.join(authors)}."] if authors else []),
     ]
     texts = {"README.md": "\n".join(lines).rstrip() + "\n"}
@@ -187,13 +228,16 @@ def import_publication(
         PublicationError: A file is missing or not the one published, or `out` is not empty.
     """
     folder, out = path_of(folder), path_of(out)
+    manifest, contents = verified(folder)
+    if is_taken(folder, out):
+        return load_circuit_of(out)
     if not WorkDirectory.is_fresh(out):
         raise PublicationError(f"{out} is not empty; choose another --out")
-    manifest, contents = verified(folder)
     try:
-        unpack(manifest, contents, out, model)
+        here = None if model is None else located_model(model)
+        unpack(folder, manifest, contents, out, here)
         return load_circuit_of(out)
-    except (CircuitfindError, ValueError, KeyError) as error:
+    except (CircuitfindError, ValueError, LookupError, TypeError, AttributeError) as error:
         shutil.rmtree(out, ignore_errors=True)
         raise PublicationError(
             f"the run in {folder} cannot be used ({error}); ask who published it"
@@ -214,31 +258,36 @@ def rerun(
         tell: Called with what a user should know.
 
     Raises:
-        PublicationError: It holds a circuit without the settings of a search.
+        RunDirectoryError: It holds no search, or the model is another one here.
     """
-    if not (path / CONFIG).is_file():
-        raise PublicationError(
-            f"{path} holds a circuit without the search that found it; there is nothing to repeat"
-        )
+    require_search(path)
     theirs, config = read_result(path), read_config(RunConfig, path)
-    beside = path.with_name(f"{path.name}-repeated")
-    ours = run_discovery(beside, config, on_progress=on_progress, tell=tell)
+    place, models = path.resolve(), Models(tell=tell)
+    now = {"model_fingerprint": models.of(config).fingerprint}
+    require_same(theirs.circuit.origin, now, f"the run in {path}", FOUND_ON)
+    beside = place.with_name(f"{place.name}-repeated")
+    ours = run_discovery(beside, config, models=models, on_progress=on_progress, tell=tell)
     rows = (*_versions(path, beside), *_differences(theirs, ours))
     return Repetition(rows, theirs.circuit.edges == ours.circuit.edges)
 
 
 def _versions(theirs: Path, ours: Path) -> Iterator[tuple[str, str, str]]:
     """Yield what differs between the environments of two runs."""
-    left, right = (read_json(path / ENVIRONMENT) for path in (theirs, ours))
+    left, right = (_facts(path / ENVIRONMENT) for path in (theirs, ours))
     for name in sorted({*left, *right} - {"foreword"}):
         if left.get(name) != right.get(name):
             yield name, str(left.get(name, "-")), str(right.get(name, "-"))
 
 
+def _facts(file: Path) -> dict[str, Any]:
+    found = read_json(file)
+    return found if isinstance(found, dict) else {}
+
+
 def _differences(theirs: RunResult, ours: RunResult) -> Iterator[tuple[str, str, str]]:
     left, right = ({edge.name for edge in each.circuit.edges} for each in (theirs, ours))
     yield "edges", str(len(left)), str(len(right))
-    yield "edges that the other has not", str(len(left - right)), str(len(right - left))
+    yield "edges missing in the other", str(len(left - right)), str(len(right - left))
     for old, new in zip(theirs.card.measurements, ours.card.measurements, strict=False):
         yield f"faithfulness, {old.metric}", _number(old.faithfulness), _number(new.faithfulness)
     effects = [

@@ -107,7 +107,11 @@ BAD = {
     ),
     "a file of no known ending": (["import", "notes.txt", "--out", "x"], "not one of .csv, .dot, "),
     "a file that needs the model": (["import", "t.csv", "--out", "x"], "name the model .--model"),
-    "a directory": (["import", "run", "--out", "x"], "it is a directory"),
+    "a directory": (["import", "run", "--out", "x"], "is imported if `circuitfind publish` wrote"),
+    "a file to repeat": (
+        ["import", "notes.txt", "--out", "x", "--repeat"],
+        "leave --repeat out: only a published folder can be repeated",
+    ),
 }
 
 

@@ -74,6 +74,18 @@ def test_doctor_says_what_is_missing_for_what(cli, monkeypatch, tmp_path):
     assert extra["advice"].endswith("pip install 'circuitfind[gguf]'")
 
 
+def test_doctor_goes_on_where_a_library_cannot_be_imported(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformer_lens", None)
+    monkeypatch.setattr(rendering, "programs", lambda: 1 / 0)
+    answer = cli("doctor", "--json")
+    assert answer.code == 1
+    rows = {row["what"]: row for row in answer.json}
+    assert rows["transformer_lens"]["state"] == "broken"
+    assert "cannot be imported (ModuleNotFoundError" in rows["transformer_lens"]["found"]
+    assert rows["Graphviz"]["found"] == "ZeroDivisionError: division by zero"
+    assert rows["extra gguf"]["state"] == "ok"
+
+
 def test_doctor_ends_with_one_where_something_is_broken(cli, monkeypatch):
     monkeypatch.setattr(rendering, "programs", lambda: [])
     answer = cli("doctor")

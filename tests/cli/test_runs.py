@@ -69,7 +69,9 @@ def test_runs_are_sorted_and_their_paths_printed(three, cli):
     assert listed("--sort", "n_edges") == ["done", "also", "broken", "deep/stopped"]
     assert listed("--sort", "n_edges", "--reverse")[:2] == ["also", "done"]
     assert listed("--sort", "state")[0] == "broken"
-    assert listed("--reverse") == listed()[::-1]
+    assert listed("--reverse") == listed("--sort", "run", "--reverse") == listed()[::-1]
+    assert listed("--sort", "run") == listed()
+    assert listed("--sort", "problem")[0] == "broken"
     paths = cli("runs", three, "--state", "finished", "--paths").out.split()
     assert paths == [str(three / "also"), str(three / "done")]
     assert cli("compare", *paths).code == 0
@@ -91,8 +93,15 @@ def test_the_index_page_links_to_files_that_are_there(three, cli):
     assert all((three / unquote(unescape(link))).is_file() for link in links), links
     assert "odd &amp; &lt;name&gt;/run" in text
     assert "<name>" not in text
-    unwritable = cli("runs", three, "--html", three)
-    assert (unwritable.code, unwritable.err.count("\n")) == (2, 1)
+    (three / "report.html").write_text("a page of something else")
+    assert cli("runs", three, "--html", page).code == 0
+    assert "report.html" not in re.findall(r'href="([^"]+)"', page.read_text())
+    for wrong in (three / "folder.html", three / "deep/stopped/config.json"):
+        if wrong.suffix == ".html":
+            wrong.mkdir()
+        refused = cli("runs", three, "--html", wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert json.loads((three / "deep/stopped/config.json").read_text())
 
 
 def test_a_run_at_work_is_running(three, cli):

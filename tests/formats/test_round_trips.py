@@ -141,7 +141,7 @@ def test_formats_without_units_are_not_read_into_a_graph_that_has_them(name, tmp
         import_circuit(tmp_path / "c.json", graph)
 
 
-@pytest.mark.parametrize("write", [*map(find_format, ("acdc", "eap-ig"))], ids=lambda it: it.name)
+@pytest.mark.parametrize("write", [*map(FORMATS.find, ("acdc", "eap-ig"))], ids=lambda it: it.name)
 def test_formats_without_places_refuse_them(write):
     graph = SMALL.at_places(["S1", "end"])
     with pytest.raises(CircuitFileError, match="has no places .* such as graphml or csv"):

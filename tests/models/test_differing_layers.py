@@ -16,7 +16,7 @@ from circuitfind.circuit import Circuit, load_circuit
 from circuitfind.comparison.chance import exchanges
 from circuitfind.errors import GraphError, MethodError, ModelError
 from circuitfind.evaluation.scorecard import scorecard
-from circuitfind.formats import FORMATS, export_circuit, find_format, import_circuit
+from circuitfind.formats import FORMATS, export_circuit, import_circuit
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.metrics import find_metric
 from circuitfind.models.compiled_files import save_compiled
@@ -144,7 +144,7 @@ def test_a_circuit_is_exported_and_comes_back(sizes, format_name, tmp_path):
         pytest.skip("ACDC's graphs do not know MLPs beside the attention")
     problem, _ = problem_of(write(tmp_path, sizes), "resample")
     circuit = discover(problem, threshold=0.02).circuit
-    path = tmp_path / f"exported{find_format(format_name).suffix}"
+    path = tmp_path / f"exported{FORMATS.find(format_name).suffix}"
     export_circuit(circuit, path, format_name=format_name)
     found = import_circuit(path, problem.graph if format_name == "csv" else None)
     assert found.graph == problem.graph and torch.equal(found.kept, circuit.kept)

@@ -12,7 +12,12 @@ from circuitfind.circuit import Circuit
 from circuitfind.errors import LimitError, MethodError, ReportError
 from circuitfind.granularity import heads_and_mlps
 from circuitfind.reports.diagram import Diagram, draw_circuit
-from circuitfind.reports.strokes import PORT_COLOURS
+from circuitfind.reports.strokes import (
+    LEFT_COLOUR,
+    PORT_COLOURS,
+    RIGHT_COLOUR,
+    SHARED_COLOUR,
+)
 from circuitfind.reports.style import restyled
 from circuitfind.shape import ModelShape
 from circuitfind.verbs.draw import Look, draw_run
@@ -23,9 +28,12 @@ WHOLE = Circuit(GRAPH, GRAPH.edge_mask.clone(), torch.ones(GRAPH.edge_mask.shape
 COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 
+TEXT = 'color=white color="#00ff00" <b>'
+
+
 @pytest.fixture(scope="module")
 def dot():
-    return draw_circuit(WHOLE, caption=["a title with #ff0000 in it"]).dot
+    return draw_circuit(WHOLE, caption=["a title with #ff0000 in it", TEXT]).dot
 
 
 def colours(svg):
@@ -49,10 +57,13 @@ def test_in_grey_every_colour_is_grey_and_ports_stay_apart(dot):
     for colour in colours(Diagram(grey).svg()) - {"black", "white"}:
         assert colour[1:3] == colour[3:5] == colour[5:7], colour
     ports = [PORT_COLOURS[port] for port in ("q", "k", "v")]
-    shades = [COLOUR.search(restyled(f'color="{port}"', "greyscale"))[0] for port in ports]
-    for one, other in combinations(shades, 2):
-        assert abs(brightness(one) - brightness(other)) > 0.15
+    for colours_of in (ports, [LEFT_COLOUR, RIGHT_COLOUR, SHARED_COLOUR]):
+        lines = [restyled(f'a -> b [color="{each}"]', "greyscale") for each in colours_of]
+        shades = [COLOUR.findall(line)[-1] for line in lines]
+        for one, other in combinations(shades, 2):
+            assert abs(brightness(one) - brightness(other)) > 0.15
     assert "a title with #ff0000 in it" in grey
+    assert "color=white color=&quot;#00ff00&quot; &lt;b&gt;" in grey
 
 
 def test_on_a_dark_ground_all_text_and_lines_can_be_read(dot):
@@ -68,6 +79,7 @@ def test_on_a_dark_ground_all_text_and_lines_can_be_read(dot):
     assert {brightness(colour) > 0.5 for colour in texts} <= {True, False}
     assert sum(brightness(colour) < 0.5 for colour in texts) <= 2
     assert "a title with #ff0000 in it" in svg
+    assert "color=white" in svg
 
 
 def test_the_usual_style_changes_nothing_and_another_name_is_refused(dot):
@@ -92,7 +104,7 @@ def test_only_edges_of_the_chosen_layers_are_drawn():
         if not any("1" in end[:2] for end in re.split("->", edge.name))
     }
     assert {edge.name for edge in drawn.edges} == inside
-    assert words == f"layers 0,2 of 3: {len(inside)} of {WHOLE.n_edges} edges"
+    assert words == f"layers 0,2 of 0 to 2: {len(inside)} of {WHOLE.n_edges} edges"
     assert Look().part(WHOLE) == (WHOLE, [])
     with pytest.raises(MethodError, match="no layer 3: the model has the layers 0 to 2"):
         Look(layers="3").part(WHOLE)
@@ -101,12 +113,15 @@ def test_only_edges_of_the_chosen_layers_are_drawn():
 def test_the_command_names_the_file_by_its_look(cli, run, tmp_path):  # noqa: F811
     plain, file = draw_run(tmp_path / "run", Look(layers="0-1", style="dark", cm=8.5))
     assert file.name == "diagram-layers-0-1-dark-8.5cm.svg"
+    assert Look(layers="0,1").suffix == "-layers-0+1"
+    png = cli("draw", "run", "--cm", 9, "--out", "x.png")
+    assert (png.code, png.err.count("\n")) == (2, 1)
     answer = cli("draw", "run", "--layers", "0-1", "--style", "dark", "--cm", 8.5)
     assert (answer.code, answer.out.strip()) == (0, f"run/{file.name}"), answer.err
     assert (tmp_path / "run" / file.name).read_text() == plain.svg()
     other = cli("draw", "run", "--against", "run", "--style", "greyscale", "--layers", "0")
     assert other.code == 0, other.err
-    assert "layers 0 of" in (tmp_path / other.out.strip()).read_text()
+    assert "layers 0 of 0 to" in (tmp_path / other.out.strip()).read_text()
     assert (
         cf.load_circuit("run/circuit.json").n_edges
         > Look(layers="0").part(cf.load_circuit("run/circuit.json"))[0].n_edges

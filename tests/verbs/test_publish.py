@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
 
 import circuitfind as cf
+from circuitfind.circuit import circuit_from
 from circuitfind.directories.directory import digest_of
-from circuitfind.directories.publication import MANIFEST, renamed
+from circuitfind.directories.publication import MANIFEST, anywhere, renamed
 from circuitfind.errors import PublicationError
 from circuitfind.files import write_whole
 from circuitfind.methods import METHODS
+from circuitfind.records import parse_json
 from tests.cli.conftest import cli  # noqa: F401  (a fixture)
 
 GIFTS = Path(__file__).parents[2] / "examples/gifts.jsonl"
@@ -44,7 +48,7 @@ def test_the_manifest_has_the_hash_of_every_file(published):
     assert {"run/circuit.json", "run/decisions.jsonl", "run/scorecard.json"} < files
     for name, sha256 in manifest["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
-    assert manifest["inputs"] == {"task": "inputs/task-gifts.jsonl"}
+    assert manifest["inputs"] == {"task": "inputs/task/gifts.jsonl"}
     assert (folder / manifest["inputs"]["task"]).read_bytes() == GIFTS.read_bytes()
 
 
@@ -70,14 +74,14 @@ def test_it_comes_back_as_the_same_run_without_the_authors_files(published, tmp_
     shutil.rmtree(away)
     theirs = cf.load_circuit(place / "run/circuit.json")
     assert (circuit.edges, circuit.graph) == (theirs.edges, theirs.graph)
-    assert circuit.origin["task"] == str((out / "inputs/task-gifts.jsonl").resolve())
+    assert circuit.origin["task"] == str((out / "inputs/task/gifts.jsonl").resolve())
     same = ("decisions.jsonl", "scorecard.json", "diagram.svg")
     assert all((out / name).read_bytes() == (place / "run" / name).read_bytes() for name in same)
     # What names the circuit by its hash still does.
     assert json.loads((out / "certificate.json").read_text()) == {"of": digest_of(circuit)}
     config = replace(
         cf.RunConfig("", "ioi-small", "acdc", {"threshold": 0.1}, metric="kl", n_prompts=4),
-        task=str(out / "inputs/task-gifts.jsonl"),
+        task=str(out / "inputs/task/gifts.jsonl"),
     )
     told = []
     assert cf.run_discovery(out, config, tell=told.append).circuit.edges == circuit.edges
@@ -92,7 +96,8 @@ def test_a_changed_missing_or_foreign_file_is_refused_and_nothing_is_written(pub
         "is damaged": lambda f: (f / MANIFEST).write_text("{"),
         "outside the folder": lambda f: in_manifest(f, "files", "../secret", "0" * 64),
         "outside the folder; ": lambda f: in_manifest(f, "files", "/etc/hosts", "0" * 64),
-        "it has no hash of 'inputs/x'": lambda f: in_manifest(f, "inputs", "places", "inputs/x"),
+        "'places' is no file of the folder": lambda f: in_manifest(f, "inputs", "places", "x"),
+        "'seed' is no file of the folder": lambda f: in_manifest(f, "inputs", "seed", "README.md"),
         "by a newer version": lambda f: in_manifest(f, None, "format", "circuitfind publication 2"),
     }
     for number, (said, harm) in enumerate(cases.items()):
@@ -132,16 +137,82 @@ def test_folders_that_hold_something_are_left_alone(published, tmp_path):
         cf.publish_run(place / "run/circuit.json", tmp_path / "new")
 
 
-def test_names_are_changed_where_settings_have_them_and_nowhere_else(published):
+@pytest.mark.parametrize("name", ["a b.jsonl", 'q"<&>.jsonl', "b\\c.jsonl", "é.jsonl"])
+def test_a_path_is_changed_wherever_it_stands_and_the_hash_with_it(published, name):
     circuit = cf.load_circuit(published[0] / "run/circuit.json")
-    old = circuit.origin["task"]
-    text = f'{{"task": "{old}", "note": "{old}", "other_task": "{old}"}}'
-    files = {"circuit.json": circuit.to_json().encode(), "a.json": text.encode(), "b.csv": b"x"}
-    found = renamed(files, {"task": 'a\\b"c'})
-    said = json.loads(found["a.json"])
-    assert said == {"task": 'a\\b"c', "note": old, "other_task": old}
-    assert found["b.csv"] == b"x"
-    assert json.loads(found["circuit.json"])["origin"]["task"] == 'a\\b"c'
+    path = f"/home/someone/{name}"
+    circuit = replace(circuit, origin={**circuit.origin, "task": path})
+    content = json.dumps({"of": digest_of(circuit), "note": f"of {path}", "other": "/home"})
+    files = {
+        "circuit.json": circuit.to_json().encode(), "a.json": content.encode(),
+        "b.svg": f"<title>{escape(path)}</title>".encode(), "c.png": path.encode(),
+    }  # fmt: skip
+    found = renamed(files, [anywhere(path, "inputs/task/x.jsonl")])
+    after = circuit_from(parse_json(found["circuit.json"]))
+    assert after.origin["task"] == "inputs/task/x.jsonl"
+    assert json.loads(found["a.json"]) == {
+        "of": digest_of(after), "note": "of inputs/task/x.jsonl", "other": "/home",
+    }  # fmt: skip
+    assert found["b.svg"] == b"<title>inputs/task/x.jsonl</title>"
+    assert found["c.png"] == path.encode()
+
+
+def test_runs_that_mib_cannot_express_are_published_without_that_file(tmp_path):
+    config = cf.RunConfig(
+        "ioi", "ioi-small", "eap-ig", {"n_edges": 40, "steps": 1}, n_prompts=4, places="named",
+        metric="logit-difference",
+    )  # fmt: skip
+    cf.run_discovery(tmp_path / "run", config)
+    told = []
+    folder = cf.publish_run(tmp_path / "run", tmp_path / "folder", tell=told.append)
+    assert any("the folder has no circuit.eap-ig.json" in line for line in told)
+    assert not (folder / "circuit.eap-ig.json").exists()
+    assert "eap-ig.json" not in (folder / "README.md").read_text()
+    circuit = cf.import_publication(folder, tmp_path / "mine")
+    assert circuit.edges == cf.load_circuit(tmp_path / "run/circuit.json").edges
+
+
+def test_what_commands_did_not_write_and_links_stay_out(published, tmp_path):
+    run = shutil.copytree(published[0] / "run", tmp_path / "run")
+    (run / "notes.txt").write_text("mine")
+    (run / "secret.json").symlink_to("/etc/hostname")
+    folder = cf.publish_run(run, tmp_path / "folder")
+    assert {"notes.txt", "secret.json"}.isdisjoint(file.name for file in folder.rglob("*"))
+
+
+def test_an_input_that_has_changed_or_is_gone_is_refused(published, tmp_path):
+    place = tmp_path / "machine"
+    place.mkdir()
+    shutil.copy(GIFTS, place / "gifts.jsonl")
+    config = cf.RunConfig(
+        str(place / "gifts.jsonl"), "ioi-small", "random", {"n_edges": 40}, n_prompts=4
+    )
+    cf.run_discovery(place / "run", config)
+    (place / "gifts.jsonl").write_text(GIFTS.read_text() + "\n")
+    with pytest.raises(PublicationError, match="gifts.jsonl has changed since the run; restore"):
+        cf.publish_run(place / "run", tmp_path / "folder")
+    (place / "gifts.jsonl").unlink()
+    with pytest.raises(PublicationError, match="which the run read: No such file"):
+        cf.publish_run(place / "run", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_an_import_goes_on_where_it_was_stopped(published, cli, tmp_path):  # noqa: F811
+    first = cli("import", published[1], "--out", "mine")
+    assert first.code == 0
+    again = cli("import", published[1], "--out", "mine", "--repeat")
+    assert again.code == 0, again.err
+    os.chdir(tmp_path / "mine")
+    here = cli("import", published[1], "--out", ".", "--repeat")
+    assert here.code == 0, here.err
+    assert "is finished" in here.err
+
+
+def test_a_repetition_with_another_model_is_refused(published, cli):  # noqa: F811
+    answer = cli("import", published[1], "--out", "mine", "--model", "gpt-4l", "--repeat")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "the model of the run in mine changed since" in answer.err
+    assert not Path("mine-repeated").exists()
 
 
 @pytest.fixture
@@ -161,7 +232,7 @@ def test_a_repetition_says_what_is_the_same(published, cli):  # noqa: F811
     assert answer.code == 0, answer.err
     assert "every file is as published" in answer.out
     rows = {line.split("  ")[0]: line.split()[-2:] for line in answer.out.splitlines()}
-    assert rows["edges that the other has not"] == ["0", "0"]
+    assert rows["edges missing in the other"] == ["0", "0"]
     assert rows["faithfulness, kl"][0] == rows["faithfulness, kl"][1]
     mine, again = (cf.load_circuit(f"{name}/circuit.json") for name in ("mine", "mine-repeated"))
     assert mine.edges == again.edges
@@ -170,5 +241,5 @@ def test_a_repetition_says_what_is_the_same(published, cli):  # noqa: F811
 def test_a_repetition_that_differs_ends_with_one(published, cli, other_acdc):  # noqa: F811
     answer = cli("import", published[1], "--out", "mine", "--repeat")
     assert answer.code == 1, answer.err
-    (line,) = (line for line in answer.out.splitlines() if line.startswith("edges that the other"))
+    (line,) = (line for line in answer.out.splitlines() if line.startswith("edges missing"))
     assert line.split()[-2:] != ["0", "0"]
