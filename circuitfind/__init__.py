@@ -66,7 +66,7 @@ _HOMES = {
     "find_task": "circuitfind.tasks",
     "heads_and_mlps": "circuitfind.granularity",
     "import_circuit": "circuitfind.formats",
-    "import_publication": "circuitfind.verbs.publish",
+    "import_publication": "circuitfind.verbs.published",
     "learned_constants": "circuitfind.engine.constants",
     "linearised_edges": "circuitfind.patching.path",
     "load_circuit": "circuitfind.circuit",
@@ -171,8 +171,8 @@ if TYPE_CHECKING:
     from circuitfind.verbs.dissociate import dissociate_runs as dissociate_runs
     from circuitfind.verbs.evaluate import evaluate_run as evaluate_run
     from circuitfind.verbs.families import find_families as find_families
-    from circuitfind.verbs.publish import import_publication as import_publication
     from circuitfind.verbs.publish import publish_run as publish_run
+    from circuitfind.verbs.published import import_publication as import_publication
     from circuitfind.verbs.rivals import find_rivals as find_rivals
     from circuitfind.verbs.stability import repeat_run as repeat_run
     from circuitfind.verbs.wish import Wish as Wish

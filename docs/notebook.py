@@ -72,7 +72,6 @@ def notebook_of(page: str) -> nbformat.NotebookNode:
 
 def run(notebook: nbformat.NotebookNode) -> None:
     """Run all cells in an empty directory and keep what they print."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
@@ -81,7 +80,7 @@ def run(notebook: nbformat.NotebookNode) -> None:
             record_timing=False,
             store_widget_state=False,
         )
-        client.execute()
+        client.execute(env={**os.environ, "HF_HUB_OFFLINE": "1"})
     for cell in notebook.cells:
         # Warnings of libraries name files of this machine, and a whole page has megabytes.
         cell.get("outputs", [])[:] = [

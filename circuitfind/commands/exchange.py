@@ -121,7 +121,7 @@ def _refuse(given: Mapping[str, bool], reason: str) -> None:
 def _take_in(folder: Path, out: Path, model: str | None, *, repeat: bool) -> None:
     """Verify a published run, and make it again if that is wanted."""
     from circuitfind.commands.progress import progress_bar
-    from circuitfind.verbs.publish import import_publication, rerun
+    from circuitfind.verbs.published import import_publication, rerun
 
     circuit = import_publication(folder, out, model=model)
     emit(f"{out}: {circuit.n_edges} of {circuit.graph.n_edges} edges; every file is as published\n")
