@@ -1,7 +1,8 @@
 """Write the matrices of docs/dissociation.md: circuits of five tasks knocked out of one model.
 
-    python docs/dissociation.py [--runs DIRECTORY]
+    python docs/dissociation.py [MODEL ...] [--runs DIRECTORY]
 
+SmolLM2 (`circuitfind models get smollm2`) takes an hour or two, the small model some minutes.
 Text between markers such as `<!-- gpt-4l-circuits -->` is replaced. Runs are kept in a directory,
 where an interrupted one is taken up and a finished one is read.
 """
@@ -9,7 +10,7 @@ where an interrupted one is taken up and a finished one is read.
 import argparse
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -24,37 +25,70 @@ from circuitfind.question import Models
 from circuitfind.verbs.dissociate import DissociationConfig, dissociate_runs
 
 PAGE = "docs/dissociation.md"
-MODEL = "gpt-4l"
-TASKS = ("ioi", "greater-than", "docstring", "induction", "successor")
 DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Set:
+    """Circuits that are knocked out of one model.
+
+    Attributes:
+        tasks: What they were searched for.
+        options: Of each search, beside the task and the model.
+        text: A file of unrelated text; None for prompts of `OTHERS`.
+    """
+
+    tasks: Sequence[str]
+    options: Sequence[str] = ()
+    text: Path | None = None
+
+
+SETS = {
+    "gpt-4l": Set(("ioi", "greater-than", "docstring", "induction", "successor")),
+    "smollm2": Set(
+        ("ioi", "pronoun", "docstring", "capitals", "greater-than"),
+        ("--prompts", "16", "--method", "eap-ig", "--target-faithfulness", "0.8"),
+        ROOT / "examples/text.txt",
+    ),
+}
 OTHERS = ("pronoun", "agreement", "capitals", "arithmetic")
-"""What the small model has read beside the five tasks: the unrelated text is of these."""
+"""What the small model has read beside its five tasks: its unrelated text is of these."""
 
 
 def main() -> None:
     """Search, knock out, and write down what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=list(SETS), help="by default all")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are")
-    folder = parser.parse_args().runs / MODEL
+    given = parser.parse_args()
+    for model in given.models:
+        write_down(model, given.runs / model)
+
+
+def write_down(model: str, folder: Path) -> None:
+    """Write both matrices of a model, and what the edges do that all circuits have."""
     folder.mkdir(parents=True, exist_ok=True)
-    runs, text = searches(folder)
+    runs, text = searches(model, folder)
     for name, own in (("circuits", False), ("own-edges", True)):
         settings = DissociationConfig(str(text), own, DRAWS)
         out = folder / f"dissociation-{name}"
         found = dissociate_runs(runs, settings, out, tell=print).dissociation
-        picture = f"images/dissociation-{MODEL}-{name}.svg"
+        picture = f"images/dissociation-{model}-{name}.svg"
         shutil.copy(out / "dissociation.svg", ROOT / "docs" / picture)
-        shown = f"![Effects of knocking circuits of {MODEL} out]({picture})"
-        replace_between(PAGE, f"{MODEL}-{name}", "\n\n".join((matrix(found), shown, pairs(found))))
-    replace_between(PAGE, f"{MODEL}-core", core(runs))
+        shown = f"![Effects of knocking circuits of {model} out]({picture})"
+        replace_between(PAGE, f"{model}-{name}", "\n\n".join((matrix(found), shown, pairs(found))))
+    replace_between(PAGE, f"{model}-core", core(runs))
 
 
-def searches(folder: Path) -> tuple[Sequence[Path], Path]:
-    """Search the model for the circuits of five tasks, and write text of its other tasks."""
-    runs = [folder / task for task in TASKS]
+def searches(name: str, folder: Path) -> tuple[Sequence[Path], Path]:
+    """Search the model for the circuits of its tasks; return the runs and unrelated text."""
+    asked = SETS[name]
+    runs = [folder / task for task in asked.tasks]
     for run in runs:
-        circuitfind("discover", run.name, "--model", MODEL, "--out", run)
-    text, model = folder / "other-tasks.txt", cf.load_model(MODEL)
+        circuitfind("discover", run.name, "--model", name, *asked.options, "--out", run)
+    if asked.text is not None:
+        return runs, asked.text
+    text, model = folder / "other-tasks.txt", cf.load_model(name)
     lines = [line for task in OTHERS for line in lines_of(model, task)]
     text.write_text("\n".join(lines) + "\n")
     return runs, text
