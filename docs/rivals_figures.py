@@ -22,7 +22,7 @@ SEARCHES = {
 }
 TABLES = {
     "rivals": (("gpt-4l", "ioi-small"), ("--tolerance 0", "--tolerance 0.02")),
-    "rivals-smollm2": (("smollm2",), ("--tolerance 0.02 --restarts 3",)),
+    "rivals-smollm2": (("smollm2",), ("--tolerance 0.02 --restarts 1",)),
 }
 """Of each table the models, and the options of the search for rivals."""
 
