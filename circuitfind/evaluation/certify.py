@@ -6,11 +6,13 @@ numbers, and at positions at which the model's own best two outputs are equal, n
 by more than a tolerance. So the full circuit is equal to its model whatever the model says.
 
 Rounding is proved where that can be done: the outputs of circuit and model are computed with a
-bound on how far they are from what exact arithmetic gives (`rounding`). A label counts only where
-the best output is further above the next than that; nearer ones are equal. Where there is no bound,
-or it is above the tolerance, rounding is measured: it is taken as a thousand times the largest
-difference between two separate computations of the full model on the same inputs, or the spacing of
-numbers as large as its outputs (in the model's number type), if that is more.
+bound on how far they are from what exact arithmetic gives (`rounding`). The model has a label where
+its best output is further above the next than its own bound allows, and the circuit says the same
+one where that output is further above the others than the circuit's bound allows. It is different
+where another output is not below, whatever rounding does. Between these, neither is proved. Where
+there is no bound, or it is above the tolerance, rounding is measured: it is taken as a thousand
+times the largest difference between two separate computations of the full model on the same inputs,
+or the spacing of numbers as large as its outputs (in the model's number type), if that is more.
 
 Where there are too many cases, some are drawn at random; where a model reads text, prompts are
 tried. What is known then is a bound on how often the circuit differs (Clopper and Pearson 1934;
@@ -18,19 +20,18 @@ without a failure about 3 / n).
 """
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitfind.budget import share_of
 from circuitfind.circuit import require_same_graph
 from circuitfind.engine.incremental import IncrementalEngine
-from circuitfind.errors import ModelError
+from circuitfind.engine.memory import plan
+from circuitfind.errors import MethodError, ModelError
 from circuitfind.evaluation.certificate import Certificate
 from circuitfind.evaluation.every_input import (
     Kind,
@@ -40,18 +41,11 @@ from circuitfind.evaluation.every_input import (
     n_cases,
     share_a_mean,
 )
-from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.levels import Tried, levels
 from circuitfind.evaluation.measured import Mask
-from circuitfind.evaluation.outputs import (
-    Compared,
-    Limits,
-    Outputs,
-    compared,
-    counterexample,
-    within,
-)
+from circuitfind.evaluation.outputs import Outputs, compared, measured, within
 from circuitfind.evaluation.refutation import Refutations
+from circuitfind.evaluation.tally import tally
 from circuitfind.limits import require
 from circuitfind.measures import Logits, PerPrompt, Reference
 from circuitfind.metrics import Metric
@@ -106,12 +100,12 @@ def certify(
         "drawn": partial(drawn_cases, problem, cases),
         "given": lambda: iter([problem.prompts]),
     }
-    check = _Check(problem, batches[kind], tolerance, memory, on_progress, is_small=kind != "given")
-    found = check.certificate(circuit.kept.cpu())
+    check = _Check(problem, batches[kind], tolerance, memory, is_small=kind != "given")
+    found = check.certificate(circuit.kept.cpu(), on_progress)
     counts = n_cases(problem)
     if kind != "all" or counts is None:
         return replace(found, prompts=kind, shared_mean=share_a_mean(problem))
-    share = found.n_different / found.n_cases
+    share = (found.n_different + found.n_open) / found.n_cases
     found = replace(found, prompts=kind, every_input=True, n_inputs=counts[0], failure_bound=share)
     if not found.equal:
         return found
@@ -127,26 +121,26 @@ class _Check:
         batches: Callable[[], Iterator[PromptPairs]],
         tolerance: float,
         memory: int | str | None,
-        on_progress: Callable[[Checkpoint], None],
         *,
         is_small: bool,
     ) -> None:
-        self.problem, self._batches = problem, batches
-        self._on_progress, self._is_small = on_progress, is_small
+        self.problem, self._batches, self._is_small = problem, batches, is_small
         sizes = getattr(problem.model, "sizes", {})
         self.labels = sizes.get("output") != "numerical" and problem.model.shape.d_vocab > 1
         self._metric = Metric("differs", "", "lower", self._is_different, stacked=True)
         # The first batch is kept, and one may still be there while the next one is built.
         self._memory = share_of(memory, _BATCHES if is_small else 1)
         self._first = self._engine(next(batches()), self._memory)
-        self._n_cases, rounding = self._of_the_model()
+        self.n_cases, rounding = self._of_the_model()
         self._tolerance, self._proves = tolerance, is_small
-        self._refutations = Refutations(tolerance, labels=self.labels)
-        self.measured = Limits(rounding, max(tolerance, rounding))
+        self._refutations = Refutations(tolerance, self._memory, labels=self.labels)
+        self.measured = measured(rounding, tolerance)
 
     def _engine(self, prompts: PromptPairs, memory: int | None) -> IncrementalEngine:
-        problem = replace(self.problem, prompts=prompts, metric=self._metric, default_metric=None)
-        return IncrementalEngine(problem, memory)
+        return IncrementalEngine(self._about(prompts), memory)
+
+    def _about(self, prompts: PromptPairs) -> Problem:
+        return replace(self.problem, prompts=prompts, metric=self._metric, default_metric=None)
 
     def engines(self) -> Iterator[IncrementalEngine]:
         """Yield what answers for each batch; only the first is kept."""
@@ -171,63 +165,80 @@ class _Check:
                     "nothing can be equal to them; give another number type, or other prompts"
                 )
             if self._is_small:
-                # Our rounding is proved nowhere, so that of a second way to compute counts.
+                # A second way to compute, for where nothing is proved.
                 with torch.no_grad():
                     own = self.problem.model.own_logits(prompts.clean, prompts.real)
                 largest = max(largest, float((prompts.at_steps(own) - ours).abs()[real].max()))
         return n_cases, _SAFETY * largest
 
-    def _compared(
-        self,
-        logits: Logits,
-        full: Float[Tensor, "batch step d_vocab"],
-        prompts: PromptPairs,
-        limits: Limits,
-    ) -> Compared:
-        return compared(logits, full, prompts.step_is_real, limits, labels=self.labels)
-
     def _is_different(self, logits: Logits, prompts: PromptPairs, full: Reference) -> PerPrompt:
-        """Return by how much the circuit is not equal; 0 or less where it is."""
-        found = self._compared(logits, full.logits, prompts, self.measured)
+        """Return by how much the circuit is not equal as measured; 0 or less where it is."""
+        real = prompts.step_is_real
+        found = compared(logits, full.logits, real, self.measured, labels=self.labels)
         by = torch.where(found.margin.isposinf(), found.apart - self._tolerance, -found.margin)
         by = by.double().nan_to_num(torch.inf).clamp(min=torch.finfo(torch.float64).tiny)
         return (by * found.differs).amax(-1)
 
     def first_equal(self, masks: Iterator[Mask], on_tried: Callable[[], None]) -> Tried:
-        """Return the first circuit that is equal in all cases, and how many were tried."""
-        n_tried, proved = 0, self._proves
+        """Return the first circuit that is equal in all cases, and what is known of the others."""
+        n_tried, n_open, proved = 0, 0, self._proves
         while some := list(itertools.islice(masks, _AT_ONCE)):
-            left = some
-            for engine in self.engines():
-                by = engine.measure(left)
-                proved = proved and self._refutations.prove(engine.problem, left, by)
-                left = [
-                    mask for mask, of_mask in zip(left, by, strict=True) if (of_mask <= 0).all()
-                ]
-                if not left:
-                    break
             n_tried += len(some)
-            if left:
-                return Tried(left[0], n_tried, self._proves and self._is_equal(left[0]))
+            left, all_refuted = self._not_refuted(some)
+            proved = proved and all_refuted
+            for mask, differs_as_measured in left:
+                found = self._certificate(mask)
+                if found.equal:
+                    return Tried(mask, n_tried, found.rounding_proved, n_open)
+                proved = proved and found.rounding_proved and found.n_different > 0
+                n_open += not (found.n_different or differs_as_measured)
             on_tried()
-        return Tried(None, n_tried, proved)
+        return Tried(None, n_tried, proved, n_open)
 
-    def _is_equal(self, kept: Mask) -> bool:
-        """Tell whether a circuit is proved to be equal to the model."""
-        try:
-            return self._certificate(self._proved(kept)).equal
-        except Unproved:
-            return False
+    def _not_refuted(self, masks: list[Mask]) -> tuple[list[tuple[Mask, bool]], bool]:
+        """Return the circuits that may be equal, each with whether it differs as measured.
 
-    def certificate(self, kept: Mask) -> Certificate:
-        """Return what is known of a circuit, without levels."""
+        Returns:
+            These, and whether the others are proved to differ.
+        """
+        proved, left = self._proves, [(mask, False) for mask in masks]
+        for engine in self.engines():
+            masks = [mask for mask, _ in left]
+            by = engine.measure(masks)
+            excluded, refuted = self._refutations.of(engine.problem, masks, by, ask=self._proves)
+            proved = proved and refuted
+            differ = (by > 0).any(1).tolist()
+            left = [
+                (mask, earlier or now)
+                for (mask, earlier), now, out in zip(left, differ, excluded, strict=True)
+                if not out
+            ]
+            if not left:
+                break
+        return left, proved
+
+    def certificate(self, kept: Mask, on_progress: Callable[[Checkpoint], None]) -> Certificate:
+        """Return what is known of the circuit in question, without levels."""
+        found = self._certificate(
+            kept, lambda done: on_progress(Checkpoint(done, self.n_cases, "cases"))
+        )
+        self._proves = found.rounding_proved
+        return found
+
+    def _certificate(
+        self, kept: Mask, on_counted: Callable[[int], None] = lambda done: None
+    ) -> Certificate:
+        """Return what is known of a circuit."""
+        found = partial(
+            tally, self.problem, tolerance=self._tolerance, on_counted=on_counted,
+            labels=self.labels,
+        )  # fmt: skip
         if not self._is_small:
-            return self._certificate(self._measured(kept))
+            return found(batches=self._measured(kept), proved=False)
         try:
-            return replace(self._certificate(self._proved(kept)), rounding_proved=True)
-        except Unproved as why:
-            self._proves = False
-            return replace(self._certificate(self._measured(kept)), unproved=str(why))
+            return found(batches=self._proved(kept), proved=True)
+        except (Unproved, MethodError) as why:
+            return replace(found(batches=self._measured(kept), proved=False), unproved=str(why))
 
     def _measured(self, kept: Mask) -> Iterator[Outputs]:
         """Yield the outputs of all cases, with the rounding that was measured."""
@@ -236,59 +247,32 @@ class _Check:
 
     def _proved(self, kept: Mask) -> Iterator[Outputs]:
         """Yield the outputs of all cases, with a bound on their rounding."""
-        # An engine whose numbers have radii takes twice the memory.
+        # An engine whose elements have radii takes twice the memory.
         memory = share_of(self._memory, 2)
-        for prompts in self._batches():
+        for prompts in itertools.chain.from_iterable(
+            self._parts(each, memory) for each in self._batches()
+        ):
             with bounded():
                 outputs = self._outputs(self._engine(prompts, memory), kept)
             (full, ours), limits = within(*outputs, self._tolerance)
-            most = torch.as_tensor(limits.rounding)[prompts.step_is_real].max()
+            most = limits.rounding[prompts.step_is_real].max()
             if not most <= self._tolerance:
                 raise Unproved(
                     f"the bound, {most:.2g}, is above the tolerance of {self._tolerance:g}"
                 )
             yield Outputs(prompts, full, ours, limits)
 
+    def _parts(self, prompts: PromptPairs, memory: int | None) -> Iterator[PromptPairs]:
+        """Yield cases in parts that fit into memory as a whole: no file holds radii."""
+        n, problem = len(prompts), self._about(prompts)
+        size = plan(problem, memory).n_prompts
+        if size < n and share_a_mean(problem):
+            raise Unproved("all cases share a mean, and with bounds they take more memory")
+        for first in range(0, n, size):
+            yield prompts.rows(slice(first, first + size)) if size < n else prompts
+
     def _outputs(self, engine: IncrementalEngine, kept: Mask) -> tuple[Logits, Logits]:
         """Return the outputs of the model and of a circuit."""
         with torch.no_grad():
             (final,) = engine.finals([kept])
         return self._logits(engine, engine.clean_final), self._logits(engine, final)
-
-    def _certificate(self, batches: Iterable[Outputs]) -> Certificate:
-        n_cases = n_different = n_ties = 0
-        apart, margin, rounding, example = 0.0, math.inf, 0.0, None
-        for batch in batches:
-            prompts, full, ours, limits = batch
-            seen = self._compared(ours, full, prompts, limits)
-            n_cases += prompts.n_prompts
-            n_different += _n_prompts(prompts, seen.differs)
-            n_ties += _n_prompts(prompts, seen.is_tie)
-            self._on_progress(Checkpoint(n_cases, self._n_cases, "cases"))
-            rounding = max(rounding, float(torch.as_tensor(limits.rounding).max()))
-            # Outputs of a circuit that are not numbers are as far away as can be.
-            apart = max(apart, float(seen.apart.nan_to_num(torch.inf).max()))
-            margin = min(margin, float(seen.margin.nan_to_num(-torch.inf, torch.inf).min()))
-            if example is None and bool(seen.differs.any()):
-                example = counterexample(self.problem, seen, batch)
-        return Certificate(
-            equal=n_different == 0,
-            every_input=False,
-            compares="labels" if self.labels else "numbers",
-            ablation=self.problem.ablation.name,
-            n_inputs=n_cases,
-            n_cases=n_cases,
-            n_different=n_different,
-            largest_difference=apart,
-            smallest_margin=margin if math.isfinite(margin) else None,
-            allowed=max(self._tolerance, rounding),
-            rounding=rounding,
-            failure_bound=share_bound(n_different, n_cases),
-            counterexample=example,
-            n_ties=n_ties,
-        )
-
-
-def _n_prompts(prompts: PromptPairs, steps: Bool[Tensor, "batch step"]) -> int:
-    """Return how many prompts have such a step, in one of their rows."""
-    return int((prompts.per_prompt(steps.any(-1).double()) > 0).sum())

@@ -17,6 +17,7 @@ import torch
 from circuitfind.circuit import Circuit
 from circuitfind.evaluation.exhaustive import masks_of, n_sets
 from circuitfind.evaluation.measured import Mask
+from circuitfind.graph import Graph
 from circuitfind.paths import on_paths
 from circuitfind.problem import Problem
 from circuitfind.progress import Checkpoint
@@ -28,12 +29,13 @@ class Level:
 
     Attributes:
         name: `edge`, `pair`, `subset` or `least`.
-        holds: Whether it was proved; None where it was not tried.
+        holds: Whether each circuit that was tried differs; None where the level was not tried, or
+            rounding leaves open if some of them are equal.
         n_tried: How many circuits were tried for it.
         smaller: The edges of a smaller circuit that is equal to the model, where there is one.
-        note: Why it was not tried.
+        note: Why it is not known.
         proved: Whether rounding cannot change that: each circuit that was tried is proved to
-            differ, or the smaller one to be equal.
+            differ, or the smaller one to be equal. Else it is so as far as rounding was measured.
     """
 
     name: str
@@ -51,11 +53,13 @@ class Tried(NamedTuple):
         equal: The first that is equal to the model in all cases; None where all differ.
         n: How many were tried.
         proved: Whether rounding cannot change that.
+        n_open: Of how many neither is proved, and the measured rounding does not tell them apart.
     """
 
     equal: Mask | None
     n: int
     proved: bool
+    n_open: int
 
 
 @runtime_checkable
@@ -69,11 +73,11 @@ class Equality(Protocol):
     problem: Problem
 
     def first_equal(self, masks: Iterator[Mask], on_tried: Callable[[], None]) -> Tried:
-        """Return the first circuit that is equal in all cases, and how many were tried.
+        """Return the first circuit that is equal in all cases, and what is known of the others.
 
         Args:
             masks: The circuits.
-            on_tried: Called when none of those taken so far is equal.
+            on_tried: Called when none of those taken so far is found equal.
         """
         ...
 
@@ -112,11 +116,19 @@ def levels(
             on_progress(Checkpoint(sets.n_taken, total, f"circuits of the level {name}"))
 
         tell()
-        found, n_tried, proved = check.first_equal(masks(sets), tell)
-        kept = () if found is None else tuple(e.name for e in Circuit(circuit.graph, found).edges)
-        level = Level(name, found is None, n_tried, kept, proved=proved)
+        level = _level(name, circuit.graph, check.first_equal(masks(sets), tell))
         settled = None if level.holds else level
         yield level
+
+
+def _level(name: str, graph: Graph, tried: Tried) -> Level:
+    if tried.equal is not None:
+        smaller = tuple(edge.name for edge in Circuit(graph, tried.equal).edges)
+        return Level(name, holds=False, n_tried=tried.n, smaller=smaller, proved=tried.proved)
+    if tried.n_open:
+        note = f"of {tried.n_open:,} circuits neither is proved: equal, or different"
+        return Level(name, holds=None, n_tried=tried.n, note=note)
+    return Level(name, holds=True, n_tried=tried.n, proved=tried.proved)
 
 
 class _Counted:

@@ -13,6 +13,7 @@ from circuitfind.measures import Logits
 from circuitfind.problem import Problem
 from circuitfind.prompts import PromptPairs
 from circuitfind.rounding.balls import ends
+from circuitfind.rounding.numbers import ENLARGED
 
 Steps = Float[Tensor, "batch step"]
 
@@ -22,15 +23,30 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """How far apart numbers can be that are equal, and how near labels that are not.
+    """How far apart outputs can be that are equal, and how near labels that are not.
 
     Attributes:
-        rounding: How far the difference of two outputs is from its exact value at most.
+        model: How far the difference of two outputs of the model is from its exact value at most.
+        circuit: The same of the circuit.
         allowed: How far outputs may differ where numbers are compared.
+        excess: How far they are surely not equal.
     """
 
-    rounding: Steps | float
+    model: Steps | float
+    circuit: Steps | float
     allowed: Steps | float
+    excess: Steps | float
+
+    @property
+    def rounding(self) -> Tensor:
+        """The larger of those of the model and of the circuit."""
+        return torch.maximum(*map(torch.as_tensor, (self.model, self.circuit)))
+
+
+def measured(rounding: float, tolerance: float) -> Limits:
+    """Return limits with a rounding that was measured."""
+    allowed = max(tolerance, rounding)
+    return Limits(rounding, rounding, allowed, allowed)
 
 
 @dataclass(frozen=True)
@@ -41,20 +57,19 @@ class Compared:
         apart: The largest difference of an output.
         margin: How far the model's label is above all other outputs of the circuit; infinite where
             numbers are compared.
-        is_tie: Whether labels are compared, but the model's own best two outputs are equal here.
-        differs: Whether the circuit is not equal to the model.
+        needed: How far it must be.
+        is_tie: Whether labels are compared, but the model has none here that is above its other
+            outputs by more than its rounding.
+        differs: Whether the circuit is not equal to the model, or not surely so.
+        refuted: Whether it is not equal, whatever rounding does.
     """
 
     apart: Float[Tensor, "*candidate batch step"]
     margin: Float[Tensor, "*candidate batch step"]
+    needed: Steps | float
     is_tie: Bool[Tensor, "batch step"]
     differs: Bool[Tensor, "*candidate batch step"]
-
-    def refuted(self, limits: Limits) -> Bool[Tensor, "*candidate batch step"]:
-        """Return where the circuit is not equal to the model, whatever rounding does."""
-        rounding = 2 * limits.rounding
-        by_number = self.margin.isposinf() & (self.apart > limits.allowed + rounding)
-        return (self.margin < -limits.rounding) | by_number
+    refuted: Bool[Tensor, "*candidate batch step"]
 
 
 class Outputs(NamedTuple):
@@ -67,10 +82,17 @@ class Outputs(NamedTuple):
 
 
 def within(full: Logits, ours: Logits, tolerance: float) -> tuple[tuple[Logits, Logits], Limits]:
-    """Return outputs that have radii as plain ones, and what is equal because of the radii."""
+    """Return outputs that have radii as plain ones, and what is equal because of the radii.
+
+    Raises:
+        Unproved: They have none.
+    """
     (full, of_full), (ours, of_ours) = map(ends, (full, ours))
-    rounding = 2 * torch.maximum(of_full, of_ours).amax(-1)
-    return (full, ours), Limits(rounding, tolerance - rounding)
+    # The subtractions of a comparison are rounded too, in float64.
+    model, circuit = (2 * ENLARGED * radii.amax(-1) for radii in (of_full, of_ours))
+    both = (model + circuit) / 2
+    limits = Limits(model, circuit, tolerance / ENLARGED - both, tolerance * ENLARGED + both)
+    return (full.double(), ours.double()), limits
 
 
 def compared(
@@ -91,13 +113,18 @@ def compared(
         labels: Whether the best output counts where the model has one.
     """
     apart = (logits - full).abs().amax(-1).masked_fill(~real, 0)
-    by_label = (_margins(full, full) > limits.rounding) & real
+    # Whether the model has a label depends on its own rounding alone.
+    by_label = (_margins(full, full) > limits.model) & real
     by_label &= labels
     margin = _margins(logits, full).masked_fill(~by_label, torch.inf)
     # Written so that a value that is not a number differs.
-    is_equal = torch.where(by_label, margin > limits.rounding, apart <= limits.allowed)
+    is_equal = torch.where(by_label, margin > limits.circuit, apart <= limits.allowed)
+    refuted = torch.where(
+        by_label, margin <= -torch.as_tensor(limits.circuit), apart > limits.excess
+    )
     is_tie = real & ~by_label if labels else torch.zeros_like(real)
-    return Compared(apart, margin, is_tie, ~(is_equal | ~real))
+    differs = ~(is_equal | ~real)
+    return Compared(apart, margin, limits.circuit, is_tie, differs, refuted & real)
 
 
 def _margins(
@@ -110,11 +137,20 @@ def _margins(
     return above
 
 
-def counterexample(problem: Problem, seen: Compared, outputs: Outputs) -> Counterexample:
-    """Return the first case that differs, with the outputs where they differ most."""
+def counterexample(
+    problem: Problem, outputs: Outputs, apart: Steps, where: Bool[Tensor, "batch step"]
+) -> Counterexample:
+    """Return the first case that has one of some steps, with the outputs that are furthest apart.
+
+    Args:
+        problem: The question.
+        outputs: The outputs.
+        apart: How far they are apart at each step.
+        where: The steps.
+    """
     prompts, full, ours, _ = outputs
-    row = int(seen.differs.any(-1).nonzero()[0])
-    step = int(seen.apart[row].masked_fill(~seen.differs[row], -1).argmax())
+    row = int(where.any(-1).nonzero()[0])
+    step = int(apart[row].masked_fill(~where[row], -1).argmax())
     model, circuit = full[row, step], ours[row, step]
     best = model.topk(min(_SHOWN, len(model))).indices.tolist()
     shown = dict.fromkeys([*best, int(circuit.argmax())])

@@ -1,7 +1,7 @@
 """Is it proved that circuits differ from their model? One case is enough for each of them.
 
-Each circuit is computed on a case of its own, all of them in one pass, with a bound on the rounding
-of every number (`rounding`).
+Each circuit is computed on a case of its own, many of them in one pass, with a bound on the
+rounding of every element (`rounding`).
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,17 @@ from circuitfind.engine.full_pass import full_pass, sources
 from circuitfind.engine.replacement import mean_over_prompts, replacement
 from circuitfind.engine.written import Written, run_on
 from circuitfind.evaluation.measured import Mask
-from circuitfind.evaluation.outputs import compared, within
+from circuitfind.evaluation.outputs import Compared, compared, within
 from circuitfind.measures import Logits
 from circuitfind.problem import Problem
 from circuitfind.rounding.balls import bounded
 from circuitfind.rounding.numbers import Unproved
+
+_STREAMS = 6
+"""Copies of what all writers write that a pass holds at once."""
+
+_RADIUS = 8
+"""Bytes."""
 
 
 class Refutations:
@@ -27,37 +33,63 @@ class Refutations:
 
     Args:
         tolerance: How far numerical outputs may differ.
+        memory: How many bytes a pass may take; None for what it takes.
         labels: Whether the best output counts where the model has one.
     """
 
-    def __init__(self, tolerance: float, *, labels: bool) -> None:
-        self._tolerance, self._labels = tolerance, labels
+    def __init__(self, tolerance: float, memory: int | None, *, labels: bool) -> None:
+        self._tolerance, self._memory, self._labels = tolerance, memory, labels
         self._of: Problem | None = None
         self._mean: Written | None = None
 
-    def prove(
-        self, problem: Problem, masks: Sequence[Mask], by: Float[Tensor, "mask prompt"]
-    ) -> bool:
-        """Tell whether those of some circuits that differ are proved to differ.
+    def of(
+        self,
+        problem: Problem,
+        masks: Sequence[Mask],
+        by: Float[Tensor, "mask prompt"],
+        *,
+        ask: bool = True,
+    ) -> tuple[list[bool], bool]:
+        """Return which circuits are not proved to be equal, and whether all these surely differ.
+
+        Those that differ as measured are looked at, each in the case in which it differs most.
 
         Args:
             problem: A problem about the cases.
             masks: The circuits.
-            by: By how much each of them is not equal in each case; 0 or less where it is.
+            by: By how much each is not equal as measured in each case; 0 or less where it is.
+            ask: Whether to ask for proofs.
         """
         most, rows = by.max(dim=1)
-        wrong = (most > 0).nonzero().flatten().tolist()
-        if not wrong:
-            return True
-        part = replace(problem, prompts=problem.prompts.rows(rows[wrong].tolist()))
-        try:
-            with bounded():
-                outputs = self._outputs(problem, part, [masks[number] for number in wrong])
-        except Unproved:
-            return False
+        differ = most > 0
+        wrong = differ.nonzero().flatten()
+        proved = ask
+        for some in wrong.split(self._at_once(problem, len(masks))) if ask else ():
+            part = replace(problem, prompts=problem.prompts.rows(rows[some].tolist()))
+            try:
+                seen = self._compared(problem, part, [masks[number] for number in some.tolist()])
+            except Unproved:
+                proved = False
+                continue
+            of_mask, refuted = (steps.any(-1).cpu() for steps in (seen.differs, seen.refuted))
+            differ[some] = of_mask
+            proved = proved and torch.equal(of_mask, refuted)
+        return differ.tolist(), proved
+
+    def _compared(self, problem: Problem, part: Problem, masks: Sequence[Mask]) -> Compared:
+        """Compare the outputs of each circuit with those of the model on its own case."""
+        with bounded():
+            outputs = self._outputs(problem, part, masks)
         (full, ours), limits = within(*outputs, self._tolerance)
-        seen = compared(ours, full, part.prompts.step_is_real, limits, labels=self._labels)
-        return bool(seen.refuted(limits).any(-1).all())
+        return compared(ours, full, part.prompts.step_is_real, limits, labels=self._labels)
+
+    def _at_once(self, problem: Problem, n: int) -> int:
+        """Return how many of n circuits one pass is made for."""
+        if self._memory is None:
+            return n
+        stream = problem.prompts.clean.shape[1] * problem.graph.shape.d_model
+        each = _STREAMS * len(problem.graph.writers) * stream
+        return max(1, self._memory // (each * (problem.model.dtype.itemsize + _RADIUS)))
 
     def _outputs(
         self, problem: Problem, part: Problem, masks: Sequence[Mask]

@@ -232,7 +232,9 @@ def backup_head(length: int = 3, symbols: Sequence[str] = ("a", "b", "c")) -> Wi
 def two_circuits(symbols: Sequence[str] = ("a", "b", "c")) -> Wiring:
     """Say the first symbol with certainty, twice: a0.h0 and a1.h0 copy it, each for itself.
 
-    The probabilities of one head alone are those of both, up to 1e-17. Of - they say nothing.
+    The probabilities of one head alone are those of both, up to 1e-17. After - they say the second
+    symbol, by 3e-16 together. Under `resample` either is enough where corrupted inputs begin with
+    -, as those of its task do: another symbol there would be said by what carries it.
     """
     n = len(symbols)
     sizes = sizes_of([*symbols, "-"], symbols, length=2, n_layers=2, n_heads=1, d_head=n, d_mlp=0)

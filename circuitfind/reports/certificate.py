@@ -24,10 +24,7 @@ def _lines(found: Certificate) -> Iterator[str]:
     if not found.equal:
         labels = found.compares == "labels" and not found.n_ties
         output = "the best output" if labels else "an output"
-        yield (
-            f"not equal to the model: {found.n_different:,} of {cases} differ in {output} "
-            f"({ablation})"
-        )
+        yield _refusal(found, output)
     elif found.every_input:
         how = ablation if found.n_cases == found.n_inputs else f"{cases}, {ablation}"
         yield f"equal to the model on all {found.n_inputs:,} inputs ({how})"
@@ -42,10 +39,28 @@ def _lines(found: Certificate) -> Iterator[str]:
     if found.prompts == "discovery":
         yield "the circuit was found on these very prompts, so the share on others may be larger"
     if found.counterexample is not None:
-        yield from _counterexample(found.counterexample)
+        kind = "counterexample" if found.n_different else "a case in which neither is proved"
+        yield from _counterexample(kind, found.counterexample)
     if found.levels:
         yield from map(_level, found.levels)
-        yield f"level of minimality reached: {found.reached or 'none'}"
+        proved = found.reached_with_proof
+        how = "" if proved == found.reached else f" (measured; with proof: {proved or 'none'})"
+        yield f"level of minimality reached: {found.reached or 'none'}{how}"
+
+
+def _refusal(found: Certificate, output: str) -> str:
+    """Return how many cases differ, and in how many rounding could decide."""
+    cases, ablation = _cases(found), found.ablation
+    if not found.n_different:
+        return (
+            f"not proved to be equal to the model: in {found.n_open:,} of {cases} rounding could "
+            f"decide ({ablation})"
+        )
+    unsure = f"; in {found.n_open:,} more rounding could decide" if found.n_open else ""
+    return (
+        f"not equal to the model: {found.n_different:,} of {cases} differ in {output}{unsure} "
+        f"({ablation})"
+    )
 
 
 def _cases(found: Certificate) -> str:
@@ -59,14 +74,15 @@ def _cases(found: Certificate) -> str:
 
 def _figures(found: Certificate) -> Iterator[str]:
     yield f"largest difference of an output: {found.largest_difference:.3g}"
+    needed = found.rounding if found.margin_needed is None else found.margin_needed
     if found.smallest_margin is not None:
         yield (
-            f"smallest margin of the model's label: {found.smallest_margin:.3g}; "
-            f"needed because of rounding: {found.rounding:.3g}"
+            f"smallest margin of the model's label, compared with rounding: "
+            f"{found.smallest_margin:.3g}; needed there: {needed:.3g}"
         )
     if found.n_ties:
         yield (
-            f"the model's own best two outputs are equal in {found.n_ties:,} of "
+            f"the model's own best two outputs are equal up to rounding in {found.n_ties:,} of "
             f"{found.n_cases:,} cases: numbers are compared there"
         )
     if found.n_ties or found.smallest_margin is None:
@@ -83,8 +99,8 @@ def _rounding(found: Certificate) -> str:
     return f"rounding: taken as {found.rounding:.3g} (measured{why})"
 
 
-def _counterexample(case: Counterexample) -> Iterator[str]:
-    yield f"counterexample: {case.prompt}"
+def _counterexample(kind: str, case: Counterexample) -> Iterator[str]:
+    yield f"{kind}: {case.prompt}"
     if case.corrupted:
         yield f"  cut edges carry what they do on: {case.corrupted}"
     for name, outputs in (("model", case.model), ("circuit", case.circuit)):
@@ -95,12 +111,11 @@ def _counterexample(case: Counterexample) -> Iterator[str]:
 def _level(level: Level) -> str:
     claim = _CLAIMS[level.name]
     if level.holds is None:
-        return f"{level.name}: not tried ({level.note})"
+        return f"{level.name}: {'open' if level.n_tried else 'not tried'} ({level.note})"
     if level.holds:
-        proved = ", each proved to differ" if level.proved else ""
-        return f"{level.name}: {claim} ({level.n_tried:,} tried{proved})"
+        how = "each proved to differ" if level.proved else "each differs as measured"
+        tried = f", {how}" if level.n_tried else ""
+        return f"{level.name}: {claim} ({level.n_tried:,} tried{tried})"
     smaller = ", ".join(level.smaller) or "no edge at all"
-    proved = "proved to be equal" if level.proved else "equal"
-    return (
-        f"{level.name}: refused; the circuit of these edges is {proved} to the model too: {smaller}"
-    )
+    how = "proved to be equal to the model" if level.proved else "equal to the model as measured"
+    return f"{level.name}: refused; the circuit of these edges is {how}: {smaller}"

@@ -1,4 +1,4 @@
-"""Rules for functions of one number: a radius times the largest slope within it, and rounding.
+"""Rules for functions of an element: a radius times the largest slope within it, and rounding.
 
 The functions are assumed to be accurate to 4 ulp, which is more than their libraries state.
 """
@@ -53,11 +53,13 @@ def _smooth(slope: float, *, of_input: bool = False) -> Rule:
     Args:
         slope: That slope.
         of_input: Whether it is a product of its input and a factor between 0 and 1, which is a sum
-            in which digits may be lost: its rounding is that of numbers as large as the input.
+            in which digits may be lost: it is rounded like a value as large as the input.
     """
 
     def rule(result: Result, a: Number, **_: Any) -> Radius:
-        return a.r * slope + (result.rounding(8, a.c) if of_input else result.rounding(4))
+        found = a.r * slope + (result.rounding(8, a.c) if of_input else result.rounding(4))
+        # Those that are 0 at 0 are so exactly.
+        return found.masked_fill(a.is_zero & (result.c == 0), 0)
 
     return rule
 

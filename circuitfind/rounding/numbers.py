@@ -1,4 +1,4 @@
-"""The numbers of a rule: what was computed, and how far that is from its exact value at most."""
+"""What a rule is given: what was computed, and how far that is from its exact value at most."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ _MOST_TERMS = 1 << 21
 Radius = Tensor | float
 
 
-class Unproved(Exception):  # noqa: N818  (it is no error of the user)
+class Unproved(Exception):  # noqa: N818  (not an error of the user)
     """There is no bound on rounding; the message says why."""
 
 
@@ -25,7 +25,7 @@ def unbounded(operation: str) -> Unproved:
 
 
 class Number(NamedTuple):
-    """Numbers as a rule is given them.
+    """A tensor as a rule is given it.
 
     Attributes:
         c: What was computed, in float64.
@@ -38,6 +38,11 @@ class Number(NamedTuple):
     @property
     def is_exact(self) -> Tensor:
         return torch.as_tensor(self.r, device=self.c.device) == 0
+
+    @property
+    def is_zero(self) -> Tensor:
+        """Where an element is exactly 0: then so is a product with it, and a sum is the other."""
+        return (self.c == 0) & self.is_exact
 
 
 class Result(NamedTuple):
@@ -67,12 +72,27 @@ class Result(NamedTuple):
         return float(4 * n * self.kind.tiny)
 
     def operand(self, given: Any) -> Number:
-        """Return an input as numbers; a scalar is rounded to the number type first."""
+        """Return an input; a scalar is rounded to the number type of the result first."""
         if isinstance(given, Number):
-            return given
-        value = torch.tensor(float(given), dtype=torch.float64, device=self.c.device)
-        is_wide = self.kind.dtype == "float64"
-        return Number(value, 0.0 if is_wide else abs(float(given)) * self.kind.eps)
+            exact = given
+        else:
+            value = torch.tensor(float(given), dtype=torch.float64, device=self.c.device)
+            exact = Number(value, 0.0)
+        if self.kind.dtype == "float64":
+            return exact
+        return Number(exact.c, exact.r + rounded_off(exact.c, getattr(torch, self.kind.dtype)))
+
+
+def vanishing(found: Tensor, where: Tensor) -> Tensor:
+    """Return radii that are 0 where a result is a product of an exact 0 and something finite."""
+    return found.masked_fill(where & found.isfinite(), 0)
+
+
+def rounded_off(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return how far values are from those of another number type that are nearest."""
+    wide = values.double()
+    narrow = wide.to(dtype).double()
+    return (wide - narrow).abs().masked_fill(wide == narrow, 0)
 
 
 Rule = Callable[..., Radius]

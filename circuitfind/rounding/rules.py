@@ -1,6 +1,6 @@
 """How far the result of each operation of PyTorch is from its exact value at most (see `balls`).
 
-Of an operation on numbers `c` that are within `r` of their exact values, a rule adds
+Of an operation on elements `c` that are within `r` of their exact values, a rule adds
 
 - what the errors of its inputs can do: for a product |a| r_b + r_a |b| + r_a r_b; for a smooth
   function r times its largest slope within r;
@@ -8,7 +8,8 @@ Of an operation on numbers `c` that are within `r` of their exact values, a rule
   in whatever order and whether fused or not, is off by n u / (1 - n u) <= n eps times the sum of
   their sizes (Higham 2002, section 3.1; u is half of eps). Elementary functions are assumed to be
   accurate to 4 ulp, which is more than their libraries state. Underflow, also to 0, is covered by
-  the smallest normal number for each operation.
+  the smallest normal number for each operation. A product with an exact 0 is exact, and so is a sum
+  with it.
 
 Radii are computed in float64 and then enlarged, which covers their own rounding.
 """
@@ -22,7 +23,15 @@ import torch
 from torch import Tensor
 
 from circuitfind.rounding.functions import FUNCTIONS
-from circuitfind.rounding.numbers import ENLARGED, Number, Radius, Result, Rule, unbounded
+from circuitfind.rounding.numbers import (
+    ENLARGED,
+    Number,
+    Radius,
+    Result,
+    Rule,
+    unbounded,
+    vanishing,
+)
 
 
 def radius(name: str, computed: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
@@ -42,12 +51,13 @@ def radius(name: str, computed: Tensor, args: Sequence[Any], kwargs: dict[str, A
         found = RULES[name](result, *args, **kwargs)
     except (KeyError, TypeError) as unknown:
         raise unbounded(name) from unknown
-    found = torch.as_tensor(found, dtype=torch.float64, device=computed.device)
-    return (found * ENLARGED).expand(computed.shape)
+    found = torch.as_tensor(found, dtype=torch.float64, device=computed.device) * ENLARGED
+    # What has become infinite says nothing of the exact value, unless a rule knows that it is.
+    return found.masked_fill(~result.c.isfinite() & (found != 0), torch.inf).expand(computed.shape)
 
 
 def decided(name: str, args: Sequence[Any]) -> None:
-    """Raise unless what an operation says of numbers is the same of the exact ones.
+    """Raise unless what an operation says of its inputs is the same of their exact values.
 
     Raises:
         Unproved: It may be another.
@@ -72,10 +82,10 @@ def _compared(given: Any) -> tuple[Any, Any]:
 
 def _add(result: Result, left: Any, right: Any, *, alpha: float | int = 1) -> Radius:
     a, b = map(result.operand, (left, right))
-    scaled = b.c.abs() * abs(alpha)
-    found = a.r + b.r * abs(alpha) + result.rounding()
+    rounding = result.rounding().masked_fill(a.is_zero | b.is_zero, 0)
     if abs(alpha) != 1:
-        found = found + result.rounding(2, scaled)
+        rounding = result.rounding() + result.rounding(2, b.c * alpha)
+    found = a.r + b.r * abs(alpha) + rounding
     # Where minus infinity is known to stand, adding changes nothing.
     infinite = (a.c.isinf() & a.is_exact) | (b.c.isinf() & b.is_exact)
     return found.masked_fill(infinite, 0)
@@ -87,7 +97,8 @@ def _reversed(rule: Rule) -> Rule:
 
 def _mul(result: Result, left: Any, right: Any) -> Radius:
     a, b = map(result.operand, (left, right))
-    return a.c.abs() * b.r + a.r * (b.c.abs() + b.r) + result.rounding()
+    found = a.c.abs() * b.r + a.r * (b.c.abs() + b.r) + result.rounding()
+    return vanishing(found, (a.is_zero | b.is_zero) & (result.c == 0))
 
 
 def _div(result: Result, left: Any, right: Any) -> Radius:
@@ -96,18 +107,20 @@ def _div(result: Result, left: Any, right: Any) -> Radius:
     least = b.c.abs() - b.r
     moved = (a.r + (a.c / b.c).abs() * b.r) / least
     # Some devices multiply by the inverse.
-    return moved.masked_fill(~(least > 0), torch.inf) + result.rounding(3)
+    found = moved.masked_fill(~(least > 0), torch.inf) + result.rounding(3)
+    return vanishing(found, a.is_zero & (result.c == 0))
 
 
 def _addcmul(result: Result, to: Any, left: Any, right: Any, *, value: float | int = 1) -> Radius:
+    if value != 1:
+        raise unbounded("addcmul with a factor")
     a, b, c = map(result.operand, (to, left, right))
     moved = b.c.abs() * c.r + b.r * (c.c.abs() + c.r)
-    sizes = a.c.abs() + abs(value) * (b.c * c.c).abs()
-    return a.r + abs(value) * moved + result.rounding(4, sizes)
+    return a.r + moved + result.rounding(4, a.c.abs() + (b.c * c.c).abs())
 
 
 def _same(result: Result, a: Number, *_: Any, **__: Any) -> Radius:
-    """Of a function that is exact and moves no two numbers further apart."""
+    """Of a function that is exact and moves no two values further apart."""
     return a.r
 
 
@@ -126,10 +139,8 @@ def _clamp(result: Result, a: Number, low: Any = None, high: Any = None) -> Radi
 
 
 def _converted(result: Result, a: Number, **_: Any) -> Radius:
-    # Numbers of the narrower type stay what they are in the wider one.
-    before = a.c.to(result.c.device)
-    off = (result.c - before).abs().masked_fill(result.c == before, 0)
-    return torch.as_tensor(a.r).to(result.c.device) + off
+    before = Number(a.c.to(result.c.device), torch.as_tensor(a.r).to(result.c.device))
+    return result.operand(before).r
 
 
 def _sum(
@@ -149,7 +160,9 @@ def _sum(
         whole = dim is None or (isinstance(dim, (list, tuple)) and not dim)
         return values.sum() if whole else values.sum(dim, keepdim=keepdim)
 
-    found: Tensor = total(a.r) + result.rounding(n + 3, total(a.c.abs()))
+    sizes = total(a.c.abs())
+    moved = total(a.r)
+    found: Tensor = moved + result.rounding(n + 3, sizes).masked_fill(sizes == 0, 0)
     return found / n if mean else found
 
 
@@ -162,7 +175,11 @@ def _product(result: Result, a: Number, b: Number, extra: int = 0) -> Radius:
     n = a.c.shape[-1] + extra
     left, right = a.c.abs(), b.c.abs()
     found = left @ (result.rounding(n, right) + b.r) + result.least(n)
-    return found if isinstance(a.r, float) else found + a.r @ (right + b.r)
+    found = found if isinstance(a.r, float) else found + a.r @ (right + b.r)
+    if not bool((result.c == 0).any()):
+        return found
+    n_products = (~a.is_zero).double() @ (~b.is_zero).double()
+    return vanishing(found, n_products == 0)
 
 
 def _added_product(
@@ -176,7 +193,8 @@ def _added_product(
 ) -> Radius:
     n = a.c.shape[-1] + 4
     product = abs(alpha) * _product(result, a, b, extra=4)
-    return product + abs(beta) * (to.r + result.rounding(n, to.c))
+    added = abs(beta) * (to.r + result.rounding(n, to.c).masked_fill(to.is_zero, 0))
+    return product + added + (result.least(n) if abs(alpha) != 1 or abs(beta) != 1 else 0.0)
 
 
 def _norm(

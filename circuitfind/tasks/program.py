@@ -8,8 +8,9 @@ says may depend on the length, or on the symbols of shorter inputs only.
 The tasks named after embedded models are the same, each for the model of its name. The gates know
 another pair, `both`: all inputs 1, and all 0 when corrupted. The induction pair knows inputs whose
 last symbol occurred once before, `once`, with names for the positions that count. The corrupted
-inputs of `two-circuits` begin with -, of which that model says nothing, and the metric is the
-divergence of probabilities: one of its circuits says the same as both with half of their logits.
+inputs of `two-circuits` begin with -, for which that model says almost nothing, and the metric is
+the divergence of probabilities: one of its circuits says the same as both with half of their
+logits.
 """
 
 import random

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 
 import pytest
 import torch
@@ -65,9 +66,15 @@ def test_where_numbers_are_moved_to_their_radii_are_moved_too(move):
         (lambda x: x.numpy(), "numpy"),
         (lambda x: x > x.flip(0), "gt"),
         (lambda x: x.long(), "_to_copy"),
-        (lambda x: torch.ones(x.shape).copy_(x.double()), "copy_"),
         (lambda x: torch.linalg.vector_norm(x, 1), "linalg_vector_norm"),
         (lambda x: x.div(x, rounding_mode="floor"), "div"),
+        (lambda x: torch.addcmul(x, x, x, value=0.7), "addcmul with a factor"),
+        (lambda x: torch.stack([x, x], out=torch.zeros(2, *x.shape)), "stack into a given"),
+        (lambda x: torch.mul(x, x, out=torch.zeros(x.shape)), "mul into a given"),
+        (lambda x: torch.fft.fft(torch.ones(3)).abs(), "_fft_r2c of complex numbers"),
+        (lambda x: x.view(torch.int32), "view to another number type"),
+        (lambda x: torch.arange(0, 1, 0.1) + x[0, 0, 0], "arange of fractions"),
+        (lambda x: WEIGHT.fill_(0.1), "fill_ into a tensor from before"),
         (lambda x: WEIGHT.add_(x.sum()), "add_ into a tensor from before"),
         (lambda x: WEIGHT.copy_(x[0, 0, 0]), "copy_ into a tensor from before"),
     ],
@@ -93,6 +100,99 @@ def test_a_comparison_that_rounding_cannot_change_is_made():
 def test_outside_of_the_context_a_ball_is_what_was_computed():
     ball = balls()
     assert torch.equal(ball + 1, ball.centre + 1)
+    with pytest.raises(Unproved, match="not computed in the context"):
+        ends(ball + 1)
+
+
+def test_in_another_thread_no_radius_is_lost():
+    ball, failed = balls(), []
+
+    def elsewhere():
+        try:
+            ball + 1
+        except Unproved as why:
+            failed.append(str(why))
+
+    with bounded():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert failed == ["no bound for the operation add outside of the context"]
+
+
+def test_what_fails_with_radii_is_not_proved():
+    ball = balls()
+    with pytest.raises(Unproved, match="a pass with bounds ends in RuntimeError"), bounded():
+        torch.tensor(list(ball[0, 0]))
+
+
+def test_with_other_arithmetic_nothing_is_proved():
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.raises(Unproved, match="fewer digits"), bounded():
+            pass
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    if torch.set_flush_denormal(True):
+        try:
+            with pytest.raises(Unproved, match="set_flush_denormal"), bounded():
+                pass
+        finally:
+            torch.set_flush_denormal(False)
+
+
+def assigned(ball, value):
+    found = ball.clone()
+    found[..., 0] = value
+    return found
+
+
+INTEGERS = torch.tensor([-3] * 5)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda x: torch.where(torch.arange(5) > 2, x, INTEGERS),
+        lambda x: torch.cat([x, INTEGERS.expand(3, 4, 5)]),
+        lambda x: torch.stack([x[0, 0], INTEGERS]),
+        lambda x: x.masked_fill(torch.arange(5) > 2, INTEGERS[0]),
+        lambda x: x.clone().fill_(INTEGERS[0]),
+        lambda x: x.select_scatter(INTEGERS[:4].expand(3, 4), 2, 1),
+        lambda x: assigned(x, -3),
+    ],
+)
+def test_integers_that_are_moved_among_elements_are_exact(move):
+    ball = balls()
+    with bounded():
+        found = move(ball)
+    centre, radius = ends(found)
+    assert torch.equal(centre, move(ball.centre)) and bool((centre == -3).any())
+    assert torch.equal(radius, (centre.double().abs() / 1000).masked_fill(centre == -3, 0))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x, wide: torch.full((2,), 0.1),
+        lambda x, wide: x.new_full((2,), 0.1),
+        lambda x, wide: x.masked_fill(x == 1, 0.1),
+        lambda x, wide: torch.where(x == 1, 0.1, x),
+        lambda x, wide: torch.where(x == 1, wide, x),
+        lambda x, wide: (x * 1).fill_(wide),
+        lambda x, wide: torch.nn.functional.pad(x[:0], (1, 1), value=0.1),
+        lambda x, wide: x * 0.1,
+        lambda x, wide: x - (1 - wide),
+        lambda x, wide: x.double().mul(0.1).float(),
+    ],
+)
+def test_what_is_rounded_to_a_narrower_type_has_a_radius(step):
+    narrow, wide = torch.ones(2), torch.tensor(0.1, dtype=torch.float64)
+    with bounded():
+        found, radius = ends(step(narrow, wide))
+    off = (found.double() - wide).abs()
+    assert found.dtype == torch.float32 and float(off.min()) > 0
+    assert bool((off <= radius).all()) and float(radius.max()) < 3e-7
 
 
 def logits(problem, kept):

@@ -20,7 +20,7 @@ CASES = {
     "rsub": lambda a, b: 1.7 - a,
     "mul": lambda a, b: a * b * 0.3,
     "div": lambda a, b: a / (b.abs() + 0.5),
-    "addcmul": lambda a, b: torch.addcmul(a, a, b, value=0.7),
+    "addcmul": lambda a, b: torch.addcmul(a, a, b),
     "neg": lambda a, b: -a,
     "abs": lambda a, b: a.abs(),
     "relu": lambda a, b: a.relu(),
@@ -114,8 +114,9 @@ def test_the_exact_result_is_within_the_radius(name, size, asked):
         sign = torch.randint(2, centre.shape, generator=generator).double() * 2 - 1
         return centre.double() + share * size * sign
 
+    given = [Ball(x, torch.full_like(x.double(), size)) for x in (a, b)]
     with bounded():
-        found, radius = ends(compute(*(Ball(x, torch.full_like(x.double(), size)) for x in (a, b))))
+        found, radius = ends(compute(*given))
     assert name in MORE or name in COMPOSED or name in asked
     apart = torch.zeros_like(radius)
     most = 1 - 1e-9
@@ -146,6 +147,46 @@ def test_errors_of_a_product_that_all_add_up_are_within_the_radius(inexact):
     pair = [each.double() for each in pair]
     pair[inexact] += 0.1 - 1e-9
     assert bool(((found.double() - pair[0] @ pair[1].T).abs() <= radius).all())
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        torch.mean,
+        torch.sum,
+        lambda x: x @ x,
+        lambda x: torch.cumsum(x, 0)[-1],
+        lambda x: torch.addcmul(torch.zeros(2), x, -x),
+        lambda x: torch.addmm(torch.zeros(1, 1), x[None], x[:, None]),
+    ],
+)
+def test_what_has_become_infinite_has_no_bound(compute):
+    # Squares and sums of these are above the largest number of float32, and not of float64.
+    with bounded():
+        found, radius = ends(compute(torch.tensor([3e38, 3e38])))
+    assert not bool(found.isfinite().any()) and bool(radius.isposinf().all())
+
+
+def test_a_product_with_an_exact_zero_is_exact():
+    (a, b), zero = numbers(), torch.zeros(4, LONG)
+    ball = Ball(b, torch.full_like(b.double(), 1e-3))
+    unknown = Ball(zero, torch.full_like(zero.double(), 1e-3))
+    with bounded():
+        exact = [
+            zero * ball, ball * 0.0, zero @ ball.T, zero @ ball.T + torch.zeros(4),
+            functional.linear(zero, ball, torch.zeros(4)), (zero * ball).sum(), zero / a,
+            (zero @ ball.T).tanh(), functional.gelu(zero), torch.mv(zero, ball[0]),
+            functional.layer_norm(zero, [LONG]),
+        ]  # fmt: skip
+        small = torch.full((4, LONG), 1e-30)
+        inexact = [
+            unknown * ball, unknown @ ball.T, unknown.sum(), small * small, small @ small.T,
+            zero * (1 / unknown),
+        ]  # fmt: skip
+    for each in exact:
+        assert not bool(ends(each)[0].any() or ends(each)[1].any())
+    for each in inexact:
+        assert bool((ends(each)[1] != 0).all())
 
 
 def test_every_rule_is_tried():
