@@ -53,19 +53,22 @@ class Restarts:
 
     Attributes:
         kind: `acdc`, or `learned masks`.
-        n: How many there were.
+        n: How many there were, but for those that failed.
         n_met: How many of them ended in a rival.
         least: The least overlap with these; None without any.
+        n_failed: Of how many each training ended with an infinite loss, or one that is NaN.
     """
 
     kind: str
     n: int
     n_met: int
     least: float | None
+    n_failed: int = 0
 
     def __str__(self) -> str:
         least = "" if self.least is None else f", least overlap {self.least:.3f}"
-        return f"{self.kind}: {self.n_met} of {self.n} met a rival{least}"
+        failed = f", {self.n_failed} more ended with an infinite loss" if self.n_failed else ""
+        return f"{self.kind}: {self.n_met} of {self.n} met a rival{least}{failed}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Rivals:
         proved: Whether every circuit of at most as many edges was considered.
         n_considered: How many sets of edges that were; 0 if they were too many.
         n_measured: How many of them were measured: those without dead ends, where these are free.
-        n_restarts: How many searches were made.
+        n_restarts: How many restarts were made, but for those that failed.
         n_met: How many of them ended in a rival.
         unseen: Share of all restarts, in the same mix of kinds, that can at most lead to a smaller
             overlap than the least that was found, or to any rival where there was none, with 95 %

@@ -7,8 +7,9 @@ is repeated with less of a push.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
 import torch
@@ -45,7 +46,8 @@ class _Search:
     n_within: int = 0
     n_considered: int = 0
     n_measured: int = 0
-    ends: Sequence[Circuit | None] = ()
+    ends: Mapping[int, Circuit | None] = field(default_factory=dict)
+    failed: Sequence[int] = ()
 
 
 @dataclass
@@ -126,8 +128,8 @@ class Contest:
             n_considered=search.n_considered,
             n_measured=search.n_measured,
             n_restarts=len(search.ends),
-            n_met=sum(end is not None for end in search.ends),
-            kinds=tuple(self._kinds(search.ends, rivals)),
+            n_met=sum(end is not None for end in search.ends.values()),
+            kinds=tuple(self._kinds(search, rivals)),
             unseen=share_bound(0, len(search.ends)) if search.ends else None,
             rounding=rounding(self.measured.problem.model.dtype),
             seconds=time.monotonic() - started,
@@ -139,7 +141,7 @@ class Contest:
         n = self.circuit.n_edges
 
         def say(done: int) -> None:
-            # What an earlier process measured is found again, and is no step.
+            # What an earlier process measured is found again, and is not a step.
             if self.measured.n_made:
                 self.on_progress(Checkpoint(done, n_subsets, "sets of edges"))
 
@@ -159,20 +161,25 @@ class Contest:
     def _restarts(self) -> "_Search":
         """Search again and again, pushed away from the circuit."""
         self.restarting.tell(len(self.attempts))
-        ends = [self._restarted(number) for number in range(self.settings.restarts)]
-        found = {end.kept.numpy().tobytes(): end for end in ends if end is not None}
-        return _Search(list(found.values()), proved=False, ends=ends)
+        ends = {number: self._restarted(number) for number in range(self.settings.restarts)}
+        failed = [number for number, end in ends.items() if end is not None and not end.n_edges]
+        ends = {number: end for number, end in ends.items() if number not in failed}
+        found = {end.kept.numpy().tobytes(): end for end in ends.values() if end is not None}
+        return _Search(list(found.values()), proved=False, ends=ends, failed=failed)
 
-    def _kinds(self, ends: Sequence[Circuit | None], rivals: Sequence[Rival]) -> Iterator[Restarts]:
+    def _kinds(self, search: _Search, rivals: Sequence[Rival]) -> Iterator[Restarts]:
         """Yield what came of the restarts of each kind."""
         shared = {each.edges: each.jaccard for each in rivals}
         by_kind: dict[str, list[Circuit | None]] = {}
-        for number, end in enumerate(ends):
-            by_kind.setdefault(self.restarting.kind(number), []).append(end)
-        for kind, of_kind in by_kind.items():
+        kind_of = self.restarting.kind
+        n_failed = Counter(map(kind_of, search.failed))
+        for number, end in search.ends.items():
+            by_kind.setdefault(kind_of(number), []).append(end)
+        for kind in dict.fromkeys([*by_kind, *n_failed]):
+            of_kind = by_kind.get(kind, [])
             met = [end for end in of_kind if end is not None]
             least = [shared[tuple(edge.name for edge in end.edges)] for end in met]
-            yield Restarts(kind, len(of_kind), len(met), min(least, default=None))
+            yield Restarts(kind, len(of_kind), len(met), min(least, default=None), n_failed[kind])
 
     def _compared(self, found: Sequence[Circuit]) -> tuple[list[Rival], list[Circuit]]:
         shares = self.measured.faithfulness([each.kept for each in found]) if found else []
@@ -191,13 +198,21 @@ class Contest:
         return list[float | None](found)
 
     def _restarted(self, number: int) -> Circuit | None:
-        """Return the rival that a restart ends in, if it does."""
+        """Return the rival that a restart ends in, if it does.
+
+        A circuit without edges says that none of its searches came to an end.
+        """
         if number not in self.attempts:
             self.attempts.add(number, self._searched(number))
         return self.attempts[number]
 
     def _searched(self, number: int) -> Circuit | None:
-        return next(filter(None, map(self._fitted, self.restarting.found(number))), None)
+        end: Circuit | None = Circuit.of_edges(self.circuit.graph, [])
+        for found in self.restarting.found(number):
+            end = self._fitted(found)
+            if end is not None:
+                break
+        return end
 
     def _fitted(self, found: Circuit) -> Circuit | None:
         """Return what a search found, without dead ends where they are free, if it is a rival."""

@@ -89,10 +89,15 @@ class Restarting:
         return MASKS if number % EVERY == EVERY - 1 and not self.untrained else ACDC
 
     def found(self, number: int) -> Iterator[Circuit]:
-        """Yield what each search of a restart ends in, of at most as many edges as the circuit."""
+        """Yield what each search of a restart ends in, of at most as many edges as the circuit.
+
+        A training whose loss becomes infinite or NaN ends in nothing.
+        """
         search = {ACDC: self._repelled, MASKS: self._trained}[self.kind(number)]
         for trial in range(MOST_SEARCHES):
-            yield search(number, trial)
+            found = search(number, trial)
+            if found is not None:
+                yield found
 
     def tell(self, number: int, trial: int = 0, done: float = 0.0) -> None:
         """Tell which share of a search is done."""
@@ -114,15 +119,14 @@ class Restarting:
             found = repelled(self.measured.engine, self.circuit, asked, earlier, say)
         return largest(found, self.circuit.n_edges)
 
-    def _trained(self, number: int, trial: int) -> Circuit:
-        graph = self.circuit.graph
+    def _trained(self, number: int, trial: int) -> Circuit | None:
         price = MASK_PRICE / FINER**trial
         options = EdgeOptions(steps=STEPS, seed=self._seed(number) % 10**12)
         with self.attempts.training(number, trial) as (state, keep):
 
             def say(step: Checkpoint) -> None:
                 keep(step)
-                # What an earlier process has finished is no step.
+                # What an earlier process has finished is not a step.
                 if step.state is not state:
                     self.tell(number, trial, step.done / step.total)
 
@@ -131,9 +135,8 @@ class Restarting:
                     self.measured.engine, self.circuit, price, options, state, say
                 )
             except MethodError:
-                # Its loss became infinite or NaN, so it leads to no circuit.
-                return Circuit.of_edges(graph, [])
-        # Probabilities are no effects in the unit of the metric.
+                return None
+        # Probabilities are not effects in the unit of the metric.
         return replace(largest(found, self.circuit.n_edges), effects=None)
 
     def _seed(self, number: int) -> int:

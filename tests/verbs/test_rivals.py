@@ -18,6 +18,7 @@ from circuitfind.directories.rivals import RivalsConfig
 from circuitfind.engine.incremental import IncrementalEngine
 from circuitfind.errors import GraphError, LimitError, MethodError, RunDirectoryError
 from circuitfind.evaluation import exhaustive
+from circuitfind.evaluation.intervals import share_bound
 from circuitfind.evaluation.measured import Measured
 from circuitfind.evaluation.passes import PassLog
 from circuitfind.graph import Units
@@ -310,6 +311,24 @@ def names_of(circuit):
 def test_no_two_restarts_of_any_seeds_share_an_order():
     every = {seed_of(seed, number) for seed in range(20) for number in range(50)}
     assert len(every) == 1000
+
+
+def test_restarts_whose_trainings_all_fail_do_not_count(gate, contest_of, tmp_path, monkeypatch):
+    def fail(*_):
+        raise MethodError("the loss is infinite")
+
+    monkeypatch.setattr(exhaustive, "MOST_SUBSETS", 0)
+    monkeypatch.setattr(verb, "repelled", lambda _, circuit, *__: circuit)
+    monkeypatch.setattr(verb, "trained_apart", fail)
+    for _ in range(2):
+        found, _ = contest_of(gate, folder=tmp_path, restarts=4).run()
+        assert (found.n_restarts, found.unseen) == (3, share_bound(0, 3))
+        assert [str(each) for each in found.kinds] == [
+            "acdc: 0 of 3 met a rival",
+            "learned masks: 0 of 0 met a rival, 1 more ended with an infinite loss",
+        ]
+        # A resumed search knows as much.
+        monkeypatch.setattr(verb, "repelled", fail)
 
 
 def test_only_thresholds_in_the_metric_s_unit_are_taken_over(gate, contest_of, monkeypatch):
