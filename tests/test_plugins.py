@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,8 @@ def test_a_sweep_file_names_plugins_and_its_workers_have_them(cli, tmp_path):  #
 
 
 def test_workers_of_a_search_have_the_plugins(cli):  # noqa: F811
+    # As where workers were used before: their server knows no plug-in of later on.
+    forkserver.ensure_running()
     words = ["discover", "ioi", "--model", "ioi-small", "--prompts", 4, "--threshold", 0.3]
     words += ["--metric", "confidence", "--plugin", CONFIDENCE]
     assert cli(*words, "--out", "alone").code == 0

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from circuitfind.plugins import VARIABLE
 from circuitfind.workers.crew import Answer, Host, LostError, Reply, taken
 
 StartMethod = Literal["spawn", "fork", "forkserver"]
@@ -69,7 +70,9 @@ class ProcessActor:
         self, context: Any, place: Place, make: Callable[..., Any], args: Sequence[Any]
     ) -> None:
         self.channel, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, place), daemon=True)
+        # The server that forks may have started before a plug-in was loaded here.
+        plugins = os.environ.get(VARIABLE, "")
+        self.process = context.Process(target=_serve, args=(theirs, place, plugins), daemon=True)
         self.process.start()
         theirs.close()
         self._asked = self._received = 0
@@ -135,10 +138,11 @@ def _how(code: int | None) -> str:
     return f"the worker ended with exit code {code}"
 
 
-def _serve(channel: Connection, place: Place) -> None:
+def _serve(channel: Connection, place: Place, plugins: str) -> None:
     """Make the calls that are sent, until the driver is gone."""
     # Ctrl-C is for the driver, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ[VARIABLE] = plugins
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
     messages: SimpleQueue[bytes] = SimpleQueue()
