@@ -13,9 +13,13 @@ PACKAGES = ("circuitfind", "torch", "transformer_lens", "transformers", "network
 def environment() -> dict[str, str]:
     """Return the versions that a result depends on, and the plug-ins that were loaded."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
+    found |= {package: version_of(package) or "unknown" for package in PACKAGES}
     return {**found, **USED, **plugin_facts()}
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package; nothing of one that is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -147,16 +147,15 @@ def plugin_facts() -> dict[str, str]:
     return {f"{_FACT}{each.path.name}": f"sha256:{each.sha256}" for each in _LOADED.values()}
 
 
-def facts_in(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plug-ins that a result was made with, from what its file says of its origin."""
-    versions = origin.get("versions")
+def facts_in(versions: object) -> dict[str, Any]:
+    """Return the plug-ins that a result was made with, from what its file says of versions."""
     known = versions if isinstance(versions, Mapping) else {}
     return {name: value for name, value in known.items() if name.startswith(_FACT)}
 
 
-def expect(origin: Mapping[str, Any]) -> None:
+def expect(versions: object) -> None:
     """Note the plug-ins that a result was made with, for the message where one is missed."""
     here = plugin_facts()
-    for name in facts_in(origin):
+    for name in facts_in(versions):
         if name not in here:
             EXPECTED[name.removeprefix(_FACT)] = None

@@ -70,14 +70,14 @@ class Table(Generic[Entry]):
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield all entries, those of installed packages last; warn of those that cannot be had."""
-        for clash in self.clashes():
-            warnings.warn(clash, PluginWarning, stacklevel=2)
-        for name in dict.fromkeys(point.name for point in self._installed()):
-            if name not in self._entries and len(points := self._installed(name)) == 1:
-                try:
+        for name, points in self._by_name().items():
+            try:
+                if clash := self._clash(points):
+                    raise self._error(clash)
+                if name not in self._entries:
                     self._load(points[0])
-                except CircuitfindError as error:
-                    warnings.warn(str(error), PluginWarning, stacklevel=2)
+            except CircuitfindError as error:
+                warnings.warn(str(error), PluginWarning, stacklevel=2)
         return iter(list(self._entries.values()))
 
     def __len__(self) -> int:
@@ -127,9 +127,9 @@ class Table(Generic[Entry]):
         """
         if not isinstance(name, str):
             return None
-        if name not in self._entries and (points := self._installed(name)):
-            if len(points) > 1:
-                raise self._error(self._clash(points))
+        if name not in self._entries and (points := self._by_name().get(name)):
+            if clash := self._clash(points):
+                raise self._error(clash)
             return self._load(points[0])
         return self._entries.get(name)
 
@@ -140,33 +140,31 @@ class Table(Generic[Entry]):
 
     def offered(self) -> list[tuple[str, str]]:
         """Return the names that installed packages offer, each with its package."""
-        return [(point.name, _package(point)) for point in self._installed()]
+        return [
+            (name, _package(each)) for name, points in self._by_name().items() for each in points
+        ]
 
     def clashes(self) -> list[str]:
         """Return a line for each name of installed packages that cannot be used."""
-        by_name: dict[str, list[EntryPoint]] = {}
-        for point in self._installed():
-            by_name.setdefault(point.name, []).append(point)
-        return [
-            self._clash(points)
-            for name, points in by_name.items()
-            if len(points) > 1 or name in self._own
-        ]
+        return list(filter(None, map(self._clash, self._by_name().values())))
+
+    def _by_name(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            found.setdefault(point.name, []).append(point)
+        return found
 
     def _clash(self, points: Sequence[EntryPoint]) -> str:
-        packages = " and ".join(map(_package, points))
-        if points[0].name in self._own:
+        """Return why a name cannot be used that packages offer; nothing if it can."""
+        packages, name = " and ".join(map(_package, points)), points[0].name
+        if name in self._own:
             return (
-                f"{packages} offers the {self.what} {quoted(points[0].name)}, which is a "
-                "built-in name; the built-in one is used: rename the other, or uninstall it"
+                f"{packages} offers the {self.what} {quoted(name)}, which is a built-in name; the "
+                "built-in one is used: rename the other, or uninstall it"
             )
-        return (
-            f"{packages} both offer the {self.what} {quoted(points[0].name)}; uninstall one of them"
-        )
-
-    def _installed(self, name: str | None = None) -> tuple[EntryPoint, ...]:
-        points = entry_points(group=self.group)
-        return tuple(points if name is None else points.select(name=name))
+        if len(points) > 1:
+            return f"{packages} both offer the {self.what} {quoted(name)}; uninstall one of them"
+        return ""
 
     def _load(self, point: EntryPoint) -> Entry:
         package = _package(point)

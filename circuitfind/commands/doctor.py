@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import typer
 
 from circuitfind.commands.console import print_json, print_table
 from circuitfind.commands.options import Json
-from circuitfind.environment import PACKAGES
+from circuitfind.environment import PACKAGES, version_of
 from circuitfind.errors import CircuitfindError
 from circuitfind.registry import Table
 
@@ -89,7 +89,7 @@ def _packages() -> Iterator[Finding]:
     python = f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
     yield Finding("Python", "ok", python)
     for name in PACKAGES:
-        found = _version(name) or "not installed"
+        found = version_of(name) or "not installed"
         try:
             module = import_module(name)
         # Whatever a library that is broken raises.
@@ -155,7 +155,7 @@ def _pretrained() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     for extra, purpose in _EXTRAS.items():
         needed = _needed(extra)
-        found = {name: _version(name) for name in needed}
+        found = {name: version_of(name) for name in needed}
         if found and all(found.values()):
             texts = [f"{name} {number}" for name, number in found.items()]
             yield Finding(f"extra {extra}", "ok", ", ".join(texts))
@@ -172,13 +172,6 @@ def _needed(extra: str) -> list[str]:
         return []
     lines = [line for line in every if f'extra == "{extra}"' in line]
     return [line.partition(";")[0].split(">=")[0].strip() for line in lines]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _plugins() -> Iterator[Finding]:

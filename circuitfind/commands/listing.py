@@ -189,15 +189,14 @@ def runs(
 
     found = list_runs(directory, Filter(task, model, method, state))
     found = sorted_runs(found, sort, directory, reverse=reverse)
-    rows = [info.as_row(directory) for info in found]
     if page is not None:
         write_index(found, directory, page)
         emit(f"{page}\n")
     elif paths:
         emit("".join(f"{info.path}\n" for info in found))
     elif as_json:
-        print_json(rows)
-    elif rows:
+        print_json([info.as_row(directory) for info in found])
+    elif found:
         from circuitfind.reports.terminal import filled_columns
 
-        print_rows(filled_columns(rows))
+        print_rows(filled_columns([info.as_row(directory) for info in found]))

@@ -28,14 +28,23 @@ class Command(TyperCommand):
         return [*params, *_plugin_option(), last]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line, once the plug-ins are loaded that they name.
+        """Load the plug-ins that the words of the command line name, and read the words.
 
         Raises:
-            BadParameter: An option has another option in the place of its value.
             PluginError: A plug-in cannot be loaded.
         """
         if not ctx.resilient_parsing:
             _load_plugins(args)
+        rest = self.read_words(ctx, args)
+        ctx.params.pop("plugin", None)
+        return rest
+
+    def read_words(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line.
+
+        Raises:
+            BadParameter: An option has another option in the place of its value.
+        """
         given, *_ = self.make_parser(ctx).parse_args(list(args))
         for param in self.get_params(ctx):
             values = given.get(param.name) if param.param_type_name == "option" else None
@@ -46,9 +55,7 @@ class Command(TyperCommand):
                         ctx=ctx,
                         param=cast(Any, param),
                     )
-        rest = super().parse_args(ctx, args)
-        ctx.params.pop("plugin", None)
-        return rest
+        return super().parse_args(ctx, args)
 
 
 def _load_plugins(args: Sequence[str]) -> None:
@@ -73,14 +80,12 @@ class MethodCommand(Command):
         """Return all parameters, the methods' settings among them once one is met."""
         return [*super().get_params(ctx), *ctx.meta.get(__name__, ())]
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def read_words(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words of the command line; settings become values of `--option`."""
         own = {flag for param in self.get_params(ctx) for flag in param.opts}
         met = {word.partition("=")[0] for word in args if word.startswith("--")}
-        if not ctx.resilient_parsing:
-            _load_plugins(args)
         settings = ctx.meta[__name__] = _settings(own) if met - own else []
-        rest = super().parse_args(ctx, args)
+        rest = super().read_words(ctx, args)
         for setting in settings:
             value = ctx.params.pop(setting.name)
             if value is not None:

@@ -142,9 +142,9 @@ def load_circuit_of(path: Path, graph: Graph | None = None) -> Circuit:
     if path.is_dir() and not (path / CIRCUIT).is_file() and (file := _other_circuit(path)):
         raise RunDirectoryError(f"{path} holds no {CIRCUIT}, but another circuit; give {file}")
     circuit = load_circuit(circuit_file(path), graph)
-    expect(circuit.origin)
-    found = f"the circuit in {path}"
-    require_same(facts_in(circuit.origin), plugin_facts(), found, FOUND_ON)
+    versions, found = circuit.origin.get("versions"), f"the circuit in {path}"
+    expect(versions)
+    require_same(facts_in(versions), plugin_facts(), found, FOUND_ON)
     return circuit
 
 

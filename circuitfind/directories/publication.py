@@ -42,7 +42,9 @@ _OURS = (
 )  # fmt: skip
 """Names of files that commands write into the directory of a run."""
 
-_LARGEST = 1 << 30
+LARGEST = 1 << 30
+"""Bytes of a file that a folder can hold."""
+
 _TEXTS = (".json", ".jsonl", ".html", ".svg", ".dot", ".md", ".csv")
 
 
@@ -83,7 +85,7 @@ def files_of_run(path: Path) -> list[Path]:
 
 def write_manifest(
     folder: Path, title: str, version: str, contents: Mapping[str, bytes], inputs: Mapping[str, str]
-) -> Manifest:
+) -> None:
     """Write files, and the manifest last: its presence means that the folder is complete.
 
     Args:
@@ -101,7 +103,6 @@ def write_manifest(
             write_whole(folder / name, content)
         text = json.dumps({"format": FORM, **as_json(manifest)}, indent=1, ensure_ascii=False)
         write_whole(folder / MANIFEST, text + "\n")
-    return manifest
 
 
 def verified(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
@@ -139,7 +140,7 @@ def _content(folder: Path, name: str, sha256: str) -> bytes:
             "taken from it"
         )
     try:
-        content = read_bytes(folder / path, most=_LARGEST)
+        content = read_bytes(folder / path, most=LARGEST)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PublicationError(

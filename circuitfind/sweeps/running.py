@@ -84,7 +84,7 @@ def unfinished(runs: Sequence[PlannedRun], path: Path) -> list[PlannedRun]:
                 continue
             made = read_json(directory.path / ENVIRONMENT)
             found = f"the run in {directory.path}"
-            require_same(facts_in({"versions": made}), plugin_facts(), found, BEGAN_WITH)
+            require_same(facts_in(made), plugin_facts(), found, BEGAN_WITH)
         except RunDirectoryError as error:
             errors.append(str(error))
     if errors:

@@ -11,6 +11,7 @@ from circuitfind.circuit import Circuit
 from circuitfind.directories.directory import PAGE, load_circuit_of
 from circuitfind.directories.publication import (
     INPUTS,
+    LARGEST,
     READ,
     RUN,
     anywhere,
@@ -30,7 +31,6 @@ from circuitfind.verbs.draw import origin_line
 from circuitfind.verbs.report import write_report
 
 _MIB = "circuit.eap-ig.json"
-_LARGEST = 1 << 30
 
 
 def publish_run(
@@ -65,7 +65,7 @@ def publish_run(
     inputs = _inputs(settings)
     names = {setting: name for setting, (name, _) in inputs.items()}
     with reported(path):
-        run = {file.name: read_bytes(file, most=_LARGEST) for file in files_of_run(path)}
+        run = {file.name: read_bytes(file, most=LARGEST) for file in files_of_run(path)}
     contents = {name: _input(setting, file, settings) for setting, (name, file) in inputs.items()}
     run[PAGE] = _report(path, tell)
     try:
@@ -108,7 +108,7 @@ def _input(setting: str, file: Path, settings: Mapping[str, Any]) -> bytes:
     advice = "restore it, or search again"
     try:
         now = digest(file)
-        content = read_bytes(file, most=_LARGEST)
+        content = read_bytes(file, most=LARGEST)
     except OSError as error:
         raise PublicationError(
             f"cannot read {shortened(str(file))}, which the run read: {error.strerror}; {advice}"
@@ -142,7 +142,7 @@ def _words(
     known = origin.get("versions", {}).get("circuitfind", version("circuitfind"))
     drawn, mib = "diagram.svg" in files, _MIB in files
     is_search = "decisions.jsonl" in files
-    plugins = [f"{name} ({sha256})" for name, sha256 in facts_in(origin).items()]
+    plugins = [f"{name} ({sha256})" for name, sha256 in facts_in(origin.get("versions")).items()]
     lines = [
         f"# {title}",
         "",

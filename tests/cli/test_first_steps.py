@@ -65,7 +65,7 @@ def test_doctor_says_what_is_here(cli):
 
 def test_doctor_says_what_is_missing_for_what(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(sys.modules[doctor.__module__], "_version", lambda package: "")
+    monkeypatch.setattr(sys.modules[doctor.__module__], "version_of", lambda package: "")
     rows = {row["what"]: row for row in cli("doctor", "--json").json}
     assert rows["model smollm2"]["state"] == "missing"
     assert "circuitfind models get smollm2" in rows["model smollm2"]["advice"]
